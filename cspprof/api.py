@@ -1,0 +1,63 @@
+"""The two calls that most people need: `profile` and `compare`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cspprof.comparison import Comparison
+from cspprof.comparison import compare as compare_profiles
+from cspprof.inputs import Inputs, known_dtype
+from cspprof.record import Profile
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    Model = nn.Module | str | Profile
+
+
+def profile(
+    model: Model,
+    inputs: Inputs | None = None,
+    *,
+    device: str = "meta",
+    dtype: str | None = None,
+    train: bool = False,
+    name: str | None = None,
+) -> Profile:
+    """What one forward pass of `model` does: a module, or a SPEC such as `"resnext50"` or `"timm:resnet50"`.
+
+    `inputs` is a shape `(1, 3, 224, 224)`, a tensor, or a nest of either: a list or tuple holds positional
+    arguments, a dict keyword ones. A SPEC knows its own default; a module needs them. On the meta device (the
+    default) nothing is computed; `device="cpu"` carries the forward out, for models that need values.
+    `dtype` replaces the floating dtype of inputs and weights. The module comes back untouched.
+
+    >>> import cspprof
+    >>> cspprof.profile("resnext50").total("cio_cspnet")
+    34411496
+    """
+    dtype = known_dtype(dtype) if dtype else None
+    if isinstance(model, Profile):
+        return model
+    if isinstance(model, str):
+        from cspprof.sources import Request, profile_spec
+
+        return profile_spec(model, Request(inputs=inputs, device=device, dtype=dtype, train=train))
+    from cspprof.errors import TraceError
+    from cspprof.trace import trace
+
+    if inputs is None:
+        raise TraceError(
+            "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
+        )
+    return trace(model, inputs, name=name, device=device, dtype=dtype, train=train)
+
+
+def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:
+    """Profiles of the models side by side, the first being the base; options as for `profile`.
+
+    >>> import cspprof
+    >>> for delta in cspprof.compare("resnext50", "csp_resnext50").deltas(["cio_cspnet"]):
+    ...     print(delta.base_value, delta.value, round(delta.relative, 4))
+    34411496 32642024 -0.0514
+    """
+    return compare_profiles(*(profile(m, inputs, **options) for m in models))

@@ -1,0 +1,82 @@
+"""The command line: parse options, call one library function, print, choose the exit code.
+
+Exit codes: 0 yes or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from cspprof._version import __version__
+from cspprof.cli import analyse, inspect
+from cspprof.cli.output import fail
+from cspprof.errors import CspprofError
+
+app = typer.Typer(
+    name="cspprof",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"cspprof {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
+
+
+for _name, _command in (
+    ("profile", analyse.profile_command),
+    ("cio", analyse.cio_command),
+    ("flops", analyse.flops_command),
+    ("compare", analyse.compare_command),
+    ("bottleneck", analyse.bottleneck_command),
+    ("models", inspect.models_command),
+    ("metrics", inspect.metrics_command),
+    ("explain", inspect.explain_command),
+):
+    app.command(_name)(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. Never shows a traceback, unless --debug stands among the arguments."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    if debug:
+        given = ["--debug", *(a for a in given if a != "--debug")]
+    try:
+        app(given, prog_name="cspprof")
+        code = 0
+    except SystemExit as leaving:  # typer's own way out: --help, bad usage, an interrupted command
+        code = leaving.code if isinstance(leaving.code, int) else 0
+    except KeyboardInterrupt:
+        code = 130
+    except CspprofError as error:
+        if debug:
+            raise
+        fail(error)
+        code = error.exit_code
+    except Exception as error:
+        if debug:
+            raise
+        fail(CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof; --debug shows where."))
+        code = 2
+    if code == 130:
+        print("interrupted", file=sys.stderr)
+    sys.exit(code)

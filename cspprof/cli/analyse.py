@@ -1,0 +1,121 @@
+"""Commands that measure models: profile, cio, flops, compare, bottleneck."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cspprof.cli import options as o
+from cspprof.cli.output import Outlet, tracked
+from cspprof.errors import CspprofError, IncompleteError
+from cspprof.files import check_writable
+from cspprof.inputs import known_dtype, parse_inputs
+from cspprof.metrics import METRICS
+from cspprof.views import CIO, FLOPS, Breakdown, analysis, bottleneck, incomplete
+
+if TYPE_CHECKING:
+    from cspprof.record import Profile
+
+
+def measure(
+    specs: Sequence[str], inputs: list[str] | None, dtype: str | None, device: str, train: bool, strict: bool
+) -> list[Profile]:
+    """The profiles of the named models, in order."""
+    from cspprof.sources import Request, profile_spec
+
+    dtype = known_dtype(dtype) if dtype else None
+    request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
+    profiles = [profile_spec(spec, request) for spec in tracked(specs)]
+    unknown = [incomplete(p) for p in profiles if not p.complete]
+    if strict and unknown:
+        raise IncompleteError("\n".join(unknown), "Teach cspprof the operation: see cspprof.op_rule.")
+    return profiles
+
+
+def profile_command(
+    specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the profile: x.profile.json.")] = None,
+) -> None:  # fmt: skip
+    """Every registered number of each model."""
+    if save is not None:
+        if len(specs) != 1:
+            raise CspprofError("--save keeps one profile", "Name one SPEC.")
+        if not save.name.endswith((".profile.json", ".profile.json.gz")):
+            raise CspprofError(f"{save} could not be used as a SPEC later", f"Call it {save.name}.profile.json")
+        check_writable(save)
+    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    profiles = measure(specs, input, dtype, device, train, strict)
+    if save is not None:
+        profiles[0].save(save)
+    outlet.emit(analysis("profile", profiles, [m for m, _ in METRICS.items()], how.sort or "macs", how))
+
+
+def cio_command(
+    specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+) -> None:  # fmt: skip
+    """Convolutional input/output of each model, the change from the first, and where it comes from."""
+    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    profiles = measure(specs, input, dtype, device, train, strict)
+    outlet.emit(analysis("cio", profiles, CIO, "cio_cspnet", how))
+
+
+def flops_command(
+    specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+) -> None:  # fmt: skip
+    """MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
+    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    profiles = measure(specs, input, dtype, device, train, strict)
+    outlet.emit(analysis("flops", profiles, FLOPS, "macs", how))
+
+
+def compare_command(
+    specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+    metric: Annotated[str, typer.Option("--metric", help="Explain the change in this number.")] = "cio_cspnet",
+) -> None:  # fmt: skip
+    """Two or more models side by side in every number; the first is the base."""
+    if len(specs) < 2:
+        raise CspprofError("comparing takes at least two models", f"For one model: cspprof profile {specs[0]}")
+    METRICS.get(metric)
+    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    profiles = measure(specs, input, dtype, device, train, strict)
+    outlet.emit(analysis("compare", profiles, [m for m, _ in METRICS.items()], metric, how))
+
+
+def bottleneck_command(
+    specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False,
+    metric: Annotated[str, typer.Option("--metric", "--sort", help="Largest by this number.")] = "macs",
+    top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many layers.")] = 10,
+) -> None:  # fmt: skip
+    """The largest layers of each model, their share and the cumulative share."""
+    if METRICS.get(metric).of_op is None:
+        raise CspprofError(f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes")
+    outlet = Outlet(format, output)
+    outlet.emit(bottleneck(measure(specs, input, dtype, device, train, strict), metric, top))
+
+
+def _plan(
+    format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None, sort: str | None,
+    top: int | None,
+) -> tuple[Outlet, Breakdown]:  # fmt: skip
+    """Everything that can be refused before the work is refused here."""
+    if sort is not None:
+        METRICS.get(sort)
+    if by is not None and depth is not None:
+        raise CspprofError("--by and --depth group in two ways at once", "Give one of them.")
+    if by not in (None, "kind", "stage"):
+        raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage")
+    wants_rows = layers or sort is not None or top is not None
+    how = Breakdown(wants_rows and depth is None and by is None, depth, by, sort, top)
+    return Outlet(format_name, output), how

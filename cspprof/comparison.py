@@ -1,0 +1,139 @@
+"""Two or more profiles beside each other: what changed, by how much, and where it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from cspprof.errors import CspprofError
+from cspprof.metrics import METRICS, Number
+from cspprof.record import Profile
+from cspprof.rows import Group, by_path, by_stage
+from cspprof.stages import depths, tagged
+from cspprof.units import shape
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One number of one model against the base."""
+
+    base: str
+    model: str
+    metric: str
+    base_value: Number
+    value: Number
+
+    @property
+    def relative(self) -> float | None:
+        """(value - base) / base; None where the base is 0 or a value is missing."""
+        if self.base_value is None or self.value is None or self.base_value == 0:
+            return None
+        return (self.value - self.base_value) / self.base_value
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one stage or layer adds to a difference; a side that does not have it is None."""
+
+    name: str
+    base: int | None
+    value: int | None
+
+    @property
+    def difference(self) -> int:
+        return (self.value or 0) - (self.base or 0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first profile is the base; every other one is set against it."""
+
+    profiles: tuple[Profile, ...]
+
+    @property
+    def base(self) -> Profile:
+        return self.profiles[0]
+
+    @property
+    def others(self) -> tuple[Profile, ...]:
+        return self.profiles[1:]
+
+    def deltas(self, metrics: Sequence[str] | None = None) -> list[Delta]:
+        """Every other model's change in each of `metrics` (all registered ones by default)."""
+        names = METRICS.names() if metrics is None else metrics
+        return [
+            Delta(self.base.model, p.model, name, self.base.total(name), p.total(name))
+            for p in self.others
+            for name in names
+        ]
+
+    def by_stage(self, metric: str, other: int = 0) -> list[Contribution]:
+        """The difference to `others[other]`, stage by stage; it adds up to the whole difference."""
+        tags = all(map(tagged, self.profiles))
+        sides = [by_stage(p, tags) for p in (self.base, self.others[other])]
+        return _contributions(metric, *sides)
+
+    def by_layer(self, metric: str, other: int = 0) -> list[Contribution]:
+        """The difference to `others[other]`, path by path, largest first; layers that did not change left out."""
+        found = _contributions(metric, by_path(self.base), by_path(self.others[other]))
+        changed = [c for c in found if c.difference]
+        return sorted(changed, key=lambda c: (-abs(c.difference), c.name))
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What a reader has to know before believing the changes."""
+        notes = []
+        for p in self.others:
+            ours, theirs = depths(self.base), depths(p)
+            if ours != theirs and ours and theirs:
+                notes.append(
+                    f"{self.base.model} has stages {dashed(ours)}, {p.model} {dashed(theirs)}: part of the change is "
+                    "depth, not the refactor itself."
+                )
+            if p.inputs != self.base.inputs:
+                a, b = (", ".join(shape(t.shape) + f" {t.dtype}" for t in q.inputs) for q in (self.base, p))
+                notes.append(f"{self.base.model} was traced on {a}, {p.model} on {b}.")
+            macs, cio = (
+                Delta(self.base.model, p.model, m, self.base.total(m), p.total(m)).relative or 0
+                for m in ("macs", "cio_cspnet")
+            )
+            if macs * cio < 0:
+                less, more = ("compute", "CIO") if macs < 0 else ("CIO", "compute")
+                notes.append(f"{p.model} lowers {less} and raises {more}.")
+        for p in self.profiles:
+            if not p.complete:
+                unknown = ", ".join(f"{name} ({n})" for name, n in p.uncounted.items())
+                notes.append(f"{p.model} is incomplete: no rule for {unknown}.")
+        return notes
+
+    def _repr_html_(self) -> str:
+        from cspprof.render.html import fragment
+        from cspprof.views import overview
+
+        return fragment([overview(self.profiles)])
+
+
+def compare(*profiles: Profile) -> Comparison:
+    """Set profiles side by side; the first is the base. Raises CspprofError for fewer than two."""
+    if len(profiles) < 2:
+        raise CspprofError("comparing takes at least two models", "For one model: cspprof profile SPEC")
+    return Comparison(profiles)
+
+
+def dashed(numbers: Sequence[int]) -> str:
+    return "-".join(map(str, numbers))
+
+
+def _contributions(metric: str, base: list[Group], other: list[Group]) -> list[Contribution]:
+    ours = {g.name: _exact(g, metric) for g in base}
+    theirs = {g.name: _exact(g, metric) for g in other}
+    names = list(dict.fromkeys([*ours, *theirs]))
+    return [Contribution(n, ours.get(n), theirs.get(n)) for n in names]
+
+
+def _exact(group: Group, metric: str) -> int:
+    value = group.value(metric)
+    if isinstance(value, float):
+        raise CspprofError(f"{metric} does not add up over layers", "Take a count: macs, cio_cspnet, traffic_bytes …")
+    return value or 0

@@ -1,0 +1,164 @@
+"""The numbers. Each is one function, registered once; it is then a column, a sort key and an `explain` page.
+
+>>> from cspprof import metric
+>>> @metric("relu_elements", unit="elements", is_not="time spent in activations")
+... def relu_elements(op):
+...     '''Elements that ReLU layers write.'''
+...     return op.writes[0].numel if op.name in ("relu", "relu_") else 0
+
+A number of operations is computed from one `OpSpec` and summed over calls; a number of the whole model, from the
+`Profile`. How two values combine belongs to the value: `Sum` adds, `Peak` takes the larger, `Ratio` keeps both
+halves and divides last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, TypeVar
+
+from cspprof.errors import CspprofError
+from cspprof.record import OpSpec, Profile
+from cspprof.registry import Registry
+
+Number = int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """An exact count, shown divided by `scale`."""
+
+    n: int
+    scale: int = 1
+
+    def __add__(self, other: Sum) -> Sum:
+        return Sum(self.n + other.n, max(self.scale, other.scale))
+
+    @property
+    def value(self) -> int | float:
+        return self.n if self.scale == 1 else self.n / self.scale
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The largest of its parts."""
+
+    n: int
+
+    def __add__(self, other: Peak) -> Peak:
+        return Peak(max(self.n, other.n))
+
+    @property
+    def value(self) -> int:
+        return self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Numerator and denominator, divided when looked at. Over nothing it has no value: None."""
+
+    over: int
+    under: int
+
+    def __add__(self, other: Ratio) -> Ratio:
+        return Ratio(self.over + other.over, self.under + other.under)
+
+    @property
+    def value(self) -> float | None:
+        return self.over / self.under if self.under else None
+
+
+Amount = Sum | Peak | Ratio
+Unit = Literal["MACs", "FLOPs", "BFLOPs", "elements", "bytes", "values", "MACs/element", "fraction", "ops"] | str
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A registered number: its definition, and how to compute it."""
+
+    name: str
+    title: str
+    unit: Unit
+    is_not: str
+    """What it is often taken for."""
+    paper: str
+    of_op: Callable[[OpSpec], Any] | None
+    of_profile: Callable[[Profile], Any] | None
+    definition: str
+    scale: int
+    zero: Amount
+
+    def op(self, spec: OpSpec) -> Amount | None:
+        """One operation's value; None where nobody knows, or where the number is only of the whole model."""
+        if self.of_op is None:
+            return None
+        value = self.of_op(spec)
+        return value if value is None or isinstance(value, (Sum, Peak, Ratio)) else Sum(int(value), self.scale)
+
+    def total(self, profile: Profile) -> Amount:
+        """The whole model's value. Unknown operations are left out; `profile.complete` says whether there are any."""
+        if self.of_profile is not None:
+            value = self.of_profile(profile)
+            return value if isinstance(value, (Sum, Peak, Ratio)) else Sum(int(value), self.scale)
+        return self.over((spec, n) for spec, n in profile.spec_counts.items())
+
+    def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
+        """The value of a group of calls, given as (spec, number of calls)."""
+        total = self.zero
+        for spec, n in specs:
+            amount = self.op(spec)
+            if amount is not None:
+                total = total + times(amount, n)  # type: ignore[operator]
+        return total
+
+
+def times(amount: Amount, n: int) -> Amount:
+    """`n` equal values combined."""
+    if isinstance(amount, Sum):
+        return Sum(amount.n * n, amount.scale)
+    if isinstance(amount, Ratio):
+        return Ratio(amount.over * n, amount.under * n)
+    return amount
+
+
+METRICS: Registry[Metric] = Registry("metric", "cspprof metrics")
+
+
+def metric(
+    name: str,
+    *,
+    unit: Unit,
+    title: str | None = None,
+    is_not: str = "",
+    paper: str = "",
+    of: Literal["op", "profile"] = "op",
+    scale: int = 1,
+    zero: Amount | None = None,
+) -> Callable[[F], F]:
+    """Register a number; the decorated function's docstring is its definition.
+
+    With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown; with
+    `of="profile"` it takes the `Profile`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹).
+    """
+
+    def register(function: F) -> F:
+        definition = " ".join((function.__doc__ or "").split())
+        if not definition:
+            raise CspprofError(f"the metric {name!r} has no definition", "Give its function a docstring.")
+        METRICS.add(
+            name,
+            Metric(
+                name, title or name, unit, is_not, paper,
+                function if of == "op" else None, function if of == "profile" else None,
+                definition, scale, zero or Sum(0, scale),
+            ),
+        )  # fmt: skip
+        return function
+
+    return register
+
+
+for _room in ("compute", "weights", "traffic", "memory"):  # the order of every listing
+    import_module(f"{__name__}.{_room}")

@@ -1,0 +1,115 @@
+"""Arithmetic: MACs, FLOPs, and the three published ways to count BFLOPs."""
+
+from __future__ import annotations
+
+from cspprof.metrics import Peak, Ratio, metric
+from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
+
+
+@metric(
+    "macs",
+    unit="MACs",
+    title="MACs",
+    is_not="FLOPs (twice as many), nor time: a depthwise convolution of few MACs can be slow",
+    paper="conv: k_h·k_w·(c_in/groups)·c_out·h_out·w_out",
+)
+def macs(op: OpSpec) -> int | None:
+    """Multiply-accumulates of convolutions, linear layers, matrix products, attention and recurrent layers.
+    Bias, normalisation, activation and pooling are not in it. An operation without a rule is reported, never
+    taken as zero."""
+    return op.macs
+
+
+@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name")
+def flops(op: OpSpec) -> int | None:
+    """Two floating-point operations for each multiply-accumulate: 2·MACs, and nothing else."""
+    return None if op.macs is None else 2 * op.macs
+
+
+@metric("bflops", unit="BFLOPs", title="BFLOPs", is_not="what Darknet prints (bflops_darknet)", scale=10**9)
+def bflops(op: OpSpec) -> int | None:
+    """2·MACs / 10⁹."""
+    return None if op.macs is None else 2 * op.macs
+
+
+@metric(
+    "bflops_cspnet",
+    unit="BFLOPs",
+    title="BFLOPs (CSPNet)",
+    is_not="the plain bflops; it is the rule to compare with the tables of the CSPNet and PRN papers",
+    paper="Wang et al. 2019, tables 1 to 4",
+    scale=10**9,
+)
+def bflops_cspnet(op: OpSpec) -> int | None:
+    """2·MACs and the comparisons of max pooling, size²·c·h_out·w_out, divided by 10⁹. Shortcuts and average
+    pooling do not count."""
+    if op.macs is None:
+        return None
+    return 2 * op.macs + (op.elementwise if op.kind is Kind.MAX_POOL else 0)
+
+
+@metric(
+    "bflops_darknet",
+    unit="BFLOPs",
+    title="BFLOPs (Darknet)",
+    is_not="the whole arithmetic of the net: fully connected layers count as nothing there",
+    paper="the loader of AlexeyAB's Darknet",
+    scale=10**9,
+)
+def bflops_darknet(op: OpSpec) -> int | None:
+    """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions, size²·c·h_out·w_out of max pooling
+    and local average pooling, c·h·w of an addition of two maps (a shortcut). Linear layers and global average
+    pooling count as nothing."""
+    if op.macs is None:
+        return None
+    if op.kind in CONVOLUTIONS:
+        return 2 * op.macs
+    if op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global")):
+        return op.elementwise
+    return op.writes[0].numel if is_shortcut(op) else 0
+
+
+def is_shortcut(op: OpSpec) -> bool:
+    """Whether the operation adds two feature maps of one shape."""
+    return (
+        op.name.rstrip("_") == "add"
+        and len(op.reads) == 2
+        and op.reads[0].shape == op.reads[1].shape
+        and len(op.reads[0].shape) == 4
+    )
+
+
+@metric(
+    "activations",
+    unit="elements",
+    title="conv output",
+    is_not="CIO (inputs count there too), nor memory",
+    paper="Radosavovic et al. 2020, section 2: activations; timm's macts column",
+)
+def activations(op: OpSpec) -> int:
+    """Output elements of all convolutions."""
+    return op.writes[0].numel if op.kind in CONVOLUTIONS else 0
+
+
+@metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0))
+def bottleneck_macs(op: OpSpec) -> Peak | None:
+    """MACs of the largest single operation: the peak of the paper's Fig. 7."""
+    return None if op.macs is None else Peak(op.macs)
+
+
+@metric(
+    "bottleneck_share", unit="fraction", title="its share", is_not="a share of the time", of="profile", zero=Ratio(0, 0)
+)
+def bottleneck_share(profile: Profile) -> Ratio:
+    """MACs of the largest single operation divided by all MACs."""
+    return Ratio(int(profile.total("bottleneck_macs")), int(profile.total("macs")))
+
+
+@metric("balance", unit="fraction", title="balance", is_not="utilisation", of="profile", zero=Ratio(0, 0))
+def balance(profile: Profile) -> Ratio:
+    """Mean MACs of the operations that have any, divided by those of the largest: 1 when all layers are equal,
+    near 0 when one dominates."""
+    layers = sum(n for spec, n in profile.spec_counts.items() if spec.macs)
+    return Ratio(int(profile.total("macs")), layers * int(profile.total("bottleneck_macs")))
+
+

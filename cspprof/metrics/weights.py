@@ -1,0 +1,64 @@
+"""Parameters, counted in the three published ways."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from cspprof.metrics import metric
+from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile, TensorSpec
+
+LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
+
+
+@metric("params", unit="values", title="params", is_not="the #Params column of the CSPNet tables", of="profile")
+def params(profile: Profile) -> int:
+    """Elements of all parameters of the model, each parameter once, used by this forward or not. Buffers (running
+    mean and variance) are not parameters."""
+    return profile.params
+
+
+@metric(
+    "conv_weights",
+    unit="values",
+    title="conv weights",
+    is_not="all parameters: no bias, no normalisation",
+    paper="Wang et al. 2019: the #Params columns",
+    of="profile",
+)
+def conv_weights(profile: Profile) -> int:
+    """Weights of convolutions and linear layers that the forward reads, each once, without biases and without
+    normalisation."""
+    return _read_once(profile, lambda op: op.weights[:1] if op.kind in LEARNED else ())
+
+
+@metric(
+    "params_darknet",
+    unit="values",
+    title="params (Darknet)",
+    is_not="torch's count: running mean and variance are in it",
+    paper="the values of a Darknet weight file; the PRN repository's tables",
+    of="profile",
+)
+def params_darknet(profile: Profile) -> int:
+    """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values per
+    batch-normalised channel (scale, shift, running mean, running variance)."""
+    return _read_once(
+        profile,
+        lambda op: op.weights if op.kind in LEARNED or op.name.endswith("batch_norm") else (),
+    )
+
+
+def _read_once(profile: Profile, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
+    """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
+    sizes = {s.id: s.spec.numel for s in profile.storages}
+    wanted = [len(chosen(spec)) for spec in profile.specs]
+    calls, offsets = profile.calls, profile.offsets
+    read: dict[int, int] = defaultdict(int)
+    for i, index in enumerate(calls.spec):
+        if wanted[index]:
+            spec = profile.specs[index]
+            at = offsets[i] + len(spec.reads)
+            for tensor, storage in zip(spec.weights[: wanted[index]], calls.storage[at : at + wanted[index]], strict=True):
+                read[storage] += tensor.numel
+    return sum(min(n, sizes.get(storage, n)) for storage, n in read.items())

@@ -1,0 +1,350 @@
+"""The central record: what a traced model did, as facts. Costs are computed from it, never stored in it.
+
+A `Profile` is columnar. What an operation does, whichever call of it, is an `OpSpec`, kept once; a call is an
+index into the specs, a layer and the storages that it touched. A network of 10⁵ operations has a few
+hundred specs, so whatever depends on the spec alone is computed a few hundred times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from cspprof.errors import ProfileError
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = "cspprof.profile/1"
+
+ITEM_SIZES = {
+    "bool": 1, "uint8": 1, "int8": 1, "quint8": 1, "qint8": 1, "qint32": 4,
+    "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
+    "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+    "complex32": 4, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+"""Bytes of one element, by torch's name of the dtype without its prefix."""
+
+
+class Kind(StrEnum):
+    """What sort of work an operation is. `UNKNOWN` has no MACs, which is not the same as zero MACs."""
+
+    CONV = "conv"
+    CONV_TRANSPOSE = "conv_transpose"
+    LINEAR = "linear"
+    MATMUL = "matmul"
+    ATTENTION = "attention"
+    RECURRENT = "recurrent"
+    MAX_POOL = "max_pool"
+    AVG_POOL = "avg_pool"
+    NORM = "norm"
+    ACTIVATION = "activation"
+    ELEMENTWISE = "elementwise"
+    SOFTMAX = "softmax"
+    REDUCTION = "reduction"
+    CONCAT = "concat"
+    RESIZE = "resize"
+    EMBEDDING = "embedding"
+    DATA = "data"
+    """Copies, gathers, sorts, factories: elements move or appear, nothing is multiplied."""
+    VIEW = "view"
+    """A new shape over the same storage: free."""
+    CUSTOM = "custom"
+    """Counted by a formula of the user's."""
+    UNKNOWN = "unknown"
+
+
+CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
+POOLS = frozenset({Kind.MAX_POOL, Kind.AVG_POOL})
+COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.CUSTOM}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor without its data. `shape` as torch writes it, (N, C, H, W) for an image batch."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * ITEM_SIZES[self.dtype]
+
+    def __str__(self) -> str:
+        return "×".join(map(str, self.shape)) or "scalar"
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor(TensorSpec):
+    """A tensor that a call read or wrote: its spec, and the storage that it lies in."""
+
+    storage: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """What an operation does, whichever call of it.
+
+    `reads` are activations, `weights` parameters, buffers and whatever stands in their place. `macs` is exact,
+    and None where nobody knows. `elementwise` counts scalar operations other than multiply-accumulates.
+    """
+
+    target: str
+    kind: Kind
+    reads: tuple[TensorSpec, ...]
+    weights: tuple[TensorSpec, ...]
+    writes: tuple[TensorSpec, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    macs: int | None = 0
+    elementwise: int = 0
+
+    @property
+    def name(self) -> str:
+        """The operation's own name: `conv2d` of `aten.conv2d`."""
+        return self.target.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One call. Made on demand from the profile's columns."""
+
+    index: int
+    spec: OpSpec
+    layer: str
+    """Path of the module whose forward ran it; the root's is the empty string."""
+    reads: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]
+    writes: tuple[Tensor, ...]
+
+    @property
+    def target(self) -> str:
+        return self.spec.target
+
+    @property
+    def kind(self) -> Kind:
+        return self.spec.kind
+
+    @property
+    def macs(self) -> int | None:
+        return self.spec.macs
+
+    @property
+    def elementwise(self) -> int:
+        return self.spec.elementwise
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return self.spec.attrs
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module of the model, in the order of `named_modules`."""
+
+    path: str
+    class_name: str
+    """Qualified: `torch.nn.modules.conv.Conv2d`."""
+    depth: int
+    calls: int
+    params: int
+    """Own parameter elements, those of submodules and those counted with an earlier layer left out."""
+    shared_with: tuple[str, ...] = ()
+    """Further paths of the same module."""
+    stage: str | None = None
+    """The stage that the model's author named for it, handed down to its submodules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage that no operation of the trace wrote first: a model input, or what the model holds."""
+
+    id: int
+    name: str
+    role: str
+    """`input`, `parameter`, `buffer` or `constant`."""
+    spec: TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls in execution order, as columns of equal length and one flat column of storages.
+
+    Call i touches `len(reads) + len(weights) + len(writes)` storages of its spec, laid end to end.
+    """
+
+    spec: Sequence[int]
+    layer: Sequence[int]
+    storage: Sequence[int]
+
+
+class Ops(Sequence[Op]):
+    """A profile's calls as `Op` objects, made when looked at."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def __len__(self) -> int:
+        return len(self._profile.calls.spec)
+
+    @overload
+    def __getitem__(self, index: int) -> Op: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Op]: ...
+    def __getitem__(self, index: int | slice) -> Op | list[Op]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(index)
+        return self._make(position)
+
+    def __iter__(self) -> Iterator[Op]:
+        return map(self._make, range(len(self)))
+
+    def _make(self, i: int) -> Op:
+        profile = self._profile
+        spec = profile.specs[profile.calls.spec[i]]
+        at = profile.offsets[i]
+        parts = []
+        for tensors in (spec.reads, spec.weights, spec.writes):
+            storages = profile.calls.storage[at : at + len(tensors)]
+            parts.append(tuple(Tensor(t.shape, t.dtype, s) for t, s in zip(tensors, storages, strict=True)))
+            at += len(tensors)
+        return Op(i, spec, profile.layers[profile.calls.layer[i]].path, *parts)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What one forward pass of a model did, immutable and free of torch."""
+
+    model: str
+    source: str
+    inputs: tuple[TensorSpec, ...]
+    layers: tuple[Layer, ...]
+    specs: tuple[OpSpec, ...]
+    calls: Calls
+    storages: tuple[Storage, ...]
+    params: int
+    """Parameter elements of the whole model, each parameter once."""
+    outputs: tuple[int, ...] = ()
+    """Storages of what the forward returned."""
+    notes: tuple[str, ...] = ()
+    tool: Mapping[str, str] = field(default_factory=dict)
+
+    # -- facts in other arrangements -------------------------------------------------------------
+
+    @property
+    def ops(self) -> Ops:
+        return Ops(self)
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where each call's storages begin in the flat column."""
+        widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
+        offsets, at = [], 0
+        for i in self.calls.spec:
+            offsets.append(at)
+            at += widths[i]
+        return offsets
+
+    @cached_property
+    def spec_counts(self) -> Counter[OpSpec]:
+        """How often each spec was called; what sums over calls is a sum over these."""
+        counts = Counter(self.calls.spec)
+        merged: Counter[OpSpec] = Counter()
+        for i, n in counts.items():
+            merged[self.specs[i]] += n
+        return merged
+
+    @cached_property
+    def uncounted(self) -> dict[str, int]:
+        """Operations without a rule: name and number of calls, sorted by name."""
+        unknown: Counter[str] = Counter()
+        for spec, n in self.spec_counts.items():
+            if spec.macs is None:
+                unknown[spec.target] += n
+        return dict(sorted(unknown.items()))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every operation was counted."""
+        return not self.uncounted
+
+    @property
+    def dtype(self) -> str:
+        """The first floating input's dtype, else the first input's."""
+        floating = [t.dtype for t in self.inputs if "float" in t.dtype]
+        return (floating or [t.dtype for t in self.inputs] or ["float32"])[0]
+
+    # -- costs and files, from the rooms that know them -------------------------------------------
+
+    def total(self, metric: str) -> int | float:
+        """The whole model's value of a registered number, e.g. `total("cio_hardnet")`.
+
+        A sum leaves out operations without a rule: see `complete` and `uncounted`.
+        """
+        from cspprof.metrics import METRICS
+
+        return METRICS.get(metric).total(self).value
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per operation that is not a view, in execution order; see `cspprof.views.layer_rows`."""
+        import pandas
+
+        from cspprof.views import layer_rows
+
+        return pandas.DataFrame(layer_rows(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write `*.profile.json` (or `*.profile.json.gz`), whole or not at all."""
+        from cspprof.saving import save
+
+        return save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Profile:
+        """Read what `save` wrote."""
+        from cspprof.saving import load
+
+        return load(Path(path))
+
+    def self_check(self) -> None:
+        """Raise `ProfileError` where the record contradicts itself."""
+        calls, spec_count, layer_count = self.calls, len(self.specs), len(self.layers)
+        if len(calls.spec) != len(calls.layer):
+            raise ProfileError("the call columns differ in length")
+        if not all(0 <= i < spec_count for i in calls.spec):
+            raise ProfileError("a call names a spec that does not exist")
+        if not all(0 <= i < layer_count for i in calls.layer):
+            raise ProfileError("a call names a layer that does not exist")
+        written = {s.id for s in self.storages}
+        for op in self.ops:
+            for tensor in (*op.reads, *op.weights):
+                if tensor.storage not in written:
+                    raise ProfileError(f"operation {op.index} ({op.target}) reads storage {tensor.storage} unwritten")
+            written.update(t.storage for t in op.writes)
+        if self.ops and self.offsets[-1] + sum(
+            map(len, (self.ops[-1].reads, self.ops[-1].weights, self.ops[-1].writes))
+        ) != len(calls.storage):
+            raise ProfileError("the storage column does not fit the calls")
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.inputs))
+        return f"<Profile {self.model} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
+
+    def _repr_html_(self) -> str:
+        from cspprof.render.html import fragment
+        from cspprof.views import overview
+
+        return fragment([overview([self])])

@@ -1,0 +1,66 @@
+"""Named things, registered once: metrics, operations, models, sources, formats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from difflib import get_close_matches
+from typing import Generic, TypeVar
+
+from cspprof.errors import CspprofError, UnknownNameError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A mapping in which a duplicate raises and a miss suggests.
+
+    >>> colours = Registry[str]("colour")
+    >>> colours.add("red", "#f00")
+    '#f00'
+    >>> colours.get("rde")
+    Traceback (most recent call last):
+    cspprof.errors.UnknownNameError: no colour named 'rde'
+    Did you mean: red?
+    """
+
+    def __init__(self, noun: str, listing: str | None = None) -> None:
+        self.noun = noun
+        self._listing = listing
+        self._entries: dict[str, T] = {}
+
+    def add(self, name: str, entry: T) -> T:
+        if name in self._entries:
+            raise CspprofError(f"the {self.noun} {name!r} is registered already")
+        self._entries[name] = entry
+        return entry
+
+    def remove(self, name: str) -> None:
+        del self._entries[name]
+
+    def get(self, name: str) -> T:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name)) from None
+
+    def suggest(self, name: str) -> str:
+        """What to type instead of `name`."""
+        near = get_close_matches(name, self._entries, n=3, cutoff=0.5)
+        if near:
+            return f"Did you mean: {', '.join(near)}?"
+        if self._listing:
+            return f"List them with: {self._listing}"
+        return f"There are: {', '.join(self.names())}"
+
+    def names(self) -> list[str]:
+        return sorted(self._entries)
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """In the order of registration."""
+        return iter(self._entries.items())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)

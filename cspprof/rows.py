@@ -1,0 +1,127 @@
+"""A profile's operations as rows: where each stands in the model, and how rows fold into modules, kinds, stages."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from cspprof.errors import CspprofError
+from cspprof.metrics import METRICS, Number
+from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
+from cspprof.stages import stages
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One call that is not a view."""
+
+    index: int
+    path: str
+    """The module's path where the module is this one operation; else the module's path plus the operation."""
+    spec: OpSpec
+    stage: str
+    params: int
+    """Parameter elements that this call is the first to read, so that rows add up to the model's."""
+
+
+def rows(profile: Profile, tags: bool = True) -> list[Row]:
+    """Every operation in execution order, one row per call, views left out."""
+    calls, specs, layers = profile.calls, profile.specs, profile.layers
+    shown = [i for i, s in enumerate(calls.spec) if specs[s].kind is not Kind.VIEW]
+    parents = {layer.path.rpartition(".")[0] for layer in layers if layer.path}
+    per_layer = Counter(calls.layer[i] for i in shown)
+    label = stages(profile, tags)
+    new = _first_reads(profile, shown)
+    result = []
+    for i in shown:
+        layer = layers[calls.layer[i]]
+        spec = specs[calls.spec[i]]
+        alone = layer.path and layer.path not in parents and per_layer[calls.layer[i]] <= max(layer.calls, 1)
+        path = layer.path if alone else f"{layer.path}.{spec.name}".lstrip(".")
+        result.append(Row(i, path, spec, label[i], new.get(i, 0)))
+    return result
+
+
+def _first_reads(profile: Profile, shown: list[int]) -> dict[int, int]:
+    sizes = {s.id: s.spec.numel for s in profile.storages if s.role == "parameter"}
+    first: dict[int, int] = {}
+    for i in shown:
+        spec = profile.specs[profile.calls.spec[i]]
+        at = profile.offsets[i]
+        for storage in profile.calls.storage[at : at + len(spec.reads) + len(spec.weights)]:
+            if storage in sizes:
+                first[i] = first.get(i, 0) + sizes.pop(storage)
+    return first
+
+
+def sort_of(spec: OpSpec) -> str:
+    """The sort of layer as people name it: conv 1×1, grouped conv 3×3, depthwise conv 3×3, linear, max pool …"""
+    if spec.kind not in CONVOLUTIONS:
+        return spec.kind.value.replace("_", " ")
+    kernel = "×".join(map(str, spec.attrs.get("kernel", ())))
+    groups = spec.attrs.get("groups", 1)
+    channels = spec.reads[0].shape[1] if len(spec.reads[0].shape) > 1 else 1
+    prefix = "" if groups == 1 else "depthwise " if groups == channels else "grouped "
+    return f"{prefix}{spec.kind.value.replace('_', ' ')} {kernel}"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows folded together under one name."""
+
+    name: str
+    rows: tuple[Row, ...]
+
+    @property
+    def params(self) -> int:
+        return sum(r.params for r in self.rows)
+
+    def value(self, metric: str) -> Number:
+        """The group's value; None where it is a number of whole models only, or an operation is unknown."""
+        if metric == "params":
+            return self.params
+        m = METRICS.get(metric)
+        if m.of_op is None:
+            return None
+        counts = Counter(r.spec for r in self.rows)
+        if any(m.op(spec) is None for spec in counts) and m.name in ("macs", "flops") and not _any(m.op, counts):
+            return None
+        return m.over(counts.items()).value
+
+
+def _any(of: Callable[[OpSpec], object], specs: Iterable[OpSpec]) -> bool:
+    return any(of(spec) is not None for spec in specs)
+
+
+def by_module(profile: Profile, depth: int) -> list[Group]:
+    """Rows rolled up to modules at most `depth` names deep; what runs above that stays under its own name."""
+    return _group((".".join(r.path.split(".")[:depth]) if depth else profile.model, r) for r in rows(profile))
+
+
+def by_kind(profile: Profile) -> list[Group]:
+    return _group((sort_of(r.spec), r) for r in rows(profile))
+
+
+def by_stage(profile: Profile, tags: bool = True) -> list[Group]:
+    return _group((r.stage, r) for r in rows(profile, tags))
+
+
+def by_path(profile: Profile) -> list[Group]:
+    return _group((r.path, r) for r in rows(profile))
+
+
+def _group(named: Iterable[tuple[str, Row]] | Iterator[tuple[str, Row]]) -> list[Group]:
+    found: dict[str, list[Row]] = {}
+    for name, row in named:
+        found.setdefault(name, []).append(row)
+    return [Group(name, tuple(members)) for name, members in found.items()]
+
+
+FOLDS: dict[str, Callable[[Profile], list[Group]]] = {"kind": by_kind, "stage": by_stage}
+
+
+def fold(profile: Profile, by: str) -> list[Group]:
+    if by not in FOLDS:
+        raise CspprofError(f"cannot group by {by!r}", f"Group by one of: {', '.join(FOLDS)}")
+    return FOLDS[by](profile)

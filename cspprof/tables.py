@@ -1,0 +1,84 @@
+"""What every renderer takes: tables of cells that hold the raw value beside the text that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cspprof import units
+from cspprof.metrics import METRICS, Number
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value and how it reads. `good` says whether a change is for the better; None where that is no question."""
+
+    value: Any
+    text: str
+    good: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    header: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The answer to one command, in every form: tables for people, records for CSV, a document for JSON."""
+
+    tables: Sequence[Table]
+    records: Sequence[dict[str, Any]]
+    document: dict[str, Any]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def text(value: str) -> Cell:
+    return Cell(value, value)
+
+
+def integer(n: int | None) -> Cell:
+    return Cell(None, "?") if n is None else Cell(n, units.count(n))
+
+
+def shapes(tensors: Sequence[Any]) -> Cell:
+    """`1×64×56×56, 1×64×56×56`."""
+    return Cell([list(t.shape) for t in tensors], ", ".join(units.shape(t.shape) for t in tensors))
+
+
+def share(part: float, whole: float) -> Cell:
+    return Cell(part / whole, units.share(part / whole)) if whole else Cell(None, "–")
+
+
+def change(relative: float | None, lower_is_better: bool | None = True) -> Cell:
+    good = None
+    if relative and lower_is_better is not None:
+        good = (relative < 0) == lower_is_better
+    return Cell(relative, units.change(relative), good)
+
+
+def difference(n: int) -> Cell:
+    sign = "+" if n > 0 else ""
+    return Cell(n, sign + units.count(n), (n < 0) if n else None)
+
+
+def quantity(metric: str, value: Number) -> Cell:
+    """A registered number's value in its own unit."""
+    if value is None:
+        return Cell(None, "–")
+    unit = METRICS.get(metric).unit
+    if unit == "bytes":
+        return Cell(value, units.nbytes(int(value)))
+    if unit == "fraction":
+        return Cell(value, units.share(value))
+    return Cell(value, units.count(value) if isinstance(value, int) else units.decimal(value))

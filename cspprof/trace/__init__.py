@@ -1,0 +1,5 @@
+"""From a module and its inputs to a `Profile`. The only rooms besides `sources` and `zoo` that import torch."""
+
+from cspprof.trace.run import trace
+
+__all__ = ["trace"]

@@ -1,0 +1,87 @@
+"""What the tracer knows of a tensor and of an operator, worked out once and interned.
+
+Interning makes a memo key cheap: two tensors of the same shape, strides and dtype carry the *same* `Meta`, whose
+hash is its address.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from cspprof.formulas import contiguous_strides
+from cspprof.record import TensorSpec
+
+# Schema names of arguments that hold learned or saved values, whatever tensor stands there.
+WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
+
+
+class Meta:
+    """Shape, strides and dtype of a tensor, and whether it lies in a parameter or buffer. Interned: see `meta`."""
+
+    __slots__ = ("contiguous", "dtype", "shape", "spec", "strides", "weight")
+
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool) -> None:
+        self.shape = shape
+        self.strides = strides
+        self.dtype = dtype
+        self.weight = weight
+        self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
+        self.contiguous = strides == contiguous_strides(shape)
+
+    def empty(self) -> torch.Tensor:
+        """A fresh meta tensor of this shape, these strides and this dtype."""
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="meta")
+
+
+_METAS: dict[tuple[Any, ...], Meta] = {}
+
+
+def meta(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool = False) -> Meta:
+    """The one `Meta` of these facts."""
+    key = (shape, strides, dtype, weight)
+    found = _METAS.get(key)
+    if found is None:
+        found = _METAS.setdefault(key, Meta(shape, strides, dtype, weight))
+    return found
+
+
+def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
+    strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(tensor.shape)
+    return meta(tuple(tensor.shape), strides, tensor.dtype, weight)
+
+
+class Operator:
+    """An aten overload's schema, read once."""
+
+    def __init__(self, func: Any) -> None:
+        self.func = func
+        self.target = f"{func._schema.name.replace('::', '.')}"
+        arguments = func._schema.arguments
+        self.names = tuple(a.name for a in arguments)
+        self.written = tuple(
+            a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write
+        )
+        self.pointwise = torch.Tag.pointwise in func.tags
+
+    @cached_property
+    def plain(self) -> str:
+        """The target without the in-place underscore: `aten.relu_` -> `aten.relu`."""
+        return self.target.rstrip("_")
+
+    @cached_property
+    def composite(self) -> bool:
+        """Whether it is made of other operations, by its own registration."""
+        return bool(self.func._can_decompose())
+
+
+_OPERATORS: dict[int, Operator] = {}
+
+
+def operator(func: Any) -> Operator:
+    found = _OPERATORS.get(id(func))
+    if found is None:
+        found = _OPERATORS[id(func)] = Operator(func)  # holds func: its id stays taken
+    return found

@@ -1,0 +1,220 @@
+"""One trace: inputs made, hooks set, forward run, record taken, everything put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from cspprof._version import __version__
+from cspprof.errors import TraceError
+from cspprof.inputs import Inputs, arguments
+from cspprof.record import Calls, Profile, TensorSpec
+from cspprof.trace.recorder import Recorder
+from cspprof.trace.scope import Scope, untouched
+
+
+def trace(
+    model: nn.Module,
+    inputs: Inputs,
+    *,
+    name: str | None = None,
+    source: str = "",
+    train: bool = False,
+    device: str = "meta",
+    dtype: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Profile:
+    """Run `model` once on `inputs` and return what it did.
+
+    On the meta device (the default) no arithmetic is done and nothing is allocated, whatever device the model is
+    on; on another device the forward is carried out. The model is traced in eval mode unless `train`, is neither
+    moved nor copied, and comes back untouched. `dtype` replaces the floating dtype of inputs and parameters.
+
+    Raises TraceError, with the layer, its input shapes and a way out, when the forward does not come to its end.
+    """
+    model = unwrap(model)
+    name = name or type(model).__name__
+    maker = InputMaker(device, dtype)
+    args, kwargs = arguments(inputs, maker)
+    scope = Scope(model)
+    saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def protect(tensor: torch.Tensor) -> None:
+        if id(tensor) not in saved:
+            saved[id(tensor)] = (tensor, tensor.detach().clone())
+
+    recorder = Recorder(device == "meta", protect)
+    with ExitStack() as stack:
+        stack.enter_context(untouched(scope))
+        stack.callback(_put_back, saved)
+        for module in scope.modules:
+            if module.__dict__.get("_compiled_call_impl") is not None:
+                module._compiled_call_impl = None
+        model.train(train)
+        if dtype is not None:
+            stack.enter_context(cast(scope, dtype, device))
+        stack.enter_context(eager())
+        for i, tensor in enumerate(maker.made):
+            recorder.hold(tensor, maker.name(i, args, kwargs), "input")
+        for path, parameter in model.named_parameters():
+            recorder.hold(parameter, path, "parameter")
+        for path, buffer in model.named_buffers():
+            recorder.hold(buffer, path, "buffer")
+        try:
+            with torch.inference_mode(), scope.hooked(lambda layer: setattr(recorder, "layer", layer)), recorder:
+                result = model(*args, **kwargs)
+        except TraceError:
+            raise
+        except Exception as error:
+            raise _explain(error, recorder, scope, name, device, maker) from error
+        layers = scope.layers()
+        outputs = tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result)))
+    return Profile(
+        model=name,
+        source=source or f"{type(model).__module__}.{type(model).__qualname__}",
+        inputs=tuple(tag.meta.spec for tag in (recorder.held[id(t)] for t in maker.made)),
+        layers=layers,
+        specs=tuple(recorder.ordered),
+        calls=Calls(recorder.call_spec, recorder.call_layer, recorder.call_storage),
+        storages=tuple(recorder.storages),
+        params=sum(layer.params for layer in layers),
+        outputs=outputs,
+        notes=notes,
+        tool={"cspprof": __version__, "torch": torch.__version__},
+    )
+
+
+def tensors_in(result: Any) -> Iterator[torch.Tensor]:
+    """The tensors of whatever a forward returns: nests, mappings, dataclasses and named tuples."""
+    if isinstance(result, torch.Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        for value in result.values():
+            yield from tensors_in(value)
+    elif isinstance(result, (list, tuple)):
+        for value in result:
+            yield from tensors_in(value)
+    elif hasattr(result, "__dict__"):
+        for value in vars(result).values():
+            if isinstance(value, (torch.Tensor, list, tuple, Mapping)):
+                yield from tensors_in(value)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped, or the module itself."""
+    if not isinstance(model, nn.Module):
+        raise TraceError(
+            f"a {type(model).__name__} is not a torch.nn.Module",
+            "Pass a module, or a SPEC such as 'resnext50' or 'torchvision:resnet50'.",
+        )
+    while isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+        model = inner
+    return model
+
+
+class InputMaker:
+    """Makes the tensors of a call, before any mode is entered; remembers them in order."""
+
+    def __init__(self, device: str, dtype: str | None) -> None:
+        self.device = device
+        self.dtype = dtype
+        self.made: list[torch.Tensor] = []
+        self._generator = torch.Generator().manual_seed(0)  # its own: the global one is left alone
+
+    def __call__(self, given: TensorSpec | torch.Tensor) -> torch.Tensor:
+        made = self._from_tensor(given) if isinstance(given, torch.Tensor) else self._from_spec(given)
+        self.made.append(made)
+        return made
+
+    def _from_tensor(self, given: torch.Tensor) -> torch.Tensor:
+        dtype = getattr(torch, self.dtype) if self.dtype and given.is_floating_point() else given.dtype
+        if self.device == "meta":
+            return torch.empty_strided(given.shape, given.stride(), dtype=dtype, device="meta")
+        return given.to(self.device, dtype)
+
+    def _from_spec(self, spec: TensorSpec) -> torch.Tensor:
+        dtype = getattr(torch, spec.dtype or self.dtype or "float32")
+        if self.device == "meta":
+            return torch.empty(spec.shape, dtype=dtype, device="meta")
+        if dtype.is_floating_point:
+            return torch.randn(spec.shape, generator=self._generator).to(self.device, dtype)
+        return torch.zeros(spec.shape, dtype=dtype, device=self.device)
+
+    def name(self, i: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        for key, value in kwargs.items():
+            if value is self.made[i]:
+                return key
+        return "input" if len(self.made) == 1 else f"input{i}"
+
+
+@contextmanager
+def cast(scope: Scope, dtype: str, device: str) -> Iterator[None]:
+    """For the time of the trace, floating parameters and buffers of another dtype; the model's own stay aside."""
+    target = getattr(torch, dtype)
+    made: dict[int, Any] = {}
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in made:
+            new = torch.empty_like(tensor, dtype=target, device="meta") if device == "meta" else tensor.to(target)
+            made[id(tensor)] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new
+        return made[id(tensor)]  # type: ignore[no-any-return]
+
+    swapped: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    try:
+        for module in scope.modules:
+            for table in (module._parameters, module._buffers):
+                for key, tensor in table.items():
+                    if tensor is not None and tensor.is_floating_point() and tensor.dtype != target:
+                        swapped.append((table, key, tensor))
+                        table[key] = converted(tensor)
+        yield
+    finally:
+        for table, key, tensor in swapped:
+            table[key] = tensor
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Compiled submodules run as they were written. Costs nothing where nothing was compiled."""
+    import sys
+
+    if "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    with torch.no_grad():
+        for tensor, value in saved.values():
+            tensor.copy_(value)
+
+
+def _explain(
+    error: Exception, recorder: Recorder, scope: Scope, name: str, device: str, maker: InputMaker
+) -> TraceError:
+    """The failure as a person needs it: which layer, on what, and what to change."""
+    layer = scope.failing_layer(error.__traceback__)
+    path = scope.paths[layer][0]
+    where = f"layer {path!r} ({type(scope.modules[layer]).__name__})" if path else f"forward of {name}"
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    given = ", ".join("×".join(map(str, t.shape)) for t in maker.made)
+    at = ""
+    if recorder.failure is not None and recorder.failure[0] is error:
+        _, _, target, specs = recorder.failure
+        at = f" at {target} on {', '.join(map(str, specs))}"
+    if device == "meta" and ("meta" in str(error).lower() or "data-dependent" in str(error).lower()):
+        return TraceError(
+            f"{name}: {where} needs the values of a tensor{at}: {reason}",
+            "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
+        )
+    shape = "x".join(map(str, maker.made[0].shape)) if maker.made else "1x3x224x224"
+    return TraceError(
+        f"{name}: {where} failed{at}, model input {given or 'none'}: {type(error).__name__}: {reason}",
+        f"If the input shape is wrong, say the right one: --input {shape} (in Python: inputs=(1, 3, 224, 224)).",
+    )

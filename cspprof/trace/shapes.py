@@ -1,0 +1,175 @@
+"""Outputs of common operations, answered without torch's meta kernels, which are most of a plain meta forward.
+
+An answer is called with the operation's own arguments, a `Meta` in the place of each tensor, and returns the
+`Meta` of the only output, or None for "ask torch": odd layouts, promoted dtypes, anything that torch might refuse.
+So a wrong shape still raises torch's own error, and every answer here can be checked against torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cspprof import formulas as f
+from cspprof.trace.metas import Meta, meta
+
+Answer = Callable[..., Meta | None]
+ANSWERS: dict[str, Answer] = {}
+
+
+def answers(*targets: str) -> Callable[[Answer], Answer]:
+    def register(answer: Answer) -> Answer:
+        ANSWERS.update(dict.fromkeys((f"aten.{t}" for t in targets), answer))
+        return answer
+
+    return register
+
+
+def _dense(shape: tuple[int, ...], like: Meta) -> Meta:
+    return meta(shape, f.contiguous_strides(shape), like.dtype)
+
+
+def _plain(*tensors: Meta | None) -> bool:
+    """Contiguous and of one dtype: the layouts and dtypes that need no rule of torch's."""
+    given = [t for t in tensors if t is not None]
+    return all(t.contiguous and t.dtype is given[0].dtype for t in given)
+
+
+@answers("conv2d")
+def conv2d(
+    input: Meta, weight: Meta, bias: Meta | None = None, stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0), dilation: Sequence[int] = (1, 1), groups: int = 1,
+) -> Meta | None:  # fmt: skip
+    if len(input.shape) != 4 or isinstance(padding, str) or not _plain(input, weight, bias):
+        return None
+    c_out, c_in, *kernel = weight.shape
+    if input.shape[1] != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
+        return None
+    if 1 in kernel and input.shape[1] == 1:  # memory formats are ambiguous for one channel
+        return None
+    windows = zip(input.shape[2:], kernel, f.pair(stride), f.pair(padding), f.pair(dilation), strict=True)
+    size = [f.window_size(n, k, s, p, d) if s > 0 else 0 for n, k, s, p, d in windows]
+    return _dense((input.shape[0], c_out, *size), input) if min(size) > 0 else None
+
+
+@answers("linear")
+def linear(input: Meta, weight: Meta, bias: Meta | None = None) -> Meta | None:
+    if len(weight.shape) != 2 or not _plain(input, weight, bias) or not input.shape:
+        return None
+    if input.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    return _dense((*input.shape[:-1], weight.shape[0]), input)
+
+
+@answers("matmul")
+def matmul(left: Meta, right: Meta) -> Meta | None:
+    if len(left.shape) < 2 or len(left.shape) != len(right.shape) or not _plain(left, right):
+        return None
+    if left.shape[:-2] != right.shape[:-2] or left.shape[-1] != right.shape[-2]:
+        return None
+    return _dense((*left.shape[:-1], right.shape[-1]), left)
+
+
+@answers("batch_norm")
+def batch_norm(input: Meta, weight: Meta | None, bias: Meta | None, mean: Meta | None, var: Meta | None,
+               training: bool, *args: Any) -> Meta | None:  # fmt: skip
+    given = [t for t in (weight, bias, mean, var) if t is not None]
+    if training or mean is None or len(input.shape) < 2 or not _plain(input, *given):
+        return None
+    return input_like(input) if all(t.shape == (input.shape[1],) for t in given) else None
+
+
+@answers("layer_norm")
+def layer_norm(input: Meta, shape: Sequence[int], weight: Meta | None = None, bias: Meta | None = None,
+               *args: Any) -> Meta | None:  # fmt: skip
+    size = tuple(shape)
+    fits = input.shape[-len(size) :] == size and all(t is None or t.shape == size for t in (weight, bias))
+    return input_like(input) if fits and _plain(input, weight, bias) else None
+
+
+@answers(*"relu silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu mish hardtanh relu6 softplus".split())
+def unary(input: Meta, *args: Any, **kwargs: Any) -> Meta | None:
+    return input_like(input) if input.contiguous and input.dtype.is_floating_point else None
+
+
+@answers("softmax", "log_softmax")
+def softmax(input: Meta, dim: int, dtype: Any = None) -> Meta | None:
+    rank = len(input.shape)
+    fits = dtype is None and input.contiguous and input.dtype.is_floating_point and -rank <= dim < rank
+    return input_like(input) if fits else None
+
+
+@answers("add", "sub", "mul", "div")
+def binary(left: Meta, right: Any, *args: Any, **kwargs: Any) -> Meta | None:
+    if not left.contiguous or not left.dtype.is_floating_point or kwargs.keys() - {"alpha"}:
+        return None
+    if not isinstance(right, Meta):
+        return input_like(left) if isinstance(right, (int, float)) else None
+    if not _plain(left, right):
+        return None
+    if left.shape == right.shape:
+        return input_like(left)
+    try:
+        shape = f.broadcast(left.shape, right.shape)
+    except ValueError:
+        return None
+    # Where neither operand has the result's shape, torch orders the strides by a longer rule.
+    return _dense(shape, left) if shape in (left.shape, right.shape) else None
+
+
+@answers("cat")
+def cat(tensors: Sequence[Meta], dim: int = 0) -> Meta | None:
+    first = tensors[0]
+    rank = len(first.shape)
+    if not rank or not -rank <= dim < rank or not _plain(*tensors):
+        return None
+    dim %= rank
+    rest = first.shape[:dim] + first.shape[dim + 1 :]
+    if any(len(t.shape) != rank or t.shape[:dim] + t.shape[dim + 1 :] != rest for t in tensors):
+        return None
+    if rank == 4 and 1 in first.shape[1:]:
+        return None
+    return _dense((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+
+
+@answers("max_pool2d")
+def max_pool2d(
+    input: Meta, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1), ceil_mode: bool = False,
+) -> Meta | None:  # fmt: skip
+    return _pooled(input, kernel, stride, padding, dilation, ceil_mode)
+
+
+@answers("avg_pool2d")
+def avg_pool2d(
+    input: Meta, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False, *args: Any,
+) -> Meta | None:  # fmt: skip
+    return _pooled(input, kernel, stride, padding, (1, 1), ceil_mode)
+
+
+def _pooled(
+    input: Meta, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int],
+    ceil_mode: bool,
+) -> Meta | None:  # fmt: skip
+    if len(input.shape) != 4 or not input.contiguous or not input.dtype.is_floating_point or input.shape[1] == 1:
+        return None
+    k, p = f.pair(kernel), f.pair(padding)
+    s = f.pair(stride) if stride else k
+    if min(s) < 1 or any(2 * pad > kk for pad, kk in zip(p, k, strict=True)):
+        return None
+    windows = zip(input.shape[2:], k, s, p, f.pair(dilation), strict=True)
+    size = [f.window_size(n, kk, ss, pp, d, ceil_mode) for n, kk, ss, pp, d in windows]
+    return _dense((*input.shape[:2], *size), input) if min(size) > 0 else None
+
+
+@answers("adaptive_avg_pool2d")
+def adaptive_avg_pool2d(input: Meta, size: Sequence[int]) -> Meta | None:
+    if len(input.shape) != 4 or not input.contiguous or input.shape[1] == 1 or tuple(size) == (1, 1):
+        return None  # to 1×1 torch takes a mean, whose layout follows another rule
+    return _dense((*input.shape[:2], *size), input)
+
+
+def input_like(input: Meta) -> Meta:
+    """The same, as a fresh activation."""
+    return meta(input.shape, input.strides, input.dtype)

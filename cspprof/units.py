@@ -1,0 +1,61 @@
+"""Quantities as people read them. Nothing here changes a number; integers are exact up to this point."""
+
+from __future__ import annotations
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def count(n: int) -> str:
+    """Every digit: 34,411,496."""
+    return f"{n:,}".replace("-", MINUS)
+
+
+def short(n: float) -> str:
+    """Three significant digits and a prefix of a thousand: 34.4 M."""
+    for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= limit * 0.9995:
+            return f"{_digits(n / limit)} {prefix}".replace("-", MINUS)
+    return (f"{n}" if isinstance(n, int) else _digits(n)).replace("-", MINUS)
+
+
+def nbytes(n: int) -> str:
+    """Binary prefixes: 9.19 MiB."""
+    for limit, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(n) >= limit:
+            return f"{_digits(n / limit)} {prefix}".replace("-", MINUS)
+    return f"{n} B".replace("-", MINUS)
+
+
+def decimal(x: float) -> str:
+    """Enough digits to compare with a printed table: 10.110, 0.000123."""
+    text = f"{x:,.3f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"
+    return text.replace("-", MINUS)
+
+
+def change(relative: float | None) -> str:
+    """A signed percentage; a change that rounds to nothing is not shown as none: −5.1 %, +0.04 %, 0 %."""
+    if relative is None:
+        return "from 0"
+    if relative == 0:
+        return "0 %"
+    size = abs(relative) * 100
+    for places in (1, 2, 3, 4):
+        if round(size, places) > 0:
+            break
+    else:
+        return ("+" if relative > 0 else MINUS) + "<0.0001 %"
+    return f"{'+' if relative > 0 else MINUS}{size:.{places}f} %"
+
+
+def share(fraction: float) -> str:
+    """A part of a whole: 12.3 %."""
+    return f"{fraction * 100:.1f} %".replace("-", MINUS)
+
+
+def shape(dims: tuple[int, ...] | list[int]) -> str:
+    return "×".join(map(str, dims)) or "scalar"
+
+
+def _digits(x: float) -> str:
+    size = abs(x)
+    return f"{x:.0f}" if size >= 99.95 else f"{x:.1f}" if size >= 9.995 else f"{x:.2f}"

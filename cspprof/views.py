@@ -1,0 +1,350 @@
+"""Profiles and comparisons as reports: pure functions, no printing. See `tables` for what they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cspprof.comparison import Comparison, Delta, dashed
+from cspprof.metrics import METRICS
+from cspprof.record import Profile
+from cspprof.rows import Group, Row, by_module, fold, rows, sort_of
+from cspprof.stages import depths
+from cspprof.tables import (
+    Cell,
+    Column,
+    Report,
+    Table,
+    change,
+    difference,
+    integer,
+    quantity,
+    shapes,
+    share,
+    text,
+)
+
+T = TypeVar("T")
+
+CIO = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", "moc", "peak_bytes")
+FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights", "bottleneck_macs",
+         "bottleneck_share", "balance")  # fmt: skip
+HIGHER_IS_BETTER = frozenset({"moc", "balance"})
+WIDE = 3
+"""More models than this stand below each other instead of side by side."""
+
+
+def layer_rows(profile: Profile) -> list[dict[str, Any]]:
+    """One dict per operation that is not a view, in execution order; they add up to the totals.
+
+    Keys: path, kind, stage, in, out (lists of shapes), macs (None where unknown), params, cio_hardnet, cio_cspnet.
+    """
+    hardnet, cspnet = METRICS.get("cio_hardnet"), METRICS.get("cio_cspnet")
+    return [
+        {
+            "path": r.path,
+            "kind": r.spec.kind.value,
+            "stage": r.stage,
+            "in": [list(t.shape) for t in r.spec.reads],
+            "out": [list(t.shape) for t in r.spec.writes],
+            "macs": r.spec.macs,
+            "params": r.params,
+            "cio_hardnet": hardnet.over([(r.spec, 1)]).value,
+            "cio_cspnet": cspnet.over([(r.spec, 1)]).value,
+        }
+        for r in rows(profile)
+    ]
+
+
+def model_document(profile: Profile) -> dict[str, Any]:
+    """A model's part of the JSON contract `cspprof.cio/1`."""
+    total = profile.total
+    return {
+        "model": profile.model,
+        "source": profile.source,
+        "inputs": [list(t.shape) for t in profile.inputs],
+        "dtype": profile.dtype,
+        "depths": depths(profile),
+        **{m: total(m) for m in ("macs", "flops", "params", "conv_weights")},
+        **{m: total(m) for m in ("bflops", "bflops_cspnet", "bflops_darknet")},
+        "cio": {"hardnet": total("cio_hardnet"), "cspnet": total("cio_cspnet")},
+        "moc": total("moc"),
+        "peak_bytes": total("peak_bytes"),
+        "metrics": {m: total(m) for m in METRICS.names()},
+        "complete": profile.complete,
+        "uncounted": profile.uncounted,
+        "notes": list(profile.notes),
+        "layers": layer_rows(profile),
+    }
+
+
+def delta_document(delta: Delta) -> dict[str, Any]:
+    return {
+        "base": delta.base,
+        "model": delta.model,
+        "metric": delta.metric,
+        "base_value": delta.base_value,
+        "value": delta.value,
+        "relative": delta.relative,
+    }
+
+
+def document(schema: str, profiles: Sequence[Profile]) -> dict[str, Any]:
+    deltas = Comparison(tuple(profiles)).deltas() if len(profiles) > 1 else []
+    return {
+        "schema": schema,
+        "models": [model_document(p) for p in profiles],
+        "deltas": [delta_document(d) for d in deltas],
+    }
+
+
+# -- whole models ---------------------------------------------------------------------------------
+
+
+def overview(profiles: Sequence[Profile], metrics: Sequence[str] = CIO) -> Table:
+    """Models side by side with the change from the first one; below each other where there are many."""
+    return _side_by_side(profiles, metrics) if len(profiles) <= WIDE else _below(profiles, metrics)
+
+
+def _described(profile: Profile) -> list[tuple[str, Cell]]:
+    depth = depths(profile)
+    rows = [("input", text(" + ".join(str(t) for t in profile.inputs)))]
+    if profile.dtype != "float32":
+        rows.append(("dtype", text(profile.dtype)))
+    rows.append(("depth per stage", Cell(depth, dashed(depth) or "–")))
+    return rows
+
+
+def _label(metric: str) -> str:
+    m = METRICS.get(metric)
+    unit = "" if m.unit in ("bytes", "fraction", "values") or m.unit.lower() in m.title.lower() else f" [{m.unit}]"
+    return m.title + unit
+
+
+def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
+    base, *others = profiles
+    columns = [Column(""), Column(base.model, numeric=True)]
+    for p in others:
+        columns += [Column(p.model, numeric=True), Column("change", numeric=True)]
+    lines: list[list[Cell]] = []
+    described = [_described(p) for p in profiles]
+    for i, (name, first) in enumerate(described[0]):
+        line = [text(name), first]
+        for d in described[1:]:
+            cell = d[i][1] if i < len(d) else text("–")
+            line += [cell, text("" if cell.text == first.text else "differs")]
+        lines.append(line)
+    for m in metrics:
+        value = base.total(m)
+        line = [text(_label(m)), _total(base, m)]
+        for p in others:
+            delta = Delta(base.model, p.model, m, value, p.total(m))
+            line += [_total(p, m), change(delta.relative, m not in HIGHER_IS_BETTER)]
+        lines.append(line)
+    return Table("", columns, lines)
+
+
+def _below(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
+    base = profiles[0]
+    columns = [Column("model"), Column("input"), Column("depths")]
+    for m in metrics:
+        columns += [Column(_label(m), numeric=True), Column("change", numeric=True)]
+    lines = []
+    for p in profiles:
+        line = [text(p.model), *(cell for name, cell in _described(p) if name != "dtype")]
+        for m in metrics:
+            relative = Delta(base.model, p.model, m, base.total(m), p.total(m)).relative
+            line += [_total(p, m), text("base") if p is base else change(relative, m not in HIGHER_IS_BETTER)]
+        lines.append(line)
+    return Table("", columns, lines)
+
+
+def _total(profile: Profile, metric: str) -> Cell:
+    """A total; one that leaves out unknown operations is marked as a lower bound."""
+    cell = quantity(metric, profile.total(metric))
+    partial = not profile.complete and METRICS.get(metric).unit in ("MACs", "FLOPs", "BFLOPs")
+    return Cell(cell.value, f"≥ {cell.text}") if partial else cell
+
+
+def where_from(comparison: Comparison, metric: str, layers: int = 5) -> list[Table]:
+    """Where each difference in `metric` comes from: by stage, and the layers that changed most."""
+    tables = []
+    title = METRICS.get(metric).title
+    for i, p in enumerate(comparison.others):
+        parts = comparison.by_stage(metric, i)
+        whole = sum(c.difference for c in parts)
+        columns = [Column("stage"), *(Column(h, numeric=True) for h in (comparison.base.model, p.model, "difference"))]
+        lines = [[text(c.name), _side(c.base), _side(c.value), difference(c.difference)] for c in parts]
+        lines.append([text("total"), *(integer(sum(v or 0 for v in side)) for side in (
+            [c.base for c in parts], [c.value for c in parts])), difference(whole)])  # fmt: skip
+        tables.append(Table(f"Where the change in {title} comes from", columns, lines))
+        changed = comparison.by_layer(metric, i)[:layers]
+        if changed:
+            columns = [Column("layer"), *columns[1:]]
+            lines = [[text(c.name), _side(c.base), _side(c.value), difference(c.difference)] for c in changed]
+            tables.append(Table("Layers that changed most", columns, lines))
+    return tables
+
+
+def _side(value: int | None) -> Cell:
+    return Cell(None, "–") if value is None else integer(value)
+
+
+def largest(profile: Profile, metric: str, top: int = 5) -> Table:
+    """The largest operations of one model, with their share and the share of all up to there."""
+    m = METRICS.get(metric)
+    valued = [(r, m.over([(r.spec, 1)]).value or 0) for r in rows(profile)]
+    total = sum(v for _, v in valued)
+    ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
+    columns = [
+        Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out"),
+        Column(m.title, numeric=True), Column("share", numeric=True), Column("so far", numeric=True),
+    ]  # fmt: skip
+    lines, so_far = [], 0.0
+    for r, v in ordered:
+        so_far += v
+        lines.append([
+            text(r.path), text(sort_of(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
+            quantity(metric, v), share(v, total), share(so_far, total),
+        ])  # fmt: skip
+    return Table(f"Largest layers of {profile.model} by {m.title}", columns, lines)
+
+
+# -- layers and groups ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """How to list a model below its totals: every layer, modules to a depth, or groups of a kind."""
+
+    layers: bool = False
+    depth: int | None = None
+    by: str | None = None
+    sort: str | None = None
+    top: int | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return self.layers or self.depth is not None or self.by is not None
+
+
+def breakdown(
+    profile: Profile, how: Breakdown, metrics: Sequence[str], focus: str
+) -> tuple[Table, list[dict[str, Any]]]:
+    """One table of layers or groups, and the same as records."""
+    if how.depth is not None or how.by is not None:
+        groups = fold(profile, how.by) if how.by else by_module(profile, how.depth or 0)
+        return _groups(profile, groups, how, metrics, focus)
+    chosen = _of_layers(metrics, how)
+    listed = _ordered(rows(profile), how, lambda r, m: Group(r.path, (r,)).value(m))
+    columns = [Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out")]
+    columns += [Column(_label(m), numeric=True) for m in chosen]
+    lines, records = [], []
+    for r in listed:
+        values = {m: Group(r.path, (r,)).value(m) for m in chosen}
+        lines.append([
+            text(r.path), text(sort_of(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
+            *(_known(r, m, v) for m, v in values.items()),
+        ])  # fmt: skip
+        records.append({
+            "model": profile.model, "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
+            "in": " + ".join(map(str, r.spec.reads)), "out": " + ".join(map(str, r.spec.writes)), **values,
+        })  # fmt: skip
+    return Table(f"Layers of {profile.model}", columns, lines), records
+
+
+def _of_layers(metrics: Sequence[str], how: Breakdown) -> list[str]:
+    """The numbers that a layer can have, of those a command shows; derived scales of a number are left to totals."""
+    wanted = [m for m in metrics if m == "params" or METRICS.get(m).of_op is not None]
+    wanted = [m for m in wanted if METRICS.get(m).scale == 1 and m not in ("flops", "bottleneck_macs")]
+    return wanted if how.sort in (None, *wanted) else [*wanted, str(how.sort)]
+
+
+def _known(row: Row, metric: str, value: Any) -> Cell:
+    return Cell(None, "?") if row.spec.macs is None and metric in ("macs", "flops") else quantity(metric, value)
+
+
+def _groups(
+    profile: Profile, groups: list[Group], how: Breakdown, metrics: Sequence[str], focus: str
+) -> tuple[Table, list[dict[str, Any]]]:
+    chosen = _of_layers(metrics, how)
+    heading = how.by or "module"
+    columns = [Column(heading), Column("operations", numeric=True)]
+    columns += [Column(_label(m), numeric=True) for m in chosen]
+    columns.append(Column(f"share of {METRICS.get(focus).title}", numeric=True))
+    whole = profile.total(focus) or 0
+    lines, records = [], []
+    for g in _ordered(groups, how, Group.value):
+        values = {m: g.value(m) for m in chosen}
+        cells = [quantity(m, v) for m, v in values.items()]
+        lines.append([text(g.name), integer(len(g.rows)), *cells, share(g.value(focus) or 0, whole)])
+        records.append({"model": profile.model, heading: g.name, "operations": len(g.rows), **values})
+    return Table(f"{profile.model} by {heading}", columns, lines), records
+
+
+def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any]) -> list[T]:
+    found = list(items)
+    if how.sort:
+        METRICS.get(how.sort)
+        found.sort(key=lambda item: -(value(item, how.sort) or 0))
+    return found[: how.top] if how.top is not None else found
+
+
+# -- answers to commands ----------------------------------------------------------------------------
+
+
+def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], focus: str, how: Breakdown) -> Report:
+    """The answer to `profile`, `cio`, `flops` and `compare`: totals, changes, where they come from, layers if asked."""
+    tables = [overview(profiles, metrics)]
+    notes = [note for p in profiles for note in p.notes]
+    records = [_record(p, metrics) for p in profiles]
+    if len(profiles) > 1:
+        comparison = Comparison(tuple(profiles))
+        tables += where_from(comparison, focus)
+        notes += comparison.notes
+    elif not profiles[0].complete:
+        notes.append(incomplete(profiles[0]))
+    if not how.wanted:
+        tables += [largest(p, focus) for p in profiles]
+    else:
+        records = []
+        for p in profiles:
+            table, part = breakdown(p, how, metrics, focus)
+            tables.append(table)
+            records += part
+    return Report(tables, records, document(f"cspprof.{command}/1", profiles), tuple(dict.fromkeys(notes)))
+
+
+def incomplete(profile: Profile) -> str:
+    unknown = ", ".join(f"{name} ({n})" for name, n in profile.uncounted.items())
+    return f"{profile.model} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
+
+
+def _record(profile: Profile, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "model": profile.model,
+        "input": " + ".join(map(str, profile.inputs)),
+        "dtype": profile.dtype,
+        "depths": dashed(depths(profile)),
+        **{m: profile.total(m) for m in metrics},
+        "complete": profile.complete,
+    }
+
+
+def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:
+    """The largest layers of each model, with cumulative shares."""
+    tables = [largest(p, metric, top) for p in profiles]
+    models = []
+    records: list[dict[str, Any]] = []
+    for p, table in zip(profiles, tables, strict=True):
+        listed = [
+            {"path": r[0].value, "sort": r[1].value, "stage": r[2].value, "in": r[3].value, "out": r[4].value,
+             metric: r[5].value, "share": r[6].value, "cumulative_share": r[7].value}
+            for r in table.rows
+        ]  # fmt: skip
+        models.append({"model": p.model, "metric": metric, "total": p.total(metric), "layers": listed})
+        records += [{"model": p.model, **r, "in": rows_[3].text, "out": rows_[4].text}
+                    for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
+    notes = [incomplete(p) for p in profiles if not p.complete]
+    return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes)

@@ -1,0 +1,71 @@
+"""Network definitions of our own, plain and cross-stage-partial twins side by side.
+
+To add a network, write a function that returns an `nn.Module`, decorate it with `model`, and import its
+file at the end of this one. It then has a row in `cspprof models` and runs in the shared tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from cspprof.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Status = Literal["published", "reading", "construction"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A zoo network: how to build it and where it comes from."""
+
+    name: str
+    factory: Callable[..., nn.Module]
+    family: str
+    paper: str
+    """The paper and its section or table."""
+    input: tuple[int, ...]
+    """Native input shape, (N, C, H, W)."""
+    status: Status
+    """*published*: the authors' network; *reading*: our best reconstruction of one that is not public;
+    *construction*: ours, after the paper's recipe."""
+    twin: str | None
+    """The plain network that a cross-stage-partial one is derived from."""
+
+    @property
+    def summary(self) -> str:
+        return (self.factory.__doc__ or "").strip().splitlines()[0]
+
+
+MODELS: Registry[ModelEntry] = Registry("model", "cspprof models")
+
+
+def model(
+    name: str,
+    *,
+    family: str,
+    paper: str,
+    input: tuple[int, ...] = (1, 3, 256, 256),  # noqa: A002 - the word of every command and of the table
+    status: Status = "published",
+    twin: str | None = None,
+) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
+    """Register the decorated factory under `name`; its docstring's first line is the summary."""
+
+    def register(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        MODELS.add(name, ModelEntry(name, factory, family, paper, input, status, twin))
+        return factory
+
+    return register
+
+
+@cache
+def catalog() -> Registry[ModelEntry]:
+    """Every zoo network; the definitions (and torch) are imported on the first call."""
+    for room in ("resnet", "darknet"):
+        importlib.import_module(f"{__name__}.{room}")
+    return MODELS

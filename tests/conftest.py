@@ -1,0 +1,101 @@
+"""Shared by the tests: small hand-made profiles, the reference folder, and the command line in this process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of reference totals, which is not part of the project."""
+    folder = Path(os.environ.get("CSPPROF_REFERENCE", CHECKOUT.parent / "shared" / "reference"))
+    if not folder.is_dir():
+        pytest.skip("no reference folder: set CSPPROF_REFERENCE to compare with the published totals")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def darknet_totals(reference: Path) -> dict[str, Any]:
+    totals: dict[str, Any] = json.loads((reference / "darknet_totals.json").read_text())
+    return totals
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`run("cio", "resnext50")` as on the command line: exit code, standard output, standard error."""
+    from cspprof.cli import main
+
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+    def call(*arguments: str) -> Result:
+        with pytest.raises(SystemExit) as leaving:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return Result(int(leaving.value.code or 0), out, err)
+
+    return call
+
+
+def conv_spec(c_in: int, c_out: int, size: int, k: int = 3, dtype: str = "float32") -> OpSpec:
+    """A k×k convolution of stride 1 on one (c_in, size, size) map."""
+    return OpSpec(
+        "aten.conv2d",
+        Kind.CONV,
+        (TensorSpec((1, c_in, size, size), dtype),),
+        (TensorSpec((c_out, c_in, k, k), dtype),),
+        (TensorSpec((1, c_out, size, size), dtype),),
+        {"kernel": (k, k), "stride": (1, 1), "padding": (k // 2, k // 2), "dilation": (1, 1), "groups": 1},
+        macs=k * k * c_in * c_out * size * size,
+    )
+
+
+def relu_spec(c: int, size: int) -> OpSpec:
+    map_ = TensorSpec((1, c, size, size))
+    return OpSpec("aten.relu_", Kind.ACTIVATION, (map_,), (), (map_,), elementwise=map_.numel)
+
+
+@pytest.fixture
+def chain() -> Profile:
+    """conv 3→8 on 4×4, ReLU in place, conv 8→8: three operations, two convolutions sharing nothing."""
+    first, relu, second = conv_spec(3, 8, 4), relu_spec(8, 4), conv_spec(8, 8, 4)
+    return Profile(
+        model="chain",
+        source="chain",
+        inputs=(TensorSpec((1, 3, 4, 4)),),
+        layers=(
+            Layer("", "Chain", 0, 1, 0),
+            Layer("a", "torch.nn.modules.conv.Conv2d", 1, 1, 216),
+            Layer("act", "torch.nn.modules.activation.ReLU", 1, 1, 0),
+            Layer("b", "torch.nn.modules.conv.Conv2d", 1, 1, 576),
+        ),
+        specs=(first, relu, second),
+        #             x  w  y      y  y      y  w  z
+        calls=Calls([0, 1, 2], [1, 2, 3], [0, 1, 3, 3, 3, 3, 2, 4]),
+        storages=(
+            Storage(0, "input", "input", TensorSpec((1, 3, 4, 4))),
+            Storage(1, "a.weight", "parameter", TensorSpec((8, 3, 3, 3))),
+            Storage(2, "b.weight", "parameter", TensorSpec((8, 8, 3, 3))),
+        ),
+        params=792,
+        outputs=(4,),
+    )

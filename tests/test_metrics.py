@@ -1,0 +1,187 @@
+"""The numbers, on operations small enough to count by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import conv_spec, relu_spec
+from cspprof.errors import CspprofError, UnknownNameError
+from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric, times
+from cspprof.metrics.memory import live_bytes
+from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+
+
+def single(spec: OpSpec, n: int = 1) -> Profile:
+    """A profile of `n` equal calls, each on storages of its own."""
+    width = len(spec.reads) + len(spec.weights) + len(spec.writes)
+    held = range(len(spec.reads) + len(spec.weights))
+    roles = ["input"] * len(spec.reads) + ["parameter"] * len(spec.weights)
+    tensors = (*spec.reads, *spec.weights)
+    storage: list[int] = []
+    for i in range(n):
+        storage += [*held, *(width + i * 10 + k for k in range(len(spec.writes)))]
+    return Profile(
+        "one", "one", spec.reads[:1], (Layer("", "One", 0, 1, 0),), (spec,), Calls([0] * n, [0] * n, storage),
+        tuple(Storage(i, str(i), r, t) for i, r, t in zip(held, roles, tensors, strict=True)), params=0,
+    )  # fmt: skip
+
+
+def test_the_chain_by_hand(chain: Profile) -> None:
+    chain.self_check()
+    # conv a: 9·3·8·16 = 3,456; conv b: 9·8·8·16 = 9,216
+    assert chain.total("macs") == 12_672
+    assert chain.total("flops") == 25_344
+    assert chain.total("bflops") == 25_344 / 1e9
+    # a reads 48 and writes 128 elements, b reads 128 and writes 128
+    assert chain.total("cio_hardnet") == 48 + 128 + 128 + 128
+    assert chain.total("cio_bytes") == 4 * 432
+    assert chain.total("activations") == 256
+    assert chain.total("moc") == 12_672 / 432
+    assert chain.total("params") == 792
+    assert chain.total("conv_weights") == 216 + 576
+    assert chain.total("bottleneck_macs") == 9_216
+    assert chain.total("bottleneck_share") == 9_216 / 12_672
+    assert chain.total("balance") == 12_672 / (2 * 9_216)
+    # a: 48 + 216 + 128; ReLU in place: 128 + 128; b: 128 + 576 + 128; four bytes each
+    assert chain.total("traffic_bytes") == 4 * (392 + 256 + 832)
+
+
+def test_peak_memory_follows_the_life_of_storages(chain: Profile) -> None:
+    # a: input 48 and output 128 alive; ReLU reuses 128; b: 128 in and 128 out. The input is freed after a.
+    assert live_bytes(chain) == [4 * 176, 4 * 128, 4 * 256]
+    assert chain.total("peak_bytes") == 4 * 256
+
+
+def test_an_output_that_nobody_reads_lives_to_the_end_when_it_is_returned() -> None:
+    spec = conv_spec(2, 2, 2)
+    two = replace(single(spec, 2), outputs=())
+    size = spec.writes[0].nbytes
+    assert two.total("peak_bytes") == 2 * size  # input and one output at a time
+    both = replace(two, outputs=tuple(two.ops[i].writes[0].storage for i in range(2)))
+    assert both.total("peak_bytes") == 3 * size
+
+
+@pytest.mark.parametrize(
+    ("kind", "attrs", "cspnet", "darknet"),
+    [
+        (Kind.MAX_POOL, {"kernel": (2, 2)}, 256, 256),
+        (Kind.AVG_POOL, {"kernel": (2, 2)}, 0, 256),
+        (Kind.AVG_POOL, {"kernel": (2, 2), "global": True}, 0, 0),
+        (Kind.ACTIVATION, {}, 0, 0),
+    ],
+)
+def test_the_three_ways_to_count_bflops(kind: Kind, attrs: dict[str, object], cspnet: int, darknet: int) -> None:
+    x, y = TensorSpec((1, 16, 4, 4)), TensorSpec((1, 16, 2, 2))
+    p = single(OpSpec("aten.x", kind, (x,), (), (y,), attrs, elementwise=256))
+    assert (p.total("bflops"), p.total("bflops_cspnet"), p.total("bflops_darknet")) == (0, cspnet / 1e9, darknet / 1e9)
+
+
+def test_pools_count_in_one_cio_and_not_in_the_other() -> None:
+    x, y = TensorSpec((1, 16, 4, 4)), TensorSpec((1, 16, 2, 2))
+    p = single(OpSpec("aten.max_pool2d", Kind.MAX_POOL, (x,), (), (y,), {}, elementwise=256))
+    assert (p.total("cio_hardnet"), p.total("cio_cspnet")) == (0, 256 + 64)
+
+
+def test_darknet_counts_a_shortcut_and_nothing_for_a_linear_layer() -> None:
+    x = TensorSpec((1, 4, 3, 3))
+    add = single(OpSpec("aten.add_", Kind.ELEMENTWISE, (x, x), (), (x,), elementwise=36))
+    linear = single(
+        OpSpec("aten.linear", Kind.LINEAR, (TensorSpec((1, 8)),), (TensorSpec((2, 8)),), (TensorSpec((1, 2)),), macs=16)
+    )
+    assert add.total("bflops_darknet") == 36 / 1e9
+    assert (linear.total("bflops"), linear.total("bflops_darknet")) == (32 / 1e9, 0)
+
+
+def test_a_weight_read_twice_counts_once() -> None:
+    twice = single(conv_spec(4, 4, 4), 2)
+    assert twice.total("conv_weights") == 9 * 16
+    assert twice.total("macs") == 2 * 9 * 16 * 16
+
+
+def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_biases() -> None:
+    x = TensorSpec((1, 8, 4, 4))
+    norm = single(OpSpec("aten.batch_norm", Kind.NORM, (x,), (TensorSpec((8,)),) * 4, (x,)))
+    biased = conv_spec(8, 8, 4)
+    conv = single(replace(biased, weights=(*biased.weights, TensorSpec((8,)))))
+    assert norm.total("params_darknet") == 32
+    assert (conv.total("params_darknet"), conv.total("conv_weights")) == (9 * 64 + 8, 9 * 64)
+
+
+def test_bytes_follow_the_dtype() -> None:
+    assert single(conv_spec(4, 4, 4, dtype="float16")).total("cio_bytes") == 2 * 128
+    assert single(conv_spec(4, 4, 4, dtype="float64")).total("cio_bytes") == 8 * 128
+
+
+def test_an_unknown_operation_is_reported_not_zero() -> None:
+    x = TensorSpec((1, 4, 4, 4))
+    p = single(OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None), 3)
+    assert p.uncounted == {"mylib.thing": 3}
+    assert not p.complete
+    assert METRICS.get("macs").op(p.specs[0]) is None
+
+
+def test_a_ratio_over_nothing_has_no_value() -> None:
+    p = single(relu_spec(4, 4))
+    assert p.total("moc") is None
+    assert p.total("balance") is None
+    assert p.total("bottleneck_macs") == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**15), st.integers(1, 10**12)), min_size=1))
+def test_a_ratio_sums_before_it_divides(parts: list[tuple[int, int]]) -> None:
+    total = Ratio(0, 0)
+    for over, under in parts:
+        total += Ratio(over, under)
+    assert total.value == sum(o for o, _ in parts) / sum(u for _, u in parts)
+
+
+@given(st.integers(0, 10**18), st.integers(1, 1000))
+def test_n_equal_amounts_are_the_amount_added_n_times(value: int, n: int) -> None:
+    for amount in (Sum(value), Peak(value), Ratio(value, value + 1)):
+        total = amount
+        for _ in range(n - 1):
+            total = total + amount  # type: ignore[operator]
+        assert times(amount, n) == total
+
+
+def test_a_users_metric_is_a_total_like_any_other(chain: Profile) -> None:
+    @metric("relu_elements", unit="elements")
+    def relu_elements(op: OpSpec) -> int:
+        """Elements that ReLU writes."""
+        return op.writes[0].numel if op.name == "relu_" else 0
+
+    try:
+        assert chain.total("relu_elements") == 128
+    finally:
+        METRICS.remove("relu_elements")
+
+
+def test_a_metric_without_a_definition_is_refused() -> None:
+    with pytest.raises(CspprofError, match="has no definition"):
+        metric("bare", unit="MACs")(lambda op: 0)
+
+
+def test_a_name_is_taken_once_and_a_miss_suggests() -> None:
+    with pytest.raises(CspprofError, match="registered already"):
+
+        @metric("macs", unit="MACs")
+        def again(op: OpSpec) -> int:
+            """The same name once more."""
+            return 0
+
+    with pytest.raises(UnknownNameError, match=r"no metric named 'cio_hardnett'\nDid you mean: cio_hardnet"):
+        METRICS.get("cio_hardnett")
+
+
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_every_number_says_what_it_is_and_what_it_is_not(name: str) -> None:
+    m = METRICS.get(name)
+    assert m.definition.endswith(".")
+    assert m.is_not
+    assert m.unit
