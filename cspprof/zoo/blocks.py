@@ -1,0 +1,124 @@
+"""Parts that the Darknet-family networks are built from."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cspprof.errors import CspprofError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def stage(name: str, module: M) -> M:
+    """Name the stage that `module`, and what is in it, belongs to."""
+    module.cspprof_stage = name  # type: ignore[assignment]
+    return module
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, batch norm, leaky ReLU: (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+
+    def __init__(self, c_in: int, c_out: int, k: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> None:
+        parts: list[tuple[str, nn.Module]] = [
+            ("conv", nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False)),
+            ("norm", nn.BatchNorm2d(c_out)),
+        ]
+        if act:
+            parts.append(("act", nn.LeakyReLU(0.1, inplace=True)))
+        super().__init__(OrderedDict(parts))
+
+
+def shortcut(x: torch.Tensor, y: torch.Tensor, stride: int = 1) -> torch.Tensor:
+    """Darknet's shortcut: add `x` onto `y` without a projection.
+
+    `x` (N, c, H, W) is subsampled by `stride`; of its channels those that `y` has too are added, missing ones
+    count as zero. The result has the shape of `y`.
+    """
+    if stride > 1:
+        x = x[:, :, ::stride, ::stride]
+    missing = y.shape[1] - x.shape[1]
+    if missing > 0:
+        x = F.pad(x, (0, 0, 0, 0, 0, missing))
+    elif missing < 0:
+        x = x[:, : y.shape[1]]
+    return y + x
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut (ResNet, He et al. 2015; grouped: ResNeXt, Xie et al. 2016).
+
+    (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉); the stride is in the 3×3, the shortcut has no projection.
+    """
+
+    def __init__(self, c_in: int, mid: int, c_out: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = ConvNormAct(c_in, mid)
+        self.conv2 = ConvNormAct(mid, mid, 3, stride, groups)
+        self.conv3 = ConvNormAct(mid, c_out, act=False)
+        self.act = nn.LeakyReLU(0.1, inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.act(shortcut(x, self.conv3(self.conv2(self.conv1(x))), self.stride))
+        return y
+
+
+class Residual(nn.Module):
+    """1×1 and 3×3 convolutions and a shortcut (YOLOv3, Redmon and Farhadi 2018): (N, c, H, W) -> the same shape."""
+
+    def __init__(self, channels: int, mid: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, mid)
+        self.conv2 = ConvNormAct(mid, channels, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return shortcut(x, self.conv2(self.conv1(x)))
+
+
+class PoolHead(nn.Module):
+    """Global average pooling, then a 1×1 convolution with bias: (N, c_in, H, W) -> logits (N, num_classes)."""
+
+    def __init__(self, c_in: int, num_classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Conv2d(c_in, num_classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.classifier(self.pool(x))
+        return y.flatten(1)
+
+
+class ConvHead(nn.Module):
+    """The same two the other way round, as the Darknet ResNet-50 has them: classify every place, then average."""
+
+    def __init__(self, c_in: int, num_classes: int) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(c_in, num_classes, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.pool(self.classifier(x))
+        return y.flatten(1)
+
+
+def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
+    """Stem, numbered stages and head in a row, each tagged with its stage."""
+    parts = [("stem", stem), *((f"stage{i}", s) for i, s in enumerate(stages, 1)), ("head", head)]
+    return nn.Sequential(OrderedDict((name, stage(name, part)) for name, part in parts))
+
+
+def check_depths(depths: Sequence[int], stages: int) -> tuple[int, ...]:
+    """The depths as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
+    found = tuple(depths)
+    if len(found) != stages or any(type(n) is not int or n < 1 for n in found):
+        raise CspprofError(
+            f"depths={found} does not give each of {stages} stages at least one block",
+            f"Write {stages} positive numbers: depths=({','.join(['2'] * stages)})",
+        )
+    return found
