@@ -111,7 +111,7 @@ class Comparison:
         from cspprof.render.html import fragment
         from cspprof.views import overview
 
-        return fragment([overview(self.profiles)])
+        return fragment(overview(self.profiles))
 
 
 def compare(*profiles: Profile) -> Comparison:

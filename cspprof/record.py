@@ -347,4 +347,4 @@ class Profile:
         from cspprof.render.html import fragment
         from cspprof.views import overview
 
-        return fragment([overview([self])])
+        return fragment(overview([self]))

@@ -31,8 +31,8 @@ CIO = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", 
 FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights", "bottleneck_macs",
          "bottleneck_share", "balance")  # fmt: skip
 HIGHER_IS_BETTER = frozenset({"moc", "balance"})
-WIDE = 3
-"""More models than this stand below each other instead of side by side."""
+ABREAST = 2
+"""Models that stand beside the base in one table."""
 
 
 def layer_rows(profile: Profile) -> list[dict[str, Any]]:
@@ -102,9 +102,11 @@ def document(schema: str, profiles: Sequence[Profile]) -> dict[str, Any]:
 # -- whole models ---------------------------------------------------------------------------------
 
 
-def overview(profiles: Sequence[Profile], metrics: Sequence[str] = CIO) -> Table:
-    """Models side by side with the change from the first one; below each other where there are many."""
-    return _side_by_side(profiles, metrics) if len(profiles) <= WIDE else _below(profiles, metrics)
+def overview(profiles: Sequence[Profile], metrics: Sequence[str] = CIO) -> list[Table]:
+    """Models side by side with the change from the first one; a few at a time where there are many."""
+    base, *others = profiles
+    groups = [others[i : i + ABREAST] for i in range(0, len(others), ABREAST)] or [[]]
+    return [_side_by_side([base, *group], metrics) for group in groups]
 
 
 def _described(profile: Profile) -> list[tuple[str, Cell]]:
@@ -141,21 +143,6 @@ def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
         for p in others:
             delta = Delta(base.model, p.model, m, value, p.total(m))
             line += [_total(p, m), change(delta.relative, m not in HIGHER_IS_BETTER)]
-        lines.append(line)
-    return Table("", columns, lines)
-
-
-def _below(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
-    base = profiles[0]
-    columns = [Column("model"), Column("input"), Column("depths")]
-    for m in metrics:
-        columns += [Column(_label(m), numeric=True), Column("change", numeric=True)]
-    lines = []
-    for p in profiles:
-        line = [text(p.model), *(cell for name, cell in _described(p) if name != "dtype")]
-        for m in metrics:
-            relative = Delta(base.model, p.model, m, base.total(m), p.total(m)).relative
-            line += [_total(p, m), text("base") if p is base else change(relative, m not in HIGHER_IS_BETTER)]
         lines.append(line)
     return Table("", columns, lines)
 
@@ -285,9 +272,8 @@ def _groups(
 
 def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any]) -> list[T]:
     found = list(items)
-    if how.sort:
-        METRICS.get(how.sort)
-        found.sort(key=lambda item: -(value(item, how.sort) or 0))
+    if how.sort is not None:
+        found.sort(key=lambda item: -(value(item, str(how.sort)) or 0))
     return found[: how.top] if how.top is not None else found
 
 
@@ -296,7 +282,7 @@ def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any])
 
 def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], focus: str, how: Breakdown) -> Report:
     """The answer to `profile`, `cio`, `flops` and `compare`: totals, changes, where they come from, layers if asked."""
-    tables = [overview(profiles, metrics)]
+    tables = overview(profiles, metrics)
     notes = [note for p in profiles for note in p.notes]
     records = [_record(p, metrics) for p in profiles]
     if len(profiles) > 1:

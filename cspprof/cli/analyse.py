@@ -48,11 +48,11 @@ def profile_command(
         if not save.name.endswith((".profile.json", ".profile.json.gz")):
             raise CspprofError(f"{save} could not be used as a SPEC later", f"Call it {save.name}.profile.json")
         check_writable(save)
-    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top)
     profiles = measure(specs, input, dtype, device, train, strict)
     if save is not None:
         profiles[0].save(save)
-    outlet.emit(analysis("profile", profiles, [m for m, _ in METRICS.items()], how.sort or "macs", how))
+    outlet.emit(analysis("profile", profiles, [m for m, _ in METRICS.items()], "macs", how))
 
 
 def cio_command(
@@ -61,7 +61,7 @@ def cio_command(
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
 ) -> None:  # fmt: skip
     """Convolutional input/output of each model, the change from the first, and where it comes from."""
-    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("cio_cspnet", format, output, layers, depth, by, sort, top)
     profiles = measure(specs, input, dtype, device, train, strict)
     outlet.emit(analysis("cio", profiles, CIO, "cio_cspnet", how))
 
@@ -72,7 +72,7 @@ def flops_command(
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
 ) -> None:  # fmt: skip
     """MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
-    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top)
     profiles = measure(specs, input, dtype, device, train, strict)
     outlet.emit(analysis("flops", profiles, FLOPS, "macs", how))
 
@@ -87,7 +87,7 @@ def compare_command(
     if len(specs) < 2:
         raise CspprofError("comparing takes at least two models", f"For one model: cspprof profile {specs[0]}")
     METRICS.get(metric)
-    outlet, how = _plan(format, output, layers, depth, by, sort, top)
+    outlet, how = _plan(metric, format, output, layers, depth, by, sort, top)
     profiles = measure(specs, input, dtype, device, train, strict)
     outlet.emit(analysis("compare", profiles, [m for m, _ in METRICS.items()], metric, how))
 
@@ -106,7 +106,7 @@ def bottleneck_command(
 
 
 def _plan(
-    format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None, sort: str | None,
+    focus: str, format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None, sort: str | None,
     top: int | None,
 ) -> tuple[Outlet, Breakdown]:  # fmt: skip
     """Everything that can be refused before the work is refused here."""
@@ -114,8 +114,11 @@ def _plan(
         METRICS.get(sort)
     if by is not None and depth is not None:
         raise CspprofError("--by and --depth group in two ways at once", "Give one of them.")
+    if layers and (by is not None or depth is not None):
+        raise CspprofError("--layers lists what --by and --depth fold together", "Give one of them.")
     if by not in (None, "kind", "stage"):
         raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage")
-    wants_rows = layers or sort is not None or top is not None
-    how = Breakdown(wants_rows and depth is None and by is None, depth, by, sort, top)
+    if top is not None and sort is None:
+        sort = focus
+    how = Breakdown(layers or sort is not None, depth, by, sort, top)
     return Outlet(format_name, output), how

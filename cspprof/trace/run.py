@@ -213,8 +213,7 @@ def _explain(
             f"{name}: {where} needs the values of a tensor{at}: {reason}",
             "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
         )
-    shape = "x".join(map(str, maker.made[0].shape)) if maker.made else "1x3x224x224"
     return TraceError(
         f"{name}: {where} failed{at}, model input {given or 'none'}: {type(error).__name__}: {reason}",
-        f"If the input shape is wrong, say the right one: --input {shape} (in Python: inputs=(1, 3, 224, 224)).",
+        "If the input is wrong, say another, such as --input 1x3x224x224 (in Python: inputs=(1, 3, 224, 224)).",
     )

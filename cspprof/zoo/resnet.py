@@ -7,6 +7,7 @@ have 3-4-6-3, so a difference between them is not the split alone. Forwards retu
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,8 @@ TABLE = "CSPNet, Wang et al. 2019, Table 3"
 
 def _stem(in_channels: int) -> nn.Sequential:
     """(N, in_channels, H, W) -> (N, 64, H/4, W/4)."""
-    return nn.Sequential(ConvNormAct(in_channels, 64, 7, 2), nn.MaxPool2d(2, 2, ceil_mode=True))
+    parts = [("conv", ConvNormAct(in_channels, 64, 7, 2)), ("pool", nn.MaxPool2d(2, 2, ceil_mode=True))]
+    return nn.Sequential(OrderedDict(parts))
 
 
 class Stage(nn.Module):

@@ -1,0 +1,5 @@
+"""`python -m cspprof`."""
+
+from cspprof.cli import main
+
+main()

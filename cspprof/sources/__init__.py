@@ -1,0 +1,120 @@
+"""Where profiles come from: one file per kind of source, one grammar for all of them.
+
+    SPEC = target[,option=value]…
+
+A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory`, `pkg.mod:factory` or a saved
+`x.profile.json`. To add a kind, write a file with a function `load(spec, request) -> Profile`, and a line in `SOURCES`.
+Neither torch nor an optional library is imported before a source that needs it is used.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from cspprof.errors import SourceError
+from cspprof.inputs import Inputs
+from cspprof.record import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A parsed SPEC."""
+
+    text: str
+    target: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How to trace whatever the SPEC names; None leaves the source's own default."""
+
+    inputs: Inputs | None = None
+    device: str = "meta"
+    dtype: str | None = None
+    train: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A kind of source: which targets are its own, and the module whose `load` takes them."""
+
+    name: str
+    matches: Callable[[str], bool]
+    module: str
+
+    def load(self, spec: Spec, request: Request) -> Profile:
+        profile: Profile = import_module(self.module).load(spec, request)
+        return profile
+
+
+SOURCES: list[Source] = [
+    Source("saved profile", lambda t: t.endswith((".profile.json", ".profile.json.gz")), f"{__name__}.saved_profile"),
+    Source("timm", lambda t: t.startswith("timm:"), f"{__name__}.timm_models"),
+    Source("torchvision", lambda t: t.startswith("torchvision:"), f"{__name__}.torchvision_models"),
+    Source("factory", lambda t: ":" in t, f"{__name__}.python_factory"),
+    Source("zoo", lambda t: True, f"{__name__}.zoo_models"),
+]
+"""In the order in which they are asked; the first that matches takes the target."""
+
+
+def profile_spec(text: str, request: Request | None = None) -> Profile:
+    """The profile of whatever `text` names. Raises SourceError, or TraceError from the forward."""
+    spec = parse(text)
+    source = next(s for s in SOURCES if s.matches(spec.target))
+    return source.load(spec, request or Request())
+
+
+def parse(text: str) -> Spec:
+    """`"net,depths=(3,4),act=relu"` -> target `net`, options `{"depths": (3, 4), "act": "relu"}`.
+
+    A value is a Python literal where it is one, else the bare word. Commas within brackets or quotes do not split.
+    """
+    target, *rest = _split(text)
+    if not target:
+        raise SourceError(f"the SPEC {text!r} names no model", "Write for example: resnext50,num_classes=10")
+    options: dict[str, Any] = {}
+    for part in rest:
+        name, equals, value = part.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise SourceError(
+                f"cannot read the option {part!r} in {text!r}", "Options are name=value: resnext50,num_classes=10"
+            )
+        if name in options:
+            raise SourceError(f"the option {name!r} is given twice in {text!r}", "Give each option once.")
+        options[name] = _value(value.strip())
+    return Spec(text, target, options)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that stand in no bracket and no quotes."""
+    parts, depth, quote, start = [], 0, "", 0
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote else quote
+        elif c in "'\"":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+        if depth < 0:
+            break
+    if depth or quote:
+        raise SourceError(f"a bracket or quote in {text!r} is not closed", "Quote the SPEC for the shell: 'net,depths=(3,4)'")
+    return [p.strip() for p in (*parts, text[start:])]

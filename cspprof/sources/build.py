@@ -1,0 +1,100 @@
+"""From a factory to a profile: what zoo, timm, torchvision and users' own factories share."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cspprof.errors import CspprofError, SourceError
+from cspprof.inputs import Inputs
+from cspprof.record import Profile
+from cspprof.sources import Request, Spec
+from cspprof.trace import trace
+
+
+def traced(
+    spec: Spec, request: Request, factory: Callable[..., Any], default_input: Inputs, *, name: str, source: str = "",
+    notes: tuple[str, ...] = (),
+) -> Profile:  # fmt: skip
+    """Build the model by `factory(**options)` and trace it as asked."""
+    module, built = build(spec, factory, request.device)
+    return trace(
+        module,
+        default_input if request.inputs is None else request.inputs,
+        name=name,
+        source=source or spec.text,
+        train=request.train,
+        device=request.device,
+        dtype=request.dtype,
+        notes=notes + built,
+    )
+
+
+def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that `factory` makes, on `device`, with notes for the profile.
+
+    A factory that cannot do without values (it reads a tensor while it builds) is run on the CPU instead.
+    """
+    check_arguments(spec, factory)
+    notes: tuple[str, ...] = ()
+    try:
+        with torch.device(device):
+            made = factory(**spec.options)
+    except CspprofError:
+        raise
+    except Exception as error:
+        if device != "meta" or "meta" not in str(error).lower():
+            raise failed(spec, error) from error
+        try:
+            made = factory(**spec.options)
+        except Exception as again:
+            raise failed(spec, again) from again
+        notes = (f"{spec.target} was built with real weights: its factory needs values.",)
+    if not isinstance(made, nn.Module):
+        raise SourceError(
+            f"{spec.target} gave a {type(made).__name__}, not a torch.nn.Module",
+            "Name a class, a function that returns a module, or a module.",
+        )
+    return made, notes
+
+
+def check_arguments(spec: Spec, factory: Callable[..., Any]) -> None:
+    """Refuse options that the factory does not take, and a factory that wants more, by its signature."""
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**spec.options)
+    except TypeError as error:
+        takes = ", ".join(_shown(p) for p in signature.parameters.values()) or "no options"
+        missing = [
+            p.name
+            for p in signature.parameters.values()
+            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in spec.options
+        ]
+        hint = f"It takes: {takes}"
+        if missing:
+            hint = f"Give {', '.join(missing)}: {spec.text},{','.join(f'{m}=…' for m in missing)}\n{hint}"
+        raise SourceError(f"{spec.target}: {error}", hint) from None
+
+
+def _shown(parameter: inspect.Parameter) -> str:
+    return str(parameter.replace(annotation=inspect.Parameter.empty))
+
+
+def failed(spec: Spec, error: Exception) -> SourceError:
+    """A factory raised: what, and in which line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return SourceError(
+        f"building {spec.text} failed: {type(error).__name__}: {error}{where}",
+        "Build it in Python to see more, or run again with --debug.",
+    )

@@ -1,0 +1,134 @@
+"""A user's own model: `path/to/file.py:factory` or `pkg.mod:factory`, a class, a function or a module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from cspprof.errors import SourceError
+from cspprof.record import Profile
+from cspprof.sources import Request, Spec
+from cspprof.sources.build import traced
+
+DEFAULT_INPUT = (1, 3, 224, 224)
+
+
+def load(spec: Spec, request: Request) -> Profile:
+    """Import the file or module, find the factory in it, build and trace.
+
+    The input is `--input`, else the factory's attribute `example_input_shape`, else 1×3×224×224 with a note.
+    """
+    place, _, attribute = spec.target.rpartition(":")
+    if not place or not attribute:
+        raise SourceError(f"{spec.target!r} names no factory", "Write path/to/file.py:factory or pkg.mod:factory")
+    shown = f"{Path(place).name if place.endswith('.py') else place}:{attribute}"
+    with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
+        module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
+        factory = _attribute(module, attribute, place)
+        declared = getattr(factory, "example_input_shape", None)
+        notes: tuple[str, ...] = ()
+        if request.inputs is None and declared is None:
+            notes = (f"no input given for {shown}: 1x3x224x224 assumed (--input changes it)",)
+        return traced(
+            spec, request, _callable(spec, factory), declared or DEFAULT_INPUT,
+            name=_with_options(shown, spec), source=_source(place, attribute, spec), notes=notes,
+        )  # fmt: skip
+
+
+def _with_options(shown: str, spec: Spec) -> str:
+    return shown + spec.text[len(spec.target) :]
+
+
+def _source(place: str, attribute: str, spec: Spec) -> str:
+    """The SPEC without a path of this machine."""
+    path = Path(place)
+    if place.endswith(".py") and path.is_absolute():
+        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else Path(path.name)
+        return _with_options(f"{path.as_posix()}:{attribute}", spec)
+    return spec.text
+
+
+def _callable(spec: Spec, factory: Any) -> Any:
+    if isinstance(factory, nn.Module):
+        if spec.options:
+            raise SourceError(f"{spec.target} is a module already and takes no options", f"Write only: {spec.target}")
+        return lambda: factory
+    if not callable(factory):
+        raise SourceError(
+            f"{spec.target} is a {type(factory).__name__}, not a class, function or module",
+            "Name something that makes a torch.nn.Module.",
+        )
+    return factory
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Siblings of a user's file can be imported, as when it is run; the search path is put back afterwards."""
+    before = list(sys.path)
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}", "Check the path; it is relative to where you are.")
+    name = f"cspprof_user_{abs(hash(path.resolve()))}_{path.stem}"
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None:
+        raise SourceError(f"{path} is not a Python file", "Name a .py file.")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses and pickles look a class up by its module
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _import_failed(str(path), error) from error
+    return module
+
+
+def _from_name(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise SourceError(
+                f"there is no module {error.name!r}", "Run where it can be imported, or name the file: file.py:factory"
+            ) from None
+        raise _import_failed(name, error) from error
+    except Exception as error:
+        raise _import_failed(name, error) from error
+
+
+def _import_failed(place: str, error: Exception) -> SourceError:
+    if isinstance(error, SyntaxError):
+        return SourceError(f"{place}, line {error.lineno}: {error.msg}", "Mend the syntax and try again.")
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return SourceError(
+        f"importing {place} failed: {type(error).__name__}: {error}{where}", "Run again with --debug for the traceback."
+    )
+
+
+def _attribute(module: ModuleType, dotted: str, place: str) -> Any:
+    found: Any = module
+    for name in dotted.split("."):
+        if not hasattr(found, name):
+            names = [n for n, v in vars(found).items() if not n.startswith("_") and (callable(v) or isinstance(v, nn.Module))]
+            near = get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names)[:5]
+            hint = f"Did you mean: {', '.join(near)}?" if near else "It defines nothing that could make a model."
+            raise SourceError(f"{place} has no {dotted!r}", hint)
+        found = getattr(found, name)
+    return found

@@ -1,0 +1,40 @@
+"""`timm:NAME`: any architecture that timm lists."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from cspprof.errors import SourceError
+from cspprof.record import Profile
+from cspprof.sources import Request, Spec
+from cspprof.sources.build import build
+from cspprof.trace import trace
+
+
+def load(spec: Spec, request: Request) -> Profile:
+    """Build without weights and trace at the architecture's own input size, or at the one asked for."""
+    try:
+        import timm
+    except ModuleNotFoundError:
+        raise SourceError("timm is not installed", 'Install it: pip install "cspprof[timm]"') from None
+    name = spec.target.removeprefix("timm:")
+    if not timm.is_model(name):
+        near = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+        raise SourceError(
+            f"timm has no model named {name!r}",
+            f"Did you mean: {', '.join(f'timm:{n}' for n in near)}?" if near else "timm.list_models() lists them.",
+        )
+
+    def factory(**options: Any) -> nn.Module:
+        made: nn.Module = timm.create_model(name, pretrained=False, **options)
+        return made
+
+    module, notes = build(spec, factory, request.device)
+    native = (1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
+    return trace(
+        module, native if request.inputs is None else request.inputs, name=spec.text, source=spec.text,
+        train=request.train, device=request.device, dtype=request.dtype, notes=notes,
+    )  # fmt: skip
