@@ -289,8 +289,9 @@ class Profile:
 
     # -- costs and files, from the rooms that know them -------------------------------------------
 
-    def total(self, metric: str) -> int | float:
-        """The whole model's value of a registered number, e.g. `total("cio_hardnet")`.
+    def total(self, metric: str) -> Any:
+        """The whole model's value of a registered number, e.g. `total("cio_hardnet")`: an exact int for a count, a
+        float for a ratio or a scaled count, None for a ratio over nothing.
 
         A sum leaves out operations without a rule: see `complete` and `uncounted`.
         """

@@ -27,15 +27,19 @@ class Registry(Generic[T]):
         self.noun = noun
         self._listing = listing
         self._entries: dict[str, T] = {}
+        self.version = 0
+        """Grows with every change, for whoever keeps something derived from the entries."""
 
     def add(self, name: str, entry: T) -> T:
         if name in self._entries:
             raise CspprofError(f"the {self.noun} {name!r} is registered already")
         self._entries[name] = entry
+        self.version += 1
         return entry
 
     def remove(self, name: str) -> None:
         del self._entries[name]
+        self.version += 1
 
     def get(self, name: str) -> T:
         try:

@@ -230,10 +230,13 @@ def _out(*args: Any, out: Spec, **kwargs: Any) -> int:
     return out.numel
 
 
-@op_rule(*(f"aten.{n}" for n in (
-    "batch_norm layer_norm group_norm instance_norm native_batch_norm native_layer_norm native_group_norm rms_norm "
-    "_native_batch_norm_legit _native_batch_norm_legit_no_training local_response_norm _fused_rms_norm"
-).split()))  # fmt: skip
+NORMS = (
+    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm native_batch_norm native_layer_norm "
+    "native_group_norm _native_batch_norm_legit _native_batch_norm_legit_no_training _fused_rms_norm"
+)
+
+
+@op_rule(*(f"aten.{name}" for name in NORMS.split()))
 def norm(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return Facts(Kind.NORM, elementwise=2 * input.numel, outputs=1)
 
@@ -248,7 +251,7 @@ _aten(Kind.SOFTMAX, "softmax log_softmax _softmax _log_softmax _safe_softmax sof
 _aten(
     Kind.REDUCTION,
     "sum prod amax amin max min aminmax argmax argmin any all std var std_mean var_mean norm cumsum cumprod "
-    "logsumexp linalg_vector_norm nansum count_nonzero median logcumsumexp cdist _cdist_forward unique_consecutive "
+    "logsumexp linalg_vector_norm nansum count_nonzero median logcumsumexp unique_consecutive "
     "histc bincount cross_entropy_loss nll_loss mse_loss",
     _first,
 )
@@ -264,16 +267,17 @@ _aten(Kind.CONCAT, "cat stack hstack vstack dstack concat concatenate column_sta
 _aten(Kind.EMBEDDING, "embedding embedding_bag _embedding_bag")
 _aten(
     Kind.DATA,
-    "clone copy copy_ contiguous to _to_copy reshape flatten fill zero fill_ zero_ pad constant_pad_nd reflection_pad1d "
-    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d _pad_circular "
-    "index index_select gather take take_along_dim scatter scatter_add scatter_reduce index_put index_add index_fill "
-    "index_copy masked_select masked_scatter masked_fill nonzero roll flip rot90 repeat repeat_interleave tile "
-    "unfold unfold_copy im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle tril triu "
-    "topk sort argsort msort searchsorted bucketize unique _unique2 one_hot meshgrid diag_embed select_scatter "
-    "slice_scatter dropout native_dropout feature_dropout alpha_dropout bernoulli bernoulli_ uniform_ normal_ "
-    "random_ exponential_ multinomial empty empty_like empty_strided empty_permuted new_empty new_empty_strided "
-    "zeros zeros_like new_zeros ones ones_like new_ones full full_like new_full arange linspace logspace eye "
-    "scalar_tensor rand rand_like randn randn_like randint randint_like randperm normal tril_indices triu_indices "
-    "hann_window hamming_window lift_fresh lift_fresh_copy detach_copy _local_scalar_dense item is_nonzero equal "
-    "_assert_async set_ resize_ resize_as_ combinations cartesian_prod view_copy alias_copy lift",
+    "clone copy copy_ contiguous to _to_copy reshape flatten fill zero fill_ zero_ pad constant_pad_nd "
+    "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+    "_pad_circular index index_select gather take take_along_dim scatter scatter_add scatter_reduce index_put "
+    "index_add index_fill index_copy masked_select masked_scatter masked_fill nonzero roll flip rot90 repeat "
+    "repeat_interleave tile unfold unfold_copy im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle "
+    "native_channel_shuffle tril triu topk sort argsort msort searchsorted bucketize unique _unique2 one_hot "
+    "meshgrid diag_embed select_scatter slice_scatter dropout native_dropout feature_dropout alpha_dropout "
+    "bernoulli bernoulli_ uniform_ normal_ random_ exponential_ multinomial empty empty_like empty_strided "
+    "empty_permuted new_empty new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones full full_like "
+    "new_full arange linspace logspace eye scalar_tensor rand rand_like randn randn_like randint randint_like "
+    "randperm normal tril_indices triu_indices hann_window hamming_window lift_fresh lift_fresh_copy detach_copy "
+    "_local_scalar_dense item is_nonzero equal _assert_async set_ resize_ resize_as_ combinations cartesian_prod "
+    "view_copy alias_copy lift",
 )

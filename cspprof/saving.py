@@ -78,10 +78,13 @@ def to_dict(profile: Profile) -> dict[str, Any]:
 
 def from_dict(document: dict[str, Any]) -> Profile:
     tensors = [TensorSpec(tuple(shape), dtype) for shape, dtype in document["tensors"]]
+
+    def specs_of(refs: list[int]) -> tuple[TensorSpec, ...]:
+        return tuple(tensors[i] for i in refs)
+
     specs = tuple(
         OpSpec(
-            target, Kind(kind), *(tuple(tensors[i] for i in refs) for refs in (reads, weights, writes)),
-            _tuples(attrs), macs, elementwise,
+            target, Kind(kind), specs_of(reads), specs_of(weights), specs_of(writes), _tuples(attrs), macs, elementwise
         )
         for target, kind, reads, weights, writes, attrs, macs, elementwise in document["specs"]
     )  # fmt: skip

@@ -21,12 +21,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """A heading, and whether numbers stand under it."""
+
     header: str
     numeric: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
+    """Rows of cells under columns."""
+
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]

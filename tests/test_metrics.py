@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from conftest import conv_spec, relu_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import conv_spec, relu_spec
 from cspprof.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric, times
 from cspprof.metrics.memory import live_bytes
@@ -175,8 +175,6 @@ def test_a_name_is_taken_once_and_a_miss_suggests() -> None:
 
     with pytest.raises(UnknownNameError, match=r"no metric named 'cio_hardnett'\nDid you mean: cio_hardnet"):
         METRICS.get("cio_hardnett")
-
-
 
 
 @pytest.mark.parametrize("name", METRICS.names())

@@ -39,7 +39,7 @@ def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    save: Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the profile: x.profile.json.")] = None,
+    save: o.Save = None,
 ) -> None:  # fmt: skip
     """Every registered number of each model."""
     if save is not None:
@@ -100,14 +100,16 @@ def bottleneck_command(
 ) -> None:  # fmt: skip
     """The largest layers of each model, their share and the cumulative share."""
     if METRICS.get(metric).of_op is None:
-        raise CspprofError(f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes")
+        raise CspprofError(
+            f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes"
+        )
     outlet = Outlet(format, output)
     outlet.emit(bottleneck(measure(specs, input, dtype, device, train, strict), metric, top))
 
 
 def _plan(
-    focus: str, format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None, sort: str | None,
-    top: int | None,
+    focus: str, format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None,
+    sort: str | None, top: int | None,
 ) -> tuple[Outlet, Breakdown]:  # fmt: skip
     """Everything that can be refused before the work is refused here."""
     if sort is not None:

@@ -16,9 +16,7 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
-Format = Annotated[
-    str | None, typer.Option("--format", "-f", metavar="FORMAT", help="rich, json, csv or markdown.")
-]
+Format = Annotated[str | None, typer.Option("--format", "-f", metavar="FORMAT", help="rich, json, csv or markdown.")]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; its ending chooses the format."),
@@ -38,3 +36,4 @@ Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="
 By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Group layers by sort or by stage.")]
 Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Largest first by this number.")]
 Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Only the first N rows of a list.")]
+Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the profile: x.profile.json.")]

@@ -111,5 +111,3 @@ def balance(profile: Profile) -> Ratio:
     near 0 when one dominates."""
     layers = sum(n for spec, n in profile.spec_counts.items() if spec.macs)
     return Ratio(int(profile.total("macs")), layers * int(profile.total("bottleneck_macs")))
-
-

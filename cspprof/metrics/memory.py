@@ -35,9 +35,7 @@ def live_bytes(profile: Profile) -> list[int]:
         else:
             excluded.add(held.id)
     last: dict[int, int] = {}
-    shapes = [
-        (len(s.reads) + len(s.weights), [t.nbytes for t in s.writes], s.kind is Kind.VIEW) for s in profile.specs
-    ]
+    shapes = [(len(s.reads) + len(s.weights), [t.nbytes for t in s.writes], s.kind is Kind.VIEW) for s in profile.specs]
     calls, offsets = profile.calls, profile.offsets
     for i, index in enumerate(calls.spec):
         inputs, sizes, view = shapes[index]

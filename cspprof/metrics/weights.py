@@ -59,6 +59,8 @@ def _read_once(profile: Profile, chosen: Callable[[OpSpec], Sequence[TensorSpec]
         if wanted[index]:
             spec = profile.specs[index]
             at = offsets[i] + len(spec.reads)
-            for tensor, storage in zip(spec.weights[: wanted[index]], calls.storage[at : at + wanted[index]], strict=True):
+            for tensor, storage in zip(
+                spec.weights[: wanted[index]], calls.storage[at : at + wanted[index]], strict=True
+            ):
                 read[storage] += tensor.numel
     return sum(min(n, sizes.get(storage, n)) for storage, n in read.items())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from cspprof.render import Canvas, renderer
 from cspprof.tables import Cell, Report, Table
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 PIPED_WIDTH = 10_000
 """Wide enough that nothing wraps: what a pipe gets does not depend on the terminal it was started from."""
@@ -44,7 +49,7 @@ def rich_text(report: Report, canvas: Canvas) -> str:
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
-def _table(table: Table) -> object:
+def _table(table: Table) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -52,13 +57,15 @@ def _table(table: Table) -> object:
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True)
     for column in table.columns:
         header = column.header.replace(" (", "\n(").replace(" [", "\n[") if column.numeric else column.header
-        made.add_column(Text(header), justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric)
+        made.add_column(
+            Text(header), justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric
+        )
     for row in table.rows:
         made.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
     return made
 
 
-def _stacked(table: Table) -> object:
+def _stacked(table: Table) -> Text:
     """For a terminal too narrow for the columns: a row's cells below each other. No digit is cut."""
     from rich.text import Text
 

@@ -116,5 +116,7 @@ def _split(text: str) -> list[str]:
         if depth < 0:
             break
     if depth or quote:
-        raise SourceError(f"a bracket or quote in {text!r} is not closed", "Quote the SPEC for the shell: 'net,depths=(3,4)'")
+        raise SourceError(
+            f"a bracket or quote in {text!r} is not closed", "Quote the SPEC for the shell: 'net,depths=(3,4)'"
+        )
     return [p.strip() for p in (*parts, text[start:])]

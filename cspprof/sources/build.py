@@ -77,7 +77,9 @@ def check_arguments(spec: Spec, factory: Callable[..., Any]) -> None:
         missing = [
             p.name
             for p in signature.parameters.values()
-            if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in spec.options
+            if p.default is p.empty
+            and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            and p.name not in spec.options
         ]
         hint = f"It takes: {takes}"
         if missing:

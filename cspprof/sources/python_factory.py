@@ -126,7 +126,9 @@ def _attribute(module: ModuleType, dotted: str, place: str) -> Any:
     found: Any = module
     for name in dotted.split("."):
         if not hasattr(found, name):
-            names = [n for n, v in vars(found).items() if not n.startswith("_") and (callable(v) or isinstance(v, nn.Module))]
+            names = [
+                n for n, v in vars(found).items() if not n.startswith("_") and (callable(v) or isinstance(v, nn.Module))
+            ]
             near = get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names)[:5]
             hint = f"Did you mean: {', '.join(near)}?" if near else "It defines nothing that could make a model."
             raise SourceError(f"{place} has no {dotted!r}", hint)

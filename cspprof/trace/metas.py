@@ -7,7 +7,7 @@ hash is its address.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -53,6 +53,17 @@ def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
     return meta(tuple(tensor.shape), strides, tensor.dtype, weight)
 
 
+class Tag(NamedTuple):
+    """What a trace knows of a tensor object; kept on the tensor itself, or in a table for the model's own."""
+
+    owner: object
+    """The trace: a tag left over from another one is not believed."""
+    storage: int
+    meta: Meta
+    constant: bool
+    """Values known while tracing on meta: made from nothing but other constants."""
+
+
 class Operator:
     """An aten overload's schema, read once."""
 
@@ -61,9 +72,7 @@ class Operator:
         self.target = f"{func._schema.name.replace('::', '.')}"
         arguments = func._schema.arguments
         self.names = tuple(a.name for a in arguments)
-        self.written = tuple(
-            a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write
-        )
+        self.written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
         self.pointwise = torch.Tag.pointwise in func.tags
 
     @cached_property

@@ -7,55 +7,42 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.errors import TraceError
-from cspprof.record import Kind, OpSpec, Storage, TensorSpec
-from cspprof.rules import RULES, Facts
-from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, meta, meta_of, operator
+from cspprof.record import OpSpec, Storage, TensorSpec
+from cspprof.rules import RULES
+from cspprof.trace.describe import ALIAS, FREE, FRESH, SAME, SPECS, VALUES, Entry, Result, describe
+from cspprof.trace.metas import Meta, Operator, Tag, meta_of, operator
+from cspprof.trace.nests import replace, tensors_in
 from cspprof.trace.shapes import ANSWERS
-
-FRESH, SAME, ALIAS = "fresh", "same", "alias"
-
-
-class Tag(NamedTuple):
-    """What this trace knows of a tensor object; kept on the tensor itself, or in `held` for the model's own."""
-
-    owner: Recorder
-    storage: int
-    meta: Meta
-    constant: bool
-    """Values known while tracing on meta: made from nothing but other constants."""
-
-
-class Entry(NamedTuple):
-    """An operation on specs seen before: what to write down and how to answer it."""
-
-    spec: OpSpec | None
-    """None: nothing happened (a view of itself, a dropout that is off)."""
-    reads: tuple[int, ...]
-    """Positions among the tensor arguments: those of `spec.reads`, then those of `spec.weights`."""
-    results: tuple[tuple[str, int, Meta], ...]
-    """Per output: (FRESH | SAME | ALIAS, tensor argument, meta)."""
-    recorded: int
-    """How many outputs are written down."""
-    real: bool
-    """Ask torch for the outputs each time: views, and lists of outputs."""
-
 
 _MEMO: dict[tuple[Any, ...], Entry] = {}
 _MEMO_LIMIT = 50_000
-_SPECS: dict[OpSpec, OpSpec] = {}
 
 
 def forget() -> None:
     """Empty the memo: a rule was added, or a first trace is to be timed."""
     _MEMO.clear()
-    _SPECS.clear()
+    SPECS.clear()
+
+
+_KNOWN: list[object] = []
+"""The rules that the memo was made under."""
+
+
+def remember() -> None:
+    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas."""
+    counter = sys.modules.get("torch.utils.flop_counter")
+    rules = [RULES.version, *(() if counter is None else counter.flop_registry.values())]
+    if rules != _KNOWN:
+        forget()
+        _KNOWN[:] = rules
 
 
 class Recorder(TorchDispatchMode):
@@ -109,7 +96,7 @@ class Recorder(TorchDispatchMode):
         tag = tensor.__dict__.get("_cspprof")
         if tag is None or tag.owner is not self:
             tag = self.held.get(id(tensor)) or self.hold(tensor, "", "constant")
-        return tag  # type: ignore[no-any-return]
+        return tag
 
     # -- operations -------------------------------------------------------------------------------
 
@@ -140,9 +127,7 @@ class Recorder(TorchDispatchMode):
             return self.answer(entry, tensors, tags)
         return self.ask(func, args, kwargs or {}, frozen, entry, tensors, tags)
 
-    def _key(
-        self, a: Any, add: Callable[[Any], None], tensors: list[torch.Tensor], tags: list[Tag]
-    ) -> None:
+    def _key(self, a: Any, add: Callable[[Any], None], tensors: list[torch.Tensor], tags: list[Tag]) -> None:
         """Append what distinguishes the argument, types of scalars included: 1 == True == 1.0."""
         if a is None or isinstance(a, str):
             add(a)
@@ -229,7 +214,9 @@ class Recorder(TorchDispatchMode):
         """Whether the values are at hand: no argument comes from the model's inputs or parameters."""
         if not tensors:
             return str(kwargs.get("device", "cpu")) != "meta"
-        if str(kwargs.get("device", "")) == "meta" or any(str(a) == "meta" for a in args if isinstance(a, torch.device)):
+        if str(kwargs.get("device", "")) == "meta" or any(
+            str(a) == "meta" for a in args if isinstance(a, torch.device)
+        ):
             return False
         return all(t.constant for t in tags)
 
@@ -250,8 +237,8 @@ class Recorder(TorchDispatchMode):
         self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag], entry: Entry | None
     ) -> Any:
         if entry is None and (answer := ANSWERS.get(op.plain)) is not None:
-            specs = iter(tags)
-            found = answer(*_map(args, specs), **{k: _map(v, specs) for k, v in kwargs.items()})
+            metas = iter([t.meta for t in tags])
+            found = answer(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
             if found is not None:
                 if op.written and found.shape == tags[0].meta.shape:
                     return args[0]
@@ -262,8 +249,8 @@ class Recorder(TorchDispatchMode):
         if op.written and any(t.meta.weight for t in tags[:1]):
             # A write into the model's own tensors (running statistics): seen, not carried out.
             return args[0]
-        stand_ins = iter([self._stand_in(t) for t in _tensors((args, kwargs))])
-        made = op.func(*_replace(args, stand_ins), **{k: _replace(v, stand_ins) for k, v in kwargs.items()})
+        stand_ins = iter([self._stand_in(t) for t in tensors_in((args, kwargs))])
+        made = op.func(*replace(args, stand_ins), **{k: replace(v, stand_ins) for k, v in kwargs.items()})
         if op.written and isinstance(made, torch.Tensor) and op.names and isinstance(args[0], torch.Tensor):
             return args[0] if made.shape == args[0].shape else made
         return made
@@ -283,12 +270,12 @@ class Recorder(TorchDispatchMode):
         self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
         entry: Entry | None, tensors: list[torch.Tensor], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
-        outputs = [t for t in _tensors(made)]
+        outputs = list(tensors_in(made))
         results = [self._relation(t, op, tensors, tags) for t in outputs]
         if entry is None:
-            entry = self._entry(op, made, args, kwargs, results, tags)
+            entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
             if len(_MEMO) >= _MEMO_LIMIT:
-                _MEMO.clear()
+                forget()
             _MEMO[key] = entry
         written = []
         for tensor, (how, position, m) in zip(outputs, results, strict=True):
@@ -312,9 +299,7 @@ class Recorder(TorchDispatchMode):
         else:
             tensor._cspprof = tag  # type: ignore[attr-defined]
 
-    def _relation(
-        self, tensor: torch.Tensor, op: Operator, tensors: list[torch.Tensor], tags: list[Tag]
-    ) -> tuple[str, int, Meta]:
+    def _relation(self, tensor: torch.Tensor, op: Operator, tensors: list[torch.Tensor], tags: list[Tag]) -> Result:
         """Whether an output is an argument itself, lies in an argument's storage, or is new."""
         for i, t in enumerate(tensors):
             if tensor is t:
@@ -330,130 +315,3 @@ class Recorder(TorchDispatchMode):
                 if t.layout is torch.strided and t.untyped_storage()._cdata == data:
                     return ALIAS, i, meta_of(tensor, tags[i].meta.weight)
         return FRESH, -1, meta_of(tensor)
-
-    def _entry(
-        self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-        results: list[tuple[str, int, Meta]], tags: list[Tag],
-    ) -> Entry:  # fmt: skip
-        aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
-        if aliased and not op.written and all(how is SAME for how, _, _ in results):
-            return Entry(None, (), tuple(results), 0, not (self.on_meta and isinstance(made, torch.Tensor)))
-        if op.target in FREE or (not results and op.target not in RULES):
-            return Entry(None, (), tuple(results), 0, True)
-        bare = [t.meta.spec for t in tags]
-        view = aliased and not op.written
-        facts = Facts(Kind.VIEW) if view else self._facts(op, args, kwargs, bare, results)
-        reads, weights = _roles(op, args, kwargs, tags)
-        recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
-        spec = OpSpec(
-            op.target, Kind(facts.kind),
-            tuple(bare[i] for i in reads), tuple(bare[i] for i in weights),
-            tuple(m.spec for _, _, m in results[:recorded]),
-            _attributes(op, args, kwargs) | dict(facts.attrs), facts.macs, facts.elementwise,
-        )  # fmt: skip
-        spec = _SPECS.setdefault(spec, spec)
-        real = not self.on_meta or view or not isinstance(made, torch.Tensor) or results[0][0] is ALIAS
-        real = real or any(t.constant for t in tags) or not tags or not results
-        real = real or any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
-        return Entry(spec, (*reads, *weights), tuple(results), recorded, real)
-
-    @staticmethod
-    def _facts(
-        op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bare: list[TensorSpec],
-        results: list[tuple[str, int, Meta]],
-    ) -> Facts:  # fmt: skip
-        out = results[0][2].spec if results else TensorSpec((0,))
-        for name in (op.target, op.plain):
-            if name in RULES:
-                specs = iter(bare)
-                given = _replace(args, specs)
-                named = {k: _replace(v, specs) for k, v in kwargs.items()}
-                return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k != "out"})
-        if op.pointwise:
-            return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
-        return _from_torch_registry(op, args, kwargs, results)
-
-
-FREE = frozenset({"aten.detach", "aten.alias", "aten.sym_size", "aten.sym_stride", "aten.sym_numel",
-                  "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
-"""Operations that leave no trace: neither work nor a new shape."""
-
-VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
-"""Operations that want a tensor's values as Python numbers."""
-
-
-def _from_torch_registry(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[tuple[str, int, Meta]]
-) -> Facts:
-    """A formula that the user gave to torch's `register_flop_formula`; torch counts two FLOPs a MAC."""
-    import sys
-
-    counter = sys.modules.get("torch.utils.flop_counter")
-    formula = None if counter is None else counter.flop_registry.get(op.func.overloadpacket)
-    if formula is None:
-        return Facts(Kind.UNKNOWN, None)
-    shapes = [m.empty() for _, _, m in results]
-    flops = int(formula(*args, **kwargs, out_val=shapes[0] if len(shapes) == 1 else tuple(shapes)))
-    return Facts(Kind.CUSTOM, (flops + 1) // 2, attrs={"flops": flops})
-
-
-def _roles(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]
-) -> tuple[list[int], list[int]]:
-    """Positions of the tensor arguments that are activations, and of those that are weights."""
-    reads: list[int] = []
-    weights: list[int] = []
-    at = 0
-    named = [*zip(op.names, args, strict=False), *kwargs.items()]
-    for name, value in named:
-        for _ in _tensors(value):
-            learned = name in WEIGHT_NAMES or (tags[at].meta.weight and name != "input")
-            (weights if learned else reads).append(at)
-            at += 1
-    return reads, weights
-
-
-def _attributes(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The non-tensor arguments by their schema names, as plain values."""
-    named = [*zip(op.names, args, strict=False), *kwargs.items()]
-    return {name: _plain(value) for name, value in named if not any(True for _ in _tensors(value))}
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return tuple(_plain(v) for v in value)
-    return str(value).removeprefix("torch.")
-
-
-def _tensors(value: Any) -> Iterable[torch.Tensor]:
-    """The tensors in a nest of lists and tuples, left to right."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-
-
-def _replace(value: Any, by: Any) -> Any:
-    """The same nest with the next of `by` in the place of each tensor."""
-    if isinstance(value, torch.Tensor):
-        return next(by)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replace(v, by) for v in value) if type(value) in (list, tuple) else value
-    return value
-
-
-def _map(value: Any, tags: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return next(tags).meta
-    if isinstance(value, (list, tuple)):
-        return [_map(v, tags) for v in value]
-    return value
-
-
-__all__ = ["Recorder", "Tag", "forget", "meta"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -13,7 +13,8 @@ from cspprof._version import __version__
 from cspprof.errors import TraceError
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Calls, Profile, TensorSpec
-from cspprof.trace.recorder import Recorder
+from cspprof.trace.nests import tensors_in
+from cspprof.trace.recorder import Recorder, remember
 from cspprof.trace.scope import Scope, untouched
 
 
@@ -47,6 +48,7 @@ def trace(
         if id(tensor) not in saved:
             saved[id(tensor)] = (tensor, tensor.detach().clone())
 
+    remember()
     recorder = Recorder(device == "meta", protect)
     with ExitStack() as stack:
         stack.enter_context(untouched(scope))
@@ -86,22 +88,6 @@ def trace(
         notes=notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
     )
-
-
-def tensors_in(result: Any) -> Iterator[torch.Tensor]:
-    """The tensors of whatever a forward returns: nests, mappings, dataclasses and named tuples."""
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, Mapping):
-        for value in result.values():
-            yield from tensors_in(value)
-    elif isinstance(result, (list, tuple)):
-        for value in result:
-            yield from tensors_in(value)
-    elif hasattr(result, "__dict__"):
-        for value in vars(result).values():
-            if isinstance(value, (torch.Tensor, list, tuple, Mapping)):
-                yield from tensors_in(value)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -166,7 +152,8 @@ def cast(scope: Scope, dtype: str, device: str) -> Iterator[None]:
     swapped: list[tuple[dict[str, Any], str, torch.Tensor]] = []
     try:
         for module in scope.modules:
-            for table in (module._parameters, module._buffers):
+            tables: list[dict[str, Any]] = [module._parameters, module._buffers]
+            for table in tables:
                 for key, tensor in table.items():
                     if tensor is not None and tensor.is_floating_point() and tensor.dtype != target:
                         swapped.append((table, key, tensor))

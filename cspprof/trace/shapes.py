@@ -87,7 +87,23 @@ def layer_norm(input: Meta, shape: Sequence[int], weight: Meta | None = None, bi
     return input_like(input) if fits and _plain(input, weight, bias) else None
 
 
-@answers(*"relu silu gelu hardswish hardsigmoid sigmoid tanh leaky_relu elu mish hardtanh relu6 softplus".split())
+@answers(
+    *[
+        "relu",
+        "silu",
+        "gelu",
+        "hardswish",
+        "hardsigmoid",
+        "sigmoid",
+        "tanh",
+        "leaky_relu",
+        "elu",
+        "mish",
+        "hardtanh",
+        "relu6",
+        "softplus",
+    ]
+)
 def unary(input: Meta, *args: Any, **kwargs: Any) -> Meta | None:
     return input_like(input) if input.contiguous and input.dtype.is_floating_point else None
 

@@ -50,7 +50,7 @@ def model(
     *,
     family: str,
     paper: str,
-    input: tuple[int, ...] = (1, 3, 256, 256),  # noqa: A002 - the word of every command and of the table
+    input: tuple[int, ...] = (1, 3, 256, 256),
     status: Status = "published",
     twin: str | None = None,
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:

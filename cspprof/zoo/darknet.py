@@ -27,7 +27,9 @@ class Stage(nn.Module):
         return y
 
 
-@model("darknet53", family="darknet", paper="YOLOv3, Redmon and Farhadi 2018, Table 1; CSPNet, Wang et al. 2019, Table 3")
+@model(
+    "darknet53", family="darknet", paper="YOLOv3, Redmon and Farhadi 2018, Table 1; CSPNet, Wang et al. 2019, Table 3"
+)
 def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> nn.Module:
     """Darknet-53 as an ImageNet classifier."""
     stages = [Stage(depth, 32 << i, 64 << i) for i, depth in enumerate(check_depths(depths, 5))]

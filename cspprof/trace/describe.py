@@ -1,0 +1,126 @@
+"""From an operation just answered to what is written down of it: facts, roles of its tensors, attributes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import torch
+
+from cspprof.record import Kind, OpSpec, TensorSpec
+from cspprof.rules import RULES, Facts
+from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
+from cspprof.trace.nests import replace, tensors_in
+
+FRESH, SAME, ALIAS = "fresh", "same", "alias"
+"""How an output relates to the arguments: a new tensor, an argument itself, a view of an argument's storage."""
+
+Result = tuple[str, int, Meta]
+"""FRESH, SAME or ALIAS; the position of that tensor argument; the output's meta."""
+
+SPECS: dict[OpSpec, OpSpec] = {}
+"""Interned, so that a trace can number them by identity."""
+
+FREE = frozenset({"aten.detach", "aten.alias", "aten.sym_size", "aten.sym_stride", "aten.sym_numel",
+                  "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
+"""Operations that leave no trace: neither work nor a new shape."""
+
+VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
+"""Operations that want a tensor's values as Python numbers."""
+
+
+class Entry(NamedTuple):
+    """An operation on specs seen before: what to write down and how to answer it."""
+
+    spec: OpSpec | None
+    """None: nothing happened (a view of itself, a dropout that is off)."""
+    reads: tuple[int, ...]
+    """Positions among the tensor arguments: those of `spec.reads`, then those of `spec.weights`."""
+    results: tuple[Result, ...]
+    recorded: int
+    """How many outputs are written down."""
+    real: bool
+    """Ask torch for the outputs each time: views, and lists of outputs."""
+
+
+def describe(
+    op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
+    results: list[Result], tags: list[Tag], on_meta: bool,
+) -> Entry:  # fmt: skip
+    """The entry of an operation that was just answered; `results` says where each output lies."""
+    aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
+    if aliased and not op.written and all(how is SAME for how, _, _ in results):
+        return Entry(None, (), tuple(results), 0, not (on_meta and isinstance(made, torch.Tensor)))
+    if op.target in FREE or (not results and op.target not in RULES):
+        return Entry(None, (), tuple(results), 0, True)
+    bare = [t.meta.spec for t in tags]
+    view = aliased and not op.written
+    facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
+    reads, weights = roles(op, args, kwargs, tags)
+    recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
+    spec = OpSpec(
+        op.target, Kind(facts.kind),
+        tuple(bare[i] for i in reads), tuple(bare[i] for i in weights),
+        tuple(m.spec for _, _, m in results[:recorded]),
+        attributes(op, args, kwargs) | dict(facts.attrs), facts.macs, facts.elementwise,
+    )  # fmt: skip
+    spec = SPECS.setdefault(spec, spec)
+    real = not on_meta or view or not isinstance(made, torch.Tensor) or results[0][0] is ALIAS
+    real = real or any(t.constant for t in tags) or not tags or not results
+    real = real or any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
+    return Entry(spec, (*reads, *weights), tuple(results), recorded, real)
+
+
+def facts_of(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bare: list[TensorSpec],
+    results: list[Result],
+) -> Facts:  # fmt: skip
+    out = results[0][2].spec if results else TensorSpec((0,))
+    for name in (op.target, op.plain):
+        if name in RULES:
+            specs = iter(bare)
+            given = replace(args, specs)
+            named = {k: replace(v, specs) for k, v in kwargs.items()}
+            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k != "out"})
+    if op.pointwise:
+        return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
+    return _from_torch_registry(op, args, kwargs, results)
+
+
+def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Result]) -> Facts:
+    """A formula that the user gave to torch's `register_flop_formula`; torch counts two FLOPs a MAC."""
+    counter = sys.modules.get("torch.utils.flop_counter")
+    formula = None if counter is None else counter.flop_registry.get(op.func.overloadpacket)
+    if formula is None:
+        return Facts(Kind.UNKNOWN, None)
+    shapes = [m.empty() for _, _, m in results]
+    flops = int(formula(*args, **kwargs, out_val=shapes[0] if len(shapes) == 1 else tuple(shapes)))
+    return Facts(Kind.CUSTOM, (flops + 1) // 2, attrs={"flops": flops})
+
+
+def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> tuple[list[int], list[int]]:
+    """Positions of the tensor arguments that are activations, and of those that are weights."""
+    reads: list[int] = []
+    weights: list[int] = []
+    at = 0
+    named = [*zip(op.names, args, strict=False), *kwargs.items()]
+    for name, value in named:
+        for _ in tensors_in(value):
+            learned = name in WEIGHT_NAMES or (tags[at].meta.weight and name != "input")
+            (weights if learned else reads).append(at)
+            at += 1
+    return reads, weights
+
+
+def attributes(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The non-tensor arguments by their schema names, as plain values."""
+    named = [*zip(op.names, args, strict=False), *kwargs.items()]
+    return {name: _plain(value) for name, value in named if not any(True for _ in tensors_in(value))}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(v) for v in value)
+    return str(value).removeprefix("torch.")

@@ -1,0 +1,427 @@
+"""The trace: what it sees, and that it leaves no change behind."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cspprof import op_rule
+from cspprof.errors import TraceError
+from cspprof.record import Kind, Profile
+from cspprof.rules import RULES, Facts
+from cspprof.trace import trace
+
+
+def names(profile: Profile) -> list[str]:
+    return [op.spec.name for op in profile.ops if op.kind is not Kind.VIEW]
+
+
+class Small(nn.Module):
+    """conv 3→4, batch norm, ReLU in place, and a linear layer on the pooled map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.act = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.act(self.norm(self.conv(x))).mean((2, 3)))
+
+
+# -- what it sees ---------------------------------------------------------------------------------
+
+
+def test_every_operation_has_the_layer_that_ran_it() -> None:
+    p = trace(Small(), (1, 3, 8, 8))
+    p.self_check()
+    assert [(op.layer, op.spec.name) for op in p.ops] == [
+        ("conv", "conv2d"), ("norm", "batch_norm"), ("act", "relu_"), ("", "mean"), ("fc", "linear"),
+    ]  # fmt: skip
+    assert p.total("macs") == 27 * 4 * 64 + 8
+    assert [layer.calls for layer in p.layers] == [1] * 5
+
+
+def test_a_functional_net_is_counted_in_full() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(8, 3, 3, 3))
+            self.table = nn.Parameter(torch.randn(64, 5))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = F.conv2d(x, self.w, padding=1).flatten(2).transpose(1, 2)  # (1, 64, 8)
+            y = F.scaled_dot_product_attention(y, y, y)  # 2·64·64·8
+            y = y @ y.transpose(1, 2)  # 64·64·8
+            return torch.einsum("bij,jk->bik", y, self.table)  # 64·64·5
+
+    p = trace(Functional(), (1, 3, 8, 8))
+    assert p.complete
+    assert [op.macs for op in p.ops if op.macs] == [27 * 8 * 64, 2 * 64 * 64 * 8, 64 * 64 * 8, 64 * 64 * 5]
+    assert {op.layer for op in p.ops} == {""}
+    assert p.total("conv_weights") == 27 * 8 + 64 * 5
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "macs"),
+    [
+        (nn.Conv1d(4, 8, 3), (2, 4, 10), 2 * 8 * 8 * 12),
+        (nn.Conv2d(4, 8, (1, 3), stride=2, dilation=2, groups=2), (1, 4, 9, 9), 8 * 5 * 3 * 6),
+        (nn.Conv2d(4, 8, 3, padding="same"), (1, 4, 6, 6), 8 * 36 * 36),
+        (nn.Conv3d(2, 3, 2), (1, 2, 4, 4, 4), 3 * 27 * 16),
+        (nn.ConvTranspose2d(4, 8, 2, stride=2), (1, 4, 5, 5), 100 * 8 * 4),
+        (nn.Linear(7, 3), (2, 5, 7), 10 * 21),
+        (nn.Bilinear(3, 4, 5), [(2, 3), (2, 4)], 2 * 5 * 3 * 5),
+        (nn.LSTM(6, 5, num_layers=2, bidirectional=True), (4, 1, 6), 4 * (2 * 20 * (6 + 5) + 2 * 20 * (10 + 5))),
+        (nn.GRU(6, 5), (4, 2, 6), 8 * 15 * 11),
+        (nn.MultiheadAttention(8, 2, bias=False), [(5, 1, 8)] * 3, 4 * 5 * 64 + 2 * 2 * 25 * 4),
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (1, 5, 8), 4 * 5 * 64 + 2 * 25 * 8 + 2 * 5 * 8 * 16),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else None,
+)
+def test_macs_by_hand(module: nn.Module, inputs: Any, macs: int) -> None:
+    p = trace(module, inputs)
+    p.self_check()
+    assert p.uncounted == {}
+    assert p.total("macs") == macs
+
+
+def test_views_share_a_storage_and_in_place_operations_write_what_they_read() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.chunk(2, dim=1)
+            return F.relu_(a + b) + x
+
+    p = trace(Net(), (1, 4, 2, 2))
+    chunk, add, relu, last = p.ops
+    assert chunk.kind is Kind.VIEW
+    assert {t.storage for t in chunk.writes} == {chunk.reads[0].storage}
+    assert [t.storage for t in add.reads] == [0, 0]
+    assert relu.reads == relu.writes == add.writes
+    assert [t.storage for t in last.reads] == [relu.writes[0].storage, 0]  # the input is read again: a skip
+    assert p.outputs == (last.writes[0].storage,)
+
+
+def test_inputs_may_be_many_named_or_nested() -> None:
+    class Net(nn.Module):
+        def forward(self, pair: list[torch.Tensor], *, scale: torch.Tensor, more: dict[str, torch.Tensor]) -> Any:
+            return {"sum": pair[0] + pair[1] * scale + more["z"]}
+
+    from cspprof.inputs import Call
+
+    shape = (1, 2, 3)
+    p = trace(Net(), Call(([shape, torch.zeros(shape)],), {"scale": (1,), "more": {"z": shape}}))
+    assert [t.shape for t in p.inputs] == [shape, shape, (1,), shape]
+    assert names(p) == ["mul", "add", "add"]
+    assert [s.name for s in p.storages if s.role == "input"][2] == "scale"
+
+
+def test_a_shared_module_counts_at_every_call_and_its_parameters_once() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(4, 4, 1, bias=False)
+            self.again = self.a
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.again(self.a(x))
+
+    p = trace(Net(), (1, 4, 2, 2))
+    assert (p.total("macs"), p.total("params"), p.total("conv_weights")) == (2 * 64, 16, 16)
+    assert [(y.path, y.calls, y.shared_with) for y in p.layers[1:]] == [("a", 2, ("again",))]
+
+
+def test_tied_parameters_count_once() -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False))
+    model[1].weight = model[0].weight
+    p = trace(model, (1, 4))
+    assert (p.total("params"), p.total("conv_weights"), p.total("macs")) == (16, 16, 32)
+
+
+def test_global_pooling_by_any_name() -> None:
+    for pool in (nn.AdaptiveAvgPool2d(1), lambda x: x.mean((2, 3)), lambda x: x.mean([-1, -2], keepdim=True)):
+
+        class Net(nn.Module):
+            def __init__(self, pool: Any) -> None:
+                super().__init__()
+                self.pool = pool
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.pool(x)
+
+        p = trace(Net(pool), (1, 4, 6, 6))
+        assert p.ops[0].kind is Kind.AVG_POOL
+        assert p.total("cio_cspnet") == 4 * 36 + 4
+
+
+def test_the_dtype_reaches_every_tensor_and_the_model_keeps_its_own() -> None:
+    model = Small()
+    p = trace(model, (1, 3, 8, 8), dtype="float16")
+    assert p.dtype == "float16"
+    assert {t.dtype for op in p.ops for t in (*op.reads, *op.weights, *op.writes)} == {"float16"}
+    assert p.total("cio_bytes") * 2 == trace(model, (1, 3, 8, 8)).total("cio_bytes")
+    assert model.conv.weight.dtype is torch.float32
+
+
+def test_a_batch_of_eight_has_eight_times_the_work() -> None:
+    one, eight = trace(Small(), (1, 3, 8, 8)), trace(Small(), (8, 3, 8, 8))
+    for metric in ("macs", "cio_hardnet", "cio_cspnet", "activations"):
+        assert eight.total(metric) == 8 * one.total(metric)
+
+
+# -- values on meta -------------------------------------------------------------------------------
+
+
+def test_tensors_made_in_the_forward_and_kept_outside_the_parameters_work_on_meta() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.loose = torch.ones(4)  # neither a parameter nor a buffer
+            self.register_buffer("index", torch.tensor([2, 0]))
+            self.table = nn.Parameter(torch.randn(3, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mask = torch.arange(4) < 2  # made on the CPU, by nobody's wish
+            x = x * self.loose + torch.arange(4)
+            if mask.sum().item() != 2:  # its value is known: it comes from no input
+                raise AssertionError
+            return torch.where(mask, x, x.new_zeros(())) + self.table[self.index].sum(0)
+
+    p = trace(Net(), (1, 4))
+    p.self_check()
+    assert p.complete
+
+
+def test_a_cached_tensor_of_one_trace_does_not_confuse_the_next() -> None:
+    @functools.lru_cache
+    def table(n: int) -> torch.Tensor:
+        return torch.linspace(0, 1, n)
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * table(4)
+
+    first, second = trace(Net(), (1, 4)), trace(Net(), (1, 4))
+    second.self_check()
+    assert names(first) == ["linspace", "mul"]
+    assert names(second) == ["mul"]
+
+
+class DataDependent(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.relu() if x.sum().item() > 0 else x.tanh()
+
+
+def test_a_forward_that_needs_values_says_so_and_works_on_a_real_device() -> None:
+    with pytest.raises(TraceError, match="needs the values") as error:
+        trace(DataDependent(), (1, 4))
+    assert "--device cpu" in str(error.value)
+    p = trace(DataDependent(), torch.ones(1, 4), device="cpu")
+    assert names(p)[-1] == "relu"
+
+
+def test_meta_and_cpu_see_the_same_operations() -> None:
+    meta, cpu = trace(Small(), (2, 3, 8, 8)), trace(Small(), (2, 3, 8, 8), device="cpu")
+    assert [op.spec for op in meta.ops] == [op.spec for op in cpu.ops]
+    assert meta.total("peak_bytes") == cpu.total("peak_bytes")
+
+
+# -- no change left behind ------------------------------------------------------------------------
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    found: dict[str, Any] = {"rng": torch.get_rng_state().tolist()}
+    for path, m in model.named_modules():
+        found[path] = {k: v for k, v in m.__dict__.items() if not k.startswith("_")}
+        found[path + "/hooks"] = [list(v) for k, v in m.__dict__.items() if k.endswith("_hooks")]
+    for k, v in (*model.named_parameters(), *model.named_buffers()):
+        found[k] = (id(v), v.device, v.dtype, v.requires_grad, v.clone(), v.__dict__.copy(), v._version)
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+class Leaky(Small):
+    """Keeps what it sees, draws random numbers, and fails if told to."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+        self.cache: dict[str, torch.Tensor] = {}
+        self.seen: list[torch.Tensor] = []
+        self.last: torch.Tensor | None = None
+        self.drop = nn.Dropout()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache["x"] = x
+        self.seen.append(x)
+        self.last = x + torch.rand(1)
+        self.register_buffer("late", torch.zeros(1))
+        y = self.drop(super().forward(x))
+        if self.fails:
+            raise ValueError("on purpose")
+        return y
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -> None:
+    model = Leaky(fails).train()
+    model.norm.eval()  # flags that differ stay different
+    before = state(model)
+    if fails:
+        with pytest.raises(TraceError, match="on purpose"):
+            trace(model, (2, 3, 8, 8), device=device, train=train)
+    else:
+        trace(model, (2, 3, 8, 8), device=device, train=train)
+    assert same(before, state(model))
+    model.fails = False
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_train_mode_is_asked_for() -> None:
+    assert "dropout" in names(trace(Leaky(False), (2, 3, 8, 8), train=True))
+    assert "dropout" not in names(trace(Leaky(False).train(), (2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_users_tensor_is_not_written(device: str) -> None:
+    class InPlace(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mul_(2).add_(1)
+
+    x = torch.ones(2, 2)
+    p = trace(InPlace(), x, device=device)
+    assert torch.equal(x, torch.ones(2, 2))
+    assert p.total("peak_bytes") == 16
+
+
+def test_real_weights_are_not_copied_or_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a weight was copied")
+
+    model = Small()
+    for name in ("to", "clone", "cpu"):
+        monkeypatch.setattr(nn.Parameter, name, refuse, raising=False)
+    monkeypatch.setattr(copy, "deepcopy", refuse)
+    monkeypatch.setattr(nn.Module, "to", refuse)
+    assert trace(model, (1, 3, 8, 8)).complete
+
+
+# -- wrappers, unknown operations, threads, errors -------------------------------------------------
+
+
+@pytest.mark.slow
+def test_compiled_models_are_traced_as_they_were_written() -> None:
+    expected = [op.spec for op in trace(Small(), (1, 3, 8, 8)).ops]
+    whole = torch.compile(Small())
+    inner = Small()
+    nested = nn.Sequential(torch.compile(inner))
+    in_place = Small()
+    in_place.compile()
+    for model in (whole, nested, in_place):
+        p = trace(model, (1, 3, 8, 8))
+        assert [op.spec for op in p.ops] == expected
+        assert not any("_orig_mod" in layer.path for layer in p.layers)
+    assert in_place._compiled_call_impl is not None
+
+
+@pytest.fixture(scope="module")
+def thing() -> Callable[..., torch.Tensor]:
+    @torch.library.custom_op("cspproftest::thing", mutates_args=())
+    def thing(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    @thing.register_fake
+    def _(x: torch.Tensor) -> torch.Tensor:
+        return torch.empty_like(x)
+
+    return thing
+
+
+def using(function: Callable[..., torch.Tensor]) -> nn.Module:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(function(x))
+
+    return Net()
+
+
+def test_an_unknown_operation_is_named_and_a_users_rule_counts_it(thing: Callable[..., torch.Tensor]) -> None:
+    p = trace(using(thing), (2, 3))
+    assert p.uncounted == {"cspproftest.thing": 2}
+    assert [op.macs for op in p.ops] == [None, None]
+
+    @op_rule("cspproftest.thing")
+    def rule(x: Any, *, out: Any) -> Facts:
+        return Facts("matmul", macs=10 * out.numel)
+
+    try:
+        assert trace(using(thing), (2, 3)).total("macs") == 120
+    finally:
+        RULES.remove("cspproftest.thing")
+    assert not trace(using(thing), (2, 3)).complete
+
+
+def test_torchs_own_registry_of_flop_formulas_is_honoured(thing: Callable[..., torch.Tensor]) -> None:
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    packet = torch.ops.cspproftest.thing
+    register_flop_formula(packet)(lambda shape, *args, out_shape=None, **kwargs: 8 * shape[0] * shape[1])
+    try:
+        p = trace(using(thing), (2, 3))
+    finally:
+        del flop_registry[packet]
+    assert (p.total("macs"), p.ops[0].kind) == (2 * 24, Kind.CUSTOM)
+
+
+def test_two_threads_trace_at_once() -> None:
+    expected = {n: trace(nn.Conv2d(n, n, 3), (1, n, 9, 9)).total("macs") for n in (3, 5)}
+    wrong: list[tuple[int, int]] = []
+
+    def work(n: int) -> None:
+        model = nn.Sequential(*(nn.Conv2d(n, n, 3, padding=1) for _ in range(5)), nn.Conv2d(n, n, 3))
+        for _ in range(20):
+            got = trace(model, (1, n, 9, 9))
+            got.self_check()
+            if got.ops[-1].macs != expected[n]:
+                wrong.append((n, got.total("macs")))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in (3, 5)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert wrong == []
+
+
+def test_a_wrong_shape_names_the_layer_and_what_it_was_given() -> None:
+    with pytest.raises(TraceError) as error:
+        trace(nn.Sequential(nn.ReLU(), Small()), (1, 4, 8, 8), name="net")
+    text = str(error.value)
+    assert "net: layer '1.conv' (Conv2d) failed at aten.conv2d on 1×4×8×8, 4×3×3×3" in text
+    assert "model input 1×4×8×8" in text
+    assert "--input 1x3x224x224" in text
+
+
+def test_what_is_not_a_module_is_refused() -> None:
+    with pytest.raises(TraceError, match=r"a function is not a torch\.nn\.Module"):
+        trace(lambda x: x, (1, 3))  # type: ignore[arg-type]
