@@ -73,6 +73,8 @@ class Operator:
         arguments = func._schema.arguments
         self.names = tuple(a.name for a in arguments)
         self.written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+        self.in_place = self.written[:1] == self.names[:1] != ()
+        self.views = not self.written and any(r.alias_info is not None for r in func._schema.returns)
         self.pointwise = torch.Tag.pointwise in func.tags
 
     @cached_property

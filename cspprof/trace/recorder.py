@@ -197,18 +197,18 @@ class Recorder(TorchDispatchMode):
                     result = func.decompose(*args, **kwargs)
                 if result is not NotImplemented:
                     return result
-            if symbolic:
-                made = self._on_meta(op, args, kwargs, tags, entry)
+            answer = self._answer(op, args, kwargs, tags) if symbolic and entry is None else None
+            if answer is not None:
+                made, results = answer
             else:
-                for name in op.written:
-                    self._protect(op, name, args, kwargs)
-                made = func(*args, **kwargs)
+                made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
+                results = [self._relation(t, op, tensors, inputs, tags) for t in tensors_in(made)]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
                 self.failure = (error, self.layer, name, [t.meta.spec for t in tags])
             raise
-        return self._take(op, made, args, kwargs, key, entry, tensors, tags, constant=not symbolic)
+        return self._take(op, made, args, kwargs, key, entry, results, tags, constant=not symbolic)
 
     def _constant(self, tensors: list[torch.Tensor], tags: list[Tag], args: Any, kwargs: Any) -> bool:
         """Whether the values are at hand: no argument comes from the model's inputs or parameters."""
@@ -233,52 +233,65 @@ class Recorder(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor) and id(tensor) in self.held:
                 self.protect(tensor)
 
-    def _on_meta(
-        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag], entry: Entry | None
-    ) -> Any:
-        if entry is None and (answer := ANSWERS.get(op.plain)) is not None:
-            metas = iter([t.meta for t in tags])
-            found = answer(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
-            if found is not None:
-                if op.written and found.shape == tags[0].meta.shape:
-                    return args[0]
-                if not op.written:
-                    return found.empty()
-        if op.target in VALUES:
-            return op.func(*args, **kwargs)  # the value of a real parameter, or torch's own refusal
-        if op.written and any(t.meta.weight for t in tags[:1]):
-            # A write into the model's own tensors (running statistics): seen, not carried out.
-            return args[0]
-        stand_ins = iter([self._stand_in(t) for t in tensors_in((args, kwargs))])
-        made = op.func(*replace(args, stand_ins), **{k: replace(v, stand_ins) for k, v in kwargs.items()})
-        if op.written and isinstance(made, torch.Tensor) and op.names and isinstance(args[0], torch.Tensor):
-            return args[0] if made.shape == args[0].shape else made
-        return made
+    @staticmethod
+    def _answer(
+        op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]
+    ) -> tuple[torch.Tensor, list[Result]] | None:
+        """The output worked out by `shapes`, where that knows the operation and these arguments."""
+        rule = ANSWERS.get(op.plain)
+        if rule is None:
+            return None
+        metas = iter([t.meta for t in tags])
+        found = rule(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
+        if found is None:
+            return None
+        if not op.written:
+            return found.empty(), [(FRESH, -1, found)]
+        return (args[0], [(SAME, 0, tags[0].meta)]) if found.shape == tags[0].meta.shape else None
+
+    def _from_torch(
+        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor],
+        tags: list[Tag], symbolic: bool,
+    ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
+        """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
+        if not symbolic:
+            for name in op.written:
+                self._protect(op, name, args, kwargs)
+            return op.func(*args, **kwargs), tensors
+        if op.target in VALUES or (op.views and all(t.device.type != "meta" for t in tensors)):
+            return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
+        if op.in_place and tags[0].meta.weight:
+            return args[0], tensors  # a write into the model's own tensors: seen, not carried out
+        inputs = [self._stand_in(t) for t in tensors]
+        given = iter(inputs)
+        made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
+        if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
+            made = args[0]
+        return made, inputs
 
     def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on meta: itself if it is there, else an empty one with the same storage in our books."""
+        """The tensor on meta: itself if it is there, else an empty one.
+
+        Not an inference tensor: a view of one could not stand for a view of a parameter.
+        """
         if tensor.device.type == "meta":
             return tensor
-        tag = self.tag(tensor)
-        made = tag.meta.empty()
-        made._cspprof = tag._replace(constant=False)  # type: ignore[attr-defined]
-        return made
+        with torch.inference_mode(False):
+            return self.tag(tensor).meta.empty()
 
     # -- writing it down ---------------------------------------------------------------------------
 
     def _take(
         self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
-        entry: Entry | None, tensors: list[torch.Tensor], tags: list[Tag], constant: bool,
+        entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
-        outputs = list(tensors_in(made))
-        results = [self._relation(t, op, tensors, tags) for t in outputs]
         if entry is None:
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
             _MEMO[key] = entry
         written = []
-        for tensor, (how, position, m) in zip(outputs, results, strict=True):
+        for tensor, (how, position, m) in zip(tensors_in(made), results, strict=True):
             if how is SAME:
                 written.append(tags[position].storage)
                 if op.written and m is not tags[position].meta:  # unsqueeze_, resize_, t_ …
@@ -299,19 +312,17 @@ class Recorder(TorchDispatchMode):
         else:
             tensor._cspprof = tag  # type: ignore[attr-defined]
 
-    def _relation(self, tensor: torch.Tensor, op: Operator, tensors: list[torch.Tensor], tags: list[Tag]) -> Result:
+    @staticmethod
+    def _relation(
+        tensor: torch.Tensor, op: Operator, tensors: list[torch.Tensor], inputs: list[torch.Tensor], tags: list[Tag]
+    ) -> Result:
         """Whether an output is an argument itself, lies in an argument's storage, or is new."""
         for i, t in enumerate(tensors):
             if tensor is t:
                 return SAME, i, meta_of(tensor, tags[i].meta.weight) if op.written else tags[i].meta
-        shown = tensor.__dict__.get("_cspprof")
-        if shown is not None and shown.owner is self:  # a stand-in that came back
-            for i, tag in enumerate(tags):
-                if tag.storage == shown.storage:
-                    return ALIAS, i, shown.meta
         if tensor.layout is torch.strided:
             data = tensor.untyped_storage()._cdata
-            for i, t in enumerate(tensors):
+            for i, t in enumerate(inputs):
                 if t.layout is torch.strided and t.untyped_storage()._cdata == data:
                     return ALIAS, i, meta_of(tensor, tags[i].meta.weight)
         return FRESH, -1, meta_of(tensor)

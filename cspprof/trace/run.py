@@ -66,6 +66,8 @@ def trace(
             recorder.hold(parameter, path, "parameter")
         for path, buffer in model.named_buffers():
             recorder.hold(buffer, path, "buffer")
+            if device != "meta":
+                protect(buffer)  # batch norm's schema does not say that it writes its running statistics
         try:
             with torch.inference_mode(), scope.hooked(lambda layer: setattr(recorder, "layer", layer)), recorder:
                 result = model(*args, **kwargs)
