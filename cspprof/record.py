@@ -299,6 +299,13 @@ class Profile:
 
         return METRICS.get(metric).total(self).value
 
+    @cached_property
+    def live_bytes(self) -> list[int]:
+        """Activation memory alive while each call runs, in execution order; see the number `peak_bytes`."""
+        from cspprof.metrics.memory import live_bytes
+
+        return live_bytes(self)
+
     def to_pandas(self) -> pandas.DataFrame:
         """One row per operation that is not a view, in execution order; see `cspprof.views.layer_rows`."""
         import pandas

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cspprof.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric, times
-from cspprof.metrics.memory import live_bytes
 from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
 
 
@@ -52,7 +51,7 @@ def test_the_chain_by_hand(chain: Profile) -> None:
 
 def test_peak_memory_follows_the_life_of_storages(chain: Profile) -> None:
     # a: input 48 and output 128 alive; ReLU reuses 128; b: 128 in and 128 out. The input is freed after a.
-    assert live_bytes(chain) == [4 * 176, 4 * 128, 4 * 256]
+    assert chain.live_bytes == [4 * 176, 4 * 128, 4 * 256]
     assert chain.total("peak_bytes") == 4 * 256
 
 

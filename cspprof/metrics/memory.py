@@ -21,7 +21,7 @@ def peak_bytes(profile: Profile) -> Peak:
     a storage lives until its last reader; a view owns nothing; an in-place operation reuses its input's storage;
     the model's input is freed at its last use, its outputs live to the end. Weights, buffers and saved statistics
     are not in it."""
-    return Peak(max(live_bytes(profile), default=0))
+    return Peak(max(profile.live_bytes, default=0))
 
 
 def live_bytes(profile: Profile) -> list[int]:

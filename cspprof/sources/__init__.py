@@ -100,10 +100,11 @@ def _value(text: str) -> Any:
 
 def _split(text: str) -> list[str]:
     """The parts between commas that stand in no bracket and no quotes."""
-    parts, depth, quote, start = [], 0, "", 0
+    parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, c in enumerate(text):
         if quote:
-            quote = "" if c == quote else quote
+            quote = "" if c == quote and not escaped else quote
+            escaped = c == "\\" and not escaped
         elif c in "'\"":
             quote = c
         elif c in "([{":

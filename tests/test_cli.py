@@ -1,0 +1,380 @@
+"""The command line: what people see, what programs read, and what happens when it goes wrong."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from conftest import CHECKOUT, Result
+
+from cspprof import __version__
+from cspprof.metrics import METRICS
+from cspprof.record import Profile
+
+Run = Callable[..., Result]
+SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "cio-1.schema.json").read_text())
+
+
+def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A process of its own, as users start it."""
+    return subprocess.run(
+        [sys.executable, "-m", "cspprof", *arguments], capture_output=True, text=True, check=False, **options
+    )
+
+
+# -- the main job ---------------------------------------------------------------------------------
+
+HEADLINE = """\
+                              resnext50  csp_resnext50   change
+───────────────────────────────────────────────────────────────
+input                       1×3×256×256    1×3×256×256
+depth per stage                 3-4-6-3        3-3-5-2  differs
+params                       22,252,328     20,557,480   −7.6 %
+conv weights                 22,190,784     20,499,136   −7.6 %
+MACs                      5,055,135,744  3,964,616,704  −21.6 %
+BFLOPs                           10.110          7.929  −21.6 %
+CIO (HarDNet) [elements]     32,967,656     31,198,184   −5.4 %
+CIO (CSPNet) [elements]      34,411,496     32,642,024   −5.1 %
+MoC [MACs/element]              153.336        127.078  −17.1 %
+peak memory                    12.0 MiB       8.00 MiB  −33.3 %
+
+Where the change in CIO (CSPNet) comes from
+stage    resnext50  csp_resnext50  difference
+─────────────────────────────────────────────
+stem     2,555,904      2,555,904           0
+stage1  11,796,480     13,631,488  +1,835,008
+stage2  10,485,760      8,650,752  −1,835,008
+stage3   7,340,032      5,898,240  −1,441,792
+stage4   2,097,152      1,769,472    −327,680
+head       136,168        136,168           0
+total   34,411,496     32,642,024  −1,769,472
+"""
+
+
+def test_the_headline(run: Run) -> None:
+    got = run("cio", "resnext50", "csp_resnext50")
+    assert got.code == 0
+    assert got.out.startswith(HEADLINE)
+    assert "note: resnext50 has stages 3-4-6-3, csp_resnext50 3-3-5-2" in got.out
+    assert got.err == ""
+
+
+def test_less_compute_and_more_traffic_is_said_plainly(run: Run) -> None:
+    got = run("cio", "darknet53", "csp_darknet53")
+    assert "−29.6 %" in got.out
+    assert "+43.6 %" in got.out
+    assert "note: csp_darknet53 lowers compute and raises CIO." in got.out
+
+
+def test_the_readme_shows_what_the_command_prints(run: Run) -> None:
+    shown = (
+        (CHECKOUT / "README.md").read_text().split("```\n$ cspprof cio resnext50 csp_resnext50\n")[1].split("```")[0]
+    )
+    got = run("cio", "resnext50", "csp_resnext50").out
+    for block in shown.strip("\n").split("\n\n"):
+        assert block in got
+
+
+# -- JSON -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    done = shell("cio", "resnext50", "csp_resnext50", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def test_the_document_fits_its_schema(document: dict[str, Any]) -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(document, SCHEMA)
+
+
+def test_exact_integers_in_the_document(document: dict[str, Any]) -> None:
+    plain, csp = document["models"]
+    assert document["schema"] == "cspprof.cio/1"
+    assert plain["inputs"] == [[1, 3, 256, 256]]
+    assert (plain["macs"], plain["flops"]) == (5_055_135_744, 10_110_271_488)
+    assert plain["cio"] == {"hardnet": 32_967_656, "cspnet": 34_411_496}
+    assert csp["cio"] == {"hardnet": 31_198_184, "cspnet": 32_642_024}
+    assert (plain["depths"], csp["depths"]) == ([3, 4, 6, 3], [3, 3, 5, 2])
+    delta = next(d for d in document["deltas"] if d["metric"] == "cio_cspnet")
+    assert (delta["base"], delta["model"]) == ("resnext50", "csp_resnext50")
+    assert (delta["base_value"], delta["value"]) == (34_411_496, 32_642_024)
+    assert round(delta["relative"], 4) == -0.0514
+
+
+def test_rows_add_up_to_the_totals(document: dict[str, Any]) -> None:
+    for m in document["models"]:
+        for key, total in (
+            ("macs", m["macs"]), ("params", m["params"]),
+            ("cio_hardnet", m["cio"]["hardnet"]), ("cio_cspnet", m["cio"]["cspnet"]),
+        ):  # fmt: skip
+            assert sum(row[key] for row in m["layers"]) == total
+
+
+@pytest.mark.parametrize("command", ["profile", "flops", "compare", "bottleneck", "models", "metrics", "explain"])
+def test_every_command_speaks_json_alone(run: Run, command: str) -> None:
+    arguments = {"models": (), "metrics": (), "explain": ("moc",)}.get(command, ("resnet50", "csp_resnet50"))
+    got = run(command, *arguments, "--format", "json")
+    parsed = json.loads(got.out)
+    assert parsed["schema"] == f"cspprof.{command}/1"
+    if command in ("profile", "flops", "compare"):
+        jsonschema.validate(parsed, SCHEMA)
+
+
+def test_an_unknown_operation_is_null_and_named(run: Run, tmp_path: Path) -> None:
+    from cspprof.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
+
+    x = TensorSpec((1, 4))
+    odd = OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None)
+    p = Profile("odd", "odd", (x,), (Layer("", "Odd", 0, 1, 0),), (odd,), Calls([0], [0], [0, 1]),
+                (Storage(0, "input", "input", x),), params=0)  # fmt: skip
+    file = str(p.save(tmp_path / "odd.profile.json"))
+    model = json.loads(run("cio", file, "--format", "json").out)["models"][0]
+    assert (model["complete"], model["uncounted"]) == (False, {"mylib.thing": 1})
+    assert model["layers"][0]["macs"] is None
+    assert model["layers"][0]["path"] == "thing"
+    shown = run("cio", file)
+    assert "≥ 0" in shown.out
+    assert "no rule for mylib.thing (1)" in shown.out
+    strict = run("cio", file, "--strict")
+    assert (strict.code, strict.out) == (2, "")
+    assert "no rule for mylib.thing (1)" in strict.err
+
+
+# -- other forms ----------------------------------------------------------------------------------
+
+
+def test_csv_has_one_row_a_model_or_a_layer(run: Run) -> None:
+    models = list(csv.DictReader(io.StringIO(run("cio", "resnet50", "csp_resnet50", "--format", "csv").out)))
+    assert [(r["model"], r["cio_cspnet"]) for r in models] == [
+        ("resnet50", "25950184"),
+        ("csp_resnet50", "23694312"),
+    ]
+    layers = list(csv.DictReader(io.StringIO(run("cio", "resnet50", "--layers", "--format", "csv").out)))
+    assert sum(int(r["cio_cspnet"]) for r in layers) == 25_950_184
+
+
+def test_markdown_is_a_table(run: Run) -> None:
+    lines = run("flops", "resnet50", "--format", "markdown").out.splitlines()
+    assert lines[0] == "|  | resnet50 |"
+    assert lines[1] == "| --- | ---: |"
+    assert r"| largest layer \[MACs\] | 150,994,944 |" in lines or any("largest layer" in line for line in lines)
+
+
+@pytest.mark.parametrize("by", ["kind", "stage"])
+def test_groups_add_up(run: Run, by: str) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("cio", "csp_resnext50", "--by", by, "--format", "csv").out)))
+    assert sum(int(r["macs"]) for r in rows) == 3_964_616_704
+    assert sum(int(r["params"]) for r in rows) == 20_557_480
+
+
+def test_modules_roll_up_to_a_depth(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("cio", "resnet50", "--depth", "1", "--format", "csv").out)))
+    assert [r["module"] for r in rows] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert sum(int(r["cio_hardnet"]) for r in rows) == 24_574_464
+
+
+def test_sort_and_top(run: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(
+        run("cio", "darknet53", "--sort", "macs", "--top", "3", "--format", "csv").out)))  # fmt: skip
+    assert len(rows) == 3
+    assert [int(r["macs"]) for r in rows] == [301_989_888] * 3
+
+
+def test_the_bottleneck_of_several_models(run: Run) -> None:
+    got = json.loads(run("bottleneck", "resnet50", "darknet53", "--top", "2", "--format", "json").out)
+    assert [m["model"] for m in got["models"]] == ["resnet50", "darknet53"]
+    assert [row["path"] for row in got["models"][1]["layers"]] == ["stage1.down.conv", "stage1.blocks.0.conv2.conv"]
+
+
+def test_a_file_gets_the_form_of_its_ending(run: Run, tmp_path: Path) -> None:
+    for name, start in (("a.json", "{"), ("a.csv", "model,"), ("a.md", "|  |"), ("a.txt", "      ")):
+        got = run("cio", "resnet50", "-o", str(tmp_path / name))
+        assert (got.code, got.out) == (0, "")
+        assert (tmp_path / name).read_text().startswith(start)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.json", "a.md", "a.txt"]
+
+
+def test_inputs_batch_and_dtype(run: Run) -> None:
+    one = json.loads(run("cio", "resnet50", "--input", "1x3x224x224", "--format", "json").out)["models"][0]
+    eight = json.loads(run("cio", "resnet50", "--input", "8x3x224x224", "--dtype", "float16", "--format", "json").out)[
+        "models"
+    ][0]
+    assert eight["macs"] == 8 * one["macs"]
+    assert eight["cio"]["cspnet"] == 8 * one["cio"]["cspnet"]
+    assert eight["dtype"] == "float16"
+    assert eight["metrics"]["cio_bytes"] == 4 * one["metrics"]["cio_bytes"]
+
+
+def test_save_then_compare_with_the_file(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "before.profile.json"
+    assert run("profile", "resnext50", "--save", str(file)).code == 0
+    assert "−5.1 %" in run("cio", str(file), "csp_resnext50").out
+
+
+@pytest.mark.parametrize("name", METRICS.names())
+def test_explain_prints_the_definition(run: Run, name: str) -> None:
+    out = " ".join(run("explain", name).out.split())
+    assert METRICS.get(name).definition.split(".")[0][:40] in out
+
+
+# -- terminals and pipes --------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_the_same_bytes_whatever_the_terminal() -> None:
+    plain = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR")}
+    wide = shell("cio", "resnet50", env=plain | {"TERM": "xterm-256color"})
+    dumb = shell("cio", "resnet50", env=plain | {"TERM": "dumb", "NO_COLOR": "1"})
+    assert wide.stdout == dumb.stdout
+    assert "\x1b" not in wide.stdout
+    assert all(line == line.rstrip() for line in wide.stdout.splitlines())
+
+
+@pytest.mark.parametrize("columns", ["20", "40", "60", "80", "200"])
+def test_no_digit_is_cut_in_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = run("cio", "resnext50", "csp_resnext50").out
+    for number in ("34,411,496", "32,642,024", "5,055,135,744", "−1,769,472"):
+        assert number in out
+    assert "…" not in out
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m cspprof cio resnet50 --layers --format csv"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | head -n 1"], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_130() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time\nfrom cspprof.cli import analyse, main\n"
+         "analyse.measure = lambda *a: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "interrupted\n")
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("cio", "resnext5"), r"no model named 'resnext5'\n  Did you mean: resnext50"),
+        (("cio", "resnet50", "--input", "3x"), "cannot read the input '3x'\n  Write dimensions joined by x"),
+        (("cio", "resnet50", "--input", "1x4x64x64"), r"layer 'stem.conv.conv' \(Conv2d\) failed at aten.conv2d"),
+        (("cio", "resnet50", "--dtype", "float12"), "no dtype named 'float12'\n  There are:"),
+        (("cio", "resnet50", "--format", "yaml"), "no format named 'yaml'"),
+        (("cio", "resnet50", "--by", "colour"), "cannot group by 'colour'\n  Group by one of: kind, stage"),
+        (("cio", "resnet50", "--sort", "mac"), "no metric named 'mac'\n  Did you mean: macs"),
+        (("cio", "resnet50", "--by", "kind", "--depth", "1"), "group in two ways at once"),
+        (("compare", "resnet50"), "at least two models\n  For one model: cspprof profile resnet50"),
+        (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a number of whole models"),
+        (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
+        (("models", "--family", "rnn"), "no family named 'rnn'\n  There are: darknet"),
+        (("profile", "resnet50", "--save", "x.json"), "Call it x.json.profile.json"),
+        (("cio", "nowhere/x.profile.json"), "there is no file nowhere/x.profile.json"),
+        (("cio", "resnet50", "-o", "nowhere/x.json"), "there is no folder nowhere\n  Make it: mkdir -p nowhere"),
+        (("cio",), "Missing argument"),
+        (("cio", "resnet50", "--colour"), "No such option"),
+    ],
+)
+def test_bad_input_says_what_and_what_to_type(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    got = run(*arguments)
+    assert (got.code, got.out) == (2, "")
+    assert re.search(message, got.err)
+    assert "Traceback" not in got.err
+
+
+def test_an_unwritable_file_is_found_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def work(*arguments: object) -> None:
+        raise AssertionError("the model was traced first")
+
+    monkeypatch.setattr("cspprof.cli.analyse.measure", work)
+    got = run("cio", "resnet50", "-o", str(tmp_path))
+    assert got.code == 2
+    assert "it is a folder" in got.err
+
+
+def test_a_failure_while_writing_leaves_the_old_file(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    target.write_text("old")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    got = run("cio", "resnet50", "-o", str(target))
+    assert got.code == 2
+    assert "No space left on device" in got.err
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert target.read_text() == "old"
+
+
+def test_a_bug_shows_no_traceback_without_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("cspprof.cli.analyse.measure", broken)
+    got = run("cio", "resnet50")
+    assert (got.code, got.err) == (
+        2, "error: ZeroDivisionError: oops\n  This is a bug in cspprof; --debug shows where.\n",
+    )  # fmt: skip
+    from cspprof.cli import main
+
+    with pytest.raises(ZeroDivisionError):
+        main(["cio", "resnet50", "--debug"])
+
+
+# -- entry points ---------------------------------------------------------------------------------
+
+
+def test_three_ways_in() -> None:
+    expected = f"cspprof {__version__}\n"
+    script = Path(sys.executable).parent / "cspprof"
+    for command in (
+        [sys.executable, "-m", "cspprof"],
+        [sys.executable, str(CHECKOUT / "cli.py")],
+        *([[str(script)]] if script.exists() else []),
+    ):
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == expected
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["cio", "--help"], ["metrics"], ["explain", "moc"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    program = f"""
+import sys
+from cspprof.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    pass
+heavy = {{"torch", "pandas", "matplotlib", "numpy", "fvcore", "timm"}} & set(sys.modules)
+sys.exit(f"imported: {{heavy}}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,251 @@
+"""SPECs: the grammar, and every way to name a model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cspprof
+from cspprof.errors import CspprofError, SourceError
+from cspprof.record import Profile
+from cspprof.sources import Request, parse, profile_spec
+
+NET = """
+    from torch import nn
+    from sibling import WIDTH
+
+    class Net(nn.Module):
+        def __init__(self, width=WIDTH, act=None):
+            super().__init__()
+            self.conv = nn.Conv2d(3, width, 3)
+        def forward(self, x):
+            return self.conv(x)
+
+    class Needy(Net):
+        def __init__(self, depth, width):
+            super().__init__(width)
+
+    class Own(Net):
+        example_input_shape = (1, 3, 9, 9)
+
+    made = Net(2)
+    def build(**options):
+        return Net(**options)
+    def nothing():
+        return None
+    def broken():
+        raise KeyError("weights")
+    number = 3
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path) -> Path:
+    (tmp_path / "sibling.py").write_text("WIDTH = 4\n")
+    file = tmp_path / "net.py"
+    file.write_text(textwrap.dedent(NET))
+    return file
+
+
+# -- the grammar ----------------------------------------------------------------------------------
+
+
+def test_options_are_literals_or_words() -> None:
+    spec = parse("csp_peleenet,fusion=last,depths=(3,4,8,6),gamma=0.25,se=True,act='a,b'")
+    assert spec.target == "csp_peleenet"
+    assert spec.options == {"fusion": "last", "depths": (3, 4, 8, 6), "gamma": 0.25, "se": True, "act": "a,b"}
+
+
+values = st.one_of(st.integers(), st.booleans(), st.none(), st.text("abcxyz,'\"()[]"), st.floats(allow_nan=False))
+nested = st.recursive(values, lambda v: st.one_of(st.lists(v), st.tuples(v, v), st.dictionaries(st.text("ab"), v)))
+
+
+@given(st.dictionaries(st.text("abc_", min_size=1), nested, max_size=4))
+def test_what_python_writes_is_read_back(options: dict[str, object]) -> None:
+    if any(v != v or v in (float("inf"), float("-inf")) for v in options.values() if isinstance(v, float)):
+        return
+    text = ",".join(["net", *(f"{k}={v!r}" for k, v in options.items())])
+    if "inf" not in text:
+        assert parse(text).options == options
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no model"),
+        ("net,width", "cannot read the option 'width'"),
+        ("net,a=1,a=2", "the option 'a' is given twice"),
+        ("net,d=(1,2", "is not closed"),
+        ("net,d=1)", "is not closed"),
+    ],
+)
+def test_bad_grammar_says_what(text: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        parse(text)
+
+
+# -- factories ------------------------------------------------------------------------------------
+
+
+def test_a_file_and_its_siblings(net: Path) -> None:
+    before = list(sys.path)
+    p = profile_spec(f"{net}:Net", Request(inputs=(1, 3, 8, 8)))
+    assert (p.model, p.total("macs")) == ("net.py:Net", 27 * 4 * 36)
+    assert sys.path == before
+    assert str(net.parent) not in json.dumps([p.source, p.model, *p.notes])
+
+
+@pytest.mark.parametrize(("what", "width"), [("Net,width=5", 5), ("build,width=6", 6), ("made", 2)])
+def test_class_function_or_module(net: Path, what: str, width: int) -> None:
+    assert profile_spec(f"{net}:{what}", Request(inputs=(1, 3, 8, 8))).total("macs") == 27 * 36 * width
+
+
+def test_the_default_input_is_declared_or_said(net: Path) -> None:
+    own, assumed = profile_spec(f"{net}:Own"), profile_spec(f"{net}:Net")
+    assert (own.inputs[0].shape, own.notes) == ((1, 3, 9, 9), ())
+    assert assumed.inputs[0].shape == (1, 3, 224, 224)
+    assert assumed.notes == ("no input given for net.py:Net: 1x3x224x224 assumed (--input changes it)",)
+
+
+def test_a_module_by_its_import_name(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(net.parent)
+    monkeypatch.setattr(sys, "path", sys.path)
+    assert profile_spec("net:Net", Request(inputs=(1, 3, 8, 8))).total("macs") == 27 * 4 * 36
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("Nat", r"has no 'Nat'\nDid you mean: .*Net"),
+        ("Net,wdth=3", r"unexpected keyword argument 'wdth'\nIt takes: width=4, act=None"),
+        ("Needy", r"missing a required argument: 'depth'\nGive depth, width: .*net.py:Needy,depth=…,width=…"),
+        ("nothing", "gave a NoneType, not a torch.nn.Module"),
+        ("number", "is a int, not a class, function or module"),
+        ("made,width=3", "is a module already and takes no options"),
+        ("broken", r"failed: KeyError: 'weights' \(net.py, line \d+\)"),
+    ],
+)
+def test_a_factory_that_does_not_work_says_why(net: Path, what: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        profile_spec(f"{net}:{what}")
+
+
+def test_files_that_do_not_import(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f(:\n")
+    (tmp_path / "raises.py").write_text("import nowhere_at_all\n")
+    with pytest.raises(SourceError, match=r"bad.py, line 1: invalid syntax"):
+        profile_spec(f"{tmp_path}/bad.py:f")
+    with pytest.raises(SourceError, match="ModuleNotFoundError: No module named 'nowhere_at_all'"):
+        profile_spec(f"{tmp_path}/raises.py:f")
+    with pytest.raises(SourceError, match="there is no file"):
+        profile_spec(f"{tmp_path}/missing.py:f")
+    with pytest.raises(SourceError, match="there is no module 'nowhere_at_all'"):
+        profile_spec("nowhere_at_all:f")
+
+
+# -- names ----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_suggests() -> None:
+    with pytest.raises(SourceError, match=r"no model named 'resnext5'\nDid you mean: resnext50"):
+        profile_spec("resnext5")
+    with pytest.raises(SourceError, match="The zoo: cspprof models"):
+        profile_spec("qqqqqq")
+    with pytest.raises(SourceError, match=r"Name a class or function in it: net.py:Net"):
+        profile_spec("net.py")
+    with pytest.raises(SourceError, match=r"Those end in .profile.json"):
+        profile_spec("x.json")
+
+
+def test_torchvision() -> None:
+    pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
+    p = profile_spec("torchvision:resnet50")
+    assert p.inputs[0].shape == (1, 3, 224, 224)
+    assert p.total("macs") == 4_089_184_256
+    assert p.total("cio_hardnet") == 21_776_384
+    assert p.total("peak_bytes") == 9_633_792  # three 256×56×56 float32 maps
+    peak = max(range(len(p.ops)), key=lambda i: p.live_bytes[i])
+    assert p.ops[peak].layer == "layer1.0.downsample.1"
+    with pytest.raises(SourceError, match=r"Did you mean: .*torchvision:resnet50"):
+        profile_spec("torchvision:resnet5")
+
+
+def test_timm() -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    p = profile_spec("timm:resnet50,num_classes=10")
+    assert p.total("macs") == 4_089_184_256 - 990 * 2048
+    with pytest.raises(SourceError, match="Did you mean: timm:"):
+        profile_spec("timm:resnet5000")
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_a_missing_library_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(SourceError, match=rf'pip install "cspprof\[{library}\]"'):
+        profile_spec(f"{library}:resnet50")
+
+
+# -- saved profiles -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", [".profile.json", ".profile.json.gz"])
+def test_a_saved_profile_is_a_source(tmp_path: Path, ending: str) -> None:
+    p = cspprof.profile("resnext50")
+    file = p.save(tmp_path / f"x{ending}")
+    assert Profile.load(file) == p
+    assert profile_spec(str(file)).total("cio_cspnet") == 34_411_496
+    first = file.read_bytes()
+    p.save(file)
+    assert file.read_bytes() == first
+
+
+def test_what_a_saved_profile_cannot_do_is_refused(tmp_path: Path, chain: Profile) -> None:
+    file = str(chain.save(tmp_path / "x.profile.json"))
+    for request, option in (
+        (Request(inputs=(1, 3, 8, 8)), "--input"),
+        (Request(dtype="float16"), "--dtype"),
+        (Request(train=True), "--train"),
+        (Request(device="cpu"), "--device"),
+    ):
+        with pytest.raises(SourceError, match=f"{option} cannot change it"):
+            profile_spec(file, request)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is not a saved profile"),
+        ("[]", "has schema None"),
+        ('{"schema": "cspprof.profile/99"}', "has schema 'cspprof.profile/99'; this version reads"),
+        ('{"schema": "cspprof.profile/1"}', "is damaged"),
+    ],
+)
+def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "x.profile.json"
+    file.write_text(content)
+    with pytest.raises(CspprofError, match=message):
+        Profile.load(file)
+
+
+def test_analysing_a_saved_profile_imports_no_torch(tmp_path: Path, chain: Profile) -> None:
+    file = chain.save(tmp_path / "x.profile.json")
+    program = f"""
+import sys
+from cspprof.cli import main
+try:
+    main(["compare", {str(file)!r}, {str(file)!r}, "--layers"])
+except SystemExit as leaving:
+    assert not leaving.code, leaving.code
+heavy = {{"torch", "pandas", "matplotlib", "numpy", "fvcore"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "chain" in done.stdout
