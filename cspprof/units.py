@@ -29,7 +29,7 @@ def nbytes(n: int) -> str:
 def decimal(x: float) -> str:
     """Enough digits to compare with a printed table: 10.110, 0.000123."""
     text = f"{x:,.3f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"
-    return text.replace("-", MINUS)
+    return MINUS + text[1:] if text.startswith("-") else text
 
 
 def change(relative: float | None) -> str:

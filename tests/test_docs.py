@@ -1,0 +1,56 @@
+"""Documentation that is code runs, and what is generated is current."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import CHECKOUT
+
+import cspprof
+import cspprof.api
+import cspprof.formulas
+import cspprof.registry
+from cspprof.metrics import METRICS
+from cspprof.rules import RULES
+
+
+def test_semantics_are_those_of_the_code() -> None:
+    done = subprocess.run([sys.executable, CHECKOUT / "docs" / "generate.py", "--check"], check=False)
+    assert done.returncode == 0, "run: python docs/generate.py"
+
+
+def test_every_number_is_in_semantics() -> None:
+    page = (CHECKOUT / "docs" / "semantics.md").read_text()
+    for name in METRICS.names():
+        assert f"### `{name}`" in page
+
+
+def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchvision", reason="the README profiles a torchvision model")
+    blocks = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S)
+    assert len(blocks) == 3
+    scope: dict[str, object] = {}
+    try:
+        for block in blocks:
+            exec(compile(block, "README.md", "exec"), scope)
+        assert cspprof.profile("torchvision:resnet50").total("relu_elements") == 9_608_704
+    finally:
+        METRICS.remove("relu_elements")
+        RULES.remove("mylib.fused_conv")
+
+
+def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    source = (CHECKOUT / "notebooks" / "first_look.py").read_text()
+    exec(compile(source, "first_look.py", "exec"), {})
+    assert "stage1   +1,835,008" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", [cspprof.api, cspprof.formulas, cspprof.registry], ids=lambda m: m.__name__)
+def test_examples_in_docstrings(module: object) -> None:
+    result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]
+    assert result.attempted > 0
+    assert result.failed == 0

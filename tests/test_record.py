@@ -1,0 +1,116 @@
+"""The record: sequences of operations, checks of itself, tables and comparisons made from it."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+import cspprof
+from cspprof import units
+from cspprof.comparison import Delta
+from cspprof.errors import CspprofError, ProfileError
+from cspprof.record import Calls, Profile, TensorSpec
+
+
+def test_a_profile_is_immutable(chain: Profile) -> None:
+    with pytest.raises(FrozenInstanceError):
+        chain.model = "other"  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        chain.specs[0].macs = 0  # type: ignore[misc]
+
+
+def test_operations_are_a_sequence(chain: Profile) -> None:
+    assert [op.layer for op in chain.ops] == ["a", "act", "b"]
+    assert chain.ops[-1] == chain.ops[2] == chain.ops[1:][1]
+    assert chain.ops[0].writes == chain.ops[1].reads
+    assert chain.ops[0].macs == 3456
+    with pytest.raises(IndexError):
+        chain.ops[3]
+
+
+@pytest.mark.parametrize(
+    ("calls", "message"),
+    [
+        (Calls([0, 9], [0, 0], [0, 1, 3]), "a spec that does not exist"),
+        (Calls([0], [9], [0, 1, 3]), "a layer that does not exist"),
+        (Calls([0], [0, 1], [0, 1, 3]), "differ in length"),
+        (Calls([2], [0], [7, 2, 4]), "reads storage 7 unwritten"),
+        (Calls([0], [0], [0, 1, 3, 4]), "does not fit"),
+    ],
+)
+def test_a_record_that_contradicts_itself_says_so(chain: Profile, calls: Calls, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        replace(chain, calls=calls).self_check()
+
+
+def test_as_a_data_frame_rows_add_up() -> None:
+    p = cspprof.profile("csp_resnext50")
+    frame = p.to_pandas()
+    assert list(frame.columns) == ["path", "kind", "stage", "in", "out", "macs", "params", "cio_hardnet", "cio_cspnet"]
+    assert frame["cio_cspnet"].sum() == 32_642_024
+    assert frame["params"].sum() == p.total("params")
+
+
+def test_notebooks_show_a_table_with_names_escaped(chain: Profile) -> None:
+    html = replace(chain, model="<script>")._repr_html_()
+    assert "&lt;script&gt;" in html
+    assert "<script>" not in html
+    assert "12,672" in html
+    assert "−" not in cspprof.Comparison((chain, chain))._repr_html_()
+
+
+def test_a_comparison_adds_up_stage_by_stage() -> None:
+    both = cspprof.compare("darknet53", "csp_darknet53")
+    for metric in ("macs", "cio_cspnet", "traffic_bytes"):
+        whole = both.others[0].total(metric) - both.base.total(metric)
+        assert sum(c.difference for c in both.by_stage(metric)) == whole
+        assert sum(c.difference for c in both.by_layer(metric)) == whole
+    with pytest.raises(CspprofError, match="moc does not add up over layers"):
+        both.by_stage("moc")
+
+
+def test_stages_pair_by_resolution_where_only_one_model_names_them() -> None:
+    pytest.importorskip("torchvision", reason="compares with a torchvision model")
+    both = cspprof.compare("resnet50", "torchvision:resnet50", inputs=(1, 3, 256, 256))
+    assert [c.name for c in both.by_stage("macs")] == ["128×128", "64×64", "32×32", "16×16", "8×8", "head"]
+
+
+def test_a_relative_change_needs_a_base() -> None:
+    assert Delta("a", "b", "macs", 0, 5).relative is None
+    assert Delta("a", "b", "moc", None, 5).relative is None
+    assert Delta("a", "b", "macs", 4, 5).relative == 0.25
+
+
+def test_comparing_takes_two() -> None:
+    with pytest.raises(CspprofError, match="at least two models"):
+        cspprof.compare("resnet50")
+
+
+@pytest.mark.parametrize(
+    ("shown", "text"),
+    [
+        (units.count(34_411_496), "34,411,496"),
+        (units.count(-5), "−5"),
+        (units.short(34_411_496), "34.4 M"),
+        (units.short(999_950), "1.00 M"),
+        (units.short(7), "7"),
+        (units.nbytes(9_633_792), "9.19 MiB"),
+        (units.nbytes(1023), "1023 B"),
+        (units.decimal(10.110271), "10.110"),
+        (units.decimal(0.0041), "0.0041"),
+        (units.change(-0.0514), "−5.1 %"),
+        (units.change(0.00004), "+0.004 %"),
+        (units.change(1e-12), "+<0.0001 %"),
+        (units.change(0.0), "0 %"),
+        (units.change(None), "from 0"),
+        (units.share(0.1234), "12.3 %"),
+    ],
+)
+def test_quantities_as_people_read_them(shown: str, text: str) -> None:
+    assert shown == text
+
+
+def test_bytes_know_every_dtype() -> None:
+    assert TensorSpec((2, 3), "bfloat16").nbytes == 12
+    assert TensorSpec((), "bool").nbytes == 1

@@ -1,0 +1,104 @@
+"""MACs against torch's own FlopCounterMode and fvcore, on networks that people use."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import cspprof
+from cspprof.rules import Facts, op_rule
+from cspprof.trace import trace
+
+TORCHVISION = [
+    "resnet50",
+    "resnext50_32x4d",
+    "densenet121",
+    "mobilenet_v3_large",
+    "vit_b_16",
+    "convnext_tiny",
+    "swin_t",
+]
+TIMM = ["efficientnet_b0", "regnety_032", "maxvit_tiny_rw_224", "nfnet_f0", "xcit_tiny_12_p8_224", "hrnet_w18_small",
+        "cspresnet50", "mobilevit_s", "ghostnet_100", "halonet26t"]  # fmt: skip
+
+
+def counted_by_torch(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """MACs by torch's counter, on meta, where it sees attention too."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model.eval()(torch.empty(shape, device="meta"))
+    assert counter.get_total_flops() % 2 == 0
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_torchvision_models_agree_with_torchs_counter(name: str) -> None:
+    models = pytest.importorskip("torchvision", reason="the extra torchvision is not installed").models
+    with torch.device("meta"):
+        model = models.get_model(name, weights=None)
+    p = trace(model, (1, 3, 224, 224))
+    p.self_check()
+    assert p.uncounted == {}
+    assert p.total("macs") == counted_by_torch(model, (1, 3, 224, 224))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_models_agree_with_torchs_counter(name: str) -> None:
+    timm = pytest.importorskip("timm", reason="the extra timm is not installed")
+    p = cspprof.profile(f"timm:{name}")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    p.self_check()
+    assert p.uncounted == {}
+    assert p.total("macs") == counted_by_torch(model, p.inputs[0].shape)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "csp_resnext50", "csp_darknet53"])
+def test_fvcore_agrees_on_convolutions(name: str) -> None:
+    from fvcore.nn import FlopCountAnalysis
+
+    from cspprof.zoo import catalog
+
+    model = catalog().get(name).factory().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = FlopCountAnalysis(model, torch.zeros(1, 3, 64, 64))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        by_operator = analysis.by_operator()
+    ours = cspprof.profile(name, (1, 3, 64, 64))
+    assert by_operator["conv"] == ours.total("macs")  # fvcore's "flops" are MACs
+
+
+def test_activations_are_fvcores_on_a_convolutional_net() -> None:
+    from fvcore.nn import ActivationCountAnalysis
+
+    from cspprof.zoo import catalog
+
+    model = catalog().get("csp_resnet50").factory().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        analysis = ActivationCountAnalysis(model, torch.zeros(1, 3, 64, 64))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        expected = analysis.total()
+    assert cspprof.profile("csp_resnet50", (1, 3, 64, 64)).total("activations") == expected
+
+
+def test_a_rule_may_leave_out_what_is_no_result() -> None:
+    class Pool(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.max_pool2d(x, 2, return_indices=True)[0]
+
+    p = trace(Pool(), (1, 4, 4, 4))
+    pool = p.ops[0]
+    assert len(pool.writes) == 1  # the indices are not counted
+    assert p.total("cio_cspnet") == 64 + 16
+
+
+def test_an_operation_has_one_rule() -> None:
+    with pytest.raises(cspprof.errors.CspprofError, match=r"operation rule 'aten\.conv2d' is registered already"):
+        op_rule("aten.conv2d")(lambda *args, **kwargs: Facts("conv"))
