@@ -82,29 +82,28 @@ class Comparison:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader has to know before believing the changes."""
+        """What a reader has to know before believing the changes, over all models."""
+        return [note for i in range(len(self.others)) for note in self.notes_on(i)]
+
+    def notes_on(self, other: int) -> list[str]:
+        """The same for `others[other]`: depths or inputs that differ, and less of one cost for more of another."""
+        base, p = self.base, self.others[other]
         notes = []
-        for p in self.others:
-            ours, theirs = depths(self.base), depths(p)
-            if ours != theirs and ours and theirs:
-                notes.append(
-                    f"{self.base.model} has stages {dashed(ours)}, {p.model} {dashed(theirs)}: part of the change is "
-                    "depth, not the refactor itself."
-                )
-            if p.inputs != self.base.inputs:
-                a, b = (", ".join(shape(t.shape) + f" {t.dtype}" for t in q.inputs) for q in (self.base, p))
-                notes.append(f"{self.base.model} was traced on {a}, {p.model} on {b}.")
-            macs, cio = (
-                Delta(self.base.model, p.model, m, self.base.total(m), p.total(m)).relative or 0
-                for m in ("macs", "cio_cspnet")
+        ours, theirs = depths(base), depths(p)
+        if ours != theirs and ours and theirs:
+            notes.append(
+                f"{base.model} has stages {dashed(ours)}, {p.model} {dashed(theirs)}: part of the change is depth, "
+                "not the refactor itself."
             )
-            if macs * cio < 0:
-                less, more = ("compute", "CIO") if macs < 0 else ("CIO", "compute")
-                notes.append(f"{p.model} lowers {less} and raises {more}.")
-        for p in self.profiles:
-            if not p.complete:
-                unknown = ", ".join(f"{name} ({n})" for name, n in p.uncounted.items())
-                notes.append(f"{p.model} is incomplete: no rule for {unknown}.")
+        if p.inputs != base.inputs:
+            a, b = (", ".join(f"{shape(t.shape)} {t.dtype}" for t in q.inputs) for q in (base, p))
+            notes.append(f"{base.model} was traced on {a}, {p.model} on {b}.")
+        macs, cio = (
+            Delta(base.model, p.model, m, base.total(m), p.total(m)).relative or 0 for m in ("macs", "cio_cspnet")
+        )
+        if macs * cio < 0:
+            less, more = ("compute", "CIO") if macs < 0 else ("CIO", "compute")
+            notes.append(f"{p.model} lowers {less} and raises {more}.")
         return notes
 
     def _repr_html_(self) -> str:

@@ -74,7 +74,7 @@ def model_document(profile: Profile) -> dict[str, Any]:
         "metrics": {m: total(m) for m in METRICS.names()},
         "complete": profile.complete,
         "uncounted": profile.uncounted,
-        "notes": list(profile.notes),
+        "notes": remarks(profile),
         "layers": layer_rows(profile),
     }
 
@@ -91,12 +91,11 @@ def delta_document(delta: Delta) -> dict[str, Any]:
 
 
 def document(schema: str, profiles: Sequence[Profile]) -> dict[str, Any]:
-    deltas = Comparison(tuple(profiles)).deltas() if len(profiles) > 1 else []
-    return {
-        "schema": schema,
-        "models": [model_document(p) for p in profiles],
-        "deltas": [delta_document(d) for d in deltas],
-    }
+    comparison = Comparison(tuple(profiles))
+    models = [model_document(p) for p in profiles]
+    for i, model in enumerate(models[1:]):
+        model["notes"] += comparison.notes_on(i)
+    return {"schema": schema, "models": models, "deltas": [delta_document(d) for d in comparison.deltas()]}
 
 
 # -- whole models ---------------------------------------------------------------------------------
@@ -283,14 +282,12 @@ def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any])
 def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], focus: str, how: Breakdown) -> Report:
     """The answer to `profile`, `cio`, `flops` and `compare`: totals, changes, where they come from, layers if asked."""
     tables = overview(profiles, metrics)
-    notes = [note for p in profiles for note in p.notes]
+    notes = [note for p in profiles for note in remarks(p)]
     records = [_record(p, metrics) for p in profiles]
     if len(profiles) > 1:
         comparison = Comparison(tuple(profiles))
         tables += where_from(comparison, focus)
         notes += comparison.notes
-    elif not profiles[0].complete:
-        notes.append(incomplete(profiles[0]))
     if not how.wanted:
         tables += [largest(p, focus) for p in profiles]
     else:
@@ -300,6 +297,19 @@ def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], 
             tables.append(table)
             records += part
     return Report(tables, records, document(f"cspprof.{command}/1", profiles), tuple(dict.fromkeys(notes)))
+
+
+def remarks(profile: Profile) -> list[str]:
+    """What a reader has to know about one model's numbers."""
+    notes = list(profile.notes)
+    if not profile.complete:
+        notes.append(incomplete(profile))
+    unread = profile.params - sum(r.params for r in rows(profile))
+    if unread:
+        notes.append(
+            f"{profile.model}: {unread:,} of its {profile.params:,} parameters are never read by this forward."
+        )
+    return notes
 
 
 def incomplete(profile: Profile) -> str:
@@ -332,5 +342,5 @@ def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:
         models.append({"model": p.model, "metric": metric, "total": p.total(metric), "layers": listed})
         records += [{"model": p.model, **r, "in": rows_[3].text, "out": rows_[4].text}
                     for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
-    notes = [incomplete(p) for p in profiles if not p.complete]
+    notes = [note for p in profiles for note in remarks(p)]
     return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes)

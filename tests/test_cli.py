@@ -116,6 +116,7 @@ def test_exact_integers_in_the_document(document: dict[str, Any]) -> None:
     assert (delta["base"], delta["model"]) == ("resnext50", "csp_resnext50")
     assert (delta["base_value"], delta["value"]) == (34_411_496, 32_642_024)
     assert round(delta["relative"], 4) == -0.0514
+    assert any("3-4-6-3" in note for note in csp["notes"])
 
 
 def test_rows_add_up_to_the_totals(document: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from cspprof import units
 from cspprof.comparison import Delta
 from cspprof.errors import CspprofError, ProfileError
 from cspprof.record import Calls, Profile, TensorSpec
+from cspprof.views import remarks
 
 
 def test_a_profile_is_immutable(chain: Profile) -> None:
@@ -80,6 +81,11 @@ def test_a_relative_change_needs_a_base() -> None:
     assert Delta("a", "b", "macs", 0, 5).relative is None
     assert Delta("a", "b", "moc", None, 5).relative is None
     assert Delta("a", "b", "macs", 4, 5).relative == 0.25
+
+
+def test_parameters_that_nobody_reads_are_mentioned(chain: Profile) -> None:
+    assert remarks(chain) == []
+    assert remarks(replace(chain, params=800)) == ["chain: 8 of its 800 parameters are never read by this forward."]
 
 
 def test_comparing_takes_two() -> None:
