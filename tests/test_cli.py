@@ -278,6 +278,23 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
+def test_the_main_job_loads_torch_and_little_else() -> None:
+    program = """
+import sys, torch
+before = set(sys.modules)
+from cspprof.cli import main
+try:
+    main(["cio", "resnext50", "csp_resnext50", "--format", "json"])
+except SystemExit:
+    pass
+new = {m.split(".")[0] for m in set(sys.modules) - before} | (set(sys.modules) - before)
+heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "torchvision"} & new
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 

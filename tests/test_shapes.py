@@ -117,6 +117,12 @@ def test_adaptive_pool(x: torch.Tensor, size: int) -> None:
     check("adaptive_avg_pool2d", torch.ops.aten.adaptive_avg_pool2d, x, [size, size])
 
 
+@settings(deadline=None, max_examples=200)
+@given(maps(), st.lists(st.integers(-5, 4), min_size=1, max_size=3), st.booleans())
+def test_mean(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
+    check("mean", torch.ops.aten.mean.dim, x, dims, keepdim)
+
+
 @settings(deadline=None)
 @given(maps(dtype=torch.float32), st.booleans(), st.booleans())
 def test_norms(x: torch.Tensor, off: bool, train: bool) -> None:

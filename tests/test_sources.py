@@ -150,6 +150,86 @@ def test_files_that_do_not_import(tmp_path: Path) -> None:
         profile_spec("nowhere_at_all:f")
 
 
+def test_relative_imports_of_siblings(tmp_path: Path) -> None:
+    (tmp_path / "widths.py").write_text("W = 5\n")
+    text = "from torch import nn\nfrom .widths import W\ndef f(): return nn.Conv2d(3, W, 1)\n"
+    (tmp_path / "net.py").write_text(text)
+    before = set(sys.modules)
+    assert profile_spec(f"{tmp_path}/net.py:f").params == 20
+    assert "widths" not in sys.modules
+    assert not {m for m in set(sys.modules) - before if m.startswith("cspprof_user")}
+
+
+@pytest.mark.parametrize("how", ["from widths import W", "from .widths import W", "from pkg.widths import W"])
+def test_two_folders_keep_their_own_siblings(tmp_path: Path, how: str) -> None:
+    for folder, width in (("old", 1), ("new", 100)):
+        (tmp_path / folder / "pkg").mkdir(parents=True)
+        for widths in ("widths.py", "pkg/widths.py"):
+            (tmp_path / folder / widths).write_text(f"W = {width}\n")
+        (tmp_path / folder / "net.py").write_text(f"from torch import nn\n{how}\ndef f(): return nn.Conv2d(3, W, 1)\n")
+    for folder, params in (("old", 4), ("new", 400), ("old", 4)):
+        assert profile_spec(f"{tmp_path}/{folder}/net.py:f").params == params
+
+
+def test_a_sibling_runs_once_and_library_modules_stay(tmp_path: Path) -> None:
+    (tmp_path / "counted.py").write_text("import sys, wave\nsys.counted_runs = getattr(sys, 'counted_runs', 0) + 1\n")
+    (tmp_path / "net.py").write_text("import counted\nfrom torch import nn\ndef f(): return nn.Conv2d(3, 1, 1)\n")
+    try:
+        for _ in range(2):
+            profile_spec(f"{tmp_path}/net.py:f")
+        assert sys.counted_runs == 1  # type: ignore[attr-defined]
+    finally:
+        del sys.counted_runs  # type: ignore[attr-defined]
+    assert "wave" in sys.modules
+
+
+def test_class_names_hold_no_path_and_do_not_change(net: Path) -> None:
+    assert profile_spec(f"{net}:Net").layers[0].class_name == "cspprof_user.net.Net"
+
+
+@pytest.mark.parametrize("where", ["file", "class"])
+def test_the_input_may_be_declared_by_what_holds_the_factory(tmp_path: Path, where: str) -> None:
+    line = "example_input_shape = (1, 3, 9, 9)"
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        + (f"{line}\n" if where == "file" else "")
+        + "class Make:\n"
+        + (f"    {line}\n" if where == "class" else "")
+        + "    @staticmethod\n    def small(): return nn.Conv2d(3, 1, 1)\n"
+    )
+    p = profile_spec(f"{tmp_path}/net.py:Make.small")
+    assert (p.inputs[0].shape, p.notes) == ((1, 3, 9, 9), ())
+    with pytest.raises(SourceError, match=r"Did you mean: small\?"):
+        profile_spec(f"{tmp_path}/net.py:Make.smal")
+
+
+@pytest.mark.parametrize("value", ["torch.ones(1).item()", "torch.linspace(0, 1, 3).tolist()", "int(torch.ones(1))"])
+def test_a_factory_that_needs_values_is_built_with_them_and_says_so(tmp_path: Path, value: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nexample_input_shape = (1, 3, 4, 4)\n"
+        f"def f():\n    {value}\n    return torch.nn.Conv2d(3, 1, 1)\n"
+    )
+    p = profile_spec(f"{tmp_path}/net.py:f")
+    assert p.notes == ("built with real weights: the factory needs values while it builds",)
+
+
+def test_leaving_is_an_error_too(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "net.py").write_text("def f():\n    raise SystemExit('bye')\n")
+    with pytest.raises(SourceError, match=r"leaves.py failed: SystemExit: 3 \(leaves.py, line 1\)"):
+        profile_spec(f"{tmp_path}/leaves.py:f")
+    with pytest.raises(SourceError, match=r"failed: SystemExit: bye \(net.py, line 2\)") as raised:
+        profile_spec(f"{tmp_path}/net.py:f")
+    assert isinstance(raised.value.__cause__, SystemExit)
+
+
+def test_a_syntax_error_names_the_file_it_is_in(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import wrong\n")
+    (tmp_path / "wrong.py").write_text("x = 1\ny = (\n")
+    with pytest.raises(SourceError, match=r"wrong.py, line 2: "):
+        profile_spec(f"{tmp_path}/net.py:f")
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 
@@ -185,6 +265,21 @@ def test_timm() -> None:
         profile_spec("timm:resnet5000")
 
 
+def test_a_vit_is_traced_at_the_size_it_was_built_for() -> None:
+    pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
+    assert profile_spec("torchvision:vit_h_14").inputs[0].shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    "spec", ["timm:resnet50,pretrained=True", "torchvision:resnet50,weights=DEFAULT",
+             "torchvision:fcn_resnet50,weights_backbone=DEFAULT"],
+)  # fmt: skip
+def test_trained_weights_are_refused_before_anything_is_downloaded(spec: str) -> None:
+    pytest.importorskip(spec.partition(":")[0], reason="the extra is not installed")
+    with pytest.raises(SourceError, match=r"asks for trained weights, .* never downloaded\nLeave .* out"):
+        profile_spec(spec)
+
+
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_a_missing_library_names_the_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)
@@ -218,6 +313,11 @@ def test_what_a_saved_profile_cannot_do_is_refused(tmp_path: Path, chain: Profil
             profile_spec(file, request)
 
 
+def test_what_a_saved_profile_holds_already_is_granted(tmp_path: Path, chain: Profile) -> None:
+    file = str(chain.save(tmp_path / "x.profile.json"))
+    assert profile_spec(file, Request(inputs=(1, 3, 4, 4), dtype="float32")) == chain
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -232,6 +332,18 @@ def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> N
     file.write_text(content)
     with pytest.raises(CspprofError, match=message):
         Profile.load(file)
+
+
+def test_parsing_and_importing_load_no_library() -> None:
+    program = """
+import sys
+from cspprof.sources import SOURCES, parse
+for text in ("resnext50", "timm:resnet50,output_stride=16", "torchvision:r", "x.py:net,d=(3,4)", "x.profile.json"):
+    next(s for s in SOURCES if s.matches(parse(text).target))
+assert not {"torch", "timm", "torchvision", "numpy", "pandas"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_analysing_a_saved_profile_imports_no_torch(tmp_path: Path, chain: Profile) -> None:

@@ -48,14 +48,14 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
             made = factory(**spec.options)
     except CspprofError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if device != "meta" or "meta" not in str(error).lower():
             raise failed(spec, error) from error
         try:
             made = factory(**spec.options)
-        except Exception as again:
+        except (Exception, SystemExit) as again:
             raise failed(spec, again) from again
-        notes = (f"{spec.target} was built with real weights: its factory needs values.",)
+        notes = ("built with real weights: the factory needs values while it builds",)
     if not isinstance(made, nn.Module):
         raise SourceError(
             f"{spec.target} gave a {type(made).__name__}, not a torch.nn.Module",
@@ -91,7 +91,17 @@ def _shown(parameter: inspect.Parameter) -> str:
     return str(parameter.replace(annotation=inspect.Parameter.empty))
 
 
-def failed(spec: Spec, error: Exception) -> SourceError:
+def refuse_weights(spec: Spec, *names: str) -> None:
+    """Trained weights would be downloaded, and change no cost."""
+    for name in names:
+        if spec.options.get(name):
+            raise SourceError(
+                f"{spec.target}: {name} asks for trained weights, which change no cost and are never downloaded",
+                f"Leave {name} out.",
+            )
+
+
+def failed(spec: Spec, error: BaseException) -> SourceError:
     """A factory raised: what, and in which line."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -22,20 +22,32 @@ from cspprof.sources.build import traced
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 
+PACKAGE = "cspprof_user"
+"""A user's file is loaded as a module of this private package, so that its relative imports find its siblings. The
+name holds no path: class names in a profile are the same on every machine and in every run."""
+
+_SIBLINGS: dict[Path, dict[str, ModuleType]] = {}
+"""What the files of a folder imported from it. Two versions of a model may each have a `blocks.py`."""
+
 
 def load(spec: Spec, request: Request) -> Profile:
     """Import the file or module, find the factory in it, build and trace.
 
-    The input is `--input`, else the factory's attribute `example_input_shape`, else 1×3×224×224 with a note.
+    The input is `--input`, else the attribute `example_input_shape` of the factory or of what holds it (its class,
+    its file), else 1×3×224×224 with a note.
     """
     place, _, attribute = spec.target.rpartition(":")
     if not place or not attribute:
         raise SourceError(f"{spec.target!r} names no factory", "Write path/to/file.py:factory or pkg.mod:factory")
-    shown = f"{Path(place).name if place.endswith('.py') else place}:{attribute}"
-    with _importable(Path(place).parent if place.endswith(".py") else Path.cwd()):
-        module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-        factory = _attribute(module, attribute, place)
-        declared = getattr(factory, "example_input_shape", None)
+    is_file = place.endswith(".py")
+    shown = f"{Path(place).name if is_file else place}:{attribute}"
+    folder = (Path(place).parent if is_file else Path.cwd()).resolve()
+    with _importable(folder), _own_siblings(folder) if is_file else nullcontext():
+        module = _from_file(Path(place)) if is_file else _from_name(place)
+        trail = _attribute(module, attribute, place)
+        factory = trail[-1]
+        shapes = (getattr(holder, "example_input_shape", None) for holder in reversed(trail))
+        declared = next((shape for shape in shapes if shape is not None), None)
         notes: tuple[str, ...] = ()
         if request.inputs is None and declared is None:
             notes = (f"no input given for {shown}: 1x3x224x224 assumed (--input changes it)",)
@@ -75,17 +87,52 @@ def _callable(spec: Spec, factory: Any) -> Any:
 def _importable(folder: Path) -> Iterator[None]:
     """Siblings of a user's file can be imported, as when it is run; the search path is put back afterwards."""
     before = list(sys.path)
-    sys.path.insert(0, str(folder.resolve()))
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path[:] = before
 
 
+@contextmanager
+def _own_siblings(folder: Path) -> Iterator[None]:
+    """Modules imported from `folder` are seen by files of that folder only, and run once."""
+    before, known = dict(sys.modules), _SIBLINGS.get(folder, {})
+    sys.modules.update(known)
+    taken = before.keys() - known.keys()  # a package that was there already keeps its submodules
+    try:
+        yield
+    finally:
+        own = {
+            name: module
+            for name, module in sys.modules.items()
+            if before.get(name) is not module and name.partition(".")[0] not in taken and _is_of(folder, name, module)
+        }
+        for name in own:
+            if name in before:
+                sys.modules[name] = before[name]
+            else:
+                del sys.modules[name]
+        _SIBLINGS[folder] = own
+
+
+def _is_of(folder: Path, name: str, module: ModuleType) -> bool:
+    """Whether `module` was found by its name in `folder`; a virtual environment below it is not meant."""
+    if name.partition(".")[0] == PACKAGE:
+        return True
+    place = folder.joinpath(*name.split("."))
+    files = {f"{place}.py", str(place / "__init__.py")}
+    return getattr(module, "__file__", None) in files or str(place) in list(getattr(module, "__path__", ()))
+
+
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise SourceError(f"there is no file {path}", "Check the path; it is relative to where you are.")
-    name = f"cspprof_user_{abs(hash(path.resolve()))}_{path.stem}"
+    if PACKAGE not in sys.modules:
+        package = ModuleType(PACKAGE)
+        package.__path__ = [str(path.parent.resolve())]
+        sys.modules[PACKAGE] = package
+    name = f"{PACKAGE}.{path.stem.replace('.', '_')}"
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None:
         raise SourceError(f"{path} is not a Python file", "Name a .py file.")
@@ -93,7 +140,7 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look a class up by its module
     try:
         found.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script without a __main__ guard may leave
         del sys.modules[name]
         raise _import_failed(str(path), error) from error
     return module
@@ -108,13 +155,14 @@ def _from_name(name: str) -> ModuleType:
                 f"there is no module {error.name!r}", "Run where it can be imported, or name the file: file.py:factory"
             ) from None
         raise _import_failed(name, error) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_failed(name, error) from error
 
 
-def _import_failed(place: str, error: Exception) -> SourceError:
+def _import_failed(place: str, error: BaseException) -> SourceError:
     if isinstance(error, SyntaxError):
-        return SourceError(f"{place}, line {error.lineno}: {error.msg}", "Mend the syntax and try again.")
+        file = error.filename or place  # which may be a sibling's
+        return SourceError(f"{file}, line {error.lineno}: {error.msg}", "Mend the syntax and try again.")
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return SourceError(
@@ -122,15 +170,15 @@ def _import_failed(place: str, error: Exception) -> SourceError:
     )
 
 
-def _attribute(module: ModuleType, dotted: str, place: str) -> Any:
-    found: Any = module
+def _attribute(module: ModuleType, dotted: str, place: str) -> list[Any]:
+    """What each part of `dotted` names, after the module itself; the last one is the factory."""
+    trail: list[Any] = [module]
     for name in dotted.split("."):
+        found = trail[-1]
         if not hasattr(found, name):
-            names = [
-                n for n, v in vars(found).items() if not n.startswith("_") and (callable(v) or isinstance(v, nn.Module))
-            ]
+            names = [n for n in getattr(found, "__dict__", {}) if n[0] != "_" and callable(getattr(found, n, None))]
             near = get_close_matches(name, names, n=3, cutoff=0.4) or sorted(names)[:5]
             hint = f"Did you mean: {', '.join(near)}?" if near else "It defines nothing that could make a model."
             raise SourceError(f"{place} has no {dotted!r}", hint)
-        found = getattr(found, name)
-    return found
+        trail.append(getattr(found, name))
+    return trail

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspprof.errors import SourceError
+from cspprof.inputs import Inputs, arguments
 from cspprof.record import Profile
 from cspprof.sources import Request, Spec
 
 
 def load(spec: Spec, request: Request) -> Profile:
-    """Read the file. What could only be done by tracing again is refused, not ignored."""
+    """Read the file. What could only be done by tracing again is refused, not ignored; what it holds is granted."""
     if spec.options:
         raise SourceError(f"{spec.target} is a saved profile and takes no options", f"Write only: {spec.target}")
+    profile = Profile.load(Path(spec.target))
     for asked, option in (
-        (request.inputs is not None, "--input"),
-        (request.dtype is not None, "--dtype"),
+        (request.inputs is not None and not _has_inputs(profile, request.inputs), "--input"),
+        (request.dtype is not None and _floats(profile) != {request.dtype}, "--dtype"),
         (request.train, "--train"),
         (request.device != "meta", "--device"),
     ):
@@ -24,4 +26,17 @@ def load(spec: Spec, request: Request) -> Profile:
                 f"{spec.target} is a saved profile: {option} cannot change it",
                 f"Trace the model again: cspprof profile SPEC {option} … --save {spec.target}",
             )
-    return Profile.load(Path(spec.target))
+    return profile
+
+
+def _has_inputs(profile: Profile, inputs: Inputs) -> bool:
+    asked: list[tuple[tuple[int, ...], str]] = []
+    arguments(inputs, lambda given: asked.append((tuple(given.shape), str(given.dtype).removeprefix("torch."))))
+    return len(asked) == len(profile.inputs) and all(
+        shape == held.shape and dtype in ("", held.dtype)
+        for (shape, dtype), held in zip(asked, profile.inputs, strict=True)
+    )
+
+
+def _floats(profile: Profile) -> set[str]:
+    return {s.spec.dtype for s in profile.storages if "float" in s.spec.dtype}

@@ -10,7 +10,7 @@ from torch import nn
 from cspprof.errors import SourceError
 from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import build
+from cspprof.sources.build import build, refuse_weights
 from cspprof.trace import trace
 
 
@@ -28,8 +28,10 @@ def load(spec: Spec, request: Request) -> Profile:
             f"Did you mean: {', '.join(f'timm:{n}' for n in near)}?" if near else "timm.list_models() lists them.",
         )
 
+    refuse_weights(spec, "pretrained", "checkpoint_path")
+
     def factory(**options: Any) -> nn.Module:
-        made: nn.Module = timm.create_model(name, pretrained=False, **options)
+        made: nn.Module = timm.create_model(name, **({"pretrained": False} | options))
         return made
 
     module, notes = build(spec, factory, request.device)

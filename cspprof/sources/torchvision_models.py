@@ -10,7 +10,8 @@ from torch import nn
 from cspprof.errors import SourceError
 from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import traced
+from cspprof.sources.build import build, refuse_weights
+from cspprof.trace import trace
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
 """Input height and width where a model's weights do not say: the sizes of torchvision's references."""
@@ -32,16 +33,23 @@ def load(spec: Spec, request: Request) -> Profile:
             else "torchvision.models.list_models() lists them.",
         )
 
+    refuse_weights(spec, "weights", "weights_backbone")
+
     def factory(**options: Any) -> nn.Module:
         bare = {"weights": None, "weights_backbone": None} if _has_backbone(models, name) else {"weights": None}
         made: nn.Module = models.get_model(name, **(bare | options))
         return made
 
-    size = _native_size(models, name)
+    module, notes = build(spec, factory, request.device)
+    own = getattr(module, "image_size", None)  # a ViT takes no other; its weights may be of another variant
+    size = own if isinstance(own, int) else _native_size(models, name)
     native: Any = (1, 3, size, size)
     if ".detection" in models.get_model_builder(name).__module__:
         native = [[(3, size, size)]]  # a list of images is the one argument
-    return traced(spec, request, factory, native, name=spec.text)
+    return trace(
+        module, native if request.inputs is None else request.inputs, name=spec.text, source=spec.text,
+        train=request.train, device=request.device, dtype=request.dtype, notes=notes,
+    )  # fmt: skip
 
 
 def _has_backbone(models: Any, name: str) -> bool:

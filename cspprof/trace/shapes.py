@@ -181,9 +181,20 @@ def _pooled(
 
 @answers("adaptive_avg_pool2d")
 def adaptive_avg_pool2d(input: Meta, size: Sequence[int]) -> Meta | None:
-    if len(input.shape) != 4 or not input.contiguous or input.shape[1] == 1 or tuple(size) == (1, 1):
-        return None  # to 1×1 torch takes a mean, whose layout follows another rule
+    if len(input.shape) != 4 or not input.contiguous or not input.dtype.is_floating_point or min(input.shape[1:]) <= 1:
+        return None  # where a size is 1, torch may take the map for a channels-last one
     return _dense((*input.shape[:2], *size), input)
+
+
+@answers("mean")
+def mean(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
+    rank = len(input.shape)
+    if not dim or dtype is not None or not input.contiguous or not input.dtype.is_floating_point:
+        return None
+    if sorted(d % rank if -rank <= d < rank else -1 for d in dim) != list(range(rank - len(dim), rank)):
+        return None  # only the last dimensions: what is left stays in order
+    kept = input.shape[: rank - len(dim)]
+    return _dense(kept + (1,) * len(dim) if keepdim else kept, input)
 
 
 def input_like(input: Meta) -> Meta:
