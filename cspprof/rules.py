@@ -115,6 +115,13 @@ def convolution(
     return conv(input, weight, bias, stride, padding, dilation, groups, out=out)
 
 
+@op_rule("torchvision.deform_conv2d")
+def deform_conv2d(input: Spec, weight: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """The convolution itself; the samples that it interpolates first are not MACs."""
+    attrs = _window(weight, (1, 1), (0, 0), (1, 1), input.shape[1] // weight.shape[1])
+    return Facts(Kind.CONV, f.conv_macs(weight.shape, out.shape), attrs=attrs)
+
+
 # -- matrix products ------------------------------------------------------------------------------
 
 
@@ -264,6 +271,8 @@ _aten(
     _out,
 )
 _aten(Kind.CONCAT, "cat stack hstack vstack dstack concat concatenate column_stack")
+RULES.add("torchvision.nms", lambda *args, out, **kwargs: Facts(Kind.DATA))
+RULES.add("torchvision.roi_align", lambda *args, out, **kwargs: Facts(Kind.RESIZE, elementwise=out.numel))
 _aten(Kind.EMBEDDING, "embedding embedding_bag _embedding_bag")
 _aten(
     Kind.DATA,

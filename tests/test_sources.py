@@ -230,6 +230,20 @@ def test_a_syntax_error_names_the_file_it_is_in(tmp_path: Path) -> None:
         profile_spec(f"{tmp_path}/net.py:f")
 
 
+def test_a_forward_that_depends_on_its_weights_counts_the_same_every_time(net: Path) -> None:
+    net.write_text(
+        "from torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self): super().__init__(4, 4)\n"
+        "    def forward(self, x):\n"
+        "        for _ in range(int(self.weight.abs().sum().item() * 100)): x = super().forward(x)\n"
+        "        return x\n"
+    )
+    request = Request(inputs=(1, 4), device="cpu")
+    totals = {profile_spec(f"{net}:Net", request).total("macs") for _ in range(3)}
+    assert len(totals) == 1
+
+
 # -- names ----------------------------------------------------------------------------------------
 
 

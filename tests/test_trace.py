@@ -230,6 +230,15 @@ def test_a_forward_that_needs_values_says_so_and_works_on_a_real_device() -> Non
     assert names(p)[-1] == "relu"
 
 
+def test_a_detection_model_runs_on_a_real_device_and_comes_back_untouched() -> None:
+    models = pytest.importorskip("torchvision", reason="the extra torchvision is not installed").models
+    model = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None).eval()
+    before = state(model)
+    p = trace(model, [[(3, 320, 320)]], device="cpu")
+    assert p.complete
+    assert same(before, state(model))
+
+
 def test_meta_and_cpu_see_the_same_operations() -> None:
     meta, cpu = trace(Small(), (2, 3, 8, 8)), trace(Small(), (2, 3, 8, 8), device="cpu")
     assert [op.spec for op in meta.ops] == [op.spec for op in cpu.ops]

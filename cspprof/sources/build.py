@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
     check_arguments(spec, factory)
     notes: tuple[str, ...] = ()
     try:
-        with torch.device(device):
+        with _same_weights(), torch.device(device):
             made = factory(**spec.options)
     except CspprofError:
         raise
@@ -52,7 +53,8 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
         if device != "meta" or "meta" not in str(error).lower():
             raise failed(spec, error) from error
         try:
-            made = factory(**spec.options)
+            with _same_weights():
+                made = factory(**spec.options)
         except (Exception, SystemExit) as again:
             raise failed(spec, again) from again
         notes = ("built with real weights: the factory needs values while it builds",)
@@ -62,6 +64,14 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
             "Name a class, a function that returns a module, or a module.",
         )
     return made, notes
+
+
+@contextmanager
+def _same_weights() -> Iterator[None]:
+    """Random weights are the same in every run, where a forward depends on them; the caller's generator is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def check_arguments(spec: Spec, factory: Callable[..., Any]) -> None:

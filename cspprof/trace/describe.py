@@ -21,7 +21,7 @@ Result = tuple[str, int, Meta]
 SPECS: dict[OpSpec, OpSpec] = {}
 """Interned, so that a trace can number them by identity."""
 
-FREE = frozenset({"aten.detach", "aten.alias", "aten.sym_size", "aten.sym_stride", "aten.sym_numel",
+FREE = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", "aten.sym_stride", "aten.sym_numel",
                   "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
 """Operations that leave no trace: neither work nor a new shape."""
 

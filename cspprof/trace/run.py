@@ -179,8 +179,8 @@ def eager() -> Iterator[None]:
 
 
 def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-    with torch.no_grad():
-        for tensor, value in saved.values():
+    for tensor, value in saved.values():
+        with torch.no_grad(), torch.inference_mode(tensor.is_inference()):
             tensor.copy_(value)
 
 
