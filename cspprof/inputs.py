@@ -62,6 +62,16 @@ def known_dtype(name: str) -> str:
     return name
 
 
+DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
+
+
+def known_device(name: str) -> str:
+    """`name`, if it is a device to trace on, with or without a number: `cuda:1`."""
+    if name.partition(":")[0] not in DEVICES:
+        raise CspprofError(f"no device named {name!r}", f"There are: {', '.join(DEVICES)}; meta computes nothing.")
+    return name
+
+
 def is_shape(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and bool(value) and all(type(n) is int for n in value)
 

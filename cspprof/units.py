@@ -33,17 +33,18 @@ def decimal(x: float) -> str:
 
 
 def change(relative: float | None) -> str:
-    """A signed percentage; a change that rounds to nothing is not shown as none: −5.1 %, +0.04 %, 0 %."""
+    """A signed percentage: −5.1 %, +0.04 %, 0 %. What rounds to none or to all gets more digits until it does not."""
     if relative is None:
         return "from 0"
     if relative == 0:
         return "0 %"
     size = abs(relative) * 100
     for places in (1, 2, 3, 4):
-        if round(size, places) > 0:
+        if round(size, places) > 0 and (round(size, places) != 100 or size == 100):
             break
     else:
-        return ("+" if relative > 0 else MINUS) + "<0.0001 %"
+        if size < 1:
+            return ("+" if relative > 0 else MINUS) + "<0.0001 %"
     return f"{'+' if relative > 0 else MINUS}{size:.{places}f} %"
 
 

@@ -305,6 +305,7 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
         (("cio", "resnet50", "--input", "3x"), "cannot read the input '3x'\n  Write dimensions joined by x"),
         (("cio", "resnet50", "--input", "1x4x64x64"), r"layer 'stem.conv.conv' \(Conv2d\) failed at aten.conv2d"),
         (("cio", "resnet50", "--dtype", "float12"), "no dtype named 'float12'\n  There are:"),
+        (("cio", "resnet50", "--device", "tpu"), "no device named 'tpu'\n  There are: meta, cpu"),
         (("cio", "resnet50", "--format", "yaml"), "no format named 'yaml'"),
         (("cio", "resnet50", "--by", "colour"), "cannot group by 'colour'\n  Group by one of: kind, stage"),
         (("cio", "resnet50", "--sort", "mac"), "no metric named 'mac'\n  Did you mean: macs"),

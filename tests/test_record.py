@@ -108,6 +108,8 @@ def test_comparing_takes_two() -> None:
         (units.change(-0.0514), "−5.1 %"),
         (units.change(0.00004), "+0.004 %"),
         (units.change(1e-12), "+<0.0001 %"),
+        (units.change(-0.99999), "−99.999 %"),
+        (units.change(-1.0), "−100.0 %"),
         (units.change(0.0), "0 %"),
         (units.change(None), "from 0"),
         (units.share(0.1234), "12.3 %"),

@@ -12,7 +12,7 @@ from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, tracked
 from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
-from cspprof.inputs import known_dtype, parse_inputs
+from cspprof.inputs import known_device, known_dtype, parse_inputs
 from cspprof.metrics import METRICS
 from cspprof.views import CIO, FLOPS, Breakdown, analysis, bottleneck, incomplete
 
@@ -26,7 +26,7 @@ def measure(
     """The profiles of the named models, in order."""
     from cspprof.sources import Request, profile_spec
 
-    dtype = known_dtype(dtype) if dtype else None
+    dtype, device = known_dtype(dtype) if dtype else None, known_device(device)
     request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
     profiles = [profile_spec(spec, request) for spec in tracked(specs)]
     unknown = [incomplete(p) for p in profiles if not p.complete]
