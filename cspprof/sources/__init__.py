@@ -3,7 +3,8 @@
     SPEC = target[,option=value]…
 
 A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory`, `pkg.mod:factory` or a saved
-`x.profile.json`. To add a kind, write a file with a function `load(spec, request) -> Profile`, and a line in `SOURCES`.
+`x.profile.json`. To add a kind, write a file with a context manager `opened(spec, request)` that yields the model as a
+`Loaded` (or, where there is no module to run, a function `load(spec, request) -> Profile`), and a line in `SOURCES`.
 Neither torch nor an optional library is imported before a source that needs it is used.
 """
 
@@ -48,8 +49,14 @@ class Source:
     module: str
 
     def load(self, spec: Spec, request: Request) -> Profile:
-        profile: Profile = import_module(self.module).load(spec, request)
-        return profile
+        """The profile: read from where it is, or traced."""
+        room = import_module(self.module)
+        if hasattr(room, "load"):
+            return room.load(spec, request)  # type: ignore[no-any-return]
+        from cspprof.sources.build import traced
+
+        with room.opened(spec, request) as loaded:
+            return traced(loaded, request)
 
 
 SOURCES: list[Source] = [

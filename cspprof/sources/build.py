@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,28 @@ from cspprof.sources import Request, Spec
 from cspprof.trace import trace
 
 
-def traced(
-    spec: Spec, request: Request, factory: Callable[..., Any], default_input: Inputs, *, name: str, source: str = "",
-    notes: tuple[str, ...] = (),
-) -> Profile:  # fmt: skip
-    """Build the model by `factory(**options)` and trace it as asked."""
-    module, built = build(spec, factory, request.device)
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that is ready to run, and how it is called where nobody says otherwise."""
+
+    module: nn.Module
+    inputs: Inputs
+    name: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def traced(loaded: Loaded, request: Request) -> Profile:
+    """Trace the model as asked."""
     return trace(
-        module,
-        default_input if request.inputs is None else request.inputs,
-        name=name,
-        source=source or spec.text,
+        loaded.module,
+        loaded.inputs if request.inputs is None else request.inputs,
+        name=loaded.name,
+        source=loaded.source,
         train=request.train,
         device=request.device,
         dtype=request.dtype,
-        notes=notes + built,
+        notes=loaded.notes,
     )
 
 

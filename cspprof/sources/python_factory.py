@@ -16,9 +16,8 @@ from typing import Any
 from torch import nn
 
 from cspprof.errors import SourceError
-from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import traced
+from cspprof.sources.build import Loaded, build
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 
@@ -30,8 +29,9 @@ _SIBLINGS: dict[Path, dict[str, ModuleType]] = {}
 """What the files of a folder imported from it. Two versions of a model may each have a `blocks.py`."""
 
 
-def load(spec: Spec, request: Request) -> Profile:
-    """Import the file or module, find the factory in it, build and trace.
+@contextmanager
+def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+    """Import the file or module, find the factory in it, and build; its siblings can be imported until it is closed.
 
     The input is `--input`, else the attribute `example_input_shape` of the factory or of what holds it (its class,
     its file), else 1×3×224×224 with a note.
@@ -51,10 +51,9 @@ def load(spec: Spec, request: Request) -> Profile:
         notes: tuple[str, ...] = ()
         if request.inputs is None and declared is None:
             notes = (f"no input given for {shown}: 1x3x224x224 assumed (--input changes it)",)
-        return traced(
-            spec, request, _callable(spec, factory), declared or DEFAULT_INPUT,
-            name=_with_options(shown, spec), source=_source(place, attribute, spec), notes=notes,
-        )  # fmt: skip
+        made, built = build(spec, _callable(spec, factory), request.device)
+        name, source = _with_options(shown, spec), _source(place, attribute, spec)
+        yield Loaded(made, declared or DEFAULT_INPUT, name, source, notes + built)
 
 
 def _with_options(shown: str, spec: Spec) -> str:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
 from cspprof.errors import SourceError
-from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import build, refuse_weights
-from cspprof.trace import trace
+from cspprof.sources.build import Loaded, build, refuse_weights
 
 
-def load(spec: Spec, request: Request) -> Profile:
-    """Build without weights and trace at the architecture's own input size, or at the one asked for."""
+@contextmanager
+def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+    """The architecture without weights, at its own input size."""
     try:
         import timm
     except ModuleNotFoundError:
@@ -36,7 +37,4 @@ def load(spec: Spec, request: Request) -> Profile:
 
     module, notes = build(spec, factory, request.device)
     native = (1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
-    return trace(
-        module, native if request.inputs is None else request.inputs, name=spec.text, source=spec.text,
-        train=request.train, device=request.device, dtype=request.dtype, notes=notes,
-    )  # fmt: skip
+    yield Loaded(module, native, spec.text, spec.text, notes)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
 
 from cspprof.errors import SourceError
-from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import build, refuse_weights
-from cspprof.trace import trace
+from cspprof.sources.build import Loaded, build, refuse_weights
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
 """Input height and width where a model's weights do not say: the sizes of torchvision's references."""
 
 
-def load(spec: Spec, request: Request) -> Profile:
-    """Build without weights and trace at the crop size of its weights, or at the input asked for."""
+@contextmanager
+def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+    """The model without weights, at the crop size that its weights would have."""
     try:
         from torchvision import models
     except ModuleNotFoundError:
@@ -46,10 +47,7 @@ def load(spec: Spec, request: Request) -> Profile:
     native: Any = (1, 3, size, size)
     if ".detection" in models.get_model_builder(name).__module__:
         native = [[(3, size, size)]]  # a list of images is the one argument
-    return trace(
-        module, native if request.inputs is None else request.inputs, name=spec.text, source=spec.text,
-        train=request.train, device=request.device, dtype=request.dtype, notes=notes,
-    )  # fmt: skip
+    yield Loaded(module, native, spec.text, spec.text, notes)
 
 
 def _has_backbone(models: Any, name: str) -> bool:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from cspprof.errors import SourceError, UnknownNameError
-from cspprof.record import Profile
 from cspprof.sources import Request, Spec
-from cspprof.sources.build import traced
+from cspprof.sources.build import Loaded, build
 from cspprof.zoo import catalog
 
 
-def load(spec: Spec, request: Request) -> Profile:
-    """Build the network and trace it at its native input, or at the one asked for."""
+@contextmanager
+def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+    """The network, at its native input."""
     models = catalog()
     if spec.target not in models:
         raise _unknown(spec.target)
     entry = models.get(spec.target)
-    return traced(spec, request, entry.factory, entry.input, name=spec.text)
+    module, notes = build(spec, entry.factory, request.device)
+    yield Loaded(module, entry.input, spec.text, spec.text, notes)
 
 
 def _unknown(name: str) -> SourceError:
