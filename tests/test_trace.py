@@ -432,6 +432,43 @@ def test_a_wrong_shape_names_the_layer_and_what_it_was_given() -> None:
     assert "--input 1x3x224x224" in text
 
 
+def test_lazy_parameters_are_settled_first() -> None:
+    with pytest.raises(TraceError, match="has lazy parameters"):
+        trace(nn.LazyConv2d(4, 3), (1, 3, 8, 8))
+
+
+def test_autocast_checkpoints_and_parametrised_weights_are_seen_through() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return checkpoint(self.conv, x, use_reentrant=False) + self.conv(x)
+
+    model = Net()
+    p = trace(model, (1, 3, 8, 8))
+    p.self_check()
+    assert (p.uncounted, p.total("macs"), p.total("params")) == ({}, 2 * 27 * 4 * 36, 4 + 4 + 108)
+    assert model(torch.randn(1, 3, 8, 8)).shape == (1, 4, 6, 6)
+
+
+def test_recurrent_weights_reached_through_a_list_are_parameters() -> None:
+    p = trace(nn.LSTM(6, 5), (4, 2, 6))
+    assert p.total("conv_weights") == 20 * 6 + 20 * 5
+    assert not [s for s in p.storages if s.role == "constant"]
+
+
+def test_script_modules_are_counted_with_their_caller() -> None:
+    with pytest.warns((FutureWarning, DeprecationWarning), match="torch.jit.script"):
+        scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    p = trace(nn.Sequential(scripted, nn.Conv2d(4, 4, 1)), (1, 3, 8, 8))
+    assert p.total("macs") == 27 * 4 * 36 + 16 * 36
+
+
 def test_what_is_not_a_module_is_refused() -> None:
     with pytest.raises(TraceError, match=r"a function is not a torch\.nn\.Module"):
         trace(lambda x: x, (1, 3))  # type: ignore[arg-type]

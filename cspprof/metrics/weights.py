@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from cspprof.metrics import metric
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile, TensorSpec
@@ -27,9 +27,9 @@ def params(profile: Profile) -> int:
     of="profile",
 )
 def conv_weights(profile: Profile) -> int:
-    """Weights of convolutions and linear layers that the forward reads, each once, without biases and without
-    normalisation."""
-    return _read_once(profile, lambda op: op.weights[:1] if op.kind in LEARNED else ())
+    """Weights of convolutions, linear and recurrent layers that the forward reads, each once, without biases and
+    without normalisation."""
+    return _read_once(profile, lambda op, weight: op.kind in LEARNED and len(weight.shape) > 1)
 
 
 @metric(
@@ -43,24 +43,19 @@ def conv_weights(profile: Profile) -> int:
 def params_darknet(profile: Profile) -> int:
     """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values per
     batch-normalised channel (scale, shift, running mean, running variance)."""
-    return _read_once(
-        profile,
-        lambda op: op.weights if op.kind in LEARNED or op.name.endswith("batch_norm") else (),
-    )
+    return _read_once(profile, lambda op, weight: op.kind in LEARNED or op.name.endswith("batch_norm"))
 
 
-def _read_once(profile: Profile, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
+def _read_once(profile: Profile, chosen: Callable[[OpSpec, TensorSpec], bool]) -> int:
     """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
     sizes = {s.id: s.spec.numel for s in profile.storages}
-    wanted = [len(chosen(spec)) for spec in profile.specs]
+    wanted = [
+        [(len(spec.reads) + i, w.numel) for i, w in enumerate(spec.weights) if chosen(spec, w)]
+        for spec in profile.specs
+    ]
     calls, offsets = profile.calls, profile.offsets
     read: dict[int, int] = defaultdict(int)
     for i, index in enumerate(calls.spec):
-        if wanted[index]:
-            spec = profile.specs[index]
-            at = offsets[i] + len(spec.reads)
-            for tensor, storage in zip(
-                spec.weights[: wanted[index]], calls.storage[at : at + wanted[index]], strict=True
-            ):
-                read[storage] += tensor.numel
+        for position, numel in wanted[index]:
+            read[calls.storage[offsets[i] + position]] += numel
     return sum(min(n, sizes.get(storage, n)) for storage, n in read.items())

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from cspprof._version import __version__
 from cspprof.errors import TraceError
@@ -39,6 +40,11 @@ def trace(
     """
     model = unwrap(model)
     name = name or type(model).__name__
+    if any(is_lazy(p) for p in model.parameters()):
+        raise TraceError(
+            f"{name} has lazy parameters, whose shapes no forward has settled yet",
+            "Run it once on real input, then profile it.",
+        )
     maker = InputMaker(device, dtype)
     args, kwargs = arguments(inputs, maker)
     scope = Scope(model)
@@ -57,8 +63,7 @@ def trace(
             if module.__dict__.get("_compiled_call_impl") is not None:
                 module._compiled_call_impl = None
         model.train(train)
-        if dtype is not None:
-            stack.enter_context(cast(scope, dtype, device))
+        replacements = stack.enter_context(placed(scope, dtype, device))
         stack.enter_context(eager())
         for i, tensor in enumerate(maker.made):
             recorder.hold(tensor, maker.name(i, args, kwargs), "input")
@@ -68,6 +73,8 @@ def trace(
             recorder.hold(buffer, path, "buffer")
             if device != "meta":
                 protect(buffer)  # batch norm's schema does not say that it writes its running statistics
+        for original, tensor in replacements.items():
+            recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
         try:
             with torch.inference_mode(), scope.hooked(lambda layer: setattr(recorder, "layer", layer)), recorder:
                 result = model(*args, **kwargs)
@@ -99,7 +106,7 @@ def unwrap(model: nn.Module) -> nn.Module:
             f"a {type(model).__name__} is not a torch.nn.Module",
             "Pass a module, or a SPEC such as 'resnext50' or 'torchvision:resnet50'.",
         )
-    while isinstance(inner := model.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
+    while isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
         model = inner
     return model
 
@@ -140,29 +147,48 @@ class InputMaker:
 
 
 @contextmanager
-def cast(scope: Scope, dtype: str, device: str) -> Iterator[None]:
-    """For the time of the trace, floating parameters and buffers of another dtype; the model's own stay aside."""
-    target = getattr(torch, dtype)
-    made: dict[int, Any] = {}
+def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, torch.Tensor]]:
+    """For the time of the trace, parameters and floating buffers on its device and of its dtype.
 
-    def converted(tensor: torch.Tensor) -> torch.Tensor:
+    On meta that is a placeholder without data for each tensor that is elsewhere; the model's own stay aside, unmoved.
+    Yields the replacements by the id of what they stand for.
+    """
+    target = None if dtype is None else getattr(torch, dtype)
+    made: dict[int, torch.Tensor] = {}
+    swapped: list[tuple[Any, Any, torch.Tensor]] = []
+
+    def wanted(tensor: Any) -> bool:
+        if not isinstance(tensor, torch.Tensor) or is_lazy(tensor):
+            return False
+        if not tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
+            return False  # the values of index tables may be asked for
+        elsewhere = device == "meta" and tensor.device.type != "meta"
+        return elsewhere or (target is not None and tensor.is_floating_point() and tensor.dtype != target)
+
+    def replacement(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
-            new = torch.empty_like(tensor, dtype=target, device="meta") if device == "meta" else tensor.to(target)
-            made[id(tensor)] = nn.Parameter(new, False) if isinstance(tensor, nn.Parameter) else new
-        return made[id(tensor)]  # type: ignore[no-any-return]
+            kind = target if target is not None and tensor.is_floating_point() else tensor.dtype
+            new = torch.empty_like(tensor, dtype=kind, device="meta") if device == "meta" else tensor.detach().to(kind)
+            made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+        return made[id(tensor)]
 
-    swapped: list[tuple[dict[str, Any], str, torch.Tensor]] = []
+    def swap(table: Any, keys: list[Any]) -> None:
+        for key in keys:
+            swapped.append((table, key, table[key]))
+            table[key] = replacement(table[key])
+
     try:
         for module in scope.modules:
-            tables: list[dict[str, Any]] = [module._parameters, module._buffers]
-            for table in tables:
-                for key, tensor in table.items():
-                    if tensor is not None and tensor.is_floating_point() and tensor.dtype != target:
-                        swapped.append((table, key, tensor))
-                        table[key] = converted(tensor)
-        yield
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # its tables are not Python's to change; its weights are seen where they are
+            for table in (module._parameters, module._buffers):
+                swap(table, [key for key, tensor in table.items() if wanted(tensor)])
+            for items in [v for v in module.__dict__.values() if type(v) is list]:
+                # Recurrent layers keep their parameters in a list as well.
+                swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
+        yield made
     finally:
-        for table, key, tensor in swapped:
+        for table, key, tensor in reversed(swapped):
             table[key] = tensor
 
 
@@ -197,7 +223,7 @@ def _explain(
     if recorder.failure is not None and recorder.failure[0] is error:
         _, _, target, specs = recorder.failure
         at = f" at {target} on {', '.join(map(str, specs))}"
-    if device == "meta" and ("meta" in str(error).lower() or "data-dependent" in str(error).lower()):
+    if device == "meta" and any(word in str(error).lower() for word in ("meta", "fake impl", "data-dependent")):
         return TraceError(
             f"{name}: {where} needs the values of a tensor{at}: {reason}",
             "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
