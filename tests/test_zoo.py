@@ -93,6 +93,13 @@ def test_depths_are_an_option() -> None:
         cspprof.profile("csp_resnext50,depths=(3,4)")
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("option", ["num_classes=0", "num_classes=ten", "in_channels=-1", "depths=3"])
+def test_nonsense_options_are_refused(name: str, option: str) -> None:
+    with pytest.raises(CspprofError, match=r"is not a number of channels|does not give each of"):
+        cspprof.profile(f"{name},{option}")
+
+
 def test_darknets_shortcut_adds_the_channels_that_overlap() -> None:
     x, y = torch.ones(1, 2, 3, 3), torch.zeros(1, 4, 2, 2)
     assert shortcut(x, y, stride=2)[0, :, 0, 0].tolist() == [1, 1, 0, 0]

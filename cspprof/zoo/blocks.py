@@ -107,15 +107,22 @@ class ConvHead(nn.Module):
         return y.flatten(1)
 
 
+def check_channels(**counts: int) -> None:
+    """Raise CspprofError unless every option of these is a number of at least 1."""
+    for name, n in counts.items():
+        if type(n) is not int or n < 1:
+            raise CspprofError(f"{name}={n!r} is not a number of channels", f"Give at least one: {name}=10")
+
+
 def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
     """Stem, numbered stages and head in a row, each tagged with its stage."""
     parts = [("stem", stem), *((f"stage{i}", s) for i, s in enumerate(stages, 1)), ("head", head)]
     return nn.Sequential(OrderedDict((name, stage(name, part)) for name, part in parts))
 
 
-def check_depths(depths: Sequence[int], stages: int) -> tuple[int, ...]:
+def check_depths(depths: Sequence[int] | int, stages: int) -> tuple[int, ...]:
     """The depths as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
-    found = tuple(depths)
+    found = (depths,) if isinstance(depths, int) else tuple(depths)
     if len(found) != stages or any(type(n) is not int or n < 1 for n in found):
         raise CspprofError(
             f"depths={found} does not give each of {stages} stages at least one block",

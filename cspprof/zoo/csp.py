@@ -21,8 +21,9 @@ class CrossStagePartial(nn.Module):
     Darknet-53 (fusion *csp*: a transition before the concatenation and one after it). The block is indifferent to
     what `blocks` is: residual, ResNeXt or dense blocks.
 
-    γ, the bypassed fraction of the stage's channels, is `bypass / (bypass + main)`. Some public code calls the
-    other fraction, 1 - γ, `partial_ratio`.
+    γ is the bypassed fraction. The paper takes it of x0's channels, which a slice would divide; where convolutions
+    split and may widen, as here, it is `bypass / (bypass + main)`. Some public code calls the other fraction, 1 - γ,
+    `partial_ratio`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, PoolHead, Residual, check_depths, network
+from cspprof.zoo.blocks import ConvNormAct, PoolHead, Residual, check_channels, check_depths, network
 from cspprof.zoo.csp import CrossStagePartial
 
 DEPTHS = (1, 2, 8, 8, 4)
@@ -32,6 +32,7 @@ class Stage(nn.Module):
 )
 def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> nn.Module:
     """Darknet-53 as an ImageNet classifier."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
     stages = [Stage(depth, 32 << i, 64 << i) for i, depth in enumerate(check_depths(depths, 5))]
     return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(1024, num_classes))
 
@@ -39,6 +40,7 @@ def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channe
 @model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53")
 def csp_darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> nn.Module:
     """CSPDarknet-53: half of each stage bypasses the residual blocks."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
     stages = []
     for i, depth in enumerate(check_depths(depths, 5)):
         c_out = 64 << i

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import Bottleneck, ConvHead, ConvNormAct, PoolHead, check_depths, network
+from cspprof.zoo.blocks import Bottleneck, ConvHead, ConvNormAct, PoolHead, check_channels, check_depths, network
 from cspprof.zoo.csp import CrossStagePartial
 
 PLAIN = (3, 4, 6, 3)
@@ -43,6 +43,7 @@ class Stage(nn.Module):
 
 def _plain(depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], num_classes: int, in_channels: int
            ) -> nn.Module:  # fmt: skip
+    check_channels(num_classes=num_classes, in_channels=in_channels)
     stages, c_in = [], 64
     for i, depth in enumerate(check_depths(depths, 4)):
         stages.append(Stage(depth, c_in, mid << i, 256 << i, 1 if i == 0 else 2, groups))
@@ -53,6 +54,7 @@ def _plain(depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], 
 def _partial(depths: Sequence[int], mid: int, groups: int, widths: Sequence[int], num_classes: int, in_channels: int
              ) -> nn.Module:  # fmt: skip
     """`widths` are those of the transitions that end the stages; each feeds the next stage's strided 3×3."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
     stages, c_in = [], 64
     for i, depth in enumerate(check_depths(depths, 4)):
         width = 128 << i
@@ -83,11 +85,11 @@ def resnext50(num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channel
 
 @model("csp_resnet50", family="resnet", paper=TABLE, twin="resnet50")
 def csp_resnet50(num_classes: int = 1000, depths: Sequence[int] = PARTIAL, in_channels: int = 3) -> nn.Module:
-    """CSPResNet-50: half of each stage bypasses the bottlenecks."""
+    """CSPResNet-50: half of each stage bypasses the bottlenecks, two thirds of the first."""
     return _partial(depths, 64, 1, (128, 256, 512, 1024), num_classes, in_channels)
 
 
 @model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50")
 def csp_resnext50(num_classes: int = 1000, depths: Sequence[int] = PARTIAL, in_channels: int = 3) -> nn.Module:
-    """CSPResNeXt-50: half of each stage bypasses the grouped bottlenecks."""
+    """CSPResNeXt-50: half of each stage bypasses the grouped bottlenecks, two thirds of the first."""
     return _partial(depths, 128, 32, (256, 512, 1024, 2048), num_classes, in_channels)
