@@ -34,7 +34,6 @@ class Table:
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

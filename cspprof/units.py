@@ -10,14 +10,6 @@ def count(n: int) -> str:
     return f"{n:,}".replace("-", MINUS)
 
 
-def short(n: float) -> str:
-    """Three significant digits and a prefix of a thousand: 34.4 M."""
-    for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(n) >= limit * 0.9995:
-            return f"{_digits(n / limit)} {prefix}".replace("-", MINUS)
-    return (f"{n}" if isinstance(n, int) else _digits(n)).replace("-", MINUS)
-
-
 def nbytes(n: int) -> str:
     """Binary prefixes: 9.19 MiB."""
     for limit, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

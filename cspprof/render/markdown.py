@@ -19,7 +19,6 @@ def _table(table: Table) -> str:
     lines.append(_row([c.header for c in table.columns]))
     lines.append("|" + "|".join(" ---: " if c.numeric else " --- " for c in table.columns) + "|")
     lines += [_row([cell.text for cell in row]) for row in table.rows]
-    lines += [f"\n{_escape(note)}" for note in table.notes]
     return "\n".join(lines)
 
 

@@ -40,8 +40,6 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         made = _table(table)
         fits = Measurement.get(console, console.options.update(max_width=PIPED_WIDTH), made).minimum <= console.width
         console.print(made if fits else _stacked(table))
-        for note in table.notes:
-            console.print(Text(note, style="dim"))
     if report.notes:
         console.print()
     for note in report.notes:
