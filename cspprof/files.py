@@ -1,4 +1,4 @@
-"""Files that are written: checked before the work, and whole or not at all."""
+"""Files that are written: checked before the work, and whole or not at all; and paths as they are shown."""
 
 from __future__ import annotations
 
@@ -46,3 +46,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def shown(path: Path) -> str:
+    """`path` as it may stand in an output: relative to where we are, or the name alone. No path of this machine."""
+    if path.is_absolute():
+        here = Path.cwd()
+        path = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)
+    return path.as_posix()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from cspprof.metrics import Peak, Ratio, metric
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
 
+SIXTEENTHS = 16
+"""Darknet divides the 2·MACs of a binary convolution by 32: in sixteenths of a FLOP its count is whole."""
+
 
 @metric(
     "macs",
@@ -54,29 +57,33 @@ def bflops_cspnet(op: OpSpec) -> int | None:
     title="BFLOPs (Darknet)",
     is_not="the whole arithmetic of the net: fully connected layers count as nothing there",
     paper="the loader of AlexeyAB's Darknet",
-    scale=10**9,
+    scale=SIXTEENTHS * 10**9,
 )
 def bflops_darknet(op: OpSpec) -> int | None:
-    """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions, size²·c·h_out·w_out of max pooling
-    and local average pooling, c·h·w of an addition of two maps (a shortcut). Linear layers and global average
-    pooling count as nothing."""
+    """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions (a 32nd of it for xnor=1, nothing for the
+    blur of antialiasing), size²·c·h_out·w_out of max pooling and local average pooling, c·h·w of an addition of two
+    maps (a shortcut; twice that where the added map has a weight). Linear layers and global average pooling count as
+    nothing."""
     if op.macs is None:
         return None
     if op.kind in CONVOLUTIONS:
-        return 2 * op.macs
+        if op.attrs.get("blur"):
+            return 0
+        return op.macs if op.attrs.get("xnor") else SIXTEENTHS * 2 * op.macs
     if op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global")):
-        return op.elementwise
-    return op.writes[0].numel if is_shortcut(op) else 0
+        return SIXTEENTHS * op.elementwise
+    return SIXTEENTHS * shortcut_flops(op)
 
 
-def is_shortcut(op: OpSpec) -> bool:
-    """Whether the operation adds two feature maps of one shape."""
-    return (
-        op.name.rstrip("_") == "add"
-        and len(op.reads) == 2
-        and op.reads[0].shape == op.reads[1].shape
-        and len(op.reads[0].shape) == 4
-    )
+def shortcut_flops(op: OpSpec) -> int:
+    """One for each element of a feature map that another is added to, two where that one is scaled first."""
+    name = op.name.rstrip("_")
+    if name not in ("add", "addcmul") or len(op.writes[0].shape) != 4:
+        return 0
+    maps = [t for t in op.reads if t.shape == op.writes[0].shape]
+    if len(maps) < 2:
+        return 0
+    return op.writes[0].numel * (2 if name == "addcmul" else 1)
 
 
 @metric(

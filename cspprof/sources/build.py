@@ -53,7 +53,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
     check_arguments(spec, factory)
     notes: tuple[str, ...] = ()
     try:
-        with _same_weights(), torch.device(device):
+        with same_weights(), torch.device(device):
             made = factory(**spec.options)
     except CspprofError:
         raise
@@ -61,7 +61,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
         if device != "meta" or "meta" not in str(error).lower():
             raise failed(spec, error) from error
         try:
-            with _same_weights():
+            with same_weights():
                 made = factory(**spec.options)
         except (Exception, SystemExit) as again:
             raise failed(spec, again) from again
@@ -75,7 +75,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Modu
 
 
 @contextmanager
-def _same_weights() -> Iterator[None]:
+def same_weights() -> Iterator[None]:
     """Random weights are the same in every run, where a forward depends on them; the caller's generator is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from cspprof.errors import SourceError
+from cspprof.files import shown
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build
 
@@ -40,7 +41,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
     if not place or not attribute:
         raise SourceError(f"{spec.target!r} names no factory", "Write path/to/file.py:factory or pkg.mod:factory")
     is_file = place.endswith(".py")
-    shown = f"{Path(place).name if is_file else place}:{attribute}"
+    called = f"{Path(place).name if is_file else place}:{attribute}"
     folder = (Path(place).parent if is_file else Path.cwd()).resolve()
     with _importable(folder), _own_siblings(folder) if is_file else nullcontext():
         module = _from_file(Path(place)) if is_file else _from_name(place)
@@ -50,22 +51,20 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         declared = next((shape for shape in shapes if shape is not None), None)
         notes: tuple[str, ...] = ()
         if request.inputs is None and declared is None:
-            notes = (f"no input given for {shown}: 1x3x224x224 assumed (--input changes it)",)
+            notes = (f"no input given for {called}: 1x3x224x224 assumed (--input changes it)",)
         made, built = build(spec, _callable(spec, factory), request.device)
-        name, source = _with_options(shown, spec), _source(place, attribute, spec)
+        name, source = _with_options(called, spec), _source(place, attribute, spec)
         yield Loaded(made, declared or DEFAULT_INPUT, name, source, notes + built)
 
 
-def _with_options(shown: str, spec: Spec) -> str:
-    return shown + spec.text[len(spec.target) :]
+def _with_options(called: str, spec: Spec) -> str:
+    return called + spec.text[len(spec.target) :]
 
 
 def _source(place: str, attribute: str, spec: Spec) -> str:
     """The SPEC without a path of this machine."""
-    path = Path(place)
-    if place.endswith(".py") and path.is_absolute():
-        path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else Path(path.name)
-        return _with_options(f"{path.as_posix()}:{attribute}", spec)
+    if place.endswith(".py") and Path(place).is_absolute():
+        return _with_options(f"{shown(Path(place))}:{attribute}", spec)
     return spec.text
 
 

@@ -1,0 +1,42 @@
+"""A network written as a Darknet `.cfg`: read (`cfg`), built layer by layer, run as a module (`network`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cspprof.errors import SourceError
+from cspprof.files import shown
+from cspprof.inputs import arguments
+from cspprof.sources import Request, Spec
+from cspprof.sources.build import Loaded, same_weights
+from cspprof.sources.darknet.cfg import read
+from cspprof.sources.darknet.network import build, native_input
+
+
+@contextmanager
+def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+    """The network, built for `--input` or for the size that `[net]` names."""
+    if spec.options:
+        raise SourceError(f"{spec.target} is a cfg and takes no options", f"Write only: {spec.target}")
+    path = Path(spec.target)
+    sections, notes = read(path)
+    net, *layers = sections
+    shape = native_input(net) if request.inputs is None else _asked(spec, request.inputs)
+    image = (shape[1], *(shape[2:] or (1, 1)))
+    with same_weights(), torch.device(request.device):
+        module, more = build(layers, image)  # type: ignore[arg-type]
+    yield Loaded(module, shape, path.name, shown(path), notes + more)
+
+
+def _asked(spec: Spec, inputs: Any) -> tuple[int, ...]:
+    """The one shape that `--input` gives."""
+    shapes: list[tuple[int, ...]] = []
+    arguments(inputs, lambda given: shapes.append(tuple(given.shape)))
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or 0 in shapes[0]:
+        raise SourceError(f"{spec.target} reads one image", "Write for example --input 1x3x416x416")
+    return shapes[0]
