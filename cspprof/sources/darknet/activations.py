@@ -8,21 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cspprof.record import Kind, TensorSpec
+from cspprof.rules import Facts, op_rule
+from cspprof.sources.darknet.ops import whole
+
 Tensor = torch.Tensor
-
-
-class Function(nn.Module):
-    """An activation that torch has no module for."""
-
-    def __init__(self, name: str, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.name, self.function = name, function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-    def extra_repr(self) -> str:
-        return self.name
 
 
 def _plse(x: Tensor) -> Tensor:
@@ -76,10 +66,35 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NAMES = frozenset({"linear", *_MODULES, *_FUNCTIONS})
 
 
+@whole("activation")
+def activate(x: Tensor, name: str) -> Tensor:
+    """The function `name` of every element, or of every place's channels."""
+    return _FUNCTIONS[name](x)
+
+
+@op_rule("darknet.activation")
+def _activate(x: TensorSpec, name: str, *, out: TensorSpec) -> Facts:
+    return Facts(Kind.ACTIVATION, elementwise=out.numel)
+
+
+class Function(nn.Module):
+    """An activation that torch has no module for: one operation, whatever it is made of."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return activate(x, self.name)
+
+    def extra_repr(self) -> str:
+        return self.name
+
+
 def activation(name: str) -> nn.Module | None:
     """The module for `name`; None for `linear`. A name that Darknet does not know is ReLU to it."""
     if name == "linear":
         return None
     if name in _FUNCTIONS:
-        return Function(name, _FUNCTIONS[name])
+        return Function(name)
     return _MODULES.get(name, _MODULES["relu"])()

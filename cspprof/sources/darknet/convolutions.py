@@ -20,7 +20,8 @@ class Conv(nn.Conv2d):
         return F.pad(x, (0, self.extra, 0, self.extra)) if self.extra else x
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(self.padded(x), self.weight, self.bias)
+        y: Tensor = self._conv_forward(self.padded(x), self.weight, self.bias)
+        return y
 
 
 class BinaryWeights(Conv):
@@ -28,7 +29,8 @@ class BinaryWeights(Conv):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.weight.abs().mean((1, 2, 3), keepdim=True)
-        return self._conv_forward(self.padded(x), torch.where(self.weight > 0, scale, -scale), self.bias)
+        y: Tensor = self._conv_forward(self.padded(x), torch.where(self.weight > 0, scale, -scale), self.bias)
+        return y
 
 
 class Xnor(Conv):

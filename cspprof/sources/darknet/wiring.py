@@ -141,8 +141,14 @@ def upsample(at: Place) -> Built:
         module = Call(f"×{stride}", lambda x: _times(F.interpolate(x, scale_factor=float(stride)), scale))
         return Built(module, (c, h * stride, w * stride), at.previous)
     down = -stride  # the values of each window are added
-    module = Call(f"÷{down}", lambda x: _times(F.avg_pool2d(x, down), scale * down * down))
+    module = Call(f"÷{down}", lambda x: _times(_window_sums(x, down), scale))
     return Built(module, (c, h // down, w // down), at.previous)
+
+
+def _window_sums(x: Tensor, size: int) -> Tensor:
+    n, c, h, w = x.shape
+    x = x[:, :, : h // size * size, : w // size * size]
+    return x.reshape(n, c, h // size, size, w // size, size).sum((3, 5))
 
 
 def _times(x: Tensor, scale: float) -> Tensor:

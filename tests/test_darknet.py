@@ -1,0 +1,455 @@
+"""Darknet cfgs: each layer's shape, cost and arithmetic, the authors' totals, and files that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Result
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.autograd import gradcheck
+
+import cspprof
+from cspprof.errors import SourceError
+from cspprof.metrics import METRICS
+from cspprof.record import Profile
+from cspprof.sources.darknet import ops
+from cspprof.sources.darknet.activations import NAMES, activation
+from cspprof.sources.darknet.cfg import read
+from cspprof.sources.darknet.layers import LAYERS as BUILDERS
+from cspprof.sources.darknet.network import Darknet, build
+
+
+@pytest.fixture
+def cfg(tmp_path: Path) -> Callable[..., Path]:
+    """`cfg("maxpool size=2 stride=2", ...)`: a file with these layers behind a 3×8×8 image."""
+
+    def write(*layers: str, net: str = "channels=3 height=8 width=8") -> Path:
+        file = tmp_path / "net.cfg"
+        file.write_text(text_of(f"net {net}", *layers))
+        return file
+
+    return write
+
+
+def text_of(*sections: str) -> str:
+    parts = [section.split() for section in sections]
+    return "\n\n".join("\n".join([f"[{name}]", *options]) for name, *options in parts) + "\n"
+
+
+def module_of(path: Path, c: int = 3, h: int = 8, w: int = 8) -> Darknet:
+    sections, _ = read(path)
+    return build(sections[1:], (c, h, w))[0].eval()
+
+
+def darknet_flops(profile: Profile) -> float:
+    return float(profile.total("bflops_darknet")) * 1e9
+
+
+# -- each layer: shape, MACs and what Darknet's loader adds up ---------------------------------------
+
+CONV = "convolutional activation=linear"
+LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
+    # name: layers behind 3×8×8, output, MACs, FLOPs by Darknet
+    "conv": ([f"{CONV} filters=5 size=3 pad=1"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64),
+    "conv without pad": ([f"{CONV} filters=5 size=3"], (5, 6, 6), 27 * 5 * 36, 2 * 27 * 5 * 36),
+    "conv, padding": ([f"{CONV} filters=5 size=3 padding=2"], (5, 10, 10), 27 * 5 * 100, 2 * 27 * 5 * 100),
+    "conv, stride": ([f"{CONV} filters=4 size=3 stride=2 pad=1"], (4, 4, 4), 27 * 4 * 16, 2 * 27 * 4 * 16),
+    "conv, stride_x": ([f"{CONV} filters=4 size=1 stride_x=2 stride_y=4"], (4, 2, 4), 3 * 4 * 8, 2 * 3 * 4 * 8),
+    "conv, even size": ([f"{CONV} filters=4 size=2 pad=1"], (4, 9, 9), 12 * 4 * 81, 2 * 12 * 4 * 81),
+    "conv, groups": ([f"{CONV} filters=6 size=3 pad=1 groups=3"], (6, 8, 8), 9 * 6 * 64, 2 * 9 * 6 * 64),
+    "conv, dilation": ([f"{CONV} filters=4 size=3 pad=1 dilation=4"], (4, 8, 8), 27 * 4 * 64, 2 * 27 * 4 * 64),
+    "conv, dilation, no pad": ([f"{CONV} filters=4 size=3 dilation=2"], (4, 6, 6), 27 * 4 * 36, 2 * 27 * 4 * 36),
+    "1×1 knows no dilation": ([f"{CONV} filters=4 size=1 dilation=3 pad=1"], (4, 8, 8), 12 * 64, 24 * 64),
+    "xnor": ([f"{CONV} filters=5 size=3 pad=1 xnor=1 groups=3"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64 / 32),
+    "binary": ([f"{CONV} filters=5 size=3 pad=1 binary=1"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64),
+    "antialiasing": (
+        [f"{CONV} filters=4 size=3 pad=1 stride=2 antialiasing=1"],
+        (4, 4, 4), 27 * 4 * 64 + 9 * 4 * 16, 2 * 27 * 4 * 64,
+    ),
+    "connected": (["connected output=10 activation=linear"], (10, 1, 1), 192 * 10, 0),
+    "local": (["local filters=2 size=3 stride=2 pad=1 activation=linear"], (2, 4, 4), 27 * 2 * 16, 0),
+    "maxpool": (["maxpool size=2 stride=2"], (3, 4, 4), 0, 4 * 3 * 16),
+    "maxpool, stride 1": (["maxpool size=2 stride=1"], (3, 8, 8), 0, 4 * 3 * 64),
+    "maxpool, size 5": (["maxpool size=5 stride=1"], (3, 8, 8), 0, 25 * 3 * 64),
+    "maxpool, no padding": (["maxpool size=3 stride=2 padding=0"], (3, 3, 3), 0, 9 * 3 * 9),
+    "maxpool, stride_x": (["maxpool size=2 stride_x=1 stride_y=2"], (3, 4, 8), 0, 4 * 3 * 32),
+    "maxpool, stride 3": (["maxpool size=2 stride=3"], (3, 3, 3), 0, 4 * 3 * 9),
+    "maxpool_depth": (["maxpool maxpool_depth=1 out_channels=2"], (2, 8, 8), 0, 3 * 64),
+    "local_avgpool": (["local_avgpool size=3 stride=1"], (3, 8, 8), 0, 9 * 3 * 64),
+    "local_avgpool, even": (["local_avgpool size=2 stride=1"], (3, 8, 8), 0, 4 * 3 * 64),
+    "avgpool": (["avgpool"], (3, 1, 1), 0, 0),
+    "route": (["upsample stride=1", "upsample stride=1", "route layers=-1,0"], (6, 8, 8), 0, 0),
+    "route, groups": (
+        [f"{CONV} filters=4 size=1", "route layers=-1 groups=2 group_id=1"], (2, 8, 8), 12 * 64, 24 * 64,
+    ),
+    "shortcut": (["softmax", "softmax", "shortcut from=-2 activation=linear"], (3, 8, 8), 0, 192),
+    "shortcut, two": (["softmax", "softmax", "softmax", "shortcut from=-2,-3"], (3, 8, 8), 0, 2 * 192),
+    "shortcut, weighted": (
+        ["softmax", "softmax", "softmax", "shortcut from=-2,0 weights_type=per_channel"], (3, 8, 8), 0, 4 * 192,
+    ),
+    "shortcut, fewer channels": (
+        [f"{CONV} filters=2 size=1", f"{CONV} filters=5 size=1", "shortcut from=-2"],
+        (5, 8, 8), (3 * 2 + 2 * 5) * 64, 2 * (3 * 2 + 2 * 5) * 64 + 5 * 64,
+    ),
+    "shortcut, larger map": (
+        ["softmax", "maxpool size=2 stride=2", "shortcut from=-2"], (3, 4, 4), 0, 4 * 3 * 16 + 3 * 16,
+    ),
+    "shortcut, smaller map": (
+        ["softmax", "maxpool size=2 stride=2", "upsample stride=2", "shortcut from=-2"],
+        (3, 8, 8), 0, 4 * 3 * 16 + 3 * 64,
+    ),
+    "upsample": (["upsample stride=2"], (3, 16, 16), 0, 0),
+    "upsample backwards": (["upsample stride=-2"], (3, 4, 4), 0, 0),
+    "reorg": ([f"{CONV} filters=4 size=1", "reorg stride=2"], (16, 4, 4), 12 * 64, 24 * 64),
+    "reorg of odd channels": (["reorg stride=2"], (12, 4, 4), 0, 0),
+    "reorg reverse": ([f"{CONV} filters=4 size=1", "reorg stride=2 reverse=1"], (1, 16, 16), 12 * 64, 24 * 64),
+    "reorg3d": (["reorg3d stride=4"], (48, 2, 2), 0, 0),
+    "scale_channels": (["softmax", "avgpool", "scale_channels from=-2"], (3, 8, 8), 0, 0),
+    "sam": (["softmax", "softmax", "sam from=-2"], (3, 8, 8), 0, 0),
+    "dropout": (["dropout probability=.5"], (3, 8, 8), 0, 0),
+    "softmax": (["softmax groups=4"], (3, 8, 8), 0, 0),
+    "softmax, spatial": (["softmax spatial=1"], (3, 8, 8), 0, 0),
+    "cost": (["avgpool", "softmax", "cost type=sse"], (3, 1, 1), 0, 0),
+    "batchnorm": (["batchnorm"], (3, 8, 8), 0, 0),
+    "normalization": (["normalization size=5"], (3, 8, 8), 0, 0),
+    "activation": (["activation activation=stair"], (3, 8, 8), 0, 0),
+    "crop": (["crop crop_height=4 crop_width=6"], (3, 4, 6), 0, 0),
+    "implicit": (["implicit filters=7"], (7, 1, 1), 0, 0),
+    "yolo": ([f"{CONV} filters=21 size=1", "yolo classes=2 mask=0,1,2 num=9"], (21, 8, 8), 63 * 64, 126 * 64),
+    "Gaussian_yolo": ([f"{CONV} filters=11 size=1", "Gaussian_yolo classes=2 num=1"], (11, 8, 8), 33 * 64, 66 * 64),
+    "region": ([f"{CONV} filters=14 size=1", "region classes=2 num=2 coords=4"], (14, 8, 8), 42 * 64, 84 * 64),
+    "detection": (
+        ["connected output=24 activation=linear", "detection side=2 num=1 coords=4 classes=1"],
+        (24, 1, 1), 192 * 24, 0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_has_darknets_shape_and_count(name: str, cfg: Callable[..., Path]) -> None:
+    layers, shape, macs, flops = LAYERS[name]
+    path = cfg(*layers)
+    p = cspprof.profile(str(path))
+    p.self_check()
+    assert p.complete
+    assert (p.total("macs"), darknet_flops(p)) == (macs, pytest.approx(flops, rel=1e-12))
+    assert tuple(module_of(path)(torch.randn(2, 3, 8, 8)).shape) == (2, *shape)
+
+
+def test_every_section_type_stands_in_the_table() -> None:
+    shown = {section.split()[0] for layers, *_ in LAYERS.values() for section in layers}
+    others = {"conv", "conn", "max", "avg", "local_avg", "soft", "lrn"}  # Darknet's second names
+    passed = {"contrastive", "empty", "silence"}  # as cost
+    assert set(BUILDERS.names()) == shown | others | passed
+
+
+def test_the_networks_forward_returns_its_heads(cfg: Callable[..., Path]) -> None:
+    head = [f"{CONV} filters=21 size=1", "yolo classes=2 mask=0,1,2 num=9"]
+    both = module_of(cfg("softmax", *head, "route layers=0", "upsample stride=2", *head))(torch.randn(1, 3, 8, 8))
+    assert [tuple(y.shape) for y in both] == [(1, 21, 8, 8), (1, 21, 16, 16)]
+
+
+def test_maps_live_no_longer_than_they_are_read(cfg: Callable[..., Path]) -> None:
+    deep = cspprof.profile(str(cfg(*[f"{CONV} filters=8 size=1"] * 30)))
+    assert deep.total("peak_bytes") == 2 * 8 * 64 * 4
+
+
+# -- the arithmetic ----------------------------------------------------------------------------------
+
+
+def window_maxima(x: torch.Tensor, size: int, stride: int, padding: int) -> torch.Tensor:
+    """By Darknet's loop: the offset is half the padding, rounded down; places outside do not count."""
+    n = (x.shape[-1] + padding - size) // stride + 1
+    out = x.new_empty(*x.shape[:2], n, n)
+    for i in range(n):
+        for j in range(n):
+            rows = [
+                r for r in range(i * stride - padding // 2, i * stride - padding // 2 + size) if 0 <= r < x.shape[2]
+            ]
+            cols = [
+                c for c in range(j * stride - padding // 2, j * stride - padding // 2 + size) if 0 <= c < x.shape[3]
+            ]
+            out[:, :, i, j] = x[:, :, rows][:, :, :, cols].amax((2, 3))
+    return out
+
+
+@given(
+    side=st.integers(4, 9), size=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 3),
+    average=st.booleans(),
+)  # fmt: skip
+def test_pools_are_darknets_for_every_padding(side: int, size: int, stride: int, padding: int, average: bool) -> None:
+    from cspprof.sources.darknet.pools import Pool
+
+    padding = min(padding, size - 1)
+    x = torch.randn(1, 2, side, side, dtype=torch.float64)
+    got = Pool(average, size, (stride, stride), padding)(x)
+    if average:
+        ones = torch.ones_like(x)
+        total, count = (-window_sums(-t, size, stride, padding) for t in (x, ones))
+        torch.testing.assert_close(got, total / count)
+    else:
+        assert torch.equal(got, window_maxima(x, size, stride, padding))
+
+
+def window_sums(x: torch.Tensor, size: int, stride: int, padding: int) -> torch.Tensor:
+    n = (x.shape[-1] + padding - size) // stride + 1
+    out = x.new_zeros(*x.shape[:2], n, n)
+    for i in range(n):
+        for j in range(n):
+            top, left = i * stride - padding // 2, j * stride - padding // 2
+            out[:, :, i, j] = x[:, :, max(top, 0) : top + size, max(left, 0) : left + size].sum((2, 3))
+    return out
+
+
+def test_maxpool_depth_takes_the_largest_of_the_channels_that_are_congruent() -> None:
+    x = torch.randn(1, 7, 2, 2)
+    got = ops.max_pool_depth(x, 3, 1)
+    for g in range(3):
+        assert torch.equal(got[:, g], x[:, g::3].amax(1))
+
+
+def test_reorg_moves_elements_as_darknet_does() -> None:
+    from cspprof.sources.darknet.wiring import _as_darknet_did, _to_depth, _to_space
+
+    c, h, w, s = 8, 4, 6, 2
+    x = torch.arange(float(c * h * w)).view(1, c, h, w)
+    flat, out = x.flatten(), torch.empty(c * h * w)
+    part = c // (s * s)
+    for k in range(c):
+        for j in range(h):
+            for i in range(w):
+                offset, channel = k // part, k % part
+                source = i * s + offset % s + w * s * (j * s + offset // s + h * s * channel)
+                out[i + w * (j + h * k)] = flat[source]
+    assert torch.equal(_as_darknet_did(x, s).flatten(), out)
+    assert torch.equal(_to_space(_to_depth(x, s), s), x)
+
+
+def test_a_shortcut_adds_the_channels_and_places_that_overlap() -> None:
+    from cspprof.sources.darknet.wiring import Shortcut, fitted
+
+    y = torch.zeros(1, 2, 4, 4)
+    large, small = torch.randn(1, 3, 8, 8), torch.randn(1, 1, 2, 2)
+    assert torch.equal(fitted(large, y), large[:, :2, ::2, ::2])
+    assert torch.equal(fitted(small, y)[:, 0, ::2, ::2], small[:, 0])
+    assert fitted(small, y).count_nonzero() == 4
+    weighted = Shortcut(2, 2, "per_feature", "softmax", None)
+    with torch.no_grad():
+        torch.testing.assert_close(weighted(y + 1, y + 3), y + 2)  # equal weights: the mean
+
+
+def test_xnor_convolves_signs() -> None:
+    x, w = torch.randn(1, 4, 5, 5), torch.randn(2, 4, 3, 3)
+    mean = w.abs().mean((1, 2, 3))
+    signs = torch.nn.functional.conv2d(x.sign(), w.sign(), padding=0) * mean[:, None, None]
+    torch.testing.assert_close(ops.xnor_conv(x, w, [1, 1], 0, 1), signs)
+
+
+def test_gradients_pass_through_whole_operations() -> None:
+    x = torch.randn(1, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    for call in (
+        lambda x: ops.max_pool(x, 2, [1, 1], 1),
+        lambda x: ops.avg_pool(x, 2, [1, 1], 1),
+        lambda x: ops.max_pool_depth(x, 2, 1),
+        lambda x: ops.blur(x, 3, [2, 2]),
+        lambda x: ops.response_norm(x, 5, 1e-2, 0.75, 1.0),
+    ):
+        assert gradcheck(call, (x,))
+
+
+ACTIVATIONS = {  # at −5, −0.5, 0.5, 5
+    "linear": (-5, -0.5, 0.5, 5),
+    "relu": (0, 0, 0.5, 5),
+    "relu6": (0, 0, 0.5, 5),
+    "leaky": (-0.5, -0.05, 0.5, 5),
+    "revleaky": (-0.5, -0.05, 0.5, 5),
+    "relie": (-0.05, -0.005, 0.5, 5),
+    "ramp": (-0.5, -0.05, 0.55, 5.5),
+    "hardtan": (-1, -0.5, 0.5, 1),
+    "lhtan": (-0.005, -0.0005, 0.5, 1.004),
+    "plse": (-0.01, 0.4375, 0.5625, 1.01),
+    "stair": (-3.0, -0.5, 0.0, 2.0),
+    "hard_mish": (0, -0.375, 0.5, 5),
+    "logistic": (0.006693, 0.377541, 0.622459, 0.993307),
+    "loggy": (-0.986614, -0.244919, 0.244919, 0.986614),
+    "tanh": (-0.999909, -0.462117, 0.462117, 0.999909),
+    "elu": (-0.993262, -0.393469, 0.5, 5),
+    "selu": (-1.746263, -0.691758, 0.525350, 5.253505),
+    "gelu": (0, -0.154286, 0.345714, 5),
+    "swish": (-0.033464, -0.188770, 0.311230, 4.966536),
+    "mish": (-0.033576, -0.220736, 0.375245, 4.999552),
+}
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_activations_by_their_definitions(name: str) -> None:
+    act = activation(name) or torch.nn.Identity()
+    if name.startswith("normalize_channels"):
+        y = act(torch.randn(1, 5, 3, 3).abs())
+        torch.testing.assert_close(y.sum(1), torch.ones(1, 3, 3), atol=1e-3, rtol=0)
+    else:
+        got = act(torch.tensor([-5.0, -0.5, 0.5, 5.0]))
+        torch.testing.assert_close(got, torch.tensor(ACTIVATIONS[name], dtype=torch.float32), atol=2e-4, rtol=1e-5)
+
+
+# -- whole networks ----------------------------------------------------------------------------------
+
+CFGS = sorted((Path(__file__).resolve().parents[2] / "shared" / "reference" / "cfg").glob("*.cfg"))
+
+
+def test_the_authors_networks_come_out_layer_by_layer(reference: Path, darknet_totals: dict[str, Any]) -> None:
+    assert len(darknet_totals) == 28
+    for file, expected in darknet_totals.items():
+        p = cspprof.profile(str(reference / "cfg" / file))
+        assert (p.complete, p.notes) == (True, ()), file
+        totals = {name: p.total(name) for name in ("macs", "cio_hardnet", "cio_cspnet")}
+        assert totals == {name: expected[name] for name in totals}, file
+        assert p.total("conv_weights") == expected["weights"], file
+        assert round(p.total("bflops_darknet"), 6) == expected["bflops_darknet"], file
+        rows = [[0, 0] for _ in expected["layers"]]
+        for op in p.ops:
+            row = rows[int(op.layer.partition("_")[0])]
+            row[0] += op.macs or 0
+            row[1] += METRICS.get("cio_cspnet").op(op.spec).value  # type: ignore[union-attr, operator]
+        assert rows == [layer[4:6] for layer in expected["layers"]], file
+
+
+def conv(filters: int, size: int = 3, stride: int = 1) -> str:
+    return f"convolutional batch_normalize=1 filters={filters} size={size} stride={stride} pad=1 activation=leaky"
+
+
+def head(layer: int) -> list[str]:
+    return [f"{CONV} filters=255 size=1", f"yolo mask=0,1,2 classes=80 num=9 anchors={layer}"]
+
+
+def yolov4_tiny() -> list[str]:
+    """Written from its description: three partial blocks, each of half the channels twice."""
+    layers = [conv(32, 3, 2), conv(64, 3, 2)]
+    for c in (64, 128, 256):
+        layers += [conv(c), "route layers=-1 groups=2 group_id=1", conv(c // 2), conv(c // 2), "route layers=-1,-2"]
+        layers += [conv(c, 1), "route layers=-6,-1", "maxpool size=2 stride=2"]
+    layers += [conv(512), conv(256, 1), conv(512), *head(1)]
+    return [*layers, "route layers=-4", conv(128, 1), "upsample stride=2", "route layers=-1,23", conv(256), *head(2)]
+
+
+def yolov3() -> list[str]:
+    """Darknet-53, then three levels of five convolutions."""
+    layers = [conv(32)]
+    for i, depth in enumerate((1, 2, 8, 8, 4)):
+        c = 64 << i
+        layers += [conv(c, 3, 2), *[conv(c // 2, 1), conv(c), "shortcut from=-3 activation=linear"] * depth]
+    for level, source in enumerate(("", "route layers=-1,61", "route layers=-1,36")):
+        c = 512 >> level
+        if source:
+            layers += ["route layers=-4", conv(c, 1), "upsample stride=2", source]
+        layers += [conv(c, 1), conv(2 * c)] * 3 + head(level)
+    return layers
+
+
+@pytest.mark.parametrize(("layers", "printed"), [(yolov4_tiny(), 6.910), (yolov3(), 65.879)])
+def test_totals_that_darknet_prints(layers: list[str], printed: float, cfg: Callable[..., Path]) -> None:
+    p = cspprof.profile(str(cfg(*layers, net="width=416 height=416 channels=3")))
+    assert round(p.total("bflops_darknet"), 3) == printed
+
+
+def test_weights_can_be_shared(cfg: Callable[..., Path]) -> None:
+    first = f"{CONV} batch_normalize=1 filters=3 size=3 pad=1"
+    p = cspprof.profile(str(cfg(first, f"{first} dilation=2 share_index=-1", f"{first} share_index=0")))
+    assert p.params == 81 + 6
+    assert p.total("macs") == 3 * 81 * 64
+
+
+def test_another_input_builds_the_network_for_it(cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
+    path = str(cfg("connected output=2 activation=linear"))
+    assert cspprof.profile(path, (1, 3, 4, 4)).total("macs") == 48 * 2
+    assert run("flops", path, "--input", "2x1x8x8").out.count("256")
+    vector = str(cfg("connected output=2 activation=linear", net="inputs=100"))
+    assert cspprof.profile(vector).total("macs") == 200
+
+
+# -- what is wrong -----------------------------------------------------------------------------------
+
+WRONG = {
+    "cycle": (["softmax", "route layers=1"], "net.cfg, line 9: layer 1, [route] layers=1: layer 1 is not before it"),
+    "before the first": (["softmax", "route layers=-3"], "layer -2 comes before the first layer"),
+    "first layer reads none": (["route layers=-1"], "It is the first layer"),
+    "far": (["softmax", "shortcut from=-1000000"], "The layers before it are 0 to 0"),
+    "stride": ([f"{CONV} filters=2 stride=0"], "[convolutional] stride=0 is too small"),
+    "pool stride": (["maxpool size=2 stride=0"], "[maxpool] stride=0 is too small"),
+    "upsample stride": (["upsample stride=0"], "[upsample] stride=0"),
+    "missing layers": (["softmax", "route"], "net.cfg, line 8: [route] has no layers"),
+    "missing from": (["softmax", "shortcut activation=linear"], "[shortcut] has no from"),
+    "no number": ([f"{CONV} filters=many"], "net.cfg, line 8: [convolutional] filters='many' is not a number"),
+    "too large": ([f"{CONV} filters=99999999999"], "does not fit a C int"),
+    "small map": ([f"{CONV} filters=2 size=9"], "a window of 9×9 does not fit a map of 3×8×8"),
+    "groups": ([f"{CONV} filters=2 groups=2"], "the map before it has 3 channels, which 2 groups do not divide"),
+    "unknown layer": (["softmax", "warp x=1", "softmax", "bend"], "does not know: [warp] in line 8, [bend] in line 13"),
+    "sizes": (["softmax", "avgpool", "route layers=1,0"], "different sizes: layer 1 3×1×1, layer 0 3×8×8"),
+    "heads": ([f"{CONV} filters=20", "yolo classes=2 mask=0,1,2"], "[yolo] wants 3·7 = 21 channels"),
+    "detection": (["detection side=2 num=1 coords=4 classes=1"], "wants 24 values"),
+    "weights_type": (["softmax", "softmax", "shortcut from=-2 weights_type=odd"], "weights_type=odd"),
+    "share": (["softmax", f"{CONV} filters=2 share_index=0"], "layer 0 has no weights of shape 2×3×1×1"),
+    "long route": (["softmax", "route layers=" + ",".join(["0"] * 1_000_000)], "layers lists 1,000,000 numbers"),
+    "scale": (["softmax", f"{CONV} filters=2 size=1", "scale_channels from=-2"], "cannot scale layer 0 3×8×8 by 2×8×8"),
+    "crop": (["crop crop_height=99 crop_width=1"], "cannot cut 99×1 out of 3×8×8"),
+    "reorg": (["reorg3d stride=3"], "stride 3 does not divide a map of 3×8×8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named_with_its_line(name: str, cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
+    layers, message = WRONG[name]
+    result = run("cio", str(cfg(*layers)))
+    assert (result.code, result.out) == (2, "")
+    assert message in " ".join(result.err.split())
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "net.cfg has no sections"),
+        (b"width=3\n", "line 1: 'width=3' stands before any section"),
+        (b"[net]\nwidth=8\nheight=8\nchannels=3\n", "there is no layer after [net]"),
+        (b"[convolutional]\nfilters=3\n", "line 1: the first section is [convolutional]"),
+        (b"[net]\nwidth=8\n[avgpool]\n", "[net] says no channels and no height"),
+        (b"[net\nwidth=8\n", "cannot read the section"),
+        (b"\x80\x02}q\x00.", "line 1: these bytes are not text"),
+        (b"[net]\nwidth=\xff\xfe\n", "line 2: these bytes are not text"),
+    ],
+)
+def test_files_that_are_no_cfg(data: bytes, message: str, tmp_path: Path, run: Callable[..., Result]) -> None:
+    file = tmp_path / "net.cfg"
+    file.write_bytes(data)
+    result = run("cio", str(file))
+    assert (result.code, result.out) == (2, "")
+    assert message in " ".join(result.err.split())
+
+
+def test_a_missing_file_and_options_are_refused(tmp_path: Path, cfg: Callable[..., Path]) -> None:
+    with pytest.raises(SourceError, match=r"cannot read .*No such file"):
+        cspprof.profile(str(tmp_path / "none.cfg"))
+    with pytest.raises(SourceError, match="takes no options"):
+        cspprof.profile(f"{cfg('avgpool')},width=3")
+    with pytest.raises(SourceError, match="reads one image"):
+        cspprof.profile(str(cfg("avgpool")), (1, 3, 8))
+
+
+def test_reading_is_darknets(tmp_path: Path) -> None:
+    file = tmp_path / "net.cfg"
+    file.write_bytes(
+        "\ufeff# Kommentar: größer\r\n[net] # first\r\n wi dth = 8\r\nheight=8 ; eight\r\nheight=9\r\nchannels=3\r\n"
+        "[convolutional]\r\nfilters=2.0\r\nactivation=odd\r\nstray words\r\n".encode()
+    )
+    p = cspprof.profile(str(file))
+    assert p.inputs[0].shape == (1, 3, 8, 8)
+    assert p.source == "net.cfg"
+    assert p.notes == (
+        "line 10 of net.cfg is no key=value and was passed over, as Darknet does",
+        "line 9: Darknet knows no activation 'odd' and takes relu, as is done here",
+    )
