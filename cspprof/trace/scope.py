@@ -16,6 +16,12 @@ STAGE = "cspprof_stage"
 """Attribute by which a model's author names the stage that a module (and what is in it) belongs to."""
 
 
+def _class_name(module: nn.Module) -> str:
+    """Qualified; a module that stands for one of another class says so by an attribute `cspprof_class`."""
+    own = f"{type(module).__module__}.{type(module).__qualname__}"
+    return getattr(module, "cspprof_class", None) or own
+
+
 class Scope:
     """The modules of a model in `named_modules` order, each one once, under its first path."""
 
@@ -46,7 +52,7 @@ class Scope:
             layers.append(
                 Layer(
                     path=path,
-                    class_name=f"{type(module).__module__}.{type(module).__qualname__}",
+                    class_name=_class_name(module),
                     depth=path.count(".") + 1 if path else 0,
                     calls=calls,
                     params=sum(p.numel() for p in own),
