@@ -50,7 +50,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
     program = _load(path)
     module = torch.export.unflatten(program)
     for part in module.modules():
-        type_name = part.__class__.__dict__.get("type_name")
+        type_name = getattr(type(part), "type_name", None)
         if type_name is not None:
             part.cspprof_class = type_name(part)
     yield Loaded(module, _example(spec, program, request), path.name, shown(path))
