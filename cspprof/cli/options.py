@@ -11,8 +11,8 @@ Specs = Annotated[
     list[str],
     typer.Argument(
         metavar="SPEC...",
-        help="A zoo name, timm:NAME, torchvision:NAME, path/to/file.py:factory, pkg.mod:factory or x.profile.json; "
-        "factory options follow after commas.",
+        help="A zoo name, timm:NAME, torchvision:NAME, file.py:factory, pkg.mod:factory, model.cfg, model.pt2, "
+        "model.onnx or x.profile.json; factory options follow after commas.",
         show_default=False,
     ),
 ]

@@ -31,5 +31,5 @@ def _unknown(name: str) -> SourceError:
         catalog().get(name)
     except UnknownNameError as error:
         hint = error.hint or ""
-    also = "The zoo: cspprof models. Other networks: timm:NAME, torchvision:NAME, path/to/file.py:factory"
+    also = "The zoo: cspprof models. Other networks: timm:NAME, torchvision:NAME, path/to/file.py:factory, model.cfg, …"
     return SourceError(f"no model named {name!r}", f"{hint}\n{also}" if hint.startswith("Did") else also)
