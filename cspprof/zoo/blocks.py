@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -21,17 +21,51 @@ def stage(name: str, module: M) -> M:
     return module
 
 
-class ConvNormAct(nn.Sequential):
-    """Convolution, batch norm, leaky ReLU: (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "swish": lambda: nn.SiLU(inplace=True),
+    "mish": lambda: nn.Mish(inplace=True),
+    "sigmoid": nn.Sigmoid,
+}
 
-    def __init__(self, c_in: int, c_out: int, k: int = 1, stride: int = 1, groups: int = 1, act: bool = True) -> None:
+
+def activation(name: str) -> nn.Module:
+    """The activation `name`. Raises CspprofError for one that there is not."""
+    if name not in ACTIVATIONS:
+        raise CspprofError(f"act={name!r} is no activation", f"There are: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[name]()
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, batch norm, activation: (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉)."""
+
+    def __init__(
+        self, c_in: int, c_out: int, k: int = 1, stride: int = 1, groups: int = 1, act: str | None = "leaky"
+    ) -> None:
         parts: list[tuple[str, nn.Module]] = [
             ("conv", nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False)),
             ("norm", nn.BatchNorm2d(c_out)),
         ]
-        if act:
-            parts.append(("act", nn.LeakyReLU(0.1, inplace=True)))
+        if act is not None:
+            parts.append(("act", activation(act)))
         super().__init__(OrderedDict(parts))
+
+
+class SqueezeExcite(nn.Module):
+    """Each channel scaled by what global pooling and two 1×1 convolutions with bias make of all (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, squeezed: int, act: str = "relu") -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.squeeze = nn.Conv2d(channels, squeezed, 1)
+        self.act = activation(act)
+        self.excite = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x * self.excite(self.act(self.squeeze(self.pool(x)))).sigmoid()
+        return y
 
 
 def shortcut(x: torch.Tensor, y: torch.Tensor, stride: int = 1) -> torch.Tensor:
@@ -61,11 +95,26 @@ class Bottleneck(nn.Module):
         self.stride = stride
         self.conv1 = ConvNormAct(c_in, mid)
         self.conv2 = ConvNormAct(mid, mid, 3, stride, groups)
-        self.conv3 = ConvNormAct(mid, c_out, act=False)
+        self.conv3 = ConvNormAct(mid, c_out, act=None)
         self.act = nn.LeakyReLU(0.1, inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.act(shortcut(x, self.conv3(self.conv2(self.conv1(x))), self.stride))
+        return y
+
+
+class Basic(nn.Module):
+    """Two 3×3 convolutions and a shortcut without projection: (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, …)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = stride
+        self.conv1 = ConvNormAct(c_in, c_out, 3, stride)
+        self.conv2 = ConvNormAct(c_out, c_out, 3, act=None)
+        self.act = nn.LeakyReLU(0.1, inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.act(shortcut(x, self.conv2(self.conv1(x)), self.stride))
         return y
 
 
@@ -79,6 +128,26 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return shortcut(x, self.conv2(self.conv1(x)))
+
+
+class Elastic(nn.Module):
+    """Half of the channels at full resolution, half at half resolution, then a shortcut (ELASTIC, Wang et al. 2019).
+
+    `make` gives the convolutions of either half, (N, c/2, …) -> the same shape. (N, c, H, W) -> the same shape.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], act: str | None) -> None:
+        super().__init__()
+        self.fine, self.coarse = make(), make()
+        self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.act = nn.Identity() if act is None else activation(act)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.chunk(2, 1)
+        fine = self.fine(first)
+        coarse = F.interpolate(self.coarse(self.pool(second)), size=x.shape[2:])
+        y: torch.Tensor = self.act(x + torch.cat([fine, coarse], 1))
+        return y
 
 
 class PoolHead(nn.Module):
@@ -105,6 +174,19 @@ class ConvHead(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = self.pool(self.classifier(x))
         return y.flatten(1)
+
+
+class LinearHead(nn.Module):
+    """Global average pooling and a fully connected layer: (N, c_in, H, W) -> logits (N, num_classes)."""
+
+    def __init__(self, c_in: int, num_classes: int) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.classifier = nn.Linear(c_in, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.classifier(self.pool(x).flatten(1))
+        return y
 
 
 def check_channels(**counts: int) -> None:

@@ -1,4 +1,4 @@
-"""Darknet-53 and its cross-stage-partial twin. Forwards return logits, no softmax."""
+"""Darknet-53, the Darknet reference network, and Darknet-53's cross-stage-partial twin. Forwards return logits."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, PoolHead, Residual, check_channels, check_depths, network
-from cspprof.zoo.csp import CrossStagePartial
+from cspprof.zoo.blocks import ConvNormAct, Elastic, PoolHead, Residual, check_channels, check_depths, network
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 DEPTHS = (1, 2, 8, 8, 4)
 
@@ -38,17 +38,50 @@ def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channe
 
 
 @model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53")
-def csp_darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> nn.Module:
+def csp_darknet53(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float | None = None,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+) -> nn.Module:  # fmt: skip
     """CSPDarknet-53: half of each stage bypasses the residual blocks."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages = []
+    check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
+    if fusion == "none":
+        return darknet53(num_classes, depths, in_channels)
+    stages: list[CrossStagePartial] = []
     for i, depth in enumerate(check_depths(depths, 5)):
-        c_out = 64 << i
-        # The first stage splits into two parts of full width, the others into halves.
-        half = c_out if i == 0 else c_out // 2
-        blocks = nn.Sequential(*(Residual(half, 32 if i == 0 else half) for _ in range(depth)))
-        stages.append(
-            CrossStagePartial(c_out, c_out, bypass=half, main=half, blocks=blocks, c_blocks=half,
-                              down=ConvNormAct(c_out // 2, c_out, 3, 2))
-        )  # fmt: skip
-    return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(1024, num_classes))
+        c_in = stages[-1].c_out if stages else 32
+        stages.append(_partial(i, depth, c_in, gamma, fusion, split, elastic))
+    return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(stages[-1].c_out, num_classes))
+
+
+def _partial(
+    i: int, depth: int, c_in: int, gamma: float | None, fusion: str, split: str, elastic: bool
+) -> CrossStagePartial:
+    """The first stage splits into two parts of full width by convolutions, the others into halves."""
+    c_out = 64 << i
+    total = 2 * c_out if i == 0 and split == "conv" else c_out
+    bypass = bypassed(total, 0.5 if gamma is None else gamma, multiple=2)
+    main = total - bypass
+    mid = main // 2 if i == 0 else main
+    if elastic:
+        blocks = [Elastic(lambda: _convs(main // 2), None) for _ in range(depth)]
+    else:
+        blocks = [Residual(main, mid) for _ in range(depth)]  # type: ignore[misc]
+    return CrossStagePartial(
+        c_out, c_out, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=main,
+        down=ConvNormAct(c_in, c_out, 3, 2), split=split, fusion=fusion,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _convs(channels: int) -> nn.Module:
+    return nn.Sequential(ConvNormAct(channels, channels), ConvNormAct(channels, channels, 3))
+
+
+@model("darknet_ref", family="darknet", paper="Darknet reference network, Redmon 2016; CSPNet, Wang et al. 2019, Table 3")
+def darknet_ref(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """Darknet's reference classifier: a 3×3 convolution and a 2×2 pool, six times, then one more convolution."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages = [
+        nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(16 << i, 32 << i, 3)) for i in range(6)
+    ]
+    return network(ConvNormAct(in_channels, 16, 3), stages, PoolHead(1024, num_classes))

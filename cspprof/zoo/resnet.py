@@ -1,4 +1,4 @@
-"""ResNet-50 and ResNeXt-50 in their Darknet forms, and their cross-stage-partial twins.
+"""ResNet-10, -50 and ResNeXt-50 in their Darknet forms, and their cross-stage-partial twins.
 
 These are the networks of the CSPNet paper's tables: shortcuts without projection convolutions, stride in the 3×3,
 2×2 max pooling, a 1×1 convolution as classifier. The CSP twins have stages of 3-3-5-2 blocks where the plain nets
@@ -8,14 +8,26 @@ have 3-4-6-3, so a difference between them is not the split alone. Forwards retu
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from cspprof.errors import CspprofError
 from cspprof.zoo import model
-from cspprof.zoo.blocks import Bottleneck, ConvHead, ConvNormAct, PoolHead, check_channels, check_depths, network
-from cspprof.zoo.csp import CrossStagePartial
+from cspprof.zoo.blocks import (
+    Basic,
+    Bottleneck,
+    ConvHead,
+    ConvNormAct,
+    Elastic,
+    PoolHead,
+    check_channels,
+    check_depths,
+    network,
+)
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PLAIN = (3, 4, 6, 3)
 PARTIAL = (3, 3, 5, 2)
@@ -51,23 +63,82 @@ def _plain(depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], 
     return network(_stem(in_channels), stages, head(c_in, num_classes))
 
 
-def _partial(depths: Sequence[int], mid: int, groups: int, widths: Sequence[int], num_classes: int, in_channels: int
-             ) -> nn.Module:  # fmt: skip
-    """`widths` are those of the transitions that end the stages; each feeds the next stage's strided 3×3."""
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What tells the CSP twins apart."""
+
+    mid: int
+    """Width of the first stage's 3×3 convolutions; each stage doubles it."""
+    groups: int
+    widths: tuple[int, int, int, int]
+    """Of the transitions that end the stages; each feeds the next stage's strided 3×3."""
+    plain: Callable[..., nn.Module]
+
+
+def _partial(
+    form: Partial, num_classes: int, depths: Sequence[int] | None, in_channels: int, gamma: float | None, fusion: str,
+    split: str, elastic: bool,
+) -> nn.Module:  # fmt: skip
+    """Stage i splits into two parts of 128·2ⁱ channels (64 processed ones in the first, unless elastic); another γ
+    divides the same sum otherwise and scales the blocks with the processed part. A slice divides what there is; the
+    first block widens its part."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
+    if fusion == "none":
+        return form.plain(num_classes=num_classes, depths=depths or PLAIN, in_channels=in_channels)
+    stages, c_in = [], 64
+    for i, depth in enumerate(check_depths(depths or PARTIAL, 4)):
+        down = ConvNormAct(c_in, c_in, 3, 2, form.groups) if i else None
+        stages.append(_stage(i, depth, c_in, form, down, gamma, fusion, split, elastic))
+        c_in = stages[-1].c_out
+    return network(_stem(in_channels), stages, PoolHead(c_in, num_classes))
+
+
+def _stage(
+    i: int, depth: int, c_in: int, form: Partial, down: nn.Module | None, gamma: float | None, fusion: str,
+    split: str, elastic: bool,
+) -> CrossStagePartial:  # fmt: skip
+    width = 128 << i
+    bypass, main, own = width, width if i or elastic else 64, width
+    if gamma is not None:
+        bypass = bypassed(2 * width, gamma, form.groups)
+        main = own = 2 * width - bypass
+    if split == "slice":
+        bypass = bypassed(c_in, 0.5 if gamma is None else gamma)
+        main = c_in - bypass
+    mid = max(form.mid * own // 128 // form.groups, 1) * form.groups
+    if elastic:
+        blocks = [Elastic(lambda: _half(own // 2, form.groups), "leaky") for _ in range(depth)]
+    else:
+        blocks = [Bottleneck(main if n == 0 else own, mid, own, 1, form.groups) for n in range(depth)]  # type: ignore
+    # In the authors' second and third stage the convolutions that split do not activate.
+    return CrossStagePartial(
+        c_in, form.widths[i], bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=own, down=down,
+        split_act=i in (0, 3), split=split, fusion=fusion,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _half(channels: int, groups: int) -> nn.Module:
+    """The convolutions of a bottleneck on half of the channels, in half of the groups."""
+    groups = max(groups // 2, 1)
+    if channels % groups:
+        raise CspprofError(f"elastic blocks cannot halve {2 * channels} channels", "Leave gamma out, or give 0.5.")
+    return nn.Sequential(
+        ConvNormAct(channels, channels),
+        ConvNormAct(channels, channels, 3, groups=groups),
+        ConvNormAct(channels, channels, act=None),
+    )
+
+
+@model("resnet10", family="resnet", paper="CSPNet, Wang et al. 2019, Table 3")
+def resnet10(num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3) -> nn.Module:
+    """ResNet-10, Darknet form: blocks of two 3×3 convolutions, no projections."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages, c_in = [], 64
     for i, depth in enumerate(check_depths(depths, 4)):
-        width = 128 << i
-        main = 64 if i == 0 else width
-        m = mid << i
-        # In the authors' second and third stage the convolutions that split do not activate.
-        down = ConvNormAct(c_in, c_in, 3, 2, groups) if i else None
-        blocks = nn.Sequential(*(Bottleneck(main if n == 0 else width, m, width, 1, groups) for n in range(depth)))
-        stages.append(
-            CrossStagePartial(c_in, widths[i], bypass=width, main=main, blocks=blocks, c_blocks=width, down=down,
-                              split_act=i in (0, 3))
-        )  # fmt: skip
-        c_in = widths[i]
+        c = 64 << i
+        stages.append(nn.Sequential(*(Basic(c if n else c_in, c, 2 if i and not n else 1) for n in range(depth))))
+        c_in = c
     return network(_stem(in_channels), stages, PoolHead(c_in, num_classes))
 
 
@@ -84,12 +155,20 @@ def resnext50(num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channel
 
 
 @model("csp_resnet50", family="resnet", paper=TABLE, twin="resnet50")
-def csp_resnet50(num_classes: int = 1000, depths: Sequence[int] = PARTIAL, in_channels: int = 3) -> nn.Module:
+def csp_resnet50(
+    num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+) -> nn.Module:  # fmt: skip
     """CSPResNet-50: half of each stage bypasses the bottlenecks, two thirds of the first."""
-    return _partial(depths, 64, 1, (128, 256, 512, 1024), num_classes, in_channels)
+    form = Partial(64, 1, (128, 256, 512, 1024), resnet50)
+    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic)
 
 
 @model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50")
-def csp_resnext50(num_classes: int = 1000, depths: Sequence[int] = PARTIAL, in_channels: int = 3) -> nn.Module:
+def csp_resnext50(
+    num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+) -> nn.Module:  # fmt: skip
     """CSPResNeXt-50: half of each stage bypasses the grouped bottlenecks, two thirds of the first."""
-    return _partial(depths, 128, 32, (256, 512, 1024, 2048), num_classes, in_channels)
+    form = Partial(128, 32, (256, 512, 1024, 2048), resnext50)
+    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic)
