@@ -1,0 +1,118 @@
+"""MobileNetV2 in two forms, and the cross-stage-partial twin of the Darknet one. Forwards return logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cspprof.zoo import model
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, network
+
+PAPER = "MobileNetV2, Sandler et al. 2018, Table 2"
+TABLE = "CSPNet, Wang et al. 2019, Table 3"
+#           expansion, channels, blocks, stride
+PUBLISHED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+DARKNET = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 1), (6, 96, 3, 2), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+class InvertedResidual(nn.Module):
+    """1×1 expansion, depthwise 3×3, 1×1 projection without activation: (N, c_in, H, W) -> (N, c_out, H/stride, …).
+
+    With `multiplier` m the 1×1 expands to hidden/m channels and the depthwise convolution makes m maps of each.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, hidden: int, stride: int, act: str, expand: bool = True, multiplier: int = 1
+    ) -> None:
+        super().__init__()
+        half = hidden // multiplier
+        self.expand = ConvNormAct(c_in, half, act=act) if expand else nn.Identity()
+        self.depthwise = ConvNormAct(half, hidden, 3, stride, half, act=act)
+        self.project = ConvNormAct(hidden, c_out, act=None)
+        self.skips = stride == 1 and c_in == c_out
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.skips else y
+
+
+def _row(c_in: int, t: int, c: int, n: int, stride: int, act: str, expand: bool) -> nn.Sequential:
+    blocks = [
+        InvertedResidual(c if i else c_in, c, t * (c if i else c_in), 1 if i else stride, act, expand)
+        for i in range(n)
+    ]
+    return nn.Sequential(*blocks)
+
+
+@model("mobilenet_v2", family="mobilenet", paper=PAPER, input=(1, 3, 224, 224))
+def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """MobileNetV2 1.0: 300.8 M MACs, the form of HarDNet's Table 4."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages: list[nn.Module] = []
+    c_in = 32
+    for t, c, n, stride in PUBLISHED:
+        stages.append(_row(c_in, t, c, n, stride, "relu6", expand=t > 1))
+        c_in = c
+    last = nn.Sequential(ConvNormAct(320, 1280, act="relu6"), LinearHead(1280, num_classes))
+    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu6"), stages, last)
+
+
+@model("mobilenet_v2_darknet", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224))
+def mobilenet_v2_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """MobileNetV2 as Darknet has it: halved at 96 channels, not at 64; an expansion in the first block; 429.1 M MACs."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages: list[nn.Module] = []
+    c_in = 32
+    for t, c, n, stride in DARKNET:
+        stages.append(_row(c_in, t, c, n, stride, "relu", expand=True))
+        c_in = c
+    last = nn.Sequential(ConvNormAct(320, 1280, act="relu"), PoolHead(1280, num_classes))
+    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
+
+
+class PartialStage(nn.Module):
+    """A stage of which depthwise maps of the first expansion bypass the rest: (N, c_in, H, W) -> (N, c_out, …).
+
+    The blocks' last map and the bypass are concatenated; the next stage's 1×1 serves as the transition.
+    """
+
+    def __init__(
+        self, c_in: int, expanded: int, bypass: int, stride: int, rows: list[tuple[int, int]], expand: bool = True,
+        groups: int | None = None, multiplier: int = 2,
+    ) -> None:  # fmt: skip
+        """`rows` are (channels, blocks) of the main path."""
+        super().__init__()
+        self.expand = ConvNormAct(c_in, expanded, act="relu") if expand else nn.Identity()
+        source = expanded if expand else c_in
+        self.bypass = ConvNormAct(source, bypass, 3, stride, groups or source, act="relu")
+        first = rows[0][0]
+        self.first = InvertedResidual(source, first, multiplier * expanded, stride, "relu", not expand, multiplier)
+        self.first.skips = False
+        blocks, c = [], first
+        for channels, count in [(first, rows[0][1] - 1), *rows[1:]]:
+            for _ in range(count):
+                blocks.append(InvertedResidual(c, channels, 6 * c, 1, "relu", multiplier=2))
+                c = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.c_out = c + bypass
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.expand(x)
+        bypass = self.bypass(x)
+        return torch.cat([self.blocks(self.first(x)), bypass], 1)
+
+
+@model("csp_mobilenet_v2", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224), twin="mobilenet_v2_darknet")
+def csp_mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+    """CSPMobileNetV2: in each stage half of the expanded maps bypass the inverted residuals."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages: list[PartialStage] = [PartialStage(32, 32, 16, 1, [(16, 1)], expand=False, groups=16, multiplier=1)]
+    for expanded, stride, rows in (
+        (48, 2, [(24, 2)]),
+        (72, 2, [(32, 3), (64, 4)]),
+        (192, 2, [(96, 3)]),
+        (288, 2, [(160, 3), (320, 1)]),
+    ):
+        stages.append(PartialStage(stages[-1].c_out, expanded, expanded, stride, rows))
+    last = nn.Sequential(ConvNormAct(stages[-1].c_out, 640, act="relu"), PoolHead(640, num_classes))
+    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)

@@ -1,0 +1,52 @@
+"""Res2NetLite-72, a light Res2Net of the CSPNet paper's Table 3. The forward returns logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from cspprof.zoo import model
+from cspprof.zoo.blocks import ConvNormAct, PoolHead, check_channels, check_depths, network
+
+
+class Res2Block(nn.Module):
+    """Four quarters of a 1×1 convolution, each 3×3 reading its quarter and the one before it (Gao et al. 2019).
+
+    (N, 4c, H, W) -> the same shape.
+    """
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.first = ConvNormAct(4 * c, 4 * c)
+        self.convs = nn.ModuleList(ConvNormAct(c, c, 3, groups=2) for _ in range(3))
+        self.last = ConvNormAct(4 * c, 4 * c)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        quarters = self.first(x).chunk(4, 1)
+        done = [quarters[0], self.convs[0](quarters[1])]
+        for conv, quarter in zip(self.convs[1:], quarters[2:], strict=True):  # type: ignore[arg-type]
+            done.append(conv(quarter + done[-1]))
+        y: torch.Tensor = self.last(torch.cat(done, 1))
+        return x + y
+
+
+class Down(nn.Sequential):
+    """1×1, strided grouped 3×3 and 1×1 convolution: (N, c_in, H, W) -> (N, 4c, H/2, W/2)."""
+
+    def __init__(self, c_in: int, c: int) -> None:
+        super().__init__(ConvNormAct(c_in, c), ConvNormAct(c, c, 3, 2, groups=2), ConvNormAct(c, 4 * c))
+
+
+@model("res2netlite72", family="res2net", paper="CSPNet, Wang et al. 2019, Table 3", input=(1, 3, 224, 224))
+def res2netlite72(num_classes: int = 1000, depths: Sequence[int] = (3, 7, 3), in_channels: int = 3) -> nn.Module:
+    """Res2NetLite-72: three stages of widths 72, 144 and 288, in four quarters and two groups."""
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages, c_in = [], 32
+    for i, depth in enumerate(check_depths(depths, 3)):
+        c = 72 << i
+        stages.append(nn.Sequential(Down(c_in, c), *(Res2Block(c) for _ in range(depth))))
+        c_in = 4 * c
+    stem = nn.Sequential(ConvNormAct(in_channels, 32, 3, 2), nn.MaxPool2d(3, 2, 1))
+    return network(stem, stages, PoolHead(c_in, num_classes))
