@@ -66,6 +66,6 @@ def model(
 @cache
 def catalog() -> Registry[ModelEntry]:
     """Every zoo network; the definitions (and torch) are imported on the first call."""
-    for room in ("resnet", "darknet", "mobilenet", "efficientnet", "res2net", "resnet_v1", "vgg", "hardnet"):
+    for room in ("resnet", "darknet", "mobilenet", "efficientnet", "res2net", "resnet_v1", "vgg", "hardnet", "densenet", "peleenet"):
         importlib.import_module(f"{__name__}.{room}")
     return MODELS

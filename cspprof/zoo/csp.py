@@ -38,10 +38,11 @@ class CrossStagePartial(nn.Module):
     def __init__(
         self, c_in: int, c_out: int, *, bypass: int, main: int, blocks: nn.Module, c_blocks: int,
         down: nn.Module | None = None, split_act: bool = True, act: str = "leaky", split: Split = "conv",
-        fusion: Fusion = "csp", c_transition: int | None = None,
+        fusion: Fusion = "csp", c_transition: int | None = None, pool: nn.Module | None = None,
     ) -> None:  # fmt: skip
         """`blocks` maps `main` channels to `c_blocks`, its transition these to `c_transition` (the same number unless
-        given); `split_act` is whether the two split convolutions activate."""
+        given); `split_act` is whether the two split convolutions activate. A `pool` that ends the stage comes right
+        before the second transition of *csp*, where it is cheaper, and last in the other forms."""
         super().__init__()
         if min(bypass, main) < 1:
             raise CspprofError(
@@ -58,6 +59,8 @@ class CrossStagePartial(nn.Module):
         self.block_transition = nn.Identity() if fusion == "first" else ConvNormAct(c_blocks, between, act=act)
         joined = bypass + (c_blocks if fusion == "first" else between)
         self.transition = nn.Identity() if fusion == "last" else ConvNormAct(joined, c_out, act=act)
+        self.pool = nn.Identity() if pool is None else pool
+        self.pool_first = fusion == "csp"
         self.c_out = joined if fusion == "last" else c_out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +70,8 @@ class CrossStagePartial(nn.Module):
         else:
             bypass, main = self.bypass(x), self.main(x)
         dense = self.block_transition(self.blocks(main))
-        y: torch.Tensor = self.transition(torch.cat([dense, bypass], dim=1))
+        joined = torch.cat([dense, bypass], dim=1)
+        y: torch.Tensor = self.transition(self.pool(joined)) if self.pool_first else self.pool(self.transition(joined))
         return y
 
 

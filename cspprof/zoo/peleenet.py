@@ -1,0 +1,202 @@
+"""PeleeNet and what the CSPNet paper makes of it. Forwards return logits.
+
+CSPPeleeNet, its SE and sparse forms and PeleeNeXt were never published as definitions: they are readings and
+constructions here, each with its distance from the printed figures in `cspprof reproduce`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from cspprof.errors import CspprofError
+from cspprof.zoo import model
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, SqueezeExcite, check_channels, check_depths, network
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
+
+PAPER = "PeleeNet, Wang et al. 2018, Table 1"
+TABLE = "CSPNet, Wang et al. 2019, Table 1 and Fig. 4"
+INPUT = (1, 3, 224, 224)
+DEPTHS = (3, 4, 8, 6)
+WIDENING = (1, 2, 4, 4)
+"""Width of a layer's 1×1 convolutions by stage, in halves of the growth rate."""
+SQUEEZE = 32
+"""Reduction of the squeeze-and-excitation form, one for each transition: the published +0.02 M parameters."""
+
+
+class Stem(nn.Module):
+    """3×3/2, then a convolutional and a pooled half, joined: (N, c, H, W) -> (N, 32, H/4, W/4)."""
+
+    def __init__(self, in_channels: int, act: str) -> None:
+        super().__init__()
+        self.conv = ConvNormAct(in_channels, 32, 3, 2, act=act)
+        self.narrow = nn.Sequential(ConvNormAct(32, 16, act=act), ConvNormAct(16, 32, 3, 2, act=act))
+        self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
+        self.join = ConvNormAct(64, 32, act=act)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        y: torch.Tensor = self.join(torch.cat([self.narrow(x), self.pool(x)], 1))
+        return y
+
+
+def bottleneck_width(c_in: int, widening: int, growth: int) -> int:
+    """Width of a layer's 1×1 convolutions: so many halves of the growth rate, but on narrow inputs 4·⌊c_in/8⌋."""
+    width = widening * growth // 2
+    return width if width <= c_in // 2 else max(c_in // 8, 1) * 4
+
+
+class TwoWayLayer(nn.Module):
+    """Half of the growth sees 3×3 places, half 5×5: (N, c, H, W) -> the (N, growth, H, W) that it adds."""
+
+    def __init__(self, c_in: int, widening: int, growth: int, act: str, groups: int = 1) -> None:
+        super().__init__()
+        b, half = bottleneck_width(c_in, widening, growth), growth // 2
+        own = groups if b % groups == 0 and half % groups == 0 else 1
+        self.near = nn.Sequential(ConvNormAct(c_in, b, act=act), ConvNormAct(b, half, 3, groups=own, act=act))
+        self.far = nn.Sequential(
+            ConvNormAct(c_in, b, act=act),
+            ConvNormAct(b, half, 3, groups=own, act=act),
+            ConvNormAct(half, half, 3, groups=own, act=act),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([self.near(x), self.far(x)], 1)
+
+
+class DenseBlock(nn.Module):
+    """Layer i reads what `sources(i)` names of the input (0) and the layers before it; all is joined at the end.
+
+    (N, c_in, H, W) -> (N, c_in + layers·growth, H, W).
+    """
+
+    def __init__(
+        self, c_in: int, layers: int, make: Callable[[int], nn.Module], growth: int,
+        sources: Callable[[int], Sequence[int]] = lambda i: range(i),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        widths = [c_in] + [growth] * layers
+        self.sources = [list(sources(i)) for i in range(1, layers + 1)]
+        self.layers = nn.ModuleList(make(sum(widths[j] for j in read)) for read in self.sources)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = [x]
+        for layer, read in zip(self.layers, self.sources, strict=True):
+            parts = [made[j] for j in read]
+            made.append(layer(parts[0] if len(parts) == 1 else torch.cat(parts, 1)))
+        return torch.cat(made, 1)
+
+
+def exponential(i: int) -> list[int]:
+    """Layers at distances 1, 2, 4, … before layer i, the farthest first (SparseNet, Zhu et al. 2018)."""
+    return [i - 2**n for n in reversed(range(i.bit_length())) if i - 2**n >= 0]
+
+
+def _halved() -> nn.Module:
+    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+
+
+class Design:
+    """What the PeleeNets differ in; a method for each kind of part."""
+
+    def __init__(
+        self, growth: int, act: str, se: bool = False, groups: int = 1,
+        sources: Callable[[int], Sequence[int]] = lambda i: range(i),
+    ) -> None:  # fmt: skip
+        if growth % 2:
+            raise CspprofError(f"growth={growth} is odd", "A two-way layer adds half of it twice: growth=32")
+        self.growth, self.act, self.se, self.groups, self.sources = growth, act, se, groups, sources
+
+    def block(self, stage: int, c_in: int, layers: int) -> nn.Module:
+        def make(c: int) -> nn.Module:
+            return TwoWayLayer(c, WIDENING[stage], self.growth, self.act, self.groups)
+
+        return DenseBlock(c_in, layers, make, self.growth, self.sources)
+
+    def excited(self, c: int) -> nn.Module:
+        return SqueezeExcite(c, max(c // SQUEEZE, 1)) if self.se else nn.Identity()
+
+    def plain_stage(self, stage: int, c_in: int, layers: int, last: bool) -> tuple[nn.Module, int]:
+        c = c_in + layers * self.growth
+        parts = [self.block(stage, c_in, layers), ConvNormAct(c, c, act=self.act)]
+        if not last:
+            parts += [self.excited(c), _halved()] if self.se else [_halved()]
+        return nn.Sequential(*parts), c
+
+    def partial_stage(
+        self, stage: int, c_in: int, layers: int, gamma: float, fusion: str, split: str, last: bool
+    ) -> tuple[nn.Module, int]:
+        """The dense path's transition keeps its width; that of *csp* after the pooling restores the stage's, the one
+        of *first* has the dense path's."""
+        bypass = bypassed(c_in, gamma)
+        dense, whole = c_in - bypass + layers * self.growth, c_in + layers * self.growth
+        partial = CrossStagePartial(
+            c_in, dense if fusion == "first" else whole, bypass=bypass, main=c_in - bypass, c_blocks=dense,
+            blocks=self.block(stage, c_in - bypass, layers), act=self.act, split=split,  # type: ignore[arg-type]
+            fusion=fusion, pool=None if last else _halved(),  # type: ignore[arg-type]
+        )  # fmt: skip
+        if self.se and not last:
+            return nn.Sequential(partial, self.excited(partial.c_out)), partial.c_out
+        return partial, partial.c_out
+
+
+def _plain(design: Design, depths: Sequence[int], num_classes: int, in_channels: int) -> nn.Module:
+    check_channels(num_classes=num_classes, in_channels=in_channels)
+    stages, c = [], 32
+    for i, layers in enumerate(check_depths(depths, 4)):
+        made, c = design.plain_stage(i, c, layers, last=i == 3)
+        stages.append(made)
+    return network(Stem(in_channels, design.act), stages, LinearHead(c, num_classes))
+
+
+@model("peleenet", family="peleenet", paper=PAPER, input=INPUT)
+def peleenet(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
+    act: str = "relu",
+) -> nn.Module:  # fmt: skip
+    """PeleeNet: two-way dense layers, transitions that keep the width; `se` is a reading."""
+    check_channels(growth=growth)
+    return _plain(Design(growth, act, se), depths, num_classes, in_channels)
+
+
+@model("sparse_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading")
+def sparse_peleenet(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
+) -> nn.Module:
+    """SparsePeleeNet: each layer reads those at distances 1, 2, 4, … before it."""
+    check_channels(growth=growth)
+    return _plain(Design(growth, act, sources=exponential), depths, num_classes, in_channels)
+
+
+@model("peleenext", family="peleenet", paper="named in CSPNet, Wang et al. 2019; no public definition", input=INPUT,
+       status="construction")  # fmt: skip
+def peleenext(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    groups: int = 4,
+) -> nn.Module:  # fmt: skip
+    """PeleeNeXt: PeleeNet with grouped 3×3 convolutions."""
+    check_channels(growth=growth, groups=groups)
+    return _plain(Design(growth, act, groups=groups), depths, num_classes, in_channels)
+
+
+@model("csp_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading", twin="peleenet")
+def csp_peleenet(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
+    act: str = "relu", gamma: float = 0.5, fusion: str = "csp", split: str = "slice",
+) -> nn.Module:  # fmt: skip
+    """CSPPeleeNet: half of each stage's base layer bypasses the dense layers, the last stage is plain."""
+    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
+    check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
+    if fusion == "none":
+        return peleenet(num_classes, depths, growth, in_channels, se, act)
+    design = Design(growth, act, se)
+    stages, c = [], 32
+    for i, layers in enumerate(check_depths(depths, 4)):
+        if i == 3 and fusion != "first":
+            made, c = design.plain_stage(i, c, layers, last=True)
+        else:
+            made, c = design.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
+        stages.append(made)
+    return network(Stem(in_channels, act), stages, LinearHead(c, num_classes))
