@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -421,6 +422,35 @@ def test_two_threads_trace_at_once() -> None:
     for t in threads:
         t.join()
     assert wrong == []
+
+
+def test_threads_that_trace_one_model_leave_it_as_it_was() -> None:
+    pytest.importorskip("torch._dynamo", reason="this build of torch has no compiler")
+    from torch._dynamo import eval_frame
+
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(10)))
+    before, stance = state(model), eval_frame._stance
+    wrong: list[Any] = []
+
+    def work() -> None:
+        for _ in range(8):
+            found = [(op.layer, op.macs) for op in trace(model, (1, 3, 8, 8)).ops]
+            if found != [(str(i), 81 * 64) for i in range(10)]:
+                wrong.append(found)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+    assert same(before, state(model))
+    assert eval_frame._stance == stance
 
 
 def test_a_wrong_shape_names_the_layer_and_what_it_was_given() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,6 +18,10 @@ from cspprof.record import Calls, Profile, TensorSpec
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, remember
 from cspprof.trace.scope import Scope, untouched
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
+find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
 
 
 def trace(
@@ -34,7 +39,8 @@ def trace(
 
     On the meta device (the default) no arithmetic is done and nothing is allocated, whatever device the model is
     on; on another device the forward is carried out. The model is traced in eval mode unless `train`, is neither
-    moved nor copied, and comes back untouched. `dtype` replaces the floating dtype of inputs and parameters.
+    moved nor copied, and comes back untouched. `dtype` replaces the floating dtype of inputs and parameters. Threads
+    that trace at once wait for each other.
 
     Raises TraceError, with the layer, its input shapes and a way out, when the forward does not come to its end.
     """
@@ -54,9 +60,10 @@ def trace(
         if id(tensor) not in saved:
             saved[id(tensor)] = (tensor, tensor.detach().clone())
 
-    remember()
-    recorder = Recorder(device == "meta", protect)
     with ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        remember()
+        recorder = Recorder(device == "meta", protect)
         stack.enter_context(untouched(scope))
         stack.callback(_put_back, saved)
         for module in scope.modules:
