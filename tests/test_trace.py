@@ -96,6 +96,41 @@ def test_macs_by_hand(module: nn.Module, inputs: Any, macs: int) -> None:
     assert p.total("macs") == macs
 
 
+def test_attention_whose_batches_broadcast_is_counted_for_every_output() -> None:
+    class Net(nn.Module):
+        def forward(self, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, kv, kv)
+
+    assert trace(Net(), [(1, 2, 5, 8), (4, 2, 7, 8)]).total("macs") == 4 * 2 * 5 * 7 * (8 + 8)
+    assert trace(Net(), [(4, 2, 5, 8), (1, 1, 7, 8)]).total("macs") == 4 * 2 * 5 * 7 * (8 + 8)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_packed_sequences_cost_their_steps_without_the_padding(kind: type[nn.RNNBase], gates: int) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = kind(6, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 3]))
+            return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+    p = trace(Net(), (4, 2, 6), device="cpu")
+    assert (p.uncounted, p.total("macs")) == ({}, (4 + 3) * gates * 5 * (6 + 5))
+
+
+def test_views_made_in_place_are_free() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 2).unsqueeze_(0).transpose_(1, 2).squeeze_(0).t_() + 1
+
+    p = trace(Net(), (3, 4))
+    assert (p.uncounted, p.total("traffic_bytes"), p.total("peak_bytes")) == ({}, 4 * 48, 96)
+    assert names(p) == ["mul", "add"]
+    assert p.ops[-1].reads[0].shape == (3, 4)
+
+
 def test_views_share_a_storage_and_in_place_operations_write_what_they_read() -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
