@@ -390,6 +390,45 @@ def test_compiled_models_are_traced_as_they_were_written() -> None:
     assert in_place._compiled_call_impl is not None
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_an_unknown_operation_that_returns_no_tensor_is_named(device: str) -> None:
+    with torch.library._scoped_library("cspprofsilent", "FRAGMENT") as library:
+        library.define("into(Tensor x, Tensor(a!) out) -> ()")
+        library.impl("into", lambda x, out: [out.copy_(x @ x), None][1], "CPU")
+        library.impl("into", lambda x, out: None, "Meta")
+        library.define("count(Tensor x) -> int")
+        library.impl("count", lambda x: 3, "CompositeExplicitAutograd")
+
+        class Net(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                out = torch.empty_like(x)
+                torch.ops.cspprofsilent.into(x, out)
+                return torch._foreach_add([out], torch.ops.cspprofsilent.count(x))[0]
+
+        p = trace(Net(), (4, 4), device=device)
+    p.self_check()
+    assert p.uncounted == {"aten._foreach_add": 1, "cspprofsilent.count": 1, "cspprofsilent.into": 1}
+    empty, into = p.ops[:2]
+    assert into.writes == empty.writes
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_out_arguments_are_written_and_not_read(device: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            product = torch.matmul(x, x, out=x.new_empty(4, 4))
+            gate = torch.sigmoid(x, out=x.new_empty(4, 4))
+            return torch.cat([product, gate], out=x.new_empty(0))
+
+    p = trace(Net(), (4, 4), device=device)
+    p.self_check()
+    assert (p.uncounted, p.total("macs")) == ({}, 64)
+    made = {op.spec.name: op for op in p.ops}
+    assert {name: len(op.reads) for name, op in made.items()} == {"new_empty": 1, "matmul": 2, "sigmoid": 1, "cat": 2}
+    assert made["cat"].writes[0].shape == (8, 4)
+    assert [t.storage for t in made["cat"].reads] == [made["matmul"].writes[0].storage, made["sigmoid"].writes[0].storage]
+
+
 @pytest.fixture(scope="module")
 def thing() -> Callable[..., torch.Tensor]:
     @torch.library.custom_op("cspproftest::thing", mutates_args=())

@@ -51,7 +51,8 @@ def describe(
     aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
     if aliased and not op.written and all(how is SAME for how, _, _ in results):
         return Entry(None, (), tuple(results), 0, not (on_meta and isinstance(made, torch.Tensor)))
-    if op.target in FREE or (not results and op.target not in RULES):
+    asks = not results and op.torchs_own and op.target not in RULES  # for a size, a flag …
+    if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True)
     bare = [t.meta.spec for t in tags]
     view = aliased and not op.written
@@ -81,7 +82,7 @@ def facts_of(
             specs = iter(bare)
             given = replace(args, specs)
             named = {k: replace(v, specs) for k, v in kwargs.items()}
-            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k != "out"})
+            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k not in op.outs})
     if op.pointwise:
         return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
     return _from_torch_registry(op, args, kwargs, results)
@@ -99,7 +100,7 @@ def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> tuple[list[int], list[int]]:
-    """Positions of the tensor arguments that are activations, and of those that are weights."""
+    """Positions of the tensor arguments that are activations, and of those that are weights; `out=` is neither."""
     reads: list[int] = []
     weights: list[int] = []
     at = 0
@@ -107,7 +108,8 @@ def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: lis
     for name, value in named:
         for _ in tensors_in(value):
             learned = name in WEIGHT_NAMES or (tags[at].meta.weight and name != "input")
-            (weights if learned else reads).append(at)
+            if name not in op.outs:
+                (weights if learned else reads).append(at)
             at += 1
     return reads, weights
 

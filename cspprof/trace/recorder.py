@@ -45,6 +45,17 @@ def remember() -> None:
         _KNOWN[:] = rules
 
 
+def written_in(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensor arguments that the operation writes into, by its schema."""
+    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+    return [t for name in op.written for t in tensors_in(named.get(name))]
+
+
+def outputs(op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """What the operation returns, or what it writes into where it returns nothing."""
+    return list(tensors_in(made)) or written_in(op, args, kwargs)
+
+
 class Recorder(TorchDispatchMode):
     """Columns of calls in the making. `layer` is set from outside, by the forward hooks."""
 
@@ -202,7 +213,7 @@ class Recorder(TorchDispatchMode):
                 made, results = answer
             else:
                 made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
-                results = [self._relation(t, op, tensors, inputs, tags) for t in tensors_in(made)]
+                results = [self._relation(t, op, tensors, inputs, tags) for t in outputs(op, made, args, kwargs)]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
@@ -225,21 +236,13 @@ class Recorder(TorchDispatchMode):
         known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
         return not known and op.composite
 
-    def _protect(self, op: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a real kernel writes into a tensor of the model or the user: have it saved."""
-        index = op.names.index(name)
-        target = args[index] if index < len(args) else kwargs.get(name)
-        for tensor in target if isinstance(target, (list, tuple)) else [target]:
-            if isinstance(tensor, torch.Tensor) and id(tensor) in self.held:
-                self.protect(tensor)
-
     @staticmethod
     def _answer(
         op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]
     ) -> tuple[torch.Tensor, list[Result]] | None:
         """The output worked out by `shapes`, where that knows the operation and these arguments."""
         rule = ANSWERS.get(op.plain)
-        if rule is None:
+        if rule is None or op.outs:
             return None
         metas = iter([t.meta for t in tags])
         found = rule(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
@@ -255,8 +258,9 @@ class Recorder(TorchDispatchMode):
     ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
         """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
         if not symbolic:
-            for name in op.written:
-                self._protect(op, name, args, kwargs)
+            for tensor in written_in(op, args, kwargs):
+                if id(tensor) in self.held:
+                    self.protect(tensor)
             return op.func(*args, **kwargs), tensors
         if op.target in VALUES or (op.views and all(t.device.type != "meta" for t in tensors)):
             return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
@@ -291,7 +295,7 @@ class Recorder(TorchDispatchMode):
                 forget()
             _MEMO[key] = entry
         written = []
-        for tensor, (how, position, m) in zip(tensors_in(made), results, strict=True):
+        for tensor, (how, position, m) in zip(outputs(op, made, args, kwargs), results, strict=True):
             if how is SAME:
                 written.append(tags[position].storage)
                 if op.written and m is not tags[position].meta:  # unsqueeze_, resize_, t_ …
