@@ -253,6 +253,25 @@ def test_a_cached_tensor_of_one_trace_does_not_confuse_the_next() -> None:
     assert names(second) == ["mul"]
 
 
+def test_a_constant_that_an_unknown_was_written_into_is_unknown() -> None:
+    class Net(nn.Module):
+        def __init__(self, write: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
+            super().__init__()
+            self.write = write
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores = torch.zeros(4)
+            last = scores[3:]
+            self.write(scores, x)
+            return x.relu() if last.item() == 0 else x.tanh()
+
+    for write in (lambda s, x: s.add_(x[0]), lambda s, x: s.copy_(x[0]), lambda s, x: torch.sigmoid(x[0], out=s)):
+        with pytest.raises(TraceError, match="needs the values"):
+            trace(Net(write), (1, 4))
+        assert names(trace(Net(write), torch.ones(1, 4), device="cpu"))[-1] == "tanh"
+    assert names(trace(Net(lambda s, x: s.add_(1)), (1, 4)))[-1] == "tanh"
+
+
 class DataDependent(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.relu() if x.sum().item() > 0 else x.tanh()
@@ -346,6 +365,29 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
 def test_train_mode_is_asked_for() -> None:
     assert "dropout" in names(trace(Leaky(False), (2, 3, 8, 8), train=True))
     assert "dropout" not in names(trace(Leaky(False).train(), (2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_write_through_a_view_is_undone_too(device: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+            self.loose = torch.ones(4)
+            self.register_buffer("count", torch.zeros(4, dtype=torch.long))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.weight.data[0].mul_(5)
+            self.loose[1:].view(-1)[0] = 7
+            self.count[0] += 1
+            x[:, 0].mul_(5)
+            return x * self.weight + self.loose + self.count
+
+    model, x = Net(), torch.ones(2, 4)
+    before = state(model)
+    trace(model, x, device=device)
+    assert same(before, state(model))
+    assert torch.equal(x, torch.ones(2, 4))
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])

@@ -71,7 +71,10 @@ class Recorder(TorchDispatchMode):
         self.protect = protect
         self.layer = 0
         self.held: dict[int, Tag] = {}
-        self.keep: list[torch.Tensor] = []
+        self.owners: dict[int, torch.Tensor] = {}
+        """The tensor of the model or the user that lies in a storage; it is kept, so that its id stays its own."""
+        self.stale: set[int] = set()
+        """Storages of constants that something unknown was written into, without being carried out."""
         self.storages: list[Storage] = []
         self.next_storage = 0
         self.specs: dict[int, int] = {}
@@ -83,20 +86,17 @@ class Recorder(TorchDispatchMode):
 
     # -- tensors ----------------------------------------------------------------------------------
 
-    def hold(self, tensor: torch.Tensor, name: str, role: str, like: Tag | None = None) -> Tag:
+    def hold(self, tensor: torch.Tensor, name: str, role: str) -> Tag:
         """Take in a tensor that no operation of this trace made."""
         found = self.held.get(id(tensor))
         if found is not None:
             return found
         m = meta_of(tensor, weight=role != "input")
-        if like is None:
-            storage = self.new_storage()
-            self.storages.append(Storage(storage, name, role, m.spec))
-        else:
-            storage = like.storage
+        storage = self.new_storage()
+        self.storages.append(Storage(storage, name, role, m.spec))
         constant = tensor.device.type != "meta" and role in ("buffer", "constant")
         tag = self.held[id(tensor)] = Tag(self, storage, m, constant)
-        self.keep.append(tensor)
+        self.owners[storage] = tensor
         return tag
 
     def new_storage(self) -> int:
@@ -203,6 +203,8 @@ class Recorder(TorchDispatchMode):
                 raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
             op = operator(func)
             symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
+            if symbolic and op.written:
+                self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and self._taken_apart(op):
                 with self:
                     result = func.decompose(*args, **kwargs)
@@ -229,7 +231,7 @@ class Recorder(TorchDispatchMode):
             str(a) == "meta" for a in args if isinstance(a, torch.device)
         ):
             return False
-        return all(t.constant for t in tags)
+        return all(t.constant and t.storage not in self.stale for t in tags)
 
     @staticmethod
     def _taken_apart(op: Operator) -> bool:
@@ -259,10 +261,12 @@ class Recorder(TorchDispatchMode):
         """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
         if not symbolic:
             for tensor in written_in(op, args, kwargs):
-                if id(tensor) in self.held:
-                    self.protect(tensor)
+                owner = self.owners.get(self.tag(tensor).storage)
+                if owner is not None:
+                    self.protect(tensor if id(tensor) in self.held else owner)
             return op.func(*args, **kwargs), tensors
-        if op.target in VALUES or (op.views and all(t.device.type != "meta" for t in tensors)):
+        known = op.target in VALUES and not any(t.storage in self.stale for t in tags)
+        if known or (op.views and all(t.device.type != "meta" for t in tensors)):
             return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
         if op.in_place and tags[0].meta.weight:
             return args[0], tensors  # a write into the model's own tensors: seen, not carried out

@@ -212,8 +212,8 @@ def eager() -> Iterator[None]:
 
 
 def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for tensor, value in saved.values():
-        with torch.no_grad(), torch.inference_mode(tensor.is_inference()):
+    for tensor, value in reversed(saved.values()):  # of two that overlap, the one saved first is the right one
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # in this order: leaving one enables grad
             tensor.copy_(value)
 
 
