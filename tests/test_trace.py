@@ -272,6 +272,36 @@ def test_a_constant_that_an_unknown_was_written_into_is_unknown() -> None:
     assert names(trace(Net(lambda s, x: s.add_(1)), (1, 4)))[-1] == "tanh"
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_table_that_the_forward_caches_can_be_trained_with(device: str) -> None:
+    @functools.lru_cache
+    def table(n: int) -> torch.Tensor:
+        return torch.linspace(0, 1, n) * 2
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) * table(4)
+
+    model = Net()
+    trace(model, (1, 4), device=device)
+    model(torch.randn(1, 4)).sum().backward()
+    assert model.fc.weight.grad is not None
+
+
+def test_sizes_that_depend_on_values_are_those_of_each_call() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[x > 0].sum() + x[x > 10].sum()
+
+    for _ in range(2):
+        p = trace(Net(), torch.tensor([1.0, 2.0, -1.0, 20.0]), device="cpu")
+        assert [op.writes[0].shape for op in p.ops if op.spec.name == "index"] == [(3,), (1,)]
+
+
 class DataDependent(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.relu() if x.sum().item() > 0 else x.tanh()

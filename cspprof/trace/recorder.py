@@ -264,7 +264,7 @@ class Recorder(TorchDispatchMode):
                 owner = self.owners.get(self.tag(tensor).storage)
                 if owner is not None:
                     self.protect(tensor if id(tensor) in self.held else owner)
-            return op.func(*args, **kwargs), tensors
+            return self._carried_out(op, args, kwargs, tensors), tensors
         known = op.target in VALUES and not any(t.storage in self.stale for t in tags)
         if known or (op.views and all(t.device.type != "meta" for t in tensors)):
             return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
@@ -276,6 +276,14 @@ class Recorder(TorchDispatchMode):
         if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
             made = args[0]
         return made, inputs
+
+    @staticmethod
+    def _carried_out(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
+        """What a real kernel gives: tensors that a cache of the forward may keep and training use later."""
+        if any(t.is_inference() for t in tensors):
+            return op.func(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return op.func(*args, **kwargs)
 
     def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on meta: itself if it is there, else an empty one.
@@ -293,7 +301,7 @@ class Recorder(TorchDispatchMode):
         self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
         entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
-        if entry is None:
+        if entry is None or entry.results != tuple(results):  # how many are nonzero is in no key
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
