@@ -85,7 +85,8 @@ def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ..
         if isinstance(value, dict):
             return {k: convert(v) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(convert(v) for v in value)
+            made = map(convert, value)
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)  # a named tuple
         if isinstance(value, (TensorSpec,)) or hasattr(value, "untyped_storage"):
             return leaf(value)
         return value

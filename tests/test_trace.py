@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import random
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -200,6 +203,62 @@ def test_global_pooling_by_any_name() -> None:
         assert p.total("cio_cspnet") == 4 * 36 + 4
 
 
+def test_learned_maps_are_convolved_and_weights_are_not_pooled() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.map = nn.Parameter(torch.randn(1, 3, 8, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale = self.conv.weight.mean((2, 3)).sum() + F.max_pool2d(self.map, 2).sum()
+            return x + self.conv(self.map) * scale
+
+    p = trace(Net(), (1, 4, 6, 6))
+    p.self_check()
+    assert (p.total("macs"), p.total("cio_hardnet"), p.total("cio_cspnet")) == (27 * 144, 192 + 144, 192 + 144)
+
+
+def test_named_tuples_dataclasses_and_the_same_tensor_twice() -> None:
+    class Pair(NamedTuple):
+        a: Any
+        b: Any
+
+    @dataclasses.dataclass(slots=True)
+    class Inner:
+        value: torch.Tensor
+
+    @dataclasses.dataclass
+    class Outer:
+        inner: Inner
+
+    class Net(nn.Module):
+        def forward(self, pair: Pair) -> Outer:
+            return Outer(Inner(pair.a + pair.b))
+
+    x = torch.ones(1, 4)
+    for device in ("meta", "cpu"):
+        p = trace(Net(), [Pair(x, x)], device=device)
+        assert p.outputs == (p.ops[-1].writes[0].storage,)
+        assert p.total("peak_bytes") == 32
+    assert trace(Net(), [Pair((1, 4), (1, 4))]).total("peak_bytes") == 48
+
+
+def test_the_default_dtype_of_the_day_is_used() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x
+
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(trace(Net(), torch.ones(3, dtype=torch.long)).ops[0].writes[0].dtype)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert found == ["float32", "float64"]
+
+
 def test_the_dtype_reaches_every_tensor_and_the_model_keeps_its_own() -> None:
     model = Small()
     p = trace(model, (1, 3, 8, 8), dtype="float16")
@@ -324,6 +383,13 @@ def test_a_detection_model_runs_on_a_real_device_and_comes_back_untouched() -> N
     assert same(before, state(model))
 
 
+def test_attention_layers_are_counted_on_a_real_device() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    meta, cpu = (trace(model, (1, 5, 8), device=device) for device in ("meta", "cpu"))
+    assert (cpu.uncounted, cpu.total("macs")) == ({}, meta.total("macs"))
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_meta_and_cpu_see_the_same_operations() -> None:
     meta, cpu = trace(Small(), (2, 3, 8, 8)), trace(Small(), (2, 3, 8, 8), device="cpu")
     assert [op.spec for op in meta.ops] == [op.spec for op in cpu.ops]
@@ -334,7 +400,9 @@ def test_meta_and_cpu_see_the_same_operations() -> None:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {"rng": torch.get_rng_state().tolist()}
+    found: dict[str, Any] = {
+        "rng": torch.get_rng_state().tolist(), "python": random.getstate(), "numpy": np.random.get_state(),
+    }  # fmt: skip
     for path, m in model.named_modules():
         found[path] = {k: v for k, v in m.__dict__.items() if not k.startswith("_")}
         found[path + "/hooks"] = [list(v) for k, v in m.__dict__.items() if k.endswith("_hooks")]
@@ -346,6 +414,8 @@ def state(model: nn.Module) -> dict[str, Any]:
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return bool((a == b).all())
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
@@ -364,10 +434,15 @@ class Leaky(Small):
         self.last: torch.Tensor | None = None
         self.drop = nn.Dropout()
 
+    def train(self, mode: bool = True) -> Leaky:
+        self.conv.weight.requires_grad_(mode)
+        return super().train(mode)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.cache["x"] = x
         self.seen.append(x)
-        self.last = x + torch.rand(1)
+        self.last = x + torch.rand(1) + random.random() + np.random.rand()
+        self.conv.register_forward_hook(lambda *_: None)
         self.register_buffer("late", torch.zeros(1))
         y = self.drop(super().forward(x))
         if self.fails:
@@ -498,7 +573,10 @@ def test_out_arguments_are_written_and_not_read(device: str) -> None:
     made = {op.spec.name: op for op in p.ops}
     assert {name: len(op.reads) for name, op in made.items()} == {"new_empty": 1, "matmul": 2, "sigmoid": 1, "cat": 2}
     assert made["cat"].writes[0].shape == (8, 4)
-    assert [t.storage for t in made["cat"].reads] == [made["matmul"].writes[0].storage, made["sigmoid"].writes[0].storage]
+    assert [t.storage for t in made["cat"].reads] == [
+        made["matmul"].writes[0].storage,
+        made["sigmoid"].writes[0].storage,
+    ]
 
 
 @pytest.fixture(scope="module")

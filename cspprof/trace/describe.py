@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cspprof.record import Kind, OpSpec, TensorSpec
+from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
 from cspprof.rules import RULES, Facts
 from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
 from cspprof.trace.nests import replace, tensors_in
@@ -58,6 +58,10 @@ def describe(
     view = aliased and not op.written
     facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
     reads, weights = roles(op, args, kwargs, tags)
+    if not reads and facts.kind in CONVOLUTIONS:  # of a learned map
+        reads, weights = weights[:1], weights[1:]
+    if not reads and facts.kind in POOLS:  # of weights, such as their mean over the kernel: no layer of the network
+        facts = Facts(Kind.REDUCTION, elementwise=facts.elementwise, outputs=facts.outputs)
     recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
     spec = OpSpec(
         op.target, Kind(facts.kind),

@@ -33,13 +33,14 @@ def forget() -> None:
 
 
 _KNOWN: list[object] = []
-"""The rules that the memo was made under."""
+"""What the memo was made under."""
 
 
 def remember() -> None:
-    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas."""
+    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, and
+    a division of integers still has the same dtype."""
     counter = sys.modules.get("torch.utils.flop_counter")
-    rules = [RULES.version, *(() if counter is None else counter.flop_registry.values())]
+    rules = [RULES.version, torch.get_default_dtype(), *(() if counter is None else counter.flop_registry.values())]
     if rules != _KNOWN:
         forget()
         _KNOWN[:] = rules

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -125,10 +126,17 @@ class InputMaker:
         self.device = device
         self.dtype = dtype
         self.made: list[torch.Tensor] = []
+        self._by_given: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._generator = torch.Generator().manual_seed(0)  # its own: the global one is left alone
 
     def __call__(self, given: TensorSpec | torch.Tensor) -> torch.Tensor:
-        made = self._from_tensor(given) if isinstance(given, torch.Tensor) else self._from_spec(given)
+        if not isinstance(given, torch.Tensor):
+            made = self._from_spec(given)
+        elif id(given) in self._by_given:  # the same tensor twice is one tensor here as well
+            made = self._by_given[id(given)][1]
+        else:
+            made = self._from_tensor(given)
+            self._by_given[id(given)] = (given, made)
         self.made.append(made)
         return made
 
@@ -201,14 +209,18 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Compiled submodules run as they were written. Costs nothing where nothing was compiled."""
-    import sys
+    """Compiled submodules run as they were written, and attention layers as the operations that they are made of.
 
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+    On a CPU torch has one fused operation for a whole attention or encoder layer, which has no MACs of its own.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # Costs nothing where nothing was compiled.
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
