@@ -62,6 +62,14 @@ def known_dtype(name: str) -> str:
     return name
 
 
+def known_float(name: str) -> str:
+    """`name`, if it is a dtype that a model's parameters can have."""
+    dtype = known_dtype(name)
+    if "float" not in dtype:
+        raise CspprofError(f"{name} is not a floating dtype", "Give one input another with --input ids=1x128:int64")
+    return dtype
+
+
 DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
 
 

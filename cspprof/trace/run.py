@@ -53,7 +53,13 @@ def trace(
             "Run it once on real input, then profile it.",
         )
     maker = InputMaker(device, dtype)
-    args, kwargs = arguments(inputs, maker)
+    try:
+        args, kwargs = arguments(inputs, maker)
+    except RuntimeError as error:  # no such device, more elements than there are numbers
+        raise TraceError(
+            f"{name}: cannot make the input: {str(error).splitlines()[0]}",
+            "Give another shape, dtype or device: --input 1x3x224x224",
+        ) from error
     scope = Scope(model)
     saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
