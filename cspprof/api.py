@@ -36,12 +36,15 @@ def profile(
     34411496
     """
     dtype, device = known_float(dtype) if dtype else None, known_device(device)
-    if isinstance(model, Profile):
-        return model
-    if isinstance(model, str):
+    if isinstance(model, (Profile, str)):
         from cspprof.sources import Request, profile_spec
+        from cspprof.sources.saved_profile import check_granted
 
-        return profile_spec(model, Request(inputs=inputs, device=device, dtype=dtype, train=train))
+        request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
+        if isinstance(model, str):
+            return profile_spec(model, request)
+        check_granted(model, request, model.model)
+        return model
     from cspprof.errors import TraceError
     from cspprof.trace import trace
 

@@ -257,7 +257,9 @@ _aten(
     "prelu rrelu log_sigmoid glu hardshrink softshrink threshold tanhshrink",
     _out,
 )
-_aten(Kind.ELEMENTWISE, "floor_divide _weight_norm_interface _weight_norm", _out)  # torch does not tag them pointwise
+_aten(
+    Kind.ELEMENTWISE, "floor_divide complex polar _weight_norm_interface _weight_norm", _out
+)  # torch does not tag them pointwise
 _aten(Kind.SOFTMAX, "softmax log_softmax _softmax _log_softmax _safe_softmax softmin", _out)
 _aten(
     Kind.REDUCTION,

@@ -467,6 +467,34 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
 
 
+def test_statistics_of_an_unregistered_norm_are_put_back() -> None:
+    norm = nn.BatchNorm2d(4)
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return norm(x)
+
+    before = state(norm)
+    trace(Net(), (2, 4, 8, 8), device="cpu")
+    assert same(before, state(norm))
+
+
+def test_what_is_only_read_keeps_its_version() -> None:
+    model = Small().eval()
+    before = [b._version for b in model.buffers()]
+    loss = model(torch.randn(1, 3, 8, 8)).sum()
+    trace(model, (1, 3, 8, 8), device="cpu")
+    loss.backward()  # refuses tensors that were written since
+    assert [b._version for b in model.buffers()] == before
+
+
+@pytest.mark.slow
+def test_an_exported_module_is_a_module_like_any_other() -> None:
+    example = (torch.randn(1, 3, 8, 8),)
+    model = torch.export.export(Small().eval(), example).module()
+    assert trace(model, (1, 3, 8, 8)).total("macs") == trace(Small(), (1, 3, 8, 8)).total("macs")
+
+
 def test_train_mode_is_asked_for() -> None:
     assert "dropout" in names(trace(Leaky(False), (2, 3, 8, 8), train=True))
     assert "dropout" not in names(trace(Leaky(False).train(), (2, 3, 8, 8)))

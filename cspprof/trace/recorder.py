@@ -46,10 +46,16 @@ def remember() -> None:
         _KNOWN[:] = rules
 
 
-def written_in(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensor arguments that the operation writes into, by its schema."""
+STATISTICS = ("running_mean", "running_var")
+"""What batch and instance norm write in training, though their schemas do not say so."""
+
+
+def written_in(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], besides: Iterable[str] = ()
+) -> list[torch.Tensor]:
+    """The tensor arguments that the operation writes into by its schema, and those of the names `besides`."""
     named = {**dict(zip(op.names, args, strict=False)), **kwargs}
-    return [t for name in op.written for t in tensors_in(named.get(name))]
+    return [t for name in (*op.written, *besides) for t in tensors_in(named.get(name))]
 
 
 def outputs(op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
@@ -261,7 +267,7 @@ class Recorder(TorchDispatchMode):
     ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
         """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
         if not symbolic:
-            for tensor in written_in(op, args, kwargs):
+            for tensor in written_in(op, args, kwargs, STATISTICS):
                 owner = self.owners.get(self.tag(tensor).storage)
                 if owner is not None:
                     self.protect(tensor if id(tensor) in self.held else owner)

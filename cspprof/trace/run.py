@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -76,7 +76,8 @@ def trace(
         for module in scope.modules:
             if module.__dict__.get("_compiled_call_impl") is not None:
                 module._compiled_call_impl = None
-        model.train(train)
+        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
+            model.train(train)
         replacements = stack.enter_context(placed(scope, dtype, device))
         stack.enter_context(eager())
         for i, tensor in enumerate(maker.made):
@@ -85,8 +86,6 @@ def trace(
             recorder.hold(parameter, path, "parameter")
         for path, buffer in model.named_buffers():
             recorder.hold(buffer, path, "buffer")
-            if device != "meta":
-                protect(buffer)  # batch norm's schema does not say that it writes its running statistics
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
         try:
@@ -230,7 +229,8 @@ def eager() -> Iterator[None]:
 
 
 def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for tensor, value in reversed(saved.values()):  # of two that overlap, the one saved first is the right one
+    changed = [(tensor, value) for tensor, value in saved.values() if not torch.equal(tensor, value)]
+    for tensor, value in reversed(changed):  # of two that overlap, the one saved first is the right one
         with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # in this order: leaving one enables grad
             tensor.copy_(value)
 
