@@ -587,6 +587,16 @@ def test_an_unknown_operation_that_returns_no_tensor_is_named(device: str) -> No
     assert into.writes == empty.writes
 
 
+def test_what_only_takes_a_shape_reads_nothing() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(x) + torch.empty_like(x).fill_(1) + x.new_ones(1, 4)
+
+    p = trace(Net(), (1, 4))
+    reads_and_writes = {"zeros_like": 1, "empty_like": 0, "fill_": 2, "add": 3 + 3, "new_ones": 1}
+    assert p.total("traffic_bytes") == 16 * sum(reads_and_writes.values())
+
+
 @pytest.mark.parametrize("device", ["meta", "cpu"])
 def test_out_arguments_are_written_and_not_read(device: str) -> None:
     class Net(nn.Module):
@@ -599,7 +609,7 @@ def test_out_arguments_are_written_and_not_read(device: str) -> None:
     p.self_check()
     assert (p.uncounted, p.total("macs")) == ({}, 64)
     made = {op.spec.name: op for op in p.ops}
-    assert {name: len(op.reads) for name, op in made.items()} == {"new_empty": 1, "matmul": 2, "sigmoid": 1, "cat": 2}
+    assert {name: len(op.reads) for name, op in made.items()} == {"new_empty": 0, "matmul": 2, "sigmoid": 1, "cat": 2}
     assert made["cat"].writes[0].shape == (8, 4)
     assert [t.storage for t in made["cat"].reads] == [
         made["matmul"].writes[0].storage,

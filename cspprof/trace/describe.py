@@ -104,7 +104,10 @@ def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> tuple[list[int], list[int]]:
-    """Positions of the tensor arguments that are activations, and of those that are weights; `out=` is neither."""
+    """Positions of the tensor arguments that are activations, and of those that are weights.
+
+    Left out is what is not read: `out=`, and the tensor whose shape a new one takes.
+    """
     reads: list[int] = []
     weights: list[int] = []
     at = 0
@@ -112,7 +115,7 @@ def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: lis
     for name, value in named:
         for _ in tensors_in(value):
             learned = name in WEIGHT_NAMES or (tags[at].meta.weight and name != "input")
-            if name not in op.outs:
+            if not op.makes_like and name not in op.outs:
                 (weights if learned else reads).append(at)
             at += 1
     return reads, weights
