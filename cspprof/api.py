@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.comparison import Comparison
 from cspprof.comparison import compare as compare_profiles
-from cspprof.inputs import Inputs, known_device, known_dtype
+from cspprof.inputs import Inputs, known_device, known_float
 from cspprof.record import Profile
 
 if TYPE_CHECKING:
@@ -35,13 +35,16 @@ def profile(
     >>> cspprof.profile("resnext50").total("cio_cspnet")
     34411496
     """
-    dtype, device = known_dtype(dtype) if dtype else None, known_device(device)
-    if isinstance(model, Profile):
-        return model
-    if isinstance(model, str):
+    dtype, device = known_float(dtype) if dtype else None, known_device(device)
+    if isinstance(model, (Profile, str)):
         from cspprof.sources import Request, profile_spec
+        from cspprof.sources.saved_profile import check_granted
 
-        return profile_spec(model, Request(inputs=inputs, device=device, dtype=dtype, train=train))
+        request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
+        if isinstance(model, str):
+            return profile_spec(model, request)
+        check_granted(model, request, model.model)
+        return model
     from cspprof.errors import TraceError
     from cspprof.trace import trace
 

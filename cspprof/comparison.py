@@ -124,15 +124,19 @@ def dashed(numbers: Sequence[int]) -> str:
     return "-".join(map(str, numbers))
 
 
+def check_explainable(metric: str) -> None:
+    """Refuse a number whose change cannot be told stage by stage: it is no count, or does not add up over layers."""
+    m = METRICS.get(metric)
+    if metric != "params" and not (m.adds_up and m.scale == 1):
+        raise CspprofError(
+            f"a change in {metric} cannot be split into layers",
+            "Take a count that adds up over them: macs, flops, cio_cspnet, traffic_bytes …",
+        )
+
+
 def _contributions(metric: str, base: list[Group], other: list[Group]) -> list[Contribution]:
-    ours = {g.name: _exact(g, metric) for g in base}
-    theirs = {g.name: _exact(g, metric) for g in other}
+    check_explainable(metric)
+    ours = {g.name: int(g.value(metric) or 0) for g in base}
+    theirs = {g.name: int(g.value(metric) or 0) for g in other}
     names = list(dict.fromkeys([*ours, *theirs]))
     return [Contribution(n, ours.get(n), theirs.get(n)) for n in names]
-
-
-def _exact(group: Group, metric: str) -> int:
-    value = group.value(metric)
-    if isinstance(value, float):
-        raise CspprofError(f"{metric} does not add up over layers", "Take a count: macs, cio_cspnet, traffic_bytes …")
-    return value or 0

@@ -24,7 +24,10 @@ def check_writable(path: Path) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target, then rename over it; whatever goes wrong, the old content stays."""
     if path.exists() and not path.is_file():  # a device or a pipe: nothing to rename over
-        path.write_bytes(data)
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file with -o.") from None
         return
     check_writable(path)
     try:

@@ -38,12 +38,13 @@ def matmul_macs(left: Sequence[int], out: Sequence[int]) -> int:
     return left[-1] * prod(out)
 
 
-def attention_macs(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
+def attention_macs(query: Sequence[int], key: Sequence[int], value: Sequence[int], out: Sequence[int]) -> int:
     """MACs of softmax(q·kᵀ)·v: two products over every query-key pair. A causal mask saves nothing here.
 
-    `query` (…, H, L, E), `key` (…, S, E), `value` (…, S, Ev).
+    `query` (…, H, L, E), `key` (…, S, E), `value` (…, S, Ev), `out` (…, H, L, Ev): the leading dimensions of the first
+    three may broadcast, those of `out` are the work's.
     """
-    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    return prod(out[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def pool_elementwise(kernel: Sequence[int], out: Sequence[int]) -> int:

@@ -62,6 +62,14 @@ def known_dtype(name: str) -> str:
     return name
 
 
+def known_float(name: str) -> str:
+    """`name`, if it is a dtype that a model's parameters can have."""
+    dtype = known_dtype(name)
+    if "float" not in dtype:
+        raise CspprofError(f"{name} is not a floating dtype", "Give one input another with --input ids=1x128:int64")
+    return dtype
+
+
 DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
 
 
@@ -85,7 +93,8 @@ def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ..
         if isinstance(value, dict):
             return {k: convert(v) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(convert(v) for v in value)
+            made = map(convert, value)
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)  # a named tuple
         if isinstance(value, (TensorSpec,)) or hasattr(value, "untyped_storage"):
             return leaf(value)
         return value

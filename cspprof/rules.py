@@ -158,8 +158,8 @@ def outer(*args: Spec, out: Spec, **kwargs: Any) -> Facts:
 
 @op_rule("aten.scaled_dot_product_attention")
 def attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    macs = f.attention_macs(query.shape, key.shape, value.shape)
-    return Facts(Kind.ATTENTION, macs, elementwise=prod(query.shape[:-1]) * key.shape[-2], outputs=1)
+    macs = f.attention_macs(query.shape, key.shape, value.shape, out.shape)
+    return Facts(Kind.ATTENTION, macs, elementwise=prod(out.shape[:-1]) * key.shape[-2], outputs=1)
 
 
 for backend in ("flash_attention", "flash_attention_for_cpu", "efficient_attention", "cudnn_attention",
@@ -168,10 +168,13 @@ for backend in ("flash_attention", "flash_attention_for_cpu", "efficient_attenti
 
 
 @op_rule("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
-def recurrent(input: Spec, hx: Any, params: Sequence[Spec], *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Every weight matrix meets every step of every sequence; gates are scalar operations."""
-    if not isinstance(params, Sequence):  # packed sequences put the batch sizes second: (data, batch_sizes, hx, …)
-        return Facts(Kind.UNKNOWN, None)
+def recurrent(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """Every weight matrix meets every step of every sequence; gates are scalar operations.
+
+    The arguments are (input, hx, params, has_biases, …), and (data, batch_sizes, hx, params, has_biases, …) for packed
+    sequences, whose `data` holds one row per step: the parameters come right before the first flag.
+    """
+    params = args[next(i for i, a in enumerate(args) if isinstance(a, bool)) - 1]
     steps = prod(input.shape[:-1])
     macs = sum(w.numel for w in params if len(w.shape) == 2) * steps
     return Facts(Kind.RECURRENT, macs, elementwise=sum(w.numel for w in params if len(w.shape) == 1) * steps)
@@ -254,7 +257,9 @@ _aten(
     "prelu rrelu log_sigmoid glu hardshrink softshrink threshold tanhshrink",
     _out,
 )
-_aten(Kind.ELEMENTWISE, "floor_divide _weight_norm_interface _weight_norm", _out)  # torch does not tag them pointwise
+_aten(
+    Kind.ELEMENTWISE, "floor_divide complex polar _weight_norm_interface _weight_norm", _out
+)  # torch does not tag them pointwise
 _aten(Kind.SOFTMAX, "softmax log_softmax _softmax _log_softmax _safe_softmax softmin", _out)
 _aten(
     Kind.REDUCTION,
@@ -289,5 +294,6 @@ _aten(
     "new_full arange linspace logspace eye scalar_tensor rand rand_like randn randn_like randint randint_like "
     "randperm normal tril_indices triu_indices hann_window hamming_window lift_fresh lift_fresh_copy detach_copy "
     "_local_scalar_dense item is_nonzero equal _assert_async set_ resize_ resize_as_ combinations cartesian_prod "
-    "view_copy alias_copy lift",
+    "view_copy alias_copy lift _pack_padded_sequence",
 )
+_aten(Kind.VIEW, "squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ as_strided_")

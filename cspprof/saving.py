@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def load(path: Path) -> Profile:
         document = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except FileNotFoundError:
         raise ProfileError(f"there is no file {path}", "Make one with: cspprof profile SPEC --save FILE") from None
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ProfileError(f"{path} is not a saved profile: {error}", "Write it again with --save.") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:

@@ -181,7 +181,7 @@ def largest(profile: Profile, metric: str, top: int = 5) -> Table:
     """The largest operations of one model, with their share and the share of all up to there."""
     m = METRICS.get(metric)
     valued = [(r, m.over([(r.spec, 1)]).value or 0) for r in rows(profile)]
-    total = sum(v for _, v in valued)
+    total = sum(v for _, v in valued) if m.adds_up else 0  # else there is nothing to have a share of
     ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
     columns = [
         Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out"),

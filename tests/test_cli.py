@@ -263,6 +263,35 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("redirect", "message"), [
+    pytest.param("> /dev/full", "cannot write to standard output: No space left", id="full"),
+    pytest.param(">&-", "standard output is closed", id="closed"),
+    pytest.param("-o /dev/full", "cannot write /dev/full: No space left", id="file"),
+])  # fmt: skip
+def test_output_that_cannot_be_written_is_one_error(redirect: str, message: str) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    done = subprocess.run(f"{sys.executable} -m cspprof metrics {redirect}", shell=True, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    assert (done.returncode, done.stderr.count("error:"), "bug" in done.stderr) == (2, 1, False)
+    assert message in done.stderr
+
+
+def test_the_bytes_do_not_depend_on_the_terminals_encoding() -> None:
+    plain, ascii_ = (
+        shell("metrics", env=os.environ | {"PYTHONIOENCODING": encoding}, encoding="utf-8")
+        for encoding in ("utf-8", "ascii")
+    )
+    assert (ascii_.returncode, ascii_.stdout) == (0, plain.stdout)
+    assert not plain.stdout.isascii()
+
+
+def test_a_ratio_of_layers_has_no_share(run: Run) -> None:
+    listed = json.loads(run("bottleneck", "resnet50", "--metric", "moc", "--format", "json").out)["models"][0]["layers"]
+    assert listed[0]["moc"] > listed[-1]["moc"] > 0
+    assert {(row["share"], row["cumulative_share"]) for row in listed} == {(None, None)}
+
+
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_130() -> None:
     process = subprocess.Popen(
@@ -305,6 +334,15 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
         (("cio", "resnet50", "--input", "3x"), "cannot read the input '3x'\n  Write dimensions joined by x"),
         (("cio", "resnet50", "--input", "1x4x64x64"), r"layer 'stem.conv.conv' \(Conv2d\) failed at aten.conv2d"),
         (("cio", "resnet50", "--dtype", "float12"), "no dtype named 'float12'\n  There are:"),
+        (("cio", "resnet50", "--dtype", "int8"), "int8 is not a floating dtype\n"),
+        (
+            ("cio", "resnet50", "--input", f"1x3x{10**10}x{10**12}"),
+            "cannot make the input: Storage size calculation over",
+        ),
+        (("cio", "resnet50", "--sort", "peak_bytes"), "peak_bytes is a number of whole models\n  Sort by"),
+        (("compare", "resnet50", "resnet50", "--metric", "peak_bytes"), "a change in peak_bytes cannot be split"),
+        (("compare", "resnet50", "resnet50", "--metric", "moc"), "a change in moc cannot be split"),
+        (("compare", "resnet50", "resnet50", "--metric", "bottleneck_macs"), "a change in bottleneck_macs cannot be"),
         (("cio", "resnet50", "--device", "tpu"), "no device named 'tpu'\n  There are: meta, cpu"),
         (("cio", "resnet50", "--format", "yaml"), "no format named 'yaml'"),
         (("cio", "resnet50", "--by", "colour"), "cannot group by 'colour'\n  Group by one of: kind, stage"),

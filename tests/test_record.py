@@ -67,7 +67,7 @@ def test_a_comparison_adds_up_stage_by_stage() -> None:
         whole = both.others[0].total(metric) - both.base.total(metric)
         assert sum(c.difference for c in both.by_stage(metric)) == whole
         assert sum(c.difference for c in both.by_layer(metric)) == whole
-    with pytest.raises(CspprofError, match="moc does not add up over layers"):
+    with pytest.raises(CspprofError, match="moc cannot be split into layers"):
         both.by_stage("moc")
 
 

@@ -348,6 +348,23 @@ def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> N
         Profile.load(file)
 
 
+def test_a_corrupt_gzip_file_says_so(tmp_path: Path, chain: Profile) -> None:
+    file = chain.save(tmp_path / "x.profile.json.gz")
+    data = bytearray(file.read_bytes())
+    for at in range(20, 60):
+        data[at] ^= 255
+    file.write_bytes(data)
+    with pytest.raises(CspprofError, match="is not a saved profile"):
+        Profile.load(file)
+
+
+def test_a_profile_does_not_pretend_to_have_another_input(chain: Profile) -> None:
+    assert cspprof.profile(chain, (1, 3, 4, 4)) is chain
+    for options in ({"inputs": (1, 3, 8, 8)}, {"dtype": "float16"}, {"train": True}, {"device": "cpu"}):
+        with pytest.raises(SourceError, match="cannot change it"):
+            cspprof.profile(chain, **options)
+
+
 def test_parsing_and_importing_load_no_library() -> None:
     program = """
 import sys

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import random
+import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,6 +99,41 @@ def test_macs_by_hand(module: nn.Module, inputs: Any, macs: int) -> None:
     assert p.total("macs") == macs
 
 
+def test_attention_whose_batches_broadcast_is_counted_for_every_output() -> None:
+    class Net(nn.Module):
+        def forward(self, q: torch.Tensor, kv: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(q, kv, kv)
+
+    assert trace(Net(), [(1, 2, 5, 8), (4, 2, 7, 8)]).total("macs") == 4 * 2 * 5 * 7 * (8 + 8)
+    assert trace(Net(), [(4, 2, 5, 8), (1, 1, 7, 8)]).total("macs") == 4 * 2 * 5 * 7 * (8 + 8)
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_packed_sequences_cost_their_steps_without_the_padding(kind: type[nn.RNNBase], gates: int) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = kind(6, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 3]))
+            return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+    p = trace(Net(), (4, 2, 6), device="cpu")
+    assert (p.uncounted, p.total("macs")) == ({}, (4 + 3) * gates * 5 * (6 + 5))
+
+
+def test_views_made_in_place_are_free() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x * 2).unsqueeze_(0).transpose_(1, 2).squeeze_(0).t_() + 1
+
+    p = trace(Net(), (3, 4))
+    assert (p.uncounted, p.total("traffic_bytes"), p.total("peak_bytes")) == ({}, 4 * 48, 96)
+    assert names(p) == ["mul", "add"]
+    assert p.ops[-1].reads[0].shape == (3, 4)
+
+
 def test_views_share_a_storage_and_in_place_operations_write_what_they_read() -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -164,6 +203,62 @@ def test_global_pooling_by_any_name() -> None:
         assert p.total("cio_cspnet") == 4 * 36 + 4
 
 
+def test_learned_maps_are_convolved_and_weights_are_not_pooled() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.map = nn.Parameter(torch.randn(1, 3, 8, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale = self.conv.weight.mean((2, 3)).sum() + F.max_pool2d(self.map, 2).sum()
+            return x + self.conv(self.map) * scale
+
+    p = trace(Net(), (1, 4, 6, 6))
+    p.self_check()
+    assert (p.total("macs"), p.total("cio_hardnet"), p.total("cio_cspnet")) == (27 * 144, 192 + 144, 192 + 144)
+
+
+def test_named_tuples_dataclasses_and_the_same_tensor_twice() -> None:
+    class Pair(NamedTuple):
+        a: Any
+        b: Any
+
+    @dataclasses.dataclass(slots=True)
+    class Inner:
+        value: torch.Tensor
+
+    @dataclasses.dataclass
+    class Outer:
+        inner: Inner
+
+    class Net(nn.Module):
+        def forward(self, pair: Pair) -> Outer:
+            return Outer(Inner(pair.a + pair.b))
+
+    x = torch.ones(1, 4)
+    for device in ("meta", "cpu"):
+        p = trace(Net(), [Pair(x, x)], device=device)
+        assert p.outputs == (p.ops[-1].writes[0].storage,)
+        assert p.total("peak_bytes") == 32
+    assert trace(Net(), [Pair((1, 4), (1, 4))]).total("peak_bytes") == 48
+
+
+def test_the_default_dtype_of_the_day_is_used() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x / x
+
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(trace(Net(), torch.ones(3, dtype=torch.long)).ops[0].writes[0].dtype)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert found == ["float32", "float64"]
+
+
 def test_the_dtype_reaches_every_tensor_and_the_model_keeps_its_own() -> None:
     model = Small()
     p = trace(model, (1, 3, 8, 8), dtype="float16")
@@ -217,6 +312,55 @@ def test_a_cached_tensor_of_one_trace_does_not_confuse_the_next() -> None:
     assert names(second) == ["mul"]
 
 
+def test_a_constant_that_an_unknown_was_written_into_is_unknown() -> None:
+    class Net(nn.Module):
+        def __init__(self, write: Callable[[torch.Tensor, torch.Tensor], Any]) -> None:
+            super().__init__()
+            self.write = write
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scores = torch.zeros(4)
+            last = scores[3:]
+            self.write(scores, x)
+            return x.relu() if last.item() == 0 else x.tanh()
+
+    for write in (lambda s, x: s.add_(x[0]), lambda s, x: s.copy_(x[0]), lambda s, x: torch.sigmoid(x[0], out=s)):
+        with pytest.raises(TraceError, match="needs the values"):
+            trace(Net(write), (1, 4))
+        assert names(trace(Net(write), torch.ones(1, 4), device="cpu"))[-1] == "tanh"
+    assert names(trace(Net(lambda s, x: s.add_(1)), (1, 4)))[-1] == "tanh"
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_table_that_the_forward_caches_can_be_trained_with(device: str) -> None:
+    @functools.lru_cache
+    def table(n: int) -> torch.Tensor:
+        return torch.linspace(0, 1, n) * 2
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x) * table(4)
+
+    model = Net()
+    trace(model, (1, 4), device=device)
+    model(torch.randn(1, 4)).sum().backward()
+    assert model.fc.weight.grad is not None
+
+
+def test_sizes_that_depend_on_values_are_those_of_each_call() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x[x > 0].sum() + x[x > 10].sum()
+
+    for _ in range(2):
+        p = trace(Net(), torch.tensor([1.0, 2.0, -1.0, 20.0]), device="cpu")
+        assert [op.writes[0].shape for op in p.ops if op.spec.name == "index"] == [(3,), (1,)]
+
+
 class DataDependent(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.relu() if x.sum().item() > 0 else x.tanh()
@@ -239,6 +383,13 @@ def test_a_detection_model_runs_on_a_real_device_and_comes_back_untouched() -> N
     assert same(before, state(model))
 
 
+def test_attention_layers_are_counted_on_a_real_device() -> None:
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    meta, cpu = (trace(model, (1, 5, 8), device=device) for device in ("meta", "cpu"))
+    assert (cpu.uncounted, cpu.total("macs")) == ({}, meta.total("macs"))
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 def test_meta_and_cpu_see_the_same_operations() -> None:
     meta, cpu = trace(Small(), (2, 3, 8, 8)), trace(Small(), (2, 3, 8, 8), device="cpu")
     assert [op.spec for op in meta.ops] == [op.spec for op in cpu.ops]
@@ -249,7 +400,9 @@ def test_meta_and_cpu_see_the_same_operations() -> None:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    found: dict[str, Any] = {"rng": torch.get_rng_state().tolist()}
+    found: dict[str, Any] = {
+        "rng": torch.get_rng_state().tolist(), "python": random.getstate(), "numpy": np.random.get_state(),
+    }  # fmt: skip
     for path, m in model.named_modules():
         found[path] = {k: v for k, v in m.__dict__.items() if not k.startswith("_")}
         found[path + "/hooks"] = [list(v) for k, v in m.__dict__.items() if k.endswith("_hooks")]
@@ -261,6 +414,8 @@ def state(model: nn.Module) -> dict[str, Any]:
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return bool((a == b).all())
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
@@ -279,10 +434,15 @@ class Leaky(Small):
         self.last: torch.Tensor | None = None
         self.drop = nn.Dropout()
 
+    def train(self, mode: bool = True) -> Leaky:
+        self.conv.weight.requires_grad_(mode)
+        return super().train(mode)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.cache["x"] = x
         self.seen.append(x)
-        self.last = x + torch.rand(1)
+        self.last = x + torch.rand(1) + random.random() + np.random.rand()
+        self.conv.register_forward_hook(lambda *_: None)
         self.register_buffer("late", torch.zeros(1))
         y = self.drop(super().forward(x))
         if self.fails:
@@ -307,9 +467,60 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
 
 
+def test_statistics_of_an_unregistered_norm_are_put_back() -> None:
+    norm = nn.BatchNorm2d(4)
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return norm(x)
+
+    before = state(norm)
+    trace(Net(), (2, 4, 8, 8), device="cpu")
+    assert same(before, state(norm))
+
+
+def test_what_is_only_read_keeps_its_version() -> None:
+    model = Small().eval()
+    before = [b._version for b in model.buffers()]
+    loss = model(torch.randn(1, 3, 8, 8)).sum()
+    trace(model, (1, 3, 8, 8), device="cpu")
+    loss.backward()  # refuses tensors that were written since
+    assert [b._version for b in model.buffers()] == before
+
+
+@pytest.mark.slow
+def test_an_exported_module_is_a_module_like_any_other() -> None:
+    example = (torch.randn(1, 3, 8, 8),)
+    model = torch.export.export(Small().eval(), example).module()
+    assert trace(model, (1, 3, 8, 8)).total("macs") == trace(Small(), (1, 3, 8, 8)).total("macs")
+
+
 def test_train_mode_is_asked_for() -> None:
     assert "dropout" in names(trace(Leaky(False), (2, 3, 8, 8), train=True))
     assert "dropout" not in names(trace(Leaky(False).train(), (2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_a_write_through_a_view_is_undone_too(device: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+            self.loose = torch.ones(4)
+            self.register_buffer("count", torch.zeros(4, dtype=torch.long))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.weight.data[0].mul_(5)
+            self.loose[1:].view(-1)[0] = 7
+            self.count[0] += 1
+            x[:, 0].mul_(5)
+            return x * self.weight + self.loose + self.count
+
+    model, x = Net(), torch.ones(2, 4)
+    before = state(model)
+    trace(model, x, device=device)
+    assert same(before, state(model))
+    assert torch.equal(x, torch.ones(2, 4))
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
@@ -352,6 +563,58 @@ def test_compiled_models_are_traced_as_they_were_written() -> None:
         assert [op.spec for op in p.ops] == expected
         assert not any("_orig_mod" in layer.path for layer in p.layers)
     assert in_place._compiled_call_impl is not None
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_an_unknown_operation_that_returns_no_tensor_is_named(device: str) -> None:
+    with torch.library._scoped_library("cspprofsilent", "FRAGMENT") as library:
+        library.define("into(Tensor x, Tensor(a!) out) -> ()")
+        library.impl("into", lambda x, out: [out.copy_(x @ x), None][1], "CPU")
+        library.impl("into", lambda x, out: None, "Meta")
+        library.define("count(Tensor x) -> int")
+        library.impl("count", lambda x: 3, "CompositeExplicitAutograd")
+
+        class Net(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                out = torch.empty_like(x)
+                torch.ops.cspprofsilent.into(x, out)
+                return torch._foreach_add([out], torch.ops.cspprofsilent.count(x))[0]
+
+        p = trace(Net(), (4, 4), device=device)
+    p.self_check()
+    assert p.uncounted == {"aten._foreach_add": 1, "cspprofsilent.count": 1, "cspprofsilent.into": 1}
+    empty, into = p.ops[:2]
+    assert into.writes == empty.writes
+
+
+def test_what_only_takes_a_shape_reads_nothing() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(x) + torch.empty_like(x).fill_(1) + x.new_ones(1, 4)
+
+    p = trace(Net(), (1, 4))
+    reads_and_writes = {"zeros_like": 1, "empty_like": 0, "fill_": 2, "add": 3 + 3, "new_ones": 1}
+    assert p.total("traffic_bytes") == 16 * sum(reads_and_writes.values())
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_out_arguments_are_written_and_not_read(device: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            product = torch.matmul(x, x, out=x.new_empty(4, 4))
+            gate = torch.sigmoid(x, out=x.new_empty(4, 4))
+            return torch.cat([product, gate], out=x.new_empty(0))
+
+    p = trace(Net(), (4, 4), device=device)
+    p.self_check()
+    assert (p.uncounted, p.total("macs")) == ({}, 64)
+    made = {op.spec.name: op for op in p.ops}
+    assert {name: len(op.reads) for name, op in made.items()} == {"new_empty": 0, "matmul": 2, "sigmoid": 1, "cat": 2}
+    assert made["cat"].writes[0].shape == (8, 4)
+    assert [t.storage for t in made["cat"].reads] == [
+        made["matmul"].writes[0].storage,
+        made["sigmoid"].writes[0].storage,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +684,35 @@ def test_two_threads_trace_at_once() -> None:
     for t in threads:
         t.join()
     assert wrong == []
+
+
+def test_threads_that_trace_one_model_leave_it_as_it_was() -> None:
+    pytest.importorskip("torch._dynamo", reason="this build of torch has no compiler")
+    from torch._dynamo import eval_frame
+
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(10)))
+    before, stance = state(model), eval_frame._stance
+    wrong: list[Any] = []
+
+    def work() -> None:
+        for _ in range(8):
+            found = [(op.layer, op.macs) for op in trace(model, (1, 3, 8, 8)).ops]
+            if found != [(str(i), 81 * 64) for i in range(10)]:
+                wrong.append(found)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+    assert same(before, state(model))
+    assert eval_frame._stance == stance
 
 
 def test_a_wrong_shape_names_the_layer_and_what_it_was_given() -> None:

@@ -13,7 +13,7 @@ import typer
 
 from cspprof._version import __version__
 from cspprof.cli import analyse, inspect
-from cspprof.cli.output import fail
+from cspprof.cli.output import fail, speak_utf8
 from cspprof.errors import CspprofError
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ for _name, _command in (
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Never shows a traceback, unless --debug stands among the arguments."""
+    speak_utf8()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if debug:

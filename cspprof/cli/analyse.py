@@ -10,9 +10,10 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, tracked
+from cspprof.comparison import check_explainable
 from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
-from cspprof.inputs import known_device, known_dtype, parse_inputs
+from cspprof.inputs import known_device, known_float, parse_inputs
 from cspprof.metrics import METRICS
 from cspprof.views import CIO, FLOPS, Breakdown, analysis, bottleneck, incomplete
 
@@ -26,7 +27,7 @@ def measure(
     """The profiles of the named models, in order."""
     from cspprof.sources import Request, profile_spec
 
-    dtype, device = known_dtype(dtype) if dtype else None, known_device(device)
+    dtype, device = known_float(dtype) if dtype else None, known_device(device)
     request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
     profiles = [profile_spec(spec, request) for spec in tracked(specs)]
     unknown = [incomplete(p) for p in profiles if not p.complete]
@@ -86,7 +87,7 @@ def compare_command(
     """Two or more models side by side in every number; the first is the base."""
     if len(specs) < 2:
         raise CspprofError("comparing takes at least two models", f"For one model: cspprof profile {specs[0]}")
-    METRICS.get(metric)
+    check_explainable(metric)
     outlet, how = _plan(metric, format, output, layers, depth, by, sort, top)
     profiles = measure(specs, input, dtype, device, train, strict)
     outlet.emit(analysis("compare", profiles, [m for m, _ in METRICS.items()], metric, how))
@@ -112,8 +113,8 @@ def _plan(
     sort: str | None, top: int | None,
 ) -> tuple[Outlet, Breakdown]:  # fmt: skip
     """Everything that can be refused before the work is refused here."""
-    if sort is not None:
-        METRICS.get(sort)
+    if sort not in (None, "params") and METRICS.get(str(sort)).of_op is None:
+        raise CspprofError(f"{sort} is a number of whole models", "Sort by one of layers: macs, cio_cspnet, params")
     if by is not None and depth is not None:
         raise CspprofError("--by and --depth group in two ways at once", "Give one of them.")
     if layers and (by is not None or depth is not None):

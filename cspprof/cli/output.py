@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cspprof.errors import CspprofError
+from cspprof.errors import CspprofError, OutputError
 from cspprof.files import check_writable, write_atomically
 from cspprof.render import RENDERERS, SUFFIXES, Canvas, render
 from cspprof.tables import Report
@@ -32,11 +33,23 @@ class Outlet:
         if self.format in ("json", "csv"):
             for note in report.notes:
                 print(f"note: {note}", file=sys.stderr)
+        if sys.stdout is None:
+            raise OutputError("standard output is closed", "Write to a file: -o FILE")
         try:
             sys.stdout.write(render(self.format, report, terminal_canvas()))
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader has gone: `cspprof … | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+            if not isinstance(error, BrokenPipeError):  # else the reader has gone: `cspprof … | head`
+                raise OutputError(
+                    f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
+                ) from None
+
+
+def speak_utf8() -> None:
+    """Standard output in UTF-8 wherever it goes: × and − are in every table, and a pipe's bytes are always the same."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def terminal_canvas() -> Canvas:

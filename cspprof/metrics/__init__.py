@@ -90,6 +90,11 @@ class Metric:
     scale: int
     zero: Amount
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether the layers' values add up to the whole model's: a peak, a ratio and a number of models do not."""
+        return self.of_op is not None and isinstance(self.zero, Sum)
+
     def op(self, spec: OpSpec) -> Amount | None:
         """One operation's value; None where nobody knows, or where the number is only of the whole model."""
         if self.of_op is None:

@@ -62,8 +62,8 @@ def moc(op: OpSpec) -> Ratio | None:
 )
 def traffic_bytes(op: OpSpec) -> int:
     """Bytes that every operation reads (activations and weights) and writes, run one by one without fusion. Views
-    are free; an in-place operation reads and writes."""
-    if op.kind is Kind.VIEW:
+    and memory that is only set aside are free; an in-place operation reads and writes."""
+    if op.kind is Kind.VIEW or (op.kind is Kind.DATA and op.name.removeprefix("new_").startswith("empty")):
         return 0
     return sum(t.nbytes for t in (*op.reads, *op.weights, *op.writes))
 

@@ -124,7 +124,8 @@ def failed(spec: Spec, error: BaseException) -> SourceError:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    reason = next(iter(str(error).strip().splitlines()), "")  # torch adds its table of kernels
     return SourceError(
-        f"building {spec.text} failed: {type(error).__name__}: {error}{where}",
+        f"building {spec.text} failed: {type(error).__name__}: {reason}{where}",
         "Build it in Python to see more, or run again with --debug.",
     )

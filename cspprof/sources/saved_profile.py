@@ -11,10 +11,16 @@ from cspprof.sources import Request, Spec
 
 
 def load(spec: Spec, request: Request) -> Profile:
-    """Read the file. What could only be done by tracing again is refused, not ignored; what it holds is granted."""
+    """Read the file. What is asked for and only a new trace could give is refused, not ignored."""
     if spec.options:
         raise SourceError(f"{spec.target} is a saved profile and takes no options", f"Write only: {spec.target}")
     profile = Profile.load(Path(spec.target))
+    check_granted(profile, request, spec.target)
+    return profile
+
+
+def check_granted(profile: Profile, request: Request, name: str) -> None:
+    """Refuse what could only be had by tracing the model again."""
     for asked, option in (
         (request.inputs is not None and not _has_inputs(profile, request.inputs), "--input"),
         (request.dtype is not None and _floats(profile) != {request.dtype}, "--dtype"),
@@ -23,10 +29,9 @@ def load(spec: Spec, request: Request) -> Profile:
     ):
         if asked:
             raise SourceError(
-                f"{spec.target} is a saved profile: {option} cannot change it",
-                f"Trace the model again: cspprof profile SPEC {option} … --save {spec.target}",
+                f"{name} is a saved profile: {option} cannot change it",
+                f"Trace the model again: cspprof profile SPEC {option} … --save x.profile.json",
             )
-    return profile
 
 
 def _has_inputs(profile: Profile, inputs: Inputs) -> bool:

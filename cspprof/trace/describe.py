@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cspprof.record import Kind, OpSpec, TensorSpec
+from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
 from cspprof.rules import RULES, Facts
 from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
 from cspprof.trace.nests import replace, tensors_in
@@ -51,12 +51,17 @@ def describe(
     aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
     if aliased and not op.written and all(how is SAME for how, _, _ in results):
         return Entry(None, (), tuple(results), 0, not (on_meta and isinstance(made, torch.Tensor)))
-    if op.target in FREE or (not results and op.target not in RULES):
+    asks = not results and op.torchs_own and op.target not in RULES  # for a size, a flag …
+    if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True)
     bare = [t.meta.spec for t in tags]
     view = aliased and not op.written
     facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
     reads, weights = roles(op, args, kwargs, tags)
+    if not reads and facts.kind in CONVOLUTIONS:  # of a learned map
+        reads, weights = weights[:1], weights[1:]
+    if not reads and facts.kind in POOLS:  # of weights, such as their mean over the kernel: no layer of the network
+        facts = Facts(Kind.REDUCTION, elementwise=facts.elementwise, outputs=facts.outputs)
     recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
     spec = OpSpec(
         op.target, Kind(facts.kind),
@@ -81,7 +86,7 @@ def facts_of(
             specs = iter(bare)
             given = replace(args, specs)
             named = {k: replace(v, specs) for k, v in kwargs.items()}
-            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k != "out"})
+            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k not in op.outs})
     if op.pointwise:
         return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
     return _from_torch_registry(op, args, kwargs, results)
@@ -99,7 +104,10 @@ def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, 
 
 
 def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> tuple[list[int], list[int]]:
-    """Positions of the tensor arguments that are activations, and of those that are weights."""
+    """Positions of the tensor arguments that are activations, and of those that are weights.
+
+    Left out is what is not read: `out=`, and the tensor whose shape a new one takes.
+    """
     reads: list[int] = []
     weights: list[int] = []
     at = 0
@@ -107,7 +115,8 @@ def roles(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: lis
     for name, value in named:
         for _ in tensors_in(value):
             learned = name in WEIGHT_NAMES or (tags[at].meta.weight and name != "input")
-            (weights if learned else reads).append(at)
+            if not op.makes_like and name not in op.outs:
+                (weights if learned else reads).append(at)
             at += 1
     return reads, weights
 

@@ -70,9 +70,15 @@ class Operator:
     def __init__(self, func: Any) -> None:
         self.func = func
         self.target = f"{func._schema.name.replace('::', '.')}"
+        self.torchs_own = func.namespace in ("aten", "prim", "prims", "profiler")
         arguments = func._schema.arguments
         self.names = tuple(a.name for a in arguments)
         self.written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
+        self.outs = tuple(a.name for a in arguments if a.kwarg_only and a.name in self.written)
+        """Written and never read: `out=` of torch's own operations."""
+        name = self.target.rpartition(".")[2]
+        self.makes_like = name.startswith("new_") or name.endswith("_like")
+        """Reads only the shape of what it is given."""
         self.in_place = self.written[:1] == self.names[:1] != ()
         self.views = not self.written and any(r.alias_info is not None for r in func._schema.returns)
         self.pointwise = torch.Tag.pointwise in func.tags

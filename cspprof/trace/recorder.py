@@ -33,16 +33,34 @@ def forget() -> None:
 
 
 _KNOWN: list[object] = []
-"""The rules that the memo was made under."""
+"""What the memo was made under."""
 
 
 def remember() -> None:
-    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas."""
+    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, and
+    a division of integers still has the same dtype."""
     counter = sys.modules.get("torch.utils.flop_counter")
-    rules = [RULES.version, *(() if counter is None else counter.flop_registry.values())]
+    rules = [RULES.version, torch.get_default_dtype(), *(() if counter is None else counter.flop_registry.values())]
     if rules != _KNOWN:
         forget()
         _KNOWN[:] = rules
+
+
+STATISTICS = ("running_mean", "running_var")
+"""What batch and instance norm write in training, though their schemas do not say so."""
+
+
+def written_in(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], besides: Iterable[str] = ()
+) -> list[torch.Tensor]:
+    """The tensor arguments that the operation writes into by its schema, and those of the names `besides`."""
+    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+    return [t for name in (*op.written, *besides) for t in tensors_in(named.get(name))]
+
+
+def outputs(op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """What the operation returns, or what it writes into where it returns nothing."""
+    return list(tensors_in(made)) or written_in(op, args, kwargs)
 
 
 class Recorder(TorchDispatchMode):
@@ -60,7 +78,10 @@ class Recorder(TorchDispatchMode):
         self.protect = protect
         self.layer = 0
         self.held: dict[int, Tag] = {}
-        self.keep: list[torch.Tensor] = []
+        self.owners: dict[int, torch.Tensor] = {}
+        """The tensor of the model or the user that lies in a storage; it is kept, so that its id stays its own."""
+        self.stale: set[int] = set()
+        """Storages of constants that something unknown was written into, without being carried out."""
         self.storages: list[Storage] = []
         self.next_storage = 0
         self.specs: dict[int, int] = {}
@@ -72,20 +93,17 @@ class Recorder(TorchDispatchMode):
 
     # -- tensors ----------------------------------------------------------------------------------
 
-    def hold(self, tensor: torch.Tensor, name: str, role: str, like: Tag | None = None) -> Tag:
+    def hold(self, tensor: torch.Tensor, name: str, role: str) -> Tag:
         """Take in a tensor that no operation of this trace made."""
         found = self.held.get(id(tensor))
         if found is not None:
             return found
         m = meta_of(tensor, weight=role != "input")
-        if like is None:
-            storage = self.new_storage()
-            self.storages.append(Storage(storage, name, role, m.spec))
-        else:
-            storage = like.storage
+        storage = self.new_storage()
+        self.storages.append(Storage(storage, name, role, m.spec))
         constant = tensor.device.type != "meta" and role in ("buffer", "constant")
         tag = self.held[id(tensor)] = Tag(self, storage, m, constant)
-        self.keep.append(tensor)
+        self.owners[storage] = tensor
         return tag
 
     def new_storage(self) -> int:
@@ -192,6 +210,8 @@ class Recorder(TorchDispatchMode):
                 raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
             op = operator(func)
             symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
+            if symbolic and op.written:
+                self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and self._taken_apart(op):
                 with self:
                     result = func.decompose(*args, **kwargs)
@@ -202,7 +222,7 @@ class Recorder(TorchDispatchMode):
                 made, results = answer
             else:
                 made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
-                results = [self._relation(t, op, tensors, inputs, tags) for t in tensors_in(made)]
+                results = [self._relation(t, op, tensors, inputs, tags) for t in outputs(op, made, args, kwargs)]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
@@ -218,20 +238,12 @@ class Recorder(TorchDispatchMode):
             str(a) == "meta" for a in args if isinstance(a, torch.device)
         ):
             return False
-        return all(t.constant for t in tags)
+        return all(t.constant and t.storage not in self.stale for t in tags)
 
     @staticmethod
     def _taken_apart(op: Operator) -> bool:
         known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
         return not known and op.composite
-
-    def _protect(self, op: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before a real kernel writes into a tensor of the model or the user: have it saved."""
-        index = op.names.index(name)
-        target = args[index] if index < len(args) else kwargs.get(name)
-        for tensor in target if isinstance(target, (list, tuple)) else [target]:
-            if isinstance(tensor, torch.Tensor) and id(tensor) in self.held:
-                self.protect(tensor)
 
     @staticmethod
     def _answer(
@@ -239,7 +251,7 @@ class Recorder(TorchDispatchMode):
     ) -> tuple[torch.Tensor, list[Result]] | None:
         """The output worked out by `shapes`, where that knows the operation and these arguments."""
         rule = ANSWERS.get(op.plain)
-        if rule is None:
+        if rule is None or op.outs:
             return None
         metas = iter([t.meta for t in tags])
         found = rule(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
@@ -255,10 +267,13 @@ class Recorder(TorchDispatchMode):
     ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
         """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
         if not symbolic:
-            for name in op.written:
-                self._protect(op, name, args, kwargs)
-            return op.func(*args, **kwargs), tensors
-        if op.target in VALUES or (op.views and all(t.device.type != "meta" for t in tensors)):
+            for tensor in written_in(op, args, kwargs, STATISTICS):
+                owner = self.owners.get(self.tag(tensor).storage)
+                if owner is not None:
+                    self.protect(tensor if id(tensor) in self.held else owner)
+            return self._carried_out(op, args, kwargs, tensors), tensors
+        known = op.target in VALUES and not any(t.storage in self.stale for t in tags)
+        if known or (op.views and all(t.device.type != "meta" for t in tensors)):
             return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
         if op.in_place and tags[0].meta.weight:
             return args[0], tensors  # a write into the model's own tensors: seen, not carried out
@@ -268,6 +283,14 @@ class Recorder(TorchDispatchMode):
         if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
             made = args[0]
         return made, inputs
+
+    @staticmethod
+    def _carried_out(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
+        """What a real kernel gives: tensors that a cache of the forward may keep and training use later."""
+        if any(t.is_inference() for t in tensors):
+            return op.func(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            return op.func(*args, **kwargs)
 
     def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on meta: itself if it is there, else an empty one.
@@ -285,13 +308,13 @@ class Recorder(TorchDispatchMode):
         self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
         entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
-        if entry is None:
+        if entry is None or entry.results != tuple(results):  # how many are nonzero is in no key
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
             _MEMO[key] = entry
         written = []
-        for tensor, (how, position, m) in zip(tensors_in(made), results, strict=True):
+        for tensor, (how, position, m) in zip(outputs(op, made, args, kwargs), results, strict=True):
             if how is SAME:
                 written.append(tags[position].storage)
                 if op.written and m is not tags[position].meta:  # unsqueeze_, resize_, t_ …

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -17,6 +19,10 @@ from cspprof.record import Calls, Profile, TensorSpec
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, remember
 from cspprof.trace.scope import Scope, untouched
+
+_ONE_AT_A_TIME = threading.RLock()
+"""Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
+find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
 
 
 def trace(
@@ -34,7 +40,8 @@ def trace(
 
     On the meta device (the default) no arithmetic is done and nothing is allocated, whatever device the model is
     on; on another device the forward is carried out. The model is traced in eval mode unless `train`, is neither
-    moved nor copied, and comes back untouched. `dtype` replaces the floating dtype of inputs and parameters.
+    moved nor copied, and comes back untouched. `dtype` replaces the floating dtype of inputs and parameters. Threads
+    that trace at once wait for each other.
 
     Raises TraceError, with the layer, its input shapes and a way out, when the forward does not come to its end.
     """
@@ -46,7 +53,13 @@ def trace(
             "Run it once on real input, then profile it.",
         )
     maker = InputMaker(device, dtype)
-    args, kwargs = arguments(inputs, maker)
+    try:
+        args, kwargs = arguments(inputs, maker)
+    except RuntimeError as error:  # no such device, more elements than there are numbers
+        raise TraceError(
+            f"{name}: cannot make the input: {str(error).splitlines()[0]}",
+            "Give another shape, dtype or device: --input 1x3x224x224",
+        ) from error
     scope = Scope(model)
     saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -54,15 +67,17 @@ def trace(
         if id(tensor) not in saved:
             saved[id(tensor)] = (tensor, tensor.detach().clone())
 
-    remember()
-    recorder = Recorder(device == "meta", protect)
     with ExitStack() as stack:
+        stack.enter_context(_ONE_AT_A_TIME)
+        remember()
+        recorder = Recorder(device == "meta", protect)
         stack.enter_context(untouched(scope))
         stack.callback(_put_back, saved)
         for module in scope.modules:
             if module.__dict__.get("_compiled_call_impl") is not None:
                 module._compiled_call_impl = None
-        model.train(train)
+        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
+            model.train(train)
         replacements = stack.enter_context(placed(scope, dtype, device))
         stack.enter_context(eager())
         for i, tensor in enumerate(maker.made):
@@ -71,8 +86,6 @@ def trace(
             recorder.hold(parameter, path, "parameter")
         for path, buffer in model.named_buffers():
             recorder.hold(buffer, path, "buffer")
-            if device != "meta":
-                protect(buffer)  # batch norm's schema does not say that it writes its running statistics
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
         try:
@@ -118,10 +131,17 @@ class InputMaker:
         self.device = device
         self.dtype = dtype
         self.made: list[torch.Tensor] = []
+        self._by_given: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._generator = torch.Generator().manual_seed(0)  # its own: the global one is left alone
 
     def __call__(self, given: TensorSpec | torch.Tensor) -> torch.Tensor:
-        made = self._from_tensor(given) if isinstance(given, torch.Tensor) else self._from_spec(given)
+        if not isinstance(given, torch.Tensor):
+            made = self._from_spec(given)
+        elif id(given) in self._by_given:  # the same tensor twice is one tensor here as well
+            made = self._by_given[id(given)][1]
+        else:
+            made = self._from_tensor(given)
+            self._by_given[id(given)] = (given, made)
         self.made.append(made)
         return made
 
@@ -194,19 +214,24 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Compiled submodules run as they were written. Costs nothing where nothing was compiled."""
-    import sys
+    """Compiled submodules run as they were written, and attention layers as the operations that they are made of.
 
-    if "torch._dynamo" not in sys.modules:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
+    On a CPU torch has one fused operation for a whole attention or encoder layer, which has no MACs of its own.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # Costs nothing where nothing was compiled.
+        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def _put_back(saved: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-    for tensor, value in saved.values():
-        with torch.no_grad(), torch.inference_mode(tensor.is_inference()):
+    changed = [(tensor, value) for tensor, value in saved.values() if not torch.equal(tensor, value)]
+    for tensor, value in reversed(changed):  # of two that overlap, the one saved first is the right one
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # in this order: leaving one enables grad
             tensor.copy_(value)
 
 

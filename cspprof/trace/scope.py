@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -106,29 +109,53 @@ def clean(path: str) -> str:
 
 @contextmanager
 def untouched(scope: Scope) -> Iterator[None]:
-    """Put back every attribute, buffer and flag of every module, and the state of torch's random generator.
+    """Put back every attribute, buffer, flag and hook of every module, and the state of the random generators.
 
     A forward may keep tensors of the trace in a cache of its own; those are dropped again, also one level down
     in lists and dicts that are attributes.
     """
-    rng = torch.get_rng_state()
+    learns = [(p, p.requires_grad) for p in scope.model.parameters()]
     saved = []
     for module in scope.modules:
         attributes = dict(module.__dict__)
-        inner = [(v, v.copy()) for v in attributes.values() if type(v) in (dict, list)]
-        saved.append((module, attributes, inner))
+        inner = [v for v in attributes.values() if type(v) in (dict, list, OrderedDict)]
+        saved.append((module, attributes, [(v, v.copy()) for v in inner if v], [v for v in inner if not v]))
+    put_generators_back = _generators()
     try:
         yield
     finally:
-        for module, attributes, inner in saved:
+        for module, attributes, filled, empty in saved:
             if not _same(module.__dict__, attributes):
                 module.__dict__.clear()
                 module.__dict__.update(attributes)
-            for container, content in inner:
+            for container, content in filled:
                 if not _same(container, content):
                     container.clear()
                     container.update(content) if isinstance(container, dict) else container.extend(content)
-        torch.set_rng_state(rng)
+            for container in empty:
+                container.clear()
+        for parameter, learned in learns:  # which train() of the model's own may change
+            if parameter.requires_grad != learned:
+                parameter.requires_grad = learned
+        put_generators_back()
+
+
+def _generators() -> Callable[[], None]:
+    """Remembers the state of every global random generator that a forward may draw from; the call puts it back."""
+    states: list[tuple[Callable[[Any], Any], Any]] = [
+        (torch.set_rng_state, torch.get_rng_state()),
+        (random.setstate, random.getstate()),
+    ]
+    if torch.cuda.is_initialized():
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        states.append((numpy.set_state, numpy.get_state()))
+
+    def put_back() -> None:
+        for put, state in states:
+            put(state)
+
+    return put_back
 
 
 def _same(now: Any, before: Any) -> bool:
