@@ -65,8 +65,9 @@ def trace(
         model.train(train)
         replacements = stack.enter_context(placed(scope, dtype, device))
         stack.enter_context(eager())
-        for i, tensor in enumerate(maker.made):
-            recorder.hold(tensor, maker.name(i, args, kwargs), "input")
+        given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
+        for tensor, argument in given:
+            recorder.hold(tensor, argument, "input")
         for path, parameter in model.named_parameters():
             recorder.hold(parameter, path, "parameter")
         for path, buffer in model.named_buffers():
@@ -87,7 +88,7 @@ def trace(
     return Profile(
         model=name,
         source=source or f"{type(model).__module__}.{type(model).__qualname__}",
-        inputs=tuple(tag.meta.spec for tag in (recorder.held[id(t)] for t in maker.made)),
+        inputs=tuple(recorder.held[id(t)].meta.spec for t, _ in given),
         layers=layers,
         specs=tuple(recorder.ordered),
         calls=Calls(recorder.call_spec, recorder.call_layer, recorder.call_storage),
@@ -127,6 +128,11 @@ class InputMaker:
 
     def _from_tensor(self, given: torch.Tensor) -> torch.Tensor:
         dtype = getattr(torch, self.dtype) if self.dtype and given.is_floating_point() else given.dtype
+        if self.device == "meta" and given.layout is not torch.strided:
+            raise TraceError(
+                f"an input of layout {given.layout} has no form without values",
+                "Trace with real ones: --device cpu (in Python: device='cpu').",
+            )
         if self.device == "meta":
             return torch.empty_strided(given.shape, given.stride(), dtype=dtype, device="meta")
         return given.to(self.device, dtype)
