@@ -67,6 +67,8 @@ class Recorder(TorchDispatchMode):
         self.on_meta = on_meta
         self.protect = protect
         self.layer = 0
+        self.autocast = False
+        """Whether an operation ran on meta in an autocast region, where no dtype changes."""
         self.held: dict[int, Tag] = {}
         self.keep: list[torch.Tensor] = []
         self.left_out = object()
@@ -117,6 +119,10 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         if types:
             return NotImplemented  # a tensor made of tensors (jagged, quantised …) says what is done with those
+        if self.on_meta and not self.autocast:
+            # Down here autocast is off whatever the region says; only how deep regions are nested can be told.
+            self.autocast = torch.autocast_increment_nesting() > 1
+            torch.autocast_decrement_nesting()
         tensors: list[torch.Tensor] = []
         tags: list[Tag] = []
         key: list[Any] = [id(func), self.on_meta]

@@ -18,6 +18,11 @@ from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, remember
 from cspprof.trace.scope import Scope, untouched
 
+AUTOCAST = (
+    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
+    "trace on the device that it is for (--device cpu, cuda) to see its own"
+)
+
 
 def trace(
     model: nn.Module,
@@ -95,7 +100,7 @@ def trace(
         storages=tuple(recorder.storages),
         params=sum(layer.params for layer in layers),
         outputs=outputs,
-        notes=notes,
+        notes=(*notes, AUTOCAST) if recorder.autocast else notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
     )
 
