@@ -613,7 +613,7 @@ class Sample(nn.Module):
         return [self.leaves[i].clone() for i in self.places]
 
 
-def samples(entry: Any, most: int = 3) -> list[Any]:
+def samples(entry: Any, most: int = 2) -> list[Any]:
     """The first of an entry; none of one that is made for another device."""
     dtypes = entry.supported_dtypes("cpu")
     wanted = (torch.float32, torch.int64, torch.bool, torch.complex64)
@@ -651,7 +651,7 @@ def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(dev
             elif not agrees_with_torch(call, p, device):
                 wrong[name] = f"{p.total('macs')} is not what torch's counter says"
     assert wrong == {}
-    assert done > 1500
+    assert done > 1000
 
 
 def agrees_with_torch(call: Sample, p: Profile, device: str) -> bool:

@@ -117,7 +117,7 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if types:
+        if types and any(hasattr(c, "__tensor_flatten__") for c in types):
             return NotImplemented  # a tensor made of tensors (jagged, quantised …) says what is done with those
         if self.on_meta and not self.autocast:
             # Down here autocast is off whatever the region says; only how deep regions are nested can be told.

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import ScriptObject, nn
 
 from cspprof.record import Layer
 from cspprof.trace.packed import unpack
@@ -40,9 +40,8 @@ class Scope:
         layers = []
         for module, paths, calls in zip(self.modules, self.paths, self.calls, strict=True):
             own: dict[Any, int] = {id(p): p.numel() for p in module._parameters.values() if p is not None}
-            for held in module.__dict__.values():  # a quantised layer has its weights packed
-                if isinstance(held, torch.ScriptObject):
-                    own[hash(held), "packed"] = sum(t.numel() for t in unpack(held)[0])
+            for held in [v for v in module.__dict__.values() if type(v) is ScriptObject]:  # a quantised layer's
+                own[hash(held), "packed"] = sum(t.numel() for t in unpack(held)[0])
             own = {key: n for key, n in own.items() if key not in seen}
             seen.update(own)
             path = paths[0]
