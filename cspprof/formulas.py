@@ -38,13 +38,49 @@ def matmul_macs(left: Sequence[int], out: Sequence[int]) -> int:
     return left[-1] * prod(out)
 
 
-def attention_macs(query: Sequence[int], key: Sequence[int], value: Sequence[int], out: Sequence[int]) -> int:
-    """MACs of softmax(q·kᵀ)·v: two products over every query-key pair. A causal mask saves nothing here.
+def attention_macs(queries: int, keys: int, size: int, value_size: int) -> int:
+    """MACs of softmax(q·kᵀ)·v: two products over every query-key pair. A mask, causal or not, saves nothing here.
 
-    `query` (…, H, L, E), `key` (…, S, E), `value` (…, S, Ev), `out` (…, H, L, Ev): the leading dimensions of the first
-    three may broadcast, those of `out` are the work's.
+    `queries` counts them over batch, heads and length, `keys` is what each of them meets; `size` and `value_size`
+    are the lengths of a query and of a value vector.
     """
-    return prod(out[:-1]) * key[-2] * (query[-1] + value[-1])
+    return queries * keys * (size + value_size)
+
+
+def lu_macs(m: int, n: int) -> int:
+    """MACs of an LU factorisation of an m×n matrix: after the k-th pivot, a product for every element left.
+
+    >>> lu_macs(3, 3)  # 2·2 + 1·1
+    5
+    """
+    return sum((m - k) * (n - k) for k in range(1, min(m, n) + 1))
+
+
+def cholesky_macs(n: int) -> int:
+    """MACs of a Cholesky factorisation: element (i, j ≤ i) is an inner product of length j, counting from 0."""
+    return n * (n * n - 1) // 6
+
+
+def substitution_macs(n: int, solution: int) -> int:
+    """MACs of solving with a triangular n×n matrix: 0 + 1 + … + (n−1) a column. `solution` counts all its elements."""
+    return solution * (n - 1) // 2
+
+
+def fft_operations(elements: int, lengths: Sequence[int]) -> int:
+    """Real additions and multiplications of complex Fourier transforms over the dimensions of these lengths.
+
+    The radix-2 count, 5·n·log₂n for each transform of length n, with log₂ rounded up where n is no power of two;
+    `elements` counts the whole array. A transform of real values, or to them, is half of it.
+
+    >>> fft_operations(8, [8])
+    120
+    """
+    return 5 * elements * sum((n - 1).bit_length() for n in lengths)
+
+
+def adaptive_windows(size: int, out: int) -> int:
+    """Elements in all windows of adaptive pooling in one dimension: from ⌊i·size/out⌋ up to ⌈(i+1)·size/out⌉."""
+    return sum(-(-(i + 1) * size // out) - i * size // out for i in range(out))
 
 
 def pool_elementwise(kernel: Sequence[int], out: Sequence[int]) -> int:

@@ -52,6 +52,8 @@ class Kind(StrEnum):
     CONCAT = "concat"
     RESIZE = "resize"
     EMBEDDING = "embedding"
+    FFT = "fft"
+    """Fourier transforms."""
     DATA = "data"
     """Copies, gathers, sorts, factories: elements move or appear, nothing is multiplied."""
     VIEW = "view"
@@ -172,7 +174,8 @@ class Storage:
     id: int
     name: str
     role: str
-    """`input`, `parameter`, `buffer` or `constant`."""
+    """`input`, `parameter`, `buffer`, `constant`, or `byproduct`: an output that its operation's rule leaves out, but
+    that is read later."""
     spec: TensorSpec
 
 

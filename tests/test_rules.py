@@ -91,12 +91,16 @@ def test_activations_are_fvcores_on_a_convolutional_net() -> None:
 def test_a_rule_may_leave_out_what_is_no_result() -> None:
     class Pool(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return nn.functional.max_pool2d(x, 2, return_indices=True)[0]
+            pooled, indices = nn.functional.adaptive_max_pool2d(x, 2, return_indices=True)
+            return nn.functional.max_unpool2d(pooled, indices, 2)
 
     p = trace(Pool(), (1, 4, 4, 4))
-    pool = p.ops[0]
-    assert len(pool.writes) == 1  # the indices are not counted
+    p.self_check()
+    pool, unpool = p.ops
+    assert len(pool.writes) == 1  # the kernel writes indices whether they are asked for or not
     assert p.total("cio_cspnet") == 64 + 16
+    assert [t.dtype for t in unpool.reads] == ["float32", "int64"]  # read by another, they are known all the same
+    assert [s.role for s in p.storages] == ["input", "byproduct"]
 
 
 def test_an_operation_has_one_rule() -> None:

@@ -13,8 +13,8 @@ LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
 
 @metric("params", unit="values", title="params", is_not="the #Params column of the CSPNet tables", of="profile")
 def params(profile: Profile) -> int:
-    """Elements of all parameters of the model, each parameter once, used by this forward or not. Buffers (running
-    mean and variance) are not parameters."""
+    """Elements of all parameters of the model, each parameter once, used by this forward or not, and the weights that
+    quantised layers keep packed. Buffers (running mean and variance) are not parameters."""
     return profile.params
 
 

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import torch
 
 from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
-from cspprof.rules import RULES, Facts
+from cspprof.rules import RULES, Facts, Packed
 from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
 from cspprof.trace.nests import replace, tensors_in
+from cspprof.trace.packed import unpack
 
 FRESH, SAME, ALIAS = "fresh", "same", "alias"
 """How an output relates to the arguments: a new tensor, an argument itself, a view of an argument's storage."""
@@ -55,8 +56,11 @@ def describe(
     if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True)
     bare = [t.meta.spec for t in tags]
-    view = aliased and not op.written
-    facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
+    view = aliased and (not op.written or (op.reshapes and op.target not in RULES))
+    if not all(m.dense for m in (*(t.meta for t in tags), *(m for _, _, m in results))):
+        facts = Facts(Kind.UNKNOWN, None)  # no rule holds where most elements are not there
+    else:
+        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
     reads, weights = roles(op, args, kwargs, tags)
     if not reads and facts.kind in CONVOLUTIONS:  # of a learned map
         reads, weights = weights[:1], weights[1:]
@@ -84,12 +88,16 @@ def facts_of(
     for name in (op.target, op.plain):
         if name in RULES:
             specs = iter(bare)
-            given = replace(args, specs)
-            named = {k: replace(v, specs) for k, v in kwargs.items()}
+            given = replace(args, specs, _packed)
+            named = {k: replace(v, specs, _packed) for k, v in kwargs.items()}
             return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k not in op.outs})
     if op.pointwise:
         return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
     return _from_torch_registry(op, args, kwargs, results)
+
+
+def _packed(held: torch.ScriptObject, specs: list[TensorSpec]) -> Packed:
+    return Packed(tuple(specs), unpack(held)[1])
 
 
 def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Result]) -> Facts:

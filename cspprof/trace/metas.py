@@ -6,11 +6,13 @@ hash is its address.
 
 from __future__ import annotations
 
+import inspect
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 
+from cspprof.errors import TraceError
 from cspprof.formulas import contiguous_strides
 from cspprof.record import TensorSpec
 
@@ -19,15 +21,21 @@ WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 
 
 class Meta:
-    """Shape, strides and dtype of a tensor, and whether it lies in a parameter or buffer. Interned: see `meta`."""
+    """Shape, strides and dtype of a tensor, and whether it lies in a parameter or buffer. Interned: see `meta`.
 
-    __slots__ = ("contiguous", "dtype", "shape", "spec", "strides", "weight")
+    A sparse tensor has no strides that mean anything: `dense` is false, and the spec is that of its dense form.
+    """
 
-    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool) -> None:
+    __slots__ = ("contiguous", "dense", "dtype", "shape", "spec", "strides", "weight")
+
+    def __init__(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool, dense: bool
+    ) -> None:
         self.shape = shape
         self.strides = strides
         self.dtype = dtype
         self.weight = weight
+        self.dense = dense
         self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
         self.contiguous = strides == contiguous_strides(shape)
 
@@ -39,18 +47,27 @@ class Meta:
 _METAS: dict[tuple[Any, ...], Meta] = {}
 
 
-def meta(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool = False) -> Meta:
+def meta(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool = False, dense: bool = True
+) -> Meta:
     """The one `Meta` of these facts."""
-    key = (shape, strides, dtype, weight)
+    key = (shape, strides, dtype, weight, dense)
     found = _METAS.get(key)
     if found is None:
-        found = _METAS.setdefault(key, Meta(shape, strides, dtype, weight))
+        found = _METAS.setdefault(key, Meta(shape, strides, dtype, weight, dense))
     return found
 
 
 def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
-    strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(tensor.shape)
-    return meta(tuple(tensor.shape), strides, tensor.dtype, weight)
+    """Raises TraceError for a nested tensor, which has no one shape."""
+    if tensor.is_nested:
+        raise TraceError(
+            "a nested tensor has no one shape, so what is done with it cannot be counted",
+            "Trace with padded tensors, or use nested tensors of layout torch.jagged.",
+        )
+    dense = tensor.layout is torch.strided
+    strides = tensor.stride() if dense else contiguous_strides(tensor.shape)
+    return meta(tuple(tensor.shape), strides, tensor.dtype, weight, dense)
 
 
 class Tag(NamedTuple):
@@ -82,6 +99,8 @@ class Operator:
         self.in_place = self.written[:1] == self.names[:1] != ()
         self.views = not self.written and any(r.alias_info is not None for r in func._schema.returns)
         self.pointwise = torch.Tag.pointwise in func.tags
+        self.reshapes = torch.Tag.inplace_view in func.tags
+        """Writes no element: `squeeze_`, `transpose_` …"""
 
     @cached_property
     def plain(self) -> str:
@@ -94,11 +113,24 @@ class Operator:
         return bool(self.func._can_decompose())
 
 
+class HigherOrder(Operator):
+    """An operator that takes functions, such as flex_attention: no schema, but a signature."""
+
+    def __init__(self, func: Any) -> None:
+        self.func = func
+        self.target = f"higher_order.{func.name()}"
+        self.names = tuple(inspect.signature(type(func).__call__).parameters)[1:]
+        self.written = self.outs = ()
+        self.torchs_own = True
+        self.makes_like = self.in_place = self.views = self.pointwise = self.reshapes = self.composite = False
+
+
 _OPERATORS: dict[int, Operator] = {}
 
 
 def operator(func: Any) -> Operator:
     found = _OPERATORS.get(id(func))
     if found is None:
-        found = _OPERATORS[id(func)] = Operator(func)  # holds func: its id stays taken
+        made = Operator(func) if isinstance(func, torch._ops.OpOverload) else HigherOrder(func)
+        found = _OPERATORS[id(func)] = made  # holds func: its id stays taken
     return found

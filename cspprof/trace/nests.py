@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cspprof.trace.packed import unpack
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors in a nest, left to right; dataclasses and other plain objects are looked into as well."""
-    if isinstance(value, torch.Tensor):
+    """The tensors in a nest, left to right; dataclasses and other plain objects are looked into as well, and so are
+    tensors made of tensors, such as jagged ones."""
+    if type(value) is torch.Tensor:
         yield value
+    elif isinstance(value, torch.Tensor):
+        if is_traceable_wrapper_subclass(value):
+            for name in value.__tensor_flatten__()[0]:
+                yield from tensors_in(getattr(value, name))
+        else:
+            yield value
+    elif isinstance(value, torch.ScriptObject):
+        yield from unpack(value)[0]
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from tensors_in(item)
@@ -28,10 +40,18 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
                 yield from tensors_in(item)
 
 
-def replace(value: Any, by: Iterator[Any]) -> Any:
-    """The same nest of lists and tuples, with the next of `by` in the place of each tensor."""
+Repack = Callable[[torch.ScriptObject, list[Any]], Any]
+
+
+def replace(value: Any, by: Iterator[Any], repack: Repack = lambda held, items: held) -> Any:
+    """The same nest of lists and tuples, with the next of `by` in the place of each tensor.
+
+    `repack` says what stands for packed weights, given what stands for the tensors in them; by default they stay.
+    """
     if isinstance(value, torch.Tensor):
         return next(by)
     if type(value) in (list, tuple):
-        return type(value)(replace(v, by) for v in value)
+        return type(value)(replace(v, by, repack) for v in value)
+    if isinstance(value, torch.ScriptObject):
+        return repack(value, [next(by) for _ in unpack(value)[0]])
     return value

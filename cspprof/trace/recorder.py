@@ -18,9 +18,17 @@ from cspprof.errors import TraceError
 from cspprof.record import OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
 from cspprof.trace.describe import ALIAS, FREE, FRESH, SAME, SPECS, VALUES, Entry, Result, describe
-from cspprof.trace.metas import Meta, Operator, Tag, meta_of, operator
+from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
 from cspprof.trace.nests import replace, tensors_in
+from cspprof.trace.packed import unpack
 from cspprof.trace.shapes import ANSWERS
+
+BY_VALUE = frozenset({"aten._pack_padded_sequence", "aten._pad_packed_sequence", "aten.lstm", "aten.gru",
+                      "aten.rnn_tanh", "aten.rnn_relu", "aten.tensor_split"})  # fmt: skip
+"""Operations with an argument that torch reads on the CPU, wherever the rest is: lengths, batch sizes, indices."""
+
+REFUSED = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
+"""Questions answered with no, whatever the values: `nn.TransformerEncoder` then keeps the padded batch."""
 
 _MEMO: dict[tuple[Any, ...], Entry] = {}
 _MEMO_LIMIT = 50_000
@@ -77,11 +85,16 @@ class Recorder(TorchDispatchMode):
         self.on_meta = on_meta
         self.protect = protect
         self.layer = 0
+        self.autocast = False
+        """Whether an operation ran on meta in an autocast region, where no dtype changes."""
         self.held: dict[int, Tag] = {}
         self.owners: dict[int, torch.Tensor] = {}
         """The tensor of the model or the user that lies in a storage; it is kept, so that its id stays its own."""
         self.stale: set[int] = set()
         """Storages of constants that something unknown was written into, without being carried out."""
+        self.left_out = object()
+        """The owner of tags of outputs that a rule leaves out."""
+        self.packed: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
         self.storages: list[Storage] = []
         self.next_storage = 0
         self.specs: dict[int, int] = {}
@@ -93,14 +106,17 @@ class Recorder(TorchDispatchMode):
 
     # -- tensors ----------------------------------------------------------------------------------
 
-    def hold(self, tensor: torch.Tensor, name: str, role: str) -> Tag:
+    def hold(self, tensor: torch.Tensor, name: str, role: str, like: Tag | None = None) -> Tag:
         """Take in a tensor that no operation of this trace made."""
         found = self.held.get(id(tensor))
         if found is not None:
             return found
-        m = meta_of(tensor, weight=role != "input")
-        storage = self.new_storage()
-        self.storages.append(Storage(storage, name, role, m.spec))
+        m = meta_of(tensor, weight=role not in ("input", "byproduct"))
+        if like is None:
+            storage = self.new_storage()
+            self.storages.append(Storage(storage, name, role, m.spec))
+        else:
+            storage = like.storage
         constant = tensor.device.type != "meta" and role in ("buffer", "constant")
         tag = self.held[id(tensor)] = Tag(self, storage, m, constant)
         self.owners[storage] = tensor
@@ -113,7 +129,8 @@ class Recorder(TorchDispatchMode):
     def tag(self, tensor: torch.Tensor) -> Tag:
         tag = tensor.__dict__.get("_cspprof")
         if tag is None or tag.owner is not self:
-            tag = self.held.get(id(tensor)) or self.hold(tensor, "", "constant")
+            left_out = tag is not None and tag.owner is self.left_out
+            tag = self.held.get(id(tensor)) or self.hold(tensor, "", "byproduct" if left_out else "constant")
         return tag
 
     # -- operations -------------------------------------------------------------------------------
@@ -121,6 +138,12 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if types and any(hasattr(c, "__tensor_flatten__") for c in types):
+            return NotImplemented  # a tensor made of tensors (jagged, quantised …) says what is done with those
+        if self.on_meta and not self.autocast:
+            # Down here autocast is off whatever the region says; only how deep regions are nested can be told.
+            self.autocast = torch.autocast_increment_nesting() > 1
+            torch.autocast_decrement_nesting()
         tensors: list[torch.Tensor] = []
         tags: list[Tag] = []
         key: list[Any] = [id(func), self.on_meta]
@@ -163,6 +186,10 @@ class Recorder(TorchDispatchMode):
         elif isinstance(a, (int, float, complex)):
             add(a.__class__)
             add(a)
+        elif isinstance(a, torch.ScriptObject):
+            _, (held, window) = self.packed.setdefault(hash(a), (a, unpack(a)))  # many Python faces, one hash
+            self._key(held, add, tensors, tags)
+            add(str(window))
         else:
             try:
                 hash(a)
@@ -206,9 +233,11 @@ class Recorder(TorchDispatchMode):
         tensors: list[torch.Tensor], tags: list[Tag],
     ) -> Any:  # fmt: skip
         try:
-            if not isinstance(func, torch._ops.OpOverload):
-                raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
             op = operator(func)
+            if isinstance(op, HigherOrder) and op.target not in RULES:
+                raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
+            if op.target in REFUSED:
+                return False
             symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
@@ -277,7 +306,7 @@ class Recorder(TorchDispatchMode):
             return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
         if op.in_place and tags[0].meta.weight:
             return args[0], tensors  # a write into the model's own tensors: seen, not carried out
-        inputs = [self._stand_in(t) for t in tensors]
+        inputs = [t if op.target in BY_VALUE and self.tag(t).constant else self._stand_in(t) for t in tensors]
         given = iter(inputs)
         made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
         if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
@@ -308,13 +337,13 @@ class Recorder(TorchDispatchMode):
         self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
         entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
-        if entry is None or entry.results != tuple(results):  # how many are nonzero is in no key
+        if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
             _MEMO[key] = entry
         written = []
-        for tensor, (how, position, m) in zip(outputs(op, made, args, kwargs), results, strict=True):
+        for i, (tensor, (how, position, m)) in enumerate(zip(outputs(op, made, args, kwargs), results, strict=True)):
             if how is SAME:
                 written.append(tags[position].storage)
                 if op.written and m is not tags[position].meta:  # unsqueeze_, resize_, t_ …
@@ -323,7 +352,9 @@ class Recorder(TorchDispatchMode):
             storage = tags[position].storage if how is ALIAS else self.new_storage()
             written.append(storage)
             known = constant and (how is FRESH or tags[position].constant)
-            tensor._cspprof = Tag(self, storage, m, known)  # type: ignore[attr-defined]
+            known = known or (self.on_meta and how is FRESH and tensor.device.type != "meta")
+            recorded = entry.spec is None or how is ALIAS or i < entry.recorded
+            tensor._cspprof = Tag(self if recorded else self.left_out, storage, m, known)  # type: ignore[attr-defined]
         if entry.spec is not None:
             self.record(entry, [t.storage for t in tags], written)
         return made

@@ -24,6 +24,11 @@ _ONE_AT_A_TIME = threading.RLock()
 """Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
 find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
 
+AUTOCAST = (
+    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
+    "trace on the device that it is for (--device cpu, cuda) to see its own"
+)
+
 
 def trace(
     model: nn.Module,
@@ -80,8 +85,9 @@ def trace(
             model.train(train)
         replacements = stack.enter_context(placed(scope, dtype, device))
         stack.enter_context(eager())
-        for i, tensor in enumerate(maker.made):
-            recorder.hold(tensor, maker.name(i, args, kwargs), "input")
+        given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
+        for tensor, argument in given:
+            recorder.hold(tensor, argument, "input")
         for path, parameter in model.named_parameters():
             recorder.hold(parameter, path, "parameter")
         for path, buffer in model.named_buffers():
@@ -100,14 +106,14 @@ def trace(
     return Profile(
         model=name,
         source=source or f"{type(model).__module__}.{type(model).__qualname__}",
-        inputs=tuple(tag.meta.spec for tag in (recorder.held[id(t)] for t in maker.made)),
+        inputs=tuple(recorder.held[id(t)].meta.spec for t, _ in given),
         layers=layers,
         specs=tuple(recorder.ordered),
         calls=Calls(recorder.call_spec, recorder.call_layer, recorder.call_storage),
         storages=tuple(recorder.storages),
         params=sum(layer.params for layer in layers),
         outputs=outputs,
-        notes=notes,
+        notes=(*notes, AUTOCAST) if recorder.autocast else notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
     )
 
@@ -147,6 +153,11 @@ class InputMaker:
 
     def _from_tensor(self, given: torch.Tensor) -> torch.Tensor:
         dtype = getattr(torch, self.dtype) if self.dtype and given.is_floating_point() else given.dtype
+        if self.device == "meta" and given.layout is not torch.strided:
+            raise TraceError(
+                f"an input of layout {given.layout} has no form without values",
+                "Trace with real ones: --device cpu (in Python: device='cpu').",
+            )
         if self.device == "meta":
             return torch.empty_strided(given.shape, given.stride(), dtype=dtype, device="meta")
         return given.to(self.device, dtype)
@@ -221,8 +232,9 @@ def eager() -> Iterator[None]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        # Costs nothing where nothing was compiled.
-        with torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext():
+        # Costs nothing where nothing was compiled; flex_attention compiles itself when it is called.
+        compiles = not sys.modules.keys().isdisjoint(("torch._dynamo", "torch.nn.attention.flex_attention"))
+        with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import ScriptObject, nn
 
 from cspprof.record import Layer
+from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
 """Attribute by which a model's author names the stage that a module (and what is in it) belongs to."""
@@ -43,12 +44,15 @@ class Scope:
 
     def layers(self) -> tuple[Layer, ...]:
         """The layer table; a parameter counts with the first layer that owns it."""
-        seen: set[int] = set()
+        seen: set[Any] = set()
         stages: dict[str, str | None] = {}
         layers = []
         for module, paths, calls in zip(self.modules, self.paths, self.calls, strict=True):
-            own = [p for p in module._parameters.values() if p is not None and id(p) not in seen]
-            seen.update(map(id, own))
+            own: dict[Any, int] = {id(p): p.numel() for p in module._parameters.values() if p is not None}
+            for held in [v for v in module.__dict__.values() if type(v) is ScriptObject]:  # a quantised layer's
+                own[hash(held), "packed"] = sum(t.numel() for t in unpack(held)[0])
+            own = {key: n for key, n in own.items() if key not in seen}
+            seen.update(own)
             path = paths[0]
             stage = getattr(module, STAGE, None) or stages.get(path.rpartition(".")[0])
             stages[path] = stage
@@ -58,7 +62,7 @@ class Scope:
                     class_name=_class_name(module),
                     depth=path.count(".") + 1 if path else 0,
                     calls=calls,
-                    params=sum(p.numel() for p in own),
+                    params=sum(own.values()),
                     shared_with=tuple(paths[1:]),
                     stage=stage,
                 )

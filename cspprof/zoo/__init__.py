@@ -63,9 +63,14 @@ def model(
     return register
 
 
+ROOMS = (
+    "resnet", "resnet_v1", "darknet", "densenet", "peleenet", "mobilenet", "efficientnet", "res2net", "hardnet", "vgg",
+)  # fmt: skip
+
+
 @cache
 def catalog() -> Registry[ModelEntry]:
     """Every zoo network; the definitions (and torch) are imported on the first call."""
-    for room in ("resnet", "darknet", "mobilenet", "efficientnet", "res2net", "resnet_v1", "vgg", "hardnet", "densenet", "peleenet"):
+    for room in ROOMS:
         importlib.import_module(f"{__name__}.{room}")
     return MODELS

@@ -66,7 +66,7 @@ class CrossStagePartial(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.down(x)
         if self.bypass is None or self.main is None:
-            bypass, main = x.split(self.widths, 1)
+            bypass, main = torch.split(x, self.widths, 1)
         else:
             bypass, main = self.bypass(x), self.main(x)
         dense = self.block_transition(self.blocks(main))
@@ -86,7 +86,7 @@ def bypassed(channels: int, gamma: float, multiple: int = 1) -> int:
 
 
 def check_choice(**chosen: tuple[str, tuple[str, ...]]) -> None:
-    """Raise CspprofError for an option that is none of its values: `check_choice(split=("slice", ("conv", "slice")))`."""
+    """Raise CspprofError for an option that is none of its values: `split=("slice", ("conv", "slice"))`."""
     for name, (value, values) in chosen.items():
         if value not in values:
             raise CspprofError(f"{name}={value!r}", f"There are: {', '.join(values)}")

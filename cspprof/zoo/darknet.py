@@ -77,11 +77,9 @@ def _convs(channels: int) -> nn.Module:
     return nn.Sequential(ConvNormAct(channels, channels), ConvNormAct(channels, channels, 3))
 
 
-@model("darknet_ref", family="darknet", paper="Darknet reference network, Redmon 2016; CSPNet, Wang et al. 2019, Table 3")
+@model("darknet_ref", family="darknet", paper="Darknet, Redmon 2016; CSPNet, Wang et al. 2019, Table 3")
 def darknet_ref(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     """Darknet's reference classifier: a 3×3 convolution and a 2×2 pool, six times, then one more convolution."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages = [
-        nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(16 << i, 32 << i, 3)) for i in range(6)
-    ]
+    stages = [nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(16 << i, 32 << i, 3)) for i in range(6)]
     return network(ConvNormAct(in_channels, 16, 3), stages, PoolHead(1024, num_classes))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, check_depths, network
+from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PAPER = "DenseNet, Huang et al. 2017, Table 1"
@@ -111,5 +111,5 @@ def _add(number: str, growth: int, name: str) -> None:
     model(f"csp_{name}", family="densenet", paper=CONSTRUCTION, input=INPUT, status="construction", twin=name)(partial)
 
 
-for _number, _name in (("121", "densenet121"), ("169", "densenet169"), ("201", "densenet201"), ("264", "densenet264_32")):
-    _add(_number, 32, _name)
+for _number in DEPTHS:
+    _add(_number, 32, f"densenet{_number}{'_32' if _number == '264' else ''}")

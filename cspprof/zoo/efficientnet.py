@@ -31,7 +31,7 @@ class MobileBlock(nn.Module):
         return x + self.dropout(y) if self.skips else y
 
 
-@model("efficientnet_b0_darknet", family="efficientnet", paper="CSPNet, Wang et al. 2019, Table 3; after Tan and Le 2019",
+@model("efficientnet_b0_darknet", family="efficientnet", paper="CSPNet, Wang et al. 2019, Table 3",
        input=(1, 3, 224, 224))  # fmt: skip
 def efficientnet_b0_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     """EfficientNet-B0 as Darknet has it: other strides and hidden widths than the paper's; 457 M MACs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -51,7 +51,9 @@ class HarmonicBlock(nn.Module):
 
 def _layer(c_in: int, c_out: int, separable: bool) -> nn.Module:
     if separable:
-        return nn.Sequential(ConvNormAct(c_in, c_out, act="relu6"), ConvNormAct(c_out, c_out, 3, groups=c_out, act=None))
+        return nn.Sequential(
+            ConvNormAct(c_in, c_out, act="relu6"), ConvNormAct(c_out, c_out, 3, groups=c_out, act=None)
+        )
     return ConvNormAct(c_in, c_out, 3, act="relu6")
 
 
@@ -93,7 +95,7 @@ def _halved(c: int, separable: bool, k: int) -> nn.Module:
     return nn.MaxPool2d(k, 2, 1 if k == 3 else 0, ceil_mode=k == 2)
 
 
-_68 = {"growth": (14, 16, 20, 40, 160), "layers": (8, 16, 16, 16, 4), "widths": (128, 256, 320, 640, 1024)}
+FORM_68 = Form((32, 64), 1.7, (14, 16, 20, 40, 160), (8, 16, 16, 16, 4), (128, 256, 320, 640, 1024), (1, 3, 4))
 
 
 @model("hardnet39ds", family="hardnet", paper=PAPER, input=INPUT)
@@ -106,17 +108,18 @@ def hardnet39ds(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
 @model("hardnet68ds", family="hardnet", paper=PAPER, input=INPUT)
 def hardnet68ds(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     """HarDNet-68DS, depthwise-separable; the released definition."""
-    return _hardnet(Form((32, 64), 1.7, **_68, down=(1, 3, 4), separable=True), num_classes, in_channels)
+    return _hardnet(replace(FORM_68, separable=True), num_classes, in_channels)
 
 
 @model("hardnet68", family="hardnet", paper=PAPER, input=INPUT)
 def hardnet68(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     """HarDNet-68."""
-    return _hardnet(Form((32, 64), 1.7, **_68, down=(1, 3, 4)), num_classes, in_channels)
+    return _hardnet(FORM_68, num_classes, in_channels)
 
 
 @model("hardnet85", family="hardnet", paper=PAPER, input=INPUT)
 def hardnet85(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
     """HarDNet-85."""
-    form = Form((48, 96), 1.7, (24, 24, 28, 36, 48, 256), (8, 16, 16, 16, 16, 4), (192, 256, 320, 480, 720, 1280), (1, 3, 5))
+    growth, widths = (24, 24, 28, 36, 48, 256), (192, 256, 320, 480, 720, 1280)
+    form = Form((48, 96), 1.7, growth, (8, 16, 16, 16, 16, 4), widths, (1, 3, 5))
     return _hardnet(form, num_classes, in_channels)

@@ -38,8 +38,7 @@ class InvertedResidual(nn.Module):
 
 def _row(c_in: int, t: int, c: int, n: int, stride: int, act: str, expand: bool) -> nn.Sequential:
     blocks = [
-        InvertedResidual(c if i else c_in, c, t * (c if i else c_in), 1 if i else stride, act, expand)
-        for i in range(n)
+        InvertedResidual(c if i else c_in, c, t * (c if i else c_in), 1 if i else stride, act, expand) for i in range(n)
     ]
     return nn.Sequential(*blocks)
 
@@ -59,7 +58,7 @@ def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
 
 @model("mobilenet_v2_darknet", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224))
 def mobilenet_v2_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """MobileNetV2 as Darknet has it: halved at 96 channels, not at 64; an expansion in the first block; 429.1 M MACs."""
+    """MobileNetV2 as Darknet has it: halved at 96 channels, not at 64, expanded in the first block; 429.1 M MACs."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages: list[nn.Module] = []
     c_in = 32

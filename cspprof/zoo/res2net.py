@@ -26,7 +26,7 @@ class Res2Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         quarters = self.first(x).chunk(4, 1)
         done = [quarters[0], self.convs[0](quarters[1])]
-        for conv, quarter in zip(self.convs[1:], quarters[2:], strict=True):  # type: ignore[arg-type]
+        for conv, quarter in zip(self.convs[1:], quarters[2:], strict=True):
             done.append(conv(quarter + done[-1]))
         y: torch.Tensor = self.last(torch.cat(done, 1))
         return x + y

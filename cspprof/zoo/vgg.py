@@ -19,7 +19,7 @@ class ConvAct(nn.Sequential):
         super().__init__(nn.Conv2d(c_in, c_out, 3, padding=1), nn.ReLU(inplace=True))
 
 
-@model("vgg16", family="vgg", paper="VGG, Simonyan and Zisserman 2014, configuration D; HarDNet, Chao et al. 2019, Table 4",
+@model("vgg16", family="vgg", paper="VGG, Simonyan and Zisserman 2014; HarDNet, Chao et al. 2019, Table 4",
        input=(1, 3, 224, 224))  # fmt: skip
 def vgg16(num_classes: int = 1000, depths: Sequence[int] = (2, 2, 3, 3, 3), in_channels: int = 3) -> nn.Module:
     """VGG-16: thirteen 3×3 convolutions and three fully connected layers (on a 7×7 map, whatever the input)."""
@@ -27,7 +27,8 @@ def vgg16(num_classes: int = 1000, depths: Sequence[int] = (2, 2, 3, 3, 3), in_c
     net, c_in = nn.Sequential(), in_channels
     for i, depth in enumerate(check_depths(depths, 5)):
         convs = [ConvAct(WIDTHS[i] if n else c_in, WIDTHS[i]) for n in range(depth)]
-        net.add_module(f"stage{i + 1}", stage(f"stage{i + 1}", nn.Sequential(*convs, nn.MaxPool2d(2, 2, ceil_mode=True))))
+        name, pool = f"stage{i + 1}", nn.MaxPool2d(2, 2, ceil_mode=True)
+        net.add_module(name, stage(name, nn.Sequential(*convs, pool)))
         c_in = WIDTHS[i]
     head = nn.Sequential(
         nn.AdaptiveAvgPool2d(7), nn.Flatten(), nn.Linear(512 * 49, 4096), nn.ReLU(inplace=True), nn.Dropout(),

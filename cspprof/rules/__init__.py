@@ -1,0 +1,84 @@
+"""What an operation costs: one small rule per operation, a thin adapter over `formulas`.
+
+A rule is called with the operation's own arguments, in the order and by the names of its schema, with a
+`TensorSpec` in the place of each tensor and a `Packed` in that of packed weights; `out` is the first output's spec.
+To add an operation, decorate a function with `op_rule`:
+
+>>> from cspprof import op_rule
+>>> from cspprof.rules import Facts
+>>> @op_rule("mylib.fused_conv")
+... def fused_conv(x, weight, *, out):
+...     return Facts("conv", macs=weight.numel // weight.shape[0] * out.numel)
+
+An operation is in one of three states: counted by a rule, ignored on purpose (a rule that says zero, or a view),
+or unknown. Nothing becomes zero by being forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+
+from cspprof.record import Kind, TensorSpec
+from cspprof.registry import Registry
+
+Spec = TensorSpec
+Ints = int | Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a rule says of one operation."""
+
+    kind: Kind | str
+    macs: int | None = 0
+    """Exact multiply-accumulates; bias, padding tricks and normalisation are not in it."""
+    elementwise: int = 0
+    """Scalar operations other than multiply-accumulates."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """Kept beside the operation's own arguments."""
+    outputs: int | None = None
+    """How many of the outputs are real results; the rest (saved statistics, workspace) is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The weights of a quantised layer, which its kernel keeps in a form of its own."""
+
+    tensors: tuple[Spec, ...]
+    """Weights first, biases after them."""
+    attrs: Mapping[str, Any]
+    """Of a convolution: `stride`, `padding`, `dilation`, `groups`."""
+
+
+Rule = Callable[..., Facts]
+R = TypeVar("R", bound=Rule)
+RULES: Registry[Rule] = Registry("operation rule")
+
+
+def op_rule(*targets: str) -> Callable[[R], R]:
+    """Register a rule for operations named as in a profile: `aten.conv2d`, `mylib.op` (every overload of it).
+
+    An in-place form (`aten.relu_`) follows the rule of its plain name.
+    """
+
+    def register(rule: R) -> R:
+        for target in targets:
+            RULES.add(target, rule)
+        return rule
+
+    return register
+
+
+def no_macs(kind: Kind, names: str, cost: Callable[..., int] = lambda *a, out, **k: 0, room: str = "aten") -> None:
+    """One rule for many operations that multiply nothing; `cost` gives their scalar operations."""
+
+    @op_rule(*(f"{room}.{name}" for name in names.split()))
+    def rule(*args: Any, out: Spec, **kwargs: Any) -> Facts:
+        return Facts(kind, elementwise=cost(*args, out=out, **kwargs))
+
+
+for _file in ("convolution", "matrix", "linalg", "attention", "recurrent", "pooling", "fourier", "pointwise", "data"):
+    import_module(f"{__name__}.{_file}")

@@ -1,0 +1,665 @@
+"""Torch's own operators, each counted by hand: what the rules say, written as arithmetic.
+
+A row is an operation, what it is called with, and what it costs. It is traced on meta and on the CPU, where both
+can; torch's own counter has to agree wherever it has a formula.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.flop_counter import FlopCounterMode
+
+from cspprof.errors import TraceError
+from cspprof.record import Kind, Profile, TensorSpec
+from cspprof.trace import trace
+
+aten = torch.ops.aten
+META, CPU = ("meta",), ("cpu",)
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def t(*shape: int, dtype: str = "float32") -> TensorSpec:
+    return TensorSpec(shape, dtype)
+
+
+def traced(what: Any, inputs: list[TensorSpec], device: str = "meta") -> Profile:
+    p = trace(what if isinstance(what, nn.Module) else Call(what), inputs, device=device)
+    p.self_check()
+    return p
+
+
+@dataclass
+class Row:
+    name: str
+    what: Any
+    inputs: list[TensorSpec]
+    kind: Kind
+    macs: int
+    elementwise: int | None = None
+    """Scalar operations of the operations of that kind."""
+    traffic: int | None = None
+    on: tuple[str, ...] = META + CPU
+    torchs: bool = True
+    """Whether torch's counter has a formula for all of it."""
+
+
+C, T, L, M, A, R = Kind.CONV, Kind.CONV_TRANSPOSE, Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT
+bf16, f16, i8, c64 = torch.bfloat16, torch.float16, torch.int8, "complex64"
+
+CONVOLUTIONS = [
+    Row("conv1d", nn.Conv1d(4, 8, 3), [t(2, 4, 10)], C, 3 * 4 * 8 * 2 * 8),
+    Row("conv2d", nn.Conv2d(3, 8, 3, padding=1), [t(1, 3, 14, 14)], C, 3 * 3 * 3 * 8 * 14 * 14),
+    Row("conv2d unbatched", nn.Conv2d(3, 8, 3), [t(3, 14, 14)], C, 3 * 3 * 3 * 8 * 12 * 12),
+    Row("conv2d strided, dilated, grouped", nn.Conv2d(4, 8, (1, 3), stride=2, dilation=2, groups=2), [t(1, 4, 9, 9)],
+        C, 1 * 3 * 2 * 8 * 5 * 3),
+    Row("conv2d depthwise", nn.Conv2d(8, 16, 3, padding=1, groups=8), [t(1, 8, 6, 6)], C, 3 * 3 * 1 * 16 * 6 * 6),
+    Row("conv2d padding='same'", nn.Conv2d(4, 8, 3, padding="same"), [t(1, 4, 6, 6)], C, 3 * 3 * 4 * 8 * 6 * 6),
+    Row("conv2d padding='same', even kernel", nn.Conv2d(3, 4, (2, 4), padding="same"), [t(1, 3, 8, 8)],
+        C, 2 * 4 * 3 * 4 * 8 * 8),
+    Row("conv2d padding='valid'", nn.Conv2d(3, 4, (2, 4), padding="valid"), [t(1, 3, 8, 8)], C, 2 * 4 * 3 * 4 * 7 * 5),
+    Row("conv3d", nn.Conv3d(2, 3, 2), [t(1, 2, 4, 4, 4)], C, 2 * 2 * 2 * 2 * 3 * 3 * 3 * 3),
+    Row("conv_transpose1d grouped, dilated", nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2), [t(1, 4, 9)],
+        T, 9 * 4 * 3 * 3),
+    Row("conv_transpose2d", nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1), [t(1, 4, 5, 5)],
+        T, 5 * 5 * 4 * 3 * 3 * 6),
+    Row("conv_transpose3d", nn.ConvTranspose3d(2, 3, 2, stride=2), [t(1, 2, 3, 3, 3)], T, 27 * 2 * 2 * 2 * 2 * 3),
+    Row("conv2d complex", nn.Conv2d(3, 4, 3, bias=False, dtype=torch.complex64), [t(1, 3, 8, 8, dtype=c64)],
+        C, 3 * 3 * 3 * 4 * 6 * 6, traffic=8 * (3 * 8 * 8 + 4 * 3 * 9 + 4 * 6 * 6),
+        torchs=False),  # torch's counter sees the three real convolutions that its kernel makes of it
+    Row("conv2d bfloat16", nn.Conv2d(3, 4, 3, bias=False, dtype=bf16), [t(1, 3, 8, 8, dtype="bfloat16")],
+        C, 3 * 3 * 3 * 4 * 6 * 6, traffic=2 * (3 * 8 * 8 + 4 * 3 * 9 + 4 * 6 * 6)),
+    Row("conv_tbc", torch.conv_tbc, [t(7, 2, 4), t(3, 4, 5), t(5)], C, 3 * 4 * 5 * 2 * 5, torchs=False),
+    Row("unfold and matmul", lambda x, w: w @ F.unfold(x, 3), [t(1, 3, 8, 8), t(4, 27)], M, 3 * 3 * 3 * 4 * 6 * 6),
+]  # fmt: skip
+
+PRODUCTS = [
+    Row("linear", nn.Linear(7, 3), [t(2, 5, 7)], L, 2 * 5 * 7 * 3),
+    Row("linear float16", nn.Linear(8, 4, dtype=f16), [t(2, 8, dtype="float16")], L, 2 * 8 * 4,
+        traffic=2 * (2 * 8 + 8 * 4 + 4 + 2 * 4)),
+    Row("bilinear", nn.Bilinear(3, 4, 5), [t(2, 3), t(2, 4)], L, 2 * 5 * (3 * 4 + 3), torchs=False),
+    Row("mm", torch.mm, [t(3, 4), t(4, 5)], M, 3 * 4 * 5),
+    Row("bmm", torch.bmm, [t(2, 3, 4), t(2, 4, 5)], M, 2 * 3 * 4 * 5),
+    Row("mv", torch.mv, [t(3, 4), t(4)], M, 3 * 4, torchs=False),
+    Row("dot", torch.dot, [t(9), t(9)], M, 9, torchs=False),
+    Row("outer", torch.outer, [t(3), t(5)], M, 3 * 5, torchs=False),
+    Row("inner", torch.inner, [t(2, 3), t(5, 3)], M, 2 * 3 * 5),
+    Row("addmm", torch.addmm, [t(5), t(3, 4), t(4, 5)], M, 3 * 4 * 5),
+    Row("addmv", torch.addmv, [t(3), t(3, 4), t(4)], M, 3 * 4, torchs=False),
+    Row("addr", torch.addr, [t(3, 5), t(3), t(5)], M, 3 * 5, torchs=False),
+    Row("baddbmm", torch.baddbmm, [t(2, 3, 5), t(2, 3, 4), t(2, 4, 5)], M, 2 * 3 * 4 * 5),
+    Row("addbmm", torch.addbmm, [t(3, 5), t(2, 3, 4), t(2, 4, 5)], M, 2 * 3 * 4 * 5, torchs=False),
+    Row("matmul broadcast", torch.matmul, [t(2, 1, 3, 4), t(5, 4, 6)], M, 2 * 5 * 3 * 4 * 6),
+    Row("matmul with a vector", torch.matmul, [t(2, 3, 4), t(4)], M, 2 * 3 * 4, torchs=False),
+    Row("matmul complex", torch.matmul, [t(3, 4, dtype=c64), t(4, 5, dtype=c64)], M, 3 * 4 * 5,
+        traffic=8 * (3 * 4 + 4 * 5 + 3 * 5)),
+    Row("multi_dot", lambda *m: torch.linalg.multi_dot(m), [t(3, 4), t(4, 5), t(5, 6)], M, 3 * 4 * 5 + 3 * 5 * 6),
+    Row("chain_matmul", torch.chain_matmul, [t(30, 2), t(2, 5), t(5, 6)], M, 2 * 5 * 6 + 30 * 2 * 6),
+    Row("matrix_power", lambda m: torch.linalg.matrix_power(m, 5), [t(4, 4)], M, 3 * 4**3),
+    Row("tensordot", lambda a, b: torch.tensordot(a, b, 2), [t(3, 4, 5), t(4, 5, 6)], M, 3 * 4 * 5 * 6),
+    Row("kron", torch.kron, [t(3, 4), t(4, 5)], Kind.ELEMENTWISE, 0, 3 * 4 * 4 * 5),
+    Row("einsum", lambda q, k: torch.einsum("bqhd,bkhd->bhqk", q, k), [t(2, 5, 3, 4), t(2, 7, 3, 4)],
+        M, 2 * 3 * 5 * 7 * 4),
+    Row("einsum of three", lambda a, b, c: torch.einsum("bij,jk,kl->bil", a, b, c), [t(2, 3, 4), t(4, 5), t(5, 6)],
+        M, 2 * 3 * 4 * 5 + 2 * 3 * 5 * 6),  # two products, one after the other
+    Row("cdist", torch.cdist, [t(2, 3, 4), t(2, 5, 4)], M, 2 * 3 * 5 * 4, 2 * 3 * 5 * 4, torchs=False),
+    Row("cdist p=1", lambda a, b: torch.cdist(a, b, p=1), [t(3, 4), t(5, 4)], Kind.REDUCTION, 0, 2 * 3 * 5 * 4),
+    Row("pdist", F.pdist, [t(5, 4)], M, 5 * 4 // 2 * 4, torchs=False),
+    Row("_int_mm", torch._int_mm, [t(32, 16, dtype="int8"), t(16, 8, dtype="int8")], M, 32 * 16 * 8,
+        traffic=32 * 16 + 16 * 8 + 4 * 32 * 8, torchs=False),
+    Row("_weight_int8pack_mm", torch._weight_int8pack_mm,
+        [t(4, 32, dtype="bfloat16"), t(16, 32, dtype="int8"), t(16, dtype="bfloat16")],
+        M, 4 * 32 * 16, traffic=2 * 4 * 32 + 16 * 32 + 2 * 16 + 2 * 4 * 16, torchs=False),
+    Row("_scaled_mm float8", lambda a, b, s: torch._scaled_mm(a, b.t(), s, s, out_dtype=bf16),
+        [t(32, 16, dtype="float8_e4m3fn"), t(48, 16, dtype="float8_e4m3fn"), t()],
+        M, 32 * 16 * 48, traffic=32 * 16 + 16 * 48 + 4 + 4 + 2 * 32 * 48, on=META),
+    Row("_grouped_mm", torch._grouped_mm, [t(3, 16, 32, dtype="bfloat16"), t(3, 32, 64, dtype="bfloat16")],
+        M, 3 * 16 * 32 * 64, torchs=False),
+    Row("_grouped_mm over runs of rows", lambda a, b, ends: torch._grouped_mm(a, b, offs=ends),
+        [t(16, 32, dtype="bfloat16"), t(3, 32, 64, dtype="bfloat16"), t(3, dtype="int32")],
+        M, 16 * 32 * 64, on=META, torchs=False),
+]  # fmt: skip
+
+FACTORISATIONS = [
+    Row("cholesky", torch.linalg.cholesky_ex, [t(2, 4, 4)], M, 2 * (1 * 3 + 2 * 2 + 3 * 1), torchs=False),
+    Row("lu", torch.linalg.lu_factor_ex, [t(4, 4)], M, 3 * 3 + 2 * 2 + 1, torchs=False),
+    Row("lu of a wide matrix", torch.linalg.lu_factor_ex, [t(3, 5)], M, 2 * 4 + 1 * 3, torchs=False),
+    Row("det", torch.linalg.det, [t(2, 3, 3)], M, 2 * (2 * 2 + 1), torchs=False),
+    Row("slogdet", torch.linalg.slogdet, [t(3, 3)], M, 2 * 2 + 1, torchs=False),
+    Row("solve", lambda a, b: torch.linalg.solve_ex(a, b)[0], [t(3, 3), t(3, 7)],
+        M, (2 * 2 + 1) + 7 * 2 * (0 + 1 + 2), torchs=False),
+    Row("solve for a vector", lambda a, b: torch.linalg.solve_ex(a, b)[0], [t(3, 3), t(3)],
+        M, (2 * 2 + 1) + 2 * (0 + 1 + 2), torchs=False),
+    Row("inv", lambda a: torch.linalg.inv_ex(a)[0], [t(3, 3)], M, (2 * 2 + 1) + 3 * 2 * (0 + 1 + 2), torchs=False),
+    Row("solve_triangular", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True), [t(3, 3), t(3, 7)],
+        M, 7 * (0 + 1 + 2), torchs=False),
+    Row("solve_triangular from the right", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True, left=False),
+        [t(3, 3), t(7, 3)], M, 7 * (0 + 1 + 2), torchs=False),
+    Row("triangular_solve", torch.triangular_solve, [t(3, 7), t(3, 3)], M, 7 * (0 + 1 + 2), torchs=False),
+    Row("cholesky_solve", torch.cholesky_solve, [t(3, 7), t(3, 3)], M, 7 * 2 * (0 + 1 + 2), torchs=False),
+]  # fmt: skip
+
+qkv = [t(2, 4, 6, 8)] * 3
+
+
+def sdpa(backend: Any = None, **options: Any) -> Callable[..., torch.Tensor]:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def run(*tensors: torch.Tensor) -> torch.Tensor:
+        with sdpa_kernel(backend or [b for b in SDPBackend.__members__.values() if b.value >= 0]):
+            return F.scaled_dot_product_attention(*tensors, **options)
+
+    return run
+
+
+def only(index: int, function: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
+    """Its output of that index."""
+    return lambda *args: function(*args, *rest)[index]
+
+
+class SelfAttention(nn.Module):
+    """The one call for which `nn.MultiheadAttention` has a fast path on the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attn(x, x, x, need_weights=False)[0]
+
+
+class Padded(nn.Module):
+    """An encoder with a padding mask, for which torch may use nested tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = torch.arange(5).expand(3, 5) >= torch.tensor([[5], [3], [1]])
+        return self.encoder(x, src_key_padding_mask=mask)
+
+
+projections = 4 * 3 * 5 * 8 * 8  # query, key, value, output
+scores = 2 * 3 * 2 * 5 * 5 * 4  # two products over 2 heads of size 4
+feed_forward = 2 * 3 * 5 * 8 * 16
+
+
+def encoder_layer(x: torch.Tensor, qkv: torch.Tensor, out: torch.Tensor, up: torch.Tensor, down: torch.Tensor
+                  ) -> torch.Tensor:  # fmt: skip
+    def ones(n: int) -> torch.Tensor:
+        return torch.ones(n, device=x.device)
+
+    return torch._transformer_encoder_layer_fwd(x, 8, 2, qkv, ones(24), out, ones(8), False, False, 1e-5, ones(8),
+                                                ones(8), ones(8), ones(8), up, ones(16), down, ones(8))  # fmt: skip
+
+
+def flex(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+    return flex_attention(q, k, v, score_mod=lambda score, b, h, i, j: score + (i - j))
+
+
+ATTENTION = [
+    Row("sdpa", F.scaled_dot_product_attention, qkv, A, 2 * 2 * 4 * 6 * 6 * 8, 2 * 4 * 6 * 6),
+    Row("sdpa causal: the whole matrix", sdpa(is_causal=True), qkv, A, 2 * 2 * 4 * 6 * 6 * 8),
+    Row("sdpa of another length and value size", F.scaled_dot_product_attention,
+        [t(2, 4, 6, 8), t(2, 4, 7, 8), t(2, 4, 7, 3)], A, 2 * 4 * 6 * 7 * (8 + 3)),
+    Row("sdpa grouped queries", sdpa(enable_gqa=True), [t(2, 4, 6, 8), t(2, 2, 7, 8), t(2, 2, 7, 8)],
+        A, 2 * 2 * 4 * 6 * 7 * 8, torchs=False),  # torch's counter wants as many heads everywhere
+    Row("sdpa broadcast", F.scaled_dot_product_attention, [t(1, 4, 6, 8), t(3, 4, 7, 8), t(3, 4, 7, 8)],
+        A, 2 * 3 * 4 * 6 * 7 * 8),
+    Row("sdpa math", sdpa(torch.nn.attention.SDPBackend.MATH), qkv, A, 2 * 2 * 4 * 6 * 6 * 8),
+    Row("sdpa flash", sdpa(torch.nn.attention.SDPBackend.FLASH_ATTENTION), qkv, A, 2 * 2 * 4 * 6 * 6 * 8),
+    Row("flash kernel for cpu", only(0, aten._scaled_dot_product_flash_attention_for_cpu), qkv,
+        A, 2 * 2 * 4 * 6 * 6 * 8),
+    Row("math kernel", only(0, aten._scaled_dot_product_attention_math), qkv, A, 2 * 2 * 4 * 6 * 6 * 8),
+    Row("flash kernel", only(0, aten._scaled_dot_product_flash_attention), [t(2, 4, 6, 8, dtype="float16")] * 3,
+        A, 2 * 2 * 4 * 6 * 6 * 8, traffic=2 * 4 * 2 * 4 * 6 * 8, on=META),
+    Row("efficient kernel", only(0, aten._scaled_dot_product_efficient_attention, None, True), qkv,
+        A, 2 * 2 * 4 * 6 * 6 * 8, on=META),
+    Row("cudnn kernel", only(0, aten._scaled_dot_product_cudnn_attention, None, True), qkv,
+        A, 2 * 2 * 4 * 6 * 6 * 8, on=META),
+    Row("flash kernel, heads after length", lambda q, k, v: aten._flash_attention_forward(
+        q, k, v, None, None, 6, 7, 0.0, False, False)[0], [t(2, 6, 4, 8), t(2, 7, 4, 8), t(2, 7, 4, 8)],
+        A, 2 * 2 * 4 * 6 * 7 * 8, on=META, torchs=False),
+    Row("flex_attention", flex, [t(2, 4, 16, 8)] * 3, A, 2 * 2 * 4 * 16 * 16 * 8, on=CPU, torchs=False),
+    Row("multi-head attention across", nn.MultiheadAttention(8, 2, batch_first=True),
+        [t(3, 5, 8), t(3, 7, 8), t(3, 7, 8)], M, 3 * (2 * 5 + 2 * 7) * 8 * 8 + 2 * 3 * 2 * 5 * 7 * 4),
+    Row("multi-head attention", SelfAttention(), [t(3, 5, 8)], A, projections + scores, on=META),
+    Row("multi-head attention, fast path", SelfAttention(), [t(3, 5, 8)], A, projections + scores, 3 * 2 * 5 * 5,
+        on=CPU, torchs=False),
+    Row("encoder layer", nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [t(3, 5, 8)],
+        A, projections + scores + feed_forward, torchs=False),
+    Row("encoder layer, fast path", encoder_layer, [t(3, 5, 8), t(24, 8), t(8, 8), t(16, 8), t(8, 16)],
+        A, projections + scores + feed_forward, on=CPU, torchs=False),
+    Row("encoder with a padding mask: the padded batch", Padded(), [t(3, 5, 8)],
+        A, 2 * (projections + scores + feed_forward), torchs=False),
+]  # fmt: skip
+
+
+class PackedSequence(nn.Module):
+    """Sequences of length 4, 2 and 1: seven steps, not twelve."""
+
+    def __init__(self, cell: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.rnn = cell(6, 5, **options)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        packed = pack_padded_sequence(x, torch.tensor([4, 2, 1]))
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])[0]
+
+
+RECURRENT = [
+    Row("rnn", nn.RNN(6, 5, nonlinearity="relu"), [t(4, 2, 6)], R, 4 * 2 * 5 * (6 + 5), 4 * 2 * 2 * 5, torchs=False),
+    Row("gru", nn.GRU(6, 5), [t(4, 2, 6)], R, 4 * 2 * 15 * (6 + 5), torchs=False),
+    Row("lstm of two layers, both ways", nn.LSTM(6, 5, 2, bidirectional=True), [t(4, 3, 6)],
+        R, 4 * 3 * (2 * 20 * (6 + 5) + 2 * 20 * (10 + 5)), torchs=False),
+    Row("lstm with projections", nn.LSTM(6, 5, proj_size=3, batch_first=True), [t(3, 4, 6)],
+        R, 4 * 3 * (20 * (6 + 3) + 3 * 5), torchs=False),
+    Row("lstm unbatched", nn.LSTM(6, 5), [t(4, 6)], R, 4 * 20 * (6 + 5), torchs=False),
+    Row("lstm packed", PackedSequence(nn.LSTM), [t(4, 3, 6)], R, 7 * 20 * (6 + 5), torchs=False),
+    Row("gru packed, both ways", PackedSequence(nn.GRU, bidirectional=True), [t(4, 3, 6)],
+        R, 7 * 2 * 15 * (6 + 5), torchs=False),
+    Row("rnn packed", PackedSequence(nn.RNN), [t(4, 3, 6)], R, 7 * 5 * (6 + 5), torchs=False),
+    Row("lstm cell", nn.LSTMCell(6, 5), [t(3, 6)], L, 3 * 20 * (6 + 5)),
+    Row("gru cell", nn.GRUCell(6, 5), [t(3, 6)], L, 3 * 15 * (6 + 5)),
+    Row("rnn cell", nn.RNNCell(6, 5), [t(3, 6)], L, 3 * 5 * (6 + 5)),
+]  # fmt: skip
+
+
+def unpooled(x: torch.Tensor) -> torch.Tensor:
+    y, at = F.max_pool2d(x, 2, return_indices=True)
+    return F.max_unpool2d(y, at, 2)
+
+
+WITHOUT_MACS = [
+    Row("embedding", nn.Embedding(10, 4), [t(3, 5, dtype="int64")], Kind.EMBEDDING, 0, 0,
+        traffic=8 * 15 + 4 * 10 * 4 + 4 * 15 * 4),
+    Row("embedding_bag", nn.EmbeddingBag(10, 4), [t(3, 5, dtype="int64")], Kind.EMBEDDING, 0, 3 * 5 * 4),
+    *(Row(type(norm).__name__, norm, [t(2, 4, 6, 6)], Kind.NORM, 0, 2 * 2 * 4 * 6 * 6)
+      for norm in (nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm((6, 6)), nn.RMSNorm(6))),
+    Row("max_pool1d", nn.MaxPool1d(3), [t(2, 4, 9)], Kind.MAX_POOL, 0, 3 * 2 * 4 * 3),
+    Row("max_pool2d", nn.MaxPool2d(3, 2), [t(2, 4, 9, 9)], Kind.MAX_POOL, 0, 3 * 3 * 2 * 4 * 4 * 4,
+        traffic=4 * (2 * 4 * 9 * 9 + 2 * 4 * 4 * 4)),
+    Row("max_pool2d with indices", nn.MaxPool2d(3, 2, return_indices=True), [t(2, 4, 9, 9)],
+        Kind.MAX_POOL, 0, 3 * 3 * 2 * 4 * 4 * 4, traffic=4 * (2 * 4 * 9 * 9 + 2 * 4 * 4 * 4) + 8 * 2 * 4 * 4 * 4),
+    Row("max_pool2d unbatched", nn.MaxPool2d(3), [t(4, 9, 9)], Kind.MAX_POOL, 0, 3 * 3 * 4 * 3 * 3),
+    Row("max_pool3d", nn.MaxPool3d(2), [t(1, 4, 4, 4, 4)], Kind.MAX_POOL, 0, 8 * 4 * 8),
+    Row("avg_pool1d unbatched", nn.AvgPool1d(3), [t(4, 9)], Kind.AVG_POOL, 0, 3 * 4 * 3),
+    Row("avg_pool2d", nn.AvgPool2d((2, 3)), [t(1, 4, 6, 6)], Kind.AVG_POOL, 0, 2 * 3 * 4 * 3 * 2),
+    Row("avg_pool3d", nn.AvgPool3d(2), [t(1, 4, 4, 4, 4)], Kind.AVG_POOL, 0, 8 * 4 * 8),
+    Row("adaptive_avg_pool2d to 1", nn.AdaptiveAvgPool2d(1), [t(1, 4, 7, 7)], Kind.AVG_POOL, 0, 7 * 7 * 4),
+    # 7 to 3: windows 0…2, 2…4, 4…6, three elements each; 7 to 7: one each
+    Row("adaptive_avg_pool2d", nn.AdaptiveAvgPool2d((3, 7)), [t(1, 4, 7, 7)], Kind.AVG_POOL, 0, 4 * 9 * 7),
+    Row("adaptive_avg_pool1d", nn.AdaptiveAvgPool1d(3), [t(1, 4, 7)], Kind.AVG_POOL, 0, 4 * 9),
+    Row("adaptive_max_pool3d", nn.AdaptiveMaxPool3d((2, 2, 3)), [t(1, 4, 4, 4, 7)], Kind.MAX_POOL, 0, 4 * 4 * 4 * 9),
+    Row("fractional_max_pool2d", nn.FractionalMaxPool2d(2, output_size=4), [t(1, 3, 9, 9)],
+        Kind.MAX_POOL, 0, 2 * 2 * 3 * 4 * 4),
+    Row("fractional_max_pool3d", nn.FractionalMaxPool3d(2, output_size=4), [t(1, 3, 9, 9, 9)],
+        Kind.MAX_POOL, 0, 8 * 3 * 4 * 4 * 4),
+    Row("lp_pool2d", nn.LPPool2d(2, 3), [t(1, 3, 9, 9)], Kind.AVG_POOL, 0, 3 * 3 * 3 * 3 * 3),
+    Row("max_unpool2d", unpooled, [t(1, 3, 8, 8)], Kind.DATA, 0, 0),
+    Row("upsample nearest", nn.Upsample(scale_factor=2), [t(1, 3, 4, 4)], Kind.RESIZE, 0, 3 * 8 * 8),
+    Row("upsample bilinear", nn.Upsample(scale_factor=2, mode="bilinear"), [t(1, 3, 4, 4)], Kind.RESIZE, 0, 3 * 8 * 8),
+    Row("upsample bicubic", nn.Upsample(size=5, mode="bicubic"), [t(1, 3, 4, 4)], Kind.RESIZE, 0, 3 * 5 * 5),
+    Row("upsample trilinear", nn.Upsample(size=5, mode="trilinear"), [t(1, 3, 4, 4, 4)], Kind.RESIZE, 0, 3 * 125),
+    Row("upsample linear", nn.Upsample(size=5, mode="linear"), [t(1, 3, 4)], Kind.RESIZE, 0, 3 * 5),
+    Row("grid_sample", lambda x, g: F.grid_sample(x, g, align_corners=False), [t(1, 3, 4, 4), t(1, 5, 6, 2)],
+        Kind.RESIZE, 0, 3 * 5 * 6),
+    Row("pixel_shuffle", nn.PixelShuffle(2), [t(1, 8, 4, 4)], Kind.DATA, 0, 0, traffic=2 * 4 * 8 * 4 * 4),
+    Row("pixel_unshuffle", nn.PixelUnshuffle(2), [t(1, 2, 8, 8)], Kind.DATA, 0, 0, traffic=2 * 4 * 8 * 4 * 4),
+    Row("softmax", nn.Softmax(-1), [t(2, 5)], Kind.SOFTMAX, 0, 2 * 5),
+    Row("fft", torch.fft.fft, [t(4, 8, dtype=c64)], Kind.FFT, 0, 4 * 5 * 8 * 3, traffic=2 * 8 * 4 * 8),
+    Row("fft of real values", torch.fft.fft, [t(4, 8)], Kind.FFT, 0, 4 * 5 * 8 * 3 // 2, traffic=(4 + 8) * 4 * 8),
+    Row("rfft2", torch.fft.rfft2, [t(2, 8, 16)], Kind.FFT, 0, 2 * 5 * 8 * 16 * (3 + 4) // 2,
+        traffic=4 * 2 * 8 * 16 + 8 * 2 * 8 * 9),
+    Row("irfft2", torch.fft.irfft2, [t(2, 8, 9, dtype=c64)], Kind.FFT, 0, 2 * 5 * 8 * 16 * (3 + 4) // 2),
+    Row("fft of no power of two", torch.fft.fft, [t(6, dtype=c64)], Kind.FFT, 0, 5 * 6 * 3),
+]  # fmt: skip
+
+TABLE = [*CONVOLUTIONS, *PRODUCTS, *FACTORISATIONS, *ATTENTION, *RECURRENT, *WITHOUT_MACS]
+
+
+def torchs_macs(row: Row) -> int:
+    """By torch's counter, on the row's first device."""
+    device = row.on[0]
+    module = copy.deepcopy(row.what) if isinstance(row.what, nn.Module) else Call(row.what)
+    if device == "meta":
+        module.to_empty(device="meta")
+    tensors = [torch.zeros(s.shape, dtype=getattr(torch, s.dtype), device=device) for s in row.inputs]
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module.eval()(*tensors)
+    assert counter.get_total_flops() % 2 == 0
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
+def test_by_hand(row: Row) -> None:
+    for device in row.on:
+        p = traced(row.what, row.inputs, device)
+        assert p.uncounted == {}
+        assert p.total("macs") == row.macs
+        of_kind = [op for op in p.ops if op.kind is row.kind]
+        assert of_kind
+        if row.elementwise is not None:
+            assert sum(op.elementwise for op in of_kind) == row.elementwise
+        if row.traffic is not None:
+            assert p.total("traffic_bytes") == row.traffic
+    if row.torchs:
+        assert torchs_macs(row) == row.macs
+
+
+def test_names_are_unique() -> None:
+    assert len({row.name for row in TABLE}) == len(TABLE)
+
+
+def test_deformable_convolution() -> None:
+    ops = pytest.importorskip("torchvision", reason="the extra torchvision is not installed").ops
+    layer = ops.DeformConv2d(4, 6, 3, stride=2, groups=2)
+    p = traced(layer, [t(1, 4, 9, 9), t(1, 2 * 9, 4, 4)])
+    assert p.total("macs") == 3 * 3 * 2 * 6 * 4 * 4
+    assert [(op.attrs["stride"], op.attrs["groups"]) for op in p.ops if op.macs] == [((2, 2), 2)]
+
+
+# -- what is not known -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("linalg_qr", lambda x: torch.linalg.qr(x)[0]),
+        ("_linalg_svd", torch.linalg.svdvals),
+        ("_linalg_eigh", torch.linalg.eigvalsh),
+        ("linalg_matrix_exp", torch.linalg.matrix_exp),
+    ],
+)
+def test_what_follows_from_no_shape_is_unknown(name: str, function: Any) -> None:
+    assert traced(function, [t(4, 4)]).uncounted == {f"aten.{name}": 1}
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_operands_are_never_counted_as_dense(layout: torch.layout) -> None:
+    eye = torch.eye(4).to_sparse(layout=layout)
+    product = Call(lambda a, b: (a @ b).relu())
+    p = trace(product, [eye, t(4, 5)], device="cpu")
+    assert (p.uncounted, p.total("macs")) == ({"aten.matmul": 1}, 0)
+    with pytest.raises(TraceError, match="has no form without values") as error:
+        trace(product, [eye, t(4, 5)])
+    assert "--device cpu" in str(error.value)
+
+
+def test_a_jagged_tensor_is_counted_by_what_it_is_made_of() -> None:
+    def project(x: torch.Tensor) -> torch.Tensor:
+        pieces = torch.nested.nested_tensor([x[0, :2], x[1, :3]], layout=torch.jagged)
+        return F.linear(pieces, torch.ones(4, 8))
+
+    assert traced(project, [t(2, 5, 8)], "meta").total("macs") == (2 + 3) * 8 * 4
+
+
+def test_a_nested_tensor_has_no_shape() -> None:
+    def project(x: torch.Tensor) -> torch.Tensor:
+        return F.linear(torch.nested.nested_tensor([x[0, :2], x[1, :3]]), torch.ones(4, 8))
+
+    with pytest.raises(TraceError, match="nested tensor has no one shape"):
+        traced(project, [t(2, 5, 8)], "cpu")
+
+
+def test_a_higher_order_operator_without_a_rule_is_refused() -> None:
+    def either(x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
+
+    with pytest.raises(TraceError, match="higher-order operator cond"):
+        traced(either, [t(4)], "cpu")
+
+
+def test_a_shape_that_depends_on_values_is_written_down_at_every_call() -> None:
+    def pick(x: torch.Tensor) -> torch.Tensor:
+        return x[x > 0].sum() + x[x > 5].sum()
+
+    p = trace(Call(pick), torch.tensor([1.0, 2.0, 9.0, -1.0]), device="cpu")
+    assert [op.writes[0].shape for op in p.ops if op.spec.name == "index"] == [(3,), (1,)]
+
+
+# -- dtypes ----------------------------------------------------------------------------------------
+
+
+class Autocast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=bf16):
+            return self.conv(x)
+
+
+def test_bytes_follow_the_dtype_of_an_autocast_region() -> None:
+    p = traced(Autocast(), [t(1, 3, 8, 8)], "cpu")
+    cast = (4 + 2) * (3 * 64) + (4 + 2) * (4 * 3)
+    assert p.total("cio_bytes") == 2 * (3 * 64 + 4 * 64)
+    assert p.total("traffic_bytes") == cast + 2 * (3 * 64 + 4 * 3 + 4 * 64)
+    assert p.notes == ()
+
+
+def test_meta_says_that_it_has_no_autocast() -> None:
+    p = traced(Autocast(), [t(1, 3, 8, 8)])
+    assert p.total("macs") == 3 * 4 * 64
+    assert [note.partition(":")[0] for note in p.notes] == [
+        "the forward has an autocast region, which changes no dtype on meta"
+    ]
+
+
+class Quantisable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        from torch.ao.quantization import DeQuantStub, QuantStub
+
+        self.quantise, self.dequantise = QuantStub(), DeQuantStub()
+        self.conv, self.relu = nn.Conv2d(3, 8, 3), nn.ReLU()
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.linear = nn.Linear(16, 4)
+        self.glue = torch.ao.nn.quantized.FloatFunctional()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.conv(self.quantise(x)))
+        x = self.glue.add(self.depthwise(x), x)
+        x = F.adaptive_avg_pool2d(self.glue.cat([x, x], 1), 1)
+        return self.dequantise(self.linear(x.flatten(1)))
+
+
+@pytest.fixture(scope="module")
+def quantised() -> nn.Module:
+    from torch.ao.quantization import convert, fuse_modules, get_default_qconfig, prepare
+
+    if "x86" not in torch.backends.quantized.supported_engines:
+        pytest.skip("torch was built without quantised kernels for this machine")
+    model = Quantisable().eval()
+    model.qconfig = get_default_qconfig("x86")
+    fuse_modules(model, [["conv", "relu"]], inplace=True)
+    prepare(model, inplace=True)(torch.randn(2, 3, 8, 8))
+    return convert(model)
+
+
+def test_quantised_layers_are_counted_and_their_bytes_are_those_of_eight_bits(quantised: nn.Module) -> None:
+    p = traced(quantised, [t(2, 3, 8, 8)], "cpu")
+    assert p.uncounted == {}
+    assert [(op.target, op.kind, op.macs) for op in p.ops if op.macs] == [
+        ("quantized.conv2d_relu", Kind.CONV, 3 * 3 * 3 * 8 * 2 * 6 * 6),
+        ("quantized.conv2d", Kind.CONV, 3 * 3 * 8 * 2 * 6 * 6),
+        ("quantized.linear", Kind.LINEAR, 2 * 16 * 4),
+    ]
+    assert p.total("cio_bytes") == (2 * 3 * 64 + 2 * 8 * 36) + 2 * (2 * 8 * 36)
+    assert p.total("conv_weights") == 27 * 8 + 9 * 8 + 16 * 4
+    assert p.total("params") == 27 * 8 + 8 + 9 * 8 + 8 + 16 * 4 + 4
+    conv = next(op for op in p.ops if op.macs)
+    assert [w.dtype for w in conv.weights] == ["qint8", "float32"]
+    assert (conv.attrs["kernel"], conv.attrs["groups"]) == ((3, 3), 1)
+
+
+def test_a_quantised_layer_called_twice_is_one_layer(quantised: nn.Module) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = quantised
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x) + self.net(x)
+
+    once, twice = traced(quantised, [t(2, 3, 8, 8)], "cpu"), traced(Twice(), [t(2, 3, 8, 8)], "cpu")
+    assert twice.total("macs") == 2 * once.total("macs")
+    assert twice.total("conv_weights") == once.total("conv_weights")
+    assert twice.total("params") == once.total("params")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "target", "macs", "weights"),
+    [
+        (nn.Linear(8, 4), (2, 8), "quantized.linear_dynamic", 2 * 8 * 4, 8 * 4),
+        (nn.LSTM(8, 4), (3, 2, 8), "aten.quantized_lstm", 3 * 2 * 16 * (8 + 4), 16 * (8 + 4)),
+        (nn.GRU(8, 4), (3, 2, 8), "aten.quantized_gru", 3 * 2 * 12 * (8 + 4), 12 * (8 + 4)),
+        (nn.GRUCell(8, 4), (2, 8), "quantized.quantized_gru_cell_dynamic", 2 * 12 * (8 + 4), 12 * (8 + 4)),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
+)
+def test_dynamically_quantised_layers(
+    layer: nn.Module, shape: tuple[int, ...], target: str, macs: int, weights: int
+) -> None:
+    from torch.ao.quantization import quantize_dynamic
+
+    if torch.backends.quantized.engine == "none":
+        pytest.skip("torch was built without quantised kernels for this machine")
+    model = quantize_dynamic(nn.Sequential(layer).eval(), {type(layer)}, dtype=torch.qint8)
+    p = traced(model, [t(*shape)], "cpu")
+    assert [(op.target, op.macs) for op in p.ops if op.macs] == [(target, macs)]
+    assert p.total("conv_weights") == weights
+    assert p.uncounted == {}
+
+
+# -- torch's own database of operations ------------------------------------------------------------
+
+ITERATIVE = "iterates until the result is good enough"
+REFLECTIONS = "Householder reflections in blocks, whose size is the library's choice"
+PIVOTS = "pivots in blocks of one or two, by value"
+SPARSE = "what is stored is a matter of values"
+BACKWARD = "a backward pass, which is not traced"
+
+UNCOUNTED = {
+    "_linalg_eigh": ITERATIVE, "_linalg_svd": ITERATIVE, "linalg_eig": ITERATIVE, "linalg_pinv": ITERATIVE,
+    "linalg_matrix_exp": ITERATIVE, "linalg_matrix_sqrth": ITERATIVE, "linalg_polar": ITERATIVE,
+    "linalg_qr": REFLECTIONS, "geqrf": REFLECTIONS, "ormqr": REFLECTIONS, "linalg_lstsq": REFLECTIONS,
+    "linalg_householder_product": REFLECTIONS,
+    "linalg_ldl_factor_ex": PIVOTS, "linalg_ldl_solve": PIVOTS,
+    "cholesky_inverse": "the inverse of a triangle and its square, which no layer needs",
+    "_to_sparse": SPARSE, "_sparse_mm_reduce_impl": SPARSE, "sparse_sampled_addmm": SPARSE,
+    "_softmax_backward_data": BACKWARD, "max_pool2d_with_indices_backward": BACKWARD,
+}  # fmt: skip
+"""Operations without a rule, and why."""
+
+NOT_HERE = ("jiterator", "as_strided.partial_views")
+"""Entries that fail on a CPU by themselves: made for GPUs only, and a sample that is more than the tensor shown."""
+
+NO_FORMULA = {
+    "mv", "dot", "vdot", "addmv", "outer", "ger", "addr", "addbmm", "bilinear", "_euclidean_dist", "_cdist_forward",
+    "_pdist_forward", "_scaled_mm_v2", "linalg_cholesky_ex", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve",
+    "linalg_inv_ex", "linalg_solve_triangular", "_linalg_solve_ex", "_linalg_det", "_linalg_slogdet",
+    "triangular_solve", "cholesky_solve", "_linear_cross_entropy_batch_chunked",
+    "_linear_cross_entropy_batch_chunked_no_reduction",
+}  # fmt: skip
+"""Operations that torch's counter takes for free."""
+
+
+class Sample(nn.Module):
+    """A call of torch's database, its tensors made inputs."""
+
+    def __init__(self, function: Callable[..., Any], sample: Any) -> None:
+        super().__init__()
+        from torch.utils import _pytree as tree
+
+        self.function = function
+        self.unflatten = tree.tree_unflatten
+        self.leaves, self.nest = tree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
+        self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, torch.Tensor)]
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        leaves = list(self.leaves)
+        for i, tensor in zip(self.places, tensors, strict=True):
+            leaves[i] = tensor
+        args, kwargs = self.unflatten(leaves, self.nest)
+        return self.function(*args, **kwargs)
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.leaves[i].clone() for i in self.places]
+
+
+def samples(entry: Any, most: int = 2) -> list[Any]:
+    """The first of an entry; none of one that is made for another device."""
+    dtypes = entry.supported_dtypes("cpu")
+    wanted = (torch.float32, torch.int64, torch.bool, torch.complex64)
+    dtype = next((d for d in wanted if d in dtypes), None)
+    if dtype is None:
+        return []
+    try:
+        return list(islice(entry.sample_inputs("cpu", dtype), most))
+    except StopIteration:
+        return []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", META + CPU)
+@pytest.mark.filterwarnings("ignore")
+def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(device: str) -> None:
+    pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    done, wrong = 0, {}
+    for entry in op_db:
+        name = f"{entry.name}.{entry.variant_test_name}".rstrip(".")
+        for sample in samples(entry):
+            call = Sample(entry.op, sample)
+            try:
+                p = trace(call, call.tensors(), device=device)
+            except TraceError as error:
+                if not name.startswith(NOT_HERE) and not (device == "meta" and "--device cpu" in str(error)):
+                    wrong[name] = str(error)
+                continue
+            p.self_check()
+            done += 1
+            if unknown := {u.removeprefix("aten.") for u in p.uncounted} - UNCOUNTED.keys():
+                wrong[name] = f"no rule and no reason: {unknown}"
+            elif not agrees_with_torch(call, p, device):
+                wrong[name] = f"{p.total('macs')} is not what torch's counter says"
+    assert wrong == {}
+    assert done > 1000
+
+
+def agrees_with_torch(call: Sample, p: Profile, device: str) -> bool:
+    """Torch's counter says the same of all that it has formulas for; with vectors it does not always."""
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            call(*(x.to(device) for x in call.tensors()))
+    except (NotImplementedError, RuntimeError):
+        return True  # the trace knows values that plain meta tensors do not have
+    ours = sum(op.macs for op in p.ops if op.macs and op.spec.name not in NO_FORMULA)
+    vectors = any(len(x.shape) < 2 for op in p.ops if op.macs for x in (*op.reads, *op.weights)[:2])
+    return counter.get_total_flops() == 2 * ours or (vectors and counter.get_total_flops() == 0)
