@@ -91,6 +91,30 @@ def test_bad_grammar_says_what(text: str, message: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("cfg=/home/somebody/nets/tiny.yaml", "cfg=tiny.yaml"),
+        ("cfg='/home/somebody/nets/tiny.yaml'", "cfg=tiny.yaml"),
+        ("cfg=file:///home/somebody/nets/tiny.yaml", "cfg=tiny.yaml"),
+        (r"cfg=C:\Users\somebody\tiny.yaml", "cfg=tiny.yaml"),
+        ("cfgs=('/home/somebody/a.yaml', 'b.yaml')", "cfgs=('a.yaml', 'b.yaml')"),
+        ("cfg={'path': '/home/somebody/a.yaml'}", "cfg={'path': 'a.yaml'}"),
+        ("cfg=nets/tiny.yaml", "cfg=nets/tiny.yaml"),
+        ("depths=(3,4)", "depths=(3,4)"),
+        ("act='relu'", "act='relu'"),
+    ],
+)
+def test_a_profile_repeats_no_absolute_path_of_an_option(tmp_path: Path, option: str, shown: str) -> None:
+    assert parse(f"resnet50,{option},width=4").shown == f"resnet50,{shown},width=4"
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nexample_input_shape = (1, 3, 4, 4)\ndef f(**options):\n    return nn.Conv2d(3, 1, 1)\n"
+    )
+    p = profile_spec(f"{tmp_path}/net.py:f,{option}")
+    assert (p.model, p.source) == (f"net.py:f,{shown}",) * 2
+    assert "somebody" not in p.save(tmp_path / "x.profile.json").read_text()
+
+
 # -- factories ------------------------------------------------------------------------------------
 
 

@@ -57,7 +57,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
 
 
 def _with_options(shown: str, spec: Spec) -> str:
-    return shown + spec.text[len(spec.target) :]
+    return shown + spec.shown[len(spec.target) :]
 
 
 def _source(place: str, attribute: str, spec: Spec) -> str:
@@ -66,7 +66,7 @@ def _source(place: str, attribute: str, spec: Spec) -> str:
     if place.endswith(".py") and path.is_absolute():
         path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else Path(path.name)
         return _with_options(f"{path.as_posix()}:{attribute}", spec)
-    return spec.text
+    return spec.shown
 
 
 def _callable(spec: Spec, factory: Any) -> Any:
