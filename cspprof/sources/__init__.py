@@ -38,7 +38,7 @@ class Request:
     """How to trace whatever the SPEC names; None leaves the source's own default."""
 
     inputs: Inputs | None = None
-    device: str = "meta"
+    device: str | None = None
     dtype: str | None = None
     train: bool = False
 

@@ -19,7 +19,7 @@ def load(spec: Spec, request: Request) -> Profile:
         (request.inputs is not None and not _has_inputs(profile, request.inputs), "--input"),
         (request.dtype is not None and _floats(profile) != {request.dtype}, "--dtype"),
         (request.train, "--train"),
-        (request.device != "meta", "--device"),
+        (request.device not in (None, "meta"), "--device"),
     ):
         if asked:
             raise SourceError(
