@@ -189,7 +189,7 @@ def sweep(names: list[str], jobs: int, oracle: bool) -> Iterator[Row]:
                 worker = busy.pop(pipe)
                 try:
                     row = worker.pipe.recv()
-                except EOFError:
+                except (EOFError, OSError):
                     worker.process.join()
                     row = Row(worker.name, FAILED, reason=f"its process died with {worker.process.exitcode}")
                     worker.stop()
