@@ -19,7 +19,7 @@ def profile(
     model: Model,
     inputs: Inputs | None = None,
     *,
-    device: str = "meta",
+    device: str | None = None,
     dtype: str | None = None,
     train: bool = False,
     name: str | None = None,
@@ -28,14 +28,14 @@ def profile(
 
     `inputs` is a shape `(1, 3, 224, 224)`, a tensor, or a nest of either: a list or tuple holds positional
     arguments, a dict keyword ones. A SPEC knows its own default; a module needs them. On the meta device (the
-    default) nothing is computed; `device="cpu"` carries the forward out, for models that need values.
+    default, but for SPECs that need values) nothing is computed; `device="cpu"` carries the forward out.
     `dtype` replaces the floating dtype of inputs and weights. The module comes back untouched.
 
     >>> import cspprof
     >>> cspprof.profile("resnext50").total("cio_cspnet")
     34411496
     """
-    dtype, device = known_float(dtype) if dtype else None, known_device(device)
+    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
     if isinstance(model, (Profile, str)):
         from cspprof.sources import Request, profile_spec
         from cspprof.sources.saved_profile import check_granted
@@ -52,7 +52,7 @@ def profile(
         raise TraceError(
             "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
         )
-    return trace(model, inputs, name=name, device=device, dtype=dtype, train=train)
+    return trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)
 
 
 def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:

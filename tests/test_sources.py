@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -89,6 +90,30 @@ def test_what_python_writes_is_read_back(options: dict[str, object]) -> None:
 def test_bad_grammar_says_what(text: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("cfg=/home/somebody/nets/tiny.yaml", "cfg=tiny.yaml"),
+        ("cfg='/home/somebody/nets/tiny.yaml'", "cfg=tiny.yaml"),
+        ("cfg=file:///home/somebody/nets/tiny.yaml", "cfg=tiny.yaml"),
+        (r"cfg=C:\Users\somebody\tiny.yaml", "cfg=tiny.yaml"),
+        ("cfgs=('/home/somebody/a.yaml', 'b.yaml')", "cfgs=('a.yaml', 'b.yaml')"),
+        ("cfg={'path': '/home/somebody/a.yaml'}", "cfg={'path': 'a.yaml'}"),
+        ("cfg=nets/tiny.yaml", "cfg=nets/tiny.yaml"),
+        ("depths=(3,4)", "depths=(3,4)"),
+        ("act='relu'", "act='relu'"),
+    ],
+)
+def test_a_profile_repeats_no_absolute_path_of_an_option(tmp_path: Path, option: str, shown: str) -> None:
+    assert parse(f"resnet50,{option},width=4").shown == f"resnet50,{shown},width=4"
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nexample_input_shape = (1, 3, 4, 4)\ndef f(**options):\n    return nn.Conv2d(3, 1, 1)\n"
+    )
+    p = profile_spec(f"{tmp_path}/net.py:f,{option}")
+    assert (p.model, p.source) == (f"net.py:f,{shown}",) * 2
+    assert "somebody" not in p.save(tmp_path / "x.profile.json").read_text()
 
 
 # -- factories ------------------------------------------------------------------------------------
@@ -203,14 +228,28 @@ def test_the_input_may_be_declared_by_what_holds_the_factory(tmp_path: Path, whe
         profile_spec(f"{tmp_path}/net.py:Make.smal")
 
 
-@pytest.mark.parametrize("value", ["torch.ones(1).item()", "torch.linspace(0, 1, 3).tolist()", "int(torch.ones(1))"])
-def test_a_factory_that_needs_values_is_built_with_them_and_says_so(tmp_path: Path, value: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "notes"),
+    [
+        ("torch.ones(1).item()", ()),
+        ("torch.linspace(0, 1, 3).tolist()", ()),
+        ("int(torch.ones(1))", ()),
+        (
+            "torch.nn.Linear(1, 1).weight.item()",
+            ("built with real weights: the factory needs values while it builds",),
+        ),
+    ],
+)
+def test_a_factory_that_needs_values_is_built_with_them(tmp_path: Path, value: str, notes: tuple[str, ...]) -> None:
     (tmp_path / "net.py").write_text(
         "import torch\nexample_input_shape = (1, 3, 4, 4)\n"
-        f"def f():\n    {value}\n    return torch.nn.Conv2d(3, 1, 1)\n"
+        f"def f():\n    {value}\n    made = torch.nn.Conv2d(3, 1, 1)\n"
+        f"    assert made.weight.is_meta is {not notes}\n    return made\n"
     )
+    before = torch.get_rng_state()
     p = profile_spec(f"{tmp_path}/net.py:f")
-    assert p.notes == ("built with real weights: the factory needs values while it builds",)
+    assert (p.params, p.notes) == (4, notes)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_leaving_is_an_error_too(tmp_path: Path) -> None:
@@ -256,32 +295,6 @@ def test_an_unknown_name_suggests() -> None:
         profile_spec("net.py")
     with pytest.raises(SourceError, match=r"Those end in .profile.json"):
         profile_spec("x.json")
-
-
-def test_torchvision() -> None:
-    pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
-    p = profile_spec("torchvision:resnet50")
-    assert p.inputs[0].shape == (1, 3, 224, 224)
-    assert p.total("macs") == 4_089_184_256
-    assert p.total("cio_hardnet") == 21_776_384
-    assert p.total("peak_bytes") == 9_633_792  # three 256×56×56 float32 maps
-    peak = max(range(len(p.ops)), key=lambda i: p.live_bytes[i])
-    assert p.ops[peak].layer == "layer1.0.downsample.1"
-    with pytest.raises(SourceError, match=r"Did you mean: .*torchvision:resnet50"):
-        profile_spec("torchvision:resnet5")
-
-
-def test_timm() -> None:
-    pytest.importorskip("timm", reason="the extra timm is not installed")
-    p = profile_spec("timm:resnet50,num_classes=10")
-    assert p.total("macs") == 4_089_184_256 - 990 * 2048
-    with pytest.raises(SourceError, match="Did you mean: timm:"):
-        profile_spec("timm:resnet5000")
-
-
-def test_a_vit_is_traced_at_the_size_it_was_built_for() -> None:
-    pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
-    assert profile_spec("torchvision:vit_h_14").inputs[0].shape == (1, 3, 224, 224)
 
 
 @pytest.mark.parametrize(

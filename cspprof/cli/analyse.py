@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def measure(
-    specs: Sequence[str], inputs: list[str] | None, dtype: str | None, device: str, train: bool, strict: bool
+    specs: Sequence[str], inputs: list[str] | None, dtype: str | None, device: str | None, train: bool, strict: bool
 ) -> list[Profile]:
     """The profiles of the named models, in order."""
     from cspprof.sources import Request, profile_spec
 
-    dtype, device = known_float(dtype) if dtype else None, known_device(device)
+    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
     request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
     profiles = [profile_spec(spec, request) for spec in tracked(specs)]
     unknown = [incomplete(p) for p in profiles if not p.complete]
@@ -38,7 +38,7 @@ def measure(
 
 def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
     save: o.Save = None,
 ) -> None:  # fmt: skip
@@ -58,7 +58,7 @@ def profile_command(
 
 def cio_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
 ) -> None:  # fmt: skip
     """Convolutional input/output of each model, the change from the first, and where it comes from."""
@@ -69,7 +69,7 @@ def cio_command(
 
 def flops_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
 ) -> None:  # fmt: skip
     """MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
@@ -80,7 +80,7 @@ def flops_command(
 
 def compare_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
+    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
     metric: Annotated[str, typer.Option("--metric", help="Explain the change in this number.")] = "cio_cspnet",
 ) -> None:  # fmt: skip
@@ -95,7 +95,7 @@ def compare_command(
 
 def bottleneck_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = "meta", train: o.Train = False, strict: o.Strict = False,
+    device: o.Device = None, train: o.Train = False, strict: o.Strict = False,
     metric: Annotated[str, typer.Option("--metric", "--sort", help="Largest by this number.")] = "macs",
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="How many layers.")] = 10,
 ) -> None:  # fmt: skip

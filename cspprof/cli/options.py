@@ -28,7 +28,12 @@ Input = Annotated[
     ),
 ]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="Floating dtype of inputs and weights, e.g. float16.")]
-Device = Annotated[str, typer.Option("--device", help="meta computes nothing; cpu runs the forward for real.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", help="meta computes nothing; cpu runs the forward. Default: meta where that does."
+    ),
+]
 Train = Annotated[bool, typer.Option("--train", help="Trace in training mode instead of eval mode.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Operations without a rule are an error (exit 2).")]
 Layers = Annotated[bool, typer.Option("--layers", help="List every layer.")]

@@ -15,6 +15,7 @@ import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cspprof.errors import SourceError
@@ -29,6 +30,8 @@ class Spec:
     text: str
     target: str
     options: dict[str, Any] = field(default_factory=dict)
+    shown: str = ""
+    """The text as a profile repeats it: of an absolute path in an option's value, only the last part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Request:
     """How to trace whatever the SPEC names; None leaves the source's own default."""
 
     inputs: Inputs | None = None
-    device: str = "meta"
+    device: str | None = None
     dtype: str | None = None
     train: bool = False
 
@@ -88,6 +91,7 @@ def parse(text: str) -> Spec:
     if not target:
         raise SourceError(f"the SPEC {text!r} names no model", "Write for example: resnext50,num_classes=10")
     options: dict[str, Any] = {}
+    shown = [target]
     for part in rest:
         name, equals, value = part.partition("=")
         name = name.strip()
@@ -98,7 +102,24 @@ def parse(text: str) -> Spec:
         if name in options:
             raise SourceError(f"the option {name!r} is given twice in {text!r}", "Give each option once.")
         options[name] = _value(value.strip())
-    return Spec(text, target, options)
+        portable = _portable(options[name])
+        shown.append(part if portable == options[name] else f"{name}={portable}")
+    return Spec(text, target, options, ",".join(shown))
+
+
+def _portable(value: Any) -> Any:
+    """The value without the folders of this machine: `/home/me/net.yaml` -> `net.yaml`, in nests too."""
+    if isinstance(value, str):
+        path = value.removeprefix("file://")
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(path).is_absolute():
+                return kind(path).name or value
+        return value
+    if isinstance(value, (list, tuple, set)):
+        return type(value)(map(_portable, value))
+    if isinstance(value, dict):
+        return {_portable(k): _portable(v) for k, v in value.items()}
+    return value
 
 
 def _value(text: str) -> Any:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cspprof.errors import CspprofError, SourceError
 from cspprof.inputs import Inputs
@@ -29,6 +30,8 @@ class Loaded:
     name: str
     source: str
     notes: tuple[str, ...] = ()
+    device: str = "meta"
+    """Where it is traced unless the user says otherwise."""
 
 
 def traced(loaded: Loaded, request: Request) -> Profile:
@@ -39,39 +42,52 @@ def traced(loaded: Loaded, request: Request) -> Profile:
         name=loaded.name,
         source=loaded.source,
         train=request.train,
-        device=request.device,
+        device=request.device or loaded.device,
         dtype=request.dtype,
         notes=loaded.notes,
     )
 
 
-def build(spec: Spec, factory: Callable[..., Any], device: str) -> tuple[nn.Module, tuple[str, ...]]:
-    """The module that `factory` makes, on `device`, with notes for the profile.
+def build(spec: Spec, factory: Callable[..., Any], device: str | None) -> tuple[nn.Module, tuple[str, ...]]:
+    """The module that `factory` makes, on `device` (None: meta), with notes for the profile.
 
-    A factory that cannot do without values (it reads a tensor while it builds) is run on the CPU instead.
+    A factory that reads a tensor while it builds cannot do so on meta: then weights alone are without data, and if it
+    reads those as well, nothing is.
     """
     check_arguments(spec, factory)
-    notes: tuple[str, ...] = ()
-    try:
-        with same_weights(), torch.device(device):
-            made = factory(**spec.options)
-    except CspprofError:
-        raise
-    except (Exception, SystemExit) as error:
-        if device != "meta" or "meta" not in str(error).lower():
-            raise failed(spec, error) from error
+    places: list[Any] = [torch.device(device or "meta")]
+    if places[0].type == "meta":
+        places += [_WeightsOnMeta(), nullcontext()]
+    for place in places:
         try:
-            with same_weights():
+            with same_weights(), place:
                 made = factory(**spec.options)
-        except (Exception, SystemExit) as again:
-            raise failed(spec, again) from again
-        notes = ("built with real weights: the factory needs values while it builds",)
+            break
+        except CspprofError:
+            raise
+        except (Exception, SystemExit) as error:
+            if place is places[-1] or (place is places[0] and "meta" not in str(error).lower()):
+                raise failed(spec, error) from error
+    real = len(places) > 1 and place is places[-1]
+    notes = ("built with real weights: the factory needs values while it builds",) if real else ()
     if not isinstance(made, nn.Module):
         raise SourceError(
             f"{spec.target} gave a {type(made).__name__}, not a torch.nn.Module",
             "Name a class, a function that returns a module, or a module.",
         )
     return made, notes
+
+
+class _WeightsOnMeta(TorchFunctionMode):
+    """Layers make their weights with `torch.empty`: that one is on meta here, and everything else has values."""
+
+    def __torch_function__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs = kwargs | {"device": "meta"}
+        return func(*args, **kwargs)
 
 
 @contextmanager

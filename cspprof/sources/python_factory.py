@@ -58,14 +58,14 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
 
 
 def _with_options(called: str, spec: Spec) -> str:
-    return called + spec.text[len(spec.target) :]
+    return called + spec.shown[len(spec.target) :]
 
 
 def _source(place: str, attribute: str, spec: Spec) -> str:
     """The SPEC without a path of this machine."""
     if place.endswith(".py") and Path(place).is_absolute():
         return _with_options(f"{shown(Path(place))}:{attribute}", spec)
-    return spec.text
+    return spec.shown
 
 
 def _callable(spec: Spec, factory: Any) -> Any:

@@ -25,7 +25,7 @@ def check_granted(profile: Profile, request: Request, name: str) -> None:
         (request.inputs is not None and not _has_inputs(profile, request.inputs), "--input"),
         (request.dtype is not None and _floats(profile) != {request.dtype}, "--dtype"),
         (request.train, "--train"),
-        (request.device != "meta", "--device"),
+        (request.device not in (None, "meta"), "--device"),
     ):
         if asked:
             raise SourceError(

@@ -37,4 +37,4 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
 
     module, notes = build(spec, factory, request.device)
     native = (1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
-    yield Loaded(module, native, spec.text, spec.text, notes)
+    yield Loaded(module, native, spec.shown, spec.shown, notes)

@@ -1,25 +1,39 @@
-"""`torchvision:NAME`: classification, segmentation and detection models."""
+"""`torchvision:NAME`: any model that torchvision lists, of classification, segmentation, detection, video, optical
+flow or (before it is quantized) quantization."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
 
 from cspprof.errors import SourceError
+from cspprof.inputs import Inputs
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build, refuse_weights
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
-"""Input height and width where a model's weights do not say: the sizes of torchvision's references."""
+"""Input height and width where a model's weights do not say: what torchvision states its models' GFLOPs at."""
+
+FRAMES = 16
+"""Likewise, the length of a clip."""
+
+DETECTION = "runs on the CPU, with zero weights: which boxes a detection model keeps depends on values"
+EVERY_BOX = (
+    "drops no box for its score here, so its heads run on as many as its other limits let through; once trained, "
+    "on an image, on fewer or as many"
+)
+FLOAT = "is the network before it is quantized: the same layers and MACs, in floating point"
 
 
 @contextmanager
 def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
-    """The model without weights, at the crop size that its weights would have."""
+    """The model without weights, at the input that its weights would have."""
     try:
         from torchvision import models
     except ModuleNotFoundError:
@@ -35,32 +49,59 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         )
 
     refuse_weights(spec, "weights", "weights_backbone")
+    if spec.options.get("quantize"):
+        raise SourceError(
+            f"{spec.target}: quantize makes kernels that hide their weights from a trace",
+            "Leave quantize out: the network before it is quantized has the same layers and MACs.",
+        )
+    builder = models.get_model_builder(name)
+    room, _, file = builder.__module__.removeprefix("torchvision.models.").partition(".")
+    defaults: dict[str, Any] = {"weights": None}
+    if "weights_backbone" in inspect.signature(builder).parameters:
+        defaults["weights_backbone"] = None
+    said = {"detection": [DETECTION], "quantization": [FLOAT]}.get(room, [])
+    if file.endswith("_rcnn") and "box_score_thresh" not in spec.options:
+        defaults["box_score_thresh"] = 0.0
+        said.append(EVERY_BOX)
 
     def factory(**options: Any) -> nn.Module:
-        bare = {"weights": None, "weights_backbone": None} if _has_backbone(models, name) else {"weights": None}
-        made: nn.Module = models.get_model(name, **(bare | options))
+        made: nn.Module = models.get_model(name, **(defaults | options))
         return made
 
-    module, notes = build(spec, factory, request.device)
+    device = "cpu" if room == "detection" else "meta"
+    module, notes = build(spec, factory, request.device or device)
+    if room == "detection":
+        _forget_weights(module)
+    notes += tuple(f"{spec.target} {note}" for note in said)
+    yield Loaded(module, _native(room, _size(models, name, room, module)), spec.shown, spec.shown, notes, device)
+
+
+def _forget_weights(module: nn.Module) -> None:
+    """Zero every parameter: scores are equal then, and boxes are the anchors.
+
+    So the numbers depend on the architecture alone, and not on a generator or the rounding of a processor.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+
+
+def _size(models: Any, name: str, room: str, module: nn.Module) -> int:
     own = getattr(module, "image_size", None)  # a ViT takes no other; its weights may be of another variant
-    size = own if isinstance(own, int) else _native_size(models, name)
-    native: Any = (1, 3, size, size)
-    if ".detection" in models.get_model_builder(name).__module__:
-        native = [[(3, size, size)]]  # a list of images is the one argument
-    yield Loaded(module, native, spec.text, spec.text, notes)
-
-
-def _has_backbone(models: Any, name: str) -> bool:
-    import inspect
-
-    return "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters
-
-
-def _native_size(models: Any, name: str) -> int:
+    if isinstance(own, int):
+        return own
     weights = next(iter(models.get_model_weights(name)), None)
-    transforms = getattr(weights, "transforms", None)
-    crop = getattr(transforms, "keywords", {}).get("crop_size") if transforms is not None else None
-    if crop is not None:
-        return int(crop if isinstance(crop, int) else crop[0])
-    room = models.get_model_builder(name).__module__.split(".")
-    return next((size for key, size in SIZES.items() if key in room), 224)
+    transforms = getattr(getattr(weights, "transforms", None), "keywords", {})
+    size = transforms.get("crop_size") or transforms.get("resize_size") or SIZES.get(room, 224)
+    return int(size if isinstance(size, int) else size[0])
+
+
+def _native(room: str, size: int) -> Inputs:
+    """What a model of torchvision's `room` is called with."""
+    if room == "detection":
+        return [[(3, size, size)]]  # a list of images is the one argument
+    if room == "video":
+        return (1, 3, FRAMES, size, size)
+    if room == "optical_flow":
+        return [(1, 3, size, size)] * 2
+    return (1, 3, size, size)

@@ -19,7 +19,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         raise _unknown(spec.target)
     entry = models.get(spec.target)
     module, notes = build(spec, entry.factory, request.device)
-    yield Loaded(module, entry.input, spec.text, spec.text, notes)
+    yield Loaded(module, entry.input, spec.shown, spec.shown, notes)
 
 
 def _unknown(name: str) -> SourceError:

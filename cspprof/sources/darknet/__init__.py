@@ -28,7 +28,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
     net, *layers = sections
     shape = native_input(net) if request.inputs is None else _asked(spec, request.inputs)
     image = (shape[1], *(shape[2:] or (1, 1)))
-    with same_weights(), torch.device(request.device):
+    with same_weights(), torch.device(request.device or "meta"):
         module, more = build(layers, image)  # type: ignore[arg-type]
     yield Loaded(module, shape, path.name, shown(path), notes + more)
 
