@@ -123,7 +123,10 @@ def times(amount: Amount, n: int) -> Amount:
     return amount
 
 
-METRICS: Registry[Metric] = Registry("metric", "cspprof metrics")
+CONVENTIONS: Registry[Metric] = Registry("convention", "cspprof explain conventions")
+"""Numbers in other tools' senses: see `conventions`. Found by name wherever a number is, listed only where asked for."""
+
+METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", beside=CONVENTIONS)
 
 
 def metric(
@@ -160,5 +163,5 @@ def metric(
     return register
 
 
-for _room in ("compute", "weights", "traffic", "memory"):  # the order of every listing
+for _room in ("compute", "weights", "traffic", "memory", "operation_counters", "module_counters"):  # listed in this order
     import_module(f"{__name__}.{_room}")

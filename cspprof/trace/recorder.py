@@ -59,6 +59,8 @@ class Recorder(TorchDispatchMode):
         self.on_meta = on_meta
         self.protect = protect
         self.layer = 0
+        self.within: tuple[str, ...] = ()
+        """The composite operation that is being taken apart, and its textual arguments."""
         self.held: dict[int, Tag] = {}
         self.keep: list[torch.Tensor] = []
         self.storages: list[Storage] = []
@@ -105,7 +107,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         tensors: list[torch.Tensor] = []
         tags: list[Tag] = []
-        key: list[Any] = [id(func), self.on_meta]
+        key: list[Any] = [id(func), self.on_meta, self.within]
         add = key.append
         for a in args:
             if isinstance(a, torch.Tensor):
@@ -193,8 +195,7 @@ class Recorder(TorchDispatchMode):
             op = operator(func)
             symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
             if entry is None and self._taken_apart(op):
-                with self:
-                    result = func.decompose(*args, **kwargs)
+                result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
             answer = self._answer(op, args, kwargs, tags) if symbolic and entry is None else None
@@ -224,6 +225,16 @@ class Recorder(TorchDispatchMode):
     def _taken_apart(op: Operator) -> bool:
         known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
         return not known and op.composite
+
+    def _take_apart(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the parts recorded, each with the outermost composite that it belongs to."""
+        outer = self.within
+        self.within = outer or (op.target, *(a for a in args if isinstance(a, str)))
+        try:
+            with self:
+                return op.func.decompose(*args, **kwargs)
+        finally:
+            self.within = outer
 
     def _protect(self, op: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before a real kernel writes into a tensor of the model or the user: have it saved."""
@@ -286,7 +297,7 @@ class Recorder(TorchDispatchMode):
         entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
         if entry is None:
-            entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
+            entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
             _MEMO[key] = entry

@@ -57,14 +57,8 @@ def trace(
     remember()
     recorder = Recorder(device == "meta", protect)
     with ExitStack() as stack:
-        stack.enter_context(untouched(scope))
         stack.callback(_put_back, saved)
-        for module in scope.modules:
-            if module.__dict__.get("_compiled_call_impl") is not None:
-                module._compiled_call_impl = None
-        model.train(train)
-        replacements = stack.enter_context(placed(scope, dtype, device))
-        stack.enter_context(eager())
+        replacements = stack.enter_context(ready(scope, train, dtype, device))
         for i, tensor in enumerate(maker.made):
             recorder.hold(tensor, maker.name(i, args, kwargs), "input")
         for path, parameter in model.named_parameters():
@@ -97,6 +91,19 @@ def trace(
         notes=notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
     )
+
+
+@contextmanager
+def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator[dict[int, torch.Tensor]]:
+    """A model as a counter wants it: in eval mode (or `train`), uncompiled, with weights as `placed` puts them;
+    everything as it was afterwards. Yields what `placed` does."""
+    with untouched(scope):
+        for module in scope.modules:
+            if module.__dict__.get("_compiled_call_impl") is not None:
+                module._compiled_call_impl = None
+        scope.model.train(train)
+        with placed(scope, dtype, device) as replacements, eager():
+            yield replacements
 
 
 def unwrap(model: nn.Module) -> nn.Module:
