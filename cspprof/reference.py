@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from importlib import resources
 from typing import Any
 
@@ -12,7 +11,7 @@ from cspprof.metrics.conventions import Convention, conventions
 from cspprof.record import Profile
 from cspprof.saving import from_bytes
 from cspprof.tables import Column, Report, Table, quantity, text
-from cspprof.units import MINUS, count, shape
+from cspprof.units import shape, signed
 
 
 def metric_list() -> Report:
@@ -85,14 +84,11 @@ def explain_conventions(profile: Profile) -> Report:
 
 def derived(c: Convention, profile: Profile, value: Any) -> str:
     """`MACs + 22,227,968 batch norm`."""
-    return "–" if value is None else sum_of(c.per_mac, c.beside(profile))
+    return "–" if value is None else f"{macs_as(c)} {signed(c.beside(profile))}".rstrip()
 
 
-def sum_of(per_mac: int, parts: Counter[str]) -> str:
-    """A tool's count as a sum that starts with the MACs, the largest part first."""
-    terms = sorted(parts.items(), key=lambda part: -abs(part[1]))
-    signed = [f"{'+' if n > 0 else MINUS} {count(abs(n))} {part}" for part, n in terms]
-    return " ".join(["MACs" if per_mac == 1 else f"{per_mac}·MACs", *signed])
+def macs_as(c: Convention) -> str:
+    return "MACs" if c.per_mac == 1 else f"{c.per_mac}·MACs"
 
 
 def model_list(family: str | None = None) -> Report:

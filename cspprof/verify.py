@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,10 @@ class Finding:
 
     tool: str
     per_mac: int
-    macs: int | None
-    """Ours; None where an operation of the layer has no rule."""
+    macs: int
+    """Ours, of the operations that have a rule."""
+    complete: bool
+    """Whether all of the layer have one."""
     count: int
     """The tool's."""
     predicted: int | None
@@ -55,7 +57,7 @@ class Finding:
 
     @property
     def agrees(self) -> bool:
-        return self.macs is not None and self.count == self.per_mac * self.macs
+        return self.complete and self.count == self.per_mac * self.macs
 
     @property
     def explained(self) -> bool:
@@ -65,7 +67,7 @@ class Finding:
     @property
     def difference(self) -> int:
         """The tool's count less ours, in the tool's unit."""
-        return self.count - self.per_mac * (self.macs or 0)
+        return self.count - self.per_mac * self.macs
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Checked:
     path: str
     class_name: str
     macs: int | None
+    """Ours; None where an operation of the layer has no rule."""
     findings: tuple[Finding, ...]
 
     @property
@@ -114,19 +117,19 @@ class Verification:
 
 
 def _checked(path: str, class_name: str, ran: Counter[OpSpec], heard: list[Opinion]) -> Checked:
-    counts = [spec.macs for spec in ran]
-    macs = None if None in counts else sum((spec.macs or 0) * n for spec, n in ran.items())
+    complete = all(spec.macs is not None for spec in ran)
+    macs = sum((spec.macs or 0) * n for spec, n in ran.items())
     findings = []
     for opinion in heard:
         c = opinion.convention
         predicted = c.over(ran.items()).value
         findings.append(
             Finding(
-                opinion.tool, c.per_mac, macs, (opinion.counts or {}).get(path, 0),
+                opinion.tool, c.per_mac, macs, complete, (opinion.counts or {}).get(path, 0),
                 None if predicted is None else int(predicted), c.beside_of(ran.items()),
             )
         )  # fmt: skip
-    return Checked(path, class_name, macs, tuple(findings))
+    return Checked(path, class_name, macs if complete else None, tuple(findings))
 
 
 def verify(text: str, request: Request) -> Verification:
@@ -135,8 +138,6 @@ def verify(text: str, request: Request) -> Verification:
     Our trace and torch's counter run where `request` says, on meta by default; fvcore computes the forward for real,
     with real weights, on the CPU.
     """
-    from dataclasses import replace
-
     from cspprof.sources import opened_spec
     from cspprof.sources.build import Loaded, traced
     from cspprof.trace import opinions

@@ -30,7 +30,8 @@ def metrics_command(format: o.Format = None, output: o.Output = None) -> None:
 
 def explain_command(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A number, as in `cspprof metrics`, or: conventions.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="A number, as in `cspprof metrics`, or: conventions.", show_default=False),
     ],
     format: o.Format = None,
     output: o.Output = None,
@@ -47,5 +48,7 @@ def explain_command(
         return
     METRICS.get(name)
     if model is not None or input:
-        raise CspprofError(f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC")
+        raise CspprofError(
+            f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
+        )
     Outlet(format, output).emit(explain(name))

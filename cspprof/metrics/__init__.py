@@ -124,7 +124,7 @@ def times(amount: Amount, n: int) -> Amount:
 
 
 CONVENTIONS: Registry[Metric] = Registry("convention", "cspprof explain conventions")
-"""Numbers in other tools' senses: see `conventions`. Found by name wherever a number is, listed only where asked for."""
+"""Numbers in other tools' senses: see `conventions`. Found by name wherever a number is, and in no list of numbers."""
 
 METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", beside=CONVENTIONS)
 
@@ -163,5 +163,12 @@ def metric(
     return register
 
 
-for _room in ("compute", "weights", "traffic", "memory", "operation_counters", "module_counters"):  # listed in this order
+for _room in (
+    "compute",
+    "weights",
+    "traffic",
+    "memory",
+    "operation_counters",
+    "module_counters",
+):  # listed in this order
     import_module(f"{__name__}.{_room}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cspprof.metrics import CONVENTIONS, Amount, Metric, Ratio, Sum
-from cspprof.record import COMPUTE, Kind, Layer, OpSpec, Profile, TensorSpec
+from cspprof.record import COMPUTE, CONVOLUTIONS, Kind, Layer, OpSpec, Profile, TensorSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNTOLD = Ratio(0, 0)
@@ -111,38 +111,37 @@ class Convention(Metric):
             return self.beside_of(profile.spec_counts.items())
         parts: Counter[str] = Counter()
         for m in modules(profile):
-            macs = sum(spec.macs or 0 for spec in m.ops)
-            _add(parts, m.ops, (self.of_module(m) or 0) - self.per_mac * macs)
+            _add(parts, m.ops, self.of_module(m) or 0, self.per_mac * sum(spec.macs or 0 for spec in m.ops))
         return parts
 
     def beside_of(self, specs: Iterable[tuple[OpSpec, int]]) -> Counter[str]:
         """The same for some operations, given as (spec, number of calls), of a tool that sees operations."""
         parts: Counter[str] = Counter()
         for spec, n in specs:
-            _add(parts, (spec,), n * ((self.count(spec) or 0) - self.per_mac * (spec.macs or 0)))
+            _add(parts, (spec,), n * (self.count(spec) or 0), n * self.per_mac * (spec.macs or 0))
         return parts
 
 
-def _add(parts: Counter[str], specs: tuple[OpSpec, ...], extra: int) -> None:
-    if extra:
-        parts[_part(specs, extra)] += extra
+def _add(parts: Counter[str], specs: tuple[OpSpec, ...], count: int, macs: int) -> None:
+    if count != macs:
+        parts[_part(specs, count, macs)] += count - macs
 
 
-def _part(specs: tuple[OpSpec, ...], extra: int) -> str:
-    """What a tool counted where its count is not that of the MACs."""
-    spec = next((s for s in specs if s.kind in COMPUTE), None) or next(
-        (s for s in specs if s.kind is not Kind.VIEW), specs[0] if specs else None
-    )
+def _part(specs: tuple[OpSpec, ...], count: int, macs: int) -> str:
+    """What a tool counted where its `count` is not that of the MACs."""
+    computing = [s for s in specs if s.kind in COMPUTE]
+    spec = next(iter(computing or [s for s in specs if s.kind is not Kind.VIEW] or specs), None)
     if spec is None:
         return "modules without operations"
+    kind = spec.kind.value.replace("_", " ")
     if spec.kind in COMPUTE:
-        named = "bias" if extra > 0 and spec.kind not in (Kind.ATTENTION, Kind.MATMUL) else spec.kind.value
-        return named.replace("_", " ")
+        return f"unseen {kind}" if not count else "bias" if count > macs and spec.kind in BIASED else kind
     if spec.kind in (Kind.ELEMENTWISE, Kind.NORM):
         return spec.name.strip("_").replace("_", " ")
-    return _NAMES.get(spec.kind, spec.kind.value)
+    return _NAMES.get(spec.kind, kind)
 
 
+BIASED = CONVOLUTIONS | {Kind.LINEAR, Kind.RECURRENT}
 _NAMES = {
     Kind.MAX_POOL: "max pooling",
     Kind.AVG_POOL: "average pooling",

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import prod
 
 from cspprof.metrics.conventions import Module, convention
-from cspprof.metrics.operation_counters import has_bias, has_weight, name_of
+from cspprof.metrics.operation_counters import has_bias, has_weight, name_of, source
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec
 
 
@@ -78,25 +78,25 @@ def thop(module: Module) -> int | None:
 
 def _thop(cls: str, op: OpSpec) -> int:
     if cls in CONVS and op.kind in CONVOLUTIONS:
-        c_in = op.reads[0].shape[1]
+        c_in = source(op).shape[1]
         return op.writes[0].numel * (c_in // int(op.attrs["groups"])) * prod(op.weights[0].shape[2:])
     if cls == "Linear" and op.kind is Kind.LINEAR:
         return op.macs or 0
     if cls in NORMS and op.kind is Kind.NORM:
-        return op.reads[0].numel * (4 if has_weight(op) else 2)
+        return source(op).numel * (4 if has_weight(op) else 2)
     if cls in ("AvgPool1d", "AvgPool2d", "AvgPool3d") and op.kind is Kind.AVG_POOL:
         return op.writes[0].numel
     if cls.startswith("AdaptiveAvgPool") and op.kind is Kind.AVG_POOL:
         n = int(cls[-2])
-        window = Fraction(prod(op.reads[0].shape[-n:]), prod(op.writes[0].shape[-n:]))
+        window = Fraction(prod(source(op).shape[-n:]), prod(op.writes[0].shape[-n:]))
         return int((window + 1) * op.writes[0].numel)
     if cls == "Softmax" and op.kind is Kind.SOFTMAX:
-        n = op.reads[0].shape[int(op.attrs["dim"])]
-        return op.reads[0].numel // n * (3 * n - 1)
+        n = source(op).shape[int(op.attrs["dim"])]
+        return source(op).numel // n * (3 * n - 1)
     if cls.startswith("Upsampl") and op.kind is Kind.RESIZE:
         mode = name_of(op).removeprefix("upsample_").rstrip("123d")
         return op.writes[0].numel * RESIZE_PRICES.get(mode, 0)
-    return op.reads[0].numel if cls == "PReLU" and name_of(op) == "prelu" else 0
+    return source(op).numel if cls == "PReLU" and name_of(op) == "prelu" else 0
 
 
 # -- ptflops --------------------------------------------------------------------------------------
@@ -138,24 +138,24 @@ def _by_class(cls: str, op: OpSpec) -> int:
         return (op.macs or 0) + (op.writes[0].numel if has_bias(op) else 0)
     if (cls in NORMS or cls == "GroupNorm") and op.kind is Kind.NORM:
         # a layer norm says elementwise_affine where the others say affine
-        return op.reads[0].numel * (2 if has_weight(op) and cls != "LayerNorm" else 1)
+        return source(op).numel * (2 if has_weight(op) and cls != "LayerNorm" else 1)
     if cls in ACTIVATIONS and op.kind is Kind.ACTIVATION:
         return op.writes[0].numel
     if "Pool" in cls and op.kind in (Kind.MAX_POOL, Kind.AVG_POOL):
-        return op.reads[0].numel
+        return source(op).numel
     return op.writes[0].numel if cls == "Upsample" and op.kind is Kind.RESIZE else 0
 
 
 def _by_function(class_name: str, op: OpSpec) -> int:
     name = name_of(op)
     if name in FUNCTIONS or (op.kind in (Kind.MAX_POOL, Kind.AVG_POOL) and "pool" in name):
-        return op.reads[0].numel
+        return source(op).numel
     if op.kind is Kind.RESIZE and name.startswith("upsample"):
         return op.writes[0].numel
     if not class_name.startswith(("torch.", "torchvision.")):
         return 0
     if name == "softmax":
-        return op.reads[0].numel
+        return source(op).numel
     return (op.macs or 0) if name in ("matmul", "mm", "bmm") else 0
 
 
@@ -165,7 +165,7 @@ def _self_attention(module: Module) -> int:
     for op in module.ops:
         if op.kind is not Kind.ATTENTION:
             continue
-        batch, heads, length, width = op.reads[0].shape
+        batch, heads, length, width = source(op).shape
         dim = heads * width
         total += batch * (length * dim + heads * length * length * (2 * width + 1))
         if torch_class(module.class_name):
@@ -216,7 +216,7 @@ def _torchlens(op: OpSpec) -> int | None:
     if name in FOR_EACH_OUTPUT:
         return FOR_EACH_OUTPUT[name] * op.writes[0].numel
     if name.startswith("adaptive_") or name in ("mean", "sum"):
-        return op.reads[0].numel
+        return source(op).numel
     if name.startswith(("max_pool", "avg_pool")):
         sides = set(op.attrs["kernel"])
         return op.writes[0].numel * sides.pop() if len(sides) == 1 else None

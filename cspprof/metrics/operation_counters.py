@@ -14,6 +14,7 @@ convention("flops", tool="cspprof, two for each MAC", counts="FLOPs", per_mac=2)
 convention("darknet", tool="Darknet's loader", counts="BFLOPs", per_mac=2, scale=10**9)(bflops_darknet)
 
 PRODUCTS = frozenset({"mm", "bmm", "matmul"})
+"""Products of two operands; torch's mv, dot and outer are others, and no counter knows them."""
 
 
 def name_of(op: OpSpec) -> str:
@@ -24,6 +25,11 @@ def name_of(op: OpSpec) -> str:
 def within(op: OpSpec) -> str:
     """The composite call that the operation is a part of: `einsum`; empty where it was called for itself."""
     return str(op.attrs.get("within", ("",))[0]).removeprefix("aten.")
+
+
+def source(op: OpSpec) -> TensorSpec:
+    """What the operation works on: its first activation, or what stands in that place."""
+    return (*op.reads, *op.weights)[0]
 
 
 def has_weight(op: OpSpec) -> bool:
@@ -38,29 +44,33 @@ def has_bias(op: OpSpec) -> bool:
 
 def operands(op: OpSpec) -> tuple[TensorSpec, TensorSpec] | None:
     """Left and right of a product. A record keeps activations and weights apart, so the order of one of each is
-    found again by the shapes; None where both orders fit and would differ."""
+    found again by the shapes; None where both orders fit and differ."""
     tensors = (*op.reads, *op.weights)
-    if len(op.reads) == 2:
-        return tensors[0], tensors[1]
     if len(tensors) != 2:
         return None
-    fitting = [pair for pair in (tensors, tensors[::-1]) if _fits(*pair, op.writes[0])]
-    alike = {prod_of(left, right) for left, right in fitting}
-    return fitting[0] if len(alike) == 1 else None  # type: ignore[return-value]
+    if len(op.reads) != 1 or tensors[0] == tensors[1]:
+        return tensors[0], tensors[1]
+    fitting = [(a, b) for a, b in (tensors, tensors[::-1]) if _fits(a.shape, b.shape, op.writes[0].shape)]
+    return fitting[0] if len(fitting) == 1 else None
 
 
-def _fits(left: TensorSpec, right: TensorSpec, out: TensorSpec) -> bool:
-    if min(len(left.shape), len(right.shape)) < 2:
+def _fits(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    """Whether left @ right has the shape `out`; a vector is a matrix of one row or column that is dropped again."""
+    rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
+    if left[-1] != (right[-2] if len(right) > 1 else right[0]):
         return False
     try:
-        batch = broadcast(left.shape[:-2], right.shape[:-2])
+        return out == (*broadcast(left[:-2], right[:-2]), *rows, *columns)
     except ValueError:
         return False
-    return left.shape[-1] == right.shape[-2] and out.shape == (*batch, left.shape[-2], right.shape[-1])
 
 
-def prod_of(left: TensorSpec, right: TensorSpec) -> int:
-    return left.numel * right.shape[-1]
+def seen_as_matrices(op: OpSpec) -> int | None:
+    """MACs of a product by a counter of matrix products: one with a vector on the right is none of those."""
+    pair = operands(op)
+    if pair is None:
+        return None
+    return op.macs if len(pair[1].shape) > 1 else 0
 
 
 # -- torch's own counter --------------------------------------------------------------------------
@@ -74,8 +84,8 @@ def prod_of(left: TensorSpec, right: TensorSpec) -> int:
     holds="on the meta device, where attention and recurrent layers are taken apart into products that it sees",
 )
 def flop_counter(op: OpSpec) -> int | None:
-    """2·MACs of convolutions, linear layers, products of matrices and attention. Products with a vector, bilinear
-    and deformable layers count as nothing."""
+    """2·MACs of convolutions, linear layers, products of matrices and attention. Products with a vector on the
+    right, bilinear and deformable layers count as nothing."""
     if op.kind in (Kind.RECURRENT, Kind.ATTENTION):
         return 2 * (op.macs or 0)
     if op.kind is Kind.CUSTOM:
@@ -83,10 +93,11 @@ def flop_counter(op: OpSpec) -> int | None:
     if op.kind in CONVOLUTIONS:
         return 2 * (op.macs or 0) if op.target.startswith("aten.") else 0
     name = name_of(op)
-    if name in ("linear", "mm", "bmm", "addmm", "baddbmm"):
-        return 2 * (op.macs or 0) if len(op.reads[0].shape) > 1 or name != "linear" else 0
-    if name == "matmul":
-        return 2 * (op.macs or 0) if min(len(t.shape) for t in (*op.reads, *op.weights)) > 1 else 0
+    if name in ("linear", "addmm", "baddbmm"):
+        return 2 * (op.macs or 0)
+    if name in PRODUCTS:
+        seen = seen_as_matrices(op)
+        return None if seen is None else 2 * seen
     return 0
 
 
@@ -103,12 +114,12 @@ def flop_counter(op: OpSpec) -> int | None:
 def fvcore(op: OpSpec) -> int | None:
     """MACs of convolutions, linear layers and products, and besides: batch norm 2 for each element (1 without
     weights, 5 in training), other norms 5 (4), adaptive average pooling 1 for each input element, nearest and
-    bilinear resizing 1 and 4 for each output element. Attention, recurrent and deformable layers, baddbmm and
-    products with a vector count as nothing; an einsum is rounded to four digits."""
+    bilinear resizing 1 and 4 for each output element. Attention, recurrent, bilinear and deformable layers
+    and baddbmm count as nothing; an einsum is rounded to four digits."""
     part_of = within(op)
     if part_of == "einsum":
         return _einsum(op)
-    if part_of not in ("", "conv1d", "conv2d", "conv3d"):  # it sees the whole call, and knows none of these
+    if part_of:  # it sees the whole call, and knows no other composite
         return 0
     name = name_of(op)
     if op.kind in CONVOLUTIONS and name:
@@ -117,14 +128,16 @@ def fvcore(op: OpSpec) -> int | None:
         return op.macs
     if name in PRODUCTS:
         pair = operands(op)
-        return None if pair is None else prod_of(*pair)
+        if pair is None or len(pair[1].shape) < 2:  # it raises an error for a @ vector
+            return None
+        return pair[0].numel * pair[1].shape[-1]
     if name == "batch_norm":
         affine = has_weight(op)
-        return op.reads[0].numel * ((5 if affine else 4) if op.attrs.get("training") else 2 if affine else 1)
+        return source(op).numel * ((5 if affine else 4) if op.attrs.get("training") else 2 if affine else 1)
     if name in ("layer_norm", "group_norm", "instance_norm"):
-        return op.reads[0].numel * (5 if has_weight(op) else 4)
+        return source(op).numel * (5 if has_weight(op) else 4)
     if name == "adaptive_avg_pool2d":
-        return op.reads[0].numel
+        return source(op).numel
     if name in ("upsample_nearest2d", "upsample_bilinear2d", "grid_sampler"):
         return op.writes[0].numel * (1 if name == "upsample_nearest2d" else 4)
     return 0
@@ -133,12 +146,20 @@ def fvcore(op: OpSpec) -> int | None:
 EXACT_EINSUMS = frozenset({"abc,abd->acd", "abc,adc->adb"})
 
 
+def _einsum_size(op: OpSpec) -> int:
+    """The product of all index lengths of a call of one or two operands, from the operation that it becomes."""
+    alone = "," not in str(op.attrs["within"][1])
+    return op.macs or {"mul": op.writes[0].numel, "sum": source(op).numel if alone else 0}.get(name_of(op), 0)
+
+
 def _einsum(op: OpSpec) -> int:
-    """Half the operation count that NumPy's planner prints, which has four digits; two equations are exact."""
+    """Half of what NumPy's planner prints for the call, which is one too many and has four digits; two equations are
+    exact. For one or two operands: of more, NumPy may multiply others first."""
+    size = _einsum_size(op)
     if op.macs and _lettered(str(op.attrs["within"][1])) in EXACT_EINSUMS:
-        return op.macs
-    planned = 2 * op.macs if op.macs else op.writes[0].numel if name_of(op) == "mul" else 0
-    return floor(float(f"{planned:.3e}") / 2)
+        return size
+    planned = size if name_of(op) == "mul" else 2 * size
+    return floor(float(f"{planned + 1:.3e}") / 2) if planned else 0
 
 
 def _lettered(equation: str) -> str:
@@ -163,8 +184,8 @@ def torchprofile(op: OpSpec) -> int | None:
     resizing. A transposed convolution counts c_in for every output element. GRU and plain recurrent layers count as
     nothing."""
     name = name_of(op)
-    if within(op) == "einsum":
-        return op.macs or (op.writes[0].numel if name == "mul" else 0)
+    if part_of := within(op):
+        return _einsum_size(op) if part_of == "einsum" else 0
     if op.kind is Kind.CONV_TRANSPOSE:
         weight = op.weights[0].shape
         c_in = weight[1] if weight[0] == op.writes[0].shape[1] else weight[0]
@@ -195,16 +216,14 @@ def torchprofile(op: OpSpec) -> int | None:
 )
 def ptflops_aten(op: OpSpec) -> int | None:
     """MACs of convolutions, linear layers and products, and 1 for each element that a bias is added to. Attention
-    on the CPU, baddbmm and products with a vector count as nothing."""
+    on the CPU, baddbmm and products with a vector on the right count as nothing."""
     name = name_of(op)
     if op.kind is Kind.RECURRENT:
         return None
     if (op.kind in CONVOLUTIONS and name) or name in ("linear", "addmm"):
-        if name == "linear" and len(op.reads[0].shape) < 2:
-            return 0
         return (op.macs or 0) + (op.writes[0].numel if has_bias(op) or name == "addmm" else 0)
     if name in PRODUCTS:
-        return op.macs if min(len(t.shape) for t in (*op.reads, *op.weights)) > 1 else 0
+        return seen_as_matrices(op)
     return 0
 
 
