@@ -1,10 +1,17 @@
-"""What cspprof knows about itself as reports: the zoo, the numbers and their definitions."""
+"""What cspprof knows about itself as reports: the zoo, the numbers and their definitions, and other tools' senses."""
 
 from __future__ import annotations
 
+from importlib import resources
+from typing import Any
+
 from cspprof.errors import UnknownNameError
 from cspprof.metrics import METRICS
-from cspprof.tables import Column, Report, Table, text
+from cspprof.metrics.conventions import Convention, conventions
+from cspprof.record import Profile
+from cspprof.saving import from_bytes
+from cspprof.tables import Column, Report, Table, quantity, text
+from cspprof.units import shape, signed
 
 
 def metric_list() -> Report:
@@ -23,10 +30,65 @@ def explain(name: str) -> Report:
     """One number: definition, unit, what it is not, source."""
     m = METRICS.get(name)
     facts = [("name", name), ("unit", str(m.unit)), ("definition", m.definition)]
-    facts += [(k, v) for k, v in (("is not", m.is_not), ("source", m.paper)) if v]
+    tool, holds = (m.tool, m.holds) if isinstance(m, Convention) else ("", "")
+    more = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule holds", holds))
+    facts += [(k, v) for k, v in more if v]
     table = Table(m.title, [Column(""), Column("")], [[text(k), text(v)] for k, v in facts])
     record = {k.replace(" ", "_"): v for k, v in facts}
     return Report([table], [record], {"schema": "cspprof.explain/1", **record})
+
+
+def example() -> Profile:
+    """ResNet-50 as torchvision and timm build it, at 224×224: the network that every tool is tried on."""
+    file = resources.files("cspprof") / "data" / "resnet50.profile.json.gz"
+    return from_bytes(file.read_bytes(), "the example")
+
+
+def explain_conventions(profile: Profile) -> Report:
+    """Why tools differ: what each of them prints for one model, and what is in that beside the MACs."""
+    found = [(name, c, c.total(profile).value) for name, c in conventions().items()]
+    inputs = ", ".join(shape(t.shape) for t in profile.inputs)
+    columns = [Column("convention"), Column("counts"), Column("answer", numeric=True), Column("which is")]
+    answers = [
+        [text(name), text(c.counts), quantity(name, value), text(derived(c, profile, value))]
+        for name, c, value in found
+    ]  # fmt: skip
+    tables = [
+        Table(f"{profile.model} at {inputs}, as tools count it", columns, answers),
+        Table("", [Column("convention"), Column("is what is printed by")],
+              [[text(name), text(c.tool)] for name, c, _ in found]),
+    ]  # fmt: skip
+    records: list[dict[str, Any]] = [
+        {"name": name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "answer": value,
+         "beside": {} if value is None else dict(c.beside(profile)), "definition": c.definition, "holds": c.holds}
+        for name, c, value in found
+    ]  # fmt: skip
+    document = {
+        "schema": "cspprof.conventions/1",
+        "model": profile.model,
+        "source": profile.source,
+        "inputs": [list(t.shape) for t in profile.inputs],
+        "macs": profile.total("macs"),
+        "complete": profile.complete,
+        "conventions": records,
+    }
+    flat = [{**r, "beside": "; ".join(f"{n:+d} {part}" for part, n in r["beside"].items())} for r in records]
+    notes = [
+        "every answer is derived by rule from one profile; none of these tools was run.",
+        "a rule in words, and where it holds: cspprof explain NAME. A total by it: --convention NAME.",
+    ]
+    if any(value is None for *_, value in found):
+        notes.append("a dash: the rule cannot tell this model.")
+    return Report(tables, flat, document, notes)
+
+
+def derived(c: Convention, profile: Profile, value: Any) -> str:
+    """`MACs + 22,227,968 batch norm`."""
+    return "–" if value is None else f"{macs_as(c)} {signed(c.beside(profile))}".rstrip()
+
+
+def macs_as(c: Convention) -> str:
+    return "MACs" if c.per_mac == 1 else f"{c.per_mac}·MACs"
 
 
 def model_list(family: str | None = None) -> Report:

@@ -23,9 +23,11 @@ class Registry(Generic[T]):
     Did you mean: red?
     """
 
-    def __init__(self, noun: str, listing: str | None = None) -> None:
+    def __init__(self, noun: str, listing: str | None = None, beside: Registry[T] | None = None) -> None:
         self.noun = noun
         self._listing = listing
+        self._beside = beside
+        """Where else a name is looked for. What is found there is not listed, counted or iterated here."""
         self._entries: dict[str, T] = {}
         self.version = 0
         """Grows with every change, for whoever keeps something derived from the entries."""
@@ -42,14 +44,15 @@ class Registry(Generic[T]):
         self.version += 1
 
     def get(self, name: str) -> T:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name)) from None
+        for entries in (self._entries, self._beside._entries if self._beside else {}):
+            if name in entries:
+                return entries[name]
+        raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name))
 
     def suggest(self, name: str) -> str:
         """What to type instead of `name`."""
-        near = get_close_matches(name, self._entries, n=3, cutoff=0.5)
+        known = [*self._entries, *(self._beside or ())]
+        near = get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"Did you mean: {', '.join(near)}?"
         if self._listing:
@@ -62,6 +65,9 @@ class Registry(Generic[T]):
     def items(self) -> Iterator[tuple[str, T]]:
         """In the order of registration."""
         return iter(self._entries.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries

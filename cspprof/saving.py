@@ -25,21 +25,29 @@ def load(path: Path) -> Profile:
     """Read what `save` wrote. Raises ProfileError for anything else."""
     try:
         data = path.read_bytes()
-        document = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
     except FileNotFoundError:
         raise ProfileError(f"there is no file {path}", "Make one with: cspprof profile SPEC --save FILE") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except OSError as error:
         raise ProfileError(f"{path} is not a saved profile: {error}", "Write it again with --save.") from None
+    return from_bytes(data, str(path))
+
+
+def from_bytes(data: bytes, name: str) -> Profile:
+    """The profile in a file's content; `name` is what an error calls it."""
+    try:
+        document = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise ProfileError(f"{name} is not a saved profile: {error}", "Write it again with --save.") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise ProfileError(
-            f"{path} has schema {schema!r}; this version reads {SCHEMA!r}",
+            f"{name} has schema {schema!r}; this version reads {SCHEMA!r}",
             "Write it again with this version's: cspprof profile SPEC --save FILE",
         )
     try:
         return from_dict(document)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", "Write it again.") from None
+        raise ProfileError(f"{name} is damaged: {type(error).__name__} {error}", "Write it again.") from None
 
 
 def to_dict(profile: Profile) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -47,6 +49,12 @@ def share(fraction: float) -> str:
 
 def shape(dims: tuple[int, ...] | list[int]) -> str:
     return "×".join(map(str, dims)) or "scalar"
+
+
+def signed(parts: Mapping[str, int]) -> str:
+    """A sum's terms by name, the largest first: + 22,227,968 batch norm − 1,000 bias."""
+    terms = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    return " ".join(f"{'+' if n > 0 else MINUS} {count(abs(n))} {name}" for name, n in terms if n)
 
 
 def _digits(x: float) -> str:

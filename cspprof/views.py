@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from cspprof.comparison import Comparison, Delta, dashed
 from cspprof.metrics import METRICS
+from cspprof.metrics.conventions import convention_named
 from cspprof.record import Profile
 from cspprof.rows import Group, Row, by_module, fold, rows, sort_of
 from cspprof.stages import depths
@@ -31,6 +32,7 @@ CIO = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", 
 FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights", "bottleneck_macs",
          "bottleneck_share", "balance")  # fmt: skip
 HIGHER_IS_BETTER = frozenset({"moc", "balance"})
+COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
 ABREAST = 2
 """Models that stand beside the base in one table."""
 
@@ -90,9 +92,15 @@ def delta_document(delta: Delta) -> dict[str, Any]:
     }
 
 
-def document(schema: str, profiles: Sequence[Profile]) -> dict[str, Any]:
+def document(schema: str, profiles: Sequence[Profile], convention: str | None = None) -> dict[str, Any]:
     comparison = Comparison(tuple(profiles))
     models = [model_document(p) for p in profiles]
+    if convention is not None:
+        c = convention_named(convention)
+        for p, model in zip(profiles, models, strict=True):
+            model["convention"] = {
+                "name": c.name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "total": p.total(c.name),
+            }  # fmt: skip
     for i, model in enumerate(models[1:]):
         model["notes"] += comparison.notes_on(i)
     return {"schema": schema, "models": models, "deltas": [delta_document(d) for d in comparison.deltas()]}
@@ -149,7 +157,7 @@ def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
 def _total(profile: Profile, metric: str) -> Cell:
     """A total; one that leaves out unknown operations is marked as a lower bound."""
     cell = quantity(metric, profile.total(metric))
-    partial = not profile.complete and METRICS.get(metric).unit in ("MACs", "FLOPs", "BFLOPs")
+    partial = not profile.complete and METRICS.get(metric).unit in COMPUTE_UNITS
     return Cell(cell.value, f"≥ {cell.text}") if partial else cell
 
 
@@ -279,10 +287,29 @@ def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any])
 # -- answers to commands ----------------------------------------------------------------------------
 
 
-def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], focus: str, how: Breakdown) -> Report:
-    """The answer to `profile`, `cio`, `flops` and `compare`: totals, changes, where they come from, layers if asked."""
-    tables = overview(profiles, metrics)
+def in_sense(convention: str, metrics: Sequence[str], focus: str) -> tuple[list[str], str]:
+    """`metrics` with the convention's one number in the place of those that count compute, and `focus` likewise,
+    where the convention can tell layers apart."""
+    compute = [m for m in metrics if METRICS.get(m).unit in (*COMPUTE_UNITS, "fraction")]  # a fraction is one of MACs
+    at = metrics.index(compute[0]) if compute else len(metrics)
+    shown = [m for m in metrics if m not in compute]
+    shown.insert(at, convention)
+    c = convention_named(convention)
+    return shown, convention if focus in compute and c.of_op is not None and c.scale == 1 else focus
+
+
+def analysis(
+    command: str, profiles: Sequence[Profile], metrics: Sequence[str], focus: str, how: Breakdown,
+    convention: str | None = None,
+) -> Report:  # fmt: skip
+    """The answer to `profile`, `cio`, `flops` and `compare`: totals, changes, where they come from, layers if asked.
+    With a convention, compute is counted in that tool's sense."""
     notes = [note for p in profiles for note in remarks(p)]
+    if convention is not None:
+        metrics, focus = in_sense(convention, metrics, focus)
+        c = convention_named(convention)
+        notes.append(f"{c.title} are those of {c.tool}, {c.unit}: cspprof explain {c.name}")
+    tables = overview(profiles, metrics)
     records = [_record(p, metrics) for p in profiles]
     if len(profiles) > 1:
         comparison = Comparison(tuple(profiles))
@@ -296,7 +323,7 @@ def analysis(command: str, profiles: Sequence[Profile], metrics: Sequence[str], 
             table, part = breakdown(p, how, metrics, focus)
             tables.append(table)
             records += part
-    return Report(tables, records, document(f"cspprof.{command}/1", profiles), tuple(dict.fromkeys(notes)))
+    return Report(tables, records, document(f"cspprof.{command}/1", profiles, convention), tuple(dict.fromkeys(notes)))
 
 
 def remarks(profile: Profile) -> list[str]:

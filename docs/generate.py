@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from cspprof.metrics import METRICS, Metric
+from cspprof.metrics.conventions import conventions
+from cspprof.reference import derived, example
+from cspprof.tables import quantity
 
 PAGE = Path(__file__).parent / "semantics.md"
-BEGIN, END = "<!-- numbers: begin -->", "<!-- numbers: end -->"
 
 
 def numbers() -> str:
@@ -25,12 +27,31 @@ def _section(name: str, m: Metric) -> str:
     return "\n".join(lines)
 
 
+def other_tools() -> str:
+    """Each convention: what it gives for ResNet-50, its rule, and where that holds."""
+    profile = example()
+    lines = ["| convention | counts | ResNet-50 at 224×224 | which is |", "| --- | --- | ---: | --- |"]
+    sections = []
+    for name, c in conventions().items():
+        value = c.total(profile).value
+        lines.append(f"| `{name}` | {c.counts} | {quantity(name, value).text} | {derived(c, profile, value)} |")
+        holds = f" The rule holds {c.holds}." if c.holds else ""
+        sections.append(f"- **`{name}`** ({c.tool}; {c.per_mac} for each MAC): {c.definition}{holds}")
+    return "\n".join([*lines, "", *sections, ""])
+
+
+PARTS = {"numbers": numbers, "conventions": other_tools}
+"""What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
+
+
 def page() -> str:
-    """The whole page with its generated part renewed."""
-    old = PAGE.read_text()
-    before, rest = old.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{numbers()}\n{END}{after}"
+    """The whole page with its generated parts renewed."""
+    text = PAGE.read_text()
+    for name, made in PARTS.items():
+        begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{made()}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def main(arguments: list[str]) -> int:

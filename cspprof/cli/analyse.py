@@ -14,7 +14,7 @@ from cspprof.comparison import check_explainable
 from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
 from cspprof.inputs import known_device, known_float, parse_inputs
-from cspprof.metrics import METRICS
+from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.views import CIO, FLOPS, Breakdown, analysis, bottleneck, incomplete
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    save: o.Save = None,
+    convention: o.Convention = None, save: o.Save = None,
 ) -> None:  # fmt: skip
     """Every registered number of each model."""
     if save is not None:
@@ -49,48 +49,51 @@ def profile_command(
         if not save.name.endswith((".profile.json", ".profile.json.gz")):
             raise CspprofError(f"{save} could not be used as a SPEC later", f"Call it {save.name}.profile.json")
         check_writable(save)
-    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top, convention)
     profiles = measure(specs, input, dtype, device, train, strict)
     if save is not None:
         profiles[0].save(save)
-    outlet.emit(analysis("profile", profiles, [m for m, _ in METRICS.items()], "macs", how))
+    outlet.emit(analysis("profile", profiles, [m for m, _ in METRICS.items()], "macs", how, convention))
 
 
 def cio_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+    convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Convolutional input/output of each model, the change from the first, and where it comes from."""
-    outlet, how = _plan("cio_cspnet", format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("cio_cspnet", format, output, layers, depth, by, sort, top, convention)
     profiles = measure(specs, input, dtype, device, train, strict)
-    outlet.emit(analysis("cio", profiles, CIO, "cio_cspnet", how))
+    outlet.emit(analysis("cio", profiles, CIO, "cio_cspnet", how, convention))
 
 
 def flops_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+    convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
-    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top)
+    outlet, how = _plan("macs", format, output, layers, depth, by, sort, top, convention)
     profiles = measure(specs, input, dtype, device, train, strict)
-    outlet.emit(analysis("flops", profiles, FLOPS, "macs", how))
+    outlet.emit(analysis("flops", profiles, FLOPS, "macs", how, convention))
 
 
 def compare_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
+    convention: o.Convention = None,
     metric: Annotated[str, typer.Option("--metric", help="Explain the change in this number.")] = "cio_cspnet",
 ) -> None:  # fmt: skip
     """Two or more models side by side in every number; the first is the base."""
     if len(specs) < 2:
         raise CspprofError("comparing takes at least two models", f"For one model: cspprof profile {specs[0]}")
     check_explainable(metric)
-    outlet, how = _plan(metric, format, output, layers, depth, by, sort, top)
+    outlet, how = _plan(metric, format, output, layers, depth, by, sort, top, convention)
     profiles = measure(specs, input, dtype, device, train, strict)
-    outlet.emit(analysis("compare", profiles, [m for m, _ in METRICS.items()], metric, how))
+    outlet.emit(analysis("compare", profiles, [m for m, _ in METRICS.items()], metric, how, convention))
 
 
 def bottleneck_command(
@@ -110,9 +113,11 @@ def bottleneck_command(
 
 def _plan(
     focus: str, format_name: str | None, output: Path | None, layers: bool, depth: int | None, by: str | None,
-    sort: str | None, top: int | None,
+    sort: str | None, top: int | None, convention: str | None,
 ) -> tuple[Outlet, Breakdown]:  # fmt: skip
     """Everything that can be refused before the work is refused here."""
+    if convention is not None:
+        CONVENTIONS.get(convention)
     if sort not in (None, "params") and METRICS.get(str(sort)).of_op is None:
         raise CspprofError(f"{sort} is a number of whole models", "Sort by one of layers: macs, cio_cspnet, params")
     if by is not None and depth is not None:

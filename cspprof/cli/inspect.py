@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
+from cspprof.cli.analyse import measure
 from cspprof.cli.output import Outlet
+from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS
-from cspprof.reference import explain, metric_list, model_list
+from cspprof.reference import example, explain, explain_conventions, metric_list, model_list
 
 
 def models_command(
@@ -27,10 +29,26 @@ def metrics_command(format: o.Format = None, output: o.Output = None) -> None:
 
 
 def explain_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A number, as in `cspprof metrics`.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="A number, as in `cspprof metrics`, or: conventions.", show_default=False),
+    ],
     format: o.Format = None,
     output: o.Output = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="SPEC", help="With conventions: of this model, not of ResNet-50.")
+    ] = None,
+    input: o.Input = None,
 ) -> None:
-    """What a number is, and what it is not."""
+    """What a number is, and what it is not; `explain conventions`: why tools differ."""
+    if name == "conventions":
+        outlet = Outlet(format, output)
+        profile = example() if model is None else measure([model], input, None, "meta", False, False)[0]
+        outlet.emit(explain_conventions(profile))
+        return
     METRICS.get(name)
+    if model is not None or input:
+        raise CspprofError(
+            f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
+        )
     Outlet(format, output).emit(explain(name))

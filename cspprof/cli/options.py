@@ -41,4 +41,12 @@ Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="
 By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Group layers by sort or by stage.")]
 Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Largest first by this number.")]
 Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Only the first N rows of a list.")]
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        "--convention",
+        metavar="NAME",
+        help="Count compute as another tool does: macs, flops, darknet, fvcore … (all: cspprof explain conventions).",
+    ),
+]
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the profile: x.profile.json.")]

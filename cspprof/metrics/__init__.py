@@ -128,7 +128,10 @@ def times(amount: Amount, n: int) -> Amount:
     return amount
 
 
-METRICS: Registry[Metric] = Registry("metric", "cspprof metrics")
+CONVENTIONS: Registry[Metric] = Registry("convention", "cspprof explain conventions")
+"""Numbers in other tools' senses: see `conventions`. Found by name wherever a number is, and in no list of numbers."""
+
+METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", beside=CONVENTIONS)
 
 
 def metric(
@@ -165,5 +168,12 @@ def metric(
     return register
 
 
-for _room in ("compute", "weights", "traffic", "memory"):  # the order of every listing
+for _room in (
+    "compute",
+    "weights",
+    "traffic",
+    "memory",
+    "operation_counters",
+    "module_counters",
+):  # listed in this order
     import_module(f"{__name__}.{_room}")

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cspprof.errors import SourceError
 from cspprof.inputs import Inputs
 from cspprof.record import Profile
+
+if TYPE_CHECKING:
+    from cspprof.sources.build import Loaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,18 @@ class Source:
             return room.load(spec, request)  # type: ignore[no-any-return]
         from cspprof.sources.build import traced
 
-        with room.opened(spec, request) as loaded:
+        with self.opened(spec, request) as loaded:
             return traced(loaded, request)
+
+    def opened(self, spec: Spec, request: Request) -> AbstractContextManager[Loaded]:
+        """The model itself, ready to run. Raises SourceError where the source has no model, only a record of one."""
+        room = import_module(self.module)
+        if not hasattr(room, "opened"):
+            raise SourceError(
+                f"{spec.target} holds no model that could be run, only a record of one ({self.name})",
+                "Name the model that it was made from.",
+            )
+        return room.opened(spec, request)  # type: ignore[no-any-return]
 
 
 SOURCES: list[Source] = [
@@ -78,8 +92,17 @@ SOURCES: list[Source] = [
 def profile_spec(text: str, request: Request | None = None) -> Profile:
     """The profile of whatever `text` names. Raises SourceError, or TraceError from the forward."""
     spec = parse(text)
-    source = next(s for s in SOURCES if s.matches(spec.target))
-    return source.load(spec, request or Request())
+    return source_of(spec).load(spec, request or Request())
+
+
+def opened_spec(text: str, request: Request) -> AbstractContextManager[Loaded]:
+    """The model that `text` names, while the context lasts. Raises SourceError, also where there is none to run."""
+    spec = parse(text)
+    return source_of(spec).opened(spec, request)
+
+
+def source_of(spec: Spec) -> Source:
+    return next(s for s in SOURCES if s.matches(spec.target))
 
 
 def parse(text: str) -> Spec:

@@ -46,9 +46,10 @@ class Entry(NamedTuple):
 
 def describe(
     op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-    results: list[Result], tags: list[Tag], on_meta: bool,
+    results: list[Result], tags: list[Tag], on_meta: bool, within: tuple[str, ...] = (),
 ) -> Entry:  # fmt: skip
-    """The entry of an operation that was just answered; `results` says where each output lies."""
+    """The entry of an operation that was just answered; `results` says where each output lies, `within` which
+    composite operation it is a part of."""
     aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
     if aliased and not op.written and all(how is SAME for how, _, _ in results):
         return Entry(None, (), tuple(results), 0, not (on_meta and isinstance(made, torch.Tensor)))
@@ -67,11 +68,14 @@ def describe(
     if not reads and facts.kind in POOLS:  # of weights, such as their mean over the kernel: no layer of the network
         facts = Facts(Kind.REDUCTION, elementwise=facts.elementwise, outputs=facts.outputs)
     recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
+    attrs = attributes(op, args, kwargs) | dict(facts.attrs)
+    if within and not view:
+        attrs["within"] = within
     spec = OpSpec(
         op.target, Kind(facts.kind),
         tuple(bare[i] for i in reads), tuple(bare[i] for i in weights),
         tuple(m.spec for _, _, m in results[:recorded]),
-        attributes(op, args, kwargs) | dict(facts.attrs), facts.macs, facts.elementwise,
+        attrs, facts.macs, facts.elementwise,
     )  # fmt: skip
     spec = SPECS.setdefault(spec, spec)
     real = not on_meta or view or not isinstance(made, torch.Tensor) or results[0][0] is ALIAS

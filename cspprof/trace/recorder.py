@@ -87,6 +87,8 @@ class Recorder(TorchDispatchMode):
         self.layer = 0
         self.autocast = False
         """Whether an operation ran on meta in an autocast region, where no dtype changes."""
+        self.within: tuple[str, ...] = ()
+        """The composite operation that is being taken apart, and its textual arguments."""
         self.held: dict[int, Tag] = {}
         self.owners: dict[int, torch.Tensor] = {}
         """The tensor of the model or the user that lies in a storage; it is kept, so that its id stays its own."""
@@ -146,7 +148,7 @@ class Recorder(TorchDispatchMode):
             torch.autocast_decrement_nesting()
         tensors: list[torch.Tensor] = []
         tags: list[Tag] = []
-        key: list[Any] = [id(func), self.on_meta]
+        key: list[Any] = [id(func), self.on_meta, self.within]
         add = key.append
         for a in args:
             if isinstance(a, torch.Tensor):
@@ -242,8 +244,7 @@ class Recorder(TorchDispatchMode):
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and self._taken_apart(op):
-                with self:
-                    result = func.decompose(*args, **kwargs)
+                result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
             answer = self._answer(op, args, kwargs, tags) if symbolic and entry is None else None
@@ -273,6 +274,16 @@ class Recorder(TorchDispatchMode):
     def _taken_apart(op: Operator) -> bool:
         known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
         return not known and op.composite
+
+    def _take_apart(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the parts recorded, each with the outermost composite that it belongs to."""
+        outer = self.within
+        self.within = outer or (op.target, *(a for a in args if isinstance(a, str)))
+        try:
+            with self:
+                return op.func.decompose(*args, **kwargs)
+        finally:
+            self.within = outer
 
     @staticmethod
     def _answer(
@@ -338,7 +349,7 @@ class Recorder(TorchDispatchMode):
         entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
     ) -> Any:  # fmt: skip
         if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
-            entry = describe(op, made, args, kwargs, results, tags, self.on_meta)
+            entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
             if len(_MEMO) >= _MEMO_LIMIT:
                 forget()
             _MEMO[key] = entry

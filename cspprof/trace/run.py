@@ -76,15 +76,8 @@ def trace(
         stack.enter_context(_ONE_AT_A_TIME)
         remember()
         recorder = Recorder(device == "meta", protect)
-        stack.enter_context(untouched(scope))
         stack.callback(_put_back, saved)
-        for module in scope.modules:
-            if module.__dict__.get("_compiled_call_impl") is not None:
-                module._compiled_call_impl = None
-        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
-            model.train(train)
-        replacements = stack.enter_context(placed(scope, dtype, device))
-        stack.enter_context(eager())
+        replacements = stack.enter_context(ready(scope, train, dtype, device))
         given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
         for tensor, argument in given:
             recorder.hold(tensor, argument, "input")
@@ -116,6 +109,20 @@ def trace(
         notes=(*notes, AUTOCAST) if recorder.autocast else notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
     )
+
+
+@contextmanager
+def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator[dict[int, torch.Tensor]]:
+    """A model as a counter wants it: in eval mode (or `train`), uncompiled, with weights as `placed` puts them;
+    everything as it was afterwards. Yields what `placed` does."""
+    with untouched(scope):
+        for module in scope.modules:
+            if module.__dict__.get("_compiled_call_impl") is not None:
+                module._compiled_call_impl = None
+        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
+            scope.model.train(train)
+        with placed(scope, dtype, device) as replacements, eager():
+            yield replacements
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -1,0 +1,386 @@
+"""What other tools count, by our rules: hand arithmetic on ResNet-50, and the tools themselves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import Result
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import cspprof
+from cspprof.errors import UnknownNameError
+from cspprof.metrics import CONVENTIONS, METRICS
+from cspprof.metrics.conventions import conventions
+from cspprof.record import Kind, OpSpec, Profile, TensorSpec
+from cspprof.reference import example
+from cspprof.trace import trace
+
+Run = Callable[..., Result]
+
+ANSWERS = {
+    "macs": 4_089_184_256,
+    "flops": 8_178_368_512,
+    "darknet": 8.181598208,
+    "flop_counter": 8_178_368_512,
+    "fvcore": 4_111_512_576,
+    "torchprofile": 4_100_300_288,
+    "ptflops_aten": 4_089_185_256,
+    "calflops": 4_089_184_256,
+    "torchinfo": 4_089_238_376,
+    "thop": 4_133_742_592,
+    "ptflops": 4_132_436_968,
+    "torchlens": 8_249_769_960,
+}
+"""What each prints for ResNet-50 at 224×224."""
+
+NORMED, ACTIVATED, ADDED = 11_113_984, 9_608_704, 5_519_360
+"""Elements that ResNet-50's batch norms, ReLUs and shortcuts write."""
+STEM, POOLED, LAST = 64 * 112 * 112, 64 * 56 * 56, 2048 * 7 * 7
+"""Elements that its max pooling reads and writes, and that its average pooling reads."""
+
+BESIDE = {
+    "macs": {},
+    "flops": {},
+    "darknet": {"max pooling": 9 * POOLED, "add": ADDED, "unseen linear": -2 * 2_048_000},
+    "flop_counter": {},
+    "fvcore": {"batch norm": 2 * NORMED, "average pooling": LAST},
+    "torchprofile": {"batch norm": NORMED, "average pooling": 2048},
+    "ptflops_aten": {"bias": 1000},
+    "calflops": {},
+    "torchinfo": {"batch norm": 2 * 26_560, "bias": 1000},
+    "thop": {"batch norm": 4 * NORMED, "average pooling": (49 + 1) * 2048},
+    "ptflops": {"batch norm": 2 * NORMED, "activations": 2 * ACTIVATED, "max pooling": 2 * STEM,
+                "average pooling": 2 * LAST, "bias": 1000},
+    "torchlens": {"batch norm": 5 * NORMED, "activations": ACTIVATED, "add": ADDED, "max pooling": 3 * POOLED,
+                  "average pooling": LAST, "bias": 1000},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def resnet50() -> Profile:
+    return example()
+
+
+# -- one network, and what everyone says of it -------------------------------------------------------
+
+
+def test_every_convention_is_held_to_a_number() -> None:
+    assert ANSWERS.keys() == BESIDE.keys() == conventions().keys()
+    assert len(set(ANSWERS.values())) == 10  # nine of the tools, and Darknet's
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_resnet50(resnet50: Profile, name: str) -> None:
+    assert resnet50.total(name) == ANSWERS[name]
+    assert conventions()[name].beside(resnet50) == Counter(BESIDE[name])
+
+
+@pytest.mark.parametrize("name", ["resnext50", "csp_darknet53", "csp_resnet50"])
+@pytest.mark.parametrize("convention", ANSWERS)
+def test_an_answer_is_the_macs_and_what_stands_beside_them(name: str, convention: str) -> None:
+    p = cspprof.profile(name, (2, 3, 64, 64))
+    c = conventions()[convention]
+    total = c.total(p)
+    assert total.n == c.per_mac * p.total("macs") + c.beside(p).total()  # type: ignore[union-attr]
+
+
+def test_the_example_is_what_a_trace_gives(resnet50: Profile) -> None:
+    pytest.importorskip("torchvision", reason="the example is torchvision's ResNet-50")
+    fresh = cspprof.profile("torchvision:resnet50")
+    assert (fresh.specs, fresh.layers, fresh.storages) == (resnet50.specs, resnet50.layers, resnet50.storages)
+    for column in ("spec", "layer", "storage"):
+        assert list(getattr(fresh.calls, column)) == list(getattr(resnet50.calls, column))
+
+
+def test_a_convention_is_a_number_that_no_list_shows(resnet50: Profile) -> None:
+    assert METRICS.get("fvcore") is CONVENTIONS.get("fvcore")
+    assert METRICS.get("macs") is not CONVENTIONS.get("macs")
+    assert "fvcore" not in METRICS.names()
+    assert "fvcore" not in dict(METRICS.items())
+    with pytest.raises(UnknownNameError, match="Did you mean: fvcore"):
+        METRICS.get("fvcor")
+
+
+# -- what a rule cannot tell --------------------------------------------------------------------------
+
+
+def product(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...], macs: int) -> OpSpec:
+    """A product of an activation and a weight, which of the two is on the left not being recorded."""
+    return OpSpec("aten.matmul", Kind.MATMUL, (TensorSpec(left),), (TensorSpec(right),), (TensorSpec(out),), macs=macs)
+
+
+def test_the_order_of_a_product_is_found_by_its_shapes() -> None:
+    fvcore = conventions()["fvcore"]
+    assert fvcore.count(product((2, 3, 5), (5, 7), (2, 3, 7), 210)) == 210
+    assert fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7  # it forgets the batch of the right
+    assert fvcore.count(product((2, 4, 4), (4, 4), (2, 4, 4), 128)) is None
+    assert fvcore.over([(product((2, 4, 4), (4, 4), (2, 4, 4), 128), 1)]).value is None
+
+
+def test_a_total_with_an_untold_part_has_no_value() -> None:
+    p = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout()), (1, 3, 8, 8))
+    assert p.total("torchlens") is None  # it counts a dropout that is off, of which there is no record
+    assert p.total("thop") == 3 * 4 * 64
+
+
+# -- the tools that are always there --------------------------------------------------------------------
+
+
+def ones(like: torch.Tensor, *shape: int) -> torch.Tensor:
+    return torch.ones(*shape, device=like.device)
+
+
+OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] = {
+    "linear of a vector": (lambda a: F.linear(a, ones(a, 3, 4), ones(a, 3)), [(4,)]),
+    "linear of tokens": (lambda a: F.linear(a, ones(a, 3, 4), ones(a, 3)), [(2, 5, 4)]),
+    "vector @ matrix": (torch.matmul, [(5,), (5, 8)]),
+    "mm": (torch.mm, [(3, 5), (5, 8)]),
+    "matrix @ batch": (torch.matmul, [(3, 5), (2, 5, 8)]),
+    "batches @ batch": (torch.matmul, [(4, 2, 3, 5), (2, 5, 8)]),
+    "bilinear": (F.bilinear, [(2, 3), (2, 4), (5, 3, 4)]),
+    "outer": (torch.outer, [(3,), (4,)]),
+    "addmm": (torch.addmm, [(3, 5), (3, 4), (4, 5)]),
+    "addmv": (torch.addmv, [(3,), (3, 4), (4,)]),
+    "baddbmm": (torch.baddbmm, [(2, 3, 5), (2, 3, 4), (2, 4, 5)]),
+    "tensordot": (lambda a, b: torch.tensordot(a, b, dims=1), [(3, 5), (5, 3)]),
+    "einsum": (lambda a, b: torch.einsum("bchw,khw->bck", a, b), [(3, 5, 13, 11), (17, 13, 11)]),
+    "exact einsum": (lambda a, b: torch.einsum("nct,ncp->ntp", a, b), [(7, 11, 13), (7, 11, 17)]),
+    "outer einsum": (lambda a, b: torch.einsum("bc,bd->bcd", a, b), [(3, 17), (3, 43)]),
+    "einsum of one": (lambda a: torch.einsum("bchw->b", a), [(3, 17, 13, 11)]),
+    "transposed convolution": (lambda a, b: F.conv_transpose2d(a, b, groups=2), [(1, 4, 5, 5), (4, 3, 2, 2)]),
+    "padding by name": (lambda a, b: F.conv2d(a, b, padding="same"), [(1, 4, 5, 5), (3, 4, 3, 3)]),
+    "conv1d": (lambda a, b: F.conv1d(a, b, ones(a, 6), padding=1, groups=2), [(1, 4, 5), (6, 2, 3)]),
+    "conv3d": (lambda a, b: F.conv3d(a, b), [(2, 4, 5, 5, 5), (6, 4, 3, 3, 3)]),
+    "attention": (F.scaled_dot_product_attention, [(1, 2, 5, 4), (1, 2, 7, 4), (1, 2, 7, 4)]),
+    "group norm": (lambda a: F.group_norm(a, 2), [(1, 4, 5, 4)]),
+    "group norm, affine": (lambda a: F.group_norm(a, 2, ones(a, 4), ones(a, 4)), [(1, 4, 5, 4)]),
+    "instance norm": (F.instance_norm, [(1, 4, 5, 4)]),
+    "instance norm, affine": (lambda a: F.instance_norm(a, weight=ones(a, 4)), [(1, 4, 5, 4)]),
+    "layer norm": (lambda a: F.layer_norm(a, (4,)), [(1, 5, 4)]),
+    "layer norm, scaled": (lambda a: F.layer_norm(a, (4,), ones(a, 4)), [(1, 5, 4)]),
+    "layer norm, shifted": (lambda a: F.layer_norm(a, (4,), None, ones(a, 4)), [(1, 5, 4)]),
+    "batch norm": (lambda a: F.batch_norm(a, ones(a, 4), ones(a, 4)), [(2, 4, 5, 4)]),
+    "batch norm, affine": (lambda a: F.batch_norm(a, *[ones(a, 4)] * 4), [(2, 4, 5, 4)]),
+    "batch norm, training": (lambda a: F.batch_norm(a, None, None, training=True), [(2, 4, 5, 4)]),
+    "batch norm, training, affine": (
+        lambda a: F.batch_norm(a, None, None, ones(a, 4), ones(a, 4), training=True), [(2, 4, 5, 4)],
+    ),
+    "rms norm": (lambda a: F.rms_norm(a, (4,)), [(2, 4, 5, 4)]),
+    "nearest": (lambda a: F.interpolate(a, scale_factor=2), [(2, 4, 5, 4)]),
+    "nearest exact": (lambda a: F.interpolate(a, size=(9, 7), mode="nearest-exact"), [(2, 4, 5, 4)]),
+    "bilinear resizing": (lambda a: F.interpolate(a, size=(9, 7), mode="bilinear"), [(2, 4, 5, 4)]),
+    "bicubic resizing": (lambda a: F.interpolate(a, size=(9, 7), mode="bicubic"), [(2, 4, 5, 4)]),
+    "adaptive pooling": (lambda a: F.adaptive_avg_pool2d(a, (2, 3)), [(2, 4, 5, 4)]),
+    "adaptive pooling, 1d": (lambda a: F.adaptive_avg_pool1d(a, 2), [(2, 4, 5)]),
+    "average pooling": (lambda a: F.avg_pool2d(a, 2), [(2, 4, 5, 5)]),
+    "mean": (lambda a: a.mean((2, 3)), [(2, 4, 5, 5)]),
+    "grid sample": (lambda a, b: F.grid_sample(a, b, align_corners=False), [(2, 4, 5, 5), (2, 3, 3, 2)]),
+    "grid sample, nearest": (
+        lambda a, b: F.grid_sample(a, b, mode="nearest", align_corners=False), [(2, 4, 5, 5), (2, 3, 3, 2)],
+    ),
+    "multiplication": (lambda a, b: a * b * 3, [(2, 4, 5, 5), (5,)]),
+    "leaky ReLU": (F.leaky_relu, [(2, 4, 5, 5)]),
+}  # fmt: skip
+
+
+class Call(nn.Module):
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: torch.Tensor) -> torch.Tensor:
+        return self.function(*args)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("quiet")
+@pytest.mark.parametrize("case", OPERATIONS)
+def test_one_operation(case: str) -> None:
+    from fvcore.nn import FlopCountAnalysis
+
+    function, shapes = OPERATIONS[case]
+    model = Call(function)
+    p = trace(model, list(shapes))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(*(torch.empty(s, device="meta") for s in shapes))
+    assert p.total("flop_counter") == counter.get_total_flops()
+    inputs = tuple(torch.rand(s) for s in shapes)
+    assert p.total("fvcore") == FlopCountAnalysis(model, inputs).total()
+    if find_spec("torchprofile") and case != "mm":
+        from torchprofile import profile_macs
+
+        assert p.total("torchprofile") == profile_macs(model, inputs)
+    if find_spec("ptflops"):
+        from ptflops.aten_engine import FlopCounterMode as Ptflops
+
+        with (aten := Ptflops()):
+            model(*inputs)
+        assert p.total("ptflops_aten") == aten.complexity
+
+
+# -- the tools of the extra `bench`, on whole networks ----------------------------------------------------
+
+NETWORKS = ["resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121", "vgg16", "convnext_tiny", "vit_b_16"]
+CALLS = {
+    "torchinfo": "torchinfo.summary(model, (1, 3, 224, 224), verbose=0).total_mult_adds",
+    "ptflops": "ptflops.get_model_complexity_info("
+    "model, (3, 224, 224), as_strings=False, print_per_layer_stat=False)[0]",
+    "ptflops_aten": "ptflops.get_model_complexity_info("
+    "model, (3, 224, 224), as_strings=False, print_per_layer_stat=False, backend='aten')[0]",
+    "thop": "int(thop.profile(model, (x,), verbose=False)[0])",
+    "calflops": "calflops.calculate_flops(model, (1, 3, 224, 224), print_results=False, output_as_string=False)[1]",
+    "torchprofile": "torchprofile.profile_macs(model, x)",
+}
+PRODUCTS_OF_NUMBERS = {("torchprofile", "vit_b_16"): 49}
+"""Multiplications of Python numbers in the forward, which the tool counts and no record of tensors has."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convention", CALLS)
+def test_whole_networks(convention: str) -> None:
+    """In a process of its own: some of these tools replace functions of torch, and not all put them back."""
+    tool = convention.partition("_")[0]
+    pytest.importorskip("torchvision", reason="the networks are torchvision's")
+    if not find_spec(tool) or (tool == "calflops" and not find_spec("transformers")):
+        pytest.skip(f"{tool} (or what it needs) is not installed: it is in the extra bench")
+    program = f"""
+import json, sys, torch, torchvision, {tool}
+answers = {{}}
+for name in {NETWORKS}:
+    model, x = torchvision.models.get_model(name, weights=None).eval(), torch.rand(1, 3, 224, 224)
+    answers[name] = {CALLS[convention]}
+print("\\n" + json.dumps(answers))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    for name in NETWORKS:
+        ours = cspprof.profile(f"torchvision:{name}", (1, 3, 224, 224)).total(convention)
+        assert ours == answers[name] - PRODUCTS_OF_NUMBERS.get((convention, name), 0), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "answer"), [("resnet50", 8_249_769_960), ("densenet121", 5_763_332_584)])
+def test_torchlens(name: str, answer: int) -> None:
+    if not find_spec("torchlens"):
+        pytest.skip("torchlens is not installed: it is in the extra bench")
+    program = f"""
+import torch, torchvision, torchlens
+model = torchvision.models.get_model({name!r}, weights=None).eval()
+print(int(torchlens.trace(model, torch.rand(1, 3, 224, 224)).total_flops_forward))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) == answer
+    assert cspprof.profile(f"torchvision:{name}", (1, 3, 224, 224)).total("torchlens") == answer
+
+
+# -- the command line ---------------------------------------------------------------------------------
+
+
+def test_explain_conventions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    got = run("explain", "conventions")
+    assert got.code == 0
+    expected = (Path(__file__).parent / "explain_conventions.txt").read_text(encoding="utf-8")
+    assert got.out == expected
+    assert max(map(len, got.out.splitlines())) <= 80
+    for name, answer in ANSWERS.items():
+        shown = f"{answer:,}" if isinstance(answer, int) else f"{answer:.3f}"
+        assert any(line.startswith(f"{name} ") and f" {shown} " in line for line in got.out.splitlines()), name
+
+
+def test_explain_conventions_of_another_model(run: Run) -> None:
+    got = run("explain", "conventions", "--model", "csp_darknet53", "--input", "1x3x64x64", "--format", "json")
+    document = json.loads(got.out)
+    assert document["schema"] == "cspprof.conventions/1"
+    assert document["inputs"] == [[1, 3, 64, 64]]
+    ours = cspprof.profile("csp_darknet53", (1, 3, 64, 64))
+    assert {c["name"]: c["answer"] for c in document["conventions"]} == {n: ours.total(n) for n in ANSWERS}
+
+
+def test_explain_one_convention(run: Run) -> None:
+    got = run("explain", "fvcore")
+    assert "batch norm 2 for each element" in " ".join(got.out.split())
+    assert "fvcore.nn.FlopCountAnalysis" in got.out
+    refused = run("explain", "fvcore", "--model", "resnet50")
+    assert refused.code == 2
+    assert "cspprof explain conventions --model" in refused.err
+
+
+def test_a_total_in_another_sense(run: Run) -> None:
+    got = run("flops", "resnext50", "csp_resnext50", "--convention", "fvcore")
+    assert "fvcore flops [1 per MAC]  5,088,952,320  3,995,942,912  −21.5 %" in got.out
+    assert "Where the change in fvcore flops comes from" in got.out
+    assert "note: fvcore flops are those of fvcore.nn.FlopCountAnalysis, 1 per MAC" in " ".join(got.out.split())
+    assert "\nMACs " not in got.out
+    assert "FLOPs" not in got.out
+
+
+@pytest.mark.parametrize("convention", ANSWERS)
+@pytest.mark.parametrize("command", ["cio", "flops", "profile", "compare"])
+def test_every_convention_in_every_command(
+    run: Run, chain: Profile, tmp_path: Path, command: str, convention: str
+) -> None:
+    file = str(chain.save(tmp_path / "x.profile.json"))
+    specs = [file, file] if command == "compare" else [file]
+    got = run(command, *specs, "--convention", convention, "--format", "json")
+    document = json.loads(got.out)
+    schema = json.loads((resources.files("cspprof") / "schemas" / "cio-1.schema.json").read_text())
+    jsonschema.validate(document, schema)
+    shown = document["models"][0]["convention"]
+    assert (shown["name"], shown["total"]) == (convention, chain.total(convention))
+    assert METRICS.get(convention).title in run(command, *specs, "--convention", convention).out
+
+
+def test_an_unknown_convention_is_refused_before_the_work(run: Run) -> None:
+    got = run("flops", "no_such_model", "--convention", "darkent")
+    assert got.code == 2
+    assert got.err == "error: no convention named 'darkent'\n  Did you mean: darknet?\n"
+
+
+def test_the_explanation_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from cspprof.cli import main
+try:
+    main(["explain", "conventions"])
+except SystemExit:
+    pass
+heavy = {"torch", "pandas", "matplotlib", "numpy", "fvcore", "timm"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_record_names_the_composite_that_a_part_belongs_to() -> None:
+    def forward(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("ij,jk->ik", a, b) + a @ b
+
+    p = trace(Call(forward), [(3, 4), (4, 5)])
+    parts: dict[str, Any] = {op.target: op.attrs.get("within") for op in p.ops if op.kind is Kind.MATMUL}
+    assert parts == {"aten.bmm": ("aten.einsum", "ij,jk->ik"), "aten.matmul": None}
