@@ -37,11 +37,12 @@ def within(name: str, *rooms: str) -> bool:
 
 def may_load_torch(name: str) -> bool:
     """`zoo` and `sources` themselves only list what they hold, and a saved profile needs no torch."""
-    return within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources") and name not in (
+    free = within(name, "cspprof.sources.onnx_graph") or name in (
         "cspprof.zoo",
         "cspprof.sources",
         "cspprof.sources.saved_profile",
     )
+    return within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources") and not free
 
 
 def imports(source: str, everywhere: bool) -> Iterator[str]:
@@ -74,6 +75,8 @@ def complaints(name: str, source: str) -> list[str]:
         wrong.update(f"{name} imports {i}" for i in imported)
 
     allowed = {"torch"} if may_load_torch(name) else set()
+    if name == "cspprof.sources.onnx_graph.graph":
+        allowed.add("numpy")  # small constants; loaded only once a graph is read
     refuse({i for i in top if i.split(".")[0] in HEAVY - allowed})
     if not within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources"):
         refuse({i for i in all_ if i.split(".")[0] in NETWORKS})

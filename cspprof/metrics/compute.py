@@ -77,7 +77,7 @@ def bflops_darknet(op: OpSpec) -> int | None:
 
 def shortcut_flops(op: OpSpec) -> int:
     """One for each element of a feature map that another is added to, two where that one is scaled first."""
-    name = op.name.rstrip("_")
+    name = op.name.rstrip("_").lower()
     if name not in ("add", "addcmul") or len(op.writes[0].shape) != 4:
         return 0
     maps = [t for t in op.reads if t.shape == op.writes[0].shape]

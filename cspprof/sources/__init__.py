@@ -3,9 +3,9 @@
     SPEC = target[,option=value]…
 
 A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory`, `pkg.mod:factory`, a Darknet
-`model.cfg`, an exported program `model.pt2` or a saved `x.profile.json`. To add a kind, write a file with a context
-manager `opened(spec, request)` that yields the model as a `Loaded` (or, where there is no module to run, a function
-`load(spec, request) -> Profile`), and a line in `SOURCES`.
+`model.cfg`, an exported program `model.pt2`, an ONNX graph `model.onnx` or a saved `x.profile.json`. To add a kind,
+write a file with a context manager `opened(spec, request)` that yields the model as a `Loaded` (or, where there is no
+module to run, a function `load(spec, request) -> Profile`), and a line in `SOURCES`.
 Neither torch nor an optional library is imported before a source that needs it is used.
 """
 
@@ -81,6 +81,7 @@ SOURCES: list[Source] = [
     Source("saved profile", lambda t: t.endswith((".profile.json", ".profile.json.gz")), f"{__name__}.saved_profile"),
     Source("Darknet", lambda t: t.endswith(".cfg"), f"{__name__}.darknet"),
     Source("exported program", lambda t: t.endswith(".pt2"), f"{__name__}.exported_program"),
+    Source("ONNX", lambda t: t.endswith(".onnx"), f"{__name__}.onnx_graph"),
     Source("timm", lambda t: t.startswith("timm:"), f"{__name__}.timm_models"),
     Source("torchvision", lambda t: t.startswith("torchvision:"), f"{__name__}.torchvision_models"),
     Source("factory", lambda t: ":" in t, f"{__name__}.python_factory"),

@@ -1,0 +1,334 @@
+"""ONNX graphs: each operator beside its arithmetic, the same numbers as of the model, and files that are wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+from conftest import Result
+
+import cspprof
+from cspprof.errors import SourceError
+from cspprof.record import Kind, Profile
+
+onnx = pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from cspprof.sources.onnx_graph.rules import ONNX_RULES, UNKNOWN  # noqa: E402
+
+F = TensorProto.FLOAT
+Shape = Sequence[int | str]
+
+
+def save(
+    path: Path, nodes: list[Any], inputs: dict[str, Shape], weights: dict[str, Any], output: str = "y", opset: int = 21,
+    declared: Shape | None = None, domains: Sequence[str] = (),
+) -> Path:  # fmt: skip
+    """A model of these nodes; a weight is a shape or an array."""
+    made = [
+        numpy_helper.from_array(w if isinstance(w, numpy.ndarray) else numpy.ones(w, numpy.float32), name)
+        for name, w in weights.items()
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(n, F, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(output, F, declared)], made,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return path
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Callable[..., Path]:
+    return lambda *args, **kwargs: save(tmp_path / "net.onnx", *args, **kwargs)
+
+
+def node(op: str, *inputs: str, outputs: Sequence[str] = ("y",), **attrs: Any) -> Any:
+    return helper.make_node(op, list(inputs), list(outputs), **attrs)
+
+
+def contributed(op: str, *inputs: str, **attrs: Any) -> Any:
+    return helper.make_node(op, list(inputs), ["y"], domain="com.microsoft", **attrs)
+
+
+I64 = numpy.int64
+SCALE, ZERO = numpy.array(0.1, numpy.float32), numpy.array(0, numpy.uint8)
+ROWS: dict[str, tuple[Any, dict[str, Shape], dict[str, Any], int, str, Shape]] = {
+    # name: node, inputs, weights, MACs, kind, output
+    "conv": (node("Conv", "x", "w", "b", pads=[1] * 4), {"x": (1, 3, 8, 8)}, {"w": (4, 3, 3, 3), "b": (4,)},
+             27 * 4 * 64, Kind.CONV, (1, 4, 8, 8)),
+    "conv, groups": (node("Conv", "x", "w", group=2, strides=[2, 2]), {"x": (1, 4, 9, 9)}, {"w": (6, 2, 3, 3)},
+                     18 * 6 * 16, Kind.CONV, (1, 6, 4, 4)),
+    "conv, dilated": (node("Conv", "x", "w", dilations=[2, 2]), {"x": (1, 3, 9, 9)}, {"w": (4, 3, 3, 3)},
+                      27 * 4 * 25, Kind.CONV, (1, 4, 5, 5)),
+    "conv, auto_pad": (node("Conv", "x", "w", auto_pad="SAME_UPPER", strides=[2, 2]), {"x": (1, 3, 9, 9)},
+                       {"w": (4, 3, 3, 3)}, 27 * 4 * 25, Kind.CONV, (1, 4, 5, 5)),
+    "conv of a line": (node("Conv", "x", "w"), {"x": (2, 3, 10)}, {"w": (5, 3, 4)}, 2 * 12 * 5 * 7, Kind.CONV,
+                     (2, 5, 7)),
+    "transposed": (node("ConvTranspose", "x", "w", strides=[2, 2]), {"x": (1, 3, 4, 4)}, {"w": (3, 5, 2, 2)},
+                   3 * 5 * 4 * 16, Kind.CONV_TRANSPOSE, (1, 5, 8, 8)),
+    "Gemm": (node("Gemm", "x", "w", "b", transB=1), {"x": (2, 6)}, {"w": (5, 6), "b": (5,)}, 2 * 6 * 5,
+                     Kind.LINEAR, (2, 5)),
+    "Gemm, transposed": (node("Gemm", "x", "w", transA=1), {"x": (6, 2)}, {"w": (6, 5)}, 2 * 6 * 5,
+                     Kind.LINEAR, (2, 5)),
+    "MatMul": (node("MatMul", "x", "w"), {"x": (2, 3, 4)}, {"w": (4, 5)}, 2 * 3 * 4 * 5, Kind.MATMUL, (2, 3, 5)),
+    "MatMul, broadcast": (node("MatMul", "x", "z"), {"x": (2, 1, 3, 4), "z": (5, 4, 6)}, {}, 10 * 3 * 4 * 6,
+                     Kind.MATMUL,
+                          (2, 5, 3, 6)),
+    "Einsum": (node("Einsum", "x", "z", equation="bij,bjk->bik"), {"x": (2, 3, 4), "z": (2, 4, 5)}, {},
+               2 * 3 * 4 * 5, Kind.MATMUL, (2, 3, 5)),
+    "LSTM": (node("LSTM", "x", "w", "r", hidden_size=4), {"x": (7, 2, 3)}, {"w": (1, 16, 3), "r": (1, 16, 4)},
+             7 * 2 * 16 * 7, Kind.RECURRENT, (7, 1, 2, 4)),
+    "max pool": (node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2]), {"x": (1, 3, 8, 8)}, {}, 0, Kind.MAX_POOL,
+                 (1, 3, 4, 4)),
+    "average pool": (node("AveragePool", "x", kernel_shape=[3, 3]), {"x": (1, 3, 8, 8)}, {}, 0, Kind.AVG_POOL,
+                     (1, 3, 6, 6)),
+    "global pool": (node("GlobalAveragePool", "x"), {"x": (1, 3, 8, 8)}, {}, 0, Kind.AVG_POOL, (1, 3, 1, 1)),
+    "mean over space": (node("ReduceMean", "x", "a"), {"x": (1, 3, 8, 8)}, {"a": numpy.array([2, -1], I64)}, 0,
+                        Kind.AVG_POOL, (1, 3, 1, 1)),
+    "mean": (node("ReduceMean", "x", "a"), {"x": (1, 3, 8, 8)}, {"a": numpy.array([1], I64)}, 0, Kind.REDUCTION,
+             (1, 1, 8, 8)),
+    "norm": (node("BatchNormalization", "x", "s", "b", "m", "v"), {"x": (1, 3, 8, 8)},
+             {"s": (3,), "b": (3,), "m": (3,), "v": (3,)}, 0, Kind.NORM, (1, 3, 8, 8)),
+    "Relu": (node("Relu", "x"), {"x": (1, 3)}, {}, 0, Kind.ACTIVATION, (1, 3)),
+    "Add": (node("Add", "x", "z"), {"x": (1, 3, 4, 4), "z": (1, 3, 4, 4)}, {}, 0, Kind.ELEMENTWISE, (1, 3, 4, 4)),
+    "Concat": (node("Concat", "x", "z", axis=1), {"x": (1, 3, 4), "z": (1, 2, 4)}, {}, 0, Kind.CONCAT, (1, 5, 4)),
+    "Resize": (node("Resize", "x", "", "s"), {"x": (1, 3, 4, 4)}, {"s": numpy.array([1, 1, 2, 2], numpy.float32)}, 0,
+               Kind.RESIZE, (1, 3, 8, 8)),
+    "Reshape": (node("Reshape", "x", "s"), {"x": (2, 3, 4)}, {"s": numpy.array([0, -1], I64)}, 0, Kind.VIEW, (2, 12)),
+    "quantised conv": (
+        node("QLinearConv", "q", "s", "z", "w", "s", "z", "s", "z", outputs=("y",)), {"q": (1, 3, 8, 8)},
+        {"s": SCALE, "z": ZERO, "w": numpy.ones((4, 3, 3, 3), numpy.uint8)}, 27 * 4 * 36, Kind.CONV, (1, 4, 6, 6),
+    ),
+    "FusedConv": (contributed("FusedConv", "x", "w", activation="Relu", pads=[1] * 4), {"x": (1, 3, 8, 8)},
+                  {"w": (4, 3, 3, 3)}, 27 * 4 * 64, Kind.CONV, (1, 4, 8, 8)),
+    "FusedMatMul": (contributed("FusedMatMul", "x", "w", transB=1), {"x": (2, 3, 4)}, {"w": (5, 4)}, 2 * 3 * 4 * 5,
+                    Kind.MATMUL, (2, 3, 5)),
+    "packed attention": (contributed("Attention", "x", "w", "b", num_heads=2), {"x": (1, 5, 8)}, {"w": (8, 24),
+                     "b": (24,)},
+                         5 * 8 * 24 + 2 * 5 * 5 * (4 + 4), Kind.ATTENTION, (1, 5, 8)),
+    "SkipLayerNormalization": (contributed("SkipLayerNormalization", "x", "z", "g"), {"x": (1, 5, 8), "z": (1, 5, 8)},
+                               {"g": (8,)}, 0, Kind.NORM, (1, 5, 8)),
+    "MatMulNBits": (contributed("MatMulNBits", "x", "w", "s", K=32, N=6, bits=4, block_size=32), {"x": (2, 3, 32)},
+                    {"w": numpy.ones((6, 1, 16), numpy.uint8), "s": (6,)}, 2 * 3 * 32 * 6, Kind.LINEAR, (2, 3, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_operators_by_hand(name: str, graph: Callable[..., Path]) -> None:
+    made, inputs, weights, macs, kind, shape = ROWS[name]
+    path = graph([made], inputs, weights, domains=["com.microsoft"])
+    if name == "quantised conv":  # the fixture declares floats
+        model = onnx.load(path)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = TensorProto.UINT8
+        onnx.save(model, path)
+    p = cspprof.profile(str(path))
+    p.self_check()
+    assert p.complete
+    assert (p.total("macs"), p.ops[0].kind, p.ops[0].writes[0].shape) == (macs, kind, tuple(shape))
+
+
+def test_every_standard_operator_has_a_rule_or_a_reason() -> None:
+    standard = {s.name for s in onnx.defs.get_all_schemas() if not s.domain}
+    assert standard - set(ONNX_RULES.names()) - UNKNOWN.keys() == set()
+    assert set(UNKNOWN) & set(ONNX_RULES.names()) == set()
+
+
+def test_an_operator_without_a_rule_is_reported(graph: Callable[..., Path]) -> None:
+    p = cspprof.profile(str(graph([node("Det", "x")], {"x": (2, 3, 3)}, {})))
+    assert p.uncounted == {"onnx.Det": 1}
+
+
+def test_shape_arithmetic_leaves_no_operation(graph: Callable[..., Path]) -> None:
+    """x.view(x.size(0), -1) as older exporters write it."""
+    nodes = [
+        node("Shape", "x", outputs=["s"]), node("Gather", "s", "zero", outputs=["n"]),
+        node("Unsqueeze", "n", "axis", outputs=["n1"]), node("Concat", "n1", "rest", axis=0, outputs=["to"]),
+        node("Reshape", "x", "to", outputs=["flat"]), node("Gemm", "flat", "w"),
+    ]  # fmt: skip
+    constants = {"zero": numpy.array(0, I64), "axis": numpy.array([0], I64), "rest": numpy.array([-1], I64)}
+    p = cspprof.profile(str(graph(nodes, {"x": (2, 3, 4)}, {**constants, "w": (12, 5)})))
+    assert [op.target for op in p.ops] == ["onnx.Reshape", "onnx.Gemm"]
+    assert p.total("macs") == 2 * 12 * 5
+
+
+def test_dequantised_weights_are_as_small_as_they_are_kept(graph: Callable[..., Path]) -> None:
+    nodes = [node("DequantizeLinear", "q", "s", outputs=["w"]), node("Conv", "x", "w")]
+    p = cspprof.profile(str(graph(nodes, {"x": (1, 3, 8, 8)}, {"q": numpy.ones((4, 3, 3, 3), numpy.int8), "s": SCALE})))
+    (op,) = p.ops
+    assert (op.weights[0].dtype, op.weights[0].nbytes, p.params) == ("int8", 108, 108)
+
+
+def test_a_constant_condition_takes_its_branch(graph: Callable[..., Path]) -> None:
+    def branch(name: str, op: str) -> Any:
+        out = helper.make_tensor_value_info(name, F, None)
+        return helper.make_graph([node(op, "x", outputs=[name])], name, [], [out])
+
+    made = node("If", "c", then_branch=branch("a", "Relu"), else_branch=branch("b", "Tanh"))
+    p = cspprof.profile(str(graph([made], {"x": (1, 3)}, {"c": numpy.array(False)})))
+    assert [op.target for op in p.ops] == ["onnx.Tanh"]
+
+
+@pytest.mark.parametrize("opset", [9, 11, 13, 17, 20, onnx.defs.onnx_opset_version()])
+def test_opsets(opset: int, graph: Callable[..., Path]) -> None:
+    nodes = [node("Conv", "x", "w", pads=[1] * 4, outputs=["c"]), node("Relu", "c", outputs=["r"]),
+             node("GlobalAveragePool", "r", outputs=["p"]), node("Flatten", "p", outputs=["f"]),
+             node("Gemm", "f", "g", "b")]  # fmt: skip
+    path = graph(nodes, {"x": (1, 3, 8, 8)}, {"w": (4, 3, 3, 3), "g": (4, 5), "b": (5,)}, opset=opset)
+    assert cspprof.profile(str(path)).total("macs") == 27 * 4 * 64 + 20
+
+
+# -- the same as the model ----------------------------------------------------------------------------
+
+SAME = ("macs", "cio_hardnet", "cio_cspnet", "activations", "conv_weights")
+FAST = ["zoo:csp_peleenet", "torchvision:resnet18"]
+SLOW = ["zoo:resnext50", "zoo:csp_resnext50", "zoo:csp_darknet53", "torchvision:densenet121",
+        "torchvision:mobilenet_v3_small", "torchvision:efficientnet_b0", "torchvision:vit_b_16",
+        "torchvision:convnext_tiny"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "dynamo"),
+    [*((n, d) for n in FAST for d in (False, True)), *(pytest.param(n, False, marks=pytest.mark.slow) for n in SLOW)],
+)
+def test_an_exported_network_counts_as_the_network(name: str, dynamo: bool, tmp_path: Path) -> None:
+    import torch
+
+    room, _, own = name.partition(":")
+    if room == "zoo":
+        from cspprof.zoo import catalog
+
+        model = catalog().get(own).factory()
+    else:
+        torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+        model = torchvision.models.get_model(own, weights=None)
+    if dynamo:
+        pytest.importorskip("onnxscript", reason="torch's newer exporter takes onnxscript")
+    path = tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model.eval(), (torch.randn(1, 3, 224, 224),), str(path), dynamo=dynamo)
+    ours, exported = cspprof.profile(model, (1, 3, 224, 224)), cspprof.profile(str(path))
+    exported.self_check()
+    assert exported.complete
+    assert {m: exported.total(m) for m in SAME} == {m: ours.total(m) for m in SAME}
+    if not dynamo:  # the newer exporter folds norms into convolutions and keeps the norm's name
+        paths = {layer.path for layer in exported.layers}
+        assert {op.layer for op in ours.ops if op.kind == Kind.CONV} <= paths
+    saved = Profile.load(exported.save(tmp_path / "net.profile.json"))
+    assert saved.total("macs") == ours.total("macs")
+
+
+def test_inferred_shapes_are_those_that_a_runtime_gives(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    nodes = [
+        node("Conv", "x", "w", strides=[2, 2], auto_pad="SAME_LOWER", outputs=["a"]),
+        node("MaxPool", "a", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, outputs=["b"]),
+        node("Transpose", "b", perm=[0, 2, 3, 1], outputs=["c"]), node("MatMul", "c", "m", outputs=["d"]),
+        node("Slice", "d", "from", "to", "axes", outputs=["e"]), node("ReduceMean", "e", "axes", keepdims=0),
+    ]  # fmt: skip
+    weights = {"w": (4, 3, 3, 3), "m": (4, 6), "from": numpy.array([1], I64), "to": numpy.array([9], I64),
+               "axes": numpy.array([1], I64)}  # fmt: skip
+    path = save(tmp_path / "net.onnx", nodes, {"x": (1, 3, 17, 13)}, weights, opset=18)
+    written = [op.writes[0].shape for op in cspprof.profile(str(path)).ops]
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(n.output[0], F, None) for n in nodes)
+    session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    real = session.run(None, {"x": numpy.ones((1, 3, 17, 13), numpy.float32)})
+    assert written == [r.shape for r in real]
+
+
+def test_no_torch_is_imported(graph: Callable[..., Path]) -> None:
+    path = graph([node("Relu", "x")], {"x": (1, 3)}, {})
+    program = f"import sys, cspprof; cspprof.profile({str(path)!r}); print('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
+
+
+# -- inputs -------------------------------------------------------------------------------------------
+
+
+def test_an_open_batch_is_one_with_a_note(graph: Callable[..., Path]) -> None:
+    p = cspprof.profile(str(graph([node("Relu", "x")], {"x": ("batch", 3, 8, 8)}, {})))
+    assert p.inputs[0].shape == (1, 3, 8, 8)
+    assert p.notes == ("the batch of input 'x' is open: 1 is assumed (--input changes it)",)
+
+
+def test_open_dimensions_are_asked_for(graph: Callable[..., Path], run: Callable[..., Result]) -> None:
+    path = str(graph([node("Relu", "x")], {"x": ("n", 3, "h", "w")}, {}))
+    refused = run("cio", path)
+    assert (refused.code, refused.out) == (2, "")
+    assert "--input x=1x3x224x224" in refused.err
+    assert cspprof.profile(path, {"x": (2, 3, 5, 7)}).inputs[0].shape == (2, 3, 5, 7)
+    assert cspprof.profile(path, (2, 3, 5, 7)).inputs[0].shape == (2, 3, 5, 7)
+    assert "is n×3×h×w, not 1×4×5×5" in run("cio", path, "--input", "1x4x5x5").err
+    assert "has no input 'z'" in run("cio", path, "--input", "z=1x3x5x5").err
+
+
+@pytest.mark.parametrize("option", [["--train"], ["--dtype", "float16"], ["--device", "cpu"]])
+def test_what_cannot_change_it_is_refused(
+    option: list[str], graph: Callable[..., Path], run: Callable[..., Result]
+) -> None:
+    path = str(graph([node("Relu", "x")], {"x": (1, 3)}, {}))
+    assert f"{option[0]} cannot change it" in run("cio", path, *option).err
+    with pytest.raises(SourceError, match="takes no options"):
+        cspprof.profile(f"{path},width=3")
+
+
+# -- data outside the file, and files that are wrong ----------------------------------------------------
+
+
+def external(path: Path, location: str, dims: Sequence[int]) -> Path:
+    """A linear layer whose weight lies in another file."""
+    save(path, [node("MatMul", "x", "w")], {"x": (1, dims[0])}, {"w": (1, 1)})
+    model = onnx.load(path)
+    weight = model.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[:] = dims
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_gigabytes_beside_the_file_are_not_read(tmp_path: Path) -> None:
+    path = external(tmp_path / "big.onnx", "weights.bin", (65_536, 65_536))  # 16 GiB that are not there
+    p = cspprof.profile(str(path))
+    assert (p.total("macs"), p.params) == (2**32, 2**32)
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd"])
+def test_data_outside_the_folder_is_refused(location: str, tmp_path: Path, run: Callable[..., Result]) -> None:
+    result = run("cio", str(external(tmp_path / "net.onnx", location, (4, 4))))
+    assert (result.code, result.out) == (2, "")
+    assert "the data of 'w' lies outside its folder" in result.err
+
+
+def test_what_is_wrong_is_named(tmp_path: Path, run: Callable[..., Result]) -> None:
+    good = save(tmp_path / "good.onnx", [node("Relu", "x")], {"x": (1, 3)}, {})
+    (tmp_path / "cut.onnx").write_bytes(good.read_bytes()[:40])
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    save(tmp_path / "channels.onnx", [node("Conv", "x", "w")], {"x": (1, 4, 8, 8)}, {"w": (4, 3, 3, 3)})
+    save(tmp_path / "product.onnx", [node("MatMul", "x", "w")], {"x": (1, 4)}, {"w": (3, 3)})
+    save(tmp_path / "declared.onnx", [node("Relu", "x")], {"x": (1, 3)}, {}, declared=(1, 4))
+    save(tmp_path / "loose.onnx", [node("Relu", "z")], {"x": (1, 3)}, {})
+    for name, message in {
+        "cut": "is no ONNX file, or cut short", "empty": "empty.onnx holds no graph", "none": "No such file",
+        "channels": "node 'y' (Conv): a weight of 4×3×3×3 in 1 groups reads 3 channels",
+        "product": "node 'y' (MatMul):", "declared": "the output 'y' is declared as 1×4, its node gives 1×3",
+        "loose": "reads 'z', which nothing before it gives",
+    }.items():  # fmt: skip
+        result = run("cio", str(tmp_path / f"{name}.onnx"))
+        assert (result.code, result.out) == (2, ""), name
+        assert message in " ".join(result.err.split()), name
+        assert "Traceback" not in result.err
