@@ -764,3 +764,11 @@ def test_script_modules_are_counted_with_their_caller() -> None:
 def test_what_is_not_a_module_is_refused() -> None:
     with pytest.raises(TraceError, match=r"a function is not a torch\.nn\.Module"):
         trace(lambda x: x, (1, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("spec", ["timm:deit_tiny_patch16_224", "torchvision:swin_t"])
+def test_attention_moves_on_meta_what_it_moves_on_the_cpu(spec: str) -> None:
+    pytest.importorskip(spec.partition(":")[0], reason="the library of this model is not installed")
+    meta, cpu = cspprof.profile(spec), cspprof.profile(spec, device="cpu")
+    for metric in ("macs", "traffic_bytes", "peak_bytes"):
+        assert meta.total(metric) == cpu.total(metric)

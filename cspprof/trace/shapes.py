@@ -200,3 +200,18 @@ def mean(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *
 def input_like(input: Meta) -> Meta:
     """The same, as a fresh activation."""
     return meta(input.shape, input.strides, input.dtype)
+
+
+@answers("scaled_dot_product_attention")
+def attention(query: Meta, key: Meta, value: Meta, mask: Meta | None = None, dropout: float = 0.0, *args: Any,
+              **kwargs: Any) -> Meta | None:  # fmt: skip
+    """Queries cut out of one projection, (N, L, 3, H, E) in memory, give an output (N, L, H, E) in memory: what joins
+    the heads afterwards is a view. On meta alone torch says otherwise."""
+    if dropout or kwargs.get("enable_gqa") or len(query.shape) != 4 or query.contiguous or query.dtype.is_complex:
+        return None
+    if not query.shape == key.shape == value.shape or not query.dtype is key.dtype is value.dtype:
+        return None
+    (n, heads, length, size), (outer, head, place, one) = query.shape, query.strides
+    if (mask is not None and len(mask.shape) not in (2, 4)) or not outer >= place > head >= size > one == 1:
+        return None
+    return meta((n, heads, length, size), (length * heads * size, size, heads * size, 1), query.dtype)
