@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cspprof import op_rule
+from cspprof.api import profile
 from cspprof.errors import TraceError
 from cspprof.record import Kind, Profile
 from cspprof.rules import RULES, Facts
@@ -769,6 +770,6 @@ def test_what_is_not_a_module_is_refused() -> None:
 @pytest.mark.parametrize("spec", ["timm:deit_tiny_patch16_224", "torchvision:swin_t"])
 def test_attention_moves_on_meta_what_it_moves_on_the_cpu(spec: str) -> None:
     pytest.importorskip(spec.partition(":")[0], reason="the library of this model is not installed")
-    meta, cpu = cspprof.profile(spec), cspprof.profile(spec, device="cpu")
+    meta, cpu = profile(spec), profile(spec, device="cpu")
     for metric in ("macs", "traffic_bytes", "peak_bytes"):
         assert meta.total(metric) == cpu.total(metric)
