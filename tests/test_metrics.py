@@ -68,7 +68,7 @@ def test_an_output_that_nobody_reads_lives_to_the_end_when_it_is_returned() -> N
     ("kind", "attrs", "cspnet", "darknet"),
     [
         (Kind.MAX_POOL, {"kernel": (2, 2)}, 256, 256),
-        (Kind.AVG_POOL, {"kernel": (2, 2)}, 0, 256),
+        (Kind.AVG_POOL, {"kernel": (2, 2)}, 256, 256),
         (Kind.AVG_POOL, {"kernel": (2, 2), "global": True}, 0, 0),
         (Kind.ACTIVATION, {}, 0, 0),
     ],

@@ -44,11 +44,16 @@ def bflops(op: OpSpec) -> int | None:
     scale=10**9,
 )
 def bflops_cspnet(op: OpSpec) -> int | None:
-    """2·MACs and the comparisons of max pooling, size²·c·h_out·w_out, divided by 10⁹. Shortcuts and average
-    pooling do not count."""
+    """2·MACs and size²·c·h_out·w_out of pooling with a window, divided by 10⁹: max and local average pooling are one
+    layer in Darknet. Shortcuts and global average pooling do not count."""
     if op.macs is None:
         return None
-    return 2 * op.macs + (op.elementwise if op.kind is Kind.MAX_POOL else 0)
+    return 2 * op.macs + (op.elementwise if is_local_pool(op) else 0)
+
+
+def is_local_pool(op: OpSpec) -> bool:
+    """Whether the operation pools windows of a map, not the whole map."""
+    return op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global"))
 
 
 @metric(
@@ -70,7 +75,7 @@ def bflops_darknet(op: OpSpec) -> int | None:
         if op.attrs.get("blur"):
             return 0
         return op.macs if op.attrs.get("xnor") else SIXTEENTHS * 2 * op.macs
-    if op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global")):
+    if is_local_pool(op):
         return SIXTEENTHS * op.elementwise
     return SIXTEENTHS * shortcut_flops(op)
 
