@@ -92,18 +92,18 @@ class Comparison:
         ours, theirs = depths(base), depths(p)
         if ours != theirs and ours and theirs:
             notes.append(
-                f"{base.model} has stages {dashed(ours)}, {p.model} {dashed(theirs)}: part of the change is depth, "
+                f"{base.label} has stages {dashed(ours)}, {p.label} {dashed(theirs)}: part of the change is depth, "
                 "not the refactor itself."
             )
         if p.inputs != base.inputs:
             a, b = (", ".join(f"{shape(t.shape)} {t.dtype}" for t in q.inputs) for q in (base, p))
-            notes.append(f"{base.model} was traced on {a}, {p.model} on {b}.")
+            notes.append(f"{base.label} was traced on {a}, {p.label} on {b}.")
         macs, cio = (
             Delta(base.model, p.model, m, base.total(m), p.total(m)).relative or 0 for m in ("macs", "cio_cspnet")
         )
         if macs * cio < 0:
             less, more = ("compute", "CIO") if macs < 0 else ("CIO", "compute")
-            notes.append(f"{p.model} lowers {less} and raises {more}.")
+            notes.append(f"{p.label} lowers {less} and raises {more}.")
         return notes
 
     def _repr_html_(self) -> str:

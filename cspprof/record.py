@@ -244,8 +244,15 @@ class Profile:
     """Storages of what the forward returned."""
     notes: tuple[str, ...] = ()
     tool: Mapping[str, str] = field(default_factory=dict)
+    status: str = ""
+    """Of the zoo's network: `reading` or `construction` where no published definition stands behind it; else empty."""
 
     # -- facts in other arrangements -------------------------------------------------------------
+
+    @property
+    def label(self) -> str:
+        """The model's name as people read it: `csp_peleenet (reading)`."""
+        return f"{self.model} ({self.status})" if self.status else self.model
 
     @property
     def ops(self) -> Ops:
@@ -352,7 +359,7 @@ class Profile:
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
-        return f"<Profile {self.model} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
+        return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
 
     def _repr_html_(self) -> str:
         from cspprof.render.html import fragment

@@ -54,7 +54,7 @@ def explain_conventions(profile: Profile) -> Report:
         for name, c, value in found
     ]  # fmt: skip
     tables = [
-        Table(f"{profile.model} at {inputs}, as tools count it", columns, answers),
+        Table(f"{profile.label} at {inputs}, as tools count it", columns, answers),
         Table("", [Column("convention"), Column("is what is printed by")],
               [[text(name), text(c.tool)] for name, c, _ in found]),
     ]  # fmt: skip
@@ -66,6 +66,7 @@ def explain_conventions(profile: Profile) -> Report:
     document = {
         "schema": "cspprof.conventions/1",
         "model": profile.model,
+        "status": profile.status,
         "source": profile.source,
         "inputs": [list(t.shape) for t in profile.inputs],
         "macs": profile.total("macs"),

@@ -65,6 +65,7 @@ def to_dict(profile: Profile) -> dict[str, Any]:
     document = {
         "schema": SCHEMA,
         "model": profile.model,
+        "status": profile.status,
         "source": profile.source,
         "inputs": [ref(t) for t in profile.inputs],
         "outputs": list(profile.outputs),
@@ -100,6 +101,7 @@ def from_dict(document: dict[str, Any]) -> Profile:
     calls = Calls(**document["calls"])
     profile = Profile(
         model=document["model"],
+        status=document.get("status", ""),  # files of before there was one are of published networks, or of others'
         source=document["source"],
         inputs=tuple(tensors[i] for i in document["inputs"]),
         outputs=tuple(document["outputs"]),

@@ -58,7 +58,7 @@ def _totals(v: Verification) -> Table:
         answer = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
         lines.append([text(o.tool), text(o.version), text(o.convention.counts), answer, text(which)])
     inputs = ", ".join(shape(t.shape) for t in p.inputs)
-    return Table(f"{p.model} at {inputs}", columns, lines)
+    return Table(f"{p.label} at {inputs}", columns, lines)
 
 
 def _parts(v: Verification, o: Opinion) -> Counter[str]:
@@ -76,7 +76,7 @@ def _layers(v: Verification, shown: list[Checked]) -> Table:
                 for o in heard]  # fmt: skip
     columns.append(Column("why"))
     lines = [
-        [text(layer.path or v.profile.model), integer(layer.macs), *(_per_mac(f) for f in layer.findings),
+        [text(layer.path or v.profile.label), integer(layer.macs), *(_per_mac(f) for f in layer.findings),
          text("; ".join(filter(None, (f"{f.tool} {_why(f)}" for f in layer.findings if not f.agrees))))]
         for layer in shown
     ]  # fmt: skip
@@ -108,6 +108,7 @@ def _document(v: Verification) -> dict[str, Any]:
     return {
         "schema": "cspprof.verify/1",
         "model": p.model,
+        "status": p.status,
         "source": p.source,
         "inputs": [list(t.shape) for t in p.inputs],
         "dtype": p.dtype,

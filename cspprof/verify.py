@@ -161,7 +161,7 @@ def verify(text: str, request: Request) -> Verification:
         second = asked("fvcore", loaded, real)
     if first.counts is None and second.counts is None:
         raise TraceError(
-            f"no other tool has an answer for {profile.model}:\n{first.failure}\n{second.failure}",
+            f"no other tool has an answer for {profile.label}:\n{first.failure}\n{second.failure}",
             "Our own count: cspprof flops " + text,
         )
     return Verification(profile, (first, second))

@@ -33,6 +33,11 @@ FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params",
          "bottleneck_share", "balance")  # fmt: skip
 HIGHER_IS_BETTER = frozenset({"moc", "balance"})
 COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
+STANDING = {
+    "reading": "our best reconstruction of a network whose definition is not public.",
+    "construction": "ours, after a published recipe; the authors' own is not public, or does not exist.",
+}
+"""What a network's status means."""
 ABREAST = 2
 """Models that stand beside the base in one table."""
 
@@ -64,6 +69,7 @@ def model_document(profile: Profile) -> dict[str, Any]:
     total = profile.total
     return {
         "model": profile.model,
+        "status": profile.status,
         "source": profile.source,
         "inputs": [list(t.shape) for t in profile.inputs],
         "dtype": profile.dtype,
@@ -133,9 +139,9 @@ def _label(metric: str) -> str:
 
 def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
     base, *others = profiles
-    columns = [Column(""), Column(base.model, numeric=True)]
+    columns = [Column(""), Column(base.label, numeric=True)]
     for p in others:
-        columns += [Column(p.model, numeric=True), Column("change", numeric=True)]
+        columns += [Column(p.label, numeric=True), Column("change", numeric=True)]
     lines: list[list[Cell]] = []
     described = [_described(p) for p in profiles]
     for i, (name, first) in enumerate(described[0]):
@@ -168,7 +174,7 @@ def where_from(comparison: Comparison, metric: str, layers: int = 5) -> list[Tab
     for i, p in enumerate(comparison.others):
         parts = comparison.by_stage(metric, i)
         whole = sum(c.difference for c in parts)
-        columns = [Column("stage"), *(Column(h, numeric=True) for h in (comparison.base.model, p.model, "difference"))]
+        columns = [Column("stage"), *(Column(h, numeric=True) for h in (comparison.base.label, p.label, "difference"))]
         lines = [[text(c.name), _side(c.base), _side(c.value), difference(c.difference)] for c in parts]
         lines.append([text("total"), *(integer(sum(v or 0 for v in side)) for side in (
             [c.base for c in parts], [c.value for c in parts])), difference(whole)])  # fmt: skip
@@ -202,7 +208,7 @@ def largest(profile: Profile, metric: str, top: int = 5) -> Table:
             text(r.path), text(sort_of(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
             quantity(metric, v), share(v, total), share(so_far, total),
         ])  # fmt: skip
-    return Table(f"Largest layers of {profile.model} by {m.title}", columns, lines)
+    return Table(f"Largest layers of {profile.label} by {m.title}", columns, lines)
 
 
 # -- layers and groups ----------------------------------------------------------------------------
@@ -242,10 +248,10 @@ def breakdown(
             *(_known(r, m, v) for m, v in values.items()),
         ])  # fmt: skip
         records.append({
-            "model": profile.model, "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
+            **_named(profile), "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
             "in": " + ".join(map(str, r.spec.reads)), "out": " + ".join(map(str, r.spec.writes)), **values,
         })  # fmt: skip
-    return Table(f"Layers of {profile.model}", columns, lines), records
+    return Table(f"Layers of {profile.label}", columns, lines), records
 
 
 def _of_layers(metrics: Sequence[str], how: Breakdown) -> list[str]:
@@ -273,8 +279,8 @@ def _groups(
         values = {m: g.value(m) for m in chosen}
         cells = [quantity(m, v) for m, v in values.items()]
         lines.append([text(g.name), integer(len(g.rows)), *cells, share(g.value(focus) or 0, whole)])
-        records.append({"model": profile.model, heading: g.name, "operations": len(g.rows), **values})
-    return Table(f"{profile.model} by {heading}", columns, lines), records
+        records.append({**_named(profile), heading: g.name, "operations": len(g.rows), **values})
+    return Table(f"{profile.label} by {heading}", columns, lines), records
 
 
 def _ordered(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any]) -> list[T]:
@@ -328,25 +334,31 @@ def analysis(
 
 def remarks(profile: Profile) -> list[str]:
     """What a reader has to know about one model's numbers."""
-    notes = list(profile.notes)
+    notes = [f"{profile.label}: {STANDING[profile.status]}"] if profile.status in STANDING else []
+    notes += profile.notes
     if not profile.complete:
         notes.append(incomplete(profile))
     unread = profile.params - sum(r.params for r in rows(profile))
     if unread:
         notes.append(
-            f"{profile.model}: {unread:,} of its {profile.params:,} parameters are never read by this forward."
+            f"{profile.label}: {unread:,} of its {profile.params:,} parameters are never read by this forward."
         )
     return notes
 
 
 def incomplete(profile: Profile) -> str:
     unknown = ", ".join(f"{name} ({n})" for name, n in profile.uncounted.items())
-    return f"{profile.model} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
+    return f"{profile.label} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
+
+
+def _named(profile: Profile) -> dict[str, Any]:
+    """Which model a record is of."""
+    return {"model": profile.model, "status": profile.status}
 
 
 def _record(profile: Profile, metrics: Sequence[str]) -> dict[str, Any]:
     return {
-        "model": profile.model,
+        **_named(profile),
         "input": " + ".join(map(str, profile.inputs)),
         "dtype": profile.dtype,
         "depths": dashed(depths(profile)),
@@ -366,8 +378,8 @@ def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:
              metric: r[5].value, "share": r[6].value, "cumulative_share": r[7].value}
             for r in table.rows
         ]  # fmt: skip
-        models.append({"model": p.model, "metric": metric, "total": p.total(metric), "layers": listed})
-        records += [{"model": p.model, **r, "in": rows_[3].text, "out": rows_[4].text}
+        models.append({**_named(p), "metric": metric, "total": p.total(metric), "layers": listed})
+        records += [{**_named(p), **r, "in": rows_[3].text, "out": rows_[4].text}
                     for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
     notes = [note for p in profiles for note in remarks(p)]
     return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes)

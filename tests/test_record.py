@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from cspprof import units
 from cspprof.comparison import Delta
 from cspprof.errors import CspprofError, ProfileError
 from cspprof.record import Calls, Profile, TensorSpec
+from cspprof.saving import from_dict
 from cspprof.views import remarks
 
 
@@ -51,6 +54,17 @@ def test_as_a_data_frame_rows_add_up() -> None:
     assert list(frame.columns) == ["path", "kind", "stage", "in", "out", "macs", "params", "cio_hardnet", "cio_cspnet"]
     assert frame["cio_cspnet"].sum() == 32_642_024
     assert frame["params"].sum() == p.total("params")
+
+
+def test_a_status_is_kept_and_shown(chain: Profile, tmp_path: Path) -> None:
+    assert chain.label == "chain"
+    reading = replace(chain, status="reading")
+    assert Profile.load(reading.save(tmp_path / "x.profile.json")) == reading
+    assert "chain (reading)" in reading._repr_html_()
+    assert remarks(reading)[0].startswith("chain (reading): our best reconstruction")
+    document = json.loads((tmp_path / "x.profile.json").read_text())
+    del document["status"]
+    assert from_dict(document).status == ""
 
 
 def test_notebooks_show_a_table_with_names_escaped(chain: Profile) -> None:

@@ -207,6 +207,26 @@ def test_nonsense_splits_are_refused(name: str, option: str, message: str) -> No
         cspprof.profile(f"{name},{option}")
 
 
+@pytest.mark.parametrize(
+    ("spec", "status"),
+    [
+        ("csp_resnext50", ""),
+        ("csp_resnext50,elastic=True,num_classes=10", ""),
+        ("csp_resnext50,gamma=0.25", "construction"),
+        ("peleenet,act=swish", ""),
+        ("peleenet,se=True", "construction"),
+        ("csp_peleenet", "reading"),
+        ("csp_peleenet,gamma=0.25", "reading"),
+        ("csp_densenet121", "construction"),
+        ("torchvision:resnet18", ""),
+    ],
+)
+def test_what_is_not_published_says_so(spec: str, status: str) -> None:
+    p = cspprof.profile(spec)
+    assert p.status == status
+    assert p.label == (f"{spec} ({status})" if status else spec)
+
+
 def test_darknets_shortcut_adds_the_channels_that_overlap() -> None:
     x, y = torch.ones(1, 2, 3, 3), torch.zeros(1, 4, 2, 2)
     assert shortcut(x, y, stride=2)[0, :, 0, 0].tolist() == [1, 1, 0, 0]

@@ -32,6 +32,8 @@ class Loaded:
     notes: tuple[str, ...] = ()
     device: str = "meta"
     """Where it is traced unless the user says otherwise."""
+    status: str = ""
+    """See `Profile.status`."""
 
 
 def traced(loaded: Loaded, request: Request) -> Profile:
@@ -45,6 +47,7 @@ def traced(loaded: Loaded, request: Request) -> Profile:
         device=request.device or loaded.device,
         dtype=request.dtype,
         notes=loaded.notes,
+        status=loaded.status,
     )
 
 

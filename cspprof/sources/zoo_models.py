@@ -19,7 +19,9 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         raise _unknown(spec.target)
     entry = models.get(spec.target)
     module, notes = build(spec, entry.factory, request.device)
-    yield Loaded(module, entry.input, spec.shown, spec.shown, notes)
+    status = entry.status_with(spec.options)
+    shown = "" if status == "published" else status
+    yield Loaded(module, entry.input, spec.shown, spec.shown, notes, status=shown)
 
 
 def _unknown(name: str) -> SourceError:

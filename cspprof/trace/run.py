@@ -40,6 +40,7 @@ def trace(
     device: str = "meta",
     dtype: str | None = None,
     notes: tuple[str, ...] = (),
+    status: str = "",
 ) -> Profile:
     """Run `model` once on `inputs` and return what it did.
 
@@ -108,6 +109,7 @@ def trace(
         outputs=outputs,
         notes=(*notes, AUTOCAST) if recorder.autocast else notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
+        status=status,
     )
 
 

@@ -7,15 +7,19 @@ file at the end of this one. It then has a row in `cspprof models` and runs in t
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cspprof.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
+
+FREE = frozenset({"num_classes", "in_channels", "act"})
+"""Options that leave a network what it is."""
 
 Status = Literal["published", "reading", "construction"]
 
@@ -36,6 +40,14 @@ class ModelEntry:
     *construction*: ours, after the paper's recipe."""
     twin: str | None
     """The plain network that a cross-stage-partial one is derived from."""
+    variants: tuple[str, ...] = ()
+    """Options that lead to another published network."""
+
+    def status_with(self, options: Mapping[str, Any]) -> Status:
+        """The status of the network that these options make: a published one that is changed is a construction."""
+        parameters = inspect.signature(self.factory).parameters
+        changed = {name for name, value in options.items() if value != parameters[name].default}
+        return "construction" if self.status == "published" and changed - FREE - set(self.variants) else self.status
 
     @property
     def summary(self) -> str:
@@ -53,11 +65,12 @@ def model(
     input: tuple[int, ...] = (1, 3, 256, 256),
     status: Status = "published",
     twin: str | None = None,
+    variants: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
     """Register the decorated factory under `name`; its docstring's first line is the summary."""
 
     def register(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        MODELS.add(name, ModelEntry(name, factory, family, paper, input, status, twin))
+        MODELS.add(name, ModelEntry(name, factory, family, paper, input, status, twin, variants))
         return factory
 
     return register

@@ -37,7 +37,8 @@ def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channe
     return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(1024, num_classes))
 
 
-@model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53")
+@model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53",
+       variants=("elastic",))  # fmt: skip
 def csp_darknet53(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float | None = None,
     fusion: str = "csp", split: str = "conv", elastic: bool = False,

@@ -154,7 +154,7 @@ def resnext50(num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channel
     return _plain(depths, 128, 32, PoolHead, num_classes, in_channels)
 
 
-@model("csp_resnet50", family="resnet", paper=TABLE, twin="resnet50")
+@model("csp_resnet50", family="resnet", paper=TABLE, twin="resnet50", variants=("elastic",))
 def csp_resnet50(
     num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
     fusion: str = "csp", split: str = "conv", elastic: bool = False,
@@ -164,7 +164,7 @@ def csp_resnet50(
     return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic)
 
 
-@model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50")
+@model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50", variants=("elastic",))
 def csp_resnext50(
     num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
     fusion: str = "csp", split: str = "conv", elastic: bool = False,
