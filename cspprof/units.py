@@ -26,6 +26,12 @@ def decimal(x: float) -> str:
     return MINUS + text[1:] if text.startswith("-") else text
 
 
+def significant(x: float, digits: int = 3) -> str:
+    """So many digits, without an exponent where people would not write one: 1.05, 34.4, 0.0123."""
+    text = f"{x:,.{digits}g}" if abs(x) < 10**digits else f"{x:,.0f}"
+    return text.replace("-", MINUS)
+
+
 def change(relative: float | None) -> str:
     """A signed percentage: −5.1 %, +0.04 %, 0 %. What rounds to none or to all gets more digits until it does not."""
     if relative is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cspprof.comparison import Comparison, Delta, dashed
-from cspprof.metrics import METRICS
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 from cspprof.metrics.conventions import convention_named
 from cspprof.record import Profile
 from cspprof.rows import Group, Row, by_module, fold, rows, sort_of
@@ -31,7 +31,6 @@ T = TypeVar("T")
 CIO = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", "moc", "peak_bytes")
 FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights", "bottleneck_macs",
          "bottleneck_share", "balance")  # fmt: skip
-HIGHER_IS_BETTER = frozenset({"moc", "balance"})
 COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
 STANDING = {
     "reading": "our best reconstruction of a network whose definition is not public.",

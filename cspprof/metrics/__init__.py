@@ -23,6 +23,8 @@ from cspprof.record import OpSpec, Profile
 from cspprof.registry import Registry
 
 Number = int | float | None
+HIGHER_IS_BETTER = frozenset({"moc", "balance"})
+"""Numbers of which more is better; of every other, less."""
 
 
 @dataclass(frozen=True, slots=True)

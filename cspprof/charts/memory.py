@@ -1,0 +1,53 @@
+"""Live memory over the execution order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cspprof.charts import chart
+from cspprof.charts.order import (
+    describe,
+    inputs_of,
+    name_of,
+    order_axis,
+    stage_spans,
+    thinned,
+    thinning_note,
+    value_axis,
+)
+from cspprof.errors import CspprofError
+from cspprof.marks import Chart, Line, Mark, Panel, Series
+from cspprof.record import Profile
+from cspprof.rows import rows
+from cspprof.units import nbytes
+
+
+@chart("memory", default=("resnext50", "csp_resnext50"), models=(1, 6))
+def memory(profiles: Sequence[Profile]) -> Chart:
+    """Activation memory alive while each operation runs, and where it is most."""
+    found = [[(r, p.live_bytes[r.index]) for r in rows(p)] for p in profiles]
+    for p, live in zip(profiles, found, strict=True):
+        if not any(held for _, held in live):
+            raise CspprofError(f"{p.model} holds no activations: there is nothing to draw", "Take another model.")
+    y = value_axis("peak_bytes", max(held for live in found for _, held in live))
+    y = replace(y, name="live_bytes", title="live memory")
+    x = order_axis("operations in execution order", max(map(len, found)))
+    panels, notes, peaks = [], [], []
+    for i, (p, live) in enumerate(zip(profiles, found, strict=True)):
+        chosen, n = thinned(live, lambda rh: rh[1])
+        notes += thinning_note(p, len(live), n)
+        steps = tuple(
+            Mark(at + 1, held, r.path, width=n, stage=r.stage, detail=describe(r)) for at, (r, held) in chosen
+        )
+        row, most = max(live, key=lambda rh: rh[1])
+        peaks.append(f"{name_of(p)} at {row.path}")
+        panels.append(
+            Panel(name_of(p), x, y, (Series("live memory", "steps", steps, i),),
+                  (Line(most, f"peak {nbytes(most)}", tone=i, name="peak"),), stage_spans([r for r, _ in live]))
+        )  # fmt: skip
+    caption = (
+        f"Input {inputs_of(profiles)}. Activations only, each from its writer to its last reader. "
+        f"Peaks: {', '.join(peaks)}."
+    )
+    return Chart("memory", "Live memory", tuple(panels), caption, notes)

@@ -1,0 +1,265 @@
+"""Charts before they are drawn: the exact numbers of every mark, and what cannot be drawn."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cspprof
+from cspprof.accuracy import PUBLISHED, published
+from cspprof.charts import CHARTS, draw
+from cspprof.charts.order import thinned
+from cspprof.errors import CspprofError
+from cspprof.hardware import HARDWARE, hardware
+from cspprof.marks import Chart
+from cspprof.record import Profile
+
+
+@cache
+def traced(spec: str, *shape: int) -> Profile:
+    return cspprof.profile(spec, shape or None)
+
+
+def drawn(kind: str, *specs: str, **options: Any) -> Chart:
+    return draw(kind, [traced(s) for s in specs], **options)
+
+
+def rows(chart: Chart, **wanted: str) -> list[dict[str, Any]]:
+    return [r for r in chart.records if all(r.get(k) == v for k, v in wanted.items())]
+
+
+# -- what they show ---------------------------------------------------------------------------------
+
+
+def test_fig8_bars_add_up_to_the_published_cio() -> None:
+    chart = drawn("fig8", "resnext50", "csp_resnext50")
+    for model, cio in (("resnext50", 34_411_496), ("csp_resnext50", 32_642_024)):
+        assert sum(r["cio_cspnet"] for r in rows(chart, panel=model)) == cio
+    assert [p.title for p in chart.panels] == [
+        "resnext50: CIO 34.4 M elements",
+        "csp_resnext50: CIO 32.6 M elements (−5.1 %)",
+    ]
+    assert chart.panels[0].x == chart.panels[1].x  # one scale, to be compared along
+    assert chart.panels[0].y == chart.panels[1].y
+
+
+def test_fig7_peaks_and_reductions() -> None:
+    """PeleeNet's peak at 416 is 0.3544 BFLOPs, the first transition; a third of one and a half is not hidden."""
+    profiles = [traced(s, 1, 3, 416, 416) for s in ("peleenet", "csp_peleenet")]
+    chart = draw("fig7", profiles)
+    plain, partial = chart.panels
+    assert plain.lines[-1].value == 354_418_688
+    assert plain.lines[-1].text == "peak 0.3544 BFLOPs"
+    assert partial.lines[-1].value == 271_351_808
+    assert partial.lines[-1].text == "peak 0.2714 BFLOPs\n−23.4 % from peleenet"
+    assert partial.lines[0].value == plain.lines[-1].value
+    assert sum(m.y for m in plain.series[0].marks) == 2 * profiles[0].total("macs")
+
+
+def test_bottleneck_shares_run_to_one() -> None:
+    chart = drawn("bottleneck", "csp_darknet53", top=5)
+    largest = rows(chart, panel="largest")
+    assert [r["macs"] for r in largest] == sorted((r["macs"] for r in largest), reverse=True)
+    assert len(largest) == 5
+    assert sum(r["macs"] for r in rows(chart, panel="layers")) == traced("csp_darknet53").total("macs")
+    running = [r["share_so_far"] for r in rows(chart, panel="share")]
+    assert running == sorted(running)
+    assert running[-1] == 1
+    assert [s.text for s in chart.panels[0].spans] == ["stem", "stage1", "stage2", "stage3", "stage4", "stage5", "head"]
+
+
+def test_the_waterfall_ends_at_the_whole_difference() -> None:
+    chart = drawn("stages", "resnext50", "csp_resnext50")
+    steps = sorted((r for r in chart.records if "step" in r), key=lambda r: r["step"])
+    assert [(r["label"], r["cio_cspnet"]) for r in steps] == [
+        ("stem", 0), ("stage1", 1_835_008), ("stage2", -1_835_008), ("stage3", -1_441_792), ("stage4", -327_680),
+        ("head", 0), ("total", -1_769_472),
+    ]  # fmt: skip
+    assert "3-4-6-3" in chart.notes[0]
+
+
+def test_the_roofline_puts_every_layer_under_the_roof() -> None:
+    chart = drawn("roofline", "peleenet", hardware=["gtx1080ti", "mychip:500:25.6"])
+    assert [p.name for p in chart.panels] == ["gtx1080ti", "mychip"]
+    points = rows(chart, panel="mychip", series="peleenet")
+    assert sum(r["macs"] for r in points) == traced("peleenet").total("macs")
+    for r in points:
+        assert r["gmacs_per_s"] == min(500, 25.6 * r["macs_per_byte"])
+    stem = points[0]  # 1×3×224×224 to 1×32×112×112 through 32×3×3×3 weights, 4 bytes each
+    assert stem["macs_per_byte"] == 10_838_016 / (4 * (150_528 + 864 + 401_408))
+
+
+def test_makers_peaks_are_those_of_their_data_sheets() -> None:
+    """In TFLOPS, two for each MAC."""
+    sheets = {"a100": 19.5, "gtx1080ti": 11.34, "t4": 8.1, "rtx4090": 82.6, "jetson-tx2": 0.665, "jetson-nano": 0.236}
+    for name, tflops in sheets.items():
+        assert HARDWARE.get(name).gmacs * 2 / 1000 == pytest.approx(tflops, rel=0.006)
+
+
+def test_pareto_front() -> None:
+    chart = drawn("pareto", "resnet50", "resnext50", "csp_resnext50", "darknet53", x="macs", y="top1")
+    front = {r["label"] for r in rows(chart, series="not beaten in both")}
+    assert front == {"csp_resnext50"}  # 77.9 % is the most, and 3.96 G MACs the least
+    assert {(r["macs"], r["top1"]) for r in rows(chart, series="beaten")} >= {(5_055_135_744, 77.8)}
+
+
+def test_pareto_says_which_accuracy_nobody_knows() -> None:
+    chart = drawn("pareto", "resnet50", "resnext50", "vgg16")
+    assert chart.notes == ["not shown, top1 unknown: vgg16."]
+    with pytest.raises(CspprofError, match="known of 1 of these"):
+        drawn("pareto", "resnet50", "vgg16")
+
+
+def test_accuracy_holds_for_the_published_input_and_options_only() -> None:
+    assert published(traced("csp_peleenet,fusion=csp,gamma=0.5")) == PUBLISHED["csp_peleenet", 224]
+    assert published(traced("csp_peleenet,gamma=0.3")) is None
+    assert published(traced("peleenet", 1, 3, 416, 416)) is None
+
+
+def test_fusion_beside_the_printed_figures() -> None:
+    entry = CHARTS.get("fusion")
+    chart = draw("fusion", [traced(s) for s in entry.default])
+    printed = {r["label"]: (r["change"], r["top1"]) for r in rows(chart, series="as printed")}
+    assert printed["csp γ=0.5"] == (-0.13, 70.9)
+    assert printed["first γ=0.5"] == (-0.26, 69.2)
+    ours = {r["label"]: r["change"] for r in rows(chart, series="our networks")}
+    assert ours["last γ=0.5"] == pytest.approx(-0.213, abs=0.0005)
+    assert ours["last γ=0.25"] == pytest.approx(-0.111, abs=0.0005)
+
+
+def test_fusion_of_any_network_that_has_the_option() -> None:
+    entry = CHARTS.get("fusion")
+    specs = entry.specs(["csp_resnet50"])
+    assert specs[0] == "csp_resnet50,fusion=none"
+    chart = draw("fusion", [traced(s) for s in specs])
+    assert [m.label for m in chart.panels[0].series[0].marks] == ["plain", "first γ=0.5", "last γ=0.5", "csp γ=0.5"]
+
+
+def test_memory_peaks_where_the_metric_says() -> None:
+    chart = drawn("memory", "resnext50", "csp_resnext50")
+    peaks = [r["live_bytes"] for r in rows(chart, series="peak")]
+    assert peaks == [12 * 2**20, 8 * 2**20] == [traced(m).total("peak_bytes") for m in ("resnext50", "csp_resnext50")]
+
+
+def test_closed_form_on_the_real_stages() -> None:
+    chart = draw("closed-form", [], c=64, m=6, d=32)
+    at_half = {r["label"].split(" (")[0]: round(100 * r["saving"], 1) for r in rows(chart, panel="stages")}
+    assert [at_half[f"PeleeNet stage {i}"] for i in (1, 2, 3, 4)] == [16.7, 30.8, 32.0, 41.0]
+    assert [at_half[f"DenseNet-121 stage {i}"] for i in (1, 2, 3, 4)] == [18.2, 19.0, 19.5, 32.7]
+    assert (at_half["DenseNet-201 stage 3"], at_half["DenseNet-201 stage 4"]) == (12.3, 31.5)
+    curve = rows(chart, series="c=64, m=6, d=32")
+    assert (curve[0]["saving"], curve[0]["gamma"], curve[-1]["gamma"]) == (0, 0, 1)
+
+
+# -- what all of them keep --------------------------------------------------------------------------
+
+
+@cache
+def example(kind: str) -> Chart:
+    entry = CHARTS.get(kind)
+    specs = ("peleenet", "csp_peleenet") if kind in ("fig7", "memory", "roofline") else entry.default
+    return drawn(kind, *specs)
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_the_records_are_what_is_shown(kind: str) -> None:
+    chart = example(kind)
+    shown = sum(len(s.marks) for p in chart.panels for s in p.series) + sum(len(p.lines) for p in chart.panels)
+    assert len(chart.records) == shown
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_everything_lies_within_its_axes(kind: str) -> None:
+    for panel in example(kind).panels:
+        for mark in (m for s in panel.series for m in s.marks):
+            assert panel.x.low <= mark.x <= panel.x.high
+            assert panel.y.low <= mark.base + mark.y <= panel.y.high
+        for line in panel.lines:
+            axis = panel.x if line.axis == "x" else panel.y
+            assert axis.low <= line.value <= axis.high
+
+
+@given(st.lists(st.integers(1, 1000), max_size=80), st.integers(1, 30))
+def test_thinning_keeps_the_largest_and_the_order(values: list[int], most: int) -> None:
+    kept, n = thinned(values, int, most)
+    assert len(kept) <= most
+    assert [i for i, _ in kept] == sorted({i for i, _ in kept})
+    assert max((v for _, v in kept), default=0) == max(values, default=0)
+    assert all(values[i] == v for i, v in kept)
+    assert n <= 1 or len(values) > most
+
+
+# -- what cannot be drawn ---------------------------------------------------------------------------
+
+
+def net(*layers: Any) -> Profile:
+    from torch import nn
+
+    return cspprof.profile(nn.Sequential(*layers), (1, 3, 8, 8), name="net")
+
+
+def test_two_thousand_layers_share_bars_and_say_so() -> None:
+    from torch import nn
+
+    deep = net(*(nn.Conv2d(3, 3, 1) for _ in range(1999)), nn.Conv2d(3, 5, 1))
+    for kind in ("fig7", "fig8", "bottleneck", "memory"):
+        chart = draw(kind, [deep])
+        assert chart.notes == ["net has 2,000 of them: each bar is the largest of 4 consecutive ones."]
+        assert max(len(s.marks) for s in chart.panels[0].series) <= 600
+    assert draw("fig7", [deep]).panels[0].series[0].marks[-1].y == 2 * 3 * 5 * 64  # the largest is still there
+    assert len(draw("roofline", [deep]).panels[0].series[1].marks) == 2000
+
+
+def test_one_layer_is_a_chart() -> None:
+    from torch import nn
+
+    one = net(nn.Conv2d(3, 4, 1))
+    for kind in ("fig7", "fig8", "bottleneck", "memory", "roofline"):
+        assert draw(kind, [one]).records
+
+
+def test_nothing_to_draw_is_said() -> None:
+    from torch import nn
+
+    idle = net(nn.ReLU())
+    for kind in ("fig7", "bottleneck", "roofline"):
+        with pytest.raises(CspprofError, match="net has no layer with"):
+            draw(kind, [idle])
+    with pytest.raises(CspprofError, match="net has no layer with CIO"):
+        draw("fig8", [idle])
+    with pytest.raises(CspprofError, match="no stage differs in CIO"):
+        draw("stages", [idle, idle])
+    with pytest.raises(CspprofError, match="nothing to compare|no BFLOPs"):
+        draw("fusion", [idle, idle])
+
+
+@pytest.mark.parametrize(
+    ("kind", "specs", "options", "says"),
+    [
+        ("fig7", ["peleenet"] * 12, {}, "fig7 draws 1 to 6 models; 12 were named\nName 6 at most"),
+        ("stages", ["peleenet"], {}, "stages draws 2 to 5 models; 1 were named"),
+        ("bottleneck", ["peleenet"] * 2, {}, "bottleneck draws 1 model; 2 were named"),
+        ("closed-form", ["peleenet"], {}, "closed-form draws no models"),
+        ("fig8", ["peleenet"], {"hardware": ["t4"]}, "fig8 does not take --hardware\nIt takes no options of its own."),
+        ("bottleneck", ["peleenet"], {"metric": "moc"}, "moc is no count of layers"),
+        ("bottleneck", ["peleenet"], {"top": 0}, "top=0 shows no layer"),
+        ("stages", ["peleenet"] * 2, {"metric": "peak_bytes"}, "a change in peak_bytes cannot be split"),
+        ("closed-form", [], {"m": 0}, "c=64, m=0, d=32 is no dense block"),
+        ("roofline", ["peleenet"], {"hardware": ["gtx1080"]}, "no hardware named 'gtx1080'\nDid you mean: gtx1080ti"),
+        ("fig9", [], {}, "no chart named 'fig9'"),
+    ],
+)
+def test_refusals(kind: str, specs: list[str], options: dict[str, Any], says: str) -> None:
+    with pytest.raises(CspprofError) as raised:
+        drawn(kind, *specs, **options)
+    assert says in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["x:1", "x:0:5", "x:nan:5", "x:5:-1", ":5:5", "x:5:inf", "x:a:b"])
+def test_hardware_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(CspprofError, match="cannot read the hardware"):
+        hardware(text)
