@@ -189,6 +189,8 @@ class Calls:
     spec: Sequence[int]
     layer: Sequence[int]
     storage: Sequence[int]
+    name: Sequence[str] = ()
+    """What the graph that was read calls each call, where it names its nodes as ONNX does; else nothing."""
 
 
 class Ops(Sequence[Op]):
@@ -340,7 +342,7 @@ class Profile:
     def self_check(self) -> None:
         """Raise `ProfileError` where the record contradicts itself."""
         calls, spec_count, layer_count = self.calls, len(self.specs), len(self.layers)
-        if len(calls.spec) != len(calls.layer):
+        if len(calls.spec) != len(calls.layer) or len(calls.name) not in (0, len(calls.spec)):
             raise ProfileError("the call columns differ in length")
         if not all(0 <= i < spec_count for i in calls.spec):
             raise ProfileError("a call names a spec that does not exist")

@@ -81,6 +81,7 @@ def to_dict(profile: Profile) -> dict[str, Any]:
             "spec": list(profile.calls.spec),
             "layer": list(profile.calls.layer),
             "storage": list(profile.calls.storage),
+            **({"name": list(profile.calls.name)} if profile.calls.name else {}),
         },
     }
     return document | {"tensors": [[list(t.shape), t.dtype] for t in tensors]}

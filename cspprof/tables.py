@@ -8,6 +8,7 @@ from typing import Any
 
 from cspprof import units
 from cspprof.metrics import METRICS, Number
+from cspprof.record import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,10 @@ class Report:
     records: Sequence[dict[str, Any]]
     document: dict[str, Any]
     notes: Sequence[str] = field(default_factory=tuple)
+    profiles: Sequence[Profile] = field(default_factory=tuple)
+    """The models that it is about, for formats that show the network itself."""
+    focus: str = "macs"
+    """The number that it is about, for formats that colour by one."""
 
 
 def text(value: str) -> Cell:

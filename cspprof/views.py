@@ -130,7 +130,8 @@ def _described(profile: Profile) -> list[tuple[str, Cell]]:
     return rows
 
 
-def _label(metric: str) -> str:
+def label(metric: str) -> str:
+    """A number's title with its unit, where the title does not say it."""
     m = METRICS.get(metric)
     unit = "" if m.unit in ("bytes", "fraction", "values") or m.unit.lower() in m.title.lower() else f" [{m.unit}]"
     return m.title + unit
@@ -151,7 +152,7 @@ def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
         lines.append(line)
     for m in metrics:
         value = base.total(m)
-        line = [text(_label(m)), _total(base, m)]
+        line = [text(label(m)), _total(base, m)]
         for p in others:
             delta = Delta(base.model, p.model, m, value, p.total(m))
             line += [_total(p, m), change(delta.relative, m not in HIGHER_IS_BETTER)]
@@ -238,7 +239,7 @@ def breakdown(
     chosen = _of_layers(metrics, how)
     listed = _ordered(rows(profile), how, lambda r, m: Group(r.path, (r,)).value(m))
     columns = [Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out")]
-    columns += [Column(_label(m), numeric=True) for m in chosen]
+    columns += [Column(label(m), numeric=True) for m in chosen]
     lines, records = [], []
     for r in listed:
         values = {m: Group(r.path, (r,)).value(m) for m in chosen}
@@ -270,7 +271,7 @@ def _groups(
     chosen = _of_layers(metrics, how)
     heading = how.by or "module"
     columns = [Column(heading), Column("operations", numeric=True)]
-    columns += [Column(_label(m), numeric=True) for m in chosen]
+    columns += [Column(label(m), numeric=True) for m in chosen]
     columns.append(Column(f"share of {METRICS.get(focus).title}", numeric=True))
     whole = profile.total(focus) or 0
     lines, records = [], []
@@ -328,7 +329,8 @@ def analysis(
             table, part = breakdown(p, how, metrics, focus)
             tables.append(table)
             records += part
-    return Report(tables, records, document(f"cspprof.{command}/1", profiles, convention), tuple(dict.fromkeys(notes)))
+    answer = document(f"cspprof.{command}/1", profiles, convention)
+    return Report(tables, records, answer, tuple(dict.fromkeys(notes)), profiles, focus)
 
 
 def remarks(profile: Profile) -> list[str]:
@@ -381,4 +383,4 @@ def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:
         records += [{**_named(p), **r, "in": rows_[3].text, "out": rows_[4].text}
                     for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
     notes = [note for p in profiles for note in remarks(p)]
-    return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes)
+    return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes, profiles, metric)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from cspprof.render import RENDERERS
+
 Specs = Annotated[
     list[str],
     typer.Argument(
@@ -16,7 +18,10 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
-Format = Annotated[str | None, typer.Option("--format", "-f", metavar="FORMAT", help="rich, json, csv or markdown.")]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", "-f", metavar="FORMAT", help=f"{', '.join(RENDERERS.names())}."),
+]
 Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; its ending chooses the format."),

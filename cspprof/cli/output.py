@@ -10,40 +10,54 @@ from pathlib import Path
 
 from cspprof.errors import CspprofError, OutputError
 from cspprof.files import check_writable, write_atomically
-from cspprof.render import RENDERERS, SUFFIXES, Canvas, render
+from cspprof.render import RENDERERS, Canvas, asked_by, render
 from cspprof.tables import Report
+
+NOTED = ("rich", "markdown", "latex")
+"""Formats that say the notes themselves; with any other they go to standard error."""
 
 
 class Outlet:
     """The chosen format and place, checked before any work is done."""
 
     def __init__(self, format_name: str | None, path: Path | None) -> None:
-        if format_name is not None:
-            RENDERERS.get(format_name)
+        self.path = path
+        self.format = format_name or (asked_by(path) if path else None) or "rich"
+        chosen = RENDERERS.get(self.format)
+        chosen.check(self.format)
         if path is not None:
             check_writable(path)
-        self.path = path
-        self.format = format_name or (SUFFIXES.get(path.suffix) if path else None) or "rich"
+        elif chosen.binary and sys.stdout is not None and sys.stdout.isatty():
+            raise OutputError(f"{self.format} is no text for a terminal", "Write to a file: -o FILE")
 
     def emit(self, report: Report) -> None:
-        """Write the answer; for every form but JSON the notes are in it already."""
+        """Write the answer; notes that the format has no place for go to standard error."""
         if self.path is not None:
-            write_atomically(self.path, render(self.format, report).encode())
+            write_atomically(self.path, render(self.format, report))
             return
-        if self.format in ("json", "csv"):
+        if self.format not in NOTED:
             for note in report.notes:
                 print(f"note: {note}", file=sys.stderr)
         if sys.stdout is None:
             raise OutputError("standard output is closed", "Write to a file: -o FILE")
         try:
-            sys.stdout.write(render(self.format, report, terminal_canvas()))
-            sys.stdout.flush()
+            write_out(render(self.format, report, terminal_canvas()))
         except OSError as error:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
             if not isinstance(error, BrokenPipeError):  # else the reader has gone: `cspprof … | head`
                 raise OutputError(
                     f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
                 ) from None
+
+
+def write_out(data: bytes) -> None:
+    """To standard output: as bytes where that takes any."""
+    if hasattr(sys.stdout, "buffer"):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+    else:
+        sys.stdout.write(data.decode())
+    sys.stdout.flush()
 
 
 def speak_utf8() -> None:

@@ -53,6 +53,7 @@ class Graph:
         self.call_spec: list[int] = []
         self.call_layer: list[int] = []
         self.call_storage: list[int] = []
+        self.call_name: list[str] = []
         for name, spec in inputs.items():
             self._hold(name, spec, "input")
         for tensor in model.graph.initializer:
@@ -217,6 +218,7 @@ class Graph:
         self.used.update(self.storage[n] for n in weights)
         self.call_spec.append(self.columns.setdefault(spec, len(self.columns)))
         self.call_layer.append(self.layers.of(node))
+        self.call_name.append(node.name)
         self.call_storage += [self.storage[n] for n in (*reads, *weights, *names)]
 
     def _header(self, name: str) -> bool:
@@ -229,7 +231,8 @@ class Graph:
         touched = {*self.call_storage}
         return Profile(
             model=self.file, source=source, inputs=tuple(inputs.values()), layers=self.layers.table(),
-            specs=tuple(self.columns), calls=Calls(self.call_spec, self.call_layer, self.call_storage),
+            specs=tuple(self.columns),
+            calls=Calls(self.call_spec, self.call_layer, self.call_storage, self.call_name),
             storages=tuple(s for s in self.storages if s.role == "input" or s.id in touched),
             params=sum(s.spec.numel for s in weights),
             outputs=tuple(self.storage[o.name] for o in self.model.graph.output),

@@ -1,0 +1,43 @@
+"""Who reads what whom wrote: the edges of the graph that a profile's storages draw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cspprof.record import Kind, Profile, TensorSpec
+
+INPUT = -1
+"""The source of an edge from the model's inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A tensor that one call wrote last and another reads. `target` is the number of calls for a model's output."""
+
+    source: int
+    target: int
+    tensor: TensorSpec
+    """As it is read, which may be a view of what was written."""
+
+
+def edges(profile: Profile) -> Iterator[Edge]:
+    """Every read of an activation, in execution order, then the outputs. Views are neither source nor target: whoever
+    reads one reads what was written to the storage behind it."""
+    calls, specs = profile.calls, profile.specs
+    wrote = {s.id: (INPUT, s.spec) for s in profile.storages if s.role == "input"}
+    for i, index in enumerate(calls.spec):
+        spec = specs[index]
+        if spec.kind is Kind.VIEW:
+            continue
+        at = profile.offsets[i]
+        for tensor, storage in zip(spec.reads, calls.storage[at : at + len(spec.reads)], strict=True):
+            if storage in wrote:
+                yield Edge(wrote[storage][0], i, tensor)
+        at += len(spec.reads) + len(spec.weights)
+        for tensor, storage in zip(spec.writes, calls.storage[at : at + len(spec.writes)], strict=True):
+            wrote[storage] = i, tensor
+    for storage in profile.outputs:
+        if storage in wrote:
+            source, tensor = wrote[storage]
+            yield Edge(source, len(calls.spec), tensor)

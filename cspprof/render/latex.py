@@ -1,0 +1,44 @@
+"""LaTeX tables in the manner of booktabs, for papers."""
+
+from __future__ import annotations
+
+from cspprof.render import Canvas, renderer
+from cspprof.tables import Report, Table
+
+SPECIAL = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",
+    "×": r"$\times$", "−": "$-$", "–": "--", "—": "---", "≥": r"$\geq$", "·": r"$\cdot$", "γ": r"$\gamma$",
+    "Σ": r"$\Sigma$", "⌈": r"$\lceil$", "⌉": r"$\rceil$", "²": r"\textsuperscript{2}", "₂": r"\textsubscript{2}",
+    "⁹": r"\textsuperscript{9}", "…": r"\dots{}", "→": r"$\rightarrow$",
+}  # fmt: skip
+"""What is no letter of LaTeX's: brackets too, since a row that begins with one would be an argument of `\\\\`."""
+
+
+@renderer("latex", ".tex")
+def as_latex(report: Report, canvas: Canvas) -> str:
+    parts = ["% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}", *map(_table, report.tables)]
+    if report.notes:
+        items = "\n".join(f"  \\item {escape(note)}" for note in report.notes)
+        parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
+    return "\n\n".join(parts) + "\n"
+
+
+def escape(text: str) -> str:
+    """`text` as LaTeX prints it, on one line; letters of other scripts are left to the engine and its fonts."""
+    return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()))
+
+
+def _table(table: Table) -> str:
+    columns = "".join("r" if c.numeric else "l" for c in table.columns)
+    lines = [r"\begin{table}", r"  \centering"]
+    if table.title:
+        lines.append(f"  \\caption{{{escape(table.title)}}}")
+    lines += [f"  \\begin{{tabular}}{{{columns}}}", r"    \toprule", _row([c.header for c in table.columns])]
+    lines += [r"    \midrule", *(_row([cell.text for cell in row]) for row in table.rows), r"    \bottomrule"]
+    return "\n".join([*lines, r"  \end{tabular}", r"\end{table}"])
+
+
+def _row(cells: list[str]) -> str:
+    return f"    {' & '.join(map(escape, cells))} \\\\"
