@@ -233,7 +233,7 @@ def test_nothing_to_draw_is_said() -> None:
         draw("fig8", [idle])
     with pytest.raises(CspprofError, match="no stage differs in CIO"):
         draw("stages", [idle, idle])
-    with pytest.raises(CspprofError, match="nothing to compare|no BFLOPs"):
+    with pytest.raises(CspprofError, match=r"nothing to compare|no BFLOPs"):
         draw("fusion", [idle, idle])
 
 
