@@ -162,7 +162,9 @@ def _side_by_side(profiles: Sequence[Profile], metrics: Sequence[str]) -> Table:
 
 def _total(profile: Profile, metric: str) -> Cell:
     """A total; one that leaves out unknown operations is marked as a lower bound."""
-    cell = quantity(metric, profile.total(metric))
+    value, printed = profile.total(metric), METRICS.get(metric).printed
+    shown = printed(profile) if printed is not None else None
+    cell = Cell(value, quantity(metric, value if shown is None else shown).text)
     partial = not profile.complete and METRICS.get(metric).unit in COMPUTE_UNITS
     return Cell(cell.value, f"≥ {cell.text}") if partial else cell
 

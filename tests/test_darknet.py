@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
     "reorg3d": (["reorg3d stride=4"], (48, 2, 2), 0, 0),
     "scale_channels": (["softmax", "avgpool", "scale_channels from=-2"], (3, 8, 8), 0, 0),
     "sam": (["softmax", "softmax", "sam from=-2"], (3, 8, 8), 0, 0),
+    "sam, Darknet reads one source": (["softmax", "softmax", "sam from=-2,-1"], (3, 8, 8), 0, 0),
     "dropout": (["dropout probability=.5"], (3, 8, 8), 0, 0),
     "softmax": (["softmax groups=4"], (3, 8, 8), 0, 0),
     "softmax, spatial": (["softmax spatial=1"], (3, 8, 8), 0, 0),
@@ -357,6 +359,25 @@ def test_totals_that_darknet_prints(layers: list[str], printed: float, cfg: Call
     assert round(p.total("bflops_darknet"), 3) == printed
 
 
+def yolov3_voc() -> list[str]:
+    """Twenty classes: 75 channels before each head."""
+    return [s.replace("filters=255", "filters=75").replace("classes=80", "classes=20") for s in yolov3()]
+
+
+def test_a_table_shows_darknets_last_digit_and_json_the_exact_sum(
+    cfg: Callable[..., Path], run: Callable[..., Result]
+) -> None:
+    """Darknet adds in single precision, and prints 65.442 for 65.4425108."""
+    path = str(cfg(*yolov3_voc(), net="width=416 height=416 channels=3"))
+    table = {line.split("  ")[0]: line.split()[-1] for line in run("flops", path).out.splitlines() if line}
+    assert table["BFLOPs (Darknet)"] == "65.442"
+    exact = json.loads(run("flops", path, "--format", "json").out)["models"][0]["bflops_darknet"]
+    assert exact == pytest.approx(65.442510848, rel=1e-15)
+    assert run("flops", path, "--convention", "darknet").out.count("65.442") == 1
+    two = run("flops", path, "--input", "2x3x416x416")  # Darknet has no word on two images
+    assert f"{2 * exact:.3f}" in two.out
+
+
 def test_weights_can_be_shared(cfg: Callable[..., Path]) -> None:
     first = f"{CONV} batch_normalize=1 filters=3 size=3 pad=1"
     p = cspprof.profile(str(cfg(first, f"{first} dilation=2 share_index=-1", f"{first} share_index=0")))
@@ -397,6 +418,9 @@ WRONG = {
     "long route": (["softmax", "route layers=" + ",".join(["0"] * 1_000_000)], "layers lists 1,000,000 numbers"),
     "scale": (["softmax", f"{CONV} filters=2 size=1", "scale_channels from=-2"], "cannot scale layer 0 3×8×8 by 2×8×8"),
     "crop": (["crop crop_height=99 crop_width=1"], "cannot cut 99×1 out of 3×8×8"),
+    "temperature": (["softmax temperature=0"], "net.cfg, line 7: [softmax] temperature=0 divides by zero"),
+    "trailing comma": (["softmax", "softmax", "route layers=-1,"], "[route] layers=-1, has a comma and no number"),
+    "recurrent": (["softmax", "crnn output=4 hidden=4"], "does not know: [crnn] in line 8 Recurrent sections are not"),
     "reorg": (["reorg3d stride=3"], "stride 3 does not divide a map of 3×8×8"),
 }  # fmt: skip
 

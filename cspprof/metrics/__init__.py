@@ -91,6 +91,8 @@ class Metric:
     definition: str
     scale: int
     zero: Amount
+    printed: Callable[[Profile], float | None] | None
+    """The total as the tool that prints it rounds it on the way, for people to compare; the value stays exact."""
 
     @property
     def adds_up(self) -> bool:
@@ -146,11 +148,13 @@ def metric(
     of: Literal["op", "profile"] = "op",
     scale: int = 1,
     zero: Amount | None = None,
+    printed: Callable[[Profile], float | None] | None = None,
 ) -> Callable[[F], F]:
     """Register a number; the decorated function's docstring is its definition.
 
     With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown; with
-    `of="profile"` it takes the `Profile`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹).
+    `of="profile"` it takes the `Profile`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹);
+    `printed` gives what people read instead, where the tool itself prints a rounded total (None: it is the value).
     """
 
     def register(function: F) -> F:
@@ -162,7 +166,7 @@ def metric(
             Metric(
                 name, title or name, unit, is_not, paper,
                 function if of == "op" else None, function if of == "profile" else None,
-                definition, scale, zero or Sum(0, scale),
+                definition, scale, zero or Sum(0, scale), printed,
             ),
         )  # fmt: skip
         return function

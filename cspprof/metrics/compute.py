@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from struct import pack, unpack
+
 from cspprof.metrics import Peak, Ratio, metric
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
 
@@ -56,6 +59,25 @@ def is_local_pool(op: OpSpec) -> bool:
     return op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global"))
 
 
+def darknet_prints(profile: Profile) -> float | None:
+    """BFLOPs of one image through a Darknet cfg as Darknet prints them: layer after layer in single precision, which
+    can change the last of three digits. None for any other model."""
+    if not profile.source.endswith(".cfg") or profile.inputs[0].shape[0] != 1:
+        return None
+    layers: dict[str, int] = defaultdict(int)
+    for spec, layer in zip(profile.calls.spec, profile.calls.layer, strict=True):
+        layers[profile.layers[layer].path.partition(".")[0]] += bflops_darknet(profile.specs[spec]) or 0
+    total = 0.0
+    for sixteenths in layers.values():
+        total = _single(total + _single(sixteenths / (SIXTEENTHS * 10**9)))
+    return total
+
+
+def _single(x: float) -> float:
+    """The nearest number of single precision."""
+    return float(unpack("f", pack("f", x))[0])
+
+
 @metric(
     "bflops_darknet",
     unit="BFLOPs",
@@ -63,12 +85,14 @@ def is_local_pool(op: OpSpec) -> bool:
     is_not="the whole arithmetic of the net: fully connected layers count as nothing there",
     paper="the loader of AlexeyAB's Darknet",
     scale=SIXTEENTHS * 10**9,
+    printed=darknet_prints,
 )
 def bflops_darknet(op: OpSpec) -> int | None:
     """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions (a 32nd of it for xnor=1, nothing for the
     blur of antialiasing), size²·c·h_out·w_out of max pooling and local average pooling, c·h·w of an addition of two
     maps (a shortcut; twice that where the added map has a weight). Linear layers and global average pooling count as
-    nothing."""
+    nothing. A table shows the total of a cfg as Darknet prints it, added up in single precision; JSON has the exact
+    sum."""
     if op.macs is None:
         return None
     if op.kind in CONVOLUTIONS:

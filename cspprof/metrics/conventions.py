@@ -163,8 +163,9 @@ def convention_named(name: str) -> Convention:
 
 
 def convention(
-    name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", holds: str = "", scale: int = 1
-) -> Callable[[F], F]:
+    name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", holds: str = "", scale: int = 1,
+    printed: Callable[[Profile], float | None] | None = None,
+) -> Callable[[F], F]:  # fmt: skip
     """Register what `tool` counts; the decorated function's docstring says what that is.
 
     `counts` is the tool's own word for it, `per_mac` what it adds for one MAC. With `of="op"` the function takes an
@@ -178,7 +179,7 @@ def convention(
             name,
             Convention(
                 name, title, f"{per_mac} per MAC", "", "", function if by_op else None,
-                None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale),
+                None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale), printed,
                 tool, counts, per_mac, None if by_op else function, holds,
             ),
         )  # fmt: skip

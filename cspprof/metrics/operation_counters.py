@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import floor
 
 from cspprof.formulas import broadcast
-from cspprof.metrics.compute import SIXTEENTHS, bflops_darknet, flops, macs
+from cspprof.metrics.compute import SIXTEENTHS, bflops_darknet, darknet_prints, flops, macs
 from cspprof.metrics.conventions import convention
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, TensorSpec
 
@@ -13,7 +13,7 @@ convention("macs", tool="cspprof; torchvision's _ops in 10⁹", counts="MACs", p
 convention("flops", tool="cspprof, two for each MAC", counts="FLOPs", per_mac=2)(flops)
 
 
-@convention("darknet", tool="Darknet's loader", counts="BFLOPs", per_mac=2, scale=10**9)
+@convention("darknet", tool="Darknet's loader", counts="BFLOPs", per_mac=2, scale=10**9, printed=darknet_prints)
 def darknet(op: OpSpec) -> int | None:
     """The number `bflops_darknet`, to whole FLOPs: what Darknet's loader adds up for convolutions, max pooling, local
     average pooling and shortcuts."""

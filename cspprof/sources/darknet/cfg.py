@@ -63,7 +63,11 @@ class Section:
         """The whole numbers of a list such as `layers=-1,4`. Raises SourceError where it is missing or too long."""
         if not self.text(key):
             raise self.error(f"[{self.type}] has no {key}", f"Say which layers it reads: {key}=-1")
-        parts = self.text(key).partition("#")[0].rstrip(",").split(",")
+        parts = self.text(key).partition("#")[0].split(",")
+        if "" in parts:
+            raise self.error(
+                f"[{self.type}] {key}={self.text(key)} has a comma and no number", "Darknet reads 0 there.", key
+            )
         if len(parts) > most:
             raise self.error(f"[{self.type}] {key} lists {len(parts):,} numbers", f"At most {most:,} make sense.", key)
         return [self._number(key, part) for part in parts]

@@ -75,7 +75,7 @@ def convolutional(at: Place) -> Built:
 
 def _share(at: Place, conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> None:
     """Take the weights of another convolutional layer; strides and dilation stay one's own."""
-    (index,) = at.resolve("share_index")
+    index = at.resolve_first("share_index")
     module = at.before[index].module
     other = getattr(module, "conv", None)
     if not isinstance(other, nn.Conv2d) or other.weight.shape != conv.weight.shape:

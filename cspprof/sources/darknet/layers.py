@@ -49,6 +49,10 @@ class Place:
         """The layers that `key` names, counted from the start. Raises SourceError for one that is not before this."""
         return tuple(self._one(key, n) for n in self.section.numbers(key, most=10_000))
 
+    def resolve_first(self, key: str) -> int:
+        """The first layer that `key` names; Darknet passes over the others."""
+        return self._one(key, self.section.numbers(key, most=10_000)[0])
+
     def _one(self, key: str, n: int) -> int:
         index = n + self.index if n < 0 else n
         if 0 <= index < self.index:

@@ -56,6 +56,10 @@ def native_input(net: Section) -> tuple[int, ...]:
     raise net.error(f"[net] says no {' and no '.join(missing)}", "Write for example width=416, height=416, channels=3")
 
 
+RECURRENT = frozenset({"rnn", "gru", "lstm", "crnn", "conv_lstm", "history"})
+"""Darknet's layers that keep a state from one time step to the next; a network of one image has none."""
+
+
 def build(sections: Sequence[Section], image: Shape) -> tuple[Darknet, tuple[str, ...]]:
     """The network for an image of shape (c, h, w), and notes. Raises SourceError with the line of what is wrong."""
     _refuse_unknown(sections)
@@ -75,7 +79,9 @@ def _refuse_unknown(sections: Sequence[Section]) -> None:
     if unknown:
         named = ", ".join(f"[{s.type}] in line {s.line}" for s in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        recurrent = unknown[0].type in RECURRENT
+        hint = "Recurrent sections are not read." if recurrent else LAYERS.suggest(unknown[0].type)
         raise SourceError(
             f"{unknown[0].file} has layers that cspprof does not know: {named}{more}",
-            f"{LAYERS.suggest(unknown[0].type)} Nothing was counted, since a part would be missing.",
+            f"{hint} Nothing was counted, since a part would be missing.",
         )

@@ -106,7 +106,7 @@ def shortcut(at: Place) -> Built:
 
 def _scaled(at: Place, broadcast: bool) -> Built:
     """The map that `from` names times the one before it."""
-    (source,) = at.resolve("from")
+    source = at.resolve_first("from")
     shape = at.before[source].shape
     fits = all(n in ((1, m) if broadcast else (m,)) for n, m in zip(at.shape, shape, strict=True))
     if not fits:
@@ -197,6 +197,8 @@ def dropout(at: Place) -> Built:
 def softmax(at: Place) -> Built:
     s = at.section
     groups, temperature = s.number("groups", 1, least=1), s.real("temperature", 1.0)
+    if not temperature:
+        raise s.error("[softmax] temperature=0 divides by zero", "Write temperature=1", "temperature")
     if s.flag("spatial"):
         return Built(Call("over channels", lambda x: _times(x, 1 / temperature).softmax(1)), at.shape, at.previous)
     if prod(at.shape) % groups:
