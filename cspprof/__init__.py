@@ -12,7 +12,7 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import compare, profile
+    from cspprof.api import compare, profile, reproduce
     from cspprof.comparison import Comparison
     from cspprof.metrics import metric
     from cspprof.record import Profile, TensorSpec
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "profile": "cspprof.api",
     "compare": "cspprof.api",
+    "reproduce": "cspprof.api",
     "Comparison": "cspprof.comparison",
     "Profile": "cspprof.record",
     "TensorSpec": "cspprof.record",
@@ -41,6 +42,7 @@ __all__ = [
     "model",
     "op_rule",
     "profile",
+    "reproduce",
 ]
 
 

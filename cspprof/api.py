@@ -1,4 +1,4 @@
-"""The two calls that most people need: `profile` and `compare`."""
+"""The calls that most people need: `profile`, `compare`, and the published figures with `reproduce`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cspprof.record import Profile
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from cspprof.reproduction import Reproduction
 
     Model = nn.Module | str | Profile
 
@@ -64,3 +66,22 @@ def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Com
     34411496 32642024 -0.0514
     """
     return compare_profiles(*(profile(m, inputs, **options) for m in models))
+
+
+def reproduce(name: str = "all") -> Reproduction:
+    """The published figures of a table or figure (`"table1"`, `"fig8"`, `"hardnet-table4"` …), computed again.
+
+    Every network is traced once. Raises UnknownNameError for a name that there is not.
+
+    >>> import cspprof
+    >>> for figure in cspprof.reproduce("fig8").records:
+    ...     print(figure["row"], figure["printed"], figure["status"])
+    ResNeXt-50, CIO 34.4 M exact
+    CSPResNeXt-50, CIO 32.6 M exact
+    CSPResNeXt-50, compute −22 % exact
+    """
+    from cspprof.reproduction import chosen, reproduced, subjects
+    from cspprof.sources import Request, profile_spec
+
+    tables = chosen(name)
+    return reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})

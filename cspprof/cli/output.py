@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from cspprof.errors import CspprofError, OutputError
 from cspprof.files import check_writable, write_atomically
@@ -15,6 +16,7 @@ from cspprof.tables import Report
 
 NOTED = ("rich", "markdown", "latex")
 """Formats that say the notes themselves; with any other they go to standard error."""
+T = TypeVar("T")
 
 
 class Outlet:
@@ -76,7 +78,7 @@ def terminal_canvas() -> Canvas:
     return Canvas(width or os.get_terminal_size(sys.stdout.fileno()).columns, colour)
 
 
-def tracked(items: Sequence[str]) -> Iterator[str] | Iterable[str]:
+def tracked(items: Sequence[T]) -> Iterable[T]:
     """The items, with a progress bar on standard error where that is a terminal and there is something to wait for."""
     if len(items) < 2 or not sys.stderr.isatty():
         return items

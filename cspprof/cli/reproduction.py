@@ -1,0 +1,34 @@
+"""The command that holds published figures against our own: reproduce."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cspprof.cli import options as o
+from cspprof.cli.output import Outlet, tracked
+from cspprof.reproduction import chosen, reproduced, subjects
+from cspprof.reproduction.report import report
+
+
+def reproduce_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="TABLE|FIGURE|all",
+            help="table1, table3, fig8 or hardnet-table4.",
+        ),
+    ] = "all",
+    format: o.Format = None,
+    output: o.Output = None,
+) -> None:
+    """Every published cost figure computed again, beside what is printed; exit code 1 where one no longer comes out."""
+    outlet, tables = Outlet(format, output), chosen(name)
+    from cspprof.sources import Request, profile_spec
+
+    profiles = {s: profile_spec(s.spec, Request(inputs=s.input)) for s in tracked(subjects(tables))}
+    found = reproduced(tables, profiles)
+    outlet.emit(report(found))
+    if found.broken:
+        raise typer.Exit(1)

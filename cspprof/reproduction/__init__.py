@@ -1,0 +1,156 @@
+"""Published cost figures computed again, and how each came out.
+
+A figure's status follows from its printed digits, the exact computed value and the standing of the network that gave
+it. Nothing in the data file can say that a figure comes out, and a reason why it does not is shown only where it indeed
+does not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+from cspprof.errors import IncompleteError
+from cspprof.metrics import METRICS, Amount, Peak, Ratio
+from cspprof.record import Profile
+from cspprof.reproduction.arithmetic import worked_out
+from cspprof.reproduction.figures import Beside, Figure, Published, Recipe, Subject, chosen
+from cspprof.reproduction.printed import UNITS
+
+__all__ = ["Finding", "Reproduction", "Status", "chosen", "reproduced", "subjects"]
+
+
+class Status(StrEnum):
+    """How a figure came out."""
+
+    EXACT = "exact to the printed digit"
+    TRUNCATED = "truncated in print"
+    READING = "reading"
+    """The network is our reconstruction or construction, so agreement would prove nothing."""
+    KNOWN = "known not to reproduce"
+    UNDEFINED = "no public definition"
+    UNEXPLAINED = "does not reproduce"
+    """And nobody has said why."""
+
+
+MUST = {"exact": Status.EXACT, "truncated": Status.TRUNCATED}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A figure, the value computed for it in the printed unit, and what follows."""
+
+    table: Published
+    figure: Figure
+    computed: Fraction | None
+    reading: bool
+
+    @property
+    def status(self) -> Status:
+        if self.computed is None:
+            return Status.UNDEFINED
+        if self.reading:
+            return Status.READING
+        agreement = self.figure.printed.agreement(self.computed)
+        if agreement is not None:
+            return MUST[agreement]
+        return Status.KNOWN if self.figure.because else Status.UNEXPLAINED
+
+    @property
+    def distance(self) -> Fraction | None:
+        """Of the computed value from the printed one: a fraction of it; of percentages the difference, in points."""
+        return None if self.computed is None else self.figure.printed.distance(self.computed)
+
+    @property
+    def broken(self) -> bool:
+        """Whether it does not come out as it has to, or does not come out and nobody says why."""
+        must = self.figure.must
+        return self.status is Status.UNEXPLAINED or (must is not None and self.status is not MUST[must])
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether it is said not to come out, and does."""
+        return bool(self.figure.because) and self.status in MUST.values()
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """The figures of some tables, computed again."""
+
+    findings: tuple[Finding, ...]
+    beside: tuple[tuple[Published, Beside, Fraction], ...]
+    """What belongs beside a table's figures, with its value in its own unit."""
+
+    @cached_property
+    def counts(self) -> dict[Status, int]:
+        """Figures by status, in the order of `Status`."""
+        found = Counter(f.status for f in self.findings)
+        return {status: found[status] for status in Status if found[status]}
+
+    @property
+    def broken(self) -> list[Finding]:
+        return [f for f in self.findings if f.broken]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One dict per figure: table, row, printed, computed, rule, status and how it was computed."""
+        from cspprof.reproduction.report import record
+
+        return [record(f) for f in self.findings]
+
+    def _repr_html_(self) -> str:
+        from cspprof.render.html import fragment
+        from cspprof.reproduction.report import report
+
+        return fragment(report(self).tables)
+
+
+def subjects(tables: Sequence[Published]) -> list[Subject]:
+    """What has to be traced for `tables`, each once."""
+    return list(dict.fromkeys(s for table in tables for s in table.subjects))
+
+
+def reproduced(tables: Sequence[Published], profiles: Mapping[Subject, Profile]) -> Reproduction:
+    """Every figure of `tables`, from the profiles of their subjects. Raises IncompleteError where a network has an
+    operation without a rule: a total that misses something reproduces nothing."""
+    findings = [
+        Finding(table, f, value(f.recipe, f.printed.unit, profiles), _is_reading(f.recipe, profiles))
+        for table in tables
+        for f in table.figures
+    ]
+    beside = [(t, b, value(b.recipe, b.unit, profiles) or Fraction(0)) for t in tables for b in t.beside]
+    return Reproduction(tuple(findings), tuple(beside))
+
+
+def value(recipe: Recipe, unit: str, profiles: Mapping[Subject, Profile]) -> Fraction | None:
+    """What the recipe gives, in `unit`; None for an empty one."""
+    sizes = UNITS[unit]
+    added = Fraction(0) if recipe.arithmetic is None else worked_out(recipe.arithmetic) * sizes["number"]
+    if recipe.subject is None or recipe.metric is None:
+        return None if recipe.arithmetic is None else added
+    total = _total(profiles[recipe.subject], recipe.metric)
+    if recipe.base is not None:
+        return (total / _total(profiles[recipe.base], recipe.metric) - 1) * sizes["fraction"]
+    return total * sizes[METRICS.get(recipe.metric).unit] + added
+
+
+def _total(profile: Profile, metric: str) -> Fraction:
+    if not profile.complete:
+        raise IncompleteError(f"{profile.model} has operations without a rule", f"cspprof profile {profile.model}")
+    return exact(METRICS.get(metric).total(profile))
+
+
+def exact(amount: Amount) -> Fraction:
+    """An amount without rounding."""
+    if isinstance(amount, Ratio):
+        return Fraction(amount.over, amount.under)
+    return Fraction(amount.n) if isinstance(amount, Peak) else Fraction(amount.n, amount.scale)
+
+
+def _is_reading(recipe: Recipe, profiles: Mapping[Subject, Profile]) -> bool:
+    return any(profiles[s].status for s in recipe.subjects)
