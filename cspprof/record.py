@@ -14,14 +14,14 @@ from enum import StrEnum
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from cspprof.errors import ProfileError
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = "cspprof.profile/1"
+SCHEMA = "cspprof.record/2"
 
 ITEM_SIZES = {
     "bool": 1, "uint8": 1, "int8": 1, "quint8": 1, "qint8": 1, "qint32": 4,
@@ -150,9 +150,8 @@ class Op:
         return self.spec.attrs
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A module of the model, in the order of `named_modules`."""
+class Layer(NamedTuple):
+    """A module of the model, in the order of `named_modules`. A tuple, since there may be a hundred thousand."""
 
     path: str
     class_name: str
@@ -167,8 +166,7 @@ class Layer:
     """The stage that the model's author named for it, handed down to its submodules."""
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(NamedTuple):
     """A storage that no operation of the trace wrote first: a model input, or what the model holds."""
 
     id: int
@@ -341,22 +339,24 @@ class Profile:
 
     def self_check(self) -> None:
         """Raise `ProfileError` where the record contradicts itself."""
-        calls, spec_count, layer_count = self.calls, len(self.specs), len(self.layers)
+        calls = self.calls
         if len(calls.spec) != len(calls.layer) or len(calls.name) not in (0, len(calls.spec)):
             raise ProfileError("the call columns differ in length")
-        if not all(0 <= i < spec_count for i in calls.spec):
-            raise ProfileError("a call names a spec that does not exist")
-        if not all(0 <= i < layer_count for i in calls.layer):
-            raise ProfileError("a call names a layer that does not exist")
+        for column, known, noun in ((calls.spec, self.specs, "spec"), (calls.layer, self.layers, "layer")):
+            if column and not 0 <= min(column) <= max(column) < len(known):
+                raise ProfileError(f"a call names a {noun} that does not exist")
         written = {s.id for s in self.storages}
-        for op in self.ops:
-            for tensor in (*op.reads, *op.weights):
-                if tensor.storage not in written:
-                    raise ProfileError(f"operation {op.index} ({op.target}) reads storage {tensor.storage} unwritten")
-            written.update(t.storage for t in op.writes)
-        if self.ops and self.offsets[-1] + sum(
-            map(len, (self.ops[-1].reads, self.ops[-1].weights, self.ops[-1].writes))
-        ) != len(calls.storage):
+        widths = [(len(s.reads) + len(s.weights), len(s.writes)) for s in self.specs]
+        at = 0
+        for i, spec in enumerate(calls.spec):
+            reads, writes = widths[spec]
+            end = at + reads
+            if not written.issuperset(calls.storage[at:end]):
+                unwritten = next(s for s in calls.storage[at:end] if s not in written)
+                raise ProfileError(f"operation {i} ({self.specs[spec].target}) reads storage {unwritten} unwritten")
+            at = end + writes
+            written.update(calls.storage[end:at])
+        if at != len(calls.storage):
             raise ProfileError("the storage column does not fit the calls")
 
     def __repr__(self) -> str:

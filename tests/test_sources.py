@@ -350,8 +350,8 @@ def test_what_a_saved_profile_holds_already_is_granted(tmp_path: Path, chain: Pr
     [
         ("", "is not a saved profile"),
         ("[]", "has schema None"),
-        ('{"schema": "cspprof.profile/99"}', "has schema 'cspprof.profile/99'; this version reads"),
-        ('{"schema": "cspprof.profile/1"}', "is damaged"),
+        ('{"schema": "cspprof.record/99"}', "has schema 'cspprof.record/99'; this version reads"),
+        ('{"schema": "cspprof.record/2"}', "is damaged"),
     ],
 )
 def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> None:

@@ -27,33 +27,30 @@ def peak_bytes(profile: Profile) -> Peak:
 def live_bytes(profile: Profile) -> list[int]:
     """Bytes alive while each call runs, in execution order."""
     n = len(profile.calls.spec)
-    born: dict[int, tuple[int, int]] = {}
-    excluded = set()
-    for held in profile.storages:
-        if held.role == "input":
-            born[held.id] = (0, held.spec.nbytes)
-        else:
-            excluded.add(held.id)
+    held = {s.id for s in profile.storages}
+    born = {s.id: (0, s.spec.nbytes) for s in profile.storages if s.role == "input"}
     last: dict[int, int] = {}
-    shapes = [(len(s.reads) + len(s.weights), [t.nbytes for t in s.writes], s.kind is Kind.VIEW) for s in profile.specs]
-    calls, offsets = profile.calls, profile.offsets
-    for i, index in enumerate(calls.spec):
-        inputs, sizes, view = shapes[index]
-        if view:
+    shapes = [
+        None if s.kind is Kind.VIEW else (len(s.reads) + len(s.weights), [t.nbytes for t in s.writes])
+        for s in profile.specs
+    ]
+    storages = profile.calls.storage
+    for i, (index, at) in enumerate(zip(profile.calls.spec, profile.offsets, strict=True)):
+        shape = shapes[index]
+        if shape is None:
             continue
-        at = offsets[i]
-        for storage in calls.storage[at : at + inputs]:
+        inputs, sizes = shape
+        end = at + inputs
+        for storage in storages[at : end + 1 if sizes else end]:  # of the outputs, the first
             last[storage] = i
-        for position, storage in enumerate(calls.storage[at + inputs : at + inputs + len(sizes)]):
-            if storage not in born:
-                born[storage] = (i, sizes[position])
-            if position == 0:
-                last[storage] = i
+        for storage, size in zip(storages[end : end + len(sizes)], sizes, strict=True):
+            if storage not in born and storage not in held:
+                born[storage] = (i, size)
     for storage in profile.outputs:
         last[storage] = n - 1
     steps = [0] * (n + 1)
     for storage, (start, size) in born.items():
-        if storage not in excluded and storage in last:
+        if storage in last:
             steps[start] += size
             steps[last[storage] + 1] -= size
     return list(accumulate(steps))[:n]

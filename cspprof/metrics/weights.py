@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 
 from cspprof.metrics import metric
@@ -48,14 +47,22 @@ def params_darknet(profile: Profile) -> int:
 
 def _read_once(profile: Profile, chosen: Callable[[OpSpec, TensorSpec], bool]) -> int:
     """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
-    sizes = {s.id: s.spec.numel for s in profile.storages}
     wanted = [
         [(len(spec.reads) + i, w.numel) for i, w in enumerate(spec.weights) if chosen(spec, w)]
         for spec in profile.specs
     ]
-    calls, offsets = profile.calls, profile.offsets
-    read: dict[int, int] = defaultdict(int)
-    for i, index in enumerate(calls.spec):
+    storages = profile.calls.storage
+    read: dict[int, int] = {}
+    again = set()
+    for index, at in zip(profile.calls.spec, profile.offsets, strict=True):
         for position, numel in wanted[index]:
-            read[calls.storage[offsets[i] + position]] += numel
-    return sum(min(n, sizes.get(storage, n)) for storage, n in read.items())
+            storage = storages[at + position]
+            if storage in read:
+                again.add(storage)
+                read[storage] += numel
+            else:
+                read[storage] = numel
+    for held in profile.storages if again else ():
+        if held.id in again:
+            read[held.id] = min(read[held.id], held.spec.numel)
+    return sum(read.values())
