@@ -60,10 +60,11 @@ class CrossStagePartial(nn.Module):
         joined = bypass + (c_blocks if fusion == "first" else between)
         self.transition = nn.Identity() if fusion == "last" else ConvNormAct(joined, c_out, act=act)
         self.pool = nn.Identity() if pool is None else pool
-        self.pool_first = fusion == "csp"
+        self.pool_first = fusion == "csp" and pool is not None
         self.c_out = joined if fusion == "last" else c_out
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map at this stage's resolution, as a detector's neck takes it, and the output."""
         x = self.down(x)
         if self.bypass is None or self.main is None:
             bypass, main = torch.split(x, self.widths, 1)
@@ -71,8 +72,13 @@ class CrossStagePartial(nn.Module):
             bypass, main = self.bypass(x), self.main(x)
         dense = self.block_transition(self.blocks(main))
         joined = torch.cat([dense, bypass], dim=1)
-        y: torch.Tensor = self.transition(self.pool(joined)) if self.pool_first else self.pool(self.transition(joined))
-        return y
+        if self.pool_first:
+            return joined, self.transition(self.pool(joined))
+        y: torch.Tensor = self.transition(joined)
+        return y, self.pool(y)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.both(x)[1]
 
 
 def bypassed(channels: int, gamma: float, multiple: int = 1) -> int:

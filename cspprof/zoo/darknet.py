@@ -19,6 +19,7 @@ class Stage(nn.Module):
 
     def __init__(self, depth: int, c_in: int, c_out: int) -> None:
         super().__init__()
+        self.c_out = c_out
         self.down = ConvNormAct(c_in, c_out, 3, 2)
         self.blocks = nn.Sequential(*(Residual(c_out, c_out // 2) for _ in range(depth)))
 
@@ -40,16 +41,16 @@ def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channe
 @model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53",
        variants=("elastic",))  # fmt: skip
 def csp_darknet53(
-    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float | None = None,
+    num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
     fusion: str = "csp", split: str = "conv", elastic: bool = False,
 ) -> nn.Module:  # fmt: skip
     """CSPDarknet-53: half of each stage bypasses the residual blocks."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return darknet53(num_classes, depths, in_channels)
+        return darknet53(num_classes, depths or DEPTHS, in_channels)
     stages: list[CrossStagePartial] = []
-    for i, depth in enumerate(check_depths(depths, 5)):
+    for i, depth in enumerate(check_depths(depths or DEPTHS, 5)):
         c_in = stages[-1].c_out if stages else 32
         stages.append(_partial(i, depth, c_in, gamma, fusion, split, elastic))
     return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(stages[-1].c_out, num_classes))

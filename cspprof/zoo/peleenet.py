@@ -7,6 +7,7 @@ constructions here, each with its distance from the printed figures in `cspprof 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -94,6 +95,22 @@ def exponential(i: int) -> list[int]:
     return [i - 2**n for n in reversed(range(i.bit_length())) if i - 2**n >= 0]
 
 
+class PlainStage(nn.Sequential):
+    """Dense block and transition, and what ends the stage: (N, c, H, W) -> (N, c_out, H/2, W/2), or as high and wide
+    in the last one, which has no pooling."""
+
+    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map at this stage's resolution, as a detector's neck takes it, and the output."""
+        block, transition, *end = self
+        full = y = transition(block(x))
+        for part in end:
+            y = part(y)
+        return full, y
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.both(x)[1]
+
+
 def _halved() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
 
@@ -105,6 +122,7 @@ class Design:
         self, growth: int, act: str, se: bool = False, groups: int = 1,
         sources: Callable[[int], Sequence[int]] = lambda i: range(i),
     ) -> None:  # fmt: skip
+        check_channels(growth=growth)
         if growth % 2:
             raise CspprofError(f"growth={growth} is odd", "A two-way layer adds half of it twice: growth=32")
         self.growth, self.act, self.se, self.groups, self.sources = growth, act, se, groups, sources
@@ -123,7 +141,7 @@ class Design:
         parts = [self.block(stage, c_in, layers), ConvNormAct(c, c, act=self.act)]
         if not last:
             parts += [self.excited(c), _halved()] if self.se else [_halved()]
-        return nn.Sequential(*parts), c
+        return PlainStage(*parts), c
 
     def partial_stage(
         self, stage: int, c_in: int, layers: int, gamma: float, fusion: str, split: str, last: bool
@@ -142,13 +160,50 @@ class Design:
         return partial, partial.c_out
 
 
-def _plain(design: Design, depths: Sequence[int], num_classes: int, in_channels: int) -> nn.Module:
-    check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages, c = [], 32
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A PeleeNet without its classifier."""
+
+    stem: nn.Module
+    stages: tuple[nn.Module, ...]
+    widths: tuple[int, ...]
+    """Channels of each stage's map, from fine to coarse."""
+
+
+def plain_backbone(design: Design, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> Backbone:
+    """Stem and four plain stages."""
+    check_channels(in_channels=in_channels)
+    stages, widths, c = [], [], 32
     for i, layers in enumerate(check_depths(depths, 4)):
         made, c = design.plain_stage(i, c, layers, last=i == 3)
         stages.append(made)
-    return network(Stem(in_channels, design.act), stages, LinearHead(c, num_classes))
+        widths.append(c)
+    return Backbone(Stem(in_channels, design.act), tuple(stages), tuple(widths))
+
+
+def partial_backbone(
+    design: Design, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float = 0.5, fusion: str = "csp",
+    split: str = "slice",
+) -> Backbone:  # fmt: skip
+    """Stem, three partial stages and a plain one; a fourth partial one with fusion *first*."""
+    check_channels(in_channels=in_channels)
+    check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
+    if fusion == "none":
+        return plain_backbone(design, depths, in_channels)
+    stages, widths, c = [], [], 32
+    for i, layers in enumerate(check_depths(depths, 4)):
+        if i == 3 and fusion != "first":
+            made, c = design.plain_stage(i, c, layers, last=True)
+        else:
+            made, c = design.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
+        stages.append(made)
+        widths.append(c)
+    return Backbone(Stem(in_channels, design.act), tuple(stages), tuple(widths))
+
+
+def _classifier(backbone: Backbone, num_classes: int) -> nn.Module:
+    check_channels(num_classes=num_classes)
+    return network(backbone.stem, backbone.stages, LinearHead(backbone.widths[-1], num_classes))
 
 
 @model("peleenet", family="peleenet", paper=PAPER, input=INPUT)
@@ -156,9 +211,8 @@ def peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
     act: str = "relu",
 ) -> nn.Module:  # fmt: skip
-    """PeleeNet: two-way dense layers, transitions that keep the width; `se` is a reading."""
-    check_channels(growth=growth)
-    return _plain(Design(growth, act, se), depths, num_classes, in_channels)
+    """PeleeNet: two-way dense layers, transitions that keep the width; `se` is a construction."""
+    return _classifier(plain_backbone(Design(growth, act, se), depths, in_channels), num_classes)
 
 
 @model("sparse_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading")
@@ -166,8 +220,7 @@ def sparse_peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
 ) -> nn.Module:
     """SparsePeleeNet: each layer reads those at distances 1, 2, 4, … before it."""
-    check_channels(growth=growth)
-    return _plain(Design(growth, act, sources=exponential), depths, num_classes, in_channels)
+    return _classifier(plain_backbone(Design(growth, act, sources=exponential), depths, in_channels), num_classes)
 
 
 @model("peleenext", family="peleenet", paper="named in CSPNet, Wang et al. 2019; no public definition", input=INPUT,
@@ -177,8 +230,8 @@ def peleenext(
     groups: int = 4,
 ) -> nn.Module:  # fmt: skip
     """PeleeNeXt: PeleeNet with grouped 3×3 convolutions."""
-    check_channels(growth=growth, groups=groups)
-    return _plain(Design(growth, act, groups=groups), depths, num_classes, in_channels)
+    check_channels(groups=groups)
+    return _classifier(plain_backbone(Design(growth, act, groups=groups), depths, in_channels), num_classes)
 
 
 @model("csp_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading", twin="peleenet")
@@ -187,16 +240,5 @@ def csp_peleenet(
     act: str = "relu", gamma: float = 0.5, fusion: str = "csp", split: str = "slice",
 ) -> nn.Module:  # fmt: skip
     """CSPPeleeNet: half of each stage's base layer bypasses the dense layers, the last stage is plain."""
-    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
-    check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
-    if fusion == "none":
-        return peleenet(num_classes, depths, growth, in_channels, se, act)
-    design = Design(growth, act, se)
-    stages, c = [], 32
-    for i, layers in enumerate(check_depths(depths, 4)):
-        if i == 3 and fusion != "first":
-            made, c = design.plain_stage(i, c, layers, last=True)
-        else:
-            made, c = design.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
-        stages.append(made)
-    return network(Stem(in_channels, act), stages, LinearHead(c, num_classes))
+    backbone = partial_backbone(Design(growth, act, se), depths, in_channels, gamma, fusion, split)
+    return _classifier(backbone, num_classes)

@@ -45,6 +45,7 @@ class Stage(nn.Module):
 
     def __init__(self, depth: int, c_in: int, mid: int, c_out: int, stride: int, groups: int) -> None:
         super().__init__()
+        self.c_out = c_out
         first = Bottleneck(c_in, mid, c_out, stride, groups)
         self.blocks = nn.Sequential(first, *(Bottleneck(c_out, mid, c_out, 1, groups) for _ in range(depth - 1)))
 

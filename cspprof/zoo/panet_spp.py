@@ -1,0 +1,38 @@
+"""CSP backbones with SPP and PANet, the large detectors of the CSPNet authors' repository. Forwards return the heads'
+maps, finest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from cspprof.zoo import model
+from cspprof.zoo.blocks import check_channels
+from cspprof.zoo.darknet import csp_darknet53
+from cspprof.zoo.detector import NATIVE, Detector
+from cspprof.zoo.necks import PathAggregation, predictions
+from cspprof.zoo.resnet import csp_resnet50, csp_resnext50
+
+PAPER = "CSPNet, Wang et al. 2019, repository: PANet-SPP"
+
+
+def _add(name: str, family: str, shown: str, classifier: Callable[..., nn.Module]) -> None:
+    """The detector `name` on the body of `classifier`."""
+
+    def detector(
+        num_classes: int = 80, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
+        fusion: str = "csp", split: str = "conv", elastic: bool = False,
+    ) -> nn.Module:  # fmt: skip
+        check_channels(num_classes=num_classes)
+        stem, *stages, _ = classifier(1, depths, in_channels, gamma, fusion, split, elastic).children()
+        widths = [s.c_out for s in stages[:-4:-1]]
+        return Detector(stem, stages, PathAggregation(widths, predictions(num_classes)), levels=3)  # type: ignore[arg-type]
+
+    detector.__doc__ = f"{shown} with spatial pyramid pooling, PANet and three YOLOv3 heads."
+    model(name, family=family, paper=PAPER, input=NATIVE)(detector)
+
+
+_add("csp_resnet50_panet_spp", "resnet", "CSPResNet-50", csp_resnet50)
+_add("csp_resnext50_panet_spp", "resnext", "CSPResNeXt-50", csp_resnext50)
+_add("csp_darknet53_panet_spp", "darknet", "CSPDarknet-53", csp_darknet53)

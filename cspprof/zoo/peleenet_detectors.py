@@ -1,0 +1,105 @@
+"""PeleeNet and CSPPeleeNet as detectors, with the necks that the PRN and CSPNet papers compare. Forwards return the
+heads' maps, coarsest first.
+
+The first three are exact to the printed digit in the PRN repository's table (4.04, 4.84 and 5.03 BFLOPs). GFM's and
+EFM's channel counts were never published. What is public: Maxout compresses each level before the concatenation and
+leaves a quarter of it; every layer of CSPPeleeNet-EFM costs about the same; its largest is 80 % below PeleeNet-YOLO's
+0.9968 BFLOPs and 44 % below PeleeNet-PRN's 0.3544 (CSPNet, section 4.3 and Fig. 7). PRN's widths, 256 at 13×13 and 128
+at 26×26, continued to 64 at 52×52 give three 3×3 convolutions of 0.1994 BFLOPs each: exactly 80.0 % and 43.75 %. Those
+are the widths here. The largest layer is then one of the backbone, whose definition is a reading too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from cspprof.zoo import model
+from cspprof.zoo.blocks import check_channels
+from cspprof.zoo.csp import check_choice
+from cspprof.zoo.detector import NATIVE, Detector
+from cspprof.zoo.necks import ConcatLevel, Fusion, PartialResidualLevel, TopDown, predictions
+from cspprof.zoo.peleenet import DEPTHS, Backbone, Design, partial_backbone, plain_backbone
+
+PRN = "PRN, Wang et al. 2019 (ICCV workshops), repository"
+CSPNET = "CSPNet, Wang et al. 2019, section 3.3, Table 4 and Fig. 7"
+WIDTHS = (256, 128, 128)
+"""Of PRN and FPN from coarse to fine."""
+BALANCED = (256, 128, 64)
+"""Widths whose 3×3 convolutions cost the same at every level."""
+ATTENTION = ("none", "sam", "spp")
+
+
+def _top_down(
+    level: type[ConcatLevel | PartialResidualLevel], levels: int, num_classes: int, depths: Sequence[int], growth: int,
+    in_channels: int, act: str,
+) -> nn.Module:  # fmt: skip
+    check_channels(num_classes=num_classes)
+    backbone, widths = plain_backbone(Design(growth, act), depths, in_channels), WIDTHS[:levels]
+    neck = TopDown(level, _coarse_first(backbone, levels), widths, widths, predictions(num_classes), act)
+    return Detector(backbone.stem, backbone.stages, neck, levels)
+
+
+def _coarse_first(backbone: Backbone, levels: int) -> tuple[int, ...]:
+    return backbone.widths[: -levels - 1 : -1]
+
+
+@model("peleenet_yolo", family="peleenet", paper=f"{PRN} (Pelee-FPN); CSPNet, Wang et al. 2019, Fig. 7", input=NATIVE)
+def peleenet_yolo(
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
+) -> nn.Module:
+    """PeleeNet-YOLO: two levels, concatenated (the FPN form)."""
+    return _top_down(ConcatLevel, 2, num_classes, depths, growth, in_channels, act)
+
+
+@model("peleenet_prn", family="peleenet", paper=f"{PRN}; CSPNet, Wang et al. 2019, Fig. 7", input=NATIVE)
+def peleenet_prn(
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
+) -> nn.Module:
+    """PeleeNet-PRN: two levels, the coarser added onto part of the finer one's channels."""
+    return _top_down(PartialResidualLevel, 2, num_classes, depths, growth, in_channels, act)
+
+
+@model("peleenet_prn3", family="peleenet", paper=f"{PRN} (Pelee-PRN-3l)", input=NATIVE)
+def peleenet_prn3(
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
+) -> nn.Module:
+    """PeleeNet-PRN with a third level."""
+    return _top_down(PartialResidualLevel, 3, num_classes, depths, growth, in_channels, act)
+
+
+def _fused(
+    reach: int, num_classes: int, maxout: int, attention: str, act: str, growth: int, **backbone: Any
+) -> nn.Module:
+    check_channels(num_classes=num_classes, maxout=maxout)
+    check_choice(attention=(attention, ATTENTION))
+    body = partial_backbone(Design(growth, act), **backbone)
+    neck = Fusion(_coarse_first(body, 3), BALANCED, reach, maxout, predictions(num_classes), act, attention)
+    return Detector(body.stem, body.stages, neck, levels=3)
+
+
+@model("csp_peleenet_gfm", family="peleenet", paper=CSPNET, input=NATIVE, status="construction")
+def csp_peleenet_gfm(
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    gamma: float = 0.5, fusion: str = "csp", split: str = "slice", maxout: int = 4, attention: str = "none",
+) -> nn.Module:  # fmt: skip
+    """CSPPeleeNet with the global fusion model: every level takes all three; widths and compression as in the EFM."""
+    return _fused(2, num_classes, maxout, attention, act, growth, depths=depths, in_channels=in_channels, gamma=gamma,
+                  fusion=fusion, split=split)  # fmt: skip
+
+
+@model("csp_peleenet_efm", family="peleenet", paper=CSPNET, input=NATIVE, status="reading")
+def csp_peleenet_efm(
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    gamma: float = 0.5, fusion: str = "csp", split: str = "slice", maxout: int = 4, attention: str = "none",
+) -> nn.Module:  # fmt: skip
+    """CSPPeleeNet with the exact fusion model: each level takes its neighbours, compressed by Maxout.
+
+    Published: which levels meet, and that Maxout leaves a quarter before the concatenation (`maxout=1`: none). Ours:
+    a coarser map is enlarged, a finer one max-pooled; 1×1 convolutions to 256, 128 and 64 channels, see the top of
+    this file. `attention=sam` is the published EFM (SAM), `spp` that with spatial pyramid pooling.
+    """
+    return _fused(1, num_classes, maxout, attention, act, growth, depths=depths, in_channels=in_channels, gamma=gamma,
+                  fusion=fusion, split=split)  # fmt: skip
