@@ -122,3 +122,23 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(n, 1)
     return tuple(reversed(strides))
+
+
+def harmonic_links(k: int) -> list[int]:
+    """The layers that layer k of a HarDNet block reads, nearest first: k − 2ⁿ for every n with 2ⁿ | k. Layer 0 is the
+    block's input.
+
+    >>> harmonic_links(4)
+    [3, 2, 0]
+    """
+    return [k - 2**n for n in range(k.bit_length()) if k % 2**n == 0]
+
+
+def harmonic_width(links: int, growth: int, multiplier: float) -> int:
+    """Channels of a HarDNet layer that reads so many layers: growth·multiplier^(links − 1), made even as the released
+    definition does.
+
+    >>> harmonic_width(2, 14, 1.7)
+    24
+    """
+    return int(int(growth * multiplier ** (links - 1) + 1) / 2) * 2

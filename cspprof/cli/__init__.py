@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cspprof._version import __version__
-from cspprof.cli import analyse, inspect, reproduction, second
+from cspprof.cli import analyse, closed_form, inspect, reproduction, second
 from cspprof.cli.output import fail, speak_utf8
 from cspprof.errors import CspprofError
 
@@ -49,6 +49,7 @@ for _name, _command in (
     ("bottleneck", analyse.bottleneck_command),
     ("verify", second.verify_command),
     ("reproduce", reproduction.reproduce_command),
+    ("closed-form", closed_form.closed_form_command),
     ("models", inspect.models_command),
     ("metrics", inspect.metrics_command),
     ("explain", inspect.explain_command),

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from cspprof.formulas import harmonic_links as links
+from cspprof.formulas import harmonic_width
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, network
 
@@ -15,14 +17,9 @@ PAPER = "HarDNet, Chao et al. 2019, section 4 and Table 4"
 INPUT = (1, 3, 224, 224)
 
 
-def links(k: int) -> list[int]:
-    """The layers that layer k reads, nearest first: k − 2ⁿ for every n with 2ⁿ | k. Layer 0 is the block's input."""
-    return [k - 2**n for n in range(k.bit_length()) if k % 2**n == 0]
-
-
 def width(k: int, growth: int, m: float) -> int:
-    """Channels of layer k: growth·m^(number of links − 1), made even."""
-    return int(int(growth * m ** (len(links(k)) - 1) + 1) / 2) * 2
+    """Channels of layer k."""
+    return harmonic_width(len(links(k)), growth, m)
 
 
 class HarmonicBlock(nn.Module):
