@@ -41,10 +41,8 @@ def harmonic(depth: Expr) -> Layout:
 )  # fmt: skip
 def harmonic_separable(depth: Expr) -> Layout:
     """HarDNet-DS's block: each harmonically linked layer is a 1×1 and a depthwise 3×3 convolution."""
-    return _layout(
-        int(depth),
-        lambda k, c_in, c_out: (
-            conv(f"{k}: conv", c_in, c_out),
-            conv(f"{k}: depthwise", c_out, c_out, 3, groups=c_out),
-        ),
-    )
+
+    def layers(k: int, c_in: Expr, c_out: Expr) -> tuple[Layer, ...]:
+        return conv(f"{k}: conv", c_in, c_out), conv(f"{k}: depthwise", c_out, c_out, 3, groups=c_out)
+
+    return _layout(int(depth), layers)

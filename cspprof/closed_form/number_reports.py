@@ -9,7 +9,7 @@ from cspprof.closed_form.checking import Check, Term
 from cspprof.closed_form.forms import Form, pair
 from cspprof.closed_form.layers import QUANTITIES, Layer
 from cspprof.closed_form.numbers import Block, Given, block
-from cspprof.closed_form.reports import OUTSIDE, SCHEMA, stage_table
+from cspprof.closed_form.reports import OUTSIDE, SCHEMA, stage_notes, stage_table
 from cspprof.closed_form.saving import Axis, real_stages, saving_curve
 from cspprof.errors import CspprofError
 from cspprof.tables import Cell, Column, Report, Table, change, integer, text
@@ -33,9 +33,9 @@ def in_numbers(form: Form, given: Given) -> Report:
         for quantity, heading in QUANTITIES.items()
     ]  # fmt: skip
     notes = [] if len(blocks) > 1 else _why_alone(form)
-    notes += [OUTSIDE] if len(blocks) > 1 else []
     gamma = numbers_of(blocks[-1]).get("gamma")
-    stages = real_stages(gamma) if len(blocks) > 1 else []
+    stages = real_stages(gamma) if blocks[0].form.name == "dense" and len(blocks) > 1 else []
+    notes += [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else []
     document = {
         "schema": SCHEMA, "shows": "numbers", "form": form.name,
         "blocks": [
@@ -47,7 +47,7 @@ def in_numbers(form: Form, given: Given) -> Report:
     }  # fmt: skip
     records = [{"form": b.form.name, **_layer(x)} for b in blocks for x in b.layers()]
     tables = [Table(_described(blocks[0]), columns, lines), _layer_table(blocks)]
-    if len(blocks) > 1 and blocks[0].form.name == "dense":
+    if stages:
         tables.append(stage_table(stages, gamma))
     return Report(tables, records, document, notes)
 
@@ -69,7 +69,7 @@ def beside(form: Form, given: Given) -> list[Block]:
 
 
 def _why_alone(form: Form) -> list[str]:
-    return [f"{form.twin} does not exist at γ = 1/2 for these numbers; another: --gamma"] if form.twin else []
+    return [f"{form.twin} would have no whole number of channels at γ = 1/2; another: --gamma"] if form.twin else []
 
 
 def _titled(made: Block) -> str:
@@ -162,7 +162,7 @@ def checked(found: Check) -> Report:
     agreeing = sum(term.agrees for term in found.terms)
     columns = [Column(x) for x in ("layer", "ran as", "convolves")]
     columns += [Column(x, numeric=True) for x in ("CIO by formula", "CIO traced", "MACs", "weights")]
-    columns.append(Column(""))
+    columns.append(Column("verdict"))
     lines = [_term(term) for term in found.terms]
     same = found.closed == found.traced
     lines.append([

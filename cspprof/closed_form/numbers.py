@@ -10,7 +10,7 @@ from typing import Any
 import sympy
 from sympy import Expr
 
-from cspprof.closed_form.algebra import text
+from cspprof.closed_form.algebra import text, tidy
 from cspprof.closed_form.forms import PARAMETERS, Form, symbolic, total
 from cspprof.closed_form.layers import QUANTITIES, Exprs, Layer, Layout, i
 from cspprof.errors import CspprofError
@@ -169,7 +169,7 @@ def _misfit(made: Block) -> str | None:
                 at = layer.at({**values, i: sympy.Integer(n)})
                 for verb, expr, channels in (("read", layer.c_in, at.c_in), ("write", layer.c_out, at.c_out)):
                     if not (channels.is_Integer and channels > 0):
-                        return f"layer {layer.name} would {verb} {text(expr)} = {_shown(channels)} channels"
+                        return f"layer {layer.name} would {verb} {text(tidy(expr))} = {_shown(channels)} channels"
                     if channels % at.groups:
                         return f"layer {layer.name} would {verb} {channels} channels in {at.groups} groups"
     return None
@@ -189,4 +189,4 @@ def _neighbours(made: Block) -> str | None:
 def _shown(value: Expr) -> str:
     if value.is_Rational and not value.is_Integer:
         return f"{value} = {float(value):.4g}"
-    return str(value)
+    return f"{float(value):g}" if value.is_Float else str(value)

@@ -50,11 +50,12 @@ def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Rep
     write = algebra.latex if as_latex else algebra.text
     both = pair(form)
     derived = both if both and not form.by_number else (form,)
-    stages = real_stages(gamma) if both else []
+    dense = both and both[0].name in ("dense", *(network.form for network in NETWORKS))
+    stages = real_stages(gamma) if dense else []
     tables = [*(_terms(f, depth, write) for f in derived), _closed_forms(both or (form,), depth, write)]
     if both:
         tables.append(_saving(form, depth, write))
-        if any(both[0].name in ("dense", network.form) for network in NETWORKS):
+        if stages:
             tables.append(stage_table(stages, gamma))
     document: dict[str, Any] = {
         "schema": SCHEMA, "shows": "derivation", "form": form.name, "summary": form.summary, "paper": form.paper,
@@ -63,7 +64,7 @@ def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Rep
         "closed_forms": {f.name: _forms_document(f, depth) for f in both or (form,)},
         "saving": _saving_document(form, depth) if both else None,
         "stages": stages,
-        "notes": _notes(form, depth),
+        "notes": [*_notes(form, depth), *stage_notes(stages)],
     }  # fmt: skip
     records = [
         {"form": name, "quantity": quantity, **written}
@@ -123,7 +124,7 @@ def _saving(form: Form, depth: int | None, write: Callable[[Expr], str]) -> Tabl
 def stage_table(stages: list[dict[str, Any]], gamma: Any) -> Table:
     """What real stages save, beside the paper's claim."""
     columns = [Column("stage"), *(Column(x, numeric=True) for x in ("c", "m", "d", "c/(m·d)"))]
-    columns += [Column("paper's form", numeric=True), Column("all its convolutions", numeric=True)]
+    columns += [Column("saved (paper)", numeric=True), Column("saved (all convs)", numeric=True)]
     lines = [
         [text(f"{r['network']} {r['stage']}"), integer(r["c"]), integer(r["m"]), integer(r["d"]),
          Cell(r["ratio"], decimal(r["ratio"])), _saved(r["saving"]), _saved(r["own_saving"])]
@@ -132,6 +133,16 @@ def stage_table(stages: list[dict[str, Any]], gamma: Any) -> Table:
     return Table(
         f"What real stages save at γ = {gamma_of(gamma)} (the paper: up to one half, c ≫ m·d, γ = 1/2)", columns, lines
     )
+
+
+def stage_notes(stages: list[dict[str, Any]]) -> list[str]:
+    """What the two columns are, and the dashes."""
+    if not stages:
+        return []
+    notes = ["saved (paper): one convolution a layer; saved (all convs): all that a layer of that network has."]
+    if any(None in (r["saving"], r["own_saving"]) for r in stages):
+        notes.append("a dash: no whole number of channels, or layers that PeleeNet narrows on so narrow a path.")
+    return notes
 
 
 def _saved(value: float | None) -> Cell:

@@ -1,0 +1,508 @@
+"""Closed forms: the paper's formulas, arithmetic by hand, the blocks themselves, and the stages of real networks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from importlib import resources
+from typing import Any
+
+import jsonschema
+import pytest
+import sympy
+from conftest import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import cspprof
+from cspprof.closed_form import FORMS, block, form, real_stages, saving, saving_curve
+from cspprof.closed_form.algebra import latex, text, tidy, tidy_ratio
+from cspprof.closed_form.checking import check
+from cspprof.closed_form.forms import symbolic, total
+from cspprof.closed_form.layers import QUANTITIES, c, conv, d, gamma, h, i, m, repeated, rho, w
+from cspprof.closed_form.number_reports import bar
+from cspprof.closed_form.saving import NETWORKS, by_ratio, limits
+from cspprof.errors import CspprofError
+from cspprof.rows import by_stage
+from cspprof.zoo.form_blocks import BLOCKS
+
+Run = Callable[..., Result]
+SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "closed_form-1.schema.json").read_text())
+NAMES = FORMS.names()
+PLAIN = [name for name in NAMES if not FORMS.get(name).base]
+SMALL = {"c": 64, "m": 3, "d": 16, "a": 32, "b": 16, "g": 8, "h": 5, "w": 8, "gamma": "1/4", "s": 2}
+
+
+def some(name: str, **more: Any) -> dict[str, Any]:
+    """Numbers that every form can be built with."""
+    return {key: value for key, value in {**SMALL, **more}.items() if key in FORMS.get(name).takes}
+
+
+# -- in symbols -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("dense", w * h * (c * m + (m**2 + m) * d / 2)),
+        ("partial", w * h * ((1 - gamma) * c * m + (m**2 + m) * d / 2)),
+    ],
+)
+def test_the_sum_over_layers_is_what_the_paper_prints(name: str, printed: sympy.Expr) -> None:
+    assert sympy.expand(total(FORMS.get(name), "cio_cspnet") - printed) == 0
+
+
+def test_half_bypassed_is_the_papers_second_form() -> None:
+    half = total(FORMS.get("partial"), "cio_hardnet").subs(gamma, sympy.Rational(1, 2))
+    assert sympy.expand(half - w * h * (c * m + (m**2 + m) * d) / 2) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_writing_a_formula_in_the_papers_order_does_not_change_it(name: str, quantity: str) -> None:
+    expr = total(FORMS.get(name), quantity, 5 if FORMS.get(name).by_number else None)
+    assert sympy.expand(tidy(expr).doit() - expr) == 0
+
+
+def test_formulas_as_text_and_latex() -> None:
+    dense, partial = (tidy(total(FORMS.get(name), "cio_cspnet")) for name in ("dense", "partial"))
+    assert text(dense) == "w·h·(c·m + d·(m² + m)/2)"
+    assert latex(dense) == r"w h \left(c m + \frac{d \left(m^{2} + m\right)}{2}\right)"
+    assert text(partial) == "w·h·(c·m·(1 − γ) + d·(m² + m)/2)"
+    assert latex(partial) == r"w h \left(c m \left(1 - \gamma\right) + \frac{d \left(m^{2} + m\right)}{2}\right)"
+    transitions = tidy(total(FORMS.get("transitions_csp"), "cio_cspnet"))
+    assert text(transitions) == "w·h·(c + 2·t + d·m) + ⌈w/2⌉·⌈h/2⌉·(2·c·γ + 2·t + o)"
+    assert text(tidy(total(FORMS.get("resnext_bottleneck"), "macs"))) == "w·h·(2·c·b·m + 9·b²·m/g)"
+
+
+def test_the_sum_is_one_over_a_symbolic_number_of_layers() -> None:
+    (part,) = symbolic(FORMS.get("dense")).parts
+    series = part.sum_of(part.layers[0].cio_cspnet)
+    assert isinstance(series, sympy.Sum)
+    assert series.limits == ((i, 1, m),)
+    assert text(series) == "Σ[i=1…m] w·h·(c + d·i)"
+    assert latex(series) == r"\sum_{i=1}^{m} w h \left(c + d i\right)"
+
+
+def test_a_harmonic_block_has_a_form_for_each_m() -> None:
+    harmonic = FORMS.get("harmonic")
+    assert text(tidy(total(harmonic, "cio_cspnet", 2))) == "w·h·(2·c + 2·k₁ + k₂)"
+    assert text(tidy(total(harmonic, "cio_cspnet", 4))) == "w·h·(3·c + 4·k₁ + 3·k₂ + k₃)"
+    with pytest.raises(CspprofError, match="a form for each m") as refused:
+        symbolic(harmonic)
+    assert refused.value.hint == "Give m: cspprof closed-form harmonic --m 8"
+
+
+# -- by hand --------------------------------------------------------------------------------------
+
+
+def test_a_small_dense_block_by_hand() -> None:
+    made = block(FORMS.get("dense"), {"c": 4, "m": 3, "d": 2, "h": 2, "w": 3})
+    assert made.totals() == {
+        "cio_hardnet": 6 * ((4 + 2) + (6 + 2) + (8 + 2)),
+        "cio_cspnet": 144,
+        "macs": 6 * 9 * 2 * (4 + 6 + 8),
+        "conv_weights": 9 * 2 * (4 + 6 + 8),
+    }
+
+
+BY_HAND = {
+    # CIO per place of m = 3 layers on c = 64, d = 16, b = 16 channels
+    "dense_bottleneck": sum(n + 64 + 64 + 16 for n in (64, 80, 96)),
+    "two_way": sum(2 * (n + 8) + 2 * (8 + 8) + (8 + 8) for n in (64, 80, 96)),
+    "residual": 3 * 4 * 64,
+    "residual_bottleneck": 3 * (64 + 16 + 32 + 16 + 64),
+    "residual_darknet": 3 * (64 + 16 + 16 + 64),
+    "resnext": 3 * 6 * 64,
+    "resnext_bottleneck": 3 * (64 + 16 + 32 + 16 + 64),
+    "harmonic": (64 + 16) + (64 + 16 + 28) + (28 + 16),  # k₁ = 16, k₂ = 16·1.7 made even
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_other_blocks_by_hand(name: str) -> None:
+    assert block(FORMS.get(name), some(name, h=1, w=1)).total("cio_hardnet") == BY_HAND[name]
+
+
+def test_transitions_by_hand() -> None:
+    """c = 64, m = 3, d = 16, γ = 1/4 on 5×8, pooled to 3×4: a dense path of 96 channels beside 16."""
+    made = block(FORMS.get("transitions_csp"), some("transitions_csp"))
+    assert made.total("cio_hardnet") == 40 * (96 + 96) + 12 * (112 + 112)
+    assert made.total("cio_cspnet") == 40 * (96 + 96) + (40 + 12) * 112 + 12 * (112 + 112)
+    assert made.total("macs") == 40 * 96 * 96 + 12 * 112 * 112
+
+
+@given(
+    c=st.integers(1, 300), m=st.integers(1, 40), d=st.integers(1, 64), h=st.integers(1, 60), w=st.integers(1, 60),
+    n=st.integers(1, 299),
+)  # fmt: skip
+@settings(max_examples=50, deadline=None)
+def test_the_closed_form_is_the_sum_written_out(c: int, m: int, d: int, h: int, w: int, n: int) -> None:
+    sizes = {"c": c, "m": m, "d": d, "h": h, "w": w}
+    assert block(FORMS.get("dense"), sizes).total("cio_cspnet") == h * w * sum(c + i * d for i in range(1, m + 1))
+    if n < c:
+        partial = block(FORMS.get("partial"), {**sizes, "gamma": Fraction(n, c)})
+        assert partial.total("cio_cspnet") == h * w * sum(c - n + i * d for i in range(1, m + 1))
+
+
+# -- the block itself -----------------------------------------------------------------------------
+
+
+def test_every_form_can_be_built() -> None:
+    assert BLOCKS.names() == PLAIN
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_is_its_block_layer_by_layer(name: str) -> None:
+    found = check(block(FORMS.get(name), some(name)))
+    assert [term.differing for term in found.terms] == [[] for _ in found.terms]
+    assert found.closed == found.traced
+    assert found.agrees
+
+
+EVERY_OTHER = st.fixed_dictionaries(
+    {"m": st.integers(1, 9), "h": st.integers(1, 33), "w": st.integers(1, 33), "d": st.integers(1, 12)}
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["dense", "dense_bottleneck", "two_way", "harmonic", "harmonic_separable", "residual", "residual_darknet"]
+)
+@given(numbers=EVERY_OTHER, c=st.integers(2, 20), n=st.integers(1, 19))
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_blocks_and_their_partial_twins_at_any_size(name: str, numbers: dict[str, int], c: int, n: int) -> None:
+    plain = FORMS.get(name)
+    bypass = min(n, c - 1) * 2
+    numbers = {**numbers, "c": 2 * c, "d": 2 * numbers["d"]}
+    if name == "two_way":
+        numbers["c"] += bypass + numbers["d"]  # what is processed is wide enough not to be narrowed
+    chosen = {key: value for key, value in numbers.items() if key in plain.takes}
+    assert check(block(plain, chosen)).agrees
+    assert check(block(FORMS.get(str(plain.twin)), {**chosen, "gamma": Fraction(bypass, chosen["c"])})).agrees
+
+
+@given(
+    c=st.integers(2, 40), m=st.integers(1, 4), d=st.integers(1, 9), n=st.integers(1, 39), t=st.integers(1, 20),
+    o=st.integers(1, 20), h=st.integers(1, 17), w=st.integers(1, 17),
+)  # fmt: skip
+@settings(max_examples=10, deadline=None)
+def test_transitions_at_any_size(c: int, m: int, d: int, n: int, t: int, o: int, h: int, w: int) -> None:
+    numbers = {"c": c, "m": m, "d": d, "t": t, "h": h, "w": w, "gamma": Fraction(min(n, c - 1), c)}
+    assert check(block(FORMS.get("transitions_last"), numbers)).agrees
+    assert check(block(FORMS.get("transitions_csp"), {**numbers, "o": o})).agrees
+    assert check(block(FORMS.get("transition"), {"c": c, "o": o, "h": h, "w": w})).agrees
+
+
+@pytest.fixture
+def wrong_form() -> Iterator[str]:
+    """A dense block whose layers are said to read what the next one reads."""
+
+    @form("wrong", takes="c m d", paper="nobody")
+    def wrong(depth: sympy.Expr) -> Any:
+        """Wrong."""
+        return repeated(conv("conv", c + i * d, d, 3), c_out=c + m * d)(depth)
+
+    BLOCKS.add("wrong", BLOCKS.get("dense"))
+    yield "wrong"
+    FORMS.remove("wrong")
+    BLOCKS.remove("wrong")
+
+
+def test_a_wrong_formula_is_found_out(wrong_form: str, run: Run) -> None:
+    got = run("closed-form", wrong_form, "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "markdown")
+    assert got.code == 1
+    assert "| 1: conv 3×3 | layers.0.conv | 12→4, 3×3, 1×1 ≠ 8→4, 3×3, 1×1 | 16 | 12 | 432 ≠ 288 |" in got.out
+    assert "0 of 2 layers agree in shape, CIO by both rules, MACs and weights; the sums differ." in got.out
+
+
+def test_a_layer_too_many_is_found_out(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    builder, parts = BLOCKS.get("dense")
+    monkeypatch.setitem(BLOCKS._entries, "dense", (lambda n: torch_block(builder, n), parts))
+    got = run("closed-form", "dense", "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "json")
+    assert got.code == 1
+    document = json.loads(got.out)
+    assert [t["agrees"] for t in document["terms"]] == [True, True, False]
+    assert document["terms"][2]["formula"] is None
+
+
+def torch_block(builder: Any, n: Any) -> Any:
+    from torch import nn
+
+    return nn.Sequential(builder(n), nn.Conv2d(16, 4, 1))
+
+
+# -- real networks --------------------------------------------------------------------------------
+
+STAGES: dict[tuple[str, int, str], list[tuple[str, dict[str, Any]]]] = {
+    ("peleenet", 224, "stage2"): [
+        ("two_way", {"c": 128, "m": 4, "d": 32, "q": 2, "h": 28}),
+        ("transition", {"c": 256, "h": 28}),
+    ],
+    ("csp_peleenet", 224, "stage2"): [
+        ("partial_two_way", {"c": 128, "m": 4, "d": 32, "q": 2, "h": 28}),
+        ("transitions_csp", {"c": 128, "m": 4, "d": 32, "h": 28}),
+    ],
+    ("csp_peleenet,fusion=last,gamma=0.25", 224, "stage2"): [
+        ("partial_two_way", {"c": 128, "m": 4, "d": 32, "q": 2, "h": 28, "gamma": "1/4"}),
+        ("transitions_last", {"c": 128, "m": 4, "d": 32, "h": 28, "gamma": "1/4"}),
+    ],
+    ("densenet121", 224, "stage3"): [
+        ("dense_bottleneck", {"c": 256, "m": 24, "d": 32, "h": 14}),
+        ("transition", {"c": 1024, "o": 512, "h": 14}),
+    ],
+    ("csp_densenet121", 224, "stage3"): [
+        ("partial_dense_bottleneck", {"c": 256, "m": 24, "d": 32, "h": 14}),
+        ("transitions_csp", {"c": 256, "m": 24, "d": 32, "t": 448, "o": 512, "h": 14}),
+    ],
+    ("hardnet68", 224, "stage1"): [
+        ("harmonic", {"c": 64, "m": 8, "d": 14, "h": 56}),
+        ("transition", {"c": 124, "o": 128, "h": 56}),
+    ],
+    ("resnext50", 256, "stage2"): [
+        ("entry_bottleneck", {"a": 256, "b": 256, "c": 512, "g": 32, "h": 64}),
+        ("resnext_bottleneck", {"c": 512, "m": 3, "h": 32}),
+    ],
+    ("resnet18", 224, "stage2"): [
+        ("entry", {"a": 64, "c": 128, "h": 56}),
+        ("projection", {"a": 64, "c": 128, "h": 56}),
+        ("residual", {"c": 128, "m": 1, "h": 28}),
+    ],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"{stage[0]}-{stage[2]}")
+def test_the_forms_of_its_parts_add_up_to_a_traced_stage(stage: tuple[str, int, str]) -> None:
+    spec, size, name = stage
+    profile = cspprof.profile(spec, (1, 3, size, size))
+    traced = next(group for group in by_stage(profile) if group.name == name)
+    closed: Counter[str] = Counter()
+    for part, numbers in STAGES[stage]:
+        closed.update(block(FORMS.get(part), numbers).totals())
+    for quantity in ("cio_hardnet", "cio_cspnet", "macs"):
+        assert closed[quantity] == traced.value(quantity), quantity
+
+
+def test_what_real_stages_save() -> None:
+    """The figures of the paper's form, one convolution a layer, half bypassed: per cent, computed by others' code."""
+    expected = {
+        ("PeleeNet", 1): ((32, 3), 16.7), ("PeleeNet", 2): ((128, 4), 30.8), ("PeleeNet", 3): ((256, 8), 32.0),
+        ("PeleeNet", 4): ((512, 6), 41.0), ("DenseNet-121", 1): ((64, 6), 18.2), ("DenseNet-121", 2): ((128, 12), 19.0),
+        ("DenseNet-121", 3): ((256, 24), 19.5), ("DenseNet-121", 4): ((512, 16), 32.7),
+        ("DenseNet-201", 3): ((256, 48), 12.3), ("DenseNet-201", 4): ((896, 32), 31.5),
+    }  # fmt: skip
+    found = {(r["network"], r["stage"]): ((r["c"], r["m"]), round(100 * r["saving"], 1)) for r in real_stages()}
+    assert {key: found[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(("name", "spec"), [("PeleeNet", "peleenet"), ("DenseNet-201", "densenet201")])
+def test_real_stages_are_those_of_the_networks(name: str, spec: str) -> None:
+    (network,) = (n for n in NETWORKS if n.name == name)
+    first_reads = {}
+    for group in by_stage(cspprof.profile(spec)):
+        convs = [row.spec for row in group.rows if row.spec.name == "conv2d"]
+        first_reads[group.name] = convs[0].reads[0].shape[1] if convs else 0
+    assert [s["c"] for s in network.stages()] == [first_reads[f"stage{n}"] for n in range(1, 5)]
+
+
+# -- what the twin saves --------------------------------------------------------------------------
+
+
+def test_the_limits_are_the_papers() -> None:
+    expr = saving(FORMS.get("dense"))
+    assert text(tidy_ratio(expr)) == "2·c·γ/(2·c + d·(m + 1))"
+    assert [(x.symbol, x.value) for x in limits(expr)] == [(c, gamma), (d, 0), (m, 0)]
+    ratio = by_ratio(expr)
+    assert sympy.cancel(ratio - 2 * gamma * rho * m / (2 * rho * m + m + 1)) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if FORMS.get(name).twin])
+def test_no_twin_saves_more_than_gamma(name: str) -> None:
+    expr = saving(FORMS.get(name), 8 if FORMS.get(name).by_number else None)
+    assert sympy.limit(expr, c, sympy.oo) == gamma
+
+
+def test_without_a_bottleneck_a_residual_block_saves_gamma_exactly() -> None:
+    assert saving(FORMS.get("residual")) == gamma
+    assert saving(FORMS.get("resnext")) == gamma
+
+
+@pytest.mark.parametrize("over", ["gamma", "ratio", "m"])
+def test_a_curve_is_of_blocks_that_exist(over: Any) -> None:
+    records = saving_curve(over, c=250, m=12, d=32, gamma="1/5")
+    assert len(records) >= 10
+    assert [r["given"] for r in records].count(True) == 1
+    savings = [r["saving"] for r in records]
+    assert savings == sorted(savings, reverse=over == "m")
+    for r in records:
+        numbers = {"c": r["c"], "m": r["m"], "d": r["d"], "gamma": r["gamma_exact"]}
+        assert r["partial"] == block(FORMS.get("partial"), numbers).total("cio_cspnet")
+        assert r["saving"] == pytest.approx(1 - r["partial"] / r["plain"])
+        assert 0 < r["saving"] < r["gamma"]
+
+
+def test_a_curve_in_exact_numbers() -> None:
+    (r,) = [r for r in saving_curve("ratio", c=256, m=24, d=32) if r["given"]]
+    assert (r["plain"], r["partial"], r["ratio"]) == (15_744, 12_672, pytest.approx(1 / 3))
+    assert r["plain"] == 256 * 24 + (24**2 + 24) * 32 // 2
+
+
+def test_curves_of_other_forms() -> None:
+    assert {r["saving"] for r in saving_curve("m", form="residual", c=64)} == {0.5}
+    assert all(r["c"] % 4 == 0 for r in saving_curve("ratio", form="two_way", m=3, d=8, gamma="1/4"))
+    assert [r["m"] for r in saving_curve("m", form="partial_harmonic", c=64, d=14, m=16)] == list(range(1, 17))
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("dens", "no closed form named 'dens'\n  Did you mean: dense?"),
+        ("partial --c 32 --m 3 --d 8 --gamma 0.3",
+         "would read c·(1 − γ) + d·(i − 1) = 112/5 = 22.4 channels\n  Nearest: --gamma 5/16 or --gamma 11/32; --c 30"),
+        ("partial --c 33 --m 3 --d 8", "= 33/2 = 16.5 channels\n  Nearest: --gamma 16/33 or --gamma 17/33; --c 32 or"),
+        ("dense --c 32", "dense needs m, d\n  --m N: layers (or blocks) in a row\n  --d N: growth rate"),
+        ("dense --c 32 --m 2 --d 2 --gamma 1", "γ = 1 is not between 0 and 1\n  It is the bypassed fraction"),
+        ("partial --c 32 --m 2 --d 2 --gamma -0.5", "γ = -1/2 = -0.5 is not between 0 and 1"),
+        ("dense --gamma half", "γ = half is not a fraction\n  Write --gamma 0.25 or --gamma 1/4"),
+        ("dense --c 3 --m 2 --d 1 --b 3", "dense has no b\n  It takes: c, m, d, h, w"),
+        ("two_way --c 32 --m 3 --d 31", "would write q·d/2 = 31/2 = 15.5 channels\n  Nearest: --d 30 or --d 32"),
+        ("partial_two_way --c 32 --m 3 --d 32", "holds where d·q ≤ c·(1 − γ): here 32 > 16\n  Change one of: --c, --d"),
+        ("resnext --c 40 --m 2", "would read 40 channels in 32 groups\n  Nearest: --g 40 or --g 20; --c 32 or --c 64"),
+        ("residual_bottleneck --c 10 --m 2", "b = 5/2 = 2.5 is no whole number of at least 1"),
+        ("harmonic --c 8 --m 2 --d 4 --r 0.5", "r = 0.5 narrows layers that read more\n  Give at least 1: --r 1.7"),
+        ("entry --over m --a 3 --c 4", "entry has no partial twin to save against"),
+        ("dense --over depth --c 3 --m 2 --d 1", "cannot vary depth\n  Vary one of: gamma, ratio, m"),
+        ("residual --over ratio --c 3 --m 2", "residual has no growth rate, so no c/(m·d)\n  Vary one of: gamma, m"),
+        ("--over m --check --c 3 --d 2", "--check is of one block, --over of many"),
+        ("--latex --c 3 --m 2 --d 1", "--latex writes formulas, and these are numbers"),
+        ("--format yaml", "no format named 'yaml'"),
+    ],
+)  # fmt: skip
+def test_bad_input(run: Run, arguments: str, message: str) -> None:
+    got = run("closed-form", *arguments.split())
+    assert got.code == 2
+    assert message in got.err
+    assert got.out == ""
+
+
+@pytest.mark.parametrize("option", ["--m", "--c", "--d", "--h", "--w", "--b", "--g"])
+@pytest.mark.parametrize("value", ["0", "-3", "2.5", "many"])
+def test_numbers_that_are_none(run: Run, option: str, value: str) -> None:
+    got = run("closed-form", "dense", option, value)
+    assert got.code == 2
+    assert f"'{option}'" in got.err
+
+
+def test_python_callers_are_told_too() -> None:
+    with pytest.raises(CspprofError, match="m = 0 is no whole number of at least 1"):
+        block(FORMS.get("dense"), {"c": 4, "m": 0, "d": 2})
+    with pytest.raises(CspprofError, match="cannot vary c"):
+        saving_curve("c", c=4, m=3, d=2)  # type: ignore[arg-type]
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_derives_and_says_what_it_is_not(run: Run) -> None:
+    got = run("closed-form")
+    assert got.code == 0
+    assert "Σ[i=1…m] w·h·(c + d·i) = w·h·(c·m + d·(m² + m)/2)" in " ".join(got.out.split())
+    assert "(the paper: up to one half, c ≫ m·d, γ = 1/2)" in " ".join(got.out.split())
+    assert "PeleeNet 4      512   6  32    2.667   41.0 %       34.0 %" in got.out
+    assert "it is not a whole network's CIO" in " ".join(got.out.split())
+
+
+def test_numbers_beside_each_other(run: Run) -> None:
+    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--gamma", "0.5")
+    assert got.code == 0
+    assert "CIO (CSPNet)      15,744     12,672  −19.5 %" in got.out
+    assert "24: conv 3×3      992      32  1,024" in got.out
+
+
+def test_one_side_of_a_map_stands_for_both(run: Run) -> None:
+    square, both = (
+        run("closed-form", "dense", "--c", "4", "--m", "1", "--d", "2", *sides, "--format", "json").out
+        for sides in (("--w", "7"), ("--w", "7", "--h", "7"))
+    )
+    assert square == both
+    assert json.loads(square)["blocks"][0]["totals"]["cio_cspnet"] == 6 * 49
+
+
+def test_c_that_is_not_to_be_halved(run: Run) -> None:
+    got = run("closed-form", "--c", "33", "--m", "2", "--d", "4")
+    assert got.code == 0
+    assert "note: partial would have no whole number of channels at γ = 1/2; another: --gamma" in got.out
+    assert run("closed-form", "--c", "33", "--m", "2", "--d", "4", "--gamma", "1/3").out.count("γ = 1/3") == 2
+
+
+def test_a_curve_in_a_pipe(run: Run) -> None:
+    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--over", "ratio")
+    assert "  0.333     256     15,744   12,672  19.5 %  ███████▊ ◀ given" in got.out
+    assert [bar(x) for x in (0, 1 / 320, 0.5, 1)] == ["", "▏", "█" * 20, "█" * 40]
+
+
+def test_latex_source(run: Run) -> None:
+    got = run("closed-form", "partial", "--latex", "--format", "csv")
+    assert got.code == 0
+    shown = run("closed-form", "partial", "--latex")
+    assert r"\left(1 - \gamma\right)" in shown.out
+    assert "γ·c/(" not in shown.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--list", "", "two_way", "harmonic --m 5", "split", "transitions_last --latex", "--c 8 --m 3 --d 2",
+     "harmonic --c 8 --m 3 --d 4", "--over gamma --c 8 --m 3 --d 2", "residual --over m --c 8",
+     "dense --c 8 --m 2 --d 2 --check", "partial_harmonic --c 8 --m 3 --d 4 --check"],
+)  # fmt: skip
+def test_every_answer_fits_the_schema(run: Run, arguments: str) -> None:
+    got = run("closed-form", *arguments.split(), "--format", "json")
+    assert got.code == 0
+    jsonschema.validate(json.loads(got.out), SCHEMA)
+    for other in ("csv", "markdown"):
+        assert run("closed-form", *arguments.split(), "--format", other).out.count("\n") > 2
+
+
+@pytest.mark.parametrize("columns", ["30", "60"])
+def test_no_number_is_cut_on_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32")
+    assert "15,744" in got.out
+    assert "12,672" in got.out
+    assert max(map(len, got.out.splitlines())) <= int(columns)
+
+
+def test_help_does_not_load_sympy() -> None:
+    program = """
+import sys
+from cspprof.cli import main
+try:
+    main(["closed-form", "--help"])
+except SystemExit:
+    pass
+heavy = {"sympy", "torch"} & set(sys.modules)
+sys.exit(f"imported: {heavy}" if heavy else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_formulas_and_numbers_do_not_load_torch() -> None:
+    program = """
+import sys
+from cspprof.cli import main
+for arguments in (["closed-form"], ["closed-form", "--c", "8", "--m", "2", "--d", "2"]):
+    try:
+        main(arguments)
+    except SystemExit:
+        pass
+sys.exit("imported torch" if "torch" in sys.modules else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
