@@ -12,6 +12,14 @@ from cspprof.record import Profile
 
 
 @dataclass(frozen=True, slots=True)
+class Formula:
+    """The value of a cell that is an expression: a line of text, and LaTeX source for whoever can set it."""
+
+    text: str
+    latex: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
     """A value and how it reads. `good` says whether a change is for the better; None where that is no question."""
 

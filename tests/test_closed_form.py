@@ -469,6 +469,19 @@ def test_every_answer_fits_the_schema(run: Run, arguments: str) -> None:
         assert run("closed-form", *arguments.split(), "--format", other).out.count("\n") > 2
 
 
+def test_the_latex_format_sets_formulas(run: Run) -> None:
+    got = run("closed-form", "partial", "--format", "latex")
+    assert r"CIO & $w h \left(c m + \frac{d \left(m^{2} + m\right)}{2}\right)$ & $w h \left(c m \left(1" in got.out
+    assert r"c $\rightarrow$ $\infty$ & $\gamma$ \\" in got.out
+
+
+def test_explain_says_what_it_is_not(run: Run) -> None:
+    got = run("explain", "closed-form")
+    assert got.code == 0
+    assert "a whole network's CIO: splits, transitions and, in the paper's form," in " ".join(got.out.split())
+    assert run("explain", "closed-form", "--model", "resnet50").code == 2
+
+
 @pytest.mark.parametrize("columns", ["30", "60"])
 def test_no_number_is_cut_on_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)

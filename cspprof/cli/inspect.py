@@ -31,7 +31,9 @@ def metrics_command(format: o.Format = None, output: o.Output = None) -> None:
 def explain_command(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="A number, as in `cspprof metrics`, or: conventions.", show_default=False),
+        typer.Argument(
+            metavar="NAME", help="A number (cspprof metrics), conventions or closed-form.", show_default=False
+        ),
     ],
     format: o.Format = None,
     output: o.Output = None,
@@ -46,9 +48,16 @@ def explain_command(
         profile = example() if model is None else measure([model], input, None, "meta", False, False)[0]
         outlet.emit(explain_conventions(profile))
         return
-    METRICS.get(name)
+    if name != "closed-form":
+        METRICS.get(name)
     if model is not None or input:
         raise CspprofError(
             f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
         )
-    Outlet(format, output).emit(explain(name))
+    outlet = Outlet(format, output)
+    if name == "closed-form":
+        from cspprof.closed_form.reports import explained
+
+        outlet.emit(explained())
+        return
+    outlet.emit(explain(name))

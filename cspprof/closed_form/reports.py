@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import sympy
@@ -13,7 +14,7 @@ from cspprof.closed_form.forms import FORMS, PARAMETERS, Form, pair, symbolic, t
 from cspprof.closed_form.layers import QUANTITIES, Layer, Part, c, m
 from cspprof.closed_form.numbers import gamma_of
 from cspprof.closed_form.saving import NETWORKS, by_ratio, limits, real_stages, saving
-from cspprof.tables import Cell, Column, Report, Table, integer, text
+from cspprof.tables import Cell, Column, Formula, Report, Table, integer, text
 from cspprof.units import decimal, share
 
 SCHEMA = "cspprof.closed_form/1"
@@ -41,22 +42,35 @@ def form_list() -> Report:
     return Report([table, Table("Parameters", [Column("name"), Column("is")], meanings)], records, document)
 
 
+def explained() -> Report:
+    """What a closed form is, and what it is not."""
+    facts = {
+        "name": "closed-form",
+        "definition": "What a block costs as a formula: CIO, MACs and weights of its layers in symbols, summed over "
+        "the m layers. A dense block's CIO is w·h·(c·m + (m² + m)·d/2), its partial twin's "
+        "w·h·((1 − γ)·c·m + (m² + m)·d/2).",
+        "is_not": "a whole network's CIO: splits, transitions and, in the paper's form, bottleneck convolutions are "
+        "outside it; nor a saving of one half: that is the limit for c ≫ m·d at γ = 1/2",
+        "source": "Wang et al. 2019, section 3",
+        "shown_by": "cspprof closed-form; every form: cspprof closed-form --list",
+    }
+    lines = [[text(key.replace("_", " ")), text(value)] for key, value in facts.items()]
+    table = Table("Closed form", [Column(""), Column("")], lines)
+    return Report([table], [facts], {"schema": "cspprof.explain/1", **facts})
+
+
 def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Report:
     """A form in symbols: each layer, its sum, the totals, and for a pair what the partial twin saves.
 
     `depth` is m of a form that has none in symbols, `gamma` that of the real stages.
     """
     depth = (depth or EXAMPLE_DEPTH) if form.by_number else None
-    write = algebra.latex if as_latex else algebra.text
     both = pair(form)
     derived = both if both and not form.by_number else (form,)
-    dense = both and both[0].name in ("dense", *(network.form for network in NETWORKS))
-    stages = real_stages(gamma) if dense else []
-    tables = [*(_terms(f, depth, write) for f in derived), _closed_forms(both or (form,), depth, write)]
-    if both:
-        tables.append(_saving(form, depth, write))
-        if stages:
-            tables.append(stage_table(stages, gamma))
+    stages = real_stages(gamma) if both and both[0].name in ("dense", *(n.form for n in NETWORKS)) else []
+    tables = [*(_terms(f, depth, as_latex) for f in derived), _closed_forms(both or (form,), depth, as_latex)]
+    tables += [_saving(both, depth, as_latex)] if both else []
+    tables += [stage_table(stages, gamma)] if stages else []
     document: dict[str, Any] = {
         "schema": SCHEMA, "shows": "derivation", "form": form.name, "summary": form.summary, "paper": form.paper,
         "takes": {name: PARAMETERS[name][1] for name in form.takes}, "m": depth,
@@ -78,46 +92,36 @@ def _layers(form: Form, depth: int | None) -> list[tuple[Part, Layer]]:
     return [(part, layer) for part in symbolic(form, depth).parts for layer in part.layers]
 
 
-def _quantities(forms: tuple[Form, ...], depth: int | None) -> dict[str, str]:
-    """The quantities and their headings; the two rules of CIO as one where no layer is a pool."""
-    if any(layer.pool for form in forms for _, layer in _layers(form, depth)):
-        return QUANTITIES
-    return {"cio_cspnet": "CIO", "macs": "MACs", "conv_weights": "weights"}
-
-
-def _terms(form: Form, depth: int | None, write: Callable[[Expr], str]) -> Table:
+def _terms(form: Form, depth: int | None, as_latex: bool) -> Table:
     columns = [Column(x) for x in ("layer", "for", "reads", "writes", "CIO of one", "of all")]
     lines = []
     for part, layer in _layers(form, depth):
         term = layer.cio_cspnet
-        lines.append([
-            text(layer.name), text("" if part.count == 1 else f"i = 1…{part.count}"),
-            *(_formula(x, write) for x in (layer.c_in, layer.c_out, term)),
-            Cell(None, f"{write(part.sum_of(term))} = {_formula(part.sum_of(term).doit(), write).text}")
-            if part.count != 1 else _formula(term, write),
-        ])  # fmt: skip
-    whole = _formula(total(form, "cio_cspnet", depth), write)
+        each = [_written(x) for x in (layer.c_in, layer.c_out, term)]
+        often = text("" if part.count == 1 else f"i = 1…{part.count}")
+        lines.append([text(layer.name), often, *(_cell(x, as_latex) for x in [*each, _summed(part, term)])])
+    whole = _cell(_written(total(form, "cio_cspnet", depth)), as_latex)
     lines.append([text("all layers"), *(text("") for _ in range(4)), whole])
     return Table(f"{form.name}: {form.summary} ({form.paper})", columns, lines)
 
 
-def _closed_forms(forms: tuple[Form, ...], depth: int | None, write: Callable[[Expr], str]) -> Table:
+def _closed_forms(forms: tuple[Form, ...], depth: int | None, as_latex: bool) -> Table:
+    """The two rules of CIO are one row where no layer is a pool."""
+    pools = any(layer.pool for form in forms for _, layer in _layers(form, depth))
+    headings = QUANTITIES if pools else {"cio_cspnet": "CIO", "macs": "MACs", "conv_weights": "weights"}
     lines = [
-        [text(heading), *(_formula(total(form, quantity, depth), write) for form in forms)]
-        for quantity, heading in _quantities(forms, depth).items()
+        [text(heading), *(_cell(_written(total(form, quantity, depth)), as_latex) for form in forms)]
+        for quantity, heading in headings.items()
     ]
     return Table("Closed forms", [Column(""), *(Column(form.name) for form in forms)], lines)
 
 
-def _saving(form: Form, depth: int | None, write: Callable[[Expr], str]) -> Table:
-    both = pair(form)
-    assert both is not None
-    expr = saving(form, depth)
-    lines = [[text("saving"), text(write(algebra.tidy_ratio(expr)))]]
-    lines += [[text(f"{x.symbol} → ∞"), text(write(x.value))] for x in limits(expr)]
+def _saving(both: tuple[Form, Form], depth: int | None, as_latex: bool) -> Table:
+    expr = saving(both[0], depth)
+    shown = [("saving", expr), *((f"{x.symbol} → ∞", x.value) for x in limits(expr))]
     if (ratio := by_ratio(expr)) is not None:
-        lines.append([text("with ρ = c/(m·d)"), text(write(algebra.tidy_ratio(ratio)))])
-        lines.append([text("and m → ∞"), text(write(algebra.tidy_ratio(sympy.limit(ratio, m, sympy.oo))))])
+        shown += [("with ρ = c/(m·d)", ratio), ("and m → ∞", sympy.limit(ratio, m, sympy.oo))]
+    lines = [[text(name), _cell(_written(x, algebra.tidy_ratio), as_latex)] for name, x in shown]
     return Table(f"What {both[1].name} saves of {both[0].name}'s CIO", [Column(""), Column("part of it")], lines)
 
 
@@ -149,39 +153,52 @@ def _saved(value: float | None) -> Cell:
     return Cell(None, "–") if value is None else Cell(value, share(value))
 
 
-def _formula(expr: Expr, write: Callable[[Expr], str]) -> Cell:
-    return Cell(None, write(algebra.tidy(expr)))
-
-
-def _written(expr: Expr, tidy: Callable[[Expr], Expr] = algebra.tidy) -> dict[str, str]:
+def _written(expr: Expr, tidy: Callable[[Expr], Expr] = algebra.tidy) -> Formula:
     arranged = tidy(expr)
-    return {"text": algebra.text(arranged), "latex": algebra.latex(arranged)}
+    return Formula(algebra.text(arranged), algebra.latex(arranged))
+
+
+def _summed(part: Part, term: Expr) -> Formula:
+    """A sum over repetitions and what it comes to; of a single layer, the term."""
+    if part.count == 1:
+        return _written(term)
+    left, right = _series(part, term), _written(part.sum_of(term).doit())
+    return Formula(f"{left.text} = {right.text}", f"{left.latex} = {right.latex}")
+
+
+def _series(part: Part, term: Expr) -> Formula:
+    series = part.sum_of(term)
+    return Formula(algebra.text(series), algebra.latex(series))
+
+
+def _cell(formula: Formula, as_latex: bool) -> Cell:
+    return Cell(formula, formula.latex if as_latex else formula.text)
 
 
 def _forms_document(form: Form, depth: int | None) -> dict[str, dict[str, str]]:
-    return {quantity: _written(total(form, quantity, depth)) for quantity in QUANTITIES}
+    return {quantity: asdict(_written(total(form, quantity, depth))) for quantity in QUANTITIES}
 
 
 def _term_document(part: Part, layer: Layer) -> dict[str, Any]:
-    summed = part.sum_of(layer.cio_cspnet)
+    term = layer.cio_cspnet
     return {
-        "layer": layer.name, "kernel": layer.kernel, "pool": layer.pool, "count": _written(part.count)["text"],
-        "groups": _written(layer.groups), "reads": _written(layer.c_in), "writes": _written(layer.c_out),
-        "size": [algebra.text(x) for x in layer.size], "size_out": [algebra.text(x) for x in layer.size_out],
-        "cio": _written(layer.cio_cspnet), "sum": {"text": algebra.text(summed), "latex": algebra.latex(summed)},
-        "summed": _written(summed.doit()),
+        "layer": layer.name, "kernel": layer.kernel, "pool": layer.pool, "count": _written(part.count).text,
+        "groups": asdict(_written(layer.groups)), "reads": asdict(_written(layer.c_in)),
+        "writes": asdict(_written(layer.c_out)), "size": [algebra.text(x) for x in layer.size],
+        "size_out": [algebra.text(x) for x in layer.size_out], "cio": asdict(_written(term)),
+        "sum": asdict(_series(part, term)), "summed": asdict(_written(part.sum_of(term).doit())),
     }  # fmt: skip
 
 
 def _saving_document(form: Form, depth: int | None) -> dict[str, Any]:
     expr = saving(form, depth)
     ratio = by_ratio(expr)
-    by = None if ratio is None else {"symbol": "ρ", "is": "c/(m·d)", "saving": _written(ratio, algebra.tidy_ratio)}
+    quotient = {"symbol": "ρ", "is": "c/(m·d)"}
     return {
-        "saving": _written(expr, algebra.tidy_ratio),
-        "limits": [{"symbol": str(x.symbol), "to": "∞", "value": _written(x.value)} for x in limits(expr)],
-        "ratio": by,
-    }  # fmt: skip
+        "saving": asdict(_written(expr, algebra.tidy_ratio)),
+        "limits": [{"symbol": str(x.symbol), "to": "∞", "value": asdict(_written(x.value))} for x in limits(expr)],
+        "ratio": None if ratio is None else quotient | {"saving": asdict(_written(ratio, algebra.tidy_ratio))},
+    }
 
 
 def _notes(form: Form, depth: int | None) -> list[str]:

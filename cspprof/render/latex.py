@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Report, Table
+from cspprof.tables import Cell, Formula, Report, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -11,7 +13,8 @@ SPECIAL = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",
     "×": r"$\times$", "−": "$-$", "–": "--", "—": "---", "≥": r"$\geq$", "·": r"$\cdot$", "γ": r"$\gamma$",
     "Σ": r"$\Sigma$", "⌈": r"$\lceil$", "⌉": r"$\rceil$", "²": r"\textsuperscript{2}", "₂": r"\textsubscript{2}",
-    "⁹": r"\textsuperscript{9}", "…": r"\dots{}", "→": r"$\rightarrow$",
+    "⁹": r"\textsuperscript{9}", "…": r"\dots{}", "→": r"$\rightarrow$", "∞": r"$\infty$", "ρ": r"$\rho$",
+    "≤": r"$\leq$", "≫": r"$\gg$", "≠": r"$\neq$",
 }  # fmt: skip
 """What is no letter of LaTeX's: brackets too, since a row that begins with one would be an argument of `\\\\`."""
 
@@ -35,10 +38,14 @@ def _table(table: Table) -> str:
     lines = [r"\begin{table}", r"  \centering"]
     if table.title:
         lines.append(f"  \\caption{{{escape(table.title)}}}")
-    lines += [f"  \\begin{{tabular}}{{{columns}}}", r"    \toprule", _row([c.header for c in table.columns])]
-    lines += [r"    \midrule", *(_row([cell.text for cell in row]) for row in table.rows), r"    \bottomrule"]
+    lines += [f"  \\begin{{tabular}}{{{columns}}}", r"    \toprule", _line(escape(c.header) for c in table.columns)]
+    lines += [r"    \midrule", *(_line(map(_cell, row)) for row in table.rows), r"    \bottomrule"]
     return "\n".join([*lines, r"  \end{tabular}", r"\end{table}"])
 
 
-def _row(cells: list[str]) -> str:
-    return f"    {' & '.join(map(escape, cells))} \\\\"
+def _cell(cell: Cell) -> str:
+    return f"${cell.value.latex}$" if isinstance(cell.value, Formula) else escape(cell.text)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"    {' & '.join(cells)} \\\\"
