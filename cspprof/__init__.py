@@ -12,7 +12,7 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import compare, profile, reproduce
+    from cspprof.api import check, compare, profile, reproduce
     from cspprof.comparison import Comparison
     from cspprof.metrics import metric
     from cspprof.record import Profile, TensorSpec
@@ -23,6 +23,7 @@ _HOMES = {
     "profile": "cspprof.api",
     "compare": "cspprof.api",
     "reproduce": "cspprof.api",
+    "check": "cspprof.api",
     "Comparison": "cspprof.comparison",
     "Profile": "cspprof.record",
     "TensorSpec": "cspprof.record",
@@ -36,6 +37,7 @@ __all__ = [
     "Profile",
     "TensorSpec",
     "__version__",
+    "check",
     "compare",
     "errors",
     "metric",

@@ -1,7 +1,9 @@
-"""The calls that most people need: `profile`, `compare`, and the published figures with `reproduce`."""
+"""The calls that most people need: `profile`, `compare`, `check`, and the published figures with `reproduce`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.comparison import Comparison
@@ -12,6 +14,7 @@ from cspprof.record import Profile
 if TYPE_CHECKING:
     from torch import nn
 
+    from cspprof.gate.checking import Verdict
     from cspprof.reproduction import Reproduction
 
     Model = nn.Module | str | Profile
@@ -85,3 +88,18 @@ def reproduce(name: str = "all") -> Reproduction:
 
     tables = chosen(name)
     return reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
+
+
+def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:
+    """Hold a project's models against its rules, as `cspprof check` does: `.ok`, `.failures`, `.problems`.
+
+    `config` is the configuration or a folder in the project (by default the current one), `models` names or globs of
+    its models, `against` a git revision to compare with in place of the baseline. Raises CspprofError where there is
+    no configuration, model or revision of that name; what else cannot be measured is a problem of the verdict.
+    """
+    from cspprof.gate.against import record_revision
+    from cspprof.gate.checking import check as check_config
+    from cspprof.gate.loading import find, load
+
+    read = load(find(None if config is None else Path(config)))
+    return check_config(read, models, recorded=record_revision(read, against, models) if against else None)

@@ -246,6 +246,8 @@ class Profile:
     tool: Mapping[str, str] = field(default_factory=dict)
     status: str = ""
     """Of the zoo's network: `reading` or `construction` where no published definition stands behind it; else empty."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where classes of the project that was traced are defined: qualified name and file, from where the trace ran."""
 
     # -- facts in other arrangements -------------------------------------------------------------
 

@@ -96,6 +96,7 @@ def to_dict(profile: Profile) -> dict[str, Any]:
         "params": profile.params,
         "notes": list(profile.notes),
         "tool": dict(profile.tool),
+        "sources": dict(profile.sources),
         "layers": {
             "path": [y.path for y in layers],
             "class": [classes(y.class_name) for y in layers],
@@ -198,6 +199,7 @@ def from_dict(document: dict[str, Any]) -> Profile:
         params=document["params"],
         notes=tuple(document["notes"]),
         tool=document["tool"],
+        sources=document.get("sources", {}),
     )  # fmt: skip
     profile.self_check()
     return profile

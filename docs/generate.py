@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import cspprof
+from cspprof.gate.config import schema
 from cspprof.metrics import METRICS, Metric
 from cspprof.metrics.conventions import conventions
 from cspprof.reference import derived, example
 from cspprof.tables import quantity
 
 PAGE = Path(__file__).parent / "semantics.md"
+CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"
 
 
 def numbers() -> str:
@@ -54,11 +58,17 @@ def page() -> str:
     return text
 
 
+def config() -> str:
+    """The schema of a project's configuration."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
 def main(arguments: list[str]) -> int:
-    new = page()
+    made = {PAGE: page(), CONFIG: config()}
     if "--check" in arguments:
-        return int(new != PAGE.read_text())
-    PAGE.write_text(new)
+        return int(any(not file.exists() or file.read_text() != text for file, text in made.items()))
+    for file, text in made.items():
+        file.write_text(text)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cspprof._version import __version__
-from cspprof.cli import analyse, closed_form, inspect, reproduction, second
+from cspprof.cli import analyse, closed_form, gate, inspect, reproduction, second
 from cspprof.cli.output import fail, speak_utf8
 from cspprof.errors import CspprofError
 
@@ -53,8 +53,11 @@ for _name, _command in (
     ("models", inspect.models_command),
     ("metrics", inspect.metrics_command),
     ("explain", inspect.explain_command),
+    ("check", gate.check_command),
+    ("init", gate.init_command),
 ):
     app.command(_name)(_command)
+app.add_typer(gate.baseline_app, name="baseline")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

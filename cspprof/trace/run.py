@@ -110,6 +110,7 @@ def trace(
         notes=(*notes, AUTOCAST) if recorder.autocast else notes,
         tool={"cspprof": __version__, "torch": torch.__version__},
         status=status,
+        sources=scope.sources(),
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -68,6 +70,16 @@ class Scope:
                 )
             )
         return tuple(layers)
+
+    def sources(self) -> dict[str, str]:
+        """Files below the current folder, installed libraries left out, in which the modules' classes are defined."""
+        here = f"{Path.cwd()}{os.sep}"
+        found = {}
+        for cls in dict.fromkeys(map(type, self.modules)):
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+            if file.startswith(here) and "site-packages" not in file:
+                found[f"{cls.__module__}.{cls.__qualname__}"] = file[len(here) :].replace(os.sep, "/")
+        return found
 
     @contextmanager
     def hooked(self, move: Callable[[int], None]) -> Iterator[None]:

@@ -1,0 +1,156 @@
+"""What rules look at: one model's numbers and those of its layers, whether traced now or read from a baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from cspprof.gate.words import matches
+from cspprof.metrics import METRICS, Amount, Peak, Sum
+from cspprof.record import Kind, OpSpec, Profile
+from cspprof.rows import Group, by_path
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One layer: a row of the profile, by its path."""
+
+    form: str
+    """What it does: `conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 32`."""
+    amounts: Mapping[str, Amount]
+    owner: str = ""
+    """The class that the layer is written in: its own, or that of the module around it where its own is torch's."""
+    file: str = ""
+    """Where that class is defined, relative to the project; empty where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model's numbers, exact."""
+
+    name: str
+    convention: str
+    inputs: tuple[str, ...]
+    structure: str
+    """A hash of what is computed, in which order and on what, whatever the layers are called."""
+    totals: Mapping[str, Amount]
+    parts: Mapping[str, Part]
+    """Layers by path, in execution order where that is known."""
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def total(self, metric: str) -> Fraction | None:
+        amount = self.totals.get(metric)
+        return None if amount is None else exact(amount)
+
+    def names(self) -> list[str]:
+        """Every path that a layer glob can mean: rows, and the modules around them, in order."""
+        found: dict[str, None] = {}
+        for path in self.parts:
+            names = path.split(".")
+            found.update(dict.fromkeys(".".join(names[:n]) for n in range(1, len(names) + 1)))
+        return list(found)
+
+    def matching(self, glob: str) -> list[str]:
+        return [path for path in self.names() if matches(glob, path)]
+
+    def layer(self, path: str, metric: str) -> Fraction | None:
+        """The value of a layer and everything in it; None where it has none, or the metric is of whole models."""
+        total: Amount | None = None
+        for name, part in self.parts.items():
+            amount = part.amounts.get(metric)
+            if amount is not None and (name == path or name.startswith(path + ".")):
+                total = amount if total is None else total + amount  # type: ignore[operator]
+        return None if total is None else exact(total)
+
+
+def exact(amount: Amount) -> Fraction | None:
+    """The value without rounding; None for a ratio over nothing."""
+    if isinstance(amount, Sum):
+        return Fraction(amount.n, amount.scale)
+    if isinstance(amount, Peak):
+        return Fraction(amount.n)
+    return Fraction(amount.over, amount.under) if amount.under else None
+
+
+def measured(name: str, profile: Profile, convention: str, layered: Iterable[str] = ()) -> Measured:
+    """A profile's numbers: every registered one, and what `layered` names besides, the latter layer by layer."""
+    layered = tuple(dict.fromkeys(layered))
+    totals = {m: METRICS.get(m).total(profile) for m in (*METRICS.names(), *layered)}
+    owners = _owners(profile)
+    parts = {}
+    for group in by_path(profile):
+        amounts = {m: a for m in layered if (a := _amount(group, m)) is not None and exact(a)}
+        if amounts or group.rows[0].spec.kind is Kind.UNKNOWN:
+            owner = owners.get(_module(group.name, owners), "")
+            parts[group.name] = Part(form(group.rows[0].spec), amounts, owner, profile.sources.get(owner, ""))
+    return Measured(
+        name,
+        convention,
+        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in profile.inputs),
+        structure(profile),
+        totals,
+        parts,
+        profile.uncounted,
+        dict(profile.tool),
+    )
+
+
+def _amount(group: Group, metric: str) -> Amount | None:
+    if metric == "params":
+        return Sum(group.params)
+    m = METRICS.get(metric)
+    return None if m.of_op is None else m.over(Counter(r.spec for r in group.rows).items())
+
+
+def _owners(profile: Profile) -> dict[str, str]:
+    """The class that each module is written in: the nearest one, from the module outwards, that is not torch's."""
+    owners: dict[str, str] = {}
+    for layer in profile.layers:
+        above = owners.get(layer.path.rpartition(".")[0], "") if layer.path else ""
+        owners[layer.path] = above if layer.class_name.startswith("torch.") and above else layer.class_name
+    return owners
+
+
+def _module(path: str, owners: Mapping[str, str]) -> str:
+    """The module of a row, whose path may end in the operation's name."""
+    return path if path in owners else path.rpartition(".")[0]
+
+
+def form(spec: OpSpec) -> str:
+    """What an operation does, on one line."""
+    sides = (", ".join("x".join(map(str, t.shape)) or "scalar" for t in ts) for ts in (spec.reads, spec.writes))
+    words = [f"{spec.name.strip('_')} {' -> '.join(sides)}"]
+    for name, plain in (("kernel", None), ("stride", 1), ("dilation", 1), ("groups", 1)):
+        value = spec.attrs.get(name)
+        values = value if isinstance(value, (tuple, list)) else (value,)
+        if value is not None and any(v != plain for v in values):
+            words.append(f"{name} {'x'.join(map(str, values))}")
+    return ", ".join(words)
+
+
+def structure(profile: Profile) -> str:
+    """The same for two networks that compute the same on the same shapes, wired alike, under whatever names."""
+    numbers: dict[int, int] = {}
+    keys = [_key(spec) for spec in profile.specs]
+    digest = hashlib.sha256()
+    for i, s in enumerate(profile.calls.spec):
+        spec = profile.specs[s]
+        if spec.kind is Kind.VIEW:
+            continue
+        at = profile.offsets[i]
+        width = len(spec.reads) + len(spec.weights) + len(spec.writes)
+        wires = [numbers.setdefault(n, len(numbers)) for n in profile.calls.storage[at : at + width]]
+        digest.update(f"{keys[s]}{wires}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _key(spec: OpSpec) -> str:
+    tensors = [[[*t.shape, t.dtype] for t in ts] for ts in (spec.reads, spec.weights, spec.writes)]
+    attrs: dict[str, Any] = dict(spec.attrs)
+    return json.dumps([spec.target, tensors, attrs], sort_keys=True, default=str)

@@ -1,0 +1,289 @@
+"""The gate's rules: pass or fail as a table, and what is written about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from conftest import conv_spec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cspprof import units
+from cspprof.errors import CspprofError
+from cspprof.gate.config import Rule
+from cspprof.gate.measured import Measured, Part, measured, structure
+from cspprof.gate.report import numbers
+from cspprof.gate.rules import Finding, Outcome, contradictions, judge, selected
+from cspprof.gate.words import matches, metric_of
+from cspprof.metrics import Amount, Peak, Ratio, Sum
+from cspprof.record import Profile
+
+
+def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any) -> Measured:
+    """A model whose layers have these MACs and as much CIO."""
+    layers = {"stem": 100, "body.0": 500, "body.1": 400} if layers is None else layers
+    whole = sum(layers.values())
+    totals: dict[str, Amount] = {
+        "macs": Sum(whole), "cio_cspnet": Sum(whole), "bflops": Sum(2 * whole, 10**9), "peak_bytes": Peak(2 * 2**20),
+        "moc": Ratio(whole, 3), "bottleneck_share": Ratio(max(layers.values()), whole),
+    }  # fmt: skip
+    parts = {path: Part("conv2d", {"macs": Sum(n), "cio_cspnet": Sum(n)}) for path, n in layers.items()}
+    return Measured(name, "cspnet", ("1x3x8x8:float32",), "s", rest.pop("totals", totals), parts, **rest)
+
+
+def rule(**keys: Any) -> Rule:
+    return Rule.model_validate({"id": "r", "metric": "macs", **keys})
+
+
+def one(found: list[Finding]) -> Finding:
+    assert len(found) == 1
+    return found[0]
+
+
+HOLDS, FAILS, UNKNOWN = Outcome.HOLDS, Outcome.FAILS, Outcome.UNKNOWN
+
+
+# The model has 1,000 MACs in stem 100, body.0 500 and body.1 400; the base has `before`.
+@pytest.mark.parametrize(
+    ("keys", "before", "outcome", "limit"),
+    [
+        ({"max": "1 k"}, None, HOLDS, 1000),
+        ({"max": 999}, None, FAILS, 999),
+        ({"max": 999, "tolerance": 1}, None, HOLDS, 1000),
+        ({"max": 999, "tolerance": "0.1%"}, None, FAILS, 999),  # 999.999, so 999
+        ({"max": 0}, None, FAILS, 0),
+        ({"metric": "bflops", "max": "0.000002"}, None, HOLDS, Fraction(2, 10**6)),
+        ({"metric": "bflops", "max": "0.00000199"}, None, FAILS, Fraction(199, 10**8)),
+        ({"metric": "peak_bytes", "max": "2 MiB"}, None, HOLDS, 2**21),
+        ({"metric": "peak_bytes", "max": "2 MB"}, None, FAILS, 2 * 10**6),
+        ({"metric": "moc", "max": "333.4"}, None, HOLDS, Fraction(3334, 10)),
+        ({"metric": "bottleneck_share", "max": "50%"}, None, HOLDS, Fraction(1, 2)),
+        ({"metric": "bottleneck_share", "max": "49.9%"}, None, FAILS, Fraction(499, 1000)),
+        ({"max_increase": "0%"}, 1000, HOLDS, 1000),
+        ({"max_increase": "0%"}, 999, FAILS, 999),
+        ({"max_increase": "2%"}, 981, HOLDS, 1000),  # 1,000.62
+        ({"max_increase": "2%"}, 980, FAILS, 999),  # 999.6
+        ({"max_increase": 20}, 980, HOLDS, 1000),
+        ({"max_increase": 19}, 980, FAILS, 999),
+        ({"max_increase": "0%"}, 0, FAILS, 0),
+        ({"min_drop": "5%"}, 1053, HOLDS, 1000),  # 1,000.35
+        ({"min_drop": "5%"}, 1052, FAILS, 999),  # 999.4
+        ({"min_drop": 5}, 1005, HOLDS, 1000),
+        ({"min_drop": "100%"}, 1000, FAILS, 0),
+        ({"min_drop": "0%"}, 1000, HOLDS, 1000),
+        ({"max_share": "50%"}, None, HOLDS, Fraction(1, 2)),
+        ({"max_share": "49.99%"}, None, FAILS, Fraction(4999, 10000)),
+        ({"max_share": "90%", "layer": "body"}, None, HOLDS, Fraction(9, 10)),
+        ({"layer": "body", "max": 900}, None, HOLDS, 900),
+        ({"layer": "body", "max": 899}, None, FAILS, 899),
+        ({"layer": "stem", "max_increase": "0%"}, 1000, HOLDS, 100),
+    ],
+)
+def test_pass_and_fail(keys: dict[str, Any], before: int | None, outcome: Outcome, limit: int) -> None:
+    base = None if before is None else made(layers={"stem": 100, "body.0": before - 100})
+    if before == 0:
+        base = made(layers={"stem": 0})
+    found = one(judge(rule(**keys), made(), base, "the baseline"))
+    assert (found.outcome, found.limit) == (outcome, limit)
+    assert found.difference is not None
+    assert (found.difference > 0) == (outcome is FAILS)
+
+
+@pytest.mark.parametrize(
+    ("keys", "before", "outcome"),
+    [
+        ({"ratchet": True}, 1000, HOLDS),
+        ({"ratchet": True}, 1010, HOLDS),  # 1 % of 1,010 less would be 999.9, so 999
+        ({"ratchet": True}, 1011, FAILS),
+        ({"ratchet": "5%"}, 1011, HOLDS),
+        ({"ratchet": "5%"}, 1053, FAILS),
+        ({"ratchet": 11}, 1011, FAILS),
+        ({"ratchet": True}, 999, FAILS),  # worse is worse, whatever the ratchet
+        ({"ratchet": False}, 2000, HOLDS),
+    ],
+)
+def test_a_ratchet_asks_for_a_gain_to_be_recorded(keys: dict[str, Any], before: int, outcome: Outcome) -> None:
+    found = one(judge(rule(max_increase="0%", **keys), made(), made(layers={"a": before}), "the baseline"))
+    assert found.outcome is outcome
+    if outcome is FAILS and before > 1000:
+        assert found.hint == "Keep the gain: cspprof check --update-baseline"
+        assert f"is 1,000, {units.change((1000 - before) / before)} against the baseline's {before:,}" in found.message
+
+
+def test_a_glob_of_layers_judges_each_for_itself() -> None:
+    found = judge(rule(layer="body.*", max=450), made())
+    assert [(f.layer, f.outcome) for f in found] == [("body.0", FAILS), ("body.1", HOLDS)]
+    assert found[0].message == "macs of net.body.0 is 500; 450 is allowed: 50 more"
+
+
+@pytest.mark.parametrize(
+    ("keys", "message", "hint"),
+    [
+        ({"layer": "bdy.*", "max": 1}, "no layer of net that has macs matches 'bdy.*'", "Did you mean: body"),
+        ({"metric": "peak_bytes", "layer": "*", "max": 1}, "peak_bytes is a number of whole models", "Take one of"),
+        ({"metric": "moc", "max_share": "1%"}, "moc does not add up over layers", "Take macs"),
+        ({"max": "24 MB"}, "max = '24 MB' is in bytes, but macs is in MACs", "such as 24 M"),
+        ({"metric": "peak_bytes", "max": "2 M elements"}, "is in elements, but peak_bytes is in bytes", "200 MB"),
+        ({"metric": "bflops", "max": "8 G"}, "bflops is in BFLOPs already", "without k, M or G"),
+        ({"metric": "flops", "max": 1}, "net has no flops", "another metric"),
+        ({"max_increase": "0%"}, "nothing was recorded for net", "Record it: cspprof check --update-baseline"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(keys: dict[str, Any], message: str, hint: str) -> None:
+    found = one(judge(rule(**keys), made()))
+    assert found.outcome is UNKNOWN
+    assert message in found.message
+    assert hint in found.hint
+
+
+def test_totals_with_unknown_operations_can_fail_and_cannot_hold() -> None:
+    partly = made(uncounted={"mylib.op": 2})
+    assert one(judge(rule(max=999), partly)).outcome is FAILS
+    unsure = one(judge(rule(max=1000), partly))
+    assert unsure.outcome is UNKNOWN
+    assert unsure.message == "net has operations without a rule: mylib.op (2)"
+    assert one(judge(rule(max_increase="0%"), made(), partly, "x")).outcome is UNKNOWN
+
+
+@pytest.mark.parametrize("field", ["inputs", "convention"])
+def test_numbers_of_another_input_or_sense_are_not_compared(field: str) -> None:
+    from dataclasses import replace
+
+    other = replace(made(), **{field: ("1x3x9x9:float32",) if field == "inputs" else "hardnet"})
+    found = one(judge(rule(max_increase="0%"), made(), other, "the baseline"))
+    assert found.outcome is UNKNOWN
+    assert found.message.startswith("the baseline has net with " + field.rstrip("s"))
+    # a base that is another model may have an input of its own
+    assert one(judge(rule(max_increase="0%", base="other"), made(), other, "other")).outcome is HOLDS
+
+
+def test_a_layer_that_the_baseline_does_not_have() -> None:
+    found = one(judge(rule(layer="body.1", max_increase="0%"), made(), made(layers={"stem": 1000}), "the baseline"))
+    assert found.message == "the baseline has no macs for body.1 of net"
+
+
+def test_a_failure_in_one_sentence() -> None:
+    found = one(judge(rule(min_drop="5%", base="plain"), made(), made("plain", {"a": 1020}), "plain"))
+    assert found.message == (
+        "macs of net is 1,000; 969 is allowed: 31 more (at least −5% against plain's 1,020, now −2.0 %)"
+    )
+    found = one(judge(rule(max_share="20%"), made()))
+    assert found.message == "body.0 has 50.0 % of the macs of net; 20.0 % is allowed: 30.0 % more"
+
+
+# -- which rules, which models, which layers ------------------------------------------------------
+
+
+def test_a_model_is_not_compared_with_itself() -> None:
+    assert selected(rule(min_drop="5%", base="plain", model="*"), ["plain", "csp"]) == ["csp"]
+    assert selected(rule(max=1, model="csp*"), ["plain", "csp", "csp2"]) == ["csp", "csp2"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "matched"),
+    [
+        ("stage1", "stage1", True), ("stage1", "stage1.0", False), ("stage?", "stage1", True), ("*", "a.b", False),
+        ("**", "a.b", True), ("a.**", "a.b.c", True), ("a.*.c", "a.b.c", True), ("a.*", "a.b.c", False),
+        ("a[0]", "a0", False),
+    ],
+)  # fmt: skip
+def test_layer_globs(glob: str, name: str, matched: bool) -> None:
+    assert matches(glob, name) is matched
+
+
+def test_cio_and_compute_mean_what_the_convention_says() -> None:
+    assert metric_of("cio", "cspnet") == "cio_cspnet"
+    assert metric_of("cio", "hardnet") == "cio_hardnet"
+    assert metric_of("cio", "fvcore") == "cio_cspnet"
+    assert metric_of("compute", "cspnet") == "macs"
+    assert metric_of("compute", "fvcore") == "fvcore"
+    assert metric_of("moc", "hardnet") == "moc"
+
+
+def test_rules_that_contradict_each_other() -> None:
+    models = {"a": "cspnet", "b": "cspnet"}
+    twice = [rule(id="x", max="24 M"), rule(id="y", max="30 M")]
+    clash = contradictions(twice, models)
+    assert [c.message for c in clash] == ["the rules 'x' and 'y' set two limits for max of macs for '*': 24 M and 30 M"]
+    both_less = [
+        rule(id="x", model="a", base="b", min_drop="5%"), rule(id="y", model="b", base="a", max_increase="0%"),
+    ]  # fmt: skip
+    assert [c.message for c in contradictions(both_less, models)] == [
+        "the rules 'x' and 'y' ask a and b each to have less macs than the other"
+    ]
+    fine = [
+        rule(id="x", max="24 M", level="warn"), rule(id="y", max="30 M"), rule(id="z", model="a", max="20 M"),
+        rule(id="u", max=1, level="off"), rule(id="v", model="a", base="b", max_increase="5%"),
+        rule(id="w", model="b", base="a", max_increase="0%"),
+    ]  # fmt: skip
+    assert contradictions(fine, models) == []
+
+
+# -- quantities -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("24 M", 24 * 10**6, ""), ("4.09 G", 4_090_000_000, ""), ("24M", 24 * 10**6, ""), ("1 k", 1000, ""),
+        ("200 MB", 200 * 10**6, "bytes"), ("200 MiB", 200 * 2**20, "bytes"), ("1.5 KiB", 1536, "bytes"),
+        ("7 B", 7, "bytes"), ("+2%", Fraction(1, 50), "%"), ("0%", 0, "%"), ("-5 %", Fraction(-1, 20), "%"),
+        ("34,411,496", 34_411_496, ""), ("34_411_496", 34_411_496, ""), (24000000, 24_000_000, ""),
+        (0.1, Fraction(1, 10), ""), ("1e6", 10**6, ""), ("4.09 GMACs", 4_090_000_000, "MACs"),
+        ("7.93 BFLOPs", Fraction(793, 100), "BFLOPs"), ("24 M elements", 24 * 10**6, "elements"),
+    ],
+)  # fmt: skip
+def test_quantities_are_read_exactly(text: str | int | float, value: int, unit: str) -> None:
+    read = units.parse_quantity(text)
+    assert (read.value, read.unit) == (value, unit)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "M", "24 Q", "24.1.2 M", "2 k%", "1,2345", "24 m", "NaN", "inf", "1 iB", "--3", True]
+)
+def test_anything_else_is_no_quantity(text: str) -> None:
+    with pytest.raises(CspprofError, match="cannot read the quantity") as caught:
+        units.parse_quantity(text)
+    assert caught.value.hint
+
+
+@given(st.integers(0, 10**15), st.integers(1, 10**15), st.integers(1, 10**6),
+       st.sampled_from(["MACs", "bytes", "fraction", "BFLOPs"]))  # fmt: skip
+def test_a_failing_value_is_never_printed_equal_to_its_limit(n: int, over: int, under: int, unit: str) -> None:
+    limit = Fraction(n, under)
+    value = limit + Fraction(over, 10**9)
+    failed = Finding("r", "max", "error", "m", "macs", FAILS, value=value, limit=limit)
+    assert len({*numbers(failed)}) == 2
+    assert len({*units.told_apart(value, limit, unit)}) == 2
+
+
+@given(st.fractions(), st.integers(0, 12))
+def test_fixed_rounds_like_python_does(x: Fraction, places: int) -> None:
+    assert Fraction(units.fixed(x, places).replace(units.MINUS, "-").replace(",", "")) == round(x, places)
+
+
+# -- what is measured -----------------------------------------------------------------------------
+
+
+def test_layers_add_up_to_the_modules_around_them(chain: Profile) -> None:
+    found = measured("chain", chain, "cspnet", ["cio_cspnet", "params"])
+    assert found.total("cio_cspnet") == 48 + 128 + 128 + 128
+    assert {p: found.layer(p, "cio_cspnet") for p in found.names()} == {"a": 176, "b": 256}
+    assert found.layer("a", "params") == 216
+    assert found.parts["b"].form == "conv2d 1x8x4x4 -> 1x8x4x4, kernel 3x3"
+    assert found.inputs == ("1x3x4x4:float32",)
+
+
+def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> None:
+    from dataclasses import replace
+
+    layers = tuple(replace(y, path=y.path and f"net.{y.path}", class_name="Other") for y in chain.layers)
+    assert structure(replace(chain, layers=layers)) == structure(chain)
+    assert structure(replace(chain, specs=(chain.specs[0], chain.specs[1], conv_spec(8, 8, 4, k=1)))) != structure(
+        chain
+    )
+    moved = [0, 1, 3, 3, 3, 3, 2, 5]  # the same operations on other storages, which are numbered as they appear
+    assert structure(replace(chain, calls=replace(chain.calls, storage=moved))) == structure(chain)
