@@ -76,6 +76,7 @@ AT_224 = {
 """Beside HarDNet's Table 4: 4.7, 20.7, 30.9, 43.6, 22.6, 13.4, 21.9, –, 31.8, 8.2 (its released definition: 9.8), 15.3
 (17.3), 11.5 and – million elements."""
 NAMES = catalog().names()
+TWINS = [name for name in NAMES if catalog().get(name).twin]
 EXPORTED_FAST = {"resnet10", "yolov3_tiny_prn", "thundernet_snet146"}
 """Of every kind of neck and block some, exported in about two seconds each; the others are marked slow."""
 
@@ -132,13 +133,13 @@ def test_peleenet_has_the_printed_bflops() -> None:
     assert cspprof.profile("peleenet").total("bflops_cspnet") == (2 * 507_757_568 + pools) / 10**9 == 1.016619008
 
 
-@pytest.mark.parametrize("plain", ["resnet50", "resnext50", "darknet53", "peleenet", "densenet121"])
-def test_without_a_split_a_twin_is_its_plain_network(plain: str) -> None:
-    twin, network = cspprof.profile(f"csp_{plain},fusion=none"), cspprof.profile(plain)
-    assert (twin.specs, twin.calls) == (network.specs, network.calls)
+@pytest.mark.parametrize("name", TWINS)
+def test_without_a_split_a_twin_is_its_plain_network(name: str) -> None:
+    twin, network = cspprof.profile(f"{name},fusion=none"), cspprof.profile(str(catalog().get(name).twin))
+    assert (twin.specs, twin.calls, twin.status) == (network.specs, network.calls, network.status)
 
 
-@pytest.mark.parametrize("name", ["csp_resnet50", "csp_resnext50", "csp_darknet53", "csp_peleenet", "csp_densenet121"])
+@pytest.mark.parametrize("name", [*TWINS, "csp_peleenet_efm", "csp_darknet53_panet_spp"])
 @pytest.mark.parametrize("split", ["conv", "slice"])
 def test_a_smaller_gamma_saves_less(name: str, split: str) -> None:
     macs = [cspprof.profile(f"{name},split={split},gamma={g}").total("macs") for g in (0.25, 0.5, 0.75)]
@@ -229,7 +230,7 @@ def test_nonsense_options_are_refused(name: str, option: str) -> None:
         cspprof.profile(f"{name},{option}")
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("csp_") and n != "csp_mobilenet_v2"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("csp_")])
 @pytest.mark.parametrize(
     ("option", "message"),
     [("gamma=0", "not a fraction"), ("gamma=1", "not a fraction"), ("fusion=late", "There are: csp, first, last, none"),
@@ -249,6 +250,9 @@ def test_nonsense_splits_are_refused(name: str, option: str, message: str) -> No
         ("peleenet,act=swish", ""),
         ("peleenet,se=True", "construction"),
         ("csp_peleenet", "reading"),
+        ("csp_peleenet,fusion=none", ""),
+        ("csp_peleenet,fusion=none,growth=24", "construction"),
+        ("csp_resnet10", "construction"),
         ("csp_peleenet,gamma=0.25", "reading"),
         ("csp_densenet121", "construction"),
         ("torchvision:resnet18", ""),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FREE = frozenset({"num_classes", "in_channels", "act"})
 """Options that leave a network what it is."""
+SPLITTING = frozenset({"fusion", "gamma", "split"})
 
 Status = Literal["published", "reading", "construction"]
 
@@ -44,7 +45,10 @@ class ModelEntry:
     """Options that lead to another published network."""
 
     def status_with(self, options: Mapping[str, Any]) -> Status:
-        """The status of the network that these options make: a published one that is changed is a construction."""
+        """The status of the network that these options make: a published one that is changed is a construction, a
+        cross-stage-partial one without its split is the plain one."""
+        if self.twin is not None and options.get("fusion") == "none":
+            return MODELS.get(self.twin).status_with({k: v for k, v in options.items() if k not in SPLITTING})
         parameters = inspect.signature(self.factory).parameters
         changed = {name for name, value in options.items() if value != parameters[name].default}
         return "construction" if self.status == "published" and changed - FREE - set(self.variants) else self.status

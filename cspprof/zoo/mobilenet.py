@@ -7,6 +7,7 @@ from torch import nn
 
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, network
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PAPER = "MobileNetV2, Sandler et al. 2018, Table 2"
 TABLE = "CSPNet, Wang et al. 2019, Table 3"
@@ -69,6 +70,28 @@ def mobilenet_v2_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Mo
     return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
 
 
+def _by_recipe(num_classes: int, in_channels: int, gamma: float, fusion: str, split: str) -> nn.Module:
+    """The Darknet form's stages, each of several blocks a cross-stage-partial one behind its first."""
+    stages: list[nn.Module] = []
+    c_in = 32
+    for t, c, n, stride in DARKNET:
+        first = _row(c_in, t, c, 1, stride, "relu", expand=True)
+        if n == 1:
+            stages.append(first)
+            c_in = c
+        else:
+            bypass = bypassed(c, gamma)
+            main = c - bypass
+            partial = CrossStagePartial(
+                c, c, bypass=bypass, main=main, blocks=_row(main, t, main, n - 1, 1, "relu", expand=True),
+                c_blocks=main, down=first, act="relu", split=split, fusion=fusion,  # type: ignore[arg-type]
+            )  # fmt: skip
+            stages.append(partial)
+            c_in = partial.c_out
+    last = nn.Sequential(ConvNormAct(c_in, 1280, act="relu"), PoolHead(1280, num_classes))
+    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
+
+
 class PartialStage(nn.Module):
     """A stage of which depthwise maps of the first expansion bypass the rest: (N, c_in, H, W) -> (N, c_out, …).
 
@@ -102,9 +125,21 @@ class PartialStage(nn.Module):
 
 
 @model("csp_mobilenet_v2", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224), twin="mobilenet_v2_darknet")
-def csp_mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """CSPMobileNetV2: in each stage half of the expanded maps bypass the inverted residuals."""
+def csp_mobilenet_v2(
+    num_classes: int = 1000, in_channels: int = 3, gamma: float | None = None, fusion: str = "csp",
+    split: str | None = None,
+) -> nn.Module:  # fmt: skip
+    """CSPMobileNetV2: in each stage half of the expanded maps bypass the inverted residuals.
+
+    The authors' form has no γ to turn. With `gamma`, `split` or another `fusion` the paper's recipe is applied to the
+    plain network instead: behind the first block of a stage of several, γ of its channels bypass the others.
+    """
     check_channels(num_classes=num_classes, in_channels=in_channels)
+    check_choice(fusion=(fusion, FUSIONS), split=(split or "slice", SPLITS))
+    if fusion == "none":
+        return mobilenet_v2_darknet(num_classes, in_channels)
+    if gamma is not None or split is not None or fusion != "csp":
+        return _by_recipe(num_classes, in_channels, 0.5 if gamma is None else gamma, fusion, split or "slice")
     stages: list[PartialStage] = [PartialStage(32, 32, 16, 1, [(16, 1)], expand=False, groups=16, multiplier=1)]
     for expanded, stride, rows in (
         (48, 2, [(24, 2)]),
