@@ -12,7 +12,7 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import check, compare, profile, reproduce
+    from cspprof.api import check, compare, plot, profile, reproduce
     from cspprof.comparison import Comparison
     from cspprof.metrics import metric
     from cspprof.record import Profile, TensorSpec
@@ -24,6 +24,7 @@ _HOMES = {
     "compare": "cspprof.api",
     "reproduce": "cspprof.api",
     "check": "cspprof.api",
+    "plot": "cspprof.api",
     "Comparison": "cspprof.comparison",
     "Profile": "cspprof.record",
     "TensorSpec": "cspprof.record",
@@ -43,6 +44,7 @@ __all__ = [
     "metric",
     "model",
     "op_rule",
+    "plot",
     "profile",
     "reproduce",
 ]

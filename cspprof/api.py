@@ -1,4 +1,4 @@
-"""The calls that most people need: `profile`, `compare`, `check`, and the published figures with `reproduce`."""
+"""The calls that most people need: `profile`, `compare`, `plot`, `check`, and the published figures with `reproduce`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cspprof.gate.checking import Verdict
+    from cspprof.marks import Chart
     from cspprof.reproduction import Reproduction
 
     Model = nn.Module | str | Profile
@@ -58,6 +59,29 @@ def profile(
             "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
         )
     return trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)
+
+
+def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any) -> Chart:
+    """A chart of the models: `fig7`, `fig8`, `bottleneck`, `stages`, `roofline`, `pareto`, `fusion`, `memory`,
+    `closed-form`. Without models, of those that the kind is known for. `options` are those of the kind.
+
+    A notebook shows it; `chart.save("x.pdf")` writes it with a table of what it shows beside it.
+
+    Raises CspprofError where these models cannot be drawn so.
+
+    >>> import cspprof
+    >>> chart = cspprof.plot("fig8", "resnext50", "csp_resnext50")
+    >>> sum(r["cio_cspnet"] for r in chart.records if r["panel"] == "csp_resnext50")
+    32642024
+    """
+    from cspprof.charts import CHARTS, draw
+
+    entry = CHARTS.get(kind)
+    named = [m for m in models if isinstance(m, str)]
+    chosen = entry.specs(named) if len(named) == len(models) else list(models)
+    entry.check(len(chosen), options)
+    shape = inputs if models or inputs is not None else entry.traced_on
+    return draw(kind, [profile(m, shape) for m in chosen], **options)
 
 
 def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:

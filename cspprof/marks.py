@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cspprof import units
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 Number = int | float
 Form = Literal["bars", "steps", "line", "points"]
@@ -115,6 +117,8 @@ class Panel:
     """Relative to the other panels."""
     name: str = ""
     """As a field of the records; the title unless given."""
+    legend: bool = True
+    """Whether the names of its series have to be told."""
     sizes: str = ""
     """What the area of points is, as a field of the records; empty where all are equal."""
 
@@ -140,6 +144,26 @@ class Chart:
         import pandas
 
         return pandas.DataFrame(self.records)
+
+    def figure(self, width: float | str = "column") -> Figure:
+        """The picture as a matplotlib figure, which belongs to no window. `width` in inches, or `column`, `page`."""
+        from cspprof.render.figure import draw
+
+        return draw(self, width)
+
+    def save(self, path: str | Path, width: float | str = "column") -> Path:
+        """Write a picture (`.png`, `.svg`, `.pdf`) and, beside it, the `.csv` of exactly what it shows.
+
+        Raises OutputError where that cannot be written, and for any other ending.
+        """
+        from cspprof.render.figure import save
+
+        return save(self, Path(path), width)
+
+    def _repr_png_(self) -> bytes:
+        from cspprof.render.figure import image
+
+        return image(self, "png", "page", dpi=120)
 
 
 def _records(panel: Panel) -> Iterator[dict[str, Any]]:

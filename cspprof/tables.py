@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cspprof import units
+from cspprof.marks import Chart
 from cspprof.metrics import METRICS, Number
 from cspprof.record import Profile
 
@@ -57,6 +58,8 @@ class Report:
     """The models that it is about, for formats that show the network itself."""
     focus: str = "macs"
     """The number that it is about, for formats that colour by one."""
+    charts: Sequence[Chart] = field(default_factory=tuple)
+    """What is drawn below the tables, where the format can draw."""
 
 
 def text(value: str) -> Cell:

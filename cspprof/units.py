@@ -59,6 +59,11 @@ def share(fraction: float) -> str:
     return f"{fraction * 100:.1f} %".replace("-", MINUS)
 
 
+def shortened(text: str, longest: int) -> str:
+    """A path with its middle left out where it is too long: backbone.…conv2.conv."""
+    return text if len(text) <= longest else f"{text[: longest // 3]}…{text[-(longest - longest // 3 - 1) :]}"
+
+
 def shape(dims: tuple[int, ...] | list[int]) -> str:
     return "×".join(map(str, dims)) or "scalar"
 

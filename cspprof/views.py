@@ -250,7 +250,7 @@ def breakdown(
             *(_known(r, m, v) for m, v in values.items()),
         ])  # fmt: skip
         records.append({
-            **_named(profile), "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
+            **named(profile), "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
             "in": " + ".join(map(str, r.spec.reads)), "out": " + ".join(map(str, r.spec.writes)), **values,
         })  # fmt: skip
     return Table(f"Layers of {profile.label}", columns, lines), records
@@ -281,7 +281,7 @@ def _groups(
         values = {m: g.value(m) for m in chosen}
         cells = [quantity(m, v) for m, v in values.items()]
         lines.append([text(g.name), integer(len(g.rows)), *cells, share(g.value(focus) or 0, whole)])
-        records.append({**_named(profile), heading: g.name, "operations": len(g.rows), **values})
+        records.append({**named(profile), heading: g.name, "operations": len(g.rows), **values})
     return Table(f"{profile.label} by {heading}", columns, lines), records
 
 
@@ -354,35 +354,17 @@ def incomplete(profile: Profile) -> str:
     return f"{profile.label} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
 
 
-def _named(profile: Profile) -> dict[str, Any]:
+def named(profile: Profile) -> dict[str, Any]:
     """Which model a record is of."""
     return {"model": profile.model, "status": profile.status}
 
 
 def _record(profile: Profile, metrics: Sequence[str]) -> dict[str, Any]:
     return {
-        **_named(profile),
+        **named(profile),
         "input": " + ".join(map(str, profile.inputs)),
         "dtype": profile.dtype,
         "depths": dashed(depths(profile)),
         **{m: profile.total(m) for m in metrics},
         "complete": profile.complete,
     }
-
-
-def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:
-    """The largest layers of each model, with cumulative shares."""
-    tables = [largest(p, metric, top) for p in profiles]
-    models = []
-    records: list[dict[str, Any]] = []
-    for p, table in zip(profiles, tables, strict=True):
-        listed = [
-            {"path": r[0].value, "sort": r[1].value, "stage": r[2].value, "in": r[3].value, "out": r[4].value,
-             metric: r[5].value, "share": r[6].value, "cumulative_share": r[7].value}
-            for r in table.rows
-        ]  # fmt: skip
-        models.append({**_named(p), "metric": metric, "total": p.total(metric), "layers": listed})
-        records += [{**_named(p), **r, "in": rows_[3].text, "out": rows_[4].text}
-                    for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
-    notes = [note for p in profiles for note in remarks(p)]
-    return Report(tables, records, {"schema": "cspprof.bottleneck/1", "models": models}, notes, profiles, metric)

@@ -84,8 +84,8 @@ def test_the_waterfall_ends_at_the_whole_difference() -> None:
 
 def test_the_roofline_puts_every_layer_under_the_roof() -> None:
     chart = drawn("roofline", "peleenet", hardware=["gtx1080ti", "mychip:500:25.6"])
-    assert [p.name for p in chart.panels] == ["gtx1080ti", "mychip"]
-    points = rows(chart, panel="mychip", series="peleenet")
+    assert [p.name for p in chart.panels] == ["peleenet on gtx1080ti", "peleenet on mychip"]
+    points = rows(chart, panel="peleenet on mychip", series="peleenet")
     assert sum(r["macs"] for r in points) == traced("peleenet").total("macs")
     for r in points:
         assert r["gmacs_per_s"] == min(500, 25.6 * r["macs_per_byte"])
@@ -233,7 +233,7 @@ def test_nothing_to_draw_is_said() -> None:
         draw("fig8", [idle])
     with pytest.raises(CspprofError, match="no stage differs in CIO"):
         draw("stages", [idle, idle])
-    with pytest.raises(CspprofError, match=r"nothing to compare|no BFLOPs"):
+    with pytest.raises(CspprofError, match="net has no BFLOPs"):
         draw("fusion", [idle, idle])
 
 

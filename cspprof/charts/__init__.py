@@ -7,13 +7,14 @@ end of this one. Its keyword arguments are the options that `cspprof plot KIND` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from cspprof.errors import CspprofError
 from cspprof.marks import Chart
+from cspprof.metrics import METRICS
 from cspprof.record import Profile
 from cspprof.registry import Registry
 
@@ -50,7 +51,7 @@ class ChartEntry:
             return [f"{given[0]},{options}" for options in self.variants]
         return list(given or self.default)
 
-    def check(self, models: int, options: Sequence[str]) -> None:
+    def check(self, models: int, options: Mapping[str, Any]) -> None:
         """Raise CspprofError, before any work, for too few or many models and for options that it does not take."""
         if not self.least <= models <= self.most:
             wanted = str(self.least) if self.least == self.most else f"{self.least} to {self.most}"
@@ -61,6 +62,8 @@ class ChartEntry:
                 f"Name {self.most} at most, or compare many with: cspprof plot pareto SPEC…",
             )  # fmt: skip
         unknown = [o for o in options if o not in self.options]
+        if "metric" in options:
+            METRICS.get(options["metric"])
         if unknown:
             takes = ", ".join(f"--{o}" for o in self.options) or "no options of its own"
             raise CspprofError(f"{self.kind} does not take --{unknown[0]}", f"It takes {takes}.")
@@ -97,7 +100,7 @@ def chart(
 def draw(kind: str, profiles: Sequence[Profile], **options: Any) -> Chart:
     """The chart `kind` of `profiles`. Raises CspprofError where it cannot be drawn of them, saying why."""
     entry = CHARTS.get(kind)
-    entry.check(len(profiles), list(options))
+    entry.check(len(profiles), options)
     return entry.draw(profiles, **options)
 
 

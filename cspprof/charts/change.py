@@ -31,13 +31,13 @@ def stages(profiles: Sequence[Profile], *, metric: str = "cio_cspnet") -> Chart:
     room = (high - low) * (HEADROOM - 1)
     divisor, unit = scale(max(-low, high), m.unit)
     base = name_of(comparison.base)
-    y = Axis(metric, f"{m.title} from {base}", unit, divisor, low - (low < 0) * room, high + (high > 0) * room)
+    y = Axis(metric, "change", unit, divisor, low - (low < 0) * room, high + (high > 0) * room)
     panels = []
     for p, marks in zip(comparison.others, steps, strict=True):
         before, after = comparison.base.total(metric), p.total(metric)
         title = f"{base} to {name_of(p)}: {change((after - before) / before if before else None)}"
         x = Axis("step", "", low=0.4, high=len(marks) + 0.6, ticks=tuple((k.x, k.label) for k in marks))
-        panels.append(Panel(title, x, y, _by_sign(marks, y), (Line(0, "", name=base),), name=name_of(p)))
+        panels.append(Panel(title, x, y, _by_sign(marks, y), (Line(0, "", name=base),), name=name_of(p), legend=False))
     caption = (
         f"Input {inputs_of(profiles)}. 0 is {base}'s {m.title}, {comparison.base.total(metric):,}; the last bar is the "
         "whole difference."

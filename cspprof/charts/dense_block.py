@@ -87,5 +87,5 @@ def _real_stages() -> Panel:
     series = (
         Series(net, "bars", tuple(b for of, b in bars if of == net), tone) for tone, net in enumerate(NETWORKS, 1)
     )
-    return Panel("Real stages (c, m)", places, saved, tuple(series), lying=True, height=0.3 + 0.16 * len(bars),
-                 name="stages")  # fmt: skip
+    return Panel("Real stages (c, m)", places, saved, tuple(series), lying=True, legend=False,
+                 height=0.1 + 0.12 * len(bars), name="stages")  # fmt: skip

@@ -72,8 +72,8 @@ def fig8(profiles: Sequence[Profile]) -> Chart:
         reads, writes = [], []
         for i, (row, _) in chosen:
             read, written = row.spec.reads[0].numel, row.spec.writes[0].numel
-            reads.append(layer_mark(i, row, read, width=n))
-            writes.append(layer_mark(i, row, written, base=read, width=n))
+            reads.append(layer_mark(i, row, read))
+            writes.append(layer_mark(i, row, written, base=read))
         fall = "" if f is found[0] else f" ({change((f.total - found[0].total) / found[0].total)})"
         panels.append(
             Panel(
@@ -101,7 +101,7 @@ def bottleneck(profiles: Sequence[Profile], *, metric: str = "macs", top: int = 
     y = value_axis(metric, f.values[f.peak])
     every = (
         Series(f"largest {len(largest)}", "bars", tuple(b for b in bars if b.x in named), tone=1),
-        Series("other layers", "bars", tuple(b for b in bars if b.x not in named), tone=0),
+        Series("others", "bars", tuple(b for b in bars if b.x not in named), tone=0),
     )
     spans = stage_spans(f.rows)
     title = f"{name_of(profile)}: {amount(metric, f.total)}"
@@ -122,11 +122,11 @@ def bottleneck(profiles: Sequence[Profile], *, metric: str = "macs", top: int = 
 def _bars(f: Layers) -> tuple[tuple[Mark, ...], int]:
     """A bar for each layer, or for each n neighbours the largest; and n."""
     chosen, n = thinned(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])
-    return tuple(layer_mark(i, row, value, width=n) for i, (row, value) in chosen), n
+    return tuple(layer_mark(i, row, value) for i, (row, value) in chosen), n
 
 
 def _share_axis(title: str) -> Axis:
-    return Axis("share_so_far", f"share of {title} so far", "%", 0.01, 0, 1)
+    return Axis("share_so_far", f"{title} so far", "%", 0.01, 0, 1)
 
 
 def _running(f: Layers, n: int) -> tuple[Mark, ...]:
@@ -150,4 +150,4 @@ def _largest(f: Layers, largest: Sequence[int], y: Axis) -> Panel:
         )  # fmt: skip
     places = Axis("place", "", low=0.5, high=len(marks) + 0.5, ticks=tuple((m.x, m.label) for m in marks))
     return Panel(f"Largest {len(marks)}", places, y, (Series("largest", "bars", tuple(marks), 1),), lying=True,
-                 height=0.3 + len(marks) * 0.16, name="largest")  # fmt: skip
+                 height=0.1 + len(marks) * 0.12, name="largest")  # fmt: skip

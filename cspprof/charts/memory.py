@@ -37,9 +37,7 @@ def memory(profiles: Sequence[Profile]) -> Chart:
     for i, (p, live) in enumerate(zip(profiles, found, strict=True)):
         chosen, n = thinned(live, lambda rh: rh[1])
         notes += thinning_note(p, len(live), n)
-        steps = tuple(
-            Mark(at + 1, held, r.path, width=n, stage=r.stage, detail=describe(r)) for at, (r, held) in chosen
-        )
+        steps = tuple(Mark(at + 1, held, r.path, stage=r.stage, detail=describe(r)) for at, (r, held) in chosen)
         row, most = max(live, key=lambda rh: rh[1])
         peaks.append(f"{name_of(p)} at {row.path}")
         panels.append(

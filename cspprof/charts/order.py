@@ -132,4 +132,4 @@ def inputs_of(profiles: Sequence[Profile]) -> str:
 
 def name_of(profile: Profile) -> str:
     """The model as a picture names it."""
-    return profile.model
+    return profile.label

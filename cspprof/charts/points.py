@@ -16,6 +16,8 @@ from cspprof.units import change
 ACCURACIES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 ROOM = 0.12
 """Around the points, as a part of what they span."""
+DECADES = 8
+"""The largest value over the least, beyond which an axis is logarithmic."""
 
 
 @chart(
@@ -49,7 +51,7 @@ def pareto(profiles: Sequence[Profile], *, x: str = "bflops", y: str = "top1") -
         Series("not beaten in both", "points", tuple(front), 0),
         Series("beaten", "points", tuple(m for i, m in enumerate(marks) if i not in best), "muted", hollow=True),
     )
-    line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front), 0)
+    line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front), "muted")
     axes = [_axis(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
     panel = Panel("", axes[0], axes[1], (line, *(s for s in series if s.marks)), height=2.2, name="models")
     unknown = y if y in ACCURACIES else x
@@ -84,7 +86,10 @@ def _axis(name: str, values: Sequence[float]) -> Axis:
         return Axis(name, ACCURACIES[name], "%", 1, low - room, high + room)
     m = METRICS.get(name)
     divisor, unit = (1, m.unit) if m.scale > 1 else scale(high, m.unit)
-    return Axis(name, m.title, "" if unit == m.title else unit, divisor, max(low - room, 0), high + room)
+    if low > 0 and high / low > DECADES:
+        around = (high / low) ** ROOM
+        return Axis(name, m.title, unit, divisor, low / around, high * around, log=True)
+    return Axis(name, m.title, unit, divisor, max(low - room, 0), high + room)
 
 
 @chart(
@@ -105,14 +110,15 @@ def fusion(profiles: Sequence[Profile], *, metric: str = "bflops_cspnet") -> Cha
         raise CspprofError(f"{base.model} has no {m.title} to compare with", "Name the plain network first.")
     costs = [(value_of(p, metric) or 0) / whole - 1 for p in profiles]
     bars = tuple(
-        Mark(i + 1, cost, _form(p), text="" if i == 0 else change(cost), detail=f"{value_of(p, metric):,} {m.unit}")
+        Mark(i + 1, cost, _form(p), text=change(cost), detail=f"{value_of(p, metric):,} {m.unit}")
         for i, (p, cost) in enumerate(zip(profiles, costs, strict=True))
     )
-    room = max(max(costs) - min(costs), 0.01) * 0.3
-    percent = _percent(f"{m.title} against {name_of(base)}", min(costs) - room, max(costs) + room)
+    low, high = min(costs), max(*costs, 0.01)
+    room = (high - low) * 0.25
+    percent = _percent(f"{m.title} against {name_of(base)}", low - room * (low < 0), high + room * (high > 0.01))
     forms = Axis("form", "", low=0.5, high=len(bars) + 0.5, ticks=tuple((b.x, b.label) for b in bars))
     panels = [Panel("", forms, percent, (Series("computed", "bars", bars, 0),), (Line(0, "", name=name_of(base)),),
-                    lying=True, height=0.3 + 0.16 * len(bars), name="cost")]  # fmt: skip
+                    lying=True, height=0.1 + 0.12 * len(bars), name="cost")]  # fmt: skip
     known = [(p, cost, a) for p, cost in zip(profiles, costs, strict=True) if (a := published(p))]
     notes = []
     if len(known) >= 2:

@@ -26,22 +26,29 @@ def roofline(profiles: Sequence[Profile], *, hardware: Sequence[str] = ("gtx1080
     x = Axis("macs_per_byte", "MACs per byte", low=low, high=high, log=True)
     bottom = min(roof.attainable(low) for roof in roofs)
     y = Axis("gmacs_per_s", "attainable", "GMACs/s", low=bottom, high=max(r.gmacs for r in roofs) * 2, log=True)
-    panels, told = [], []
-    for roof in roofs:
-        edge = (low, roof.ridge, high)
-        line = Series("roof", "line", tuple(Mark(v, roof.attainable(v)) for v in edge), "strong")
-        ridge = Line(roof.ridge, f"{significant(roof.ridge)} MACs/byte", "x", name="ridge")
-        title = f"{roof.title}: {roof.gmacs:,.0f} GMACs/s, {roof.gb_per_s:,g} GB/s"
-        panels.append(Panel(title, x, y, (line, *(_points(f, roof, i) for i, f in enumerate(found))), (ridge,),
-                            height=1.6, name=roof.name,
-                            sizes="macs"))  # fmt: skip
-        told += [f"{name_of(f.profile)} on {roof.name} {share(_bound(f, roof))}" for f in found]
+    panels = [_panel(f, i, roof, x, y) for roof in roofs for i, f in enumerate(found)]
     caption = (
-        f"Input {inputs_of(profiles)}. Every layer by itself, float32 peak, activations and weights all from memory. "
-        f"Share of MACs in layers bound by memory: {', '.join(told)}."
+        f"Input {inputs_of(profiles)}. Every layer by itself at float32 peak, activations and weights all from memory; "
+        f"an area is MACs. Left of the ridge a layer waits for memory. {'; '.join(map(_said, roofs))}."
     )
     notes = [f"{roof.title}: {roof.source}." for roof in roofs]
     return Chart("roofline", "Layers under the roof", tuple(panels), caption, notes)
+
+
+def _said(roof: Hardware) -> str:
+    return f"{roof.title}: {roof.gmacs:,.0f} GMACs/s, {roof.gb_per_s:,g} GB/s"
+
+
+def _panel(f: Layers, tone: int, roof: Hardware, x: Axis, y: Axis) -> Panel:
+    """One model under one roof."""
+    edge = tuple(Mark(v, roof.attainable(v)) for v in (x.low, roof.ridge, x.high))
+    bound = share(_bound(f, roof))
+    return Panel(
+        f"{name_of(f.profile)} on {roof.title}", x, y,
+        (Series("roof", "line", edge, "strong"), _points(f, roof, tone)),
+        (Line(roof.ridge, f"below {significant(roof.ridge)} MACs/byte:\n{bound} of MACs", "x", name="ridge"),),
+        height=1.2, name=f"{name_of(f.profile)} on {roof.name}", sizes="macs", legend=False,
+    )  # fmt: skip
 
 
 def _roofs(names: Sequence[str]) -> list[Hardware]:

@@ -13,9 +13,10 @@ from cspprof.cli.output import Outlet, tracked
 from cspprof.comparison import check_explainable
 from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
+from cspprof.illustrated import bottleneck
 from cspprof.inputs import known_device, known_float, parse_inputs
 from cspprof.metrics import CONVENTIONS, METRICS
-from cspprof.views import CIO, FLOPS, Breakdown, analysis, bottleneck, incomplete
+from cspprof.views import CIO, FLOPS, Breakdown, analysis, incomplete
 
 if TYPE_CHECKING:
     from cspprof.record import Profile

@@ -22,6 +22,8 @@ def rich_text(report: Report, canvas: Canvas) -> str:
     from rich.measure import Measurement
     from rich.text import Text
 
+    from cspprof.render.bars import chart_text
+
     out = io.StringIO()
     console = Console(
         file=out,
@@ -40,6 +42,10 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         made = _table(table)
         fits = Measurement.get(console, console.options.update(max_width=PIPED_WIDTH), made).minimum <= console.width
         console.print(made if fits else _stacked(table))
+    for i, chart in enumerate(report.charts):
+        if i or report.tables:
+            console.print()
+        console.print(chart_text(chart, console.width))
     if report.notes:
         console.print()
     for note in report.notes:
