@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cspprof.record import Profile
 
-TABLE = "Wang et al. 2019, Table 1"
+TABLE = "Wang et al. 2019, Table 3"
 FIGURE = "Wang et al. 2019, Fig. 4"
 
 

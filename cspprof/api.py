@@ -1,4 +1,4 @@
-"""The calls that most people need: `profile`, `compare`, `plot`, `check`, and the published figures with `reproduce`."""
+"""The calls that most people need: `profile`, `compare`, `plot`, `check`, and published figures: `reproduce`."""
 
 from __future__ import annotations
 
