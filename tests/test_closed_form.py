@@ -25,7 +25,8 @@ from cspprof.closed_form.checking import check
 from cspprof.closed_form.forms import symbolic, total
 from cspprof.closed_form.layers import QUANTITIES, c, conv, d, gamma, h, i, m, repeated, rho, w
 from cspprof.closed_form.number_reports import bar
-from cspprof.closed_form.saving import NETWORKS, by_ratio, limits
+from cspprof.closed_form.saving import by_ratio, limits, saved
+from cspprof.dense_networks import NETWORKS
 from cspprof.errors import CspprofError
 from cspprof.rows import by_stage
 from cspprof.zoo.form_blocks import BLOCKS
@@ -81,7 +82,7 @@ def test_formulas_as_text_and_latex() -> None:
 
 def test_the_sum_is_one_over_a_symbolic_number_of_layers() -> None:
     (part,) = symbolic(FORMS.get("dense")).parts
-    series = part.sum_of(part.layers[0].cio_cspnet)
+    series = part.series(part.layers[0].cio_cspnet)
     assert isinstance(series, sympy.Sum)
     assert series.limits == ((i, 1, m),)
     assert text(series) == "Σ[i=1…m] w·h·(c + d·i)"
@@ -183,6 +184,26 @@ def test_blocks_and_their_partial_twins_at_any_size(name: str, numbers: dict[str
     chosen = {key: value for key, value in numbers.items() if key in plain.takes}
     assert check(block(plain, chosen)).agrees
     assert check(block(FORMS.get(str(plain.twin)), {**chosen, "gamma": Fraction(bypass, chosen["c"])})).agrees
+
+
+@given(
+    a=st.integers(1, 9), b=st.integers(1, 5), c=st.integers(1, 9), g=st.integers(1, 6), s=st.integers(1, 3),
+    m=st.integers(1, 4), h=st.integers(1, 17), w=st.integers(1, 17), data=st.data(),
+)  # fmt: skip
+@settings(max_examples=10, deadline=None)
+def test_residual_blocks_at_any_size(
+    a: int, b: int, c: int, g: int, s: int, m: int, h: int, w: int, data: st.DataObject
+) -> None:
+    sizes = {"h": h, "w": w}
+    grouped = {"b": b * g, "c": (c + 1) * g, "g": g, **sizes}
+    assert check(block(FORMS.get("entry"), {"a": a, "c": c, "s": s, **sizes})).agrees
+    assert check(block(FORMS.get("projection"), {"a": a, "c": c, "s": s, **sizes})).agrees
+    assert check(block(FORMS.get("entry_bottleneck"), {"a": a, "s": s, **grouped})).agrees
+    bypass = Fraction(data.draw(st.integers(1, c)), c + 1)
+    for name in ("residual_bottleneck", "resnext", "resnext_bottleneck"):
+        chosen = {key: value for key, value in {**grouped, "m": m}.items() if key in FORMS.get(name).takes}
+        assert check(block(FORMS.get(name), chosen)).agrees
+        assert check(block(FORMS.get(f"partial_{name}"), {**chosen, "gamma": bypass})).agrees
 
 
 @given(
@@ -300,12 +321,11 @@ def test_what_real_stages_save() -> None:
 
 @pytest.mark.parametrize(("name", "spec"), [("PeleeNet", "peleenet"), ("DenseNet-201", "densenet201")])
 def test_real_stages_are_those_of_the_networks(name: str, spec: str) -> None:
-    (network,) = (n for n in NETWORKS if n.name == name)
     first_reads = {}
     for group in by_stage(cspprof.profile(spec)):
         convs = [row.spec for row in group.rows if row.spec.name == "conv2d"]
         first_reads[group.name] = convs[0].reads[0].shape[1] if convs else 0
-    assert [s["c"] for s in network.stages()] == [first_reads[f"stage{n}"] for n in range(1, 5)]
+    assert [stage.c for stage in NETWORKS[name].stages()] == [first_reads[f"stage{n}"] for n in range(1, 5)]
 
 
 # -- what the twin saves --------------------------------------------------------------------------
@@ -350,6 +370,12 @@ def test_a_curve_in_exact_numbers() -> None:
     assert r["plain"] == 256 * 24 + (24**2 + 24) * 32 // 2
 
 
+def test_the_formula_alone_takes_any_gamma() -> None:
+    assert saved(1, c=64, m=6, d=32) == 64 * 6 / (64 * 6 + 42 * 16)
+    assert saved(0, c=64, m=6, d=32) == 0
+    assert saved(0.123, form="residual") == pytest.approx(0.123)
+
+
 def test_curves_of_other_forms() -> None:
     assert {r["saving"] for r in saving_curve("m", form="residual", c=64)} == {0.5}
     assert all(r["c"] % 4 == 0 for r in saving_curve("ratio", form="two_way", m=3, d=8, gamma="1/4"))
@@ -379,6 +405,11 @@ def test_curves_of_other_forms() -> None:
         ("entry --over m --a 3 --c 4", "entry has no partial twin to save against"),
         ("dense --over depth --c 3 --m 2 --d 1", "cannot vary depth\n  Vary one of: gamma, ratio, m"),
         ("residual --over ratio --c 3 --m 2", "residual has no growth rate, so no c/(m·d)\n  Vary one of: gamma, m"),
+        ("--over m --c 8 --d 2 --gamma 1.5", "γ = 3/2 = 1.5 is not between 0 and 1"),
+        ("--over m --c 33 --d 4", "= 33/2 = 16.5 channels\n  Nearest: --gamma 16/33 or --gamma 17/33"),
+        ("two_way --over m --c 32 --d 32", "holds where d·q ≤ c·(1 − γ): here 32 > 16"),
+        ("--over gamma --c 256 --m 2 --d 4 --gamma 0.3", "Nearest: --gamma 77/256 or --gamma 39/128"),
+        ("--over gamma --c 1 --m 2 --d 4", "= 1/2 = 0.5 channels\n  Nearest: --c 2"),
         ("--over m --check --c 3 --d 2", "--check is of one block, --over of many"),
         ("--latex --c 3 --m 2 --d 1", "--latex writes formulas, and these are numbers"),
         ("--format yaml", "no format named 'yaml'"),

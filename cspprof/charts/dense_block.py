@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cspprof.charts import chart
 from cspprof.charts.order import HEADROOM
+from cspprof.dense_networks import NETWORKS
 from cspprof.errors import CspprofError
 from cspprof.marks import Axis, Chart, Line, Mark, Panel, Series
 from cspprof.record import Profile
@@ -24,14 +25,13 @@ class DenseStage:
     number: int
     c: int
     m: int
-    d: int = 32
+    d: int
 
     def saved(self, gamma: float) -> float:
-        """The part of the block's CIO that is saved where γ of the base layer bypasses it.
+        """The part of the block's CIO that is saved where γ of the base layer bypasses it."""
+        from cspprof.closed_form.saving import saved
 
-        γ·c·m / (c·m + (m²+m)·d/2); CSPNet section 3.
-        """
-        return gamma * self.c * self.m / (self.c * self.m + (self.m * self.m + self.m) * self.d / 2)
+        return saved(gamma, c=self.c, m=self.m, d=self.d)
 
     def mark(self, x: float, y: float, text: str = "") -> Mark:
         """A datum of this stage."""
@@ -39,13 +39,7 @@ class DenseStage:
         return Mark(x, y, label, detail=f"c={self.c}, m={self.m}, d={self.d}", text=text)
 
 
-NETWORKS = {
-    "PeleeNet": ((32, 3), (128, 4), (256, 8), (512, 6)),
-    "DenseNet-121": ((64, 6), (128, 12), (256, 24), (512, 16)),
-    "DenseNet-201": ((64, 6), (128, 12), (256, 48), (896, 32)),
-}
-"""(c, m) by stage; their growth is 32."""
-REAL = [DenseStage(net, i, c, m) for net, blocks in NETWORKS.items() for i, (c, m) in enumerate(blocks, 1)]
+REAL = [DenseStage(net, i, x.c, x.m, x.d) for net, of in NETWORKS.items() for i, x in enumerate(of.stages(), 1)]
 
 
 @chart("closed-form", models=(0, 0))

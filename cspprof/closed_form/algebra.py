@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 
 import sympy
 from sympy import Add, Dummy, Expr, Mul, Poly, ceiling
@@ -17,6 +18,7 @@ _SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _SUBSCRIPT = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
+@cache
 def tidy(expr: Expr) -> Expr:
     """A sum of products, written area·(Σ channels·coefficient): the form in which the paper prints it.
 

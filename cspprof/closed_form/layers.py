@@ -104,9 +104,14 @@ class Part:
     layers: tuple[Layer, ...]
     count: Expr = sympy.S.One
 
-    def sum_of(self, term: Expr) -> Expr:
-        """The sum over the repetitions, not yet evaluated."""
+    def series(self, term: Expr) -> Expr:
+        """The sum over the repetitions, not evaluated."""
         return sympy.Sum(term, (i, 1, self.count))
+
+    def sum_of(self, term: Expr) -> Expr:
+        """The sum over the repetitions, summand by summand: powers of i sympy adds up at once, of a product it searches
+        the sum for long."""
+        return sympy.Add(*(self.series(x).doit() for x in sympy.Add.make_args(sympy.expand(term))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ class Layout:
     def total(self, quantity: str) -> Expr:
         """The sum of a quantity over all layers, each sum over repetitions evaluated."""
         terms = [(part, getattr(layer, quantity)) for part in self.parts for layer in part.layers]
-        return sympy.Add(*(part.sum_of(term).doit() for part, term in terms))
+        return sympy.Add(*(part.sum_of(term) for part, term in terms))
 
     def at(self, values: Exprs) -> Layout:
         parts = tuple(Part(tuple(x.at(values) for x in p.layers), p.count.xreplace(values)) for p in self.parts)

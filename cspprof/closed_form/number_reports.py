@@ -130,8 +130,6 @@ def curve(over: Axis, form: Form, given: Given) -> Report:
          Cell(r["saving"], share(r["saving"])), text(bar(r["saving"]) + " ◀ given" * r["given"])]
         for r in records
     ]  # fmt: skip
-    if not records:
-        raise CspprofError("no block along this curve exists", "Try other numbers: cspprof closed-form --list")
     fixed = {name: value for name, value in given.items() if value is not None and name != over}
     if over == "ratio":
         fixed.pop("c", None)

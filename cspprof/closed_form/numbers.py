@@ -75,11 +75,18 @@ def block(form: Form, given: Given) -> Block:
     number of channels; the hint names the nearest values that give it one.
     """
     made = Block(form, completed(form, given))
-    if wrong := _out_of_range(made) or _out_of_form(made):
+    check_range(made)
+    if wrong := _out_of_form(made):
         raise CspprofError(*wrong)
     if misfit := _misfit(made):
         raise CspprofError(misfit, _neighbours(made))
     return made
+
+
+def check_range(made: Block) -> None:
+    """Raise CspprofError for a number that no block has."""
+    if wrong := _out_of_range(made):
+        raise CspprofError(*wrong)
 
 
 def completed(form: Form, given: Given) -> dict[str, Expr]:
@@ -164,7 +171,7 @@ def _misfit(made: Block) -> str | None:
     """A layer that would not have a whole number of channels, or of channels in a group."""
     values, layout = made.values, made.layout
     for part in layout.parts:
-        for n in {1, int(part.count.xreplace(values))}:
+        for n in dict.fromkeys((1, int(part.count.xreplace(values)))):
             for layer in part.layers:
                 at = layer.at({**values, i: sympy.Integer(n)})
                 for verb, expr, channels in (("read", layer.c_in, at.c_in), ("write", layer.c_out, at.c_out)):

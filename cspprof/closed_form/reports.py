@@ -13,7 +13,8 @@ from cspprof.closed_form import algebra
 from cspprof.closed_form.forms import FORMS, PARAMETERS, Form, pair, symbolic, total
 from cspprof.closed_form.layers import QUANTITIES, Layer, Part, c, m
 from cspprof.closed_form.numbers import gamma_of
-from cspprof.closed_form.saving import NETWORKS, by_ratio, limits, real_stages, saving
+from cspprof.closed_form.saving import by_ratio, limits, real_stages, saving
+from cspprof.dense_networks import NETWORKS
 from cspprof.tables import Cell, Column, Formula, Report, Table, integer, text
 from cspprof.units import decimal, share
 
@@ -67,7 +68,7 @@ def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Rep
     depth = (depth or EXAMPLE_DEPTH) if form.by_number else None
     both = pair(form)
     derived = both if both and not form.by_number else (form,)
-    stages = real_stages(gamma) if both and both[0].name in ("dense", *(n.form for n in NETWORKS)) else []
+    stages = real_stages(gamma) if both and both[0].name in ("dense", *(n.form for n in NETWORKS.values())) else []
     tables = [*(_terms(f, depth, as_latex) for f in derived), _closed_forms(both or (form,), depth, as_latex)]
     tables += [_saving(both, depth, as_latex)] if both else []
     tables += [stage_table(stages, gamma)] if stages else []
@@ -162,12 +163,12 @@ def _summed(part: Part, term: Expr) -> Formula:
     """A sum over repetitions and what it comes to; of a single layer, the term."""
     if part.count == 1:
         return _written(term)
-    left, right = _series(part, term), _written(part.sum_of(term).doit())
+    left, right = _series(part, term), _written(part.sum_of(term))
     return Formula(f"{left.text} = {right.text}", f"{left.latex} = {right.latex}")
 
 
 def _series(part: Part, term: Expr) -> Formula:
-    series = part.sum_of(term)
+    series = part.series(term)
     return Formula(algebra.text(series), algebra.latex(series))
 
 
@@ -186,7 +187,7 @@ def _term_document(part: Part, layer: Layer) -> dict[str, Any]:
         "groups": asdict(_written(layer.groups)), "reads": asdict(_written(layer.c_in)),
         "writes": asdict(_written(layer.c_out)), "size": [algebra.text(x) for x in layer.size],
         "size_out": [algebra.text(x) for x in layer.size_out], "cio": asdict(_written(term)),
-        "sum": asdict(_series(part, term)), "summed": asdict(_written(part.sum_of(term).doit())),
+        "sum": asdict(_series(part, term)), "summed": asdict(_written(part.sum_of(term))),
     }  # fmt: skip
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from typing import Any, Literal, get_args
 
 import sympy
 from sympy import Expr, Symbol
 
-from cspprof.closed_form.forms import FORMS, Form, pair, total
+from cspprof.closed_form.forms import FORMS, PARAMETERS, Form, pair, total
 from cspprof.closed_form.layers import c, d, m, rho
-from cspprof.closed_form.numbers import Block, Given, block, completed, fits, gamma_of, nearest
+from cspprof.closed_form.numbers import Block, Given, block, check_range, completed, fits, gamma_of, nearest
+from cspprof.dense_networks import NETWORKS
 from cspprof.errors import CspprofError
 
 Axis = Literal["gamma", "ratio", "m"]
@@ -33,10 +35,17 @@ def twins(form: Form) -> tuple[Form, Form]:
     return found
 
 
+@cache
 def saving(form: Form, depth: int | None = None) -> Expr:
     """1 − CIO(partial) / CIO(plain), in the symbols of the form; `depth` is needed where the form is of one m."""
     plain, partial = (total(f, "cio_cspnet", depth) for f in twins(form))
     return sympy.cancel(1 - partial / plain)
+
+
+def saved(gamma: float, *, form: str = "dense", **numbers: float) -> float:
+    """The saving as the formula alone gives it: any real γ, c, m and d, whether such a block exists or not."""
+    values = {PARAMETERS[name][0]: sympy.sympify(value) for name, value in {**numbers, "gamma": gamma}.items()}
+    return float(saving(FORMS.get(form)).xreplace(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +90,12 @@ def saving_curve(over: Axis, *, form: str = "dense", **given: Any) -> list[dict[
     name = "c" if over == "ratio" else over
     asked = given.get(name)
     start = _start(partial, over, given)
+    check_range(start)
     points = {_point(start, name, value) for value in _targets(over, start, asked)}
-    asked_for = None if asked is None else block(partial, given).numbers[name]
+    exist = sorted(p for p in points if p is not None)
+    asked_for = block(partial, start.numbers).numbers[name] if asked is not None or not exist else None
     records = []
-    for value in sorted(p for p in points if p is not None):
+    for value in exist:
         made = Block(partial, {**start.numbers, name: sympy.sympify(value)})
         records.append({"form": plain.name, "over": over, **_record(made, plain), "given": value == asked_for})
     return records
@@ -109,6 +120,10 @@ def _targets(over: Axis, start: Block, asked: Any) -> list[int | Fraction]:
 
 
 def _point(start: Block, name: str, wanted: int | Fraction) -> int | Fraction | None:
+    """The value that takes the place of `wanted`: channels and their fractions may have to move, m never."""
+    if name == "m":
+        at = Block(start.form, {**start.numbers, name: sympy.Integer(int(wanted))})
+        return wanted if fits(at) else None
     found = nearest(start, name, wanted if name == "gamma" else int(wanted))
     return found[0] if found else None
 
@@ -129,49 +144,19 @@ def _record(made: Block, plain: Form) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A dense network's stages: what the first reads, layers in each, and the part of the width a transition keeps."""
-
-    name: str
-    width: int
-    depths: tuple[int, ...]
-    growth: int
-    kept: Fraction
-    form: str
-    """The closed form of its own layers."""
-    widening: tuple[int, ...] = ()
-    """q of each stage, of a two-way network."""
-
-    def stages(self) -> list[dict[str, int]]:
-        """(c, m, d) of each stage."""
-        found, width = [], self.width
-        for n, depth in enumerate(self.depths):
-            own = {"q": self.widening[n]} if self.widening else {}
-            found.append({"c": width, "m": depth, "d": self.growth, **own})
-            width = int((width + depth * self.growth) * self.kept)
-        return found
-
-
-NETWORKS = (
-    Network("PeleeNet", 32, (3, 4, 8, 6), 32, Fraction(1), "two_way", (1, 2, 4, 4)),
-    Network("DenseNet-121", 64, (6, 12, 24, 16), 32, Fraction(1, 2), "dense_bottleneck"),
-    Network("DenseNet-201", 64, (6, 12, 48, 32), 32, Fraction(1, 2), "dense_bottleneck"),
-)
-
-
 def real_stages(gamma_value: Any = "1/2") -> list[dict[str, Any]]:
     """What the stages of real networks would save: by the paper's form, which counts one convolution a layer, and with
     all convolutions that their layers have. One record a stage; None where the stage cannot be split so, or where the
     form of its layers does not hold."""
     records = []
-    for network in NETWORKS:
+    for network in NETWORKS.values():
         for n, stage in enumerate(network.stages(), 1):
-            size = {name: stage[name] for name in ("c", "m", "d")}
+            size = {"c": stage.c, "m": stage.m, "d": stage.d}
+            own = size if stage.q is None else {**size, "q": stage.q}
             records.append({
-                "network": network.name, "stage": n, **size, "ratio": size["c"] / (size["m"] * size["d"]),
+                "network": network.name, "stage": n, **size, "ratio": stage.c / (stage.m * stage.d),
                 "saving": _saved("dense", size, gamma_value), "own_form": network.form,
-                "own_saving": _saved(network.form, stage, gamma_value),
+                "own_saving": _saved(network.form, own, gamma_value),
             })  # fmt: skip
     return records
 
