@@ -83,6 +83,8 @@ ROWS: dict[str, tuple[Any, dict[str, Shape], dict[str, Any], int, str, Shape]] =
                           (2, 5, 3, 6)),
     "Einsum": (node("Einsum", "x", "z", equation="bij,bjk->bik"), {"x": (2, 3, 4), "z": (2, 4, 5)}, {},
                2 * 3 * 4 * 5, Kind.MATMUL, (2, 3, 5)),
+    "Einsum, dots": (node("Einsum", "x", "z", equation="...ij,...jk->...ik"), {"x": (2, 3, 4), "z": (2, 4, 6)}, {},
+                     2 * 3 * 4 * 6, Kind.MATMUL, (2, 3, 6)),
     "LSTM": (node("LSTM", "x", "w", "r", hidden_size=4), {"x": (7, 2, 3)}, {"w": (1, 16, 3), "r": (1, 16, 4)},
              7 * 2 * 16 * 7, Kind.RECURRENT, (7, 1, 2, 4)),
     "max pool": (node("MaxPool", "x", kernel_shape=[2, 2], strides=[2, 2]), {"x": (1, 3, 8, 8)}, {}, 0, Kind.MAX_POOL,
@@ -115,6 +117,54 @@ ROWS: dict[str, tuple[Any, dict[str, Shape], dict[str, Any], int, str, Shape]] =
                          5 * 8 * 24 + 2 * 5 * 5 * (4 + 4), Kind.ATTENTION, (1, 5, 8)),
     "SkipLayerNormalization": (contributed("SkipLayerNormalization", "x", "z", "g"), {"x": (1, 5, 8), "z": (1, 5, 8)},
                                {"g": (8,)}, 0, Kind.NORM, (1, 5, 8)),
+    "FusedMatMul, batch turned": (
+        contributed("FusedMatMul", "x", "z", transBatchA=1, transBatchB=1, transB=1),
+        {"x": (17, 1, 4, 16), "z": (17, 1, 4, 16)}, {}, 4 * 17 * 17 * 16, Kind.MATMUL, (1, 4, 17, 17),
+    ),
+    "FusedGemm": (contributed("FusedGemm", "x", "w", "b", transB=1, activation="Relu"), {"x": (2, 6)},
+                  {"w": (5, 6), "b": (5,)}, 2 * 6 * 5, Kind.LINEAR, (2, 5)),
+    "attention with past": (
+        contributed("Attention", "x", "w", "b", "", "p", num_heads=2, qkv_hidden_sizes=[8, 8, 12]),
+        {"x": (1, 5, 8), "p": (2, 1, 2, 3, 4)}, {"w": (8, 28), "b": (28,)},
+        5 * 8 * 28 + 2 * 5 * 8 * (4 + 6), Kind.ATTENTION, (1, 5, 12),
+    ),
+    "cross-attention": (
+        contributed("MultiHeadAttention", "x", "k", "v", num_heads=2),
+        {"x": (1, 5, 8), "k": (1, 7, 8), "v": (1, 7, 12)}, {}, 2 * 5 * 7 * (4 + 6), Kind.ATTENTION, (1, 5, 12),
+    ),
+    "attention on kept keys": (
+        contributed("MultiHeadAttention", "x", "k", "v", num_heads=2),
+        {"x": (1, 5, 8), "k": (1, 2, 7, 4), "v": (1, 2, 7, 4)}, {}, 2 * 5 * 7 * 8, Kind.ATTENTION, (1, 5, 8),
+    ),
+    "attention, packed by head": (
+        contributed("MultiHeadAttention", "x", num_heads=2), {"x": (1, 5, 2, 3, 4)}, {}, 2 * 5 * 5 * 8,
+        Kind.ATTENTION, (1, 5, 8),
+    ),
+    "grouped queries": (
+        contributed("GroupQueryAttention", "x", "k", "v", "p", "q", num_heads=4, kv_num_heads=2),
+        {"x": (1, 5, 16), "k": (1, 5, 8), "v": (1, 5, 8), "p": (1, 2, 3, 4), "q": (1, 2, 3, 4)}, {},
+        4 * 5 * 8 * 8, Kind.ATTENTION, (1, 5, 16),
+    ),
+    "grouped queries, packed": (
+        contributed("GroupQueryAttention", "x", num_heads=4, kv_num_heads=2), {"x": (1, 5, 32)}, {},
+        4 * 5 * 5 * 8, Kind.ATTENTION, (1, 5, 16),
+    ),
+    "NhwcConv": (contributed("NhwcConv", "x", "w", pads=[1] * 4, strides=[2, 2]), {"x": (1, 8, 8, 3)},
+                 {"w": (4, 3, 3, 3)}, 27 * 4 * 16, Kind.CONV, (1, 4, 4, 4)),
+    "NhwcMaxPool": (contributed("NhwcMaxPool", "x", kernel_shape=[2, 2], strides=[2, 2]), {"x": (1, 9, 9, 3)}, {}, 0,
+                    Kind.MAX_POOL, (1, 4, 4, 3)),
+    "FusedConv, added to": (contributed("FusedConv", "x", "w", "", "z", pads=[1] * 4),
+                            {"x": (1, 3, 8, 8), "z": (1, 4, 8, 8)}, {"w": (4, 3, 3, 3)}, 27 * 4 * 64, Kind.CONV,
+                            (1, 4, 8, 8)),
+    "blocked conv": (
+        helper.make_node("Conv", ["x", "w"], ["y"], domain="com.microsoft.nchwc", pads=[1] * 4, strides=[2, 2],
+                         kernel_shape=[3, 3]),
+        {"x": (1, 3, 8, 8)}, {"w": (8, 3, 3, 3)}, 27 * 8 * 16, Kind.CONV, (1, 8, 4, 4),
+    ),
+    "out of blocks": (
+        helper.make_node("ReorderOutput", ["x"], ["y"], domain="com.microsoft.nchwc", channels=5),
+        {"x": (1, 8, 4, 4)}, {}, 0, Kind.DATA, (1, 5, 4, 4),
+    ),
     "MatMulNBits": (contributed("MatMulNBits", "x", "w", "s", K=32, N=6, bits=4, block_size=32), {"x": (2, 3, 32)},
                     {"w": numpy.ones((6, 1, 16), numpy.uint8), "s": (6,)}, 2 * 3 * 32 * 6, Kind.LINEAR, (2, 3, 6)),
 }  # fmt: skip
@@ -123,7 +173,7 @@ ROWS: dict[str, tuple[Any, dict[str, Shape], dict[str, Any], int, str, Shape]] =
 @pytest.mark.parametrize("name", ROWS)
 def test_operators_by_hand(name: str, graph: Callable[..., Path]) -> None:
     made, inputs, weights, macs, kind, shape = ROWS[name]
-    path = graph([made], inputs, weights, domains=["com.microsoft"])
+    path = graph([made], inputs, weights, domains=["com.microsoft", "com.microsoft.nchwc"])
     if name == "quantised conv":  # the fixture declares floats
         model = onnx.load(path)
         for value in (*model.graph.input, *model.graph.output):
@@ -144,6 +194,70 @@ def test_every_standard_operator_has_a_rule_or_a_reason() -> None:
 def test_an_operator_without_a_rule_is_reported(graph: Callable[..., Path]) -> None:
     p = cspprof.profile(str(graph([node("Det", "x")], {"x": (2, 3, 3)}, {})))
     assert p.uncounted == {"onnx.Det": 1}
+
+
+def test_an_operator_of_anyones_own_is_reported_where_the_file_states_its_shape(
+    graph: Callable[..., Path], run: Callable[..., Result]
+) -> None:
+    own = helper.make_node("Detect", ["c"], ["y"], domain="my.domain")
+    nodes, weights = [node("Conv", "x", "w", outputs=["c"]), own], {"w": (4, 3, 1, 1)}
+    stated = graph(nodes, {"x": (1, 3, 8, 8)}, weights, declared=(1, 100, 6), domains=["my.domain"])
+    p = cspprof.profile(str(stated))
+    assert (p.total("macs"), p.uncounted) == (3 * 4 * 64, {"my.domain.Detect": 1})
+    silent = run("cio", str(graph(nodes, {"x": (1, 3, 8, 8)}, weights, domains=["my.domain"])))
+    assert (silent.code, silent.out) == (2, "")
+    assert "node 'y' (Detect): cspprof does not know my.domain.Detect" in silent.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantised", [False, True])
+def test_what_a_runtime_makes_of_a_graph_counts_as_the_graph(quantised: bool, tmp_path: Path) -> None:
+    """ONNX Runtime's own optimizer and quantizer, at every level: fused, blocked, channels last."""
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    import torch
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1, groups=16))
+            self.pool, self.attend = nn.AvgPool2d(2), nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.head = nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.attend(self.pool(self.stem(x)).flatten(2).transpose(1, 2))
+            return self.head(y.mean(1))
+
+    plain, model = tmp_path / "plain.onnx", Net().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.randn(1, 3, 32, 32),), str(plain), dynamo=False, opset_version=17)
+    macs = cspprof.profile(model, (1, 3, 32, 32)).total("macs")
+    if quantised:
+
+        class Images(CalibrationDataReader):  # type: ignore[misc]
+            left = 2
+
+            def get_next(self) -> Any:
+                self.left -= 1
+                name = onnx.load(plain).graph.input[0].name
+                return {name: numpy.random.rand(1, 3, 32, 32).astype("float32")} if self.left >= 0 else None
+
+        quantize_static(plain, tmp_path / "q.onnx", Images(), quant_format=QuantFormat.QDQ)
+        plain = tmp_path / "q.onnx"
+    assert cspprof.profile(str(plain)).total("macs") == macs
+    kinds = set()
+    for level in ("BASIC", "EXTENDED", "ALL"):
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+        options.optimized_model_filepath = str(tmp_path / f"{level}.onnx")
+        runtime.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
+        p = cspprof.profile(str(tmp_path / f"{level}.onnx"))
+        assert (p.total("macs"), p.complete) == (macs, True), level
+        kinds |= {op.target for op in p.ops}
+    assert any(name.startswith("com.microsoft") for name in kinds)
 
 
 def test_shape_arithmetic_leaves_no_operation(graph: Callable[..., Path]) -> None:

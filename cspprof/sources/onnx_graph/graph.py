@@ -15,11 +15,9 @@ from cspprof._version import __version__
 from cspprof.errors import SourceError
 from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
 from cspprof.rules import Facts
+from cspprof.sources.onnx_graph.contributed import AS
 from cspprof.sources.onnx_graph.reading import SMALL, dtype_of, value_of
 from cspprof.sources.onnx_graph.rules import SHAPES, VIEWS, Node, facts_of
-
-AS = {"com.microsoft.FusedConv": "Conv", "com.microsoft.QLinearAveragePool": "AveragePool"}
-"""Contributed operators whose output has the shape of a standard one's."""
 
 SHAPING = frozenset({"kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "ceil_mode"})
 """The attributes that such a shape depends on."""
@@ -49,6 +47,7 @@ class Graph:
         self.next_storage = 0
         self.used: set[int] = set()
         self.layers = Layers()
+        self.declared = _declared(model)
         self.columns: dict[OpSpec, int] = {}
         self.call_spec: list[int] = []
         self.call_layer: list[int] = []
@@ -85,6 +84,8 @@ class Graph:
             return
         try:
             outputs = self._outputs(node, attrs)
+        except SourceError:
+            raise
         except Exception as error:  # the library has several kinds, our rules raise their own
             what = (str(error).splitlines() or ["its shapes contradict"])[-1].strip()
             raise self.error(node, what, "Export it again, or simplify the graph (onnxsim).") from None
@@ -155,10 +156,10 @@ class Graph:
         schema_name, domain = AS.get(target, node.op_type), "" if target in AS else node.domain
         version = self.opsets.get(domain, onnx.defs.onnx_opset_version())
         if not onnx.defs.has(schema_name, version, domain):
-            raise ValueError(f"there is no operator {target} that cspprof knows in opset {version}")
+            return self._as_declared(node)
         asked = node
         if target in AS:
-            asked = helper.make_node(schema_name, list(node.input[: 2 if schema_name == "Conv" else 1]), node.output)
+            asked = helper.make_node(schema_name, list(node.input[: 2 if "Conv" in schema_name else 1]), node.output)
             asked.attribute.extend(a for a in node.attribute if a.name in SHAPING)
         found = shape_inference.infer_node_outputs(
             onnx.defs.get_schema(schema_name, version, domain), asked,
@@ -176,6 +177,16 @@ class Graph:
                 raise ValueError("its output has no shape that follows from the inputs")
             specs[name] = TensorSpec(tuple(d.dim_value for d in dims), dtype_of(tensor.elem_type))
         return specs
+
+    def _as_declared(self, node: NodeProto) -> dict[str, TensorSpec]:
+        """The specs that the file states of an operator that is not known."""
+        names = [name for name in node.output if name]
+        if not all(name in self.declared for name in names):
+            raise self.error(
+                node, f"cspprof does not know {_target(node)}, and the file does not state the shape of what it gives",
+                "State it (value_info) to have everything else counted, or export without this operator.",
+            )  # fmt: skip
+        return {name: self.declared[name] for name in names}
 
     def _view(self, node: NodeProto, attrs: dict[str, Any], outputs: tuple[TensorSpec, ...]) -> Node:
         inputs = tuple(self.specs[n] if n else None for n in node.input)
@@ -238,6 +249,16 @@ class Graph:
             outputs=tuple(self.storage[o.name] for o in self.model.graph.output),
             notes=notes, tool={"cspprof": __version__, "onnx": onnx.__version__},
         )  # fmt: skip
+
+
+def _declared(model: ModelProto) -> dict[str, TensorSpec]:
+    """Shapes that the file states of values between nodes and of outputs, where they are numbers throughout."""
+    specs = {}
+    for value in (*model.graph.value_info, *model.graph.output):
+        tensor = value.type.tensor_type
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in tensor.shape.dim):
+            specs[value.name] = TensorSpec(tuple(d.dim_value for d in tensor.shape.dim), dtype_of(tensor.elem_type))
+    return specs
 
 
 DROPPED = frozenset({"kernel_shape", "strides", "pads", "dilations", "group"})
