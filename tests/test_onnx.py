@@ -428,6 +428,24 @@ def test_data_outside_the_folder_is_refused(location: str, tmp_path: Path, run: 
     assert "the data of 'w' lies outside its folder" in result.err
 
 
+def test_a_constant_within_a_node_is_no_way_out_of_the_folder(tmp_path: Path, run: Callable[..., Result]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.bin").write_bytes(numpy.array([2, 2], I64).tobytes())
+    to = TensorProto(name="to", data_type=TensorProto.INT64, dims=[2], data_location=TensorProto.EXTERNAL)
+    entry = to.external_data.add()
+    entry.key, entry.value = "location", "../secret.bin"
+    nodes = [helper.make_node("Constant", [], ["s"], value=to), node("Reshape", "x", "s")]
+    result = run("cio", str(save(tmp_path / "in" / "net.onnx", nodes, {"x": (1, 4)}, {})))
+    assert (result.code, result.out) == (2, "")
+    assert "the data of 'to' lies outside its folder, at '../secret.bin'" in result.err
+
+
+def test_a_few_bytes_cannot_ask_for_terabytes(graph: Callable[..., Path]) -> None:
+    nodes = [node("ConstantOfShape", "s", outputs=["c"]), node("Add", "x", "c")]
+    p = cspprof.profile(str(graph(nodes, {"x": (1,)}, {"s": numpy.array([10**5, 10**5], I64)})))
+    assert p.ops[-1].writes[0].shape == (10**5, 10**5)
+
+
 def test_what_is_wrong_is_named(tmp_path: Path, run: Callable[..., Result]) -> None:
     good = save(tmp_path / "good.onnx", [node("Relu", "x")], {"x": (1, 3)}, {})
     (tmp_path / "cut.onnx").write_bytes(good.read_bytes()[:40])
@@ -435,11 +453,15 @@ def test_what_is_wrong_is_named(tmp_path: Path, run: Callable[..., Result]) -> N
     save(tmp_path / "channels.onnx", [node("Conv", "x", "w")], {"x": (1, 4, 8, 8)}, {"w": (4, 3, 3, 3)})
     save(tmp_path / "product.onnx", [node("MatMul", "x", "w")], {"x": (1, 4)}, {"w": (3, 3)})
     save(tmp_path / "declared.onnx", [node("Relu", "x")], {"x": (1, 3)}, {}, declared=(1, 4))
+    save(tmp_path / "reshape.onnx", [node("Reshape", "x", "s")], {"x": (1, 4)}, {"s": numpy.array([3, 7], I64)})
+    save(tmp_path / "window.onnx", [node("Conv", "x", "w")], {"x": (1, 3, 2, 2)}, {"w": (4, 3, 3, 3)})
     save(tmp_path / "loose.onnx", [node("Relu", "z")], {"x": (1, 3)}, {})
     for name, message in {
         "cut": "is no ONNX file, or cut short", "empty": "empty.onnx holds no graph", "none": "No such file",
         "channels": "node 'y' (Conv): a weight of 4×3×3×3 in 1 groups reads 3 channels",
         "product": "node 'y' (MatMul):", "declared": "the output 'y' is declared as 1×4, its node gives 1×3",
+        "reshape": "node 'y' (Reshape): 1×4 has not as many elements as 3×7",
+        "window": "node 'y' (Conv): its window does not fit a map of 1×3×2×2",
         "loose": "reads 'z', which nothing before it gives",
     }.items():  # fmt: skip
         result = run("cio", str(tmp_path / f"{name}.onnx"))

@@ -160,7 +160,8 @@ def _from_name(name: str) -> ModuleType:
 def _import_failed(place: str, error: BaseException) -> SourceError:
     if isinstance(error, SyntaxError):
         file = error.filename or place  # which may be a sibling's
-        return SourceError(f"{file}, line {error.lineno}: {error.msg}", "Mend the syntax and try again.")
+        line = "" if error.lineno is None else f", line {error.lineno}"
+        return SourceError(f"{file}{line}: {error.msg}", "Mend the syntax and try again.")
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return SourceError(

@@ -80,7 +80,7 @@ class Graph:
         if node.op_type == "If" and node.input[0] in self.values:
             self._branch(node, attrs["then_branch" if bool(self.values[node.input[0]].all()) else "else_branch"])
             return
-        if self._folded(node):
+        if self._folded(node, attrs):
             return
         try:
             outputs = self._outputs(node, attrs)
@@ -118,7 +118,18 @@ class Graph:
 
     # -- values and shapes -------------------------------------------------------------------------
 
-    def _folded(self, node: NodeProto) -> bool:
+    def _large(self, node: NodeProto, attrs: dict[str, Any]) -> bool:
+        """Whether working the node out would take memory that no shape is worth: a few bytes can ask for terabytes."""
+        try:
+            return any(spec.numel > SMALL for spec in self._outputs(node, attrs).values())
+        except Exception:  # inference does not say, or the node is wrong: its own turn comes
+            return node.op_type in ("Range", "ConstantOfShape", "Tile", "Expand", "EyeLike", "OneHot", "Pad", "Resize")
+
+    def _external(self, node: NodeProto) -> bool:
+        """Whether the node is a constant whose data lies beside the file."""
+        return node.op_type == "Constant" and any(a.t.data_location == TensorProto.EXTERNAL for a in node.attribute)
+
+    def _folded(self, node: NodeProto, attrs: dict[str, Any]) -> bool:
         """Work out a small constant: shape arithmetic leaves no operation behind."""
         made: list[Any]
         if node.op_type in ("Shape", "Size") and not node.domain:
@@ -128,7 +139,13 @@ class Graph:
             else:
                 ends = {a.name: a.i for a in node.attribute}
                 made = [shape[ends.get("start", 0) : ends.get("end", len(shape))]]
-        elif node.domain or any(name and name not in self.values for name in node.input) or node.op_type in AS_THEY_ARE:
+        elif (
+            node.domain
+            or any(name and name not in self.values for name in node.input)
+            or node.op_type in AS_THEY_ARE
+            or self._external(node)
+            or self._large(node, attrs)
+        ):
             return False
         else:
             try:
@@ -176,7 +193,17 @@ class Graph:
             if tensor is None or dims is None or not all(d.HasField("dim_value") for d in dims):
                 raise ValueError("its output has no shape that follows from the inputs")
             specs[name] = TensorSpec(tuple(d.dim_value for d in dims), dtype_of(tensor.elem_type))
+        self._check(node, list(specs.values()))
         return specs
+
+    def _check(self, node: NodeProto, made: list[TensorSpec]) -> None:
+        """What the library's inference lets pass. Raises ValueError."""
+        given = [self.specs[name] for name in node.input if name]
+        if node.op_type == "Reshape" and made[0].numel != given[0].numel:
+            raise ValueError(f"{given[0]} has not as many elements as {made[0]}")
+        windows = "Conv" in node.op_type or ("Pool" in node.op_type and "Roi" not in node.op_type)
+        if windows and min(made[0].shape, default=1) < 1 <= min(given[0].shape, default=1):
+            raise ValueError(f"its window does not fit a map of {given[0]}")
 
     def _as_declared(self, node: NodeProto) -> dict[str, TensorSpec]:
         """The specs that the file states of an operator that is not known."""

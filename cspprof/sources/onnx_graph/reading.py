@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,28 @@ def read(spec: Spec) -> ModelProto:
         ) from None
     if not model.graph.node or not model.graph.output:
         raise SourceError(f"{path.name} holds no graph", "Is it an ONNX model, and whole?")
-    for tensor in model.graph.initializer:
+    for tensor in _tensors(model):
         _check_location(path, tensor)
     if model.functions:
         model = inline_local_functions(model)
     return model
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every constant of the file, wherever it stands: weights, attributes, branches, functions."""
+    nodes = [node for function in model.functions for node in function.node]
+    graphs = [model.graph]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
 
 
 def _check_location(path: Path, tensor: TensorProto) -> None:
