@@ -456,6 +456,12 @@ def test_numbers_beside_each_other(run: Run) -> None:
     assert "24: conv 3×3      992      32  1,024" in got.out
 
 
+def test_a_million_layers_cost_no_more_than_one(run: Run) -> None:
+    got = run("closed-form", "--c", "256", "--m", "1000000", "--d", "32")
+    assert "16,000,272,000,000" in got.out
+    assert "note: 1,000,000 layers are too many to list: up to 500 are." in got.out
+
+
 def test_one_side_of_a_map_stands_for_both(run: Run) -> None:
     square, both = (
         run("closed-form", "dense", "--c", "4", "--m", "1", "--d", "2", *sides, "--format", "json").out

@@ -131,6 +131,10 @@ class Layout:
         parts = tuple(Part(tuple(x.at(values) for x in p.layers), p.count.xreplace(values)) for p in self.parts)
         return Layout(parts, self.c_out.xreplace(values))
 
+    def length(self, values: Exprs) -> int:
+        """How many layers run."""
+        return sum(len(part.layers) * int(part.count.xreplace(values)) for part in self.parts)
+
     def expanded(self, values: Exprs) -> Iterator[Layer]:
         """Every layer with every number put in, in the order in which they run."""
         for part in self.at(values).parts:

@@ -17,39 +17,49 @@ from cspprof.units import count, decimal, share
 
 BAR = 40
 """Characters of a bar for 100 %."""
+LISTED = 500
+"""Layers that are written one by one."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def in_numbers(form: Form, given: Given) -> Report:
     """The costs of a block, of its partial twin beside it, and layer by layer."""
     blocks = beside(form, given)
-    totals = [b.totals() for b in blocks]
-    columns = [Column(""), *(Column(_titled(b), numeric=True) for b in blocks)]
-    columns += [Column("change", numeric=True)] if len(blocks) > 1 else []
-    lines = [
-        [text(heading), *(integer(t[quantity]) for t in totals),
-         *([change(float(Fraction(totals[1][quantity] - totals[0][quantity], totals[0][quantity] or 1)))]
-           if len(blocks) > 1 else [])]
-        for quantity, heading in QUANTITIES.items()
-    ]  # fmt: skip
-    notes = [] if len(blocks) > 1 else _why_alone(form)
+    layers = blocks[0].layout.length(blocks[0].values)
+    listed = blocks if layers <= LISTED else []
     gamma = numbers_of(blocks[-1]).get("gamma")
     stages = real_stages(gamma) if blocks[0].form.name == "dense" and len(blocks) > 1 else []
-    notes += [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else []
+    tables = [_totals(blocks)]
+    tables += [_layer_table(listed)] if listed else []
+    tables += [stage_table(stages, gamma)] if stages else []
+    notes = [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else _why_alone(form)
+    notes += [] if listed else [f"{count(layers)} layers are too many to list: up to {LISTED} are."]
     document = {
         "schema": SCHEMA, "shows": "numbers", "form": form.name,
         "blocks": [
-            {"form": b.form.name, "numbers": numbers_of(b), "totals": t, "layers": [_layer(x) for x in b.layers()]}
-            for b, t in zip(blocks, totals, strict=True)
+            {"form": b.form.name, "numbers": numbers_of(b), "totals": b.totals(),
+             "layers": [_layer(x) for x in b.layers()] if listed else []}
+            for b in blocks
         ],
         "stages": stages,
         "notes": notes,
     }  # fmt: skip
-    records = [{"form": b.form.name, **_layer(x)} for b in blocks for x in b.layers()]
-    tables = [Table(_described(blocks[0]), columns, lines), _layer_table(blocks)]
-    if stages:
-        tables.append(stage_table(stages, gamma))
+    records = [{"form": b.form.name, **_layer(x)} for b in listed for x in b.layers()]
     return Report(tables, records, document, notes)
+
+
+def _totals(blocks: list[Block]) -> Table:
+    """A row per quantity; of two blocks the change, too."""
+    columns = [Column(""), *(Column(_titled(b), numeric=True) for b in blocks)]
+    columns += [Column("change", numeric=True)] * (len(blocks) == 2)
+    lines = []
+    for quantity, heading in QUANTITIES.items():
+        values = [b.total(quantity) for b in blocks]
+        line = [text(heading), *map(integer, values)]
+        if len(values) == 2:
+            line.append(change(float(Fraction(values[1], values[0]) - 1)))
+        lines.append(line)
+    return Table(_described(blocks[0]), columns, lines)
 
 
 def beside(form: Form, given: Given) -> list[Block]:
