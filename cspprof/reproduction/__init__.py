@@ -8,19 +8,15 @@ does not.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from cspprof.errors import IncompleteError
-from cspprof.metrics import METRICS, Amount, Peak, Ratio
-from cspprof.record import Profile
-from cspprof.reproduction.arithmetic import worked_out
-from cspprof.reproduction.figures import Beside, Figure, Published, Recipe, Subject, chosen
-from cspprof.reproduction.printed import UNITS
+from cspprof.reproduction.figures import Beside, Figure, Published, chosen
+from cspprof.reproduction.recipes import Profiles, Subject
 
 __all__ = ["Finding", "Reproduction", "Status", "chosen", "reproduced", "subjects"]
 
@@ -115,42 +111,16 @@ def subjects(tables: Sequence[Published]) -> list[Subject]:
     return list(dict.fromkeys(s for table in tables for s in table.subjects))
 
 
-def reproduced(tables: Sequence[Published], profiles: Mapping[Subject, Profile]) -> Reproduction:
+def reproduced(tables: Sequence[Published], profiles: Profiles) -> Reproduction:
     """Every figure of `tables`, from the profiles of their subjects. Raises IncompleteError where a network has an
-    operation without a rule: a total that misses something reproduces nothing."""
-    findings = [
-        Finding(table, f, value(f.recipe, f.printed.unit, profiles), _is_reading(f.recipe, profiles))
-        for table in tables
-        for f in table.figures
-    ]
-    beside = [(t, b, value(b.recipe, b.unit, profiles) or Fraction(0)) for t in tables for b in t.beside]
+    operation without a rule."""
+    findings = [_finding(table, figure, profiles) for table in tables for figure in table.figures]
+    beside = [(table, b, b.recipe.value(b.unit, profiles)) for table in tables for b in table.beside]
     return Reproduction(tuple(findings), tuple(beside))
 
 
-def value(recipe: Recipe, unit: str, profiles: Mapping[Subject, Profile]) -> Fraction | None:
-    """What the recipe gives, in `unit`; None for an empty one."""
-    sizes = UNITS[unit]
-    added = Fraction(0) if recipe.arithmetic is None else worked_out(recipe.arithmetic) * sizes["number"]
-    if recipe.subject is None or recipe.metric is None:
-        return None if recipe.arithmetic is None else added
-    total = _total(profiles[recipe.subject], recipe.metric)
-    if recipe.base is not None:
-        return (total / _total(profiles[recipe.base], recipe.metric) - 1) * sizes["fraction"]
-    return total * sizes[METRICS.get(recipe.metric).unit] + added
-
-
-def _total(profile: Profile, metric: str) -> Fraction:
-    if not profile.complete:
-        raise IncompleteError(f"{profile.model} has operations without a rule", f"cspprof profile {profile.model}")
-    return exact(METRICS.get(metric).total(profile))
-
-
-def exact(amount: Amount) -> Fraction:
-    """An amount without rounding."""
-    if isinstance(amount, Ratio):
-        return Fraction(amount.over, amount.under)
-    return Fraction(amount.n) if isinstance(amount, Peak) else Fraction(amount.n, amount.scale)
-
-
-def _is_reading(recipe: Recipe, profiles: Mapping[Subject, Profile]) -> bool:
-    return any(profiles[s].status for s in recipe.subjects)
+def _finding(table: Published, figure: Figure, profiles: Profiles) -> Finding:
+    if figure.recipe is None:
+        return Finding(table, figure, None, reading=False)
+    reading = any(profiles[subject].status for subject in figure.recipe.subjects)
+    return Finding(table, figure, figure.recipe.value(figure.printed.unit, profiles), reading)

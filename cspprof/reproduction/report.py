@@ -56,6 +56,7 @@ def notes(r: Reproduction) -> list[str]:
 def record(f: Finding) -> dict[str, Any]:
     """A finding as one flat row."""
     figure, recipe = f.figure, f.figure.recipe
+    subject, base = (*(recipe.subjects if recipe else ()), None, None)[:2]
     return {
         "table": f.table.name,
         "title": f.table.title,
@@ -64,18 +65,22 @@ def record(f: Finding) -> dict[str, Any]:
         "printed_value": float(figure.printed.value),
         "unit": figure.printed.unit,
         "computed": None if f.computed is None else float(f.computed),
-        "rule": recipe.rule,
+        "rule": rule(f),
         "difference": None if f.distance is None else float(f.distance),
         "difference_unit": "points" if figure.printed.unit == "%" else "fraction",
         "status": f.status.name.lower(),
         "says": says(f),
-        "spec": recipe.subject.spec if recipe.subject else "",
-        "base": recipe.base.spec if recipe.base else "",
-        "input": "×".join(map(str, recipe.subject.input or ())) if recipe.subject else "",
-        "arithmetic": recipe.arithmetic or "",
+        "spec": subject.spec if subject else "",
+        "base": base.spec if base else "",
+        "input": "×".join(map(str, subject.input or ())) if subject else "",
+        "how": recipe.how if recipe else "",
         "must": figure.must or "",
         "holds": not f.broken,
     }
+
+
+def rule(f: Finding) -> str:
+    return f.figure.recipe.rule if f.figure.recipe else "–"
 
 
 def says(f: Finding) -> str:
@@ -113,7 +118,7 @@ def _figures(table: Published, found: Iterable[Finding]) -> Table:
         places = printed.places + MORE_DIGITS
         computed = text("–") if f.computed is None else _value(f.computed, places, printed.unit)
         good = False if f.broken else True if f.status in MUST.values() else None
-        lines.append([text(f.figure.row), text(printed.text), computed, text(f.figure.recipe.rule), _distance(f),
+        lines.append([text(f.figure.row), text(printed.text), computed, text(rule(f)), _distance(f),
                       Cell(says(f), says(f), good)])  # fmt: skip
     return Table(table.title, columns, lines)
 
