@@ -72,6 +72,8 @@ AT_224 = {
     "hardnet68":     (4_246_114_304, 17_565_348, 11_468_940),
     "hardnet85":     (9_074_081_584, 36_670_212, 17_469_284),
     "peleenet":      (507_757_568, 2_802_248, 9_442_496),
+    "squeezenet":    (818_924_576, 1_248_424, 7_304_200),
+    "mobilenet_v2,width=1.4": (582_195_824, 6_108_776, 19_209_568),
 }  # fmt: skip
 """Beside HarDNet's Table 4: 4.7, 20.7, 30.9, 43.6, 22.6, 13.4, 21.9, –, 31.8, 8.2 (its released definition: 9.8), 15.3
 (17.3), 11.5 and – million elements."""
@@ -103,9 +105,17 @@ def test_totals_at_224(name: str) -> None:
     assert (p.total("macs"), p.params, p.total("cio_hardnet")) == AT_224[name]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vgg16", "mobilenet_v2", "densenet121", "densenet201"])
+TORCHVISION = {
+    **{name: name for name in ("resnet18", "vgg16", "mobilenet_v2", "densenet121", "densenet201")},
+    "mobilenet_v2,width=0.35": "mobilenet_v2,width_mult=0.35",
+    "mobilenet_v2,width=1.4": "mobilenet_v2,width_mult=1.4",
+    "squeezenet": "squeezenet1_0",
+}
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
 def test_the_published_forms_are_torchvisions(name: str) -> None:
-    ours, theirs = cspprof.profile(name), cspprof.profile(f"torchvision:{name}")
+    ours, theirs = cspprof.profile(name), cspprof.profile(f"torchvision:{TORCHVISION[name]}")
     for metric in ("macs", "params", "cio_hardnet", "conv_weights"):
         assert ours.total(metric) == theirs.total(metric)
 
@@ -262,6 +272,12 @@ def test_what_is_not_published_says_so(spec: str, status: str) -> None:
     p = cspprof.profile(spec)
     assert p.status == status
     assert p.label == (f"{spec} ({status})" if status else spec)
+
+
+@pytest.mark.parametrize("option", ["width=0", "width=-1", "width=wide", "divisor=0", "divisor=2.5"])
+def test_nonsense_widths_are_refused(option: str) -> None:
+    with pytest.raises(CspprofError, match="is no multiplier|is no number of channels"):
+        cspprof.profile(f"mobilenet_v2,{option}")
 
 
 def test_darknets_shortcut_adds_the_channels_that_overlap() -> None:

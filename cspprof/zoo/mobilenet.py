@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cspprof.errors import CspprofError
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, network
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
@@ -44,17 +45,40 @@ def _row(c_in: int, t: int, c: int, n: int, stride: int, act: str, expand: bool)
     return nn.Sequential(*blocks)
 
 
-@model("mobilenet_v2", family="mobilenet", paper=PAPER, input=(1, 3, 224, 224))
-def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """MobileNetV2 1.0: 300.8 M MACs, the form of HarDNet's Table 4."""
+@model("mobilenet_v2", family="mobilenet", paper=PAPER, input=(1, 3, 224, 224), variants=("width",))
+def mobilenet_v2(
+    num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, divisor: int | None = 8
+) -> nn.Module:
+    """MobileNetV2: 300.8 M MACs in the form of HarDNet's Table 4. Channels are `width` times those of 1.0, to the nearest
+    multiple of `divisor`, or cut to whole numbers where that is None."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages: list[nn.Module] = []
-    c_in = 32
-    for t, c, n, stride in PUBLISHED:
+    first = c_in = scaled(32, width, divisor)
+    for t, channels, n, stride in PUBLISHED:
+        c = scaled(channels, width, divisor)
         stages.append(_row(c_in, t, c, n, stride, "relu6", expand=t > 1))
         c_in = c
-    last = nn.Sequential(ConvNormAct(320, 1280, act="relu6"), LinearHead(1280, num_classes))
-    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu6"), stages, last)
+    c = scaled(1280, max(width, 1.0), divisor)
+    last = nn.Sequential(ConvNormAct(c_in, c, act="relu6"), LinearHead(c, num_classes))
+    return network(ConvNormAct(in_channels, first, 3, 2, act="relu6"), stages, last)
+
+
+def scaled(channels: int, width: float, divisor: int | None) -> int:
+    """`width` times the channels, to the nearest multiple of `divisor` that does not take off a tenth or more.
+
+    Raises CspprofError for numbers that give no channels.
+    """
+    if not isinstance(width, (int, float)) or not width > 0:
+        raise CspprofError(f"width={width!r} is no multiplier", "Give a positive number: width=1.4")
+    if divisor is not None and (type(divisor) is not int or divisor < 1):
+        raise CspprofError(
+            f"divisor={divisor!r} is no number of channels", "Give one of at least 1, or None: divisor=8"
+        )
+    wide = channels * width
+    if divisor is None:
+        return max(int(wide), 1)
+    near = max(int(wide + divisor / 2) // divisor * divisor, divisor)
+    return near + divisor if near < 0.9 * wide else near
 
 
 @model("mobilenet_v2_darknet", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224))
