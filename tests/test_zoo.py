@@ -276,7 +276,7 @@ def test_what_is_not_published_says_so(spec: str, status: str) -> None:
 
 @pytest.mark.parametrize("option", ["width=0", "width=-1", "width=wide", "divisor=0", "divisor=2.5"])
 def test_nonsense_widths_are_refused(option: str) -> None:
-    with pytest.raises(CspprofError, match="is no multiplier|is no number of channels"):
+    with pytest.raises(CspprofError, match=r"is no multiplier|is no number of channels"):
         cspprof.profile(f"mobilenet_v2,{option}")
 
 

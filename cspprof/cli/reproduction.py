@@ -17,7 +17,7 @@ def reproduce_command(
         str,
         typer.Argument(
             metavar="TABLE|FIGURE|all",
-            help="table1, table3, fig8 or hardnet-table4.",
+            help="table1, table3, fig7, fig8, hardnet-table4, prn, closed-form or memory.",
         ),
     ] = "all",
     format: o.Format = None,

@@ -140,6 +140,29 @@ class Compression:
         return (Fraction(written, read) - 1) * UNITS[unit]["fraction"]
 
 
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """The part of a dense block's CIO that its partial twin saves, by the closed form; without c the limit c ≫ m·d."""
+
+    numbers: tuple[tuple[str, int | str], ...]
+    rule: str = "closed form"
+    subjects: tuple[Subject, ...] = ()
+
+    @property
+    def how(self) -> str:
+        given = " ".join(f"--{name} {number}" for name, number in self.numbers)
+        return f"cspprof closed-form dense {given}" + ("" if "c" in dict(self.numbers) else ", c → ∞")
+
+    def value(self, unit: str, profiles: Profiles) -> Fraction:
+        from cspprof.closed_form.forms import FORMS, PARAMETERS
+        from cspprof.closed_form.saving import limits, saving
+
+        found = saving(FORMS.get("dense"))
+        if "c" not in dict(self.numbers):
+            found = next(limit.value for limit in limits(found) if limit.symbol.name == "c")
+        return Fraction(str(found.subs({PARAMETERS[name][0]: n for name, n in self.numbers}))) * UNITS[unit]["fraction"]
+
+
 def exact(amount: Amount) -> Fraction:
     """An amount without rounding."""
     if isinstance(amount, Ratio):
@@ -153,7 +176,7 @@ def _total(profile: Profile, metric: str) -> Fraction:
     return exact(METRICS.get(metric).total(profile))
 
 
-KEYS = ("spec", "input", "metric", "base", "arithmetic", "layers")
+KEYS = ("spec", "input", "metric", "base", "arithmetic", "layers", "saving")
 """Of an entry, those that say how it is computed."""
 
 
@@ -170,6 +193,9 @@ def chosen_by(entry: Mapping[str, Any], unit: str) -> Recipe | None:
         return None
     if given == {"arithmetic"}:
         return Arithmetic(entry["arithmetic"])
+    if given == {"saving"}:
+        _check_percentage(unit)
+        return Saving(tuple(entry["saving"].items()))
     if given == {"spec", "layers"}:
         _check_percentage(unit)
         return Compression(entry["layers"], Subject(entry["spec"], size))
@@ -182,7 +208,7 @@ def chosen_by(entry: Mapping[str, Any], unit: str) -> Recipe | None:
         return Total(entry["metric"], Subject(entry["spec"], size), entry.get("arithmetic", ""))
     raise CspprofError(
         f"{', '.join(sorted(given))} do not say how to compute it",
-        "Give it spec and metric (with base or arithmetic), spec and layers, or arithmetic.",
+        "Give it spec and metric (with base or arithmetic), spec and layers, saving, or arithmetic.",
     )
 
 

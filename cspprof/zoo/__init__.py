@@ -81,7 +81,8 @@ def model(
 
 
 ROOMS = (
-    "resnet", "resnet_v1", "darknet", "densenet", "peleenet", "mobilenet", "efficientnet", "res2net", "hardnet", "vgg", "squeezenet",
+    "resnet", "resnet_v1", "darknet", "densenet", "peleenet", "mobilenet", "efficientnet", "res2net", "hardnet", "vgg",
+    "squeezenet",
     "yolo", "peleenet_detectors", "panet_spp", "thundernet",
 )  # fmt: skip
 

@@ -49,8 +49,10 @@ def _row(c_in: int, t: int, c: int, n: int, stride: int, act: str, expand: bool)
 def mobilenet_v2(
     num_classes: int = 1000, in_channels: int = 3, width: float = 1.0, divisor: int | None = 8
 ) -> nn.Module:
-    """MobileNetV2: 300.8 M MACs in the form of HarDNet's Table 4. Channels are `width` times those of 1.0, to the nearest
-    multiple of `divisor`, or cut to whole numbers where that is None."""
+    """MobileNetV2, the form of HarDNet's Table 4: 300.8 M MACs.
+
+    Channels are `width` times those of 1.0, to the nearest multiple of `divisor`; cut to whole numbers if that is None.
+    """
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages: list[nn.Module] = []
     first = c_in = scaled(32, width, divisor)

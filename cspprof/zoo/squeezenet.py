@@ -37,7 +37,7 @@ class Fire(nn.Module):
 
 @model("squeezenet", family="squeezenet", paper=PAPER, input=(1, 3, 224, 224))
 def squeezenet(num_classes: int = 1000, in_channels: int = 3, padded: bool = False) -> nn.Module:
-    """SqueezeNet 1.0; `padded` so that every map is half as high and wide: 112, 56, 28 and 14, not 109, 54, 27 and 13."""
+    """SqueezeNet 1.0, the form of HarDNet's Table 4 with `padded`: maps of 112 to 14, not of 109 to 13."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages, c = [], 96
     for fires in STAGES:
