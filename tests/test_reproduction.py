@@ -27,7 +27,7 @@ from cspprof.reproduction import Finding, Reproduction, Status, figures, reprodu
 from cspprof.reproduction.arithmetic import worked_out
 from cspprof.reproduction.figures import Published, published, read
 from cspprof.reproduction.printed import decimal, parse, rounded, truncated
-from cspprof.reproduction.recipes import Arithmetic, Change, Compression, Recipe, Subject, Total, exact
+from cspprof.reproduction.recipes import Arithmetic, Change, Compression, Recipe, Saving, Subject, Total, exact
 from cspprof.reproduction.report import notes, says
 from cspprof.zoo import MODELS, catalog
 
@@ -195,6 +195,20 @@ def test_layers_of_a_class_write_less_than_they_read(chain: Profile) -> None:
         Compression("Maxout", Subject("chain")).value("%", profiles)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "saved"),
+    [
+        ({"gamma": "1/2"}, Fraction(50)),  # the limit for c ≫ m·d
+        ({"gamma": "1/4"}, Fraction(25)),
+        ({"gamma": "1/2", "c": 32, "m": 3, "d": 32}, Fraction(50 * 96, 288)),
+        ({"gamma": "1/2", "c": 896, "m": 32, "d": 32}, Fraction(50 * 28672, 28672 + 33 * 32 * 16)),
+    ],
+)
+def test_what_a_partial_dense_block_saves(numbers: dict[str, Any], saved: Fraction) -> None:
+    """Half of c·m, of c·m + (m² + m)·d/2 (CSPNet, section 3)."""
+    assert Saving(tuple(numbers.items())).value("%", {}) == saved
+
+
 @pytest.mark.parametrize("text", ["1 +", "x", "2**9", "1/0", "1.5", "print(1)", "True", "-'a'", ""])
 def test_arithmetic_is_of_whole_numbers(text: str) -> None:
     with pytest.raises(CspprofError, match="cannot work out"):
@@ -252,6 +266,7 @@ ENTRY = '[t]\ntitle = "T"\nfigures = [{{ row = "r", printed = "1.0 M", {} }}]\n[
         ('must = "exact"', "nothing computes it"),
         ('status = "exact"', "status is no key of it"),
         ('arithmetic = "1 +"', "cannot work out"),
+        ('saving = { gamma = "1/2" }', "a change is a percentage"),
         ('layers = "Maxout", spec = "resnet50"', "a change is a percentage"),
     ],
 )
@@ -274,6 +289,21 @@ def test_fig8_comes_out() -> None:
     assert [f.computed for f in found.findings][:2] == [Fraction(34_411_496, 10**6), Fraction(32_642_024, 10**6)]
     assert found.counts == {Status.EXACT: 3}
     assert "<td style" in found._repr_html_()
+
+
+def test_the_largest_layers_of_fig7() -> None:
+    """640→128 3×3 on 26×26 in the head, 128→128 1×1 on 104×104 in the backbone."""
+    found = {f.figure.row: f for f in cspprof.reproduce("fig7").findings}
+    yolo, prn, *cuts = found.values()
+    assert (yolo.computed, prn.computed) == (Fraction(996_802_560, 10**9), Fraction(354_418_688, 10**9))
+    assert (yolo.status, prn.status) == (Status.EXACT, Status.EXACT)
+    assert [f.status for f in cuts] == [Status.READING, Status.READING]
+
+
+def test_maxout_keeps_a_quarter() -> None:
+    (found,) = cspprof.reproduce("memory").findings
+    assert found.computed == -75
+    assert says(found) == "reading, exact to the printed digit"
 
 
 @pytest.mark.slow
