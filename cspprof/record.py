@@ -111,6 +111,9 @@ class OpSpec:
     macs: int | None = 0
     elementwise: int = 0
 
+    def __hash__(self) -> int:
+        return hash((self.target, self.macs, self.elementwise, *[t.shape for t in self.writes]))
+
     @property
     def name(self) -> str:
         """The operation's own name: `conv2d` of `aten.conv2d`."""
@@ -273,11 +276,11 @@ class Profile:
     @cached_property
     def spec_counts(self) -> Counter[OpSpec]:
         """How often each spec was called; what sums over calls is a sum over these."""
-        counts = Counter(self.calls.spec)
-        merged: Counter[OpSpec] = Counter()
-        for i, n in counts.items():
-            merged[self.specs[i]] += n
-        return merged
+        merged: dict[OpSpec, int] = {}
+        for i, n in Counter(self.calls.spec).items():
+            spec = self.specs[i]
+            merged[spec] = merged.get(spec, 0) + n
+        return Counter(merged)
 
     @cached_property
     def uncounted(self) -> dict[str, int]:

@@ -698,7 +698,10 @@ def test_threads_that_trace_one_model_leave_it_as_it_was() -> None:
 
     def work() -> None:
         for _ in range(8):
-            found = [(op.layer, op.macs) for op in trace(model, (1, 3, 8, 8)).ops]
+            try:
+                found: Any = [(op.layer, op.macs) for op in trace(model, (1, 3, 8, 8)).ops]
+            except Exception as error:
+                found = error
             if found != [(str(i), 81 * 64) for i in range(10)]:
                 wrong.append(found)
 

@@ -14,7 +14,7 @@ halves and divides last.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
@@ -72,6 +72,8 @@ class Ratio:
 
 
 Amount = Sum | Peak | Ratio
+KNOWN = 20_000
+"""Values of operations that a number remembers."""
 Unit = Literal["MACs", "FLOPs", "BFLOPs", "elements", "bytes", "values", "MACs/element", "fraction", "ops"] | str
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,6 +95,8 @@ class Metric:
     zero: Amount
     printed: Callable[[Profile], float | None] | None
     """The total as the tool that prints it rounds it on the way, for people to compare; the value stays exact."""
+    known: dict[int, tuple[OpSpec, Any]] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
+    """Values of operations by the spec's id; it is kept beside its value, so that its id stays its own."""
 
     @property
     def adds_up(self) -> bool:
@@ -115,12 +119,24 @@ class Metric:
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
         """The value of a group of calls, given as (spec, number of calls)."""
-        total = self.zero
+        known, count = self.known, 0
+        total: Any = self.zero
         for spec, n in specs:
-            amount = self.op(spec)
-            if amount is not None:
-                total = total + times(amount, n)  # type: ignore[operator]
-        return total
+            value = (known.get(id(spec)) or self._learn(spec))[1]
+            if type(value) is int:  # nearly all: added up before they become an amount
+                count += value * n
+            elif value is not None:
+                total = total + times(value, n)
+        return total + Sum(count, self.scale) if count else total  # type: ignore[no-any-return]
+
+    def _learn(self, spec: OpSpec) -> tuple[OpSpec, Any]:
+        value = None if self.of_op is None else self.of_op(spec)
+        if value is not None and not isinstance(value, (Sum, Peak, Ratio)):
+            value = int(value)
+        if len(self.known) >= KNOWN:
+            self.known.clear()
+        found = self.known[id(spec)] = (spec, value)
+        return found
 
 
 def times(amount: Amount, n: int) -> Amount:

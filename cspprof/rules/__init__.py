@@ -17,9 +17,10 @@ or unknown. Nothing becomes zero by being forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from cspprof.record import Kind, TensorSpec
 from cspprof.registry import Registry
@@ -28,8 +29,7 @@ Spec = TensorSpec
 Ints = int | Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What a rule says of one operation."""
 
     kind: Kind | str
@@ -37,7 +37,7 @@ class Facts:
     """Exact multiply-accumulates; bias, padding tricks and normalisation are not in it."""
     elementwise: int = 0
     """Scalar operations other than multiply-accumulates."""
-    attrs: Mapping[str, Any] = field(default_factory=dict)
+    attrs: Mapping[str, Any] = MappingProxyType({})
     """Kept beside the operation's own arguments."""
     outputs: int | None = None
     """How many of the outputs are real results; the rest (saved statistics, workspace) is left out."""

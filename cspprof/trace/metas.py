@@ -20,6 +20,9 @@ from cspprof.record import TensorSpec
 WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 
 
+META = torch.device("meta")
+
+
 class Meta:
     """Shape, strides and dtype of a tensor, and whether it lies in a parameter or buffer. Interned: see `meta`.
 
@@ -41,7 +44,7 @@ class Meta:
 
     def empty(self) -> torch.Tensor:
         """A fresh meta tensor of this shape, these strides and this dtype."""
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device="meta")
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META)
 
 
 _METAS: dict[tuple[Any, ...], Meta] = {}
@@ -67,7 +70,8 @@ def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
         )
     dense = tensor.layout is torch.strided
     strides = tensor.stride() if dense else contiguous_strides(tensor.shape)
-    return meta(tuple(tensor.shape), strides, tensor.dtype, weight, dense)
+    found = _METAS.get((tensor.shape, strides, tensor.dtype, weight, dense))  # a Size hashes as the tuple that it is
+    return found or meta(tuple(tensor.shape), strides, tensor.dtype, weight, dense)
 
 
 class Tag(NamedTuple):

@@ -11,6 +11,18 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cspprof.trace.packed import unpack
 
+PLAIN = frozenset({int, float, bool, complex, str, type(None), torch.dtype, torch.device, torch.layout})
+"""Types of arguments that hold no tensor."""
+NUMBERS = frozenset({int, float, bool, complex})
+
+
+def plain(value: Any) -> bool:
+    """Whether there is certainly no tensor in it: in a schema's list, the first item tells of all."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return not value or type(value[0]) in NUMBERS
+    return kind in PLAIN
+
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     """The tensors in a nest, left to right; dataclasses and other plain objects are looked into as well, and so are
@@ -48,6 +60,8 @@ def replace(value: Any, by: Iterator[Any], repack: Repack = lambda held, items: 
 
     `repack` says what stands for packed weights, given what stands for the tensors in them; by default they stay.
     """
+    if plain(value):
+        return value
     if isinstance(value, torch.Tensor):
         return next(by)
     if type(value) in (list, tuple):

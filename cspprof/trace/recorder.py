@@ -7,8 +7,7 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,58 +16,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cspprof.errors import TraceError
 from cspprof.record import OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
-from cspprof.trace.describe import ALIAS, FREE, FRESH, SAME, SPECS, VALUES, Entry, Result, describe
+from cspprof.trace.describe import (
+    ALIAS,
+    BY_VALUE,
+    FRESH,
+    REFUSED,
+    SAME,
+    STATISTICS,
+    VALUES,
+    Entry,
+    Result,
+    describe,
+    outputs,
+    taken_apart,
+    written_in,
+)
+from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
-from cspprof.trace.nests import replace, tensors_in
+from cspprof.trace.nests import NUMBERS, replace
 from cspprof.trace.packed import unpack
 from cspprof.trace.shapes import ANSWERS
 
-BY_VALUE = frozenset({"aten._pack_padded_sequence", "aten._pad_packed_sequence", "aten.lstm", "aten.gru",
-                      "aten.rnn_tanh", "aten.rnn_relu", "aten.tensor_split"})  # fmt: skip
-"""Operations with an argument that torch reads on the CPU, wherever the rest is: lengths, batch sizes, indices."""
-
-REFUSED = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
-"""Questions answered with no, whatever the values: `nn.TransformerEncoder` then keeps the padded batch."""
-
-_MEMO: dict[tuple[Any, ...], Entry] = {}
-_MEMO_LIMIT = 50_000
-
-
-def forget() -> None:
-    """Empty the memo: a rule was added, or a first trace is to be timed."""
-    _MEMO.clear()
-    SPECS.clear()
-
-
-_KNOWN: list[object] = []
-"""What the memo was made under."""
-
-
-def remember() -> None:
-    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, and
-    a division of integers still has the same dtype."""
-    counter = sys.modules.get("torch.utils.flop_counter")
-    rules = [RULES.version, torch.get_default_dtype(), *(() if counter is None else counter.flop_registry.values())]
-    if rules != _KNOWN:
-        forget()
-        _KNOWN[:] = rules
-
-
-STATISTICS = ("running_mean", "running_var")
-"""What batch and instance norm write in training, though their schemas do not say so."""
-
-
-def written_in(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], besides: Iterable[str] = ()
-) -> list[torch.Tensor]:
-    """The tensor arguments that the operation writes into by its schema, and those of the names `besides`."""
-    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
-    return [t for name in (*op.written, *besides) for t in tensors_in(named.get(name))]
-
-
-def outputs(op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """What the operation returns, or what it writes into where it returns nothing."""
-    return list(tensors_in(made)) or written_in(op, args, kwargs)
+make = tuple.__new__
+"""Builds a NamedTuple without its keyword handling."""
 
 
 class Recorder(TorchDispatchMode):
@@ -89,6 +59,7 @@ class Recorder(TorchDispatchMode):
         """Whether an operation ran on meta in an autocast region, where no dtype changes."""
         self.within: tuple[str, ...] = ()
         """The composite operation that is being taken apart, and its textual arguments."""
+        self.memo = MEMOS[on_meta, self.within]
         self.held: dict[int, Tag] = {}
         self.owners: dict[int, torch.Tensor] = {}
         """The tensor of the model or the user that lies in a storage; it is kept, so that its id stays its own."""
@@ -104,25 +75,44 @@ class Recorder(TorchDispatchMode):
         self.call_spec: list[int] = []
         self.call_layer: list[int] = []
         self.call_storage: list[int] = []
+        self.watched: list[tuple[Entry | None, list[Tag], Any]] | None = None
+        """What is asked from now on, for whoever wants to know: entry, tags of the arguments, answer."""
         self.failure: tuple[BaseException, int, str, list[TensorSpec]] | None = None
+
+    def move(self, layer: int) -> None:
+        """From now on this layer runs."""
+        self.layer = layer
 
     # -- tensors ----------------------------------------------------------------------------------
 
-    def hold(self, tensor: torch.Tensor, name: str, role: str, like: Tag | None = None) -> Tag:
+    def hold(self, tensor: torch.Tensor, name: str, role: str) -> Tag:
         """Take in a tensor that no operation of this trace made."""
         found = self.held.get(id(tensor))
         if found is not None:
             return found
-        m = meta_of(tensor, weight=role not in ("input", "byproduct"))
-        if like is None:
-            storage = self.new_storage()
-            self.storages.append(Storage(storage, name, role, m.spec))
-        else:
-            storage = like.storage
-        constant = tensor.device.type != "meta" and role in ("buffer", "constant")
-        tag = self.held[id(tensor)] = Tag(self, storage, m, constant)
+        m = meta_of(tensor, role not in ("input", "byproduct"))
+        storage = self.next_storage
+        self.next_storage = storage + 1
+        self.storages.append(make(Storage, (storage, name, role, m.spec)))
+        constant = role in ("buffer", "constant") and not tensor.is_meta
+        tag = self.held[id(tensor)] = make(Tag, (self, storage, m, constant))
         self.owners[storage] = tensor
         return tag
+
+    def hold_all(
+        self, tensors: list[tuple[str, torch.Tensor]], role: str, replacements: dict[int, torch.Tensor]
+    ) -> None:
+        """Take in what a model holds, by path, or what stands in its place."""
+        held, owners, storages, storage = self.held, self.owners, self.storages, self.next_storage
+        for path, original in tensors:
+            tensor = replacements.get(id(original), original)
+            if id(tensor) not in held:
+                m = meta_of(tensor, True)
+                storages.append(make(Storage, (storage, path, role, m.spec)))
+                held[id(tensor)] = make(Tag, (self, storage, m, role == "buffer" and not tensor.is_meta))
+                owners[storage] = tensor
+                storage += 1
+        self.next_storage = storage
 
     def new_storage(self) -> int:
         self.next_storage += 1
@@ -142,90 +132,104 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         if types and any(hasattr(c, "__tensor_flatten__") for c in types):
             return NotImplemented  # a tensor made of tensors (jagged, quantised …) says what is done with those
-        if self.on_meta and not self.autocast:
-            # Down here autocast is off whatever the region says; only how deep regions are nested can be told.
-            self.autocast = torch.autocast_increment_nesting() > 1
-            torch.autocast_decrement_nesting()
         tensors: list[torch.Tensor] = []
         tags: list[Tag] = []
-        key: list[Any] = [id(func), self.on_meta, self.within]
+        key: list[Any] = [id(func)]
+        self._key(args, key, tensors, tags)
+        if kwargs:
+            key.extend(kwargs)
+            self._key(kwargs.values(), key, tensors, tags)
+        frozen = tuple(key)
+        entry = self.memo.get(frozen)
+        if entry is not None and not entry.real:
+            made = self.answer(entry, tensors, tags)
+        elif entry is not None and entry.view and tensors[0].is_meta:
+            made = self.view(entry, func, args, kwargs or {}, tags)
+        else:
+            made = self.ask(func, args, kwargs or {}, frozen, entry, tensors, tags)
+        if self.watched is not None:
+            self.watched.append((self.memo.get(frozen), tags, made))
+        return made
+
+    def _key(self, values: Iterable[Any], key: list[Any], tensors: list[torch.Tensor], tags: list[Tag]) -> None:
+        """Append what distinguishes the arguments, types of scalars included: 1 == True == 1.0."""
         add = key.append
-        for a in args:
-            if isinstance(a, torch.Tensor):
-                tag = self.tag(a)
+        for a in values:
+            kind = type(a)
+            if kind is torch.Tensor or isinstance(a, torch.Tensor):
+                tag = self.held.get(id(a)) or a.__dict__.get("_cspprof")
+                if tag is None or tag.owner is not self:
+                    tag = self.tag(a)
                 tensors.append(a)
                 tags.append(tag)
                 add(tag.meta)
                 if tag.constant:
                     add(True)
+            elif a is None or kind is str:
+                add(a)
+            elif kind in NUMBERS:
+                add(kind)
+                add(a)
+            elif kind is list or kind is tuple:
+                add(len(a))
+                if a and type(a[0]) in NUMBERS:
+                    for item in a:
+                        add(type(item))
+                        add(item)
+                else:
+                    self._key(a, key, tensors, tags)
+            elif isinstance(a, torch.ScriptObject):
+                _, (held, window) = self.packed.setdefault(hash(a), (a, unpack(a)))  # many Python faces, one hash
+                self._key(held, key, tensors, tags)
+                add(str(window))
             else:
-                self._key(a, add, tensors, tags)
-        if kwargs:
-            for name, a in kwargs.items():
-                add(name)
-                self._key(a, add, tensors, tags)
-        frozen = tuple(key)
-        entry = _MEMO.get(frozen)
-        if entry is not None and not entry.real:
-            return self.answer(entry, tensors, tags)
-        return self.ask(func, args, kwargs or {}, frozen, entry, tensors, tags)
+                try:
+                    hash(a)
+                except TypeError:
+                    a = repr(a)
+                add(a)
 
-    def _key(self, a: Any, add: Callable[[Any], None], tensors: list[torch.Tensor], tags: list[Tag]) -> None:
-        """Append what distinguishes the argument, types of scalars included: 1 == True == 1.0."""
-        if a is None or isinstance(a, str):
-            add(a)
-        elif isinstance(a, torch.Tensor):
-            tag = self.tag(a)
-            tensors.append(a)
-            tags.append(tag)
-            add(tag.meta)
-            if tag.constant:
-                add(True)
-        elif isinstance(a, (list, tuple)):
-            add(len(a))
-            for item in a:
-                self._key(item, add, tensors, tags)
-        elif isinstance(a, (int, float, complex)):
-            add(a.__class__)
-            add(a)
-        elif isinstance(a, torch.ScriptObject):
-            _, (held, window) = self.packed.setdefault(hash(a), (a, unpack(a)))  # many Python faces, one hash
-            self._key(held, add, tensors, tags)
-            add(str(window))
-        else:
-            try:
-                hash(a)
-            except TypeError:
-                a = repr(a)
-            add(a)
-
-    def answer(self, entry: Entry, tensors: list[torch.Tensor], tags: list[Tag]) -> Any:
+    def answer(self, entry: Entry, tensors: list[torch.Tensor], tags: list[Tag]) -> torch.Tensor:
         """An operation answered before, on meta: no kernel runs."""
-        out: list[torch.Tensor] = []
-        written: list[int] = []
-        for how, position, m in entry.results:
-            if how is FRESH:
-                tensor = m.empty()
-                storage = self.new_storage()
-                tensor._cspprof = Tag(self, storage, m, False)  # type: ignore[attr-defined]
-            else:
-                tensor, storage = tensors[position], tags[position].storage
-            out.append(tensor)
-            written.append(storage)
+        if not self.autocast:
+            self.see_autocast()
+        how, position, m = entry.results[0]
+        if how is FRESH:
+            made = m.empty()
+            storage = self.next_storage
+            self.next_storage = storage + 1
+            made._cspprof = make(Tag, (self, storage, m, False))  # type: ignore[attr-defined]
+        else:
+            made, storage = tensors[position], tags[position].storage
         if entry.spec is not None:
-            self.record(entry, [t.storage for t in tags], written)
-        return out[0]
+            self.record(entry, tags, (storage,))
+        return made
 
-    def record(self, entry: Entry, storages: list[int], written: list[int]) -> None:
+    def view(self, entry: Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Any:
+        """A view seen before, on meta: torch makes it, what is known of it is known already."""
+        made = func(*args, **kwargs)
+        storage = tags[0].storage
+        for tensor, (_, _, m) in zip(made if isinstance(made, (list, tuple)) else (made,), entry.results, strict=True):
+            tensor._cspprof = make(Tag, (self, storage, m, False))
+        self.record(entry, tags, (storage,) * len(entry.results))
+        return made
+
+    def see_autocast(self) -> None:
+        """Down here autocast is off whatever the region says; only how deep regions are nested can be told."""
+        if torch.autocast_increment_nesting() > 1:
+            self.autocast = True
+        torch.autocast_decrement_nesting()
+
+    def record(self, entry: Entry, tags: list[Tag], written: Sequence[int]) -> None:
         spec = entry.spec
-        assert spec is not None
         index = self.specs.get(id(spec))
         if index is None:
+            assert spec is not None
             index = self.specs[id(spec)] = len(self.ordered)
             self.ordered.append(spec)
         self.call_spec.append(index)
         self.call_layer.append(self.layer)
-        self.call_storage.extend([storages[i] for i in entry.reads])
+        self.call_storage.extend([tags[i].storage for i in entry.reads])
         self.call_storage.extend(written[: entry.recorded])
 
     # -- an operation not answered before, or one that torch has to answer ------------------------
@@ -234,6 +238,8 @@ class Recorder(TorchDispatchMode):
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...], entry: Entry | None,
         tensors: list[torch.Tensor], tags: list[Tag],
     ) -> Any:  # fmt: skip
+        if self.on_meta:
+            self.see_autocast()
         try:
             op = operator(func)
             if isinstance(op, HigherOrder) and op.target not in RULES:
@@ -243,47 +249,52 @@ class Recorder(TorchDispatchMode):
             symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
-            if entry is None and self._taken_apart(op):
+            if entry is None and taken_apart(op):
                 result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
             answer = self._answer(op, args, kwargs, tags) if symbolic and entry is None else None
             if answer is not None:
                 made, results = answer
+                made_tensors = [made]
             else:
                 made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
-                results = [self._relation(t, op, tensors, inputs, tags) for t in outputs(op, made, args, kwargs)]
+                made_tensors = outputs(op, made, args, kwargs)
+                results = [self._relation(t, op, tensors, inputs, tags) for t in made_tensors]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
                 self.failure = (error, self.layer, name, [t.meta.spec for t in tags])
             raise
-        return self._take(op, made, args, kwargs, key, entry, results, tags, constant=not symbolic)
+        if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
+            entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
+            if len(self.memo) >= LIMIT:
+                forget()
+            self.memo[key] = entry
+        self._take(op, made_tensors, entry, results, tags, constant=not symbolic)
+        return made
 
     def _constant(self, tensors: list[torch.Tensor], tags: list[Tag], args: Any, kwargs: Any) -> bool:
         """Whether the values are at hand: no argument comes from the model's inputs or parameters."""
+        for tag in tags:
+            if not tag.constant or tag.storage in self.stale:
+                return False
         if not tensors:
             return str(kwargs.get("device", "cpu")) != "meta"
-        if str(kwargs.get("device", "")) == "meta" or any(
-            str(a) == "meta" for a in args if isinstance(a, torch.device)
-        ):
-            return False
-        return all(t.constant and t.storage not in self.stale for t in tags)
-
-    @staticmethod
-    def _taken_apart(op: Operator) -> bool:
-        known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
-        return not known and op.composite
+        devices = (kwargs.get("device", ""), *(a for a in args if isinstance(a, torch.device)))
+        return "meta" not in map(str, devices)
 
     def _take_apart(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the parts recorded, each with the outermost composite that it belongs to."""
         outer = self.within
         self.within = outer or (op.target, *(a for a in args if isinstance(a, str)))
+        self.memo = MEMOS[self.on_meta, self.within]
         try:
             with self:
                 return op.func.decompose(*args, **kwargs)
         finally:
             self.within = outer
+            self.memo = MEMOS[self.on_meta, outer]
 
     @staticmethod
     def _answer(
@@ -345,16 +356,11 @@ class Recorder(TorchDispatchMode):
     # -- writing it down ---------------------------------------------------------------------------
 
     def _take(
-        self, op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...],
-        entry: Entry | None, results: list[Result], tags: list[Tag], constant: bool,
-    ) -> Any:  # fmt: skip
-        if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
-            entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
-            if len(_MEMO) >= _MEMO_LIMIT:
-                forget()
-            _MEMO[key] = entry
+        self, op: Operator, made: list[torch.Tensor], entry: Entry, results: list[Result], tags: list[Tag],
+        constant: bool,
+    ) -> None:  # fmt: skip
         written = []
-        for i, (tensor, (how, position, m)) in enumerate(zip(outputs(op, made, args, kwargs), results, strict=True)):
+        for i, (tensor, (how, position, m)) in enumerate(zip(made, results, strict=True)):
             if how is SAME:
                 written.append(tags[position].storage)
                 if op.written and m is not tags[position].meta:  # unsqueeze_, resize_, t_ …
@@ -363,12 +369,11 @@ class Recorder(TorchDispatchMode):
             storage = tags[position].storage if how is ALIAS else self.new_storage()
             written.append(storage)
             known = constant and (how is FRESH or tags[position].constant)
-            known = known or (self.on_meta and how is FRESH and tensor.device.type != "meta")
+            known = known or (self.on_meta and how is FRESH and not tensor.is_meta)
             recorded = entry.spec is None or how is ALIAS or i < entry.recorded
-            tensor._cspprof = Tag(self if recorded else self.left_out, storage, m, known)  # type: ignore[attr-defined]
+            tensor._cspprof = make(Tag, (self if recorded else self.left_out, storage, m, known))  # type: ignore[attr-defined]
         if entry.spec is not None:
-            self.record(entry, [t.storage for t in tags], written)
-        return made
+            self.record(entry, tags, written)
 
     def _retag(self, tensor: torch.Tensor, old: Tag, m: Meta) -> None:
         tag = old._replace(meta=m)

@@ -16,8 +16,10 @@ from cspprof._version import __version__
 from cspprof.errors import TraceError
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Calls, Profile, TensorSpec
+from cspprof.trace.layers import shortcuts
+from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
-from cspprof.trace.recorder import Recorder, remember
+from cspprof.trace.recorder import Recorder
 from cspprof.trace.scope import Scope, untouched
 
 _ONE_AT_A_TIME = threading.RLock()
@@ -53,11 +55,6 @@ def trace(
     """
     model = unwrap(model)
     name = name or type(model).__name__
-    if any(is_lazy(p) for p in model.parameters()):
-        raise TraceError(
-            f"{name} has lazy parameters, whose shapes no forward has settled yet",
-            "Run it once on real input, then profile it.",
-        )
     maker = InputMaker(device, dtype)
     try:
         args, kwargs = arguments(inputs, maker)
@@ -66,7 +63,6 @@ def trace(
             f"{name}: cannot make the input: {str(error).splitlines()[0]}",
             "Give another shape, dtype or device: --input 1x3x224x224",
         ) from error
-    scope = Scope(model)
     saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def protect(tensor: torch.Tensor) -> None:
@@ -76,20 +72,24 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
         remember()
+        scope = Scope(model)
+        if any(is_lazy(p) for _, p in scope.parameters):
+            raise TraceError(
+                f"{name} has lazy parameters, whose shapes no forward has settled yet",
+                "Run it once on real input, then profile it.",
+            )
         recorder = Recorder(device == "meta", protect)
         stack.callback(_put_back, saved)
         replacements = stack.enter_context(ready(scope, train, dtype, device))
         given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
         for tensor, argument in given:
             recorder.hold(tensor, argument, "input")
-        for path, parameter in model.named_parameters():
-            recorder.hold(parameter, path, "parameter")
-        for path, buffer in model.named_buffers():
-            recorder.hold(buffer, path, "buffer")
+        recorder.hold_all(scope.parameters, "parameter", replacements)
+        recorder.hold_all(scope.buffers, "buffer", replacements)
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
         try:
-            with torch.inference_mode(), scope.hooked(lambda layer: setattr(recorder, "layer", layer)), recorder:
+            with torch.inference_mode(), shortcuts(scope, recorder), scope.hooked(recorder.move), recorder:
                 result = model(*args, **kwargs)
         except TraceError:
             raise
@@ -122,10 +122,21 @@ def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator
         for module in scope.modules:
             if module.__dict__.get("_compiled_call_impl") is not None:
                 module._compiled_call_impl = None
-        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
-            scope.model.train(train)
+        set_mode(scope, train)
         with placed(scope, dtype, device) as replacements, eager():
             yield replacements
+
+
+def set_mode(scope: Scope, train: bool) -> None:
+    """What `model.train(train)` does, without the way through every `__setattr__` where no class has its own."""
+    kinds: set[Any] = set(map(type, scope.modules))
+    own = [k for k in kinds if k.train is not nn.Module.train or k.__setattr__ is not nn.Module.__setattr__]
+    if not own:
+        for module in scope.modules:
+            module.__dict__["training"] = train
+    else:
+        with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
+            scope.model.train(train)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -195,15 +206,18 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
     Yields the replacements by the id of what they stand for.
     """
     target = None if dtype is None else getattr(torch, dtype)
+    on_meta = device == "meta"
     made: dict[int, torch.Tensor] = {}
     swapped: list[tuple[Any, Any, torch.Tensor]] = []
 
     def wanted(tensor: Any) -> bool:
+        if target is None and (not on_meta or tensor is None or tensor.is_meta):
+            return False
         if not isinstance(tensor, torch.Tensor) or is_lazy(tensor):
             return False
         if not tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
             return False  # the values of index tables may be asked for
-        elsewhere = device == "meta" and tensor.device.type != "meta"
+        elsewhere = on_meta and not tensor.is_meta
         return elsewhere or (target is not None and tensor.is_floating_point() and tensor.dtype != target)
 
     def replacement(tensor: torch.Tensor) -> torch.Tensor:
@@ -223,10 +237,11 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python's to change; its weights are seen where they are
             for table in (module._parameters, module._buffers):
-                swap(table, [key for key, tensor in table.items() if wanted(tensor)])
-            for items in [v for v in module.__dict__.values() if type(v) is list]:
-                # Recurrent layers keep their parameters in a list as well.
-                swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
+                if table:
+                    swap(table, [key for key, tensor in table.items() if wanted(tensor)])
+        for items in [v for v in scope.values if type(v) is list] if list in scope.kinds else ():
+            # Recurrent layers keep their parameters in a list as well.
+            swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
         yield made
     finally:
         for table, key, tensor in reversed(swapped):

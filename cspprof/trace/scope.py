@@ -8,24 +8,22 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from operator import is_not
 from pathlib import Path
+from threading import get_ident
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import ScriptObject, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from cspprof.record import Layer
 from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
 """Attribute by which a model's author names the stage that a module (and what is in it) belongs to."""
-
-
-def _class_name(module: nn.Module) -> str:
-    """Qualified; a module that stands for one of another class says so by an attribute `cspprof_class`."""
-    own = f"{type(module).__module__}.{type(module).__qualname__}"
-    return getattr(module, "cspprof_class", None) or own
 
 
 class Scope:
@@ -35,39 +33,67 @@ class Scope:
         self.model = model
         self.modules: list[nn.Module] = []
         self.paths: list[list[str]] = []
+        self.parents: list[int] = []
         self.index: dict[int, int] = {}
-        for path, module in model.named_modules(remove_duplicate=False):
-            i = self.index.setdefault(id(module), len(self.modules))
-            if i == len(self.modules):
-                self.modules.append(module)
-                self.paths.append([])
-            self.paths[i].append(clean(path))
+        self._walk(model, "", -1)
         self.calls = [0] * len(self.modules)
+        self.attributes = [module.__dict__ for module in self.modules]
+        self.values = list(chain.from_iterable(map(dict.values, self.attributes)))
+        """Of all attributes of all modules, one after the other."""
+        self.kinds = set(map(type, self.values))
+        self.parameters = self._held("_parameters")
+        """By path; one that is held twice comes twice."""
+        self.buffers = self._held("_buffers")
+
+    def _walk(self, module: nn.Module, path: str, parent: int) -> None:
+        i = self.index.setdefault(id(module), len(self.modules))
+        if i == len(self.modules):
+            self.modules.append(module)
+            self.paths.append([path])
+            self.parents.append(parent)
+        else:
+            self.paths[i].append(path)
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            if name == "_orig_mod":  # a wrapper of a compiled module adds no step
+                self._walk(child, path, i)
+            else:
+                self._walk(child, f"{path}.{name}" if path else name, i)
+
+    def _held(self, table: str) -> list[tuple[str, torch.Tensor]]:
+        held = []
+        for module, paths in zip(self.modules, self.paths, strict=True):
+            tensors = getattr(module, table)
+            if tensors:
+                path = paths[0]
+                for name, tensor in tensors.items():
+                    if tensor is not None:
+                        held.append(((f"{path}.{name}" if path else name), tensor))
+        return held
 
     def layers(self) -> tuple[Layer, ...]:
         """The layer table; a parameter counts with the first layer that owns it."""
         seen: set[Any] = set()
-        stages: dict[str, str | None] = {}
+        stages: list[str | None] = []
+        facts: dict[type, tuple[str, str | None]] = {}
         layers = []
-        for module, paths, calls in zip(self.modules, self.paths, self.calls, strict=True):
-            own: dict[Any, int] = {id(p): p.numel() for p in module._parameters.values() if p is not None}
-            for held in [v for v in module.__dict__.values() if type(v) is ScriptObject]:  # a quantised layer's
-                own[hash(held), "packed"] = sum(t.numel() for t in unpack(held)[0])
-            own = {key: n for key, n in own.items() if key not in seen}
-            seen.update(own)
-            path = paths[0]
-            stage = getattr(module, STAGE, None) or stages.get(path.rpartition(".")[0])
-            stages[path] = stage
+        for i, (module, paths, parent) in enumerate(zip(self.modules, self.paths, self.parents, strict=True)):
+            kind, own, path, params = type(module), self.attributes[i], paths[0], 0
+            for parameter in module._parameters.values():
+                if parameter is not None and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    params += parameter.numel()
+            if ScriptObject in self.kinds:
+                params += _packed(own, seen)
+            if kind not in facts:
+                facts[kind] = _class_facts(kind)
+            name, stage = facts[kind]
+            stage = own.get(STAGE) or stage or (stages[parent] if parent >= 0 else None)
+            stages.append(stage)
+            depth = path.count(".") + 1 if path else 0
             layers.append(
-                Layer(
-                    path=path,
-                    class_name=_class_name(module),
-                    depth=path.count(".") + 1 if path else 0,
-                    calls=calls,
-                    params=sum(own.values()),
-                    shared_with=tuple(paths[1:]),
-                    stage=stage,
-                )
+                Layer(path, own.get("cspprof_class") or name, depth, self.calls[i], params, tuple(paths[1:]), stage)
             )
         return tuple(layers)
 
@@ -83,26 +109,42 @@ class Scope:
 
     @contextmanager
     def hooked(self, move: Callable[[int], None]) -> Iterator[None]:
-        """Forward hooks on every module: `move` is told the layer that runs from now on."""
+        """Forward hooks for every module: `move` is told the layer that runs from now on.
+
+        One pair of hooks that torch calls for whatever module runs, instead of a pair on each; they know the model's
+        own, in this thread. Modules with forward hooks of their own are left only after those.
+        """
         stack = [0]
+        index, calls, thread = self.index.copy(), self.calls, get_ident()
+        late = []
+        for module in self.modules:
+            if isinstance(module, torch.jit.ScriptModule):
+                del index[id(module)]  # runs no Python; its operations belong to the module that calls it
+            elif module._forward_hooks:
+                late.append(module)
+        left_late = {id(module) for module in late}
 
         def enter(module: nn.Module, args: Any) -> None:
-            layer = self.index[id(module)]
-            self.calls[layer] += 1
-            stack.append(layer)
-            move(layer)
+            layer = index.get(id(module))
+            if layer is not None and get_ident() == thread:
+                calls[layer] += 1
+                stack.append(layer)
+                move(layer)
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            stack.pop()
-            move(stack[-1] if stack else 0)
+            if id(module) in index and id(module) not in left_late and get_ident() == thread:
+                stack.pop()
+                move(stack[-1] if stack else 0)
 
-        handles = []
+        def leave_late(module: nn.Module, args: Any, output: Any) -> None:
+            if get_ident() == thread:
+                stack.pop()
+                move(stack[-1] if stack else 0)
+
+        handles = [module.register_forward_hook(leave_late, always_call=True) for module in late]
         try:
-            for module in self.modules:
-                if isinstance(module, torch.jit.ScriptModule):
-                    continue  # has no Python hooks; its operations belong to the module that calls it
-                handles.append(module.register_forward_pre_hook(enter, prepend=True))
-                handles.append(module.register_forward_hook(leave, always_call=True))
+            handles.append(register_module_forward_pre_hook(enter))
+            handles.append(register_module_forward_hook(leave, always_call=True))
             yield
         finally:
             for handle in handles:
@@ -118,9 +160,25 @@ class Scope:
         return layer
 
 
+def _packed(attributes: dict[str, Any], seen: set[Any]) -> int:
+    """Elements that a quantised layer keeps packed."""
+    held = {hash(v): v for v in attributes.values() if type(v) is ScriptObject}
+    new = {key: v for key, v in held.items() if (key, "packed") not in seen}
+    seen.update((key, "packed") for key in new)
+    return sum(t.numel() for v in new.values() for t in unpack(v)[0])
+
+
+def _class_facts(kind: type) -> tuple[str, str | None]:
+    """The qualified name, or what the class says it stands for by an attribute `cspprof_class`; the class's stage."""
+    return getattr(kind, "cspprof_class", None) or f"{kind.__module__}.{kind.__qualname__}", getattr(kind, STAGE, None)
+
+
 def clean(path: str) -> str:
     """A path without what wrappers of compiled modules add."""
     return ".".join(part for part in path.split(".") if part != "_orig_mod")
+
+
+CONTAINERS = frozenset({dict, list, OrderedDict})
 
 
 @contextmanager
@@ -130,30 +188,41 @@ def untouched(scope: Scope) -> Iterator[None]:
     A forward may keep tensors of the trace in a cache of its own; those are dropped again, also one level down
     in lists and dicts that are attributes.
     """
-    learns = [(p, p.requires_grad) for p in scope.model.parameters()]
-    saved = []
-    for module in scope.modules:
-        attributes = dict(module.__dict__)
-        inner = [v for v in attributes.values() if type(v) in (dict, list, OrderedDict)]
-        saved.append((module, attributes, [(v, v.copy()) for v in inner if v], [v for v in inner if not v]))
+    parameters = [p for _, p in scope.parameters]
+    learned = [p.requires_grad for p in parameters]
+    attributes = list(map(dict.copy, scope.attributes))
+    inner = [v for v in scope.values if type(v) in CONTAINERS]
+    filled = [c for c in inner if c]
+    content = [c.copy() for c in filled]
+    empty = [c for c in inner if not c]
     put_generators_back = _generators()
     try:
         yield
     finally:
-        for module, attributes, filled, empty in saved:
-            if not _same(module.__dict__, attributes):
-                module.__dict__.clear()
-                module.__dict__.update(attributes)
-            for container, content in filled:
-                if not _same(container, content):
-                    container.clear()
-                    container.update(content) if isinstance(container, dict) else container.extend(content)
-            for container in empty:
-                container.clear()
-        for parameter, learned in learns:  # which train() of the model's own may change
-            if parameter.requires_grad != learned:
-                parameter.requires_grad = learned
+        _refill(scope.attributes, attributes)
+        _refill(filled, content)
+        for container in filter(None, empty):
+            container.clear()
+        if [p.requires_grad for p in parameters] != learned:  # which train() of the model's own may change
+            for parameter, before in zip(parameters, learned, strict=True):
+                parameter.requires_grad = before
         put_generators_back()
+
+
+def _refill(containers: list[Any], contents: list[Any]) -> None:
+    """Lists and dicts hold again what they held. Writing is cheaper than looking whether it is the same."""
+    for now, before in zip(containers, contents, strict=True):
+        if type(now) is list:
+            now[:] = before
+        else:
+            now.update(before)  # never empty on the way: other threads may look
+    flat = chain.from_iterable
+    lengths = list(map(len, containers)) == list(map(len, contents))
+    if not lengths or any(map(is_not, flat(containers), flat(contents))):
+        for now, before in zip(containers, contents, strict=True):
+            if type(now) is not list and (len(now) != len(before) or any(map(is_not, now, before))):
+                now.clear()
+                now.update(before)
 
 
 def _generators() -> Callable[[], None]:
@@ -172,10 +241,3 @@ def _generators() -> Callable[[], None]:
             put(state)
 
     return put_back
-
-
-def _same(now: Any, before: Any) -> bool:
-    """Whether two lists or dicts hold the very same objects in the same order."""
-    if isinstance(now, dict):
-        return list(now) == list(before) and all(now[k] is before[k] for k in now)
-    return len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True))

@@ -1,0 +1,41 @@
+"""What was answered before: operations by function, argument specs and scalars; whole layers by class and settings."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from cspprof.rules import RULES
+from cspprof.trace.describe import SPECS, Entry
+
+Memo = dict[tuple[Any, ...], Entry]
+
+MEMOS: dict[tuple[bool, tuple[str, ...]], Memo] = defaultdict(dict)
+"""By whether the trace is on meta and which composite operation is being taken apart."""
+ANSWERED: Memo = {}
+"""What a whole layer of torch's own did: see `layers`."""
+LIMIT = 50_000
+
+_KNOWN: list[object] = []
+"""What the memo was made under."""
+
+
+def forget() -> None:
+    """Empty the memo: a rule was added, or a first trace is to be timed."""
+    for memo in MEMOS.values():  # emptied, not dropped: a trace under way holds its own
+        memo.clear()
+    ANSWERED.clear()
+    SPECS.clear()
+
+
+def remember() -> None:
+    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, and
+    a division of integers still has the same dtype."""
+    counter = sys.modules.get("torch.utils.flop_counter")
+    rules = [RULES.version, torch.get_default_dtype(), *(() if counter is None else counter.flop_registry.values())]
+    if rules != _KNOWN:
+        forget()
+        _KNOWN[:] = rules

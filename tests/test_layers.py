@@ -1,0 +1,202 @@
+"""Layers answered whole: what is written down is what running them writes down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cspprof.api import profile
+from cspprof.record import Profile
+from cspprof.trace import layers, recorder, trace
+
+NETWORKS = [
+    "resnext50",
+    "csp_darknet53",
+    "timm:densenet121",
+    "timm:convnext_tiny",
+    "timm:vit_tiny_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:efficientnet_b0",
+    "timm:mobilenetv3_small_100",
+    "timm:regnety_002",
+    "torchvision:googlenet",
+    "torchvision:swin_t",
+]
+
+
+def plainly(run: Callable[[], Profile], monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """What `run` gives where every layer is run and every operation is answered by torch.
+
+    All but attention, whose layout on meta is not the CPU's.
+    """
+    attention = "aten.scaled_dot_product_attention"
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "FORMS", {})
+        patch.setattr(recorder, "ANSWERS", {attention: recorder.ANSWERS[attention]})
+        recorder.forget()
+        try:
+            return run()
+        finally:
+            recorder.forget()
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_give_the_same_record_first_and_again_as_when_torch_answers_all(
+    name: str, train: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ":" in name:
+        pytest.importorskip(name.partition(":")[0], reason="the library of this network is not installed")
+
+    def run() -> Profile:
+        return profile(name, train=train)
+
+    recorder.forget()
+    first, again = run(), run()
+    first.self_check()
+    assert first == again == plainly(run, monkeypatch)
+
+
+VARIANTS: dict[Callable[..., nn.Module], list[dict[str, Any]]] = {
+    lambda **k: nn.Conv2d(8, 8, 3, **k): [
+        {}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"dilation": 2}, {"groups": 2}, {"bias": False},
+        {"padding": 1, "padding_mode": "circular"},
+    ],
+    lambda **k: nn.BatchNorm2d(8, **k): [{}, {"eps": 1e-3}, {"momentum": 0.5}, {"affine": False},
+                                         {"track_running_stats": False}, {"momentum": None}],
+    lambda **k: nn.LayerNorm(9, **k): [{}, {"eps": 1e-3}, {"elementwise_affine": False}, {"bias": False}],
+    lambda **k: nn.GroupNorm(**{"num_groups": 2, "num_channels": 8, **k}): [{}, {"num_groups": 4}, {"eps": 1.0}],
+    lambda **k: nn.Linear(9, 5, **k): [{}, {"bias": False}],
+    nn.ReLU: [{}, {"inplace": True}],
+    nn.LeakyReLU: [{}, {"negative_slope": 0.1}, {"negative_slope": 1}, {"negative_slope": 1.0}, {"inplace": True}],
+    nn.GELU: [{}, {"approximate": "tanh"}],
+    nn.Dropout: [{}, {"p": 0.1}, {"inplace": True}],
+    nn.Softmax: [{"dim": 1}, {"dim": -1}],
+    lambda **k: nn.MaxPool2d(2, **k): [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2}, {"ceil_mode": True},
+                                       {"return_indices": True}],
+    lambda **k: nn.AvgPool2d(2, **k): [{}, {"stride": 1}, {"padding": 1}, {"ceil_mode": True},
+                                       {"count_include_pad": False}, {"divisor_override": 3}],
+    nn.AdaptiveAvgPool2d: [{"output_size": 1}, {"output_size": 3}, {"output_size": (3, 1)}, {"output_size": [3, None]}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("make", VARIANTS, ids=[str(i) for i in range(len(VARIANTS))])
+def test_every_setting_tells_layers_apart(
+    make: Callable[..., nn.Module], train: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kwargs, dtype in product(VARIANTS[make] * 2, (torch.float32, torch.float64)):
+        model = nn.Sequential(nn.Conv2d(3, 8, 1), make(**kwargs), nn.Identity()).to(dtype)
+
+        def run(model: nn.Module = model, dtype: torch.dtype = dtype) -> Profile:
+            return trace(model, torch.empty(1, 3, 9, 9, dtype=dtype), train=train)
+
+        short = run()
+        assert short == plainly(run, monkeypatch)
+        run()  # known again for the next variant
+
+
+def test_settings_changed_between_calls_and_in_the_forward_are_those_of_each_call() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 4, 1)
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+            self.other = nn.Parameter(torch.empty(8, 4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.conv(self.stem(x))
+            self.conv.padding, self.conv.stride = (0, 0), (2, 2)
+            x = self.conv(x)
+            self.conv.weight, self.conv.bias = self.other, None
+            return self.conv(x)
+
+    for _ in range(3):
+        p = trace(Net(), (1, 3, 9, 9))
+        assert [op.writes[0].shape for op in p.ops] == [(1, 4, 9, 9), (1, 4, 9, 9), (1, 4, 4, 4), (1, 8, 2, 2)]
+        assert [op.layer for op in p.ops] == ["stem", "conv", "conv", "conv"]
+        assert [y.calls for y in p.layers] == [1, 1, 3]
+
+
+def test_what_is_special_about_a_layer_is_run() -> None:
+    class Twice(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(super().forward(x))
+
+    seen: list[str] = []
+    hooked, early, own = (nn.Conv2d(4, 4, 1) for _ in range(3))
+    hooked.register_forward_hook(lambda m, a, out: [seen.append("after"), out * 2][1])
+    early.register_forward_pre_hook(lambda m, a: [seen.append("before"), (a[0] + 1,)][1])
+    own.forward = lambda x: seen.append("own") or x.relu()  # type: ignore[method-assign]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), hooked, early, own, Twice(4, 4, 1))
+    for _ in range(2):
+        seen.clear()
+        p = trace(model, (1, 3, 5, 5))
+        assert seen == ["after", "before", "own"]
+        assert [(op.layer, op.spec.name) for op in p.ops] == [
+            ("0", "conv2d"), ("1", "conv2d"), ("2", "conv2d"), ("2", "mul"), ("3", "add"), ("3", "conv2d"),
+            ("4", "relu"), ("5", "conv2d"), ("5", "conv2d"),
+        ]  # fmt: skip
+        assert "_compiled_call_impl" not in model[1].__dict__
+
+
+def test_hooks_that_somebody_set_for_all_modules_see_every_call() -> None:
+    seen: list[str] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, a, out: seen.append(type(m).__name__))
+    try:
+        for _ in range(2):
+            seen.clear()
+            trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), (1, 3, 5, 5))
+            assert seen == ["Conv2d", "ReLU", "Sequential"]
+    finally:
+        handle.remove()
+
+
+def test_an_autocast_region_of_known_layers_is_noted() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.conv(x)
+
+    for _ in range(2):
+        assert any("autocast" in note for note in trace(Net(), (1, 3, 5, 5)).notes)
+
+
+def test_another_thread_runs_the_layers_for_itself_meanwhile() -> None:
+    conv = nn.Conv2d(4, 4, 1)
+    made: list[torch.Tensor] = []
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 4, 1), conv
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            meta = torch.empty(1, 4, 5, 5, device="meta")
+
+            def elsewhere() -> None:
+                with torch.inference_mode():
+                    made.append(conv(meta))
+
+            other = threading.Thread(target=elsewhere)
+            other.start()
+            other.join()
+            return self.conv(x)
+
+    trace(Net(), (1, 3, 5, 5))
+    p = trace(Net(), (1, 3, 5, 5))
+    assert [op.spec.name for op in p.ops if op.layer == "conv"] == ["conv2d"]
+    assert [y.calls for y in p.layers] == [1, 1, 1]
+    assert len(made) == 2
