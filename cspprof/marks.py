@@ -160,6 +160,10 @@ class Chart:
 
         return save(self, Path(path), width)
 
+    def __repr__(self) -> str:
+        panels = ", ".join(p.name or p.title for p in self.panels)
+        return f"<Chart {self.kind}: {self.title} ({panels})>"
+
     def _repr_png_(self) -> bytes:
         from cspprof.render.figure import image
 

@@ -1,55 +1,115 @@
-"""Makes the picture of the README: `python reports/make.py`. Needs nothing but cspprof."""
+"""Makes what is in this folder anew: `python reports/make.py`. With --check it writes nothing and says what is stale.
+
+Tables and the data of figures are compared byte by byte; pictures too, but only under the versions that made them
+(`versions.json`), as another version of a library may round a line differently.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import cspprof
-from cspprof.record import CONVOLUTIONS, POOLS
-from cspprof.rows import Row, rows
+from cspprof.charts import CHARTS
+from cspprof.marks import Chart
+from cspprof.render import render
+from cspprof.render.data import table_of
+from cspprof.render.figure import image
+from cspprof.reproduction import Reproduction
+from cspprof.reproduction.report import report
 
 HERE = Path(__file__).parent
-PAIR = ("resnext50", "csp_resnext50")
-READ, WRITE = "#4477AA", "#EE9944"  # told apart by people who do not see red and green
+DRAWING = ("matplotlib", "pillow", "numpy")
+"""Whose versions decide a picture's bytes."""
+TABLES = {"table1": "Table 1", "table3": "Table 3"}
+INTRODUCTION = """# Reports
+
+The CSPNet paper's cost figures, recomputed. `python reports/make.py` makes everything here anew; the tests compare it
+with what the code gives. Beside every picture lies a `.csv` of exactly what it shows.
+"""
 
 
-def counted(profile: cspprof.Profile) -> list[Row]:
-    """The operations that CIO by CSPNet's rule counts."""
-    return [r for r in rows(profile) if r.spec.kind in CONVOLUTIONS | POOLS]
+@cache
+def chart(kind: str) -> Chart:
+    """The kind's own example: the networks of the paper."""
+    return cspprof.plot(kind)
 
 
-def main() -> None:
-    """Input and output elements of every convolution and pool of the pair, layer by layer."""
-    import matplotlib
+@cache
+def reproduction() -> Reproduction:
+    return cspprof.reproduce("all")
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    profiles = [cspprof.profile(name) for name in PAIR]
-    figure, panels = plt.subplots(2, 1, figsize=(8, 4.6), sharex=True, sharey=True, layout="constrained")
-    for panel, profile in zip(panels, profiles, strict=True):
-        layers = counted(profile)
-        reads = [r.spec.reads[0].numel / 1e6 for r in layers]
-        writes = [r.spec.writes[0].numel / 1e6 for r in layers]
-        panel.bar(range(len(layers)), reads, width=0.85, color=READ, label="input")
-        panel.bar(range(len(layers)), writes, width=0.85, bottom=reads, color=WRITE, label="output")
-        start = 0
-        top = max(r.spec.reads[0].numel + r.spec.writes[0].numel for p in profiles for r in counted(p)) / 1e6
-        for i, r in enumerate(layers):
-            if i == len(layers) - 1 or layers[i + 1].stage != r.stage:
-                if i - start >= 3:
-                    panel.text((start + i) / 2, top * 1.06, r.stage, ha="center", va="bottom", fontsize=8, color="0.35")
-                if i < len(layers) - 1:
-                    panel.axvline(i + 0.5, color="0.8", linewidth=0.8, zorder=0)
-                start = i + 1
-        total = profile.total("cio_cspnet")
-        panel.set_title(f"{profile.model}: CIO {total / 1e6:.1f} M elements", loc="left", fontsize=10, pad=16)
-        panel.set_ylabel("elements [M]")
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[0].legend(frameon=False, loc="upper right", fontsize=9)
-    panels[1].set_xlabel("convolutions and pools in execution order (256×256 input)")
-    figure.savefig(HERE / "cio_resnext50.png", dpi=150, metadata={"Software": None})
+def table(name: str) -> str:
+    """One table of the paper as Markdown: every figure in print beside ours."""
+    found = reproduction()
+    part = Reproduction(
+        tuple(f for f in found.findings if f.table.name == name),
+        tuple(b for b in found.beside if b[0].name == name),
+    )
+    return render("markdown", report(part)).decode()
+
+
+def readme() -> str:
+    """Every picture and table, with what has to be known to read it."""
+    parts = [INTRODUCTION]
+    for kind in CHARTS:
+        drawn = chart(kind)
+        said = "".join(f"- {line}\n" for line in (drawn.caption, *drawn.notes, f"Data: [{kind}.csv]({kind}.csv)"))
+        parts.append(f"## {kind}: {drawn.title}\n\n![{CHARTS.get(kind).summary}]({kind}.png)\n\n{said}")
+    parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
+    parts.append("## All figures in print\n\n[Every cost figure of these papers beside ours](reproduction.md)\n")
+    return "\n".join(parts)
+
+
+def data() -> Iterator[tuple[str, bytes]]:
+    """Name and content of everything that is text."""
+    for kind in CHARTS:
+        yield f"{kind}.csv", table_of(chart(kind).records).encode()
+    for name in TABLES:
+        yield f"{name}.md", table(name).encode()
+    yield "reproduction.md", render("markdown", report(reproduction()))
+    yield "reproduction.csv", render("csv", report(reproduction()))
+    yield "README.md", readme().encode()
+
+
+def pictures() -> Iterator[tuple[str, bytes]]:
+    """Name and content of every picture."""
+    for kind in CHARTS:
+        yield f"{kind}.png", image(chart(kind), "png")
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in DRAWING}
+
+
+def stale(folder: Path, with_pictures: bool) -> Iterator[str]:
+    """Names of files that are not what the code gives."""
+    for made in (data, pictures) if with_pictures else (data,):
+        for name, content in made():
+            if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+                yield name
+
+
+def main(arguments: list[str]) -> int:
+    """Write everything, or with --check say what differs. 0 where nothing does."""
+    kept = HERE / "versions.json"
+    if arguments == ["--check"]:
+        same = kept.is_file() and json.loads(kept.read_text()) == versions()
+        old = list(stale(HERE, with_pictures=same))
+        for name in old:
+            print(f"reports/{name} is stale: run python reports/make.py", file=sys.stderr)
+        return 1 if old else 0
+    for made in (data, pictures):
+        for name, content in made():
+            (HERE / name).write_bytes(content)
+    kept.write_text(json.dumps(versions(), indent=2) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -43,12 +43,6 @@ def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         RULES.remove("mylib.fused_conv")
 
 
-def test_the_notebook_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    source = (CHECKOUT / "notebooks" / "first_look.py").read_text()
-    exec(compile(source, "first_look.py", "exec"), {})
-    assert "stage1   +1,835,008" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("module", [cspprof.api, cspprof.formulas, cspprof.registry], ids=lambda m: m.__name__)
 def test_examples_in_docstrings(module: object) -> None:
     result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]

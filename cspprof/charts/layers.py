@@ -33,7 +33,7 @@ def fig7(profiles: Sequence[Profile], *, metric: str = "bflops") -> Chart:
     found = [layers_with(p, metric) for p in profiles]
     m = METRICS.get(metric)
     y = value_axis(metric, max(f.values[f.peak] for f in found))
-    x = order_axis(f"layers with {m.title} in execution order", max(len(f.rows) for f in found))
+    x = order_axis("layers in execution order", max(len(f.rows) for f in found))
     panels, notes = [], []
     for i, f in enumerate(found):
         bars, n = _bars(f)
@@ -97,7 +97,7 @@ def bottleneck(profiles: Sequence[Profile], *, metric: str = "macs", top: int = 
     largest = sorted(range(len(f.values)), key=lambda i: (-f.values[i], i))[:top]
     bars, n = _bars(f)
     named = {i + 1 for i in largest}
-    x = order_axis(f"layers with {m.title} in execution order", len(f.rows))
+    x = order_axis("layers in execution order", len(f.rows))
     y = value_axis(metric, f.values[f.peak])
     every = (
         Series(f"largest {len(largest)}", "bars", tuple(b for b in bars if b.x in named), tone=1),

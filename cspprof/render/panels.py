@@ -19,6 +19,8 @@ MEANING = {"muted": "#8C8C8C", "strong": "#333333", "less": "#0072B2", "more": "
 MARKERS = "osD^vP"
 SHADE, GREY = "#F1F1F1", "#555555"
 SMALL = 5.5
+PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+"""Behind a text that may lie over a line."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 CROWDED = 100
 """Bars beyond which they touch each other, and are drawn with an edge that keeps a lone one visible."""
@@ -145,7 +147,7 @@ def _line(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
 
 def _points(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
     xs, ys = _places(panel, series.marks)
-    areas = [3 + 45 * m.size / largest for m in series.marks] if panel.sizes else [14] * len(xs)
+    areas = [5 + 45 * m.size / largest for m in series.marks] if panel.sizes else [14] * len(xs)
     tone = colour(series.tone)
     marker = MARKERS[series.tone % len(MARKERS)] if isinstance(series.tone, int) else "o"
     looks = {"alpha": 0.6, "marker": "o"} if panel.sizes else {"alpha": 1, "marker": marker}
@@ -192,7 +194,7 @@ def _on_line(axes: Axes, panel: Panel, line: Line) -> None:
     ha, x = (("left", 0.01), ("center", 0.5), ("right", 0.99))[place]
     axes.annotate(line.text, (x, line.value / panel.y.divisor), (0, 1.5 if above else -2), axes.get_yaxis_transform(),
                   "offset points", ha=ha, va="bottom" if above else "top", fontsize=SMALL, zorder=5,
-                  color=ink(line.tone))  # fmt: skip
+                  color=ink(line.tone), bbox=PAPER)  # fmt: skip
 
 
 def _beside_points(axes: Axes, panel: Panel) -> None:

@@ -1,0 +1,65 @@
+"""Notebooks run, and what is kept of them is what they show."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+from conftest import CHECKOUT
+
+import cspprof
+
+NOTEBOOKS = CHECKOUT / "notebooks"
+NAMES = sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))
+
+
+def kept(name: str) -> Any:
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_shows_what_the_code_gives(name: str) -> None:
+    command = [sys.executable, NOTEBOOKS / "make.py", "--check", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_notebooks_are_there() -> None:
+    assert NAMES == ["cost_analysis", "profile_and_gate"]
+    assert sorted(p.stem for p in NOTEBOOKS.glob("*.py") if p.name != "make.py") == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kept_notebook_is_its_text(name: str) -> None:
+    text = jupytext.read(NOTEBOOKS / f"{name}.py")
+    assert [(c.cell_type, c.source) for c in kept(name).cells] == [(c.cell_type, c.source) for c in text.cells]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_are_seen_and_nothing_tells_when_or_where(name: str) -> None:
+    notebook = kept(name)
+    outputs = [o for c in notebook.cells for o in c.get("outputs", ())]
+    assert sum("image/png" in o.get("data", {}) for o in outputs) >= 4
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert all(not c.metadata for c in notebook.cells)
+    assert set(notebook.metadata) == {"kernelspec", "drawn_with"}
+    assert (NOTEBOOKS / f"{name}.ipynb").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_uses_the_public_api_only(name: str) -> None:
+    tree = ast.parse(Path(NOTEBOOKS / f"{name}.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            assert not [a.name for a in node.names if a.name.startswith("cspprof.")]
+        elif isinstance(node, ast.ImportFrom):
+            assert not (node.module or "").startswith("cspprof.")
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cspprof":
+            assert node.attr in cspprof.__all__
