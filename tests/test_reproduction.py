@@ -300,6 +300,12 @@ def test_the_largest_layers_of_fig7() -> None:
     assert [f.status for f in cuts] == [Status.READING, Status.READING]
 
 
+def test_the_arithmetic_beside_fig7() -> None:
+    found = {b.row.split(" ")[0]: value for _, b, value in cspprof.reproduce("fig7").beside}
+    assert found["largest"] == Fraction(2 * 112 * 112 * 104 * 104, 10**9)
+    assert found["a"] == Fraction(2 * 384 * 384 * 26 * 26, 10**9) == Fraction(2 * 192 * 192 * 52 * 52, 10**9)
+
+
 def test_maxout_keeps_a_quarter() -> None:
     (found,) = cspprof.reproduce("memory").findings
     assert found.computed == -75
