@@ -18,6 +18,7 @@ from cspprof.errors import CspprofError, SourceError
 from cspprof.inputs import Inputs
 from cspprof.record import Profile
 from cspprof.sources import Request, Spec
+from cspprof.sources.weightless import weightless
 from cspprof.trace import trace
 
 
@@ -60,7 +61,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str | None) -> tuple[
     check_arguments(spec, factory)
     places: list[Any] = [torch.device(device or "meta")]
     if places[0].type == "meta":
-        places += [_WeightsOnMeta(), nullcontext()]
+        places = [weightless(), _WeightsOnMeta(), nullcontext()]
     for place in places:
         try:
             with same_weights(), place:

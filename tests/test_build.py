@@ -1,0 +1,124 @@
+"""Modules built on meta without filling them: the same modules, only sooner."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from cspprof.sources.weightless import RESETS, weightless
+from cspprof.zoo import catalog
+
+NETWORKS = [
+    "resnext50",
+    "csp_resnext50",
+    "csp_darknet53",
+    "timm:densenet201",
+    "timm:convnext_base",
+    "timm:vit_base_patch16_224",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:efficientnet_b0",
+    "timm:mobilenetv3_large_100",
+    "timm:regnety_032",
+]
+
+
+def factory(name: str) -> Callable[[], nn.Module]:
+    if name.startswith("timm:"):
+        timm = pytest.importorskip("timm", reason="the library of this network is not installed")
+        return lambda: timm.create_model(name.removeprefix("timm:"))
+    return catalog().get(name).factory
+
+
+def tensors(model: nn.Module) -> list[tuple[object, ...]]:
+    held = (*model.named_parameters(), *model.named_buffers())
+    return [(n, t.shape, t.stride(), t.dtype, t.device, t.requires_grad, type(t), t.is_leaf) for n, t in held]
+
+
+def originals() -> list[object]:
+    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name in RESETS]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_are_the_ones_that_torch_builds_on_meta(name: str) -> None:
+    make = factory(name)
+    with torch.device("meta"):
+        expected = make()
+    before = originals()
+    with weightless():
+        built = make()
+    assert originals() == before
+    assert tensors(built) == tensors(expected)
+    assert str(built) == str(expected)
+    assert built.state_dict().keys() == expected.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LSTM(3, 4, num_layers=2),
+        lambda: nn.MultiheadAttention(8, 2, kdim=4, vdim=4),
+        lambda: nn.TransformerEncoderLayer(8, 2),
+        lambda: nn.Embedding(10, 4, padding_idx=0),
+        lambda: nn.Bilinear(2, 3, 4),
+        lambda: nn.ConvTranspose2d(3, 4, 2),
+        lambda: nn.BatchNorm2d(4, affine=False),
+        lambda: nn.BatchNorm2d(4, track_running_stats=False),
+        lambda: nn.LazyConv2d(4, 3),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
+        lambda: nn.Conv2d(3, 4, 3, dtype=torch.float16),
+    ],
+)
+def test_layers_of_every_sort(make: Callable[[], nn.Module]) -> None:
+    def facts() -> list[tuple[object, ...]]:
+        module = make()
+        lazy = nn.parameter.is_lazy
+        held = (*module.named_parameters(), *module.named_buffers())
+        return [(n, type(t), t.dtype, t.device.type, lazy(t) or tuple(t.shape), t.requires_grad) for n, t in held]
+
+    with torch.device("meta"):
+        expected = facts()
+    with weightless():
+        assert facts() == expected
+
+
+def test_tensors_that_are_asked_for_elsewhere_have_their_values() -> None:
+    with weightless():
+        table = nn.init.constant_(torch.empty(3, device="cpu"), 2.0)
+        filled = torch.empty(3, device="cpu").fill_(1).mul_(3)
+        norm = nn.BatchNorm2d(3, device="cpu")
+        zeros = torch.zeros(2, device="cpu")
+    assert table.tolist() == [2.0] * 3
+    assert filled.tolist() == [3.0] * 3
+    assert (norm.weight.tolist(), norm.running_var.tolist(), zeros.tolist()) == ([1.0] * 3, [1.0] * 3, [0.0, 0.0])
+
+
+def test_what_torch_refuses_is_refused() -> None:
+    with weightless():
+        for wrong in (
+            lambda: nn.init.kaiming_uniform_(torch.empty(3)),
+            lambda: nn.Parameter(torch.empty(3)).fill_(0),
+            lambda: torch.zeros(3).item(),
+        ):
+            with pytest.raises((RuntimeError, ValueError)):
+                wrong()
+
+
+def test_another_thread_initialises_its_weights_meanwhile() -> None:
+    made: list[nn.Linear] = []
+    with weightless():
+        other = threading.Thread(target=lambda: made.append(nn.init.ones_(nn.Linear(2, 2).weight)))
+        other.start()
+        other.join()
+    assert made[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]  # type: ignore[operator]
+
+
+def test_torch_is_put_back_when_a_factory_fails() -> None:
+    before = originals()
+    with pytest.raises(ValueError, match="on purpose"), weightless():
+        raise ValueError("on purpose")
+    assert originals() == before
+    assert torch.empty(1).device.type == "cpu"
