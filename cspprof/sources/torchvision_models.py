@@ -4,6 +4,7 @@ flow or (before it is quantized) quantization."""
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -65,7 +66,9 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         said.append(EVERY_BOX)
 
     def factory(**options: Any) -> nn.Module:
-        made: nn.Module = models.get_model(name, **(defaults | options))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of how weights are drawn that nobody reads
+            made: nn.Module = models.get_model(name, **(defaults | options))
         return made
 
     device = "cpu" if room == "detection" else "meta"
