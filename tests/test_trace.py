@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -686,6 +687,21 @@ def test_two_threads_trace_at_once() -> None:
     for t in threads:
         t.join()
     assert wrong == []
+
+
+def test_layers_that_run_in_threads_of_their_own_are_not_free() -> None:
+    class Parallel(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with ThreadPoolExecutor(2) as pool:
+                a, b = pool.map(lambda layer: layer(x), (self.left, self.right))
+            return a + b
+
+    with pytest.raises(TraceError, match=r"layer '(left|right)' was called by another thread"):
+        profile(Parallel(), (1, 3, 8, 8))
 
 
 def test_threads_that_trace_one_model_leave_it_as_it_was() -> None:

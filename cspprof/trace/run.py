@@ -95,6 +95,12 @@ def trace(
             raise
         except Exception as error:
             raise _explain(error, recorder, scope, name, device, maker) from error
+        if scope.elsewhere is not None:
+            raise TraceError(
+                f"{name}: layer {scope.paths[scope.elsewhere][0]!r} was called by another thread, where a trace does "
+                "not see what it does",
+                "Let the forward call its layers one after the other, and nobody else call them meanwhile.",
+            )
         layers = scope.layers()
         outputs = tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result)))
     return Profile(

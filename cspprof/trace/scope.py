@@ -37,6 +37,8 @@ class Scope:
         self.index: dict[int, int] = {}
         self._walk(model, "", -1)
         self.calls = [0] * len(self.modules)
+        self.elsewhere: int | None = None
+        """A layer that another thread called, where a trace does not see what it does."""
         self.attributes = [module.__dict__ for module in self.modules]
         self.values = list(chain.from_iterable(map(dict.values, self.attributes)))
         """Of all attributes of all modules, one after the other."""
@@ -126,7 +128,11 @@ class Scope:
 
         def enter(module: nn.Module, args: Any) -> None:
             layer = index.get(id(module))
-            if layer is not None and get_ident() == thread:
+            if layer is None:
+                return
+            if get_ident() != thread:
+                self.elsewhere = layer
+            else:
                 calls[layer] += 1
                 stack.append(layer)
                 move(layer)
