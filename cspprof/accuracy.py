@@ -42,6 +42,8 @@ PUBLISHED: dict[tuple[str, int], Accuracy] = {
     ("csp_peleenet,fusion=first", 224): Accuracy(69.2, None, FIGURE, -26),
     ("csp_peleenet,fusion=none", 224): Accuracy(70.7, 90.0, FIGURE, 0),
 }
+ACCURACIES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+"""What there is of them, beside the registered numbers."""
 DEFAULTS = {"gamma=0.5", "fusion=csp"}
 """Options of the cross-stage-partial networks that say what is so anyway."""
 

@@ -36,6 +36,8 @@ class Axis:
     low: Number = 0
     high: Number = 1
     log: bool = False
+    whole: bool = False
+    """Whether between whole numbers there is nothing to read."""
     ticks: tuple[tuple[Number, str], ...] = ()
     """Where the ticks have names instead of numbers."""
 

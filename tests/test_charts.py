@@ -208,7 +208,7 @@ def test_two_thousand_layers_share_bars_and_say_so() -> None:
     deep = net(*(nn.Conv2d(3, 3, 1) for _ in range(1999)), nn.Conv2d(3, 5, 1))
     for kind in ("fig7", "fig8", "bottleneck", "memory"):
         chart = draw(kind, [deep])
-        assert chart.notes == ["net has 2,000 of them: each bar is the largest of 4 consecutive ones."]
+        assert "net has 2,000 layers here: each bar is the largest of 4 neighbours." in chart.caption
         assert max(len(s.marks) for s in chart.panels[0].series) <= 600
     assert draw("fig7", [deep]).panels[0].series[0].marks[-1].y == 2 * 3 * 5 * 64  # the largest is still there
     assert len(draw("roofline", [deep]).panels[0].series[1].marks) == 2000
@@ -235,6 +235,8 @@ def test_nothing_to_draw_is_said() -> None:
         draw("stages", [idle, idle])
     with pytest.raises(CspprofError, match="net has no BFLOPs"):
         draw("fusion", [idle, idle])
+    with pytest.raises(CspprofError, match="known of 0 of these models"):
+        draw("pareto", [idle, idle])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from cspprof.accuracy import ACCURACIES
 from cspprof.errors import CspprofError
+from cspprof.hardware import hardware
 from cspprof.marks import Chart
 from cspprof.metrics import METRICS
 from cspprof.record import Profile
@@ -62,8 +64,11 @@ class ChartEntry:
                 f"Name {self.most} at most, or compare many with: cspprof plot pareto SPEC…",
             )  # fmt: skip
         unknown = [o for o in options if o not in self.options]
-        if "metric" in options:
-            METRICS.get(options["metric"])
+        for number in (options.get(o) for o in ("metric", "x", "y")):
+            if number is not None and number not in ACCURACIES:
+                METRICS.get(number)
+        for name in options.get("hardware", ()):
+            hardware(name)
         if unknown:
             takes = ", ".join(f"--{o}" for o in self.options) or "no options of its own"
             raise CspprofError(f"{self.kind} does not take --{unknown[0]}", f"It takes {takes}.")

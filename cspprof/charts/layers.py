@@ -17,7 +17,7 @@ from cspprof.charts.order import (
     order_axis,
     stage_spans,
     thinned,
-    thinning_note,
+    thinning,
     value_axis,
 )
 from cspprof.errors import CspprofError
@@ -34,10 +34,10 @@ def fig7(profiles: Sequence[Profile], *, metric: str = "bflops") -> Chart:
     m = METRICS.get(metric)
     y = value_axis(metric, max(f.values[f.peak] for f in found))
     x = order_axis("layers in execution order", max(len(f.rows) for f in found))
-    panels, notes = [], []
+    panels, thinned_to = [], ""
     for i, f in enumerate(found):
         bars, n = _bars(f)
-        notes += thinning_note(f.profile, len(f.rows), n)
+        thinned_to += thinning(f.profile, len(f.rows), n)
         peak = f.values[f.peak]
         falls = [(name_of(e.profile), e.values[e.peak]) for e in found[:i]]
         text = f"peak {amount(metric, peak)}" + "".join(
@@ -52,9 +52,8 @@ def fig7(profiles: Sequence[Profile], *, metric: str = "bflops") -> Chart:
             )
         )  # fmt: skip
     of = ", ".join(f"{name_of(f.profile)} at {f.rows[f.peak].path}" for f in found)
-    return Chart(
-        "fig7", f"{m.title} of every layer", tuple(panels), f"Input {inputs_of(profiles)}. Peaks: {of}.", notes
-    )
+    caption = f"Input {inputs_of(profiles)}. Peaks: {of}.{thinned_to}"
+    return Chart("fig7", f"{m.title} of every layer", tuple(panels), caption)
 
 
 @chart("fig8", default=("resnext50", "csp_resnext50"), traced_on=(1, 3, 256, 256), models=(1, 6))
@@ -65,10 +64,10 @@ def fig8(profiles: Sequence[Profile]) -> Chart:
     y = value_axis(metric, max(f.values[f.peak] for f in found))
     y = replace(y, title="elements")
     x = order_axis("convolutions and pools in execution order", max(len(f.rows) for f in found))
-    panels, notes = [], []
+    panels, thinned_to = [], ""
     for f in found:
         chosen, n = thinned(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])
-        notes += thinning_note(f.profile, len(f.rows), n)
+        thinned_to += thinning(f.profile, len(f.rows), n)
         reads, writes = [], []
         for i, (row, _) in chosen:
             read, written = row.spec.reads[0].numel, row.spec.writes[0].numel
@@ -82,8 +81,9 @@ def fig8(profiles: Sequence[Profile]) -> Chart:
                 spans=stage_spans(f.rows), name=name_of(f.profile),
             )
         )  # fmt: skip
-    caption = f"Input {inputs_of(profiles)}. CIO by CSPNet's rule: convolutions and pools, no other layer."
-    return Chart("fig8", "Input and output of every layer", tuple(panels), caption, notes)
+    rule = "CIO by CSPNet's rule: convolutions and pools, no other layer."
+    caption = f"Input {inputs_of(profiles)}. {rule}{thinned_to}"
+    return Chart("fig8", "Input and output of every layer", tuple(panels), caption)
 
 
 @chart("bottleneck", default=("csp_darknet53",), models=(1, 1))
@@ -112,11 +112,10 @@ def bottleneck(profiles: Sequence[Profile], *, metric: str = "macs", top: int = 
         _largest(f, largest, y),
     )  # fmt: skip
     head = f.rows[f.peak]
-    caption = (
-        f"Input {inputs_of(profiles)}. Largest layer: {head.path}, {share(f.values[f.peak] / f.total)} of {m.title}."
-    )
-    return Chart("bottleneck", f"Largest layers of {name_of(profile)}", panels, caption,
-                 thinning_note(profile, len(f.rows), n))  # fmt: skip
+    part = share(f.values[f.peak] / f.total)
+    caption = f"Input {inputs_of(profiles)}. Largest layer: {head.path}, {part} of {m.title}."
+    caption += thinning(profile, len(f.rows), n)
+    return Chart("bottleneck", f"Largest layers of {name_of(profile)}", panels, caption)
 
 
 def _bars(f: Layers) -> tuple[tuple[Mark, ...], int]:

@@ -13,7 +13,7 @@ from cspprof.charts.order import (
     order_axis,
     stage_spans,
     thinned,
-    thinning_note,
+    thinning,
     value_axis,
 )
 from cspprof.errors import CspprofError
@@ -33,10 +33,10 @@ def memory(profiles: Sequence[Profile]) -> Chart:
     y = value_axis("peak_bytes", max(held for live in found for _, held in live))
     y = replace(y, name="live_bytes", title="live memory")
     x = order_axis("operations in execution order", max(map(len, found)))
-    panels, notes, peaks = [], [], []
+    panels, peaks, thinned_to = [], [], ""
     for i, (p, live) in enumerate(zip(profiles, found, strict=True)):
         chosen, n = thinned(live, lambda rh: rh[1])
-        notes += thinning_note(p, len(live), n)
+        thinned_to += thinning(p, len(live), n)
         steps = tuple(Mark(at + 1, held, r.path, stage=r.stage, detail=describe(r)) for at, (r, held) in chosen)
         row, most = max(live, key=lambda rh: rh[1])
         peaks.append(f"{name_of(p)} at {row.path}")
@@ -46,6 +46,6 @@ def memory(profiles: Sequence[Profile]) -> Chart:
         )  # fmt: skip
     caption = (
         f"Input {inputs_of(profiles)}. Activations only, each from its writer to its last reader. "
-        f"Peaks: {', '.join(peaks)}."
+        f"Peaks: {', '.join(peaks)}.{thinned_to}"
     )
-    return Chart("memory", "Live memory", tuple(panels), caption, notes)
+    return Chart("memory", "Live memory", tuple(panels), caption)

@@ -67,11 +67,11 @@ def thinned(items: Sequence[T], value: Callable[[T], int], most: int = MOST_BARS
     return [(i, items[i]) for i in chosen], n
 
 
-def thinning_note(profile: Profile, count: int, n: int) -> list[str]:
-    """What to say where `n` neighbours share a bar."""
+def thinning(profile: Profile, count: int, n: int) -> str:
+    """What a caption says, with a space before it, where `n` neighbours share a bar; else nothing."""
     if n <= 1:
-        return []
-    return [f"{profile.model} has {count:,} of them: each bar is the largest of {n} consecutive ones."]
+        return ""
+    return f" {name_of(profile)} has {count:,} layers here: each bar is the largest of {n} neighbours."
 
 
 def stage_spans(rows_: Sequence[Row]) -> tuple[Span, ...]:
@@ -97,7 +97,7 @@ def describe(row: Row) -> str:
 
 def order_axis(title: str, count: int) -> Axis:
     """Positions 1 … count, each as wide as a bar."""
-    return Axis("position", title, low=0.5, high=count + 0.5)
+    return Axis("position", title, low=0.5, high=count + 0.5, whole=True)
 
 
 def value_axis(metric: str, largest: int) -> Axis:

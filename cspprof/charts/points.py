@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cspprof.accuracy import Accuracy, published
+from cspprof.accuracy import ACCURACIES, Accuracy, published
 from cspprof.charts import chart
 from cspprof.charts.order import inputs_of, name_of, scale
 from cspprof.errors import CspprofError
@@ -13,7 +13,6 @@ from cspprof.metrics import HIGHER_IS_BETTER, METRICS, Number
 from cspprof.record import Profile
 from cspprof.units import change
 
-ACCURACIES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
 ROOM = 0.12
 """Around the points, as a part of what they span."""
 DECADES = 8
@@ -110,7 +109,13 @@ def fusion(profiles: Sequence[Profile], *, metric: str = "bflops_cspnet") -> Cha
         raise CspprofError(f"{base.model} has no {m.title} to compare with", "Name the plain network first.")
     costs = [(value_of(p, metric) or 0) / whole - 1 for p in profiles]
     bars = tuple(
-        Mark(i + 1, cost, _form(p), text=change(cost), detail=f"{value_of(p, metric):,} {m.unit}")
+        Mark(
+            i + 1,
+            cost,
+            "plain" if p is base else _form(p),
+            text=change(cost),
+            detail=f"{value_of(p, metric):,} {m.unit}",
+        )
         for i, (p, cost) in enumerate(zip(profiles, costs, strict=True))
     )
     low, high = min(costs), max(*costs, 0.01)
@@ -153,9 +158,11 @@ def _percent(title: str, low: float, high: float) -> Axis:
 
 
 def _form(profile: Profile) -> str:
-    """`last γ=0.25` of csp_peleenet,fusion=last,gamma=0.25."""
+    """`last γ=0.25` of csp_peleenet,fusion=last,gamma=0.25; a network without these options has its name."""
     name, *options = profile.source.split(",")
     given = dict(o.partition("=")[::2] for o in options)
-    if not name.startswith("csp_") or given.get("fusion") == "none":
+    if given.get("fusion") == "none":
         return "plain"
+    if not given and not name.startswith("csp_"):
+        return name_of(profile)
     return f"{given.get('fusion', 'csp')} γ={given.get('gamma', '0.5')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import log10
+from string import ascii_letters, digits
 
 from rich.text import Text
 
@@ -21,6 +22,7 @@ ROWS = 8
 """Lines of text that a standing panel is high."""
 PLOT_ROWS = 16
 SIGNS = "●■◆▲▼+"
+LETTERS = ascii_letters + digits
 WIDEST = 100
 """Characters; wider terminals leave the rest empty."""
 
@@ -189,7 +191,7 @@ def _scattered(panel: Panel, wide: int) -> Iterator[Text]:
             continue
         sign = SIGNS[s.tone % len(SIGNS)] if isinstance(s.tone, int) else "○"
         for m in s.marks:
-            letter = chr(ord("a") + len(listed)) if m.text and len(listed) < 26 else sign
+            letter = LETTERS[len(listed) % len(LETTERS)] if m.text else sign
             field[_place(panel.y, m.y, PLOT_ROWS)][_place(panel.x, m.x, room)] = (letter, style)
             if m.text:
                 listed.append((letter, m, style))

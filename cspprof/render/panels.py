@@ -65,7 +65,7 @@ def draw_panel(axes: Axes, panel: Panel, before: Panel | None, wide: float, labe
 
 
 def _scales(axes: Axes, panel: Panel, labelled: bool, wide: float) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     x, y = (panel.y, panel.x) if panel.lying else (panel.x, panel.y)
     axes.set_xscale("log" if x.log else "linear")
@@ -77,6 +77,8 @@ def _scales(axes: Axes, panel: Panel, labelled: bool, wide: float) -> None:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5) if scale.high / scale.low < 300 else (1,)))
             axis.set_major_formatter(lambda v, _: f"{v:,.15g}")
             axis.set_minor_formatter(NullFormatter())
+        if scale.whole:
+            axis.set_major_locator(MaxNLocator(integer=True))
         if scale.ticks:
             longest = int((wide - 1.9) / 0.047) if panel.lying else 40
             axis.set_ticks([v for v, _ in scale.ticks], [shortened(t, longest) for _, t in scale.ticks])
