@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cspprof.errors import CspprofError
+from cspprof.errors import CspprofError, UnknownNameError
 from cspprof.registry import Registry
 
 
@@ -29,6 +29,7 @@ class Hardware:
         return min(self.gmacs, self.gb_per_s * macs_per_byte)
 
 
+FORM = "name:peak_gmacs:gb_per_s, as in mychip:500:25.6"
 HARDWARE: Registry[Hardware] = Registry("hardware")
 
 
@@ -60,6 +61,9 @@ _add(
 def hardware(text: str) -> Hardware:
     """A known name, or `name:peak_gmacs:gb_per_s`. Raises CspprofError for anything else."""
     if ":" not in text:
+        if text not in HARDWARE:
+            known = ", ".join(HARDWARE)
+            raise UnknownNameError(f"no hardware named {text!r}", f"There are: {known}; or write {FORM}")
         return HARDWARE.get(text)
     name, _, numbers = text.partition(":")
     try:
@@ -67,7 +71,5 @@ def hardware(text: str) -> Hardware:
     except ValueError:
         gmacs = gb_per_s = 0
     if not (name and 0 < gmacs < float("inf") and 0 < gb_per_s < float("inf")):
-        raise CspprofError(
-            f"cannot read the hardware {text!r}", "Write name:peak_gmacs:gb_per_s, both above 0: mychip:500:25.6"
-        )
+        raise CspprofError(f"cannot read the hardware {text!r}", f"Write {FORM}, both above 0")
     return Hardware(name, name, gmacs, gb_per_s, "as given")

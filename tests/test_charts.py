@@ -251,7 +251,12 @@ def test_nothing_to_draw_is_said() -> None:
         ("bottleneck", ["peleenet"], {"top": 0}, "top=0 shows no layer"),
         ("stages", ["peleenet"] * 2, {"metric": "peak_bytes"}, "a change in peak_bytes cannot be split"),
         ("closed-form", [], {"m": 0}, "c=64, m=0, d=32 is no dense block"),
-        ("roofline", ["peleenet"], {"hardware": ["gtx1080"]}, "no hardware named 'gtx1080'\nDid you mean: gtx1080ti"),
+        (
+            "roofline",
+            ["peleenet"],
+            {"hardware": ["gtx1080"]},
+            "no hardware named 'gtx1080'\nThere are: i9-9900k, gtx1080ti",
+        ),
         ("fig9", [], {}, "no chart named 'fig9'"),
     ],
 )

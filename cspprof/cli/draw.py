@@ -65,3 +65,8 @@ def plot_command(
         chart.save(output, width)
         for note in picture(chart, profiles).notes:
             print(f"note: {note}", file=sys.stderr)
+
+
+plot_command.__doc__ = "\n\n".join(
+    [str(plot_command.__doc__), *(f"    {kind}: {entry.summary}" for kind, entry in CHARTS.items())]
+)
