@@ -36,10 +36,13 @@ def check(name: str, function: Callable[..., torch.Tensor], *args: Any) -> None:
 
 @st.composite
 def maps(draw: Any, rank: int = 4, dtype: Any = None) -> torch.Tensor:
-    """A meta tensor of small sizes: contiguous, channels-last or transposed."""
+    """A meta tensor of small sizes: contiguous, channels-last, transposed, or channels of something wider."""
     shape = [draw(sizes) for _ in range(rank)]
     made = torch.empty(shape, device="meta", dtype=dtype or draw(dtypes))
-    layout = draw(st.sampled_from(["plain", "plain", "last", "turned"]))
+    layout = draw(st.sampled_from(["plain", "plain", "last", "turned", "sliced"]))
+    if layout == "sliced" and rank > 1:
+        batch = draw(st.sampled_from([1, 1, shape[0]]))
+        return torch.empty([batch, shape[1] + 1, *shape[2:]], device="meta", dtype=made.dtype)[:, 1:]
     if layout == "last" and rank == 4:
         return made.to(memory_format=torch.channels_last)
     return made.transpose(0, -1) if layout == "turned" else made

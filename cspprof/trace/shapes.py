@@ -35,12 +35,23 @@ def _plain(*tensors: Meta | None) -> bool:
     return all(t.contiguous and t.dtype is given[0].dtype for t in given)
 
 
+def _gapless(*tensors: Meta | None) -> bool:
+    """The same but for the strides of axes of length 1, which lead nowhere: channels sliced off one image."""
+    given = [t for t in tensors if t is not None]
+    return all(t.dtype is given[0].dtype and (t.contiguous or _without_gaps(t)) for t in given)
+
+
+def _without_gaps(t: Meta) -> bool:
+    canonical = f.contiguous_strides(t.shape)
+    return t.dense and all(a == b or n == 1 for n, a, b in zip(t.shape, t.strides, canonical, strict=True))
+
+
 @answers("conv2d")
 def conv2d(
     input: Meta, weight: Meta, bias: Meta | None = None, stride: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0), dilation: Sequence[int] = (1, 1), groups: int = 1,
 ) -> Meta | None:  # fmt: skip
-    if len(input.shape) != 4 or isinstance(padding, str) or not _plain(input, weight, bias):
+    if len(input.shape) != 4 or isinstance(padding, str) or not _gapless(input, weight, bias):
         return None
     c_out, c_in, *kernel = weight.shape
     if input.shape[1] != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
@@ -137,7 +148,7 @@ def binary(left: Meta, right: Any, *args: Any, **kwargs: Any) -> Meta | None:
 def cat(tensors: Sequence[Meta], dim: int = 0) -> Meta | None:
     first = tensors[0]
     rank = len(first.shape)
-    if not rank or not -rank <= dim < rank or not _plain(*tensors):
+    if not rank or not -rank <= dim < rank or not _gapless(*tensors):
         return None
     dim %= rank
     rest = first.shape[:dim] + first.shape[dim + 1 :]
