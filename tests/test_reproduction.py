@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import ROUND_DOWN, ROUND_HALF_UP, Decimal
 from fractions import Fraction
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -237,6 +239,19 @@ def test_a_row_is_printed_once_in_its_table() -> None:
     for _, table in published().items():
         rows = [f.row for f in table.figures]
         assert len(rows) == len(set(rows))
+
+
+def test_what_is_printed_is_what_the_reference_gives(reference: Path) -> None:
+    facts = (reference / "facts.md").read_text()
+    digits = {
+        f"{name}: {f.row}": re.findall(r"[\d.]+", f.printed.text)[0]
+        for name, table in published().items()
+        for f in table.figures
+    }
+    assert {row for row, text in digits.items() if text not in facts} == {  # in the repository's README alone
+        "prn: Pelee-FPN at 320×320, BFLOPs",
+        "prn: Pelee-PRN-3l at 320×320, BFLOPs",
+    }
 
 
 def test_every_reason_is_somebodys() -> None:
