@@ -26,6 +26,8 @@ HERE = Path(__file__).parent
 DRAWING = ("matplotlib", "pillow", "numpy")
 """Whose versions decide a picture's bytes."""
 TABLES = {"table1": "Table 1", "table3": "Table 3"}
+BESIDE = ("fig7", "fig8")
+"""Pictures of which there are figures in print: they stand below."""
 INTRODUCTION = """# Reports
 
 The CSPNet paper's cost figures, recomputed. `python reports/make.py` makes everything here anew; the tests compare it
@@ -61,6 +63,8 @@ def readme() -> str:
         drawn = chart(kind)
         said = "".join(f"- {line}\n" for line in (drawn.caption, *drawn.notes, f"Data: [{kind}.csv]({kind}.csv)"))
         parts.append(f"## {kind}: {drawn.title}\n\n![{CHARTS.get(kind).summary}]({kind}.png)\n\n{said}")
+        if kind in BESIDE:
+            parts.append(table(kind))
     parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
     parts.append("## All figures in print\n\n[Every cost figure of these papers beside ours](reproduction.md)\n")
     return "\n".join(parts)

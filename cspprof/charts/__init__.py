@@ -109,5 +109,5 @@ def draw(kind: str, profiles: Sequence[Profile], **options: Any) -> Chart:
     return entry.draw(profiles, **options)
 
 
-for _room in ("layers", "change", "roofline", "points", "memory", "dense_block"):  # listed in this order
+for _room in ("layers", "change", "roofline", "points", "fusion", "memory", "dense_block"):  # listed in this order
     import_module(f"{__name__}.{_room}")

@@ -19,8 +19,6 @@ MEANING = {"muted": "#8C8C8C", "strong": "#333333", "less": "#0072B2", "more": "
 MARKERS = "osD^vP"
 SHADE, GREY = "#F1F1F1", "#555555"
 SMALL = 5.5
-PAPER = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
-"""Behind a text that may lie over a line."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 CROWDED = 100
 """Bars beyond which they touch each other, and are drawn with an edge that keeps a lone one visible."""
@@ -78,7 +76,7 @@ def _scales(axes: Axes, panel: Panel, labelled: bool, wide: float) -> None:
             axis.set_major_formatter(lambda v, _: f"{v:,.15g}")
             axis.set_minor_formatter(NullFormatter())
         if scale.whole:
-            axis.set_major_locator(MaxNLocator(integer=True))
+            axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         if scale.ticks:
             longest = int((wide - 1.9) / 0.047) if panel.lying else 40
             axis.set_ticks([v for v, _ in scale.ticks], [shortened(t, longest) for _, t in scale.ticks])
@@ -173,30 +171,33 @@ def settle(figure: Figure, rows: Iterable[Axes], panels: Sequence[Panel]) -> Non
 
 
 def _on_line(axes: Axes, panel: Panel, line: Line) -> None:
-    """Above a level line or below it, over the third of the panel that holds least."""
+    """What is written on a line: at the foot of an upright one, on its emptier side; over a level one, clear of others
+    and over the third of the panel that holds least, or under it where there is no room."""
+    looks: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL, "zorder": 5, "color": ink(line.tone)}
     if line.axis == "x":
         x = line.value / panel.x.divisor
-        left = (
-            axes.transAxes.inverted().transform(axes.transData.transform((x, panel.y.low / panel.y.divisor)))[0] > 0.5
-        )
-        axes.annotate(line.text, (x, 0.03), (-2 if left else 2, 0), axes.get_xaxis_transform(), "offset points",
-                      fontsize=SMALL, color=GREY, va="bottom", ha="right" if left else "left")  # fmt: skip
+        at = axes.transAxes.inverted().transform(axes.transData.transform((x, panel.y.low / panel.y.divisor)))[0]
+        left = at > 0.5
+        looks |= {"xycoords": axes.get_xaxis_transform(), "ha": "right" if left else "left", "va": "bottom"}
+        axes.annotate(line.text, (x, 0.03), (-2 if left else 2, 0), **looks)
         return
-    box = axes.get_window_extent()
     rows = line.text.count("\n") + 1
-    tall = rows * SMALL * 1.25 / 72 * axes.figure.dpi / box.height * (panel.y.high - panel.y.low)
-    above = line.value + tall <= panel.y.high
+    inch = (panel.y.high - panel.y.low) / (axes.get_window_extent().height / axes.figure.dpi)
+    tall = rows * SMALL * 1.25 / 72 * inch
+    foot = line.value
+    for other in sorted(k.value for k in panel.lines if k.axis == "y" and k.value > line.value):
+        foot = other if other < foot + tall else foot
+    above = foot + tall <= panel.y.high
     span = panel.x.high - panel.x.low
-    thirds = [(panel.x.low + span * i / 3, panel.x.low + span * (i + 1) / 3) for i in range(3)]
 
-    def most(third: tuple[float, float]) -> float:
-        return max((m.base + m.y for s in panel.series for m in s.marks if third[0] <= m.x <= third[1]), default=0)
+    def most(third: int) -> float:
+        low, high = (panel.x.low + span * (third + k) / 3 for k in (0, 1))
+        return max((m.base + m.y for s in panel.series for m in s.marks if low <= m.x <= high), default=0)
 
-    place = min((2, 0, 1), key=lambda i: (most(thirds[i]), i))
-    ha, x = (("left", 0.01), ("center", 0.5), ("right", 0.99))[place]
-    axes.annotate(line.text, (x, line.value / panel.y.divisor), (0, 1.5 if above else -2), axes.get_yaxis_transform(),
-                  "offset points", ha=ha, va="bottom" if above else "top", fontsize=SMALL, zorder=5,
-                  color=ink(line.tone), bbox=PAPER)  # fmt: skip
+    ha, x = (("left", 0.01), ("center", 0.5), ("right", 0.99))[min((2, 0, 1), key=most)]
+    looks |= {"xycoords": axes.get_yaxis_transform(), "ha": ha, "va": "bottom" if above else "top"}
+    place = (x, (foot if above else line.value) / panel.y.divisor)
+    axes.annotate(line.text, place, (0, 1.5 if above else -2), **looks)
 
 
 def _beside_points(axes: Axes, panel: Panel) -> None:
@@ -229,7 +230,7 @@ def _beside_points(axes: Axes, panel: Panel) -> None:
                 if covered < cost:
                     best, cost, off = box, covered, far
         assert best is not None
-        taken.append(best)
+        taken.append(best.padded(0.6 * pixels))
         text.set_position(((best.x0 - x) / pixels, (best.y0 - y) / pixels))
         if off > 1:
             _leader(axes, (x, y), best)
