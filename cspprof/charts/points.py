@@ -29,6 +29,7 @@ DECADES = 8
 )  # fmt: skip
 def pareto(profiles: Sequence[Profile], *, x: str = "bflops", y: str = "top1") -> Chart:
     """Any number against any other, accuracy included, and the models that no other beats in both."""
+    unknown = y if y in ACCURACIES else x
     points, missing = [], []
     for p in profiles:
         across, up = value_of(p, x), value_of(p, y)
@@ -37,7 +38,6 @@ def pareto(profiles: Sequence[Profile], *, x: str = "bflops", y: str = "top1") -
         else:
             points.append((p, (across, up)))
     if len(points) < 2:
-        unknown = y if y in ACCURACIES else x
         raise CspprofError(
             f"{unknown} is known of {len(points)} of these models: there is nothing to compare",
             "Published accuracies hold for the zoo's networks at their own inputs. Take another number: --y cio_cspnet",
@@ -52,7 +52,6 @@ def pareto(profiles: Sequence[Profile], *, x: str = "bflops", y: str = "top1") -
     line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front), "muted")
     axes = [_axis(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
     panel = Panel("", axes[0], axes[1], (line, *(s for s in series if s.marks)), height=2.2, name="models")
-    unknown = y if y in ACCURACIES else x
     notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
     caption = f"Input {inputs_of(profiles)}."
     if {x, y} & set(ACCURACIES):
