@@ -1,0 +1,229 @@
+"""One measurement in a process of its own: `python workload.py WHAT MODEL` prints one line of JSON.
+
+WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build` or `memory`. A counter is
+imported and the model built first; then it is called three times: the first call of the process is one figure, the
+better of the other two another.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+SHAPE = (1, 3, 224, 224)
+Count = Callable[[nn.Module], float]
+"""Counts a model and returns what the tool calls its result, in the tool's own unit."""
+COUNTERS: dict[str, tuple[Callable[[], Count], float, str]] = {}
+"""By name: what imports the counter, what divides its result to give MACs, and the device that it needs."""
+
+
+def counter(
+    name: str, per_mac: float = 1, device: str = "meta"
+) -> Callable[[Callable[[], Count]], Callable[[], Count]]:
+    def register(function: Callable[[], Count]) -> Callable[[], Count]:
+        COUNTERS[name] = (function, per_mac, device)
+        return function
+
+    return register
+
+
+@counter("cspprof")
+def cspprof() -> Count:
+    """The whole profile and every registered total."""
+    from cspprof.metrics import METRICS
+    from cspprof.trace import trace
+
+    def count(model: nn.Module) -> float:
+        profile = trace(model, SHAPE)
+        return float({name: profile.total(name) for name in METRICS.names()}["macs"])
+
+    return count
+
+
+@counter("bare")
+def bare() -> Count:
+    """Nothing is counted."""
+
+    def count(model: nn.Module) -> float:
+        with torch.inference_mode():
+            model(torch.empty(SHAPE, device="meta"))
+        return 0.0
+
+    return count
+
+
+@counter("FlopCounterMode", per_mac=2)
+def flop_counter() -> Count:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(model: nn.Module) -> float:
+        mode = FlopCounterMode(display=False)
+        with torch.no_grad(), mode:
+            model(torch.empty(SHAPE, device="meta"))
+        return float(mode.get_total_flops())
+
+    return count
+
+
+@counter("fvcore", device="cpu")
+def fvcore() -> Count:
+    from fvcore.nn import FlopCountAnalysis
+
+    def count(model: nn.Module) -> float:
+        analysis = FlopCountAnalysis(model, torch.zeros(SHAPE))
+        return float(analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
+
+    return count
+
+
+@counter("torchinfo")
+def torchinfo() -> Count:
+    from torchinfo import summary
+
+    return lambda model: float(summary(model, SHAPE, device="meta", verbose=0).total_mult_adds)
+
+
+@counter("ptflops", device="cpu")
+def ptflops() -> Count:
+    from ptflops import get_model_complexity_info as info
+
+    return lambda model: float(info(model, SHAPE[1:], as_strings=False, print_per_layer_stat=False)[0] or 0)
+
+
+@counter("thop", device="cpu")
+def thop() -> Count:
+    from thop import profile
+
+    return lambda model: float(profile(model, (torch.zeros(SHAPE),), verbose=False)[0])
+
+
+@counter("calflops", device="cpu")
+def calflops() -> Count:
+    from calflops import calculate_flops
+
+    return lambda model: float(calculate_flops(model, SHAPE, print_results=False, output_as_string=False)[1])
+
+
+@counter("torchprofile", device="cpu")
+def torchprofile() -> Count:
+    from torchprofile import profile_macs
+
+    return lambda model: float(profile_macs(model, torch.zeros(SHAPE)))
+
+
+@counter("torchlens", device="cpu")
+def torchlens() -> Count:
+    import torchlens
+
+    return lambda model: float(torchlens.trace(model, torch.zeros(SHAPE)).total_macs_forward)
+
+
+def factory(name: str) -> Callable[[], nn.Module]:
+    """What builds a model of the zoo, of timm, or the large decoder."""
+    if name.startswith("timm:"):
+        import timm
+
+        return lambda: timm.create_model(name.removeprefix("timm:"))
+    if name == "decoder-70b":
+        return decoder
+    from cspprof.zoo import catalog
+
+    return catalog().get(name).factory
+
+
+def decoder(width: int = 8192, hidden: int = 28_672, depth: int = 80, heads: int = 64, groups: int = 8) -> nn.Module:
+    """A language model of seventy thousand million parameters: grouped attention, gated feed-forward layers."""
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            size = width // heads
+            self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(2))
+            self.q = nn.Linear(width, width, bias=False)
+            self.k, self.v = (nn.Linear(width, groups * size, bias=False) for _ in range(2))
+            self.out = nn.Linear(width, width, bias=False)
+            self.gate, self.up = (nn.Linear(width, hidden, bias=False) for _ in range(2))
+            self.down = nn.Linear(hidden, width, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            n, length, _ = x.shape
+            y = self.norms[0](x)
+            q, k, v = (f(y).view(n, length, -1, width // heads).transpose(1, 2) for f in (self.q, self.k, self.v))
+            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+            x = x + self.out(y.transpose(1, 2).reshape(n, length, width))
+            y = self.norms[1](x)
+            return x + self.down(nn.functional.silu(self.gate(y)) * self.up(y))
+
+    blocks = [Block() for _ in range(depth)]
+    return nn.Sequential(
+        nn.Embedding(128_256, width), *blocks, nn.RMSNorm(width), nn.Linear(width, 128_256, bias=False)
+    )
+
+
+def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Of the processor, or of the clock where that is less, and what came out."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    found = work()
+    return min(time.process_time() - cpu, time.perf_counter() - wall), found
+
+
+def count(what: str, name: str) -> dict[str, Any]:
+    tool, per_mac, device = COUNTERS[what]
+    function = tool()
+    with torch.device("meta"):
+        model = factory(name)().eval()
+    if device != "meta":
+        model = model.to_empty(device=device)
+    (first, found), *again = [seconds(lambda: function(model)) for _ in range(3)]
+    return {"first": first, "again": min(a[0] for a in again), "macs": found / per_mac}
+
+
+def build(name: str) -> dict[str, Any]:
+    """Building on meta, ours and torch's, interleaved."""
+    from cspprof.sources.weightless import weightless
+
+    make = factory(name)
+    times: dict[str, list[float]] = {"cspprof": [], "torch": []}
+    for _ in range(6):
+        for who, place in (("cspprof", weightless()), ("torch", torch.device("meta"))):
+            with place:
+                times[who].append(seconds(make)[0])
+    return {who: sorted(found[1:])[2] for who, found in times.items()}
+
+
+def memory(name: str) -> dict[str, Any]:
+    """Peak of the resident set above that after importing torch and the model's own library, in MB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    from cspprof.api import profile
+    from cspprof.metrics import METRICS
+
+    make = factory(name)
+    if name == "decoder-70b":
+        from cspprof.sources.weightless import weightless
+        from cspprof.trace import trace
+
+        with weightless():
+            model = make()
+        found = trace(model, torch.empty(1, 2048, dtype=torch.long, device="meta"))
+    else:
+        found = profile(name)
+    for metric in METRICS.names():
+        found.total(metric)
+    return {"megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "params": found.params}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    what, name = sys.argv[1:]
+    import timm  # noqa: F401  in every process, so that none has an advantage
+
+    result = build(name) if what == "build" else memory(name) if what == "memory" else count(what, name)
+    print("\n" + json.dumps(result))
