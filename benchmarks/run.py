@@ -2,7 +2,8 @@
 
 `python benchmarks/run.py [--quick] [--rounds N] [--json FILE] [MODEL…]`. Every figure is the median over rounds in
 which all tools take turns, each in a process of its own; times are the processor's, which a busy machine disturbs
-least, or the clock's where several threads make that the shorter. Other counters are those of the extra `bench`; one that is not installed, or that fails, has no figure.
+least, or the clock's where several threads make that the shorter. Other counters are those of the extra `bench`; one
+that is not installed, or that fails, has no figure.
 """
 
 from __future__ import annotations

@@ -142,3 +142,60 @@ def harmonic_width(links: int, growth: int, multiplier: float) -> int:
     24
     """
     return int(int(growth * multiplier ** (links - 1) + 1) / 2) * 2
+
+
+def packed(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether elements lie without gaps and overlaps, in whatever order of the dimensions.
+
+    >>> packed((2, 3, 4), (12, 1, 3)), packed((2, 3), (4, 1))
+    (True, False)
+    """
+    step = 1
+    for stride, n in sorted((s, n) for s, n in zip(strides, shape, strict=True) if n != 1):
+        if stride != step or n == 0:
+            return False
+        step *= n
+    return True
+
+
+def elementwise_strides(
+    shape: Sequence[int], operands: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> tuple[int, ...]:
+    """Strides that torch gives the result of an elementwise operation on operands of these (shape, strides).
+
+    The result is without gaps; its dimensions are ordered as those of the first operand that tells two apart.
+
+    >>> elementwise_strides((2, 8, 4, 4), [((2, 8, 4, 4), (128, 1, 32, 8)), ((8, 1, 1), (1, 1, 1))])
+    (128, 1, 32, 8)
+    """
+    rank = len(shape)
+    laid = []
+    for sizes, strides in operands:
+        missing = rank - len(sizes)
+        own = [0 if n == 1 != shape[missing + i] else s for i, (n, s) in enumerate(zip(sizes, strides, strict=True))]
+        laid.append([0] * missing + own)
+
+    def order(a: int, b: int) -> int:
+        for strides in laid:
+            if strides[a] and strides[b]:
+                if strides[a] != strides[b]:
+                    return -1 if strides[a] < strides[b] else 1
+                if shape[a] > shape[b]:
+                    return 1
+        return 0
+
+    dims = list(reversed(range(rank)))  # the fastest first
+    for i in range(1, rank):  # insertion, since the order need not be transitive
+        at = i
+        for before in reversed(range(i)):
+            found = order(dims[before], dims[at])
+            if found > 0:
+                dims[before], dims[at] = dims[at], dims[before]
+                at = before
+            elif found < 0:
+                break
+    result, step = [0] * rank, 1
+    for d in dims:
+        result[d] = step
+        step *= max(shape[d], 1)
+    return tuple(result)

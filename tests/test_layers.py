@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from itertools import product
 from typing import Any
@@ -171,32 +170,3 @@ def test_an_autocast_region_of_known_layers_is_noted() -> None:
 
     for _ in range(2):
         assert any("autocast" in note for note in trace(Net(), (1, 3, 5, 5)).notes)
-
-
-def test_another_thread_runs_the_layers_for_itself_meanwhile() -> None:
-    conv = nn.Conv2d(4, 4, 1)
-    made: list[torch.Tensor] = []
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.conv = nn.Conv2d(3, 4, 1), conv
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = self.stem(x)
-            meta = torch.empty(1, 4, 5, 5, device="meta")
-
-            def elsewhere() -> None:
-                with torch.inference_mode():
-                    made.append(conv(meta))
-
-            other = threading.Thread(target=elsewhere)
-            other.start()
-            other.join()
-            return self.conv(x)
-
-    trace(Net(), (1, 3, 5, 5))
-    p = trace(Net(), (1, 3, 5, 5))
-    assert [op.spec.name for op in p.ops if op.layer == "conv"] == ["conv2d"]
-    assert [y.calls for y in p.layers] == [1, 1, 1]
-    assert len(made) == 2

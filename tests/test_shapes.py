@@ -135,6 +135,40 @@ def test_norms(x: torch.Tensor, off: bool, train: bool) -> None:
     check("layer_norm", torch.ops.aten.layer_norm, x, list(last.shape), last, last)
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    maps(dtype=torch.float32),
+    st.lists(st.integers(-5, 4), min_size=1, max_size=3),
+    st.lists(st.integers(0, 3), max_size=6),
+)
+def test_moves(x: torch.Tensor, dims: list[int], pads: list[int]) -> None:
+    check("roll", torch.roll, x, [1] * len(dims), dims)
+    check("pad", torch.ops.aten.pad, x, pads)
+    check("contiguous", torch.Tensor.contiguous, x)
+
+
+@settings(deadline=None, max_examples=400)
+@given(maps(dtype=torch.float32), maps(dtype=torch.float32), st.lists(st.booleans(), min_size=4, max_size=4))
+def test_layouts_of_elementwise_results(a: torch.Tensor, b: torch.Tensor, same: list[bool]) -> None:
+    shape = [n if keep else 1 for n, keep in zip(a.shape, same, strict=True)]
+    for other in (
+        empty(*shape),
+        empty(*shape).to(memory_format=torch.channels_last),
+        empty(*reversed(shape)).permute(3, 2, 1, 0),
+    ):
+        check("add", torch.add, a, other)
+        check("mul", torch.mul, other, a)
+    check("add", torch.add, a, empty(*a.shape).to(memory_format=torch.channels_last))
+    check("add", torch.add, a, empty(*a.shape))
+    check("layer_norm", torch.ops.aten.layer_norm, a, [a.shape[-1]])
+    check("mul", torch.mul, a[..., :-1, :], 2.0)
+    check("gelu", F.gelu, a.movedim(1, 0)[:, :, 1:])
+    check("cat", torch.cat, [a[0], a[0].transpose(0, 1).contiguous().transpose(0, 1)], 1)
+    check("matmul", torch.matmul, a, empty(*a.shape).transpose(2, 3))
+    check("linear", torch.nn.functional.linear, a[0, 0], empty(5, a.shape[-1]))
+    check("conv2d", torch.ops.aten.conv2d, a, empty(4, a.shape[1], 1, 1), empty(4))
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", ["resnext50", "csp_darknet53"])

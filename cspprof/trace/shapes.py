@@ -8,6 +8,7 @@ So a wrong shape still raises torch's own error, and every answer here can be ch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from cspprof import formulas as f
@@ -46,6 +47,36 @@ def _without_gaps(t: Meta) -> bool:
     return t.dense and all(a == b or n == 1 for n, a, b in zip(t.shape, t.strides, canonical, strict=True))
 
 
+def _settled(tensor: Meta) -> bool:
+    """Contiguous, or without gaps in an order of dimensions that no dimension of size 1 leaves open."""
+    if tensor.contiguous:
+        return True
+    shape, strides = tensor.shape, tensor.strides
+    return 1 not in shape[1:] and strides[0] == prod(shape[1:]) and f.packed(shape, strides)
+
+
+def _pointwise(input: Meta) -> Meta | None:
+    """The result of an operation on each element: its layout is the input's, without the gaps."""
+    if not input.dtype.is_floating_point:
+        return None
+    if _settled(input):
+        return input_like(input)
+    if 1 in input.shape[1:] or 0 in (*input.shape, *input.strides) or len(input.shape) < 2:
+        return None
+    strides = f.elementwise_strides(input.shape, [(input.shape, input.strides)])
+    return meta(input.shape, strides, input.dtype)
+
+
+def _in_order(tensor: Meta) -> bool:
+    """Contiguous as torch sees it, whatever the strides of dimensions of size 1."""
+    own = zip(tensor.shape, tensor.strides, f.contiguous_strides(tensor.shape), strict=True)
+    return all(n == 1 or a == b for n, a, b in own)
+
+
+def _dtypes(*tensors: Meta) -> bool:
+    return all(t.dtype is tensors[0].dtype for t in tensors)
+
+
 @answers("conv2d")
 def conv2d(
     input: Meta, weight: Meta, bias: Meta | None = None, stride: Sequence[int] = (1, 1),
@@ -65,7 +96,9 @@ def conv2d(
 
 @answers("linear")
 def linear(input: Meta, weight: Meta, bias: Meta | None = None) -> Meta | None:
-    if len(weight.shape) != 2 or not _plain(input, weight, bias) or not input.shape:
+    if len(weight.shape) != 2 or not _plain(weight, bias) or not _dtypes(input, weight) or not input.shape:
+        return None
+    if not input.contiguous and len(input.shape) != 2:
         return None
     if input.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
         return None
@@ -74,7 +107,7 @@ def linear(input: Meta, weight: Meta, bias: Meta | None = None) -> Meta | None:
 
 @answers("matmul")
 def matmul(left: Meta, right: Meta) -> Meta | None:
-    if len(left.shape) < 2 or len(left.shape) != len(right.shape) or not _plain(left, right):
+    if len(left.shape) < 2 or len(left.shape) != len(right.shape) or not _dtypes(left, right):
         return None
     if left.shape[:-2] != right.shape[:-2] or left.shape[-1] != right.shape[-2]:
         return None
@@ -95,7 +128,9 @@ def layer_norm(input: Meta, shape: Sequence[int], weight: Meta | None = None, bi
                *args: Any) -> Meta | None:  # fmt: skip
     size = tuple(shape)
     fits = input.shape[-len(size) :] == size and all(t is None or t.shape == size for t in (weight, bias))
-    return input_like(input) if fits and _plain(input, weight, bias) else None
+    fits = fits and all(t is None or _dtypes(input, t) for t in (weight, bias))
+    fits = fits and (input.contiguous or not _in_order(input))
+    return _dense(input.shape, input) if fits and _plain(weight or input, bias) else None
 
 
 @answers(
@@ -116,7 +151,7 @@ def layer_norm(input: Meta, shape: Sequence[int], weight: Meta | None = None, bi
     ]
 )
 def unary(input: Meta, *args: Any, **kwargs: Any) -> Meta | None:
-    return input_like(input) if input.contiguous and input.dtype.is_floating_point else None
+    return _pointwise(input)
 
 
 @answers("softmax", "log_softmax")
@@ -128,20 +163,21 @@ def softmax(input: Meta, dim: int, dtype: Any = None) -> Meta | None:
 
 @answers("add", "sub", "mul", "div")
 def binary(left: Meta, right: Any, *args: Any, **kwargs: Any) -> Meta | None:
-    if not left.contiguous or not left.dtype.is_floating_point or kwargs.keys() - {"alpha"}:
+    if not left.dtype.is_floating_point or kwargs.keys() - {"alpha"}:
         return None
     if not isinstance(right, Meta):
-        return input_like(left) if isinstance(right, (int, float)) else None
-    if not _plain(left, right):
+        return _pointwise(left) if isinstance(right, (int, float)) else None
+    if not _dtypes(left, right):
         return None
-    if left.shape == right.shape:
-        return input_like(left)
     try:
         shape = f.broadcast(left.shape, right.shape)
     except ValueError:
         return None
-    # Where neither operand has the result's shape, torch orders the strides by a longer rule.
-    return _dense(shape, left) if shape in (left.shape, right.shape) else None
+    if left.contiguous and right.contiguous and shape in (left.shape, right.shape):
+        return _dense(shape, left)
+    if not (_settled(left) and _settled(right)) or shape not in (left.shape, right.shape) or 1 in shape[1:]:
+        return None
+    return meta(shape, f.elementwise_strides(shape, [(t.shape, t.strides) for t in (left, right)]), left.dtype)
 
 
 @answers("cat")
@@ -202,10 +238,34 @@ def mean(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *
     rank = len(input.shape)
     if not dim or dtype is not None or not input.contiguous or not input.dtype.is_floating_point:
         return None
-    if sorted(d % rank if -rank <= d < rank else -1 for d in dim) != list(range(rank - len(dim), rank)):
-        return None  # only the last dimensions: what is left stays in order
-    kept = input.shape[: rank - len(dim)]
-    return _dense(kept + (1,) * len(dim) if keepdim else kept, input)
+    if not all(-rank <= d < rank for d in dim) or len({d % rank for d in dim}) != len(dim):
+        return None
+    gone = {d % rank for d in dim}
+    kept = [1 if i in gone else n for i, n in enumerate(input.shape) if keepdim or i not in gone]
+    return _dense(tuple(kept), input)
+
+
+@answers("contiguous")
+def contiguous(input: Meta, memory_format: Any = None) -> Meta | None:
+    return None if memory_format is not None or _in_order(input) else _dense(input.shape, input)
+
+
+@answers("roll")
+def roll(input: Meta, shifts: Sequence[int], dims: Sequence[int] = ()) -> Meta | None:
+    rank = len(input.shape)
+    fits = len(shifts) == len(dims) > 0 and all(-rank <= d < rank and input.shape[d] > 1 for d in dims)
+    return input_like(input) if fits and input.contiguous and 1 not in input.shape[1:] else None
+
+
+@answers("pad")
+def pad(input: Meta, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Meta | None:
+    rank, n = len(input.shape), len(pad) // 2
+    if mode != "constant" or len(pad) % 2 or not 0 < n <= rank or min(pad) < 0 or not input.contiguous:
+        return None
+    if rank in (4, 5) and 1 in input.shape[1:]:  # memory formats are ambiguous
+        return None
+    ends = [(0, 0)] * (rank - n) + [(pad[2 * i], pad[2 * i + 1]) for i in reversed(range(n))]
+    return _dense(tuple(size + a + b for size, (a, b) in zip(input.shape, ends, strict=True)), input)
 
 
 def input_like(input: Meta) -> Meta:
