@@ -47,6 +47,13 @@ def test_fig8_bars_add_up_to_the_published_cio() -> None:
     assert chart.panels[0].y == chart.panels[1].y
 
 
+def test_small_amounts_are_not_rounded_away() -> None:
+    from torch import nn
+
+    (panel,) = draw("fig8", [net(nn.Conv2d(3, 4, 1))]).panels
+    assert panel.title == "net: CIO 448 elements"
+
+
 def test_fig7_peaks_and_reductions() -> None:
     """PeleeNet's peak at 416 is 0.3544 BFLOPs, the first transition; a third of one and a half is not hidden."""
     profiles = [traced(s, 1, 3, 416, 416) for s in ("peleenet", "csp_peleenet")]

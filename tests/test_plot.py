@@ -9,9 +9,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy
 import pytest
 from conftest import Result
@@ -198,6 +200,7 @@ def test_plot_writes_a_picture_and_its_table(run: Run, tmp_path: Path) -> None:
 
 def test_plot_as_data(run: Run, tmp_path: Path) -> None:
     told = json.loads(run("plot", "roofline", "peleenet", "--hardware", "chip:100:10", "--format", "json").out)
+    jsonschema.validate(told, json.loads((resources.files("cspprof") / "schemas" / "chart-1.schema.json").read_text()))
     assert (told["schema"], told["kind"]) == ("cspprof.chart/1", "roofline")
     assert {r["panel"] for r in told["records"]} == {"peleenet on chip"}
     run("plot", "roofline", "peleenet", "-o", str(tmp_path / "r.csv"))

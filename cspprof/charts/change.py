@@ -11,7 +11,7 @@ from cspprof.errors import CspprofError
 from cspprof.marks import Axis, Chart, Line, Mark, Panel, Series
 from cspprof.metrics import METRICS
 from cspprof.record import Profile
-from cspprof.units import MINUS, change
+from cspprof.units import MINUS, change, significant
 
 
 @chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
@@ -58,7 +58,7 @@ def _steps(parts: Sequence[Contribution]) -> tuple[Mark, ...]:
 def _by_sign(marks: Sequence[Mark], y: Axis) -> tuple[Series, ...]:
     def told(mark: Mark) -> Mark:
         sign = "+" if mark.y > 0 else MINUS if mark.y < 0 else ""
-        text = sign + Axis.text(y, abs(mark.y)).removesuffix(y.unit).strip()
+        text = sign + significant(abs(mark.y) / y.divisor)
         return Mark(mark.x, mark.y, mark.label, mark.base, mark.width, stage=mark.stage, detail=mark.detail, text=text)
 
     *parts, whole = map(told, marks)

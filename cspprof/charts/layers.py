@@ -76,7 +76,7 @@ def fig8(profiles: Sequence[Profile]) -> Chart:
         fall = "" if f is found[0] else f" ({change((f.total - found[0].total) / found[0].total)})"
         panels.append(
             Panel(
-                f"{name_of(f.profile)}: CIO {f.total / 1e6:.1f} M elements{fall}", x, y,
+                f"{name_of(f.profile)}: CIO {_in_millions(f.total)}{fall}", x, y,
                 (Series("input", "bars", tuple(reads), 0), Series("output", "bars", tuple(writes), 1)),
                 spans=stage_spans(f.rows), name=name_of(f.profile),
             )
@@ -115,7 +115,12 @@ def bottleneck(profiles: Sequence[Profile], *, metric: str = "macs", top: int = 
     part = share(f.values[f.peak] / f.total)
     caption = f"Input {inputs_of(profiles)}. Largest layer: {head.path}, {part} of {m.title}."
     caption += thinning(profile, len(f.rows), n)
-    return Chart("bottleneck", f"Largest layers of {name_of(profile)}", panels, caption)
+    return Chart("bottleneck", f"Largest layers by {m.title}", panels, caption)
+
+
+def _in_millions(total: int) -> str:
+    """As the paper prints it, `34.4 M elements`; smaller amounts in their own prefix."""
+    return f"{total / 1e6:,.1f} M elements" if total >= 10**6 else amount("cio_cspnet", total)
 
 
 def _bars(f: Layers) -> tuple[tuple[Mark, ...], int]:

@@ -19,6 +19,8 @@ MEANING = {"muted": "#8C8C8C", "strong": "#333333", "less": "#0072B2", "more": "
 MARKERS = "osD^vP"
 SHADE, GREY = "#F1F1F1", "#555555"
 SMALL = 5.5
+LETTER = 0.052
+"""Inches that a letter of a panel's title takes."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
 CROWDED = 100
 """Bars beyond which they touch each other, and are drawn with an edge that keeps a lone one visible."""
@@ -43,7 +45,9 @@ def draw_panel(axes: Axes, panel: Panel, before: Panel | None, wide: float, labe
 
     stages_told = before is not None and before.spans == panel.spans
     pad = 9 if panel.spans and not stages_told else 3
-    axes.set_title(panel.title, pad=pad)
+    names = [s.name for s in panel.series] if _has_legend(panel, before) else []
+    legend = sum(len(name) + 3 for name in names) if _above(panel) else 0
+    axes.set_title(shortened(panel.title, int((wide - 0.5) / LETTER - legend)), pad=pad)
     _scales(axes, panel, labelled, wide)
     _stages(axes, panel, wide, named=not stages_told)
     largest = max((m.size for s in panel.series for m in s.marks), default=1)
@@ -53,13 +57,23 @@ def draw_panel(axes: Axes, panel: Panel, before: Panel | None, wide: float, labe
         across = axes.axhline if (line.axis == "y") != panel.lying else axes.axvline
         divisor = panel.y.divisor if line.axis == "y" else panel.x.divisor
         across(line.value / divisor, color=colour(line.tone), linewidth=0.7, linestyle=(0, (4, 2)), zorder=3)
-    names = [s.name for s in panel.series]
-    if panel.legend and len(names) > 1 and (before is None or [s.name for s in before.series] != names):
-        if all(s.form == "bars" for s in panel.series):
+    if names:
+        if _above(panel):
             lifted = axes.transAxes + ScaledTranslation(0, pad / 72, axes.figure.dpi_scale_trans)
             axes.legend(loc="lower right", bbox_to_anchor=(1, 1), bbox_transform=lifted, ncols=len(names))
         else:
             axes.legend(loc="best")
+
+
+def _has_legend(panel: Panel, before: Panel | None) -> bool:
+    """Whether names of series have to be told, and the panel before does not tell the same ones."""
+    names = [s.name for s in panel.series]
+    return panel.legend and len(names) > 1 and (before is None or [s.name for s in before.series] != names)
+
+
+def _above(panel: Panel) -> bool:
+    """Whether the legend stands beside the title: bars leave it no room among them."""
+    return all(s.form == "bars" for s in panel.series)
 
 
 def _scales(axes: Axes, panel: Panel, labelled: bool, wide: float) -> None:
