@@ -61,6 +61,27 @@ class Report:
     charts: Sequence[Chart] = field(default_factory=tuple)
     """What is drawn below the tables, where the format can draw."""
 
+    @property
+    def written(self) -> Sequence[Table]:
+        """The tables; where there are none, what the charts show: for formats that write and do not draw."""
+        return self.tables or [_listed(c) for c in self.charts]
+
+
+def _listed(chart: Chart) -> Table:
+    """A row for every mark and line of a chart."""
+    fields = dict.fromkeys(key for record in chart.records for key in record)
+    numeric = [all(isinstance(r.get(f, 0), (int, float)) for r in chart.records) for f in fields]
+    columns = [Column(f.replace("_", " "), n) for f, n in zip(fields, numeric, strict=True)]
+    return Table(chart.title, columns, [[_told(record.get(f)) for f in fields] for record in chart.records])
+
+
+def _told(value: Any) -> Cell:
+    if value is None:
+        return Cell(None, "")
+    if isinstance(value, str):
+        return text(value)
+    return Cell(value, units.count(value) if isinstance(value, int) else units.significant(value, 6))
+
 
 def text(value: str) -> Cell:
     return Cell(value, value)

@@ -127,6 +127,15 @@ def test_accuracy_holds_for_the_published_input_and_options_only() -> None:
     assert published(traced("peleenet", 1, 3, 416, 416)) is None
 
 
+def test_accuracies_are_of_networks_that_there_are_at_their_own_input() -> None:
+    from cspprof.zoo import catalog
+
+    for spec, size in PUBLISHED:
+        assert catalog().get(spec.split(",")[0]).input[2:] == (size, size)
+        if "," not in spec:
+            assert published(traced(spec)) == PUBLISHED[spec, size]
+
+
 def test_fusion_beside_the_printed_figures() -> None:
     entry = CHARTS.get("fusion")
     chart = draw("fusion", [traced(s) for s in entry.default])

@@ -248,3 +248,15 @@ def test_plot_in_python(pair: list[Profile]) -> None:
     assert list(chart.to_pandas().panel.unique()) == ["peleenet", "csp_peleenet (reading)"]
     with pytest.raises(CspprofError, match="does not take --colour"):
         cspprof.plot("fig7", *pair, colour="red")
+
+
+def test_formats_that_write_list_what_a_chart_shows(run: Run) -> None:
+    arguments = ("plot", "stages", "resnext50", "csp_resnext50", "--format")
+    written = run(*arguments, "markdown").out
+    assert "| csp\\_resnext50 | more | stage1 | stage1 | 2 | 1,835,008 |" in written
+    assert "1,835,008" in run(*arguments, "latex").out
+
+
+def test_endings_in_capitals(tmp_path: Path, kinds: dict[str, Chart]) -> None:
+    kinds["stages"].save(tmp_path / "X.PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["X.PNG", "X.csv"]

@@ -65,14 +65,14 @@ def save(chart: Chart, path: Path, width: float | str = "column") -> Path:
     from cspprof.render.data import table_of
 
     check_picture(path)
-    write_atomically(path, image(chart, PICTURES[path.suffix], width))
+    write_atomically(path, image(chart, PICTURES[path.suffix.lower()], width))
     write_atomically(path.with_suffix(".csv"), table_of(chart.records).encode())
     return path
 
 
 def check_picture(path: Path) -> None:
     """Raise OutputError, before any work is done, where no picture and table could be written there after it."""
-    if path.suffix not in PICTURES:
+    if path.suffix.lower() not in PICTURES:
         endings = ", ".join(PICTURES)
         raise OutputError(f"cannot draw {path.name}: no such picture", f"End it in {endings}; the table alone: .csv")
     check_writable(path)

@@ -21,7 +21,8 @@ SPECIAL = {
 
 @renderer("latex", ".tex")
 def as_latex(report: Report, canvas: Canvas) -> str:
-    parts = ["% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}", *map(_table, report.tables)]
+    parts = ["% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}"]
+    parts += map(_table, report.written)
     if report.notes:
         items = "\n".join(f"  \\item {escape(note)}" for note in report.notes)
         parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")

@@ -8,7 +8,7 @@ from cspprof.tables import Report, Table
 
 @renderer("markdown", ".md")
 def as_markdown(report: Report, canvas: Canvas) -> str:
-    parts = [_table(t) for t in report.tables]
+    parts = [_table(t) for t in report.written]
     if report.notes:
         parts.append("\n".join(f"- {_escape(note)}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
