@@ -61,7 +61,7 @@ def _pointwise(input: Meta) -> Meta | None:
         return None
     if _settled(input):
         return input_like(input)
-    if 1 in input.shape[1:] or 0 in (*input.shape, *input.strides) or len(input.shape) < 2:
+    if 1 in input.shape[1:] or 0 in input.shape or len({0, *input.strides}) <= len(input.shape):
         return None
     strides = f.elementwise_strides(input.shape, [(input.shape, input.strides)])
     return meta(input.shape, strides, input.dtype)
