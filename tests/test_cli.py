@@ -318,7 +318,9 @@ except SystemExit:
     pass
 new = {m.split(".")[0] for m in set(sys.modules) - before} | (set(sys.modules) - before)
 heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "torchvision"} & new
-sys.exit(f"imported: {heavy}" if heavy else 0)
+more = {m for m in set(sys.modules) - before if m.startswith("torch.")} - {"torch.utils._device"}
+many = len(set(sys.modules) - before)
+sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,6 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, tracked
-from cspprof.reproduction import chosen, reproduced, subjects
-from cspprof.reproduction.report import report
 
 
 def reproduce_command(
@@ -24,9 +22,11 @@ def reproduce_command(
     output: o.Output = None,
 ) -> None:
     """Every published cost figure computed again, beside what is printed; exit code 1 where one no longer comes out."""
-    outlet, tables = Outlet(format, output), chosen(name)
+    from cspprof.reproduction import chosen, reproduced, subjects
+    from cspprof.reproduction.report import report
     from cspprof.sources import Request, profile_spec
 
+    outlet, tables = Outlet(format, output), chosen(name)
     profiles = {s: profile_spec(s.spec, Request(inputs=s.input)) for s in tracked(subjects(tables))}
     found = reproduced(tables, profiles)
     outlet.emit(report(found))
