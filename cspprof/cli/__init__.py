@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from cspprof._version import __version__
-from cspprof.cli import analyse, closed_form, draw, gate, inspect, reproduction, second
+from cspprof.cli import analyse, closed_form, draw, gate, inspect, page, reproduction, second
 from cspprof.cli.output import fail, speak_utf8
 from cspprof.errors import CspprofError
 
@@ -48,6 +48,7 @@ for _name, _command in (
     ("compare", analyse.compare_command),
     ("bottleneck", analyse.bottleneck_command),
     ("plot", draw.plot_command),
+    ("report", page.report_command),
     ("verify", second.verify_command),
     ("reproduce", reproduction.reproduce_command),
     ("closed-form", closed_form.closed_form_command),

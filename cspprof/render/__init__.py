@@ -70,4 +70,4 @@ def render(name: str, report: Report, canvas: Canvas | None = None) -> bytes:
     return made if isinstance(made, bytes) else made.encode(errors="backslashreplace")
 
 
-from cspprof.render import data, latex, markdown, model_explorer, netron, parquet, terminal  # noqa: E402, F401 - register themselves
+from cspprof.render import data, latex, markdown, model_explorer, netron, page, parquet, terminal  # noqa: E402, F401 - register themselves
