@@ -161,7 +161,7 @@
     const marks = series.dataset.marks.split("\n").map((line, i) => {
       const [, id, value] = line.match(/^(\S+) (.*)$/), linked = id !== "-";
       const mark = element(linked ? "a" : "g", series);
-      mark.told = describe(id, value);
+      mark.told = linked ? describe(id, `${value} ${series.dataset.unit}`.trim()) : value;
       element("path", mark).setAttribute("d", parts[i]);
       if (linked) {
         mark.setAttribute("href", `#${id}`);

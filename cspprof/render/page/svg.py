@@ -135,13 +135,18 @@ class Drawn:
         texts = "".join(self._beside(series, mark) for mark in series.marks if mark.text)
         hollow = " hollow" if series.hollow else ""
         kind = f'"{series.form} t{series.tone}{hollow}"'
-        return f'<g class={kind} data-marks="{escape(told)}"><path d="{parts}"/></g>{texts}'
+        unit = escape(self.panel.y.unit)
+        return f'<g class={kind} data-unit="{unit}" data-marks="{escape(told)}"><path d="{parts}"/></g>{texts}'
 
     def _told(self, index: int, mark: Mark) -> str:
-        """`r0-12 0.524 M elements` of a mark with a row, whose name and more the row says; else all there is to say."""
+        """`r0-12 0.524` of a mark with a row, which says the rest, in the series' unit; else all there is to say."""
         value = self.panel.y.text(mark.y)
         row = self.anchor(self.index, index, mark.label)
-        return f"{row} {value}" if row else " ".join(filter(None, ("-", mark.label, value, mark.detail)))
+        return (
+            f"{row} {value.removesuffix(self.panel.y.unit).strip()}"
+            if row
+            else " ".join(filter(None, ("-", mark.label, value, mark.detail)))
+        )
 
     def _radius(self, mark: Mark) -> float:
         largest = max(m.size for s in self.panel.series if s.form == "points" for m in s.marks) or 1
