@@ -1,7 +1,7 @@
 """Makes what is in this folder anew: `python reports/make.py`. With --check it writes nothing and says what is stale.
 
-Tables and the data of figures are compared byte by byte; pictures too, but only under the versions that made them
-(`versions.json`), as another version of a library may round a line differently.
+Tables and the data of figures are compared byte by byte; pictures and the page too, but only under the versions that
+made them (`versions.json`), as another version of a library may round a line differently.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from cspprof.marks import Chart
 from cspprof.render import render
 from cspprof.render.data import table_of
 from cspprof.render.figure import image
+from cspprof.render.page import page
 from cspprof.reproduction import Reproduction
 from cspprof.reproduction.report import report
 
 HERE = Path(__file__).parent
-DRAWING = ("matplotlib", "pillow", "numpy")
-"""Whose versions decide a picture's bytes."""
+DRAWING = ("jinja2", "matplotlib", "numpy", "pillow", "torch")
+"""Whose versions decide a picture's bytes, or are told on the page."""
+PAIR = ("resnext50", "csp_resnext50")
 TABLES = {"table1": "Table 1", "table3": "Table 3"}
 BESIDE = ("fig7", "fig8")
 """Pictures of which there are figures in print: they stand below."""
@@ -67,6 +69,7 @@ def readme() -> str:
             parts.append(table(kind))
     parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
     parts.append("## All figures in print\n\n[Every cost figure of these papers beside ours](reproduction.md)\n")
+    parts.append(f"## In a browser\n\n[{' and '.join(PAIR)}: one page of everything](report.html), to be downloaded.\n")
     return "\n".join(parts)
 
 
@@ -82,9 +85,10 @@ def data() -> Iterator[tuple[str, bytes]]:
 
 
 def pictures() -> Iterator[tuple[str, bytes]]:
-    """Name and content of every picture."""
+    """Name and content of every picture, and of the page about the paper's pair."""
     for kind in CHARTS:
         yield f"{kind}.png", image(chart(kind), "png")
+    yield "report.html", page([cspprof.profile(name) for name in PAIR]).encode()
 
 
 def versions() -> dict[str, str]:
