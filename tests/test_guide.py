@@ -1,0 +1,77 @@
+"""The guide: its commands and its Python run as printed, its pages build, the reference of commands is current."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, Result
+
+from cspprof.metrics import METRICS
+from cspprof.rules import RULES
+
+DOCS = CHECKOUT / "docs"
+GUIDE = sorted((DOCS / "guide").glob("*.md"))
+NEEDS = {"pyarrow": ".parquet", "matplotlib": " plot "}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
+def commands(page: Path) -> list[str]:
+    """What stands after a prompt."""
+    return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.mark.parametrize("page", GUIDE, ids=lambda p: p.stem)
+def test_every_command_runs_as_printed(
+    page: Path, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in blocks(page, "python"):
+        if named := re.match(r"# (\w+\.py)\n", code):
+            (tmp_path / named[1]).write_text(code)
+    for command in commands(page):
+        for library, sign in NEEDS.items():
+            if sign in command:
+                pytest.importorskip(library, reason=f"{library} is not installed, which {command} takes")
+        program, *arguments = shlex.split(command)
+        assert program == "cspprof"
+        done = run(*arguments)
+        assert done.code == 0, f"{command}\n{done.err}"
+        if "-o" in arguments:
+            assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size, command
+
+
+def test_there_is_something_to_run() -> None:
+    assert sum(len(commands(page)) for page in GUIDE) > 20
+
+
+def test_its_python_runs() -> None:
+    scope: dict[str, object] = {}
+    try:
+        for code in blocks(DOCS / "guide" / "extend.md", "python"):
+            exec(compile(code, "extend.md", "exec"), scope)
+    finally:
+        METRICS.remove("conv_kernels")
+        RULES.remove("mylib.shift_conv")
+
+
+def test_the_reference_of_commands_is_current() -> None:
+    done = subprocess.run([sys.executable, DOCS / "commands.py", "--check"], check=False)
+    assert done.returncode == 0, "run: python docs/commands.py"
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: it is in the extra docs")
+    built = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(built, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "guide" / "reports" / "index.html").is_file()
+    assert not list(tmp_path.rglob("*.py"))
