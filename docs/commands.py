@@ -15,8 +15,8 @@ from cspprof.cli import app
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Commands
 
-Made from the commands themselves (`python docs/commands.py`); `cspprof COMMAND --help` prints the same. Exit codes: 0 yes
-or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
+Made from the commands themselves (`python docs/commands.py`); `cspprof COMMAND --help` prints the same. Exit codes: 0
+yes or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
 """
 
 
