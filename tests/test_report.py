@@ -18,8 +18,8 @@ import cspprof
 from cspprof.charts import draw
 from cspprof.metrics import METRICS
 from cspprof.record import Calls, Layer, Profile, Storage, TensorSpec
+from cspprof.render.page import OWNERS, page
 from cspprof.render.page import layers as layer_module
-from cspprof.render.page import page
 from cspprof.render.page.layers import layer_tables
 from cspprof.render.page.stage_graph import stage_graph
 from cspprof.rows import rows
@@ -195,6 +195,21 @@ def test_charts_are_those_of_the_figures(pair: list[Profile], text: str) -> None
         for series in panel.series:
             values = [panel.y.text(m.y) for m in series.marks]
             assert any([f"{line.split(' ', 1)[1]} {panel.y.unit}" for line in d.split("\n")] == values for d in drawn)
+
+
+@pytest.mark.parametrize("kind", OWNERS)
+def test_a_mark_leads_to_the_row_of_its_own_model(kind: str, pair: list[Profile]) -> None:
+    profiles = pair[:1] if kind == "bottleneck" else pair
+    listed = [{r.path for r in rows(p)} for p in profiles]
+    for i, panel in enumerate(draw(kind, profiles).panels):
+        for j, series in enumerate(panel.series):
+            if series.form == "line":
+                continue
+            owner = OWNERS[kind](i, j)
+            assert {m.label for m in series.marks} <= listed[owner]
+            assert (
+                kind == "bottleneck" or profiles[owner].model in f"{panel.name} {panel.title}".replace(":", "").split()
+            )
 
 
 def test_a_series_has_a_part_of_its_path_for_every_mark(text: str) -> None:

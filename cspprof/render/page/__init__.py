@@ -178,7 +178,7 @@ OWNERS: dict[str, Callable[[int, int], int]] = {
     "fig7": lambda panel, series: panel,
     "fig8": lambda panel, series: panel,
     "memory": lambda panel, series: panel,
-    "roofline": lambda panel, series: series - 1,
+    "roofline": lambda panel, series: panel,
     "bottleneck": lambda panel, series: 0,
 }
 """The model that a mark is of, as its place among those of the chart; marks of other charts are of no layer."""

@@ -192,7 +192,8 @@ class Drawn:
         across = (line.axis == "x") != self.panel.lying
         if across:
             x = _n(self.across(line.value))
-            text = _lines(line.text, float(x) + 4, self.top + 12, "start")
+            foot = self.bottom - 8 - 14 * line.text.count("\n")
+            text = _lines(line.text, float(x) + 4, foot, "start")
             return f'<path class="rule {tone}" d="M{x} {_n(self.top)}V{_n(self.bottom)}"/>{text}'
         y = self.up(line.value)
         told = line.text.replace("\n", ", ")
