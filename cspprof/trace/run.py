@@ -239,7 +239,8 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             table[key] = replacement(table[key])
 
     try:
-        for module in scope.modules:
+        here = target is None and (not on_meta or all(t.is_meta for _, t in (*scope.parameters, *scope.buffers)))
+        for module in () if here else scope.modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python's to change; its weights are seen where they are
             for table in (module._parameters, module._buffers):
