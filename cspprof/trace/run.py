@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,8 @@ def trace(
 
     with ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
+        if device == "meta":
+            stack.enter_context(uncollected())
         remember()
         scope = Scope(model)
         if any(is_lazy(p) for _, p in scope.parameters):
@@ -118,6 +121,19 @@ def trace(
         status=status,
         sources=scope.sources(),
     )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection meanwhile: a trace makes many small objects and no cycles, and with the libraries of models
+    loaded a collection takes longer than the trace. On meta nothing large waits to be freed."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextmanager
