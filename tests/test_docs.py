@@ -23,6 +23,11 @@ def test_semantics_are_those_of_the_code() -> None:
     assert done.returncode == 0, "run: python docs/generate.py"
 
 
+def test_the_reference_of_commands_is_current() -> None:
+    done = subprocess.run([sys.executable, CHECKOUT / "docs" / "commands.py", "--check"], check=False)
+    assert done.returncode == 0, "run: python docs/commands.py"
+
+
 def test_every_number_is_in_semantics() -> None:
     page = (CHECKOUT / "docs" / "semantics.md").read_text()
     for name in METRICS.names():
