@@ -289,6 +289,12 @@ def test_a_pyramid_passes_stages_by() -> None:
     ]  # fmt: skip
 
 
+def test_sizes_are_those_of_maps_not_of_tokens() -> None:
+    pytest.importorskip("timm", reason="timm is not installed: it is in the extra timm")
+    boxes, _ = stage_graph(cspprof.profile("timm:convnext_tiny"))
+    assert [b.size for b in boxes] == ["56×56", "28×28", "14×14", "7×7", ""]
+
+
 def test_a_shortcut_of_a_block_is_no_bypass_of_its_stage() -> None:
     boxes, _ = stage_graph(cspprof.profile("resnet50_v1"))
     assert not any(b.bypass for b in boxes)

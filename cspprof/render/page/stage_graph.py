@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from html import escape
 
 from cspprof.edges import Edge, edges
-from cspprof.record import CONVOLUTIONS, Profile, TensorSpec
+from cspprof.record import CONVOLUTIONS, POOLS, Kind, Profile, TensorSpec
 from cspprof.rows import Group, Row, rows
 from cspprof.units import shape, share, significant
 
 MOST = 24
 """Boxes that a reader can follow; where a model enters stages more often, each stage is one box."""
+MAPS = CONVOLUTIONS | POOLS | {Kind.RESIZE}
+"""What writes (N, C, H, W); other operations may write (N, H, W, C) or tokens."""
 BOX, WIDE, GAP, LANE = 66, 290, 34, 16
 
 
@@ -77,7 +79,7 @@ def _runs(listed: Sequence[Row]) -> list[list[Row]]:
 
 
 def _size(members: Sequence[Row]) -> str:
-    maps = [t for r in members for t in r.spec.writes if len(t.shape) > 3]
+    maps = [t for r in members if r.spec.kind in MAPS for t in r.spec.writes if len(t.shape) > 3]
     return shape(maps[-1].shape[2:]) if maps else ""
 
 
