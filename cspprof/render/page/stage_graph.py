@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import prod
 
 from cspprof.edges import Edge, edges
 from cspprof.record import CONVOLUTIONS, POOLS, Kind, Profile, TensorSpec
@@ -80,7 +81,8 @@ def _runs(listed: Sequence[Row]) -> list[list[Row]]:
 
 def _size(members: Sequence[Row]) -> str:
     maps = [t for r in members if r.spec.kind in MAPS for t in r.spec.writes if len(t.shape) > 3]
-    return shape(maps[-1].shape[2:]) if maps else ""
+    wide = [t for t in maps if prod(t.shape[2:]) > 1] or maps
+    return shape(wide[-1].shape[2:]) if wide else ""
 
 
 def _bypass(members: Sequence[Row], inner: Sequence[Edge]) -> str:
