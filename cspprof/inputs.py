@@ -52,6 +52,9 @@ class Call:
         self.args = args
         self.kwargs = kwargs
 
+    def __repr__(self) -> str:
+        return f"Call({self.args!r}, {self.kwargs!r})"
+
 
 def known_dtype(name: str) -> str:
     aliases = {"half": "float16", "float": "float32", "double": "float64", "long": "int64", "int": "int32",

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from cspprof._version import __version__
-from cspprof.cli import analyse, closed_form, draw, gate, inspect, page, reproduction, second
+from cspprof.cache import ENABLED
+from cspprof.cli import analyse, closed_form, draw, gate, inspect, page, remembering, reproduction, second
 from cspprof.cli.output import fail, speak_utf8
 from cspprof.errors import CspprofError
 
@@ -37,8 +38,12 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Trace anew, whatever is remembered; see cspprof cache.")
+    ] = False,
 ) -> None:
     """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
+    ENABLED.set(not no_cache)
 
 
 for _name, _command in (
@@ -60,15 +65,18 @@ for _name, _command in (
 ):
     app.command(_name)(_command)
 app.add_typer(gate.baseline_app, name="baseline")
+app.add_typer(remembering.app, name="cache")
+
+ANYWHERE = ("--debug", "--no-cache")
+"""Options of all commands: they may stand before the command or behind it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Never shows a traceback, unless --debug stands among the arguments."""
     speak_utf8()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    given.sort(key=lambda argument: argument not in ANYWHERE)
     debug = "--debug" in given
-    if debug:
-        given = ["--debug", *(a for a in given if a != "--debug")]
     try:
         app(given, prog_name="cspprof")
         code = 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cspprof.cache import remembered
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, tracked
 from cspprof.comparison import check_explainable
@@ -20,17 +21,25 @@ from cspprof.views import CIO, FLOPS, Breakdown, analysis, incomplete
 
 if TYPE_CHECKING:
     from cspprof.record import Profile
+    from cspprof.sources import Request
+
+
+def profiled(spec: str, request: Request) -> Profile:
+    """The profile of one SPEC, from the cache where nothing that it was made from has changed."""
+    from cspprof.sources import profile_spec
+
+    return remembered(spec, request, lambda: profile_spec(spec, request))
 
 
 def measure(
     specs: Sequence[str], inputs: list[str] | None, dtype: str | None, device: str | None, train: bool, strict: bool
 ) -> list[Profile]:
     """The profiles of the named models, in order."""
-    from cspprof.sources import Request, profile_spec
+    from cspprof.sources import Request
 
     dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
     request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
-    profiles = [profile_spec(spec, request) for spec in tracked(specs)]
+    profiles = [profiled(spec, request) for spec in tracked(specs)]
     unknown = [incomplete(p) for p in profiles if not p.complete]
     if strict and unknown:
         raise IncompleteError("\n".join(unknown), "Teach cspprof the operation: see cspprof.op_rule.")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
+from cspprof.cli.analyse import profiled
 from cspprof.cli.output import Outlet, tracked
 
 
@@ -24,10 +25,10 @@ def reproduce_command(
     """Every published cost figure computed again, beside what is printed; exit code 1 where one no longer comes out."""
     from cspprof.reproduction import chosen, reproduced, subjects
     from cspprof.reproduction.report import report
-    from cspprof.sources import Request, profile_spec
+    from cspprof.sources import Request
 
     outlet, tables = Outlet(format, output), chosen(name)
-    profiles = {s: profile_spec(s.spec, Request(inputs=s.input)) for s in tracked(subjects(tables))}
+    profiles = {s: profiled(s.spec, Request(inputs=s.input)) for s in tracked(subjects(tables))}
     found = reproduced(tables, profiles)
     outlet.emit(report(found))
     if found.broken:

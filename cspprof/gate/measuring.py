@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from cspprof.cache import remembered
 from cspprof.gate.config import Model
 from cspprof.inputs import parse_inputs
 from cspprof.record import Profile
@@ -25,4 +26,4 @@ def profile_of(model: Model, folder: Path) -> Profile:
         train=model.train,
     )
     with contextlib.chdir(os.fspath(folder)):
-        return profile_spec(model.target, request)
+        return remembered(model.target, request, lambda: profile_spec(model.target, request))

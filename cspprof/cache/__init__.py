@@ -1,0 +1,86 @@
+"""Profiles remembered between runs of the command line: the same question on unchanged sources imports no torch.
+
+A stale answer would be worse than none. What was asked, and by which interpreter where, is the *key*; everything that
+the answer was made from is *evidence*: each file that was opened or imported, each folder that was listed, each
+environment variable that was read while the model was loaded and traced (`witness`). The answer is given again only
+while all evidence is as it was (`evidence`); `store` keeps it in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from cspprof._version import __version__
+from cspprof.cache import store
+from cspprof.cache.evidence import Evidence, Look
+from cspprof.cache.witness import WITNESS
+from cspprof.errors import ProfileError
+from cspprof.metrics import CONVENTIONS, METRICS
+from cspprof.record import SCHEMA, Profile
+from cspprof.saving import from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from cspprof.sources import Request
+
+ENABLED: ContextVar[bool] = ContextVar("ENABLED", default=True)
+"""Off with `--no-cache`."""
+
+SPEAKS_FOR_ITSELF = (".profile.json", ".profile.json.gz")
+"""Targets that are read as fast as the cache is."""
+
+
+_LOOK = Look()
+"""This command's."""
+
+
+def remembered(text: str, request: Request, make: Callable[[], Profile]) -> Profile:
+    """The profile of the SPEC `text` as `request` asks for it: remembered where nothing that it was made from has
+    changed since, else made, and kept where that can be vouched for.
+
+    Not kept: what was traced on a device other than meta and CPU, what ran programs or went to the network, what
+    registered numbers of its own (they have to be there for the tables), and what was changed while it was read.
+    """
+    if not ENABLED.get() or text.endswith(SPEAKS_FOR_ITSELF) or not WITNESS.reliable():
+        return make()
+    key = _key(text, request)
+    found = _recall(key)
+    if found is not None:
+        return found
+    numbers = METRICS.version, CONVENTIONS.version
+    with WITNESS.watching():
+        profile = make()
+    if (METRICS.version, CONVENTIONS.version) == numbers and request.device in (None, "meta", "cpu"):
+        evidence = WITNESS.evidence()
+        if evidence is not None:
+            store.keep(key, evidence.to_dict(), to_bytes(profile, compressed=True))
+    return profile
+
+
+def _recall(key: str) -> Profile | None:
+    entry = store.entry(key)
+    if entry is None or not _LOOK.confirms(Evidence.from_dict(entry["evidence"])):
+        return None
+    data = store.content(entry["profile"])
+    if data is None:
+        return None
+    try:
+        profile = from_bytes(data, "the cached profile")
+    except ProfileError:
+        return None
+    store.touch(key, entry["profile"])
+    return profile
+
+
+def _key(text: str, request: Request) -> str:
+    """What is asked, of which cspprof, under which interpreter, on which machine and from where."""
+    parts = (
+        text, repr(request), __version__, SCHEMA, sys.version, sys.executable, repr(sys.flags), repr(sys.path),
+        str(sys.dont_write_bytecode), platform.node(), os.getcwd(),
+    )  # fmt: skip
+    return blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=20).hexdigest()

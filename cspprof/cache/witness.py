@@ -1,0 +1,140 @@
+"""What a model is made from, seen while it is made: files, folders, environment variables.
+
+Python tells an audit hook of every file that is opened and every folder that is listed, by whomever. A hook cannot be
+taken away again, so there is one, which is deaf outside `watching`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import source_from_cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cspprof.cache.evidence import Evidence, gathered
+
+MADE_BY = ("torch", "cspprof.rules", "cspprof.trace")
+"""Where one of these was imported before we watched, something may have been done that nobody saw."""
+
+LEAVING = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
+                     "urllib.Request"})  # fmt: skip
+"""Answers from other programs and other machines may be different next time."""
+
+
+class Witness:
+    """Sees what is read while it watches, and remembers it for the whole process: a second model may use modules that
+    the first one imported."""
+
+    def __init__(self) -> None:
+        self.opened: set[str] = set()
+        self.listed: set[str] = set()
+        """Folders whose names somebody asked for."""
+        self.searched: set[str] = set()
+        """Folders in which imports were looked for."""
+        self.variables: set[str] = set()
+        self.environment = False
+        """Whether the environment was read as a whole."""
+        self.left = False
+        self.since = 0.0
+        self._watching = False
+        self._hooked = False
+
+    def reliable(self) -> bool:
+        """Whether everything that matters was, or can still be, seen."""
+        return self._hooked or not any(name in sys.modules for name in MADE_BY)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        if not self._hooked:
+            self._hooked = True
+            self.since = time.time()
+            sys.addaudithook(self._hear)
+        plain = os._Environ.__getitem__, os._Environ.__iter__
+        os._Environ.__getitem__ = self._item(plain[0])  # type: ignore[method-assign]
+        os._Environ.__iter__ = self._whole(plain[1])  # type: ignore[method-assign]
+        self._watching = True
+        try:
+            yield
+        finally:
+            self._watching = False
+            os._Environ.__getitem__, os._Environ.__iter__ = plain  # type: ignore[method-assign]
+
+    def evidence(self) -> Evidence | None:
+        """What was seen so far with its present state; None where that cannot vouch for the answer."""
+        if self.left:
+            return None
+        files = self.opened | {f for m in list(sys.modules.values()) if isinstance(f := _file(m), str)}
+        return gathered(files, self.listed, self.searched, self.variables, self.environment, self.since)
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        if self._watching:
+            with suppress(TypeError):  # what is no path; the call itself will say so
+                self._note(event, args)
+
+    def _note(self, event: str, args: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, mode, flags = args
+            reading = "r" in mode or "+" in mode if isinstance(mode, str) else not flags & os.O_WRONLY
+            if reading and not isinstance(path, int):
+                self.opened.add(_source(os.path.abspath(os.fsdecode(path))))
+        elif event in ("os.listdir", "os.scandir"):
+            path = args[0] if args and args[0] is not None else "."
+            if not isinstance(path, int):
+                importing = sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
+                (self.searched if importing else self.listed).add(os.path.abspath(os.fsdecode(path)))
+        elif event in LEAVING and not _called_from("ctypes.util"):  # which asks the linker where libraries are
+            self.left = True
+
+    def _item(self, plain: Any) -> Any:
+        def read(environ: Any, name: str) -> str:
+            if environ is os.environ:
+                self.variables.add(name)
+            return plain(environ, name)  # type: ignore[no-any-return]
+
+        return read
+
+    def _whole(self, plain: Any) -> Any:
+        def read(environ: Any) -> Iterator[str]:
+            if _called_from("tqdm"):  # goes through all for its own, which change progress bars and no count
+                return (name for name in plain(environ) if name.startswith("TQDM_"))
+            self.environment = self.environment or environ is os.environ
+            return plain(environ)  # type: ignore[no-any-return]
+
+        return read
+
+
+def _called_from(name: str, within: int = 12) -> bool:
+    """Whether one of the nearest callers is of the module `name`, or of that package."""
+    frame: FrameType | None = sys._getframe(2)
+    for _ in range(within):
+        if frame is None:
+            return False
+        module = frame.f_globals.get("__name__", "")
+        if module == name or module.startswith(f"{name}."):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _file(module: Any) -> Any:
+    """A module's file. Some modules do something when they are asked for an attribute, so they are not."""
+    return getattr(module, "__dict__", {}).get("__file__")
+
+
+def _source(path: str) -> str:
+    """The source of a compiled module: that is what is edited."""
+    if not path.endswith(".pyc"):
+        return path
+    try:
+        source = source_from_cache(path)
+    except ValueError:
+        return path
+    return source if Path(source).exists() else path
+
+
+WITNESS = Witness()

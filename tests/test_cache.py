@@ -1,0 +1,308 @@
+"""Answers are remembered between runs, and a stale one is never given: these tests try to get one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT
+
+from cspprof.cache import store
+from cspprof.cache.evidence import ABSENT, of_file, of_modules, of_names
+
+RUN = """
+import importlib, sys
+from cspprof.cache import remembered
+from cspprof.record import Calls, Layer, Profile
+from cspprof.sources import Request
+
+made = []
+
+def make():
+    made.append(1)
+    sys.path.insert(0, "lib")
+    sys.path.insert(0, ".")
+    answer = importlib.import_module("net").answer()
+    return Profile(answer, "net", (), (Layer("", "Net", 0, 1, 0),), (), Calls([], [], []), (), 0)
+
+found = remembered("net", Request(), make)
+print("made" if made else "remembered", found.model)
+"""
+"""A model of user code that needs no torch: what matters here is what it is made from."""
+
+Ask = Callable[..., str]
+
+
+@pytest.fixture
+def ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Ask in a new process, in a folder with `net.py` and what it imports; answers "made …" or "remembered …"."""
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "net.py").write_text("import near\ndef answer():\n    return near.answer()\n")
+    (home / "near.py").write_text("import far\ndef answer():\n    return far.NUMBER\n")
+    (home / "far.py").write_text("NUMBER = 'one'\n")
+
+    def call(**environment: str) -> str:
+        variables = os.environ | environment
+        done = subprocess.run([sys.executable, "-c", RUN], cwd=home, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return call
+
+
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """New content of the same size, with the times of the old one."""
+    before = path.stat()
+    assert len(text) == before.st_size
+    path.write_text(text)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_the_same_question_is_answered_once(ask: Ask) -> None:
+    assert [ask(), ask(), ask()] == ["made one", "remembered one", "remembered one"]
+
+
+def test_a_module_two_imports_away_is_edited(ask: Ask, tmp_path: Path) -> None:
+    assert [ask(), ask()] == ["made one", "remembered one"]
+    (home(tmp_path) / "far.py").write_text("NUMBER = 'three'\n")
+    assert [ask(), ask()] == ["made three", "remembered three"]
+
+
+def test_the_same_size_and_time_do_not_deceive(ask: Ask, tmp_path: Path) -> None:
+    assert [ask(PYTHONDONTWRITEBYTECODE="1") for _ in range(2)] == ["made one", "remembered one"]
+    rewrite(home(tmp_path) / "far.py", "NUMBER = 'two'\n")
+    assert ask(PYTHONDONTWRITEBYTECODE="1") == "made two"
+
+
+@pytest.mark.parametrize("how", ["open('data.txt').read()", "__import__('pathlib').Path('data.txt').read_text()"])
+def test_a_data_file_is_changed(ask: Ask, tmp_path: Path, how: str) -> None:
+    (home(tmp_path) / "far.py").write_text(f"NUMBER = {how}\n")
+    data = home(tmp_path) / "data.txt"
+    data.write_text("four")
+    assert [ask(), ask()] == ["made four", "remembered four"]
+    rewrite(data, "five")
+    assert [ask(), ask()] == ["made five", "remembered five"]
+
+
+def test_a_file_that_was_missing_appears(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text(
+        "try:\n    NUMBER = open('more.txt').read()\nexcept OSError:\n    NUMBER = 'none'\n"
+    )
+    assert [ask(), ask()] == ["made none", "remembered none"]
+    (home(tmp_path) / "more.txt").write_text("six")
+    assert ask() == "made six"
+
+
+def test_a_folder_that_is_listed_gets_another_file(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text("import os\nNUMBER = str(len(os.listdir('blocks')))\n")
+    (home(tmp_path) / "blocks").mkdir()
+    assert [ask(), ask()] == ["made 0", "remembered 0"]
+    (home(tmp_path) / "blocks" / "a.txt").touch()
+    assert ask() == "made 1"
+
+
+def test_a_module_comes_to_stand_before_another(ask: Ask, tmp_path: Path) -> None:
+    lib = home(tmp_path) / "lib"
+    lib.mkdir()
+    (home(tmp_path) / "far.py").rename(lib / "far.py")
+    assert [ask(), ask()] == ["made one", "remembered one"]
+    (home(tmp_path) / "far.py").write_text("NUMBER = 'shadow'\n")
+    assert ask() == "made shadow"
+
+
+def test_a_module_that_could_not_be_imported_appears(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text(
+        "try:\n    from extra import NUMBER\nexcept ImportError:\n    NUMBER = 'no'\n"
+    )
+    assert [ask(), ask()] == ["made no", "remembered no"]
+    (home(tmp_path) / "extra.py").write_text("NUMBER = 'yes'\n")
+    assert ask() == "made yes"
+
+
+@pytest.mark.parametrize(
+    "read",
+    ["os.environ.get('DEPTH', 'unset')", "os.getenv('DEPTH', 'unset')", "dict(os.environ).get('DEPTH', 'unset')",
+     "os.environ['DEPTH'] if 'DEPTH' in os.environ else 'unset'"],
+)  # fmt: skip
+def test_an_environment_variable_is_set_and_changed(ask: Ask, tmp_path: Path, read: str) -> None:
+    (home(tmp_path) / "far.py").write_text(f"import os\nNUMBER = {read}\n")
+    assert [ask(), ask()] == ["made unset", "remembered unset"]
+    assert [ask(DEPTH="3"), ask(DEPTH="3"), ask(DEPTH="4")] == ["made 3", "remembered 3", "made 4"]
+
+
+def test_a_variable_that_nobody_read_changes_nothing(ask: Ask) -> None:
+    assert [ask(), ask(OTHER="1")] == ["made one", "remembered one"]
+
+
+def test_a_library_is_upgraded(ask: Ask, tmp_path: Path) -> None:
+    """In place, by a file of the same size and time, as an installer that keeps times would."""
+    packages = home(tmp_path) / "lib"
+    packages.mkdir()
+    (packages / "library.py").write_text("VERSION = '1.0'\n")
+    (home(tmp_path) / "far.py").write_text("from library import VERSION as NUMBER\n")
+    first = [ask(PYTHONPATH=f"{CHECKOUT}{os.pathsep}{packages}") for _ in range(2)]
+    assert first == ["made 1.0", "remembered 1.0"]
+    rewrite(packages / "library.py", "VERSION = '2.0'\n")
+    assert ask(PYTHONPATH=f"{CHECKOUT}{os.pathsep}{packages}", PYTHONDONTWRITEBYTECODE="1") != "remembered 1.0"
+
+
+def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.cache.evidence._libraries", lambda: (f"{tmp_path}{os.sep}",))
+    file = tmp_path / "library.py"
+    file.write_text("a = 1\n")
+    before = of_file(str(file))
+    assert of_file(str(file)) == before
+    rewrite(file, "a = 2\n")
+    assert of_file(str(file)) != before
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import subprocess\nNUMBER = subprocess.run(['echo', 'x'], capture_output=True, text=True).stdout.strip()",
+     "import os\nos.system('true')\nNUMBER = 'x'",
+     "import cspprof\n@cspprof.metric('mine', unit='elements')\ndef my(op):\n    'One.'\n    return 1\nNUMBER = 'x'",
+     "import time\nopen('made.txt', 'w').write('x')\nNUMBER = open('made.txt').read()"],
+)  # fmt: skip
+def test_what_cannot_be_vouched_for_is_not_kept(ask: Ask, tmp_path: Path, code: str) -> None:
+    (home(tmp_path) / "far.py").write_text(code)
+    assert [ask(), ask()] == ["made x", "made x"]
+
+
+def test_where_torch_was_imported_before_nothing_is_remembered(ask: Ask, tmp_path: Path) -> None:
+    fake = home(tmp_path) / "fake"
+    fake.mkdir()
+    (fake / "torch.py").touch()
+    (fake / "sitecustomize.py").write_text("import torch\n")
+    path = f"{CHECKOUT}{os.pathsep}{fake}"
+    assert [ask(PYTHONPATH=path), ask(PYTHONPATH=path)] == ["made one", "made one"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"profile": "x"}', b"[]"])
+def test_a_damaged_cache_is_no_answer(ask: Ask, tmp_path: Path, damage: bytes) -> None:
+    assert ask() == "made one"
+    for file in (tmp_path / "cache" / "asked").iterdir():
+        file.write_bytes(damage)
+    assert [ask(), ask()] == ["made one", "remembered one"]
+
+
+def test_a_profile_that_was_tampered_with_is_no_answer(ask: Ask, tmp_path: Path) -> None:
+    assert ask() == "made one"
+    for file in (tmp_path / "cache" / "profiles").iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    assert [ask(), ask()] == ["made one", "remembered one"]
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    assert [ask(), ask()] == ["made one", "made one"]
+
+
+def test_many_at_once(ask: Ask, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: ask(), range(8)))
+    assert {answer.split()[1] for answer in answers} == {"one"}
+    assert ask() == "remembered one"
+    assert not list((tmp_path / "cache").rglob(".*"))  # no half-written file
+
+
+def test_the_cache_does_not_outgrow_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(store, "LIMIT", 10_000)
+    for i in range(20):
+        store.keep(f"q{i}", {}, bytes([i]) * 1000)
+        for path in (tmp_path / "cache").rglob("*.json*"):
+            if path.stat().st_mtime > 1e9:
+                os.utime(path, (i, i))  # as if kept one after the other
+        store.keep("often", {}, b"often")
+    found = store.contents()
+    assert 5_000 < found.nbytes <= 10_000
+    assert store.entry("q0") is None
+    assert store.entry("often") is not None
+    assert store.clear() == found
+    assert store.contents() == store.Contents(0, 0, 0)
+
+
+def test_folders_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    assert of_file(str(tmp_path / "none")) == ABSENT
+    names, modules = of_names(str(tmp_path)), of_modules(str(tmp_path))
+    (tmp_path / "notes.txt").touch()
+    assert of_names(str(tmp_path)) != names
+    assert of_modules(str(tmp_path)) == modules
+    (tmp_path / "more.py").touch()
+    assert of_modules(str(tmp_path)) != modules
+
+
+NET = """
+import torch
+from blocks import WIDTH
+class Net(torch.nn.Module):
+    example_input_shape = (1, 3, 8, 8)
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, WIDTH, 1, bias=False)
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+
+def cspprof(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "cspprof", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_command_line_remembers_and_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "net.py").write_text(NET)
+    (folder / "blocks.py").write_text("WIDTH = 4\n")
+
+    def macs(*options: str) -> int:
+        done = cspprof(folder, "flops", "net.py:Net", "--format", "json", *options)
+        return int(json.loads(done.stdout)["models"][0]["macs"])
+
+    assert macs() == 64 * 3 * 4
+    assert json.loads(cspprof(folder, "cache", "info", "--format", "json").stdout)["profiles"] == 1
+    rewrite(folder / "blocks.py", "WIDTH = 8\n")
+    assert macs() == 64 * 3 * 8
+    assert macs("--no-cache") == 64 * 3 * 8
+    assert macs("--input", "1x3x4x4") == 16 * 3 * 8
+    assert json.loads(cspprof(folder, "cache", "clear", "--format", "json").stdout)["profiles"] >= 2
+    assert json.loads(cspprof(folder, "cache", "info", "--format", "json").stdout)["profiles"] == 0
+
+
+@pytest.mark.slow
+def test_a_remembered_command_imports_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
+    look = """
+import sys
+from cspprof.cli import main
+try:
+    main(["cio", "resnext50", "csp_resnext50"])
+except SystemExit:
+    print("torch" in sys.modules, "numpy" in sys.modules)
+"""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    found = [
+        subprocess.run([sys.executable, "-c", look], cwd=folder, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert found[0].splitlines()[-1] == "True True"
+    assert found[1].splitlines()[-1] == "False False"
+    assert found[0].splitlines()[:-1] == found[1].splitlines()[:-1]
