@@ -19,7 +19,7 @@ from cspprof.marks import Chart
 from cspprof.render import render
 from cspprof.render.data import table_of
 from cspprof.render.figure import image
-from cspprof.render.page import page
+from cspprof.render.page.document import page
 from cspprof.reproduction import Reproduction
 from cspprof.reproduction.report import report
 

@@ -18,8 +18,8 @@ import cspprof
 from cspprof.charts import draw
 from cspprof.metrics import METRICS
 from cspprof.record import Calls, Layer, Profile, Storage, TensorSpec
-from cspprof.render.page import OWNERS, page
 from cspprof.render.page import layers as layer_module
+from cspprof.render.page.document import OWNERS, page
 from cspprof.render.page.layers import layer_tables
 from cspprof.render.page.stage_graph import stage_graph
 from cspprof.rows import rows

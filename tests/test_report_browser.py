@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import cspprof
-from cspprof.render.page import page as made
+from cspprof.render.page.document import page as made
 from cspprof.rows import rows, sort_of
 
 REQUIRED = bool(os.environ.get("CSPPROF_REQUIRE_BROWSER"))

@@ -22,7 +22,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # help in boxes takes as long to import as everything else together
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 
 
