@@ -280,7 +280,7 @@ def test_layers_add_up_to_the_modules_around_them(chain: Profile) -> None:
 def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> None:
     from dataclasses import replace
 
-    layers = tuple(replace(y, path=y.path and f"net.{y.path}", class_name="Other") for y in chain.layers)
+    layers = tuple(y._replace(path=y.path and f"net.{y.path}", class_name="Other") for y in chain.layers)
     assert structure(replace(chain, layers=layers)) == structure(chain)
     assert structure(replace(chain, specs=(chain.specs[0], chain.specs[1], conv_spec(8, 8, 4, k=1)))) != structure(
         chain
