@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet
-from cspprof.errors import CspprofError
+from cspprof.cli.output import Outlet, write
+from cspprof.errors import CspprofError, UnknownNameError
+from cspprof.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
+    from cspprof.gate.checking import Verdict
     from cspprof.gate.loading import Config
 
 ConfigPath = Annotated[
     Path | None,
-    typer.Option("--config", metavar="PATH", help="The configuration, or its folder. Default: the nearest one above."),
+    typer.Option("--config", metavar="PATH", help="The configuration, or its folder. Default: the nearest above."),
 ]
+TABLES = ("rich", "markdown", "json", "csv", "latex", "parquet")
+"""Formats of reports that show a verdict as well; those of CI systems are in `cspprof.gate.formats`."""
 baseline_app = typer.Typer(no_args_is_help=True, help="What was recorded, and how that changed.")
 
 
@@ -36,7 +44,13 @@ def check_command(
     config: ConfigPath = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", "-f", metavar="KIND[=FILE]", help="How to say it, and where to; repeatable."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="KIND[=FILE]",
+            help="How to say it, and where to; repeatable: rich, markdown, json, csv, concise, github, gitlab, junit, "
+            "sarif, bencher, github-action-benchmark.",
+        ),
     ] = None,
     why: Annotated[bool, typer.Option("--why", help="Show the layers that a failure comes from.")] = False,
     against: Annotated[
@@ -53,12 +67,16 @@ def check_command(
 
     if against is not None and update_baseline:
         raise CspprofError("--against compares, --update-baseline records", "Give one of them.")
-    outlets = [_outlet(text) for text in formats or ["rich"]]
+    voices = [_voice(text) for text in formats or ["rich"]]
+    if update_baseline and not all(isinstance(voice, Outlet) for voice in voices):
+        raise CspprofError("--update-baseline prints changes, no verdict", f"Take one of: {', '.join(TABLES)}")
     settings = configuration(config)
     if update_baseline:
         changed, notes = update(settings, models or ())
-        for outlet in outlets:
-            outlet.emit(changes_report(changed, f"Recorded in {settings.baseline.name}", notes))
+        report = changes_report(changed, f"Recorded in {settings.baseline.name}", notes)
+        for voice in voices:
+            if isinstance(voice, Outlet):
+                voice.emit(report)
         return
     recorded = None
     if against is not None:
@@ -66,14 +84,54 @@ def check_command(
 
         recorded = record_revision(settings, against, models or ())
     verdict = check(settings, models or (), recorded=recorded)
-    for outlet in outlets:
-        outlet.emit(verdict_report(verdict, why))
+    for voice in voices:
+        if isinstance(voice, Outlet):
+            voice.emit(verdict_report(verdict, why))
+        else:
+            write(voice.say(verdict).encode(), voice.path)
+    _summarise(verdict)
     raise typer.Exit(verdict.exit_code)
 
 
-def _outlet(text: str) -> Outlet:
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """A format of verdicts, and the file that it goes to."""
+
+    say: Callable[[Verdict], str]
+    path: Path | None
+
+
+def _voice(text: str) -> Outlet | _Voice:
+    """`KIND` or `KIND=FILE`, checked before any work is done."""
+    from cspprof.gate.formats import FORMATS
+
     kind, _, file = text.partition("=")
-    return Outlet(kind, Path(file) if file else None)
+    path = Path(file) if file else None
+    if kind in TABLES:
+        return Outlet(kind, path)
+    if kind not in FORMATS:
+        known = [*TABLES, *FORMATS.names()]
+        near = get_close_matches(kind, known, 3, 0.5)
+        hint = f"Did you mean: {', '.join(near)}?" if near else f"There are: {', '.join(known)}"
+        raise UnknownNameError(f"no format named {kind!r}", hint)
+    if path is not None:
+        check_writable(path)
+    return _Voice(FORMATS.get(kind), path)
+
+
+def _summarise(verdict: Verdict) -> None:
+    """Add the verdict to the summary of the GitHub job that we run in, if it is one."""
+    place = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        return
+    from cspprof.gate.formats.summary import fitted
+    from cspprof.gate.report import verdict_report
+    from cspprof.render import render
+
+    path = Path(place)
+    before = path.read_bytes() if path.is_file() else b""
+    text = "## cspprof\n\n" + render("markdown", verdict_report(verdict, why=True)).decode()
+    write_atomically(path, before + fitted(text, len(before)))
 
 
 @baseline_app.command("show")

@@ -34,22 +34,27 @@ class Outlet:
 
     def emit(self, report: Report) -> None:
         """Write the answer; notes that the format has no place for go to standard error."""
-        if self.path is not None:
-            write_atomically(self.path, render(self.format, report))
-            return
-        if self.format not in NOTED:
+        if self.path is None and self.format not in NOTED:
             for note in report.notes:
                 print(f"note: {note}", file=sys.stderr)
-        if sys.stdout is None:
-            raise OutputError("standard output is closed", "Write to a file: -o FILE")
-        try:
-            write_out(render(self.format, report, terminal_canvas()))
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
-            if not isinstance(error, BrokenPipeError):  # else the reader has gone: `cspprof … | head`
-                raise OutputError(
-                    f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
-                ) from None
+        write(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
+
+
+def write(data: bytes, path: Path | None) -> None:
+    """To a file, whole or not at all, or to standard output. Raises OutputError."""
+    if path is not None:
+        write_atomically(path, data)
+        return
+    if sys.stdout is None:
+        raise OutputError("standard output is closed", "Write to a file: -o FILE")
+    try:
+        write_out(data)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
+        if not isinstance(error, BrokenPipeError):  # else the reader has gone: `cspprof … | head`
+            raise OutputError(
+                f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
+            ) from None
 
 
 def write_out(data: bytes) -> None:

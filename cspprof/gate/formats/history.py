@@ -1,0 +1,40 @@
+"""Numbers for charts of a project's history: Bencher, and the action github-action-benchmark."""
+
+from __future__ import annotations
+
+import json
+
+from cspprof.gate.checking import Verdict
+from cspprof.gate.formats import verdict_format
+from cspprof.gate.measured import exact
+from cspprof.gate.report import number
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS
+
+
+def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
+    return {
+        name: {metric: v for metric, a in m.totals.items() if (v := number(exact(a))) is not None}
+        for name, m in verdict.measured.items()
+    }
+
+
+@verdict_format("bencher")
+def as_bencher(verdict: Verdict) -> str:
+    """Bencher Metric Format: a benchmark for each model, a measure for each number."""
+    document = {
+        model: {metric: {"value": value} for metric, value in values.items()}
+        for model, values in _values(verdict).items()
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+@verdict_format("github-action-benchmark")
+def as_action_benchmark(verdict: Verdict) -> str:
+    """For its tool `customSmallerIsBetter`; numbers of which more is better are left out."""
+    entries = [
+        {"name": f"{model} {metric}", "unit": METRICS.get(metric).unit, "value": value}
+        for model, values in _values(verdict).items()
+        for metric, value in values.items()
+        if metric not in HIGHER_IS_BETTER
+    ]
+    return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"
