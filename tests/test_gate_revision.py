@@ -1,0 +1,204 @@
+"""Before against after: another revision's code, traced in a process and a tree of its own; nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Result
+
+from cspprof.errors import CspprofError
+from cspprof.gate.against import record_revision
+from cspprof.gate.loading import load
+from cspprof.gate.revision import commit, file_at, toplevel, worktree
+
+Run = Callable[..., Result]
+
+NET = """\
+from torch import nn
+{imports}
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, {width}, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+RULE = '[[rules]]\nid = "r"\nmax_increase = "0%"\n'
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def cio(width: int) -> int:
+    return 64 * (3 + width)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two revisions of a package in a folder `src` beside its configuration, deep in a repository; then an edit."""
+    folder = tmp_path / "packages" / "one"
+    (folder / "src" / "mine").mkdir(parents=True)
+    git(tmp_path, "init", "--quiet")
+    (folder / "cspprof.toml").write_text('[models.net]\ntarget = "src/mine/net.py:Net"\n\n' + RULE)
+    for width in (4, 6):
+        (folder / "src/mine/width.py").write_text(f"WIDTH = {width}\n")
+        (folder / "src/mine/net.py").write_text(NET.format(imports="from .width import WIDTH\n", width="WIDTH"))
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "--quiet", "-m", f"width {width}")
+    (folder / "src/mine/width.py").write_text("WIDTH = 9\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    return tmp_path
+
+
+def left_behind(repository: Path) -> list[str]:
+    """Checkouts that git still knows besides the repository itself."""
+    listed = git(repository, "worktree", "list", "--porcelain")
+    return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
+
+
+@pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
+def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
+    before = git(repository, "status", "--porcelain")
+    got = run("check", "--against", revision, "--format", "json")
+    assert got.code == 1
+    found = json.loads(got.out)["findings"][0]
+    assert (found["value"], found["base"], found["base_name"]) == (cio(9), cio(width), revision)
+    assert found["causes"][0]["form_before"] == f"conv2d 1x3x8x8 -> 1x{width}x8x8, kernel 1x1"
+    assert left_behind(repository) == []
+    assert git(repository, "status", "--porcelain") == before
+
+
+def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) -> None:
+    (Path.cwd() / "new.py").write_text(NET.format(imports="", width=2))
+    Path("cspprof.toml").write_text(Path("cspprof.toml").read_text() + '\n[models.new]\ntarget = "new.py:Net"\n')
+    got = run("check", "--against", "HEAD", "--format", "json")
+    assert got.code == 1
+    net, new = json.loads(got.out)["findings"]
+    assert (net["model"], net["status"]) == ("net", "fails")
+    assert (new["model"], new["status"]) == ("new", "unknown")
+    assert new["message"] == "HEAD cannot be measured: there is no file new.py"
+
+
+def test_what_a_model_prints_is_no_answer(run: Run, repository: Path) -> None:
+    net = Path("src/mine/net.py")
+    net.write_text('print("{hello}")\n' + net.read_text())
+    git(repository, "commit", "--quiet", "-am", "talks")
+    assert run("check", "--against", "HEAD", "--format", "concise").out.endswith("\n1 hold\n")
+
+
+def test_a_package_that_is_installed_by_path(repository: Path) -> None:
+    """Of an editable install, whose folder a `.pth` file puts on the import path."""
+    Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
+    paths = os.pathsep.join([str(Path("src").resolve()), os.environ.get("PYTHONPATH", "")])
+    done = _shell("check", "--against", "HEAD~1", "--format", "json", PYTHONPATH=paths)
+    found = json.loads(done.stdout)["findings"][0]
+    assert (found["value"], found["base"]) == (cio(9), cio(4))
+
+
+def test_code_of_the_working_copy_is_not_taken_for_the_revisions(repository: Path) -> None:
+    """Of an editable install by a finder, which no path leads away from the working copy."""
+    Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
+    site = repository.parent / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        f"""
+import importlib.machinery, importlib.util, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "mine":
+            place = {str(Path("src/mine").resolve())!r}
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+            return spec
+sys.meta_path.insert(0, Finder)
+"""
+    )
+    done = _shell("check", "--against", "HEAD", "--format", "json",
+                  PYTHONPATH=os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))  # fmt: skip
+    assert done.returncode == 2
+    found = json.loads(done.stdout)["findings"][0]
+    assert "was imported from the working copy, not from that revision" in found["message"]
+    assert "pip install -e ." in found["hint"]
+
+
+def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cspprof", *arguments], env=os.environ | environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_check_leaves_nothing(repository: Path, tmp_path: Path, number: int, code: int) -> None:
+    net = Path("src/mine/net.py")
+    flag = tmp_path / "flag"
+    net.write_text(f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\ntime.sleep(120)\n" + net.read_text())
+    git(repository, "commit", "--quiet", "-am", "takes its time")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cspprof", "check", "--against", "HEAD"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary)}, start_new_session=True, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not flag.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(left_behind(repository)) == 1
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (code, "")
+    assert "Traceback" not in err
+    assert left_behind(repository) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_git_in_its_own_words(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    here = Path.cwd()
+    assert toplevel(here) == repository
+    assert commit(here, "HEAD") == git(repository, "rev-parse", "HEAD").strip()
+    assert file_at(here / "src/mine/width.py", "HEAD~1") == b"WIDTH = 4\n"
+    assert file_at(here / "cspprof.json", "HEAD") is None
+    for revision in ("v1", "--help", "HEAD~7", ""):
+        with pytest.raises(CspprofError, match="there is no revision"):
+            commit(here, revision)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    with pytest.raises(CspprofError, match="is in no git repository"):
+        toplevel(elsewhere)
+
+
+def test_the_tree_is_gone_whatever_happens_in_it(repository: Path) -> None:
+    seen: list[Path] = []
+
+    def interrupted() -> None:
+        with worktree(Path.cwd(), "HEAD~1") as folder:
+            seen.append(folder)
+            assert (folder / "src/mine/width.py").read_text() == "WIDTH = 4\n"
+            assert folder.name == "one"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert not seen[0].exists()
+    assert left_behind(repository) == []
+
+
+def test_in_python(repository: Path) -> None:
+    recorded = record_revision(load(Path("cspprof.toml")), "HEAD~1")
+    assert recorded.models["net"].total("cio_cspnet") == cio(4)
