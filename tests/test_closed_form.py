@@ -394,7 +394,9 @@ def test_curves_of_other_forms() -> None:
         ("partial --c 33 --m 3 --d 8", "= 33/2 = 16.5 channels\n  Nearest: --gamma 16/33 or --gamma 17/33; --c 32 or"),
         ("dense --c 32", "dense needs m, d\n  --m N: layers (or blocks) in a row\n  --d N: growth rate"),
         ("dense --c 32 --m 2 --d 2 --gamma 1", "γ = 1 is not between 0 and 1\n  It is the bypassed fraction"),
-        ("partial --c 32 --m 2 --d 2 --gamma -0.5", "γ = -1/2 = -0.5 is not between 0 and 1"),
+        ("partial --c 32 --m 2 --d 2 --gamma -0.5", "γ = -0.5 is not between 0 and 1"),
+        ("residual --gamma 1.5", "γ = 1.5 is not between 0 and 1"),
+        ("dense --c 4 --m 2 --d 2 --gamma 1/2 --check", "dense has no gamma\n  It takes: c, m, d, h, w\n  Its partial"),
         ("dense --gamma half", "γ = half is not a fraction\n  Write --gamma 0.25 or --gamma 1/4"),
         ("dense --c 3 --m 2 --d 1 --b 3", "dense has no b\n  It takes: c, m, d, h, w"),
         ("two_way --c 32 --m 3 --d 31", "would write q·d/2 = 31/2 = 15.5 channels\n  Nearest: --d 30 or --d 32"),
@@ -405,7 +407,7 @@ def test_curves_of_other_forms() -> None:
         ("entry --over m --a 3 --c 4", "entry has no partial twin to save against"),
         ("dense --over depth --c 3 --m 2 --d 1", "cannot vary depth\n  Vary one of: gamma, ratio, m"),
         ("residual --over ratio --c 3 --m 2", "residual has no growth rate, so no c/(m·d)\n  Vary one of: gamma, m"),
-        ("--over m --c 8 --d 2 --gamma 1.5", "γ = 3/2 = 1.5 is not between 0 and 1"),
+        ("--over m --c 8 --d 2 --gamma 1.5", "γ = 1.5 is not between 0 and 1"),
         ("--over m --c 33 --d 4", "= 33/2 = 16.5 channels\n  Nearest: --gamma 16/33 or --gamma 17/33"),
         ("two_way --over m --c 32 --d 32", "holds where d·q ≤ c·(1 − γ): here 32 > 16"),
         ("--over gamma --c 256 --m 2 --d 4 --gamma 0.3", "Nearest: --gamma 77/256 or --gamma 39/128"),
@@ -433,6 +435,10 @@ def test_numbers_that_are_none(run: Run, option: str, value: str) -> None:
 def test_python_callers_are_told_too() -> None:
     with pytest.raises(CspprofError, match="m = 0 is no whole number of at least 1"):
         block(FORMS.get("dense"), {"c": 4, "m": 0, "d": 2})
+    with pytest.raises(CspprofError, match="c = 'open' is no number"):
+        block(FORMS.get("dense"), {"c": "open", "m": 1, "d": 2})
+    with pytest.raises(CspprofError, match="c = 5/2 = 2.5 is no whole number"):
+        block(FORMS.get("dense"), {"c": Fraction(5, 2), "m": 1, "d": 2})
     with pytest.raises(CspprofError, match="cannot vary c"):
         saving_curve("c", c=4, m=3, d=2)  # type: ignore[arg-type]
 

@@ -97,7 +97,8 @@ def completed(form: Form, given: Given) -> dict[str, Expr]:
             known[here] = known[other]
     for name in known:
         if name not in form.takes:
-            raise CspprofError(f"{form.name} has no {name}", f"It takes: {', '.join(form.takes)}")
+            also = f"\nIts partial twin has one: {form.twin}" if name == "gamma" and form.twin else ""
+            raise CspprofError(f"{form.name} has no {name}", f"It takes: {', '.join(form.takes)}{also}")
     missing = [name for name in form.takes if name not in known and name not in form.defaults]
     if missing:
         meanings = "\n".join(f"--{name} N: {PARAMETERS[name][1]}" for name in missing)
@@ -131,24 +132,28 @@ def nearest(made: Block, name: str, wanted: int | Fraction) -> list[int | Fracti
 
 
 def gamma_of(value: Any) -> Fraction:
-    """A fraction, exactly as it is written: 0.3 is 3/10."""
+    """γ exactly as it is written: 0.3 is 3/10. Raises CspprofError unless 0 < γ < 1."""
     try:
-        return Fraction(str(value))
+        gamma = Fraction(str(value))
     except (ValueError, ZeroDivisionError):
         raise CspprofError(f"γ = {value} is not a fraction", "Write --gamma 0.25 or --gamma 1/4") from None
+    if not 0 < gamma < 1:
+        raise CspprofError(f"γ = {value} is not between 0 and 1", "It is the bypassed fraction: --gamma 1/2")
+    return gamma
 
 
 def _number(name: str, value: Any) -> Expr:
     if name == "gamma":
         fraction = gamma_of(value)
         return sympy.Rational(fraction.numerator, fraction.denominator)
-    return sympy.Float(value) if name == "r" else sympy.sympify(value)
+    try:
+        return sympy.Float(value) if name == "r" else sympy.sympify(value, strict=True)  # text is not evaluated
+    except (ValueError, sympy.SympifyError):
+        raise CspprofError(f"{name} = {value!r} is no number", f"{PARAMETERS[name][1]}: --{name} N") from None
 
 
 def _out_of_range(made: Block) -> tuple[str, str] | None:
     for name, value in made.numbers.items():
-        if name == "gamma" and not 0 < value < 1:
-            return f"γ = {_shown(value)} is not between 0 and 1", "It is the bypassed fraction: --gamma 1/2"
         if name == "r" and value < 1:
             return f"r = {_shown(value)} narrows layers that read more", "Give at least 1: --r 1.7"
         if name not in ("gamma", "r") and not (value.is_Integer and value > 0):

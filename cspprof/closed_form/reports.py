@@ -65,6 +65,7 @@ def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Rep
 
     `depth` is m of a form that has none in symbols, `gamma` that of the real stages.
     """
+    gamma = gamma_of(gamma)
     depth = (depth or EXAMPLE_DEPTH) if form.by_number else None
     both = pair(form)
     derived = both if both and not form.by_number else (form,)
@@ -135,9 +136,7 @@ def stage_table(stages: list[dict[str, Any]], gamma: Any) -> Table:
          Cell(r["ratio"], decimal(r["ratio"])), _saved(r["saving"]), _saved(r["own_saving"])]
         for r in stages
     ]  # fmt: skip
-    return Table(
-        f"What real stages save at γ = {gamma_of(gamma)} (the paper: up to one half, c ≫ m·d, γ = 1/2)", columns, lines
-    )
+    return Table(f"What real stages save at γ = {gamma} (the paper: up to one half, c ≫ m·d, γ = 1/2)", columns, lines)
 
 
 def stage_notes(stages: list[dict[str, Any]]) -> list[str]:

@@ -109,9 +109,9 @@ def _start(partial: Form, over: Axis, given: Given) -> Block:
 
 
 def _targets(over: Axis, start: Block, asked: Any) -> list[int | Fraction]:
-    own: list[int | Fraction] = [] if asked is None else [gamma_of(asked)]
+    own = [] if asked is None else [asked]
     if over == "gamma":
-        return [Fraction(n, POINTS) for n in range(1, POINTS)] + own
+        return [Fraction(n, POINTS) for n in range(1, POINTS)] + [gamma_of(value) for value in own]
     size = int(start.numbers["m"])
     if over == "ratio":
         return [max(round(r * size * int(start.numbers["d"])), 1) for r in RATIOS] + own
@@ -148,6 +148,7 @@ def real_stages(gamma_value: Any = "1/2") -> list[dict[str, Any]]:
     """What the stages of real networks would save: by the paper's form, which counts one convolution a layer, and with
     all convolutions that their layers have. One record a stage; None where the stage cannot be split so, or where the
     form of its layers does not hold."""
+    gamma_of(gamma_value)
     records = []
     for network in NETWORKS.values():
         for n, stage in enumerate(network.stages(), 1):
