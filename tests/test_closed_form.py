@@ -437,7 +437,7 @@ def test_python_callers_are_told_too() -> None:
         block(FORMS.get("dense"), {"c": 4, "m": 0, "d": 2})
     with pytest.raises(CspprofError, match="c = 'open' is no number"):
         block(FORMS.get("dense"), {"c": "open", "m": 1, "d": 2})
-    with pytest.raises(CspprofError, match="c = 5/2 = 2.5 is no whole number"):
+    with pytest.raises(CspprofError, match=r"c = 5/2 = 2\.5 is no whole number"):
         block(FORMS.get("dense"), {"c": Fraction(5, 2), "m": 1, "d": 2})
     with pytest.raises(CspprofError, match="cannot vary c"):
         saving_curve("c", c=4, m=3, d=2)  # type: ignore[arg-type]
