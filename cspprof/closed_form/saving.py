@@ -111,7 +111,7 @@ def _start(partial: Form, over: Axis, given: Given) -> Block:
 def _targets(over: Axis, start: Block, asked: Any) -> list[int | Fraction]:
     own = [] if asked is None else [asked]
     if over == "gamma":
-        return [Fraction(n, POINTS) for n in range(1, POINTS)] + [gamma_of(value) for value in own]
+        return [*(Fraction(n, POINTS) for n in range(1, POINTS)), *map(gamma_of, own)]
     size = int(start.numbers["m"])
     if over == "ratio":
         return [max(round(r * size * int(start.numbers["d"])), 1) for r in RATIOS] + own
