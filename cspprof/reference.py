@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cspprof.errors import UnknownNameError
 from cspprof.metrics import METRICS
@@ -12,6 +13,10 @@ from cspprof.record import Profile
 from cspprof.saving import from_bytes
 from cspprof.tables import Column, Report, Table, quantity, text
 from cspprof.units import shape, signed
+from cspprof.views import STANDING
+
+if TYPE_CHECKING:
+    from cspprof.zoo import ModelEntry
 
 
 def metric_list() -> Report:
@@ -92,20 +97,54 @@ def macs_as(c: Convention) -> str:
     return "MACs" if c.per_mac == 1 else f"{c.per_mac}·MACs"
 
 
-def model_list(family: str | None = None) -> Report:
-    """One row per zoo network, sorted by family and name."""
+TOTALS = ("macs", "bflops", "params", "conv_weights", "cio_cspnet")
+"""What the listing of the zoo shows of every network."""
+
+
+def chosen_models(family: str | None = None) -> list[ModelEntry]:
+    """The zoo's networks, or those of one family, by family and name. Raises UnknownNameError."""
     from cspprof.zoo import catalog
 
     entries = sorted((e for _, e in catalog().items()), key=lambda e: (e.family, e.name))
     families = sorted({e.family for e in entries})
     if family is not None and family not in families:
         raise UnknownNameError(f"no family named {family!r}", f"There are: {', '.join(families)}")
-    chosen = [e for e in entries if family in (None, e.family)]
-    records = [
-        {"name": e.name, "family": e.family, "input": "×".join(map(str, e.input)), "status": e.status,
-         "twin": e.twin or "", "paper": e.paper, "summary": e.summary}
-        for e in chosen
-    ]  # fmt: skip
-    shown = ("name", "family", "input", "status", "twin", "paper")
-    table = Table("", [Column(k) for k in shown], [[text(str(r[k])) for k in shown] for r in records])
-    return Report([table], records, {"schema": "cspprof.models/1", "models": records})
+    return [e for e in entries if family in (None, e.family)]
+
+
+def model_list(entries: Sequence[ModelEntry]) -> Report:
+    """Where each network comes from, untraced."""
+    records = [_origin(e) for e in entries]
+    shown = ("family", "twin", "paper")
+    columns = [Column("model"), *(Column(k) for k in shown)]
+    rows = [[text(e.label), *(text(r[k]) for k in shown)] for e, r in zip(entries, records, strict=True)]
+    document = {"schema": "cspprof.models/1", "models": records}
+    return Report([Table("", columns, rows)], records, document, _standing(entries))
+
+
+def model_totals(entries: Sequence[ModelEntry], profiles: Sequence[Profile], sort: str | None = None) -> Report:
+    """The networks with the totals of their `profiles` at native input; largest first by the number `sort`."""
+    pairs = list(zip(entries, profiles, strict=True))
+    if sort is not None:
+        pairs.sort(key=lambda pair: -(pair[1].total(sort) or 0))
+    shown = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
+    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
+    rows = [
+        [text(p.label), text("×".join(map(str, e.input[2:]))), *(quantity(m, p.total(m)) for m in shown)]
+        for e, p in pairs
+    ]
+    records = [_origin(e) | {m: p.total(m) for m in shown} for e, p in pairs]
+    models = [_origin(e) | {"metrics": {m: p.total(m) for m in METRICS.names()}} for e, p in pairs]
+    notes = [*_standing(entries), "papers and sections: cspprof models --papers"]
+    return Report([Table("", columns, rows)], records, {"schema": "cspprof.models/1", "models": models}, notes)
+
+
+def _origin(e: ModelEntry) -> dict[str, Any]:
+    return {
+        "name": e.name, "family": e.family, "input": "×".join(map(str, e.input)), "status": e.status,
+        "twin": e.twin or "", "paper": e.paper, "summary": e.summary,
+    }  # fmt: skip
+
+
+def _standing(entries: Sequence[ModelEntry]) -> list[str]:
+    return [f"{status}: {meaning}" for status, meaning in STANDING.items() if any(e.status == status for e in entries)]

@@ -130,12 +130,36 @@ def test_rows_add_up_to_the_totals(document: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("command", ["profile", "flops", "compare", "bottleneck", "models", "metrics", "explain"])
 def test_every_command_speaks_json_alone(run: Run, command: str) -> None:
-    arguments = {"models": (), "metrics": (), "explain": ("moc",)}.get(command, ("resnet50", "csp_resnet50"))
+    arguments = {"models": ("--family", "vgg"), "metrics": (), "explain": ("moc",)}.get(
+        command, ("resnet50", "csp_resnet50")
+    )
     got = run(command, *arguments, "--format", "json")
     parsed = json.loads(got.out)
     assert parsed["schema"] == f"cspprof.{command}/1"
     if command in ("profile", "flops", "compare"):
         jsonschema.validate(parsed, SCHEMA)
+
+
+def test_the_zoo_is_listed_with_its_totals(run: Run) -> None:
+    listed = json.loads(run("models", "--family", "yolo", "--format", "json").out)["models"]
+    assert [(m["name"], m["status"], m["metrics"]["macs"]) for m in listed] == [
+        ("yolov3_tiny", "published", 2_782_480_896),
+        ("yolov3_tiny_prn", "published", 1_730_430_208),
+    ]
+    shown = run("models", "--family", "yolo", "--sort", "cio_hardnet").out
+    assert "2,782,480,896   5.565" in shown
+    assert shown.index("8,889,907") < shown.index("8,284,211")
+    flat = list(csv.DictReader(io.StringIO(run("models", "--family", "yolo", "--sort", "params", "-f", "csv").out)))
+    assert [row["conv_weights"] for row in flat] == ["8845488", "4930096"]
+
+
+def test_the_zoos_papers_need_no_trace(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.sources.profile_spec", lambda *_: pytest.fail("traced"))
+    out = run("models", "--papers").out
+    assert {line.split()[0] for line in out.splitlines()[2:] if line and not line.startswith("note")} >= {
+        "csp_peleenet_efm", "vgg16", "thundernet_snet49", "hardnet39ds",
+    }  # fmt: skip
+    assert "reading: our best reconstruction" in out
 
 
 def test_an_unknown_operation_is_null_and_named(run: Run, tmp_path: Path) -> None:
@@ -354,6 +378,8 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 
         (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a number of whole models"),
         (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
         (("models", "--family", "rnn"), "no family named 'rnn'\n  There are: darknet"),
+        (("models", "--sort", "mcas"), "no metric named 'mcas'\n  Did you mean: macs"),
+        (("models", "--papers", "--sort", "macs"), "--papers traces nothing"),
         (("profile", "resnet50", "--save", "x.json"), "Call it x.json.profile.json"),
         (("cio", "nowhere/x.profile.json"), "there is no file nowhere/x.profile.json"),
         (("cio", "resnet50", "-o", "nowhere/x.json"), "there is no folder nowhere\n  Make it: mkdir -p nowhere"),

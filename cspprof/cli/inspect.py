@@ -11,16 +11,35 @@ from cspprof.cli.analyse import measure
 from cspprof.cli.output import Outlet
 from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS
-from cspprof.reference import example, explain, explain_conventions, metric_list, model_list
+from cspprof.reference import (
+    chosen_models,
+    example,
+    explain,
+    explain_conventions,
+    metric_list,
+    model_list,
+    model_totals,
+)
 
 
 def models_command(
     format: o.Format = None,
     output: o.Output = None,
     family: Annotated[str | None, typer.Option("--family", help="Only this family.")] = None,
+    sort: o.Sort = None,
+    papers: Annotated[bool, typer.Option("--papers", help="Where each comes from; nothing is traced.")] = False,
 ) -> None:
-    """The zoo: every network with its native input, paper and status."""
-    Outlet(format, output).emit(model_list(family))
+    """The zoo: every network with its totals at its native input and its status, or with its paper."""
+    outlet, entries = Outlet(format, output), chosen_models(family)
+    if sort is not None:
+        METRICS.get(sort)
+    if papers:
+        if sort is not None:
+            raise CspprofError("--papers traces nothing that --sort could compare", "Give one of them.")
+        outlet.emit(model_list(entries))
+        return
+    profiles = measure([e.name for e in entries], None, None, None, False, False)
+    outlet.emit(model_totals(entries, profiles, sort))
 
 
 def metrics_command(format: o.Format = None, output: o.Output = None) -> None:

@@ -181,7 +181,7 @@ class TopDown(nn.Module):
 
 
 class Fusion(nn.Module):
-    """GFM and EFM (CSPNet, Wang et al. 2019, section 3.3): each level takes those at most `reach` scales away.
+    """GFM and EFM (CSPNet, Wang et al. 2019, section 3.2): each level takes those at most `reach` scales away.
 
     With reach 1 (EFM) level s takes s−1, s and s+1; with a larger one (GFM) all. Each map is compressed by Maxout to
     1/`maxout` of its channels before the concatenation (none for 1); a coarser one is enlarged, a finer one

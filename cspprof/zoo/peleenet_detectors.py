@@ -4,7 +4,7 @@ heads' maps, coarsest first.
 The first three are exact to the printed digit in the PRN repository's table (4.04, 4.84 and 5.03 BFLOPs). GFM's and
 EFM's channel counts were never published. What is public: Maxout compresses each level before the concatenation and
 leaves a quarter of it; every layer of CSPPeleeNet-EFM costs about the same; its largest is 80 % below PeleeNet-YOLO's
-0.9968 BFLOPs and 44 % below PeleeNet-PRN's 0.3544 (CSPNet, section 4.3 and Fig. 7). PRN's widths, 256 at 13×13 and 128
+0.9968 BFLOPs and 44 % below PeleeNet-PRN's 0.3544 (CSPNet, section 3.2 and Fig. 7). PRN's widths, 256 at 13×13 and 128
 at 26×26, continued to 64 at 52×52 give three 3×3 convolutions of 0.1994 BFLOPs each: exactly 80.0 % and 43.75 %. Those
 are the widths here. The largest layer is then one of the backbone, whose definition is a reading too.
 """
@@ -24,7 +24,7 @@ from cspprof.zoo.necks import ConcatLevel, Fusion, PartialResidualLevel, TopDown
 from cspprof.zoo.peleenet import DEPTHS, Backbone, Design, partial_backbone, plain_backbone
 
 PRN = "PRN, Wang et al. 2019 (ICCV workshops), repository"
-CSPNET = "CSPNet, Wang et al. 2019, section 3.3, Table 4 and Fig. 7"
+CSPNET = "CSPNet, Wang et al. 2019, section 3.2 and Fig. 7"
 WIDTHS = (256, 128, 128)
 """Of PRN and FPN from coarse to fine."""
 BALANCED = (256, 128, 64)

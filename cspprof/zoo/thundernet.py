@@ -18,7 +18,7 @@ from cspprof.zoo.blocks import ConvNormAct, check_channels, check_depths, stage
 from cspprof.zoo.detector import Detector
 from cspprof.zoo.necks import SpatialAttention, enlarged
 
-PAPER = "ThunderNet, Qin et al. 2019, Tables 1 and 2"
+PAPER = "ThunderNet, Qin et al. 2019, sections 3.1 and 3.2"
 INPUT = (1, 3, 320, 320)
 DEPTHS = (4, 8, 4)
 THIN = 245
