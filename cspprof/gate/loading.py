@@ -152,7 +152,7 @@ def _problem(
     elif detail["type"] == "missing":
         message, hint = "missing", f"Give {loc[-1]}: {_EXAMPLES.get(str(loc[-1]), '…')}"
     elif not hint:
-        hint = f"It is {detail['input']!r} now. The keys and what they take: docs/ci.md"
+        hint = f"It is {detail['input']!r} now. The keys and what they take: docs/guide/ci.md"
     return Problem(f"{shown(path)}:{line or 1}", f"{_dotted(at + tuple(loc))}: {message}", hint, line)
 
 
