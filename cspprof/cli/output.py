@@ -77,7 +77,7 @@ def terminal_canvas() -> Canvas:
     """Colour and width of standard output; a pipe gets neither, unless FORCE_COLOR or COLUMNS ask for them."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else None
-    if not sys.stdout.isatty():
+    if sys.stdout is None or not sys.stdout.isatty():
         return Canvas(width, bool(os.environ.get("FORCE_COLOR")))
     colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Canvas(width or os.get_terminal_size(sys.stdout.fileno()).columns, colour)
