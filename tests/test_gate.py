@@ -149,6 +149,14 @@ def rewrite(folder: Path, old: str, new: str) -> None:
 # -- the whole story ------------------------------------------------------------------------------
 
 
+def test_a_started_configuration_takes_the_input_that_the_model_states(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(PLAIN)
+    assert shell("init", cwd=tmp_path).returncode == 0
+    recorded = shell("check", "--update-baseline", cwd=tmp_path)
+    assert (recorded.returncode, recorded.stderr) == (0, "")
+    assert re.search(rf"resnext +cio_cspnet +– +{PLAIN_CIO:,} ", recorded.stdout)
+
+
 @pytest.mark.slow
 def test_from_nothing_to_a_red_build(tmp_path: Path) -> None:
     """A refactor to the cross-stage-partial form passes; one that widens a convolution turns the build red."""

@@ -131,7 +131,7 @@ def written(found: list[Candidate]) -> str:
     for i, candidate in enumerate(found[:AT_MOST]):
         name = candidate.name.lower() if candidate.name.lower() not in taken else f"{candidate.name.lower()}_{i}"
         taken.add(name)
-        lines.append(f'[models.{name}]\ntarget = {json.dumps(candidate.target)}\ninput = "1x3x224x224"\n')
+        lines.append(f'[models.{name}]\ntarget = {json.dumps(candidate.target)}\n# input = "1x3x224x224"\n')
     if len(found) > AT_MOST:
         more = ", ".join(c.target for c in found[AT_MOST:])
         lines.append(f"# {len(found) - AT_MOST} more seem to be models: {more}\n")
@@ -149,7 +149,7 @@ HEAD = """\
 baseline = "{baseline}"
 
 # A model: `target` is what any cspprof command takes (net.py:Net, pkg.module:factory, timm:NAME, x.profile.json …),
-# `input` its shape. More: convention, dtype, device, train.
+# `input` its shape (unless given: its example_input_shape, else 1x3x224x224). More: convention, dtype, device, train.
 """
 
 EXAMPLE = """\
