@@ -27,6 +27,7 @@ from cspprof.marks import Axis, Chart, Mark, Panel, Series
 from cspprof.record import Profile
 from cspprof.render import figure
 from cspprof.render.bars import chart_text
+from cspprof.render.page.svg import Scale
 
 Run = Callable[..., Result]
 
@@ -109,6 +110,16 @@ def test_a_picture_belongs_to_no_window(kinds: dict[str, Chart]) -> None:
     code = "import cspprof, sys; cspprof.plot('closed-form')._repr_png_(); print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_places_of_layers_are_whole_even_of_one() -> None:
+    marks = (Mark(1, 5),)
+    axes = Axis("position", "layers", low=0.5, high=1.5, whole=True), Axis("macs", "MACs", high=6)
+    chart = Chart("fig7", "", (Panel("", *axes, (Series("layers", "bars", marks),)),))
+    (drawn,) = chart.figure().axes
+    low, high = drawn.get_xlim()
+    assert [t for t in drawn.get_xticks() if low <= t <= high] == [1]
+    assert [text for _, text in Scale(axes[0], 0, 100).ticks(8)] == ["1"]
 
 
 def test_five_hundred_bars_are_all_seen() -> None:

@@ -90,7 +90,7 @@ def _scales(axes: Axes, panel: Panel, labelled: bool, wide: float) -> None:
             axis.set_major_formatter(lambda v, _: f"{v:,.15g}")
             axis.set_minor_formatter(NullFormatter())
         if scale.whole:
-            axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+            axis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
         if scale.ticks:
             longest = int((wide - 1.9) / 0.047) if panel.lying else 40
             axis.set_ticks([v for v, _ in scale.ticks], [shortened(t, longest) for _, t in scale.ticks])

@@ -40,6 +40,7 @@ class Scale:
             return [(self(v), _short(v)) for v in powers]
         low, high = (v / self.axis.divisor for v in (self.low, self.high))
         step = _round_step((high - low) / most)
+        step = max(step, 1) if self.axis.whole else step
         values = [i * step for i in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
         return [(self(v * self.axis.divisor), _short(v)) for v in values]
 
