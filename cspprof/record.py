@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -267,26 +268,18 @@ class Profile:
     def offsets(self) -> list[int]:
         """Where each call's storages begin in the flat column."""
         widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
-        offsets, at = [], 0
-        for i in self.calls.spec:
-            offsets.append(at)
-            at += widths[i]
-        return offsets
+        return list(accumulate((widths[i] for i in self.calls.spec[:-1]), initial=0)) if self.calls.spec else []
 
     @cached_property
-    def spec_counts(self) -> Counter[OpSpec]:
-        """How often each spec was called; what sums over calls is a sum over these."""
-        merged: dict[OpSpec, int] = {}
-        for i, n in Counter(self.calls.spec).items():
-            spec = self.specs[i]
-            merged[spec] = merged.get(spec, 0) + n
-        return Counter(merged)
+    def spec_counts(self) -> list[tuple[OpSpec, int]]:
+        """Each spec and how often it was called; what sums over calls is a sum over these."""
+        return [(self.specs[i], n) for i, n in Counter(self.calls.spec).items()]
 
     @cached_property
     def uncounted(self) -> dict[str, int]:
         """Operations without a rule: name and number of calls, sorted by name."""
         unknown: Counter[str] = Counter()
-        for spec, n in self.spec_counts.items():
+        for spec, n in self.spec_counts:
             if spec.macs is None:
                 unknown[spec.target] += n
         return dict(sorted(unknown.items()))

@@ -45,7 +45,7 @@ def layers_with(profile: Profile, metric: str) -> Layers:
         raise CspprofError(
             f"{metric} is no count of layers", "Take one that adds up over them: macs, cio_cspnet, traffic_bytes"
         )
-    worth = {spec: amount.n for spec in profile.spec_counts if (amount := m.op(spec))}  # type: ignore[union-attr]
+    worth = {spec: amount.n for spec, _ in profile.spec_counts if (amount := m.op(spec))}  # type: ignore[union-attr]
     found = [(r, worth[r.spec]) for r in rows(profile) if worth.get(r.spec)]
     if not found:
         raise CspprofError(

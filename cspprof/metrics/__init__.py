@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import Any, Literal, TypeVar
 
 from cspprof.errors import CspprofError
+from cspprof.metrics.per_spec import per_spec
 from cspprof.record import OpSpec, Profile
 from cspprof.registry import Registry
 
@@ -72,8 +73,6 @@ class Ratio:
 
 
 Amount = Sum | Peak | Ratio
-KNOWN = 20_000
-"""Values of operations that a number remembers."""
 Unit = Literal["MACs", "FLOPs", "BFLOPs", "elements", "bytes", "values", "MACs/element", "fraction", "ops"] | str
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -95,8 +94,11 @@ class Metric:
     zero: Amount
     printed: Callable[[Profile], float | None] | None
     """The total as the tool that prints it rounds it on the way, for people to compare; the value stays exact."""
-    known: dict[int, tuple[OpSpec, Any]] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
-    """Values of operations by the spec's id; it is kept beside its value, so that its id stays its own."""
+    value_of: Callable[[OpSpec], Any] = field(repr=False, compare=False, init=False)
+    """What `of_op` gives, remembered: an int, an amount, or None."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value_of", whole(self.of_op))
 
     @property
     def adds_up(self) -> bool:
@@ -115,28 +117,36 @@ class Metric:
         if self.of_profile is not None:
             value = self.of_profile(profile)
             return value if isinstance(value, (Sum, Peak, Ratio)) else Sum(int(value), self.scale)
-        return self.over((spec, n) for spec, n in profile.spec_counts.items())
+        return self.over(profile.spec_counts)
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
         """The value of a group of calls, given as (spec, number of calls)."""
-        known, count = self.known, 0
+        value_of, count, over, under, peaks = self.value_of, 0, 0, 0, [0]
         total: Any = self.zero
         for spec, n in specs:
-            value = (known.get(id(spec)) or self._learn(spec))[1]
+            value = value_of(spec)
             if type(value) is int:  # nearly all: added up before they become an amount
                 count += value * n
+            elif type(value) is Ratio:
+                over += value.over * n
+                under += value.under * n
+            elif type(value) is Peak:
+                peaks.append(value.n)
             elif value is not None:
                 total = total + times(value, n)
+        total = total + Ratio(over, under) if over or under else total
+        total = total + Peak(max(peaks)) if len(peaks) > 1 else total
         return total + Sum(count, self.scale) if count else total  # type: ignore[no-any-return]
 
-    def _learn(self, spec: OpSpec) -> tuple[OpSpec, Any]:
-        value = None if self.of_op is None else self.of_op(spec)
-        if value is not None and not isinstance(value, (Sum, Peak, Ratio)):
-            value = int(value)
-        if len(self.known) >= KNOWN:
-            self.known.clear()
-        found = self.known[id(spec)] = (spec, value)
-        return found
+
+def whole(of_op: Callable[[OpSpec], Any] | None) -> Callable[[OpSpec], Any]:
+    """The remembered values of a number: an int, an amount, or None."""
+
+    def value(spec: OpSpec) -> Any:
+        found = None if of_op is None else of_op(spec)
+        return found if found is None or isinstance(found, (Sum, Peak, Ratio)) else int(found)
+
+    return per_spec(value)
 
 
 def times(amount: Amount, n: int) -> Amount:

@@ -145,5 +145,5 @@ def bottleneck_share(profile: Profile) -> Ratio:
 def balance(profile: Profile) -> Ratio:
     """Mean MACs of the operations that have any, divided by those of the largest: 1 when all layers are equal,
     near 0 when one dominates."""
-    layers = sum(n for spec, n in profile.spec_counts.items() if spec.macs)
+    layers = sum(n for spec, n in profile.spec_counts if spec.macs)
     return Ratio(int(profile.total("macs")), layers * int(profile.total("bottleneck_macs")))

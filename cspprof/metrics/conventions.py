@@ -91,7 +91,7 @@ class Convention(Metric):
     def total(self, profile: Profile) -> Amount:
         """The model's value; one without a value where the rule cannot tell some part of it."""
         if self.of_module is None:
-            return self.over(profile.spec_counts.items())
+            return self.over(profile.spec_counts)
         return self._sum([self.of_module(m) for m in modules(profile)])
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
@@ -108,7 +108,7 @@ class Convention(Metric):
     def beside(self, profile: Profile) -> Counter[str]:
         """What the tool counts more (or, negative, less) than `per_mac` for each MAC, by what it counts."""
         if self.of_module is None:
-            return self.beside_of(profile.spec_counts.items())
+            return self.beside_of(profile.spec_counts)
         parts: Counter[str] = Counter()
         for m in modules(profile):
             _add(parts, m.ops, self.of_module(m) or 0, self.per_mac * sum(spec.macs or 0 for spec in m.ops))

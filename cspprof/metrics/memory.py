@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
+from itertools import accumulate, chain, compress, repeat
 
 from cspprof.metrics import Peak, metric
-from cspprof.record import Kind, Profile
+from cspprof.metrics.per_spec import per_spec
+from cspprof.record import Kind, OpSpec, Profile
 
 
 @metric(
@@ -26,26 +27,20 @@ def peak_bytes(profile: Profile) -> Peak:
 
 def live_bytes(profile: Profile) -> list[int]:
     """Bytes alive while each call runs, in execution order."""
-    n = len(profile.calls.spec)
+    calls, n = profile.calls, len(profile.calls.spec)
     held = {s.id for s in profile.storages}
     born = {s.id: (0, s.spec.nbytes) for s in profile.storages if s.role == "input"}
-    last: dict[int, int] = {}
-    shapes = [
-        None if s.kind is Kind.VIEW else (len(s.reads) + len(s.weights), [t.nbytes for t in s.writes])
-        for s in profile.specs
-    ]
-    storages = profile.calls.storage
-    for i, (index, at) in enumerate(zip(profile.calls.spec, profile.offsets, strict=True)):
-        shape = shapes[index]
-        if shape is None:
-            continue
-        inputs, sizes = shape
-        end = at + inputs
-        for storage in storages[at : end + 1 if sizes else end]:  # of the outputs, the first
-            last[storage] = i
-        for storage, size in zip(storages[end : end + len(sizes)], sizes, strict=True):
-            if storage not in born and storage not in held:
-                born[storage] = (i, size)
+    of_spec = list(map(_uses, profile.specs))
+    uses = [of_spec[i] for i in calls.spec]
+    # Column by column, which is several times faster than call by call.
+    call = chain.from_iterable(map(repeat, range(n), [len(used) for used, _, _ in uses]))
+    touched = list(zip(calls.storage, call, strict=True))
+    last = dict(compress(touched, chain.from_iterable([used for used, _, _ in uses])))
+    written = compress(touched, chain.from_iterable([writes for _, writes, _ in uses]))
+    sizes = chain.from_iterable([sizes for _, _, sizes in uses])
+    for (storage, i), size in zip(written, sizes, strict=True):
+        if storage not in born and storage not in held:
+            born[storage] = (i, size)
     for storage in profile.outputs:
         last[storage] = n - 1
     steps = [0] * (n + 1)
@@ -54,3 +49,14 @@ def live_bytes(profile: Profile) -> list[int]:
             steps[start] += size
             steps[last[storage] + 1] -= size
     return list(accumulate(steps))[:n]
+
+
+@per_spec
+def _uses(spec: OpSpec) -> tuple[tuple[bool, ...], tuple[bool, ...], tuple[int, ...]]:
+    """Of the storages that a call touches, in its order: whether it needs them alive, whether it writes them; and the
+    bytes of those that it writes."""
+    inputs, outputs = len(spec.reads) + len(spec.weights), len(spec.writes)
+    if spec.kind is Kind.VIEW:
+        return (False,) * (inputs + outputs), (False,) * (inputs + outputs), ()
+    first = tuple(i == 0 for i in range(outputs))  # what is written besides is nobody's input
+    return (True,) * inputs + first, (False,) * inputs + (True,) * outputs, tuple(t.nbytes for t in spec.writes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cspprof.metrics import metric
+from cspprof.metrics.per_spec import per_spec
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile, TensorSpec
 
 LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
@@ -28,7 +29,7 @@ def params(profile: Profile) -> int:
 def conv_weights(profile: Profile) -> int:
     """Weights of convolutions, linear and recurrent layers that the forward reads, each once, without biases and
     without normalisation."""
-    return _read_once(profile, lambda op, weight: op.kind in LEARNED and len(weight.shape) > 1)
+    return _read_once(profile, _matrices)
 
 
 @metric(
@@ -42,20 +43,18 @@ def conv_weights(profile: Profile) -> int:
 def params_darknet(profile: Profile) -> int:
     """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values per
     batch-normalised channel (scale, shift, running mean, running variance)."""
-    return _read_once(profile, lambda op, weight: op.kind in LEARNED or op.name.endswith("batch_norm"))
+    return _read_once(profile, _of_darknet)
 
 
-def _read_once(profile: Profile, chosen: Callable[[OpSpec, TensorSpec], bool]) -> int:
-    """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
-    wanted = [
-        [(len(spec.reads) + i, w.numel) for i, w in enumerate(spec.weights) if chosen(spec, w)]
-        for spec in profile.specs
-    ]
+def _read_once(profile: Profile, chosen: Callable[[OpSpec], list[tuple[int, int]]]) -> int:
+    """Elements of the chosen weights over all calls; a storage read again counts at most its own size. `chosen` gives
+    their positions among a call's storages, and their elements."""
+    of_spec = list(map(chosen, profile.specs))
     storages = profile.calls.storage
     read: dict[int, int] = {}
     again = set()
     for index, at in zip(profile.calls.spec, profile.offsets, strict=True):
-        for position, numel in wanted[index]:
+        for position, numel in of_spec[index]:
             storage = storages[at + position]
             if storage in read:
                 again.add(storage)
@@ -66,3 +65,18 @@ def _read_once(profile: Profile, chosen: Callable[[OpSpec, TensorSpec], bool]) -
         if held.id in again:
             read[held.id] = min(read[held.id], held.spec.numel)
     return sum(read.values())
+
+
+@per_spec
+def _matrices(op: OpSpec) -> list[tuple[int, int]]:
+    return [(i, w.numel) for i, w in _weights(op) if len(w.shape) > 1] if op.kind in LEARNED else []
+
+
+@per_spec
+def _of_darknet(op: OpSpec) -> list[tuple[int, int]]:
+    return [(i, w.numel) for i, w in _weights(op)] if op.kind in LEARNED or op.name.endswith("batch_norm") else []
+
+
+def _weights(op: OpSpec) -> Iterator[tuple[int, TensorSpec]]:
+    """The weights, and their positions among the storages of a call."""
+    return enumerate(op.weights, start=len(op.reads))
