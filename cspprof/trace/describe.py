@@ -53,6 +53,10 @@ class Entry(NamedTuple):
     """Ask torch for the outputs each time: views, and lists of outputs."""
     view: bool = False
     """Views of the one tensor argument, on meta: their layout is known before torch makes them."""
+    several: bool = False
+    """Whether the operation returns a list."""
+    offsets: tuple[int, ...] = ()
+    """Where the views begin; empty where torch has to make them."""
 
 
 def describe(
@@ -96,7 +100,8 @@ def describe(
     real = real or any(how is SAME and m is not metas[i] for how, i, m in results)  # unsqueeze_, t_ …
     seen = on_meta and not op.written and len(tags) == 1 and not known
     seen = seen and bool(results) and all(how is ALIAS for how, _, _ in results)
-    return Entry(spec, (*reads, *weights), tuple(results), recorded, real, seen)
+    several = not isinstance(made, torch.Tensor)
+    return Entry(spec, (*reads, *weights), tuple(results), recorded, real, seen, several)
 
 
 def taken_apart(op: Operator) -> bool:

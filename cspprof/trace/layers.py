@@ -8,28 +8,38 @@ it is run like any module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules import module as torch_module
 
 from cspprof.trace.describe import SAME, Entry
 from cspprof.trace.memo import ANSWERED, LIMIT
 from cspprof.trace.metas import Tag
 from cspprof.trace.recorder import Recorder
-from cspprof.trace.scope import Scope
+
+Getter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
-class Form(NamedTuple):
-    """What the operation of a class of layers depends on, besides its input."""
+class Form:
+    """What the operation of a class of layers depends on, besides its input: attributes, parameters and buffers."""
 
-    settings: tuple[str, ...]
-    parameters: tuple[str, ...] = ()
-    buffers: tuple[str, ...] = ()
+    def __init__(
+        self, settings: tuple[str, ...], parameters: tuple[str, ...] = (), buffers: tuple[str, ...] = ()
+    ) -> None:
+        self.settings = _getter(settings)
+        self.parameters = _getter(parameters)
+        self.buffers = _getter(buffers)
+
+
+def _getter(names: tuple[str, ...]) -> Getter:
+    """The values of these keys, as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda table: (table[names[0]],)) if names else (lambda table: ())
 
 
 AFFINE = ("weight", "bias")
@@ -63,73 +73,45 @@ FORMS: dict[type[nn.Module], Form] = {
     nn.AvgPool2d: Form(("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
     nn.AdaptiveAvgPool2d: Form(("output_size",)),
 }
-_FORWARDS = {kind: kind.forward for kind in FORMS}
+FORWARDS = {kind: kind.forward for kind in FORMS}
+"""As torch has them: a class that was given another is run like any module."""
 
 
-@contextmanager
-def shortcuts(scope: Scope, recorder: Recorder) -> Iterator[None]:
-    """For the time of a trace, the slot of a compiled call holds a short way through each layer of the table."""
-    known = [(m, i) for i, m in enumerate(scope.modules) if type(m) in FORMS] if recorder.on_meta else []
-    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        known = []  # somebody else wants to see every call
-    taken: list[dict[str, Any]] = []
+def short(
+    module: nn.Module, own: dict[str, Any], layer: int, form: Form, recorder: Recorder, /, *args: Any, **kwargs: Any
+) -> Any:
+    """What stands for a call of such a layer during a trace; `own` are its attributes."""
+    hooks = own["_forward_pre_hooks"] or own["_forward_hooks"]
+    if len(args) != 1 or kwargs or hooks or get_ident() != recorder.thread:
+        return module._call_impl(*args, **kwargs)
+    x, held = args[0], recorder.held
+    tag = x.__dict__.get("_cspprof") if type(x) is torch.Tensor else None
+    if tag is None or tag.owner is not recorder or tag.constant:
+        return module._call_impl(x)
+    tensors, tags, key = [x], [tag], [form, tag.meta, form.settings(own)]
     try:
-        for module, layer in known:
-            own = module.__dict__
-            plain = "forward" not in own and "_compiled_call_impl" not in own
-            if plain and type(module).forward is _FORWARDS[type(module)]:
-                own["_compiled_call_impl"] = _short(module, layer, scope.calls, recorder)
-                taken.append(own)
-        yield
-    finally:
-        for own in taken:
-            own.pop("_compiled_call_impl", None)
-
-
-def _short(module: nn.Module, layer: int, calls: list[int], recorder: Recorder) -> Callable[..., Any]:
-    kind, own, thread, held = type(module), module.__dict__, get_ident(), recorder.held
-    form = FORMS[kind]
-    before, after = module._forward_pre_hooks, module._forward_hooks
-    tables: list[tuple[Any, tuple[str, ...]]] = [(module._parameters, form.parameters), (module._buffers, form.buffers)]
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or before or after or get_ident() != thread:
-            return module._call_impl(*args, **kwargs)
-        x = args[0]
-        tag = x.__dict__.get("_cspprof") if type(x) is torch.Tensor else None
-        if tag is None or tag.owner is not recorder or tag.constant:
-            return module._call_impl(x)
-        tensors, tags = [x], [tag]
-        key: list[Any] = [kind, tag.meta]
-        try:
-            for name in form.settings:
-                value = own[name]
-                key.append(value)
-                key.append(type(value))
-            for table, names in tables:
-                for name in names:
-                    tensor = table[name]
-                    if tensor is None:
-                        key.append(None)
-                    else:
-                        tag = held[id(tensor)]
-                        key.append(tag.meta)
-                        tensors.append(tensor)
-                        tags.append(tag)
-            frozen = tuple(key)
-            entry = ANSWERED.get(frozen)
-        except (KeyError, TypeError):  # no such tensor in this trace; a setting that is a list
-            return module._call_impl(x)
+        for tensor in form.parameters(own["_parameters"]) + form.buffers(own["_buffers"]):
+            if tensor is None:
+                key.append(None)
+            else:
+                tag = held[id(tensor)]
+                key.append(tag.meta)
+                tensors.append(tensor)
+                tags.append(tag)
+        frozen = tuple(key)
+        entry = ANSWERED.get(frozen)
+    except (KeyError, TypeError):  # no such tensor in this trace; a setting that is a list
+        return module._call_impl(x)
+    recorder.calls[layer] += 1
+    outer, recorder.layer, guard = recorder.layer, layer, None
+    try:
         if entry is None:
             return _learn(module, x, frozen, tags, recorder)
-        calls[layer] += 1
-        outer, recorder.layer = recorder.layer, layer
-        with torch._C._DisableTorchDispatch():  # a tensor made here is not the model's doing
-            made = recorder.answer(entry, tensors, tags)
+        guard = torch._C._DisableTorchDispatch()  # a tensor made here is not the model's doing
+        return recorder.answer(entry, tensors, tags)
+    finally:
+        del guard
         recorder.layer = outer
-        return made
-
-    return call
 
 
 def _learn(module: nn.Module, x: torch.Tensor, key: tuple[Any, ...], tags: list[Tag], recorder: Recorder) -> Any:
@@ -137,7 +119,7 @@ def _learn(module: nn.Module, x: torch.Tensor, key: tuple[Any, ...], tags: list[
     seen: list[tuple[Entry | None, list[Tag], Any]] = []
     recorder.watched = seen
     try:
-        result = module._call_impl(x)
+        result = module.forward(x)
     finally:
         recorder.watched = None
     if len(ANSWERED) >= LIMIT:

@@ -7,6 +7,7 @@ hash is its address.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Meta:
     A sparse tensor has no strides that mean anything: `dense` is false, and the spec is that of its dense form.
     """
 
-    __slots__ = ("contiguous", "dense", "dtype", "shape", "spec", "strides", "weight")
+    __slots__ = ("_again", "_made", "contiguous", "dense", "dtype", "shape", "spec", "strides", "weight")
 
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool, dense: bool
@@ -42,9 +43,20 @@ class Meta:
         self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
         self.contiguous = strides == contiguous_strides(shape)
 
+        self._made = False
+        self._again: Callable[[], torch.Tensor] | None = None
+        """Copies an empty tensor of this kind, where the copy is laid out alike: less for torch to read than sizes."""
+
     def empty(self) -> torch.Tensor:
         """A fresh meta tensor of this shape, these strides and this dtype."""
-        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META)
+        return self._new() if self._again is None else self._again()
+
+    def _new(self) -> torch.Tensor:
+        made = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META)
+        if self._made and made.clone().stride() == self.strides:
+            self._again = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META).clone
+        self._made = True
+        return made
 
 
 _METAS: dict[tuple[Any, ...], Meta] = {}

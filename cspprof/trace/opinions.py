@@ -16,6 +16,7 @@ from torch import nn
 from cspprof.errors import CspprofError, TraceError
 from cspprof.inputs import Inputs, arguments
 from cspprof.trace.run import InputMaker, ready, unwrap
+from cspprof.trace.running import hooked
 from cspprof.trace.scope import Scope, clean
 
 Counts = dict[str, int]
@@ -33,14 +34,15 @@ def flop_counter(
     counter = FlopCounterMode(display=False)
     running, counted = 0, 0
 
-    def move(layer: int) -> None:
+    def move(layer: int) -> int:
         nonlocal running, counted
         total = counter.get_total_flops()
-        counts[scope.paths[running][0]] += total - counted
-        running, counted = layer, total
+        counts[scope.paths[running]] += total - counted
+        outer, running, counted = running, layer, total
+        return outer
 
     with _quietly("torch's FlopCounterMode"), ready(scope, train, dtype, device), torch.no_grad(), counter:
-        with scope.hooked(move):
+        with hooked(scope, move):
             scope.model(*args, **kwargs)
         move(0)
     return dict(counts)

@@ -8,13 +8,14 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from threading import get_ident
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.errors import TraceError
-from cspprof.record import OpSpec, Storage, TensorSpec
+from cspprof.record import Calls, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
 from cspprof.trace.describe import (
     ALIAS,
@@ -50,10 +51,13 @@ class Recorder(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch wraps __torch_dispatch__ so as to import dynamo on first use
 
-    def __init__(self, on_meta: bool, protect: Callable[[torch.Tensor], None]) -> None:
+    def __init__(self, on_meta: bool, protect: Callable[[torch.Tensor], None], calls: list[int]) -> None:
         super().__init__()
         self.on_meta = on_meta
         self.protect = protect
+        self.calls = calls
+        """How often each layer was called."""
+        self.thread = get_ident()
         self.layer = 0
         self.autocast = False
         """Whether an operation ran on meta in an autocast region, where no dtype changes."""
@@ -70,18 +74,16 @@ class Recorder(TorchDispatchMode):
         self.packed: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
         self.storages: list[Storage] = []
         self.next_storage = 0
-        self.specs: dict[int, int] = {}
-        self.ordered: list[OpSpec] = []
-        self.call_spec: list[int] = []
-        self.call_layer: list[int] = []
-        self.call_storage: list[int] = []
+        self.log: list[tuple[Entry, int, list[Tag], Sequence[int]]] = []
+        """Calls: what was done, by which layer, with what, and the storages of the outputs."""
         self.watched: list[tuple[Entry | None, list[Tag], Any]] | None = None
         """What is asked from now on, for whoever wants to know: entry, tags of the arguments, answer."""
         self.failure: tuple[BaseException, int, str, list[TensorSpec]] | None = None
 
-    def move(self, layer: int) -> None:
-        """From now on this layer runs."""
-        self.layer = layer
+    def move(self, layer: int) -> int:
+        """From now on this layer runs; until now, the one returned."""
+        outer, self.layer = self.layer, layer
+        return outer
 
     # -- tensors ----------------------------------------------------------------------------------
 
@@ -144,7 +146,7 @@ class Recorder(TorchDispatchMode):
         if entry is not None and not entry.real:
             made = self.answer(entry, tensors, tags)
         elif entry is not None and entry.view and tensors[0].is_meta:
-            made = self.view(entry, func, args, kwargs or {}, tags)
+            made = self.view(entry, func, args, kwargs or {}, tensors[0], tags[0])
         else:
             made = self.ask(func, args, kwargs or {}, frozen, entry, tensors, tags)
         if self.watched is not None:
@@ -157,13 +159,13 @@ class Recorder(TorchDispatchMode):
         for a in values:
             kind = type(a)
             if kind is torch.Tensor or isinstance(a, torch.Tensor):
-                tag = self.held.get(id(a)) or a.__dict__.get("_cspprof")
-                if tag is None or tag.owner is not self:
-                    tag = self.tag(a)
+                tag = a.__dict__.get("_cspprof")
+                if tag is None or tag[0] is not self:
+                    tag = self.held.get(id(a)) or self.tag(a)
                 tensors.append(a)
                 tags.append(tag)
-                add(tag.meta)
-                if tag.constant:
+                add(tag[2])
+                if tag[3]:
                     add(True)
             elif a is None or kind is str:
                 add(a)
@@ -173,9 +175,8 @@ class Recorder(TorchDispatchMode):
             elif kind is list or kind is tuple:
                 add(len(a))
                 if a and type(a[0]) in NUMBERS:
-                    for item in a:
-                        add(type(item))
-                        add(item)
+                    key += map(type, a)
+                    key += a
                 else:
                     self._key(a, key, tensors, tags)
             elif isinstance(a, torch.ScriptObject):
@@ -202,17 +203,26 @@ class Recorder(TorchDispatchMode):
         else:
             made, storage = tensors[position], tags[position].storage
         if entry.spec is not None:
-            self.record(entry, tags, (storage,))
+            self.log.append((entry, self.layer, tags, (storage,)))
         return made
 
-    def view(self, entry: Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Any:
-        """A view seen before, on meta: torch makes it, what is known of it is known already."""
-        made = func(*args, **kwargs)
-        storage = tags[0].storage
-        for tensor, (_, _, m) in zip(made if isinstance(made, (list, tuple)) else (made,), entry.results, strict=True):
-            tensor._cspprof = make(Tag, (self, storage, m, False))
-        self.record(entry, tags, (storage,) * len(entry.results))
-        return made
+    def view(
+        self, entry: Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], base: torch.Tensor, tag: Tag
+    ) -> Any:
+        """A view seen before, on meta: what is known of it is known already."""
+        if entry.offsets:
+            start = base.storage_offset()
+            made = [
+                base.as_strided(m.shape, m.strides, start + offset)
+                for (_, _, m), offset in zip(entry.results, entry.offsets, strict=True)
+            ]
+        else:
+            found = func(*args, **kwargs)
+            made = list(found) if isinstance(found, (list, tuple)) else [found]
+        for tensor, (_, _, m) in zip(made, entry.results, strict=True):
+            tensor._cspprof = make(Tag, (self, tag.storage, m, False))  # type: ignore[attr-defined]
+        self.log.append((entry, self.layer, [tag], (tag.storage,) * len(made)))
+        return made if entry.several else made[0]
 
     def see_autocast(self) -> None:
         """Down here autocast is off whatever the region says; only how deep regions are nested can be told."""
@@ -220,17 +230,16 @@ class Recorder(TorchDispatchMode):
             self.autocast = True
         torch.autocast_decrement_nesting()
 
-    def record(self, entry: Entry, tags: list[Tag], written: Sequence[int]) -> None:
-        spec = entry.spec
-        index = self.specs.get(id(spec))
-        if index is None:
-            assert spec is not None
-            index = self.specs[id(spec)] = len(self.ordered)
-            self.ordered.append(spec)
-        self.call_spec.append(index)
-        self.call_layer.append(self.layer)
-        self.call_storage.extend([tags[i].storage for i in entry.reads])
-        self.call_storage.extend(written[: entry.recorded])
+    def columns(self) -> tuple[tuple[OpSpec, ...], Calls]:
+        """The specs in the order of their first calls, and the calls."""
+        known = {id(entry[0]): entry[0] for entry, _, _, _ in self.log}
+        index = {spec: i for i, spec in enumerate(known)}
+        storages: list[int] = []
+        for (_, reads, _, recorded, *_), _, tags, written in self.log:
+            storages += [tags[i][1] for i in reads]
+            storages += written[:recorded]
+        spec = [index[id(entry[0])] for entry, _, _, _ in self.log]
+        return tuple(known.values()), Calls(spec, [layer for _, layer, _, _ in self.log], storages)  # type: ignore[arg-type]
 
     # -- an operation not answered before, or one that torch has to answer ------------------------
 
@@ -268,6 +277,8 @@ class Recorder(TorchDispatchMode):
             raise
         if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
+            if entry.view:
+                entry = entry._replace(offsets=_offsets(tensors[0], made_tensors))
             if len(self.memo) >= LIMIT:
                 forget()
             self.memo[key] = entry
@@ -373,7 +384,7 @@ class Recorder(TorchDispatchMode):
             recorded = entry.spec is None or how is ALIAS or i < entry.recorded
             tensor._cspprof = make(Tag, (self if recorded else self.left_out, storage, m, known))  # type: ignore[attr-defined]
         if entry.spec is not None:
-            self.record(entry, tags, written)
+            self.log.append((entry, self.layer, tags, written))
 
     def _retag(self, tensor: torch.Tensor, old: Tag, m: Meta) -> None:
         tag = old._replace(meta=m)
@@ -396,3 +407,13 @@ class Recorder(TorchDispatchMode):
                 if t.layout is torch.strided and t.untyped_storage()._cdata == data:
                     return ALIAS, i, meta_of(tensor, tags[i].meta.weight)
         return FRESH, -1, meta_of(tensor)
+
+
+def _offsets(base: torch.Tensor, made: list[torch.Tensor]) -> tuple[int, ...]:
+    """Where views begin, counted from where the tensor does that they are of; empty where shape, strides and that do
+    not say all."""
+    if base.is_complex() or any(
+        (t.dtype, t.is_neg(), t.layout) != (base.dtype, base.is_neg(), base.layout) for t in made
+    ):
+        return ()
+    return tuple(int(t.storage_offset()) - int(base.storage_offset()) for t in made)

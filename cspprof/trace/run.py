@@ -16,12 +16,13 @@ from torch.nn.parameter import is_lazy
 from cspprof._version import __version__
 from cspprof.errors import TraceError
 from cspprof.inputs import Inputs, arguments
-from cspprof.record import Calls, Profile, TensorSpec
-from cspprof.trace.layers import shortcuts
+from cspprof.record import Profile, TensorSpec
 from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder
-from cspprof.trace.scope import Scope, untouched
+from cspprof.trace.running import hooked, slotted
+from cspprof.trace.scope import Scope
+from cspprof.trace.untouched import untouched
 
 _ONE_AT_A_TIME = threading.RLock()
 """Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
@@ -81,7 +82,7 @@ def trace(
                 f"{name} has lazy parameters, whose shapes no forward has settled yet",
                 "Run it once on real input, then profile it.",
             )
-        recorder = Recorder(device == "meta", protect)
+        recorder = Recorder(device == "meta", protect, scope.calls)
         stack.callback(_put_back, saved)
         replacements = stack.enter_context(ready(scope, train, dtype, device))
         given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
@@ -92,7 +93,7 @@ def trace(
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
         try:
-            with torch.inference_mode(), shortcuts(scope, recorder), scope.hooked(recorder.move), recorder:
+            with torch.inference_mode(), slotted(scope, recorder), hooked(scope, recorder.move), recorder:
                 result = model(*args, **kwargs)
         except TraceError:
             raise
@@ -100,19 +101,20 @@ def trace(
             raise _explain(error, recorder, scope, name, device, maker) from error
         if scope.elsewhere is not None:
             raise TraceError(
-                f"{name}: layer {scope.paths[scope.elsewhere][0]!r} was called by another thread, where a trace does "
+                f"{name}: layer {scope.paths[scope.elsewhere]!r} was called by another thread, where a trace does "
                 "not see what it does",
                 "Let the forward call its layers one after the other, and nobody else call them meanwhile.",
             )
         layers = scope.layers()
+        specs, calls = recorder.columns()
         outputs = tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result)))
     return Profile(
         model=name,
         source=source or f"{type(model).__module__}.{type(model).__qualname__}",
         inputs=tuple(recorder.held[id(t)].meta.spec for t, _ in given),
         layers=layers,
-        specs=tuple(recorder.ordered),
-        calls=Calls(recorder.call_spec, recorder.call_layer, recorder.call_storage),
+        specs=specs,
+        calls=calls,
         storages=tuple(recorder.storages),
         params=sum(layer.params for layer in layers),
         outputs=outputs,
@@ -262,7 +264,7 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             for table in (module._parameters, module._buffers):
                 if table:
                     swap(table, [key for key, tensor in table.items() if wanted(tensor)])
-        for items in [v for v in scope.values if type(v) is list] if list in scope.kinds else ():
+        for items in [c for c in scope.filled if type(c) is list]:
             # Recurrent layers keep their parameters in a list as well.
             swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
         yield made
@@ -300,7 +302,7 @@ def _explain(
 ) -> TraceError:
     """The failure as a person needs it: which layer, on what, and what to change."""
     layer = scope.failing_layer(error.__traceback__)
-    path = scope.paths[layer][0]
+    path = scope.paths[layer]
     where = f"layer {path!r} ({type(scope.modules[layer]).__name__})" if path else f"forward of {name}"
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     given = ", ".join("×".join(map(str, t.shape)) for t in maker.made)

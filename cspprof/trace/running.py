@@ -1,0 +1,114 @@
+"""Which layer is running: what is told when a forward enters a module and leaves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as torch_module
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from cspprof.trace.layers import FORMS, FORWARDS, short
+from cspprof.trace.recorder import Recorder
+from cspprof.trace.scope import Scope
+
+Move = Callable[[int], int]
+"""Told the layer that runs from now on, gives the one that ran until then."""
+
+
+@contextmanager
+def hooked(scope: Scope, move: Move) -> Iterator[None]:
+    """Forward hooks for every module.
+
+    One pair of hooks that torch calls for whatever module runs, instead of a pair on each; they know the model's
+    own, in this thread. Modules with forward hooks of their own are left only after those.
+    """
+    outer: list[int] = []
+    index, calls, thread = scope.index.copy(), scope.calls, get_ident()
+    late = []
+    for module in scope.modules:
+        if isinstance(module, torch.jit.ScriptModule):
+            del index[id(module)]  # runs no Python; its operations belong to the module that calls it
+        elif module._forward_hooks:
+            late.append(module)
+    left_late = {id(module) for module in late}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        layer = index.get(id(module))
+        if layer is None:
+            return
+        if get_ident() != thread:
+            scope.elsewhere = layer
+        else:
+            calls[layer] += 1
+            outer.append(move(layer))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in index and id(module) not in left_late and get_ident() == thread:
+            move(outer.pop() if outer else 0)
+
+    def leave_late(module: nn.Module, args: Any, output: Any) -> None:
+        if get_ident() == thread:
+            move(outer.pop() if outer else 0)
+
+    handles = [module.register_forward_hook(leave_late, always_call=True) for module in late]
+    try:
+        handles.append(register_module_forward_pre_hook(enter))
+        handles.append(register_module_forward_hook(leave, always_call=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
+    """For the time of a trace, the slot of a compiled call holds a shorter way into each module that has no hooks:
+    one of `layers` through a layer of torch's own, else one that tells which layer runs and calls the forward.
+
+    Torch goes through its hooks in several times the time of a call without. Whatever is not a plain call goes there
+    all the same: see `hooked`.
+    """
+    taken: list[dict[str, Any]] = []
+    seen = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks  # somebody else's, of each call
+    plain = {kind: not seen and _plain(kind) for kind in set(map(type, scope.modules))}
+    try:
+        for layer, (module, own) in enumerate(zip(scope.modules, scope.attributes, strict=True)):
+            kind = type(module)
+            if not plain[kind] or "_compiled_call_impl" in own:
+                continue
+            if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]:
+                continue
+            if recorder.on_meta and kind in FORMS and FORWARDS[kind] is kind.forward and "forward" not in own:
+                own["_compiled_call_impl"] = partial(short, module, own, layer, FORMS[kind], recorder)
+            else:
+                own["_compiled_call_impl"] = partial(_entered, module, own, layer, recorder)
+            taken.append(own)
+        yield
+    finally:
+        for own in taken:
+            own.pop("_compiled_call_impl", None)
+
+
+def _plain(kind: type[nn.Module]) -> bool:
+    """Whether a call of such a module is torch's own."""
+    own = kind.__call__ is not nn.Module.__call__ or kind._call_impl is not nn.Module._call_impl
+    return not own and not issubclass(kind, torch.jit.ScriptModule)
+
+
+def _entered(
+    module: nn.Module, own: dict[str, Any], layer: int, recorder: Recorder, /, *args: Any, **kwargs: Any
+) -> Any:
+    if own["_forward_pre_hooks"] or own["_forward_hooks"] or get_ident() != recorder.thread:
+        return module._call_impl(*args, **kwargs)
+    recorder.calls[layer] += 1
+    outer, recorder.layer = recorder.layer, layer
+    try:
+        return module.forward(*args, **kwargs)
+    finally:
+        recorder.layer = outer

@@ -1,0 +1,96 @@
+"""Leaving no change behind: whatever a forward does to the attributes of modules is undone."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain, islice
+from operator import is_not
+from typing import Any
+
+import torch
+
+from cspprof.trace.scope import Scope
+
+
+@contextmanager
+def untouched(scope: Scope) -> Iterator[None]:
+    """Put back every attribute, buffer, flag and hook of every module, and the state of the random generators.
+
+    A forward may keep tensors of the trace in a cache of its own; those are dropped again, also one level down
+    in lists and dicts that are attributes.
+    """
+    parameters = [p for _, p in scope.parameters]
+    learned = [p.requires_grad for p in parameters]
+    attributes, filled, empty = Kept(scope.attributes, scope.values), Kept(scope.filled), scope.empty
+    put_generators_back = _generators()
+    try:
+        yield
+    finally:
+        attributes.put_back()
+        filled.put_back()
+        if any(empty):
+            for container in empty:
+                container.clear()
+        if [p.requires_grad for p in parameters] != learned:  # which train() of the model's own may change
+            for parameter, before in zip(parameters, learned, strict=True):
+                parameter.requires_grad = before
+        put_generators_back()
+
+
+class Kept:
+    """What lists and dicts hold, end to end: to see later that all of it is still there is to compare long lists."""
+
+    def __init__(self, containers: list[Any], values: list[Any] | None = None) -> None:
+        self.containers = containers
+        self.lengths = list(map(len, containers))
+        self.names = _names(containers)
+        self.values = values or _values(containers)
+
+    def put_back(self) -> None:
+        """Have each container hold again what it held, in its order."""
+        names, values = _names(self.containers), _values(self.containers)
+        lengths = list(map(len, self.containers)) == self.lengths
+        if lengths and not any(map(is_not, names, self.names)) and not any(map(is_not, values, self.values)):
+            return
+        then, names_then = iter(self.values), iter(self.names)
+        for container, length in zip(self.containers, self.lengths, strict=True):
+            if type(container) is list:
+                container[:] = islice(then, length)
+            else:
+                _refill(container, dict(zip(islice(names_then, length), then, strict=False)))
+
+
+def _names(containers: list[Any]) -> list[Any]:
+    return list(chain.from_iterable([c for c in containers if type(c) is not list]))
+
+
+def _values(containers: list[Any]) -> list[Any]:
+    return list(chain.from_iterable([c if type(c) is list else c.values() for c in containers]))
+
+
+def _refill(table: dict[Any, Any], before: dict[Any, Any]) -> None:
+    table.update(before)  # never empty on the way: other threads may look
+    if len(table) != len(before) or any(map(is_not, table, before)):
+        table.clear()
+        table.update(before)
+
+
+def _generators() -> Callable[[], None]:
+    """Remembers the state of every global random generator that a forward may draw from; the call puts it back."""
+    states: list[tuple[Callable[[Any], Any], Any]] = [
+        (torch.set_rng_state, torch.get_rng_state()),
+        (random.setstate, random.getstate()),
+    ]
+    if torch.cuda.is_initialized():
+        states.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if (numpy := sys.modules.get("numpy.random")) is not None:
+        states.append((numpy.set_state, numpy.get_state()))
+
+    def put_back() -> None:
+        for put, state in states:
+            put(state)
+
+    return put_back
