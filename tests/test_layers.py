@@ -145,6 +145,83 @@ def test_what_is_special_about_a_layer_is_run() -> None:
         assert "_compiled_call_impl" not in model[1].__dict__
 
 
+def test_a_layer_is_left_however_it_is_left_and_whatever_hooks_come_and_go() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.plain, self.hooked, self.fails, self.again = nn.ReLU(), nn.Sequential(nn.Tanh()), Fails(), nn.Mish()
+            self.hooked.register_forward_hook(lambda m, a, out: out + 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.hooked(self.plain(x))
+            for module in (self.fails, nn.Sequential(self.hooked, self.fails)):
+                try:
+                    module(x)
+                except ValueError:
+                    x = x.abs()
+            handle = self.again.register_forward_pre_hook(lambda m, a: (a[0] * 2,))
+            x = self.again(x)
+            handle.remove()
+            return self.again(x)
+
+    for _ in range(3):
+        p = trace(Net(), (1, 3, 5, 5))
+        assert [(op.layer, op.spec.name) for op in p.ops] == [
+            ("plain", "relu"), ("hooked.0", "tanh"), ("hooked", "add"), ("", "abs"),
+            ("hooked.0", "tanh"), ("hooked", "add"), ("", "abs"),
+            ("again", "mul"), ("again", "mish"), ("again", "mish"),
+        ]  # fmt: skip
+        assert {y.path: y.calls for y in p.layers} == {
+            "": 1, "plain": 1, "hooked": 2, "hooked.0": 2, "fails": 2, "again": 2,
+        }  # fmt: skip
+
+
+VIEWS: list[Callable[[torch.Tensor], Any]] = [
+    lambda x: x.transpose(1, 3),
+    lambda x: x[:, 1:, ::2, 2],
+    lambda x: x.chunk(3, 1),
+    lambda x: x.unbind(0),
+    lambda x: x.expand(5, 2, 6, 4, 4),
+    lambda x: x[1].split([1, 5], 0),
+    lambda x: x.permute(0, 2, 3, 1).view(2, 16, 6),
+    lambda x: x.diagonal(0, 2, 3),
+    lambda x: x.unfold(3, 3, 1),
+    lambda x: x.view(torch.int32),
+    lambda x: torch.view_as_complex(x.view(2, 6, 4, 2, 2)),
+    lambda x: torch.view_as_complex(x.view(2, 6, 4, 2, 2)).conj().imag,
+    lambda x: x.narrow(1, 2, 3).narrow(2, 1, 2).select(3, 1).squeeze(),
+]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_seen_before_is_the_one_that_torch_makes(view: Callable[[torch.Tensor], Any]) -> None:
+    found = []
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            made = view(x.relu())
+            found.append([
+                (t.shape, t.stride(), t.storage_offset(), t.dtype, t.is_conj(), t.is_neg(), type(made))
+                for t in (made if isinstance(made, tuple) else [made])
+            ])  # fmt: skip
+            return made
+
+    net = Net()
+    with torch.inference_mode():
+        net(torch.empty(2, 6, 4, 4, device="meta"))
+    profiles = [trace(net, (2, 6, 4, 4)) for _ in range(3)]
+    assert found[0] == found[1] == found[2] == found[3]
+    assert profiles[0] == profiles[1] == profiles[2]
+    assert (
+        len({s for op in profiles[0].ops if op.kind == "view" for s in (op.reads[0].storage, op.writes[0].storage)})
+        == 1
+    )
+
+
 def test_hooks_that_somebody_set_for_all_modules_see_every_call() -> None:
     seen: list[str] = []
     handle = nn.modules.module.register_module_forward_hook(lambda m, a, out: seen.append(type(m).__name__))

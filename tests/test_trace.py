@@ -470,6 +470,39 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
 
 
+def test_names_orders_and_contents_of_attributes_are_put_back() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = self.two = object()
+            self.act = nn.ReLU()
+            self.table = {"a": 1, "b": 2}
+            self.items = [1, 2]
+            self.none: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.three = self.one
+            del self.one  # as many attributes with the same values, under other names
+            self.table["a"] = self.table.pop("a")
+            self.items[:] = [True, 2]  # equal to what was there, and not the same
+            self.none.append(1)
+            self.act.added = 1
+            del self.act._modules
+            self.act.__dict__["_modules"] = {}
+            return self.act(x)
+
+    net = Net()
+    before = [list(m.__dict__.items()) for m in (net, net.act)]
+    trace(net, (1, 3))
+    assert all(
+        [(k, id(v)) for k, v in m.__dict__.items()] == [(k, id(v)) for k, v in then]
+        for m, then in zip((net, net.act), before, strict=True)
+    )
+    assert list(net.table.items()) == [("a", 1), ("b", 2)]
+    assert net.items[0] is not True
+    assert net.none == []
+
+
 def test_statistics_of_an_unregistered_norm_are_put_back() -> None:
     norm = nn.BatchNorm2d(4)
 

@@ -13,12 +13,7 @@ from cspprof.rules import RULES, Facts, Packed
 from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
 from cspprof.trace.nests import plain, replace, tensors_in
 from cspprof.trace.packed import unpack
-
-FRESH, SAME, ALIAS = "fresh", "same", "alias"
-"""How an output relates to the arguments: a new tensor, an argument itself, a view of an argument's storage."""
-
-Result = tuple[str, int, Meta]
-"""FRESH, SAME or ALIAS; the position of that tensor argument; the output's meta."""
+from cspprof.trace.relations import ALIAS, FRESH, SAME, Result
 
 SPECS: dict[OpSpec, OpSpec] = {}
 """Interned, so that a trace can number them by identity."""

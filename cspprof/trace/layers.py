@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.trace.describe import SAME, Entry
+from cspprof.trace.describe import Entry
 from cspprof.trace.memo import ANSWERED, LIMIT
 from cspprof.trace.metas import Tag
 from cspprof.trace.recorder import Recorder
+from cspprof.trace.relations import SAME
 
 Getter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 

@@ -18,15 +18,11 @@ from cspprof.errors import TraceError
 from cspprof.record import Calls, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
 from cspprof.trace.describe import (
-    ALIAS,
     BY_VALUE,
-    FRESH,
     REFUSED,
-    SAME,
     STATISTICS,
     VALUES,
     Entry,
-    Result,
     describe,
     outputs,
     taken_apart,
@@ -36,6 +32,7 @@ from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
 from cspprof.trace.nests import NUMBERS, replace
 from cspprof.trace.packed import unpack
+from cspprof.trace.relations import ALIAS, FRESH, SAME, Result, offsets, relation
 from cspprof.trace.shapes import ANSWERS
 
 make = tuple.__new__
@@ -269,7 +266,7 @@ class Recorder(TorchDispatchMode):
             else:
                 made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
                 made_tensors = outputs(op, made, args, kwargs)
-                results = [self._relation(t, op, tensors, inputs, tags) for t in made_tensors]
+                results = [relation(t, op, tensors, inputs, tags) for t in made_tensors]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
@@ -278,7 +275,7 @@ class Recorder(TorchDispatchMode):
         if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
             entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
             if entry.view:
-                entry = entry._replace(offsets=_offsets(tensors[0], made_tensors))
+                entry = entry._replace(offsets=offsets(tensors[0], made_tensors))
             if len(self.memo) >= LIMIT:
                 forget()
             self.memo[key] = entry
@@ -392,28 +389,3 @@ class Recorder(TorchDispatchMode):
             self.held[id(tensor)] = tag
         else:
             tensor._cspprof = tag  # type: ignore[attr-defined]
-
-    @staticmethod
-    def _relation(
-        tensor: torch.Tensor, op: Operator, tensors: list[torch.Tensor], inputs: list[torch.Tensor], tags: list[Tag]
-    ) -> Result:
-        """Whether an output is an argument itself, lies in an argument's storage, or is new."""
-        for i, t in enumerate(tensors):
-            if tensor is t:
-                return SAME, i, meta_of(tensor, tags[i].meta.weight) if op.written else tags[i].meta
-        if tensor.layout is torch.strided:
-            data = tensor.untyped_storage()._cdata
-            for i, t in enumerate(inputs):
-                if t.layout is torch.strided and t.untyped_storage()._cdata == data:
-                    return ALIAS, i, meta_of(tensor, tags[i].meta.weight)
-        return FRESH, -1, meta_of(tensor)
-
-
-def _offsets(base: torch.Tensor, made: list[torch.Tensor]) -> tuple[int, ...]:
-    """Where views begin, counted from where the tensor does that they are of; empty where shape, strides and that do
-    not say all."""
-    if base.is_complex() or any(
-        (t.dtype, t.is_neg(), t.layout) != (base.dtype, base.is_neg(), base.layout) for t in made
-    ):
-        return ()
-    return tuple(int(t.storage_offset()) - int(base.storage_offset()) for t in made)
