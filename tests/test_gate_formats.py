@@ -127,7 +127,7 @@ def test_tables_of_any_verdict(any_verdict: Verdict, kind: str) -> None:
 def test_concise_is_a_line_each_the_worst_first(mixed: Verdict) -> None:
     assert FORMATS.get("concise")(mixed) == (
         "cspprof.toml:9: error: worst: cio_cspnet of net is 900\n"
-        "pkg/net.py:14: error: slightly: cio_cspnet of net is 120. Most of it in stem.conv\n"
+        "pkg/net.py:14: error: slightly: cio_cspnet of net is 120. Look at stem.conv first\n"
         "cspprof.toml:3: error: could not be measured: no metric named 'coi'. Did you mean: cio?\n"
         "cspprof.toml:9: error: could not be measured: rule 'unsure' on net: nothing was recorded. Record it\n"
         "cspprof.toml:9: warning: warned: cio_cspnet of net is 5000\n"
@@ -140,7 +140,7 @@ def test_annotations_of_github(mixed: Verdict) -> None:
     lines = FORMATS.get("github")(mixed).splitlines()
     assert lines[:2] == [
         "::error file=cspprof.toml,line=9,title=cspprof%3A worst::cio_cspnet of net is 900",
-        "::error file=pkg/net.py,line=14,title=cspprof%3A slightly::cio_cspnet of net is 120. Most of it in stem.conv",
+        "::error file=pkg/net.py,line=14,title=cspprof%3A slightly::cio_cspnet of net is 120. Look at stem.conv first",
     ]
     assert lines[4].startswith("::warning file=cspprof.toml,line=9,title=cspprof%3A warned::")
 

@@ -16,7 +16,7 @@ from cspprof.errors import CspprofError
 from cspprof.gate.config import Rule
 from cspprof.gate.measured import Measured, Part, measured, structure
 from cspprof.gate.report import numbers
-from cspprof.gate.rules import Finding, Outcome, contradictions, judge, selected
+from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
 from cspprof.gate.words import matches, metric_of
 from cspprof.metrics import Amount, Peak, Ratio, Sum
 from cspprof.record import Profile
@@ -220,6 +220,34 @@ def test_rules_that_contradict_each_other() -> None:
         rule(id="w", model="b", base="a", max_increase="0%"),
     ]  # fmt: skip
     assert contradictions(fine, models) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "follows"),
+    [
+        # the convolution before it was widened: it reads more, and does what it did
+        ("conv2d 1x64x8x8 -> 1x128x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x128x8x8, kernel 3x3", True),
+        ("linear 1x128 -> 1x10", "linear 1x192 -> 1x10", True),
+        ("avg_pool2d 1x64x8x8 -> 1x64x4x4, kernel 2x2", "avg_pool2d 1x96x8x8 -> 1x96x4x4, kernel 2x2", True),
+        ("cat 1x8x4x4, 1x8x4x4 -> 1x16x4x4", "cat 1x8x4x4, 1x9x4x4 -> 1x17x4x4", True),
+        # a stride was taken out before it: a larger map through the same layer
+        ("conv2d 1x64x8x8 -> 1x64x8x8", "conv2d 1x64x16x16 -> 1x64x16x16", True),
+        # a depthwise convolution is as wide as what it reads
+        ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3, groups 64", "conv2d 1x96x8x8 -> 1x96x8x8, kernel 3x3, groups 96", True),
+        ("conv2d 1x64x8x8 -> 1x64x8x8, groups 64", "conv2d 1x96x8x8 -> 1x192x8x8, groups 96", False),
+        # it was widened too
+        ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x96x8x8, kernel 3x3", False),
+        ("conv2d 1x64x8x8 -> 1x64x8x8, groups 8", "conv2d 1x96x8x8 -> 1x96x8x8, groups 8", False),
+        ("linear 1x128 -> 1x10", "linear 1x192 -> 1x20", False),
+        ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x64x8x8, kernel 5x5", False),
+        # the same input
+        ("conv2d 1x64x8x8 -> 1x64x8x8", "conv2d 1x64x8x8 -> 1x96x8x8", False),
+        ("", "conv2d 1x64x8x8 -> 1x96x8x8", False),
+        ("conv2d 1x64x8x8 -> 1x96x8x8", "", False),
+    ],
+)  # fmt: skip
+def test_a_layer_that_only_reads_another_input_is_no_cause(before: str, now: str, follows: bool) -> None:
+    assert Cause("a", Fraction(2), Fraction(1), now, before).follows is follows
 
 
 # -- quantities -----------------------------------------------------------------------------------

@@ -183,10 +183,11 @@ def _judged(
         findings = judge(rule, found, base or f"{rule.base} could not be measured", rule.base)
     line = config.rule_lines.get(rule.id)
     base = everything.get(rule.base) if rule.base else None
-    return [_explained(config.folder, replace(f, line=line), found, own, base) for f in findings]
+    return [explained(config.folder, replace(f, line=line), found, own, base) for f in findings]
 
 
-def _explained(folder: Path, finding: Finding, found: Measured, own: Measured | None, base: Measured | None) -> Finding:
+def explained(folder: Path, finding: Finding, found: Measured, own: Measured | None, base: Measured | None) -> Finding:
+    """The finding with the layers that a failure comes from; `own` is the model as recorded, `base` another one."""
     if finding.outcome is not Outcome.FAILS:
         return finding
     lines = class_lines(folder, found)

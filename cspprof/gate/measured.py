@@ -134,6 +134,32 @@ def form(spec: OpSpec) -> str:
     return ", ".join(words)
 
 
+def chosen(form: str) -> tuple[str, ...]:
+    """What a layer decides itself, of its `form`; every other size follows from what it reads.
+
+    A convolution or linear layer decides its width; a depthwise convolution only how many it makes of each channel.
+
+    >>> chosen("conv2d 1x64x56x56 -> 1x128x28x28, kernel 3x3, stride 2x2")
+    ('conv2d', '128', 'kernel 3x3', 'stride 2x2')
+    >>> chosen("conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 64")
+    ('conv2d', '1 of each', 'kernel 3x3')
+    """
+    name, _, rest = form.partition(" ")
+    reads, _, writes = rest.partition(" -> ")
+    first, *others = writes.split(", ")
+    settings = [text for text in others if text[:1].isalpha()]
+    before, after = reads.split(", ")[0].split("x"), first.split("x")
+    width: list[str] = []
+    if name == "linear":
+        width = after[-1:]
+    elif name.startswith("conv") and min(len(before), len(after)) > 2:
+        width = after[1:2]
+        if (depthwise := f"groups {before[1]}") in settings:
+            settings.remove(depthwise)
+            width = [f"{int(after[1]) // int(before[1])} of each"]
+    return name, *width, *settings
+
+
 def structure(profile: Profile) -> str:
     """The same for two networks that compute the same on the same shapes, wired alike, under whatever names."""
     numbers: dict[int, int] = {}

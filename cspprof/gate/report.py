@@ -37,7 +37,7 @@ def verdict_report(verdict: Verdict, why: bool) -> Report:
             Table("Could not be measured", columns, [[text(p.where), text(p.message), text(p.hint)] for p in told])
         )
     if why:
-        tables += [_why(f) for f in verdict.failures if f.causes]
+        tables += [table for f in verdict.failures for table in _why(f)]
     notes = [f"{f.rule}: {f.message}" + (f". {f.hint}" if f.hint else "") for f in verdict.failures]
     return Report(tables, [_record(f) for f in verdict.findings], document(verdict), [*notes, *verdict.notes])
 
@@ -94,18 +94,24 @@ def number(value: Fraction | None) -> int | float | None:
     return value.numerator if value.denominator == 1 else float(value)
 
 
-def _why(finding: Finding) -> Table:
+def _why(finding: Finding) -> list[Table]:
+    """The layers that were changed; and for themselves those that follow, however much they weigh."""
     heading = f"Why {finding.rule} fails on {finding.place}: {METRICS.get(finding.metric).title}"
+    own, following = ([c for c in finding.causes if c.follows is follows] for follows in (False, True))
+    titled = ((heading, own), (f"{heading}, in layers that only read another input", following))
+    return [_causes(title, causes, finding.unit) for title, causes in titled if causes]
+
+
+def _causes(heading: str, causes: Sequence[Cause], unit: str) -> Table:
     columns = [
         Column("layer"), Column("before", True), Column("now", True), Column("difference", True),
         Column("what it does"), Column("class"),
     ]  # fmt: skip
-    shown = finding.causes[:SHOWN]
-    lines = [[text(c.layer), *_sides(c, finding.unit), text(forms(c)), text(source(c))] for c in shown]
-    left = finding.causes[SHOWN:]
+    lines = [[text(c.layer), *_sides(c, unit), text(forms(c)), text(source(c))] for c in causes[:SHOWN]]
+    left = causes[SHOWN:]
     if left:
         rest = sum((c.difference for c in left), Fraction(0))
-        lines.append([text(f"{len(left)} more"), NONE, NONE, _cell(rest, _signed(rest, finding.unit)), *[text("")] * 2])
+        lines.append([text(f"{len(left)} more"), NONE, NONE, _cell(rest, _signed(rest, unit)), *[text("")] * 2])
     return Table(heading, columns, lines)
 
 
@@ -169,6 +175,7 @@ def document(verdict: Verdict) -> dict[str, Any]:
                     {
                         "layer": c.layer, "before": number(c.before), "value": number(c.value),
                         "difference": number(c.difference), "form": c.form, "form_before": c.form_before,
+                        "follows": c.follows,
                         "class": c.owner, "file": c.file, "line": c.line,
                     }
                     for c in f.causes

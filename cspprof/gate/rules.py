@@ -11,7 +11,7 @@ from math import floor
 
 from cspprof.gate.baseline import RECORD
 from cspprof.gate.config import Level, Rule
-from cspprof.gate.measured import Measured
+from cspprof.gate.measured import Measured, chosen
 from cspprof.gate.words import metric_of, suggestion
 from cspprof.metrics import METRICS
 from cspprof.units import Quantity, change, told_apart
@@ -45,10 +45,10 @@ class Cause:
         return self.value - (self.before or 0)
 
     @property
-    def reads_otherwise(self) -> bool:
-        """Whether its input is another than before: then what feeds it was changed, and perhaps not the layer."""
-        then, now = (text.partition(" -> ")[0] for text in (self.form_before, self.form))
-        return bool(then and now) and then != now
+    def follows(self) -> bool:
+        """Whether it only reads another input: what feeds it was changed, and nothing that the layer itself decides."""
+        then, now = self.form_before, self.form
+        return bool(then and now) and then != now and chosen(then) == chosen(now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +195,7 @@ def _compare(case: _Case, path: str) -> Finding:
         message = case.reference or f"nothing was recorded for {found.name}"
         return case.unknown(message, f"Record it: {RECORD}", path)
     base = case.reference
-    if rule.base is None and (differs := _recorded_otherwise(found, base, case.reference_name)):
+    if rule.base is None and (differs := recorded_otherwise(found, base, case.reference_name)):
         return case.unknown(*differs, path)
     before = base.layer(path, metric) if path else base.total(metric)
     if before is None:
@@ -218,7 +218,7 @@ def _widened(limit: Fraction, tolerance: Quantity) -> Fraction:
     return limit + (tolerance.value * limit if tolerance.relative else tolerance.value)
 
 
-def _recorded_otherwise(found: Measured, base: Measured, name: str) -> tuple[str, str] | None:
+def recorded_otherwise(found: Measured, base: Measured, name: str) -> tuple[str, str] | None:
     """Numbers of another input or in another sense are not compared."""
     for what, ours, theirs in (
         ("input", ", ".join(found.inputs), ", ".join(base.inputs)),

@@ -1,4 +1,4 @@
-"""Which layers a failure comes from, largest first, and where their classes are written."""
+"""Which layers a failure comes from, what follows from them, largest first; and where their classes are written."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def causes(finding: Finding, found: Measured, own: Measured | None, base: Measur
     """The layers that grew since `own`, the same model as it was recorded, or else since `base`; the largest layers
     where there is nothing that shares their names. Empty for a number that layers do not have.
 
-    Layers that changed themselves come before those that only read another input now: a convolution that was widened
-    before what reads its output.
+    What was changed comes first, then what follows from it (`Cause.follows`), each the largest first: a convolution
+    that was widened before those that read its output, whose difference may well be larger.
     """
     smaller = finding.limit is None  # a gain that was not recorded
     for before in (own, base):
         if before is not None and _comparable(found, before):
             changed = [c for c in _candidates(finding, found, before) if c.difference and (c.difference < 0) == smaller]
             if changed:
-                return sorted(changed, key=lambda c: (c.reads_otherwise, -abs(c.difference)))
+                return sorted(changed, key=lambda c: (c.follows, -abs(c.difference)))
     return sorted(_candidates(finding, found, None), key=lambda c: -c.value)
 
 

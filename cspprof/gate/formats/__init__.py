@@ -52,11 +52,11 @@ def messages(verdict: Verdict) -> list[Message]:
 
 
 def _of_failure(verdict: Verdict, finding: Finding) -> Message:
-    """At the class whose layer grew most, where that is known, else at the rule."""
+    """At the class of the first layer that it comes from, where that is known, else at the rule."""
     text = finding.message + (f". {finding.hint}" if finding.hint else "")
     cause = finding.causes[0] if finding.causes else None
     if cause is not None:
-        text += f". Most of it in {cause.layer}"
+        text += f". Look at {cause.layer} first"
     if cause is not None and cause.file and cause.line:
         return Message(
             finding.level, finding.rule, text, _relative(verdict.config.folder / cause.file), cause.line, finding
