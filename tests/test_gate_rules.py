@@ -233,7 +233,7 @@ def test_rules_that_contradict_each_other() -> None:
         # a stride was taken out before it: a larger map through the same layer
         ("conv2d 1x64x8x8 -> 1x64x8x8", "conv2d 1x64x16x16 -> 1x64x16x16", True),
         # a depthwise convolution is as wide as what it reads
-        ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3, groups 64", "conv2d 1x96x8x8 -> 1x96x8x8, kernel 3x3, groups 96", True),
+        ("conv2d 1x64x8x8 -> 1x64x8x8, groups 64", "conv2d 1x96x8x8 -> 1x96x8x8, groups 96", True),
         ("conv2d 1x64x8x8 -> 1x64x8x8, groups 64", "conv2d 1x96x8x8 -> 1x192x8x8, groups 96", False),
         # it was widened too
         ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x96x8x8, kernel 3x3", False),

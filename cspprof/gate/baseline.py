@@ -89,6 +89,7 @@ def _entry(m: Measured) -> dict[str, Any]:
             for path, part in m.parts.items()
         },
         "versions": dict(m.versions),
+        **({"by": m.by} if m.by else {}),
     }
 
 
@@ -107,8 +108,9 @@ def _measured(name: str, entry: Mapping[str, Any]) -> Measured:
     }
     totals = {m: _amount(m, v) for m, v in entry["totals"].items()}
     return Measured(
-        name, entry["convention"], tuple(entry["inputs"]), entry["structure"], totals, parts, {}, entry["versions"]
-    )
+        name, entry["convention"], tuple(entry["inputs"]), entry["structure"], totals, parts, {}, entry["versions"],
+        entry.get("by", ""),
+    )  # fmt: skip
 
 
 def _amount(metric: str, value: Any) -> Amount:

@@ -235,7 +235,7 @@ def update(
             raise
         before = {}
         notes.append(f"the old baseline could not be read ({error.message}); everything was recorded anew")
-    kept = {n: m for n, m in before.items() if names and n not in found and n in config.models}
+    kept = {n: m for n, m in before.items() if m.by or (names and n in config.models)}
     after = {**kept, **found}
     for name, now in found.items():
         if name in before and baseline.restructured(before[name], now):

@@ -43,6 +43,8 @@ class Measured:
     """Layers by path, in execution order where that is known."""
     uncounted: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    by: str = ""
+    """Who recorded it, where that is not `cspprof check`: `pytest`."""
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)

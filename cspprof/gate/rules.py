@@ -39,6 +39,8 @@ class Cause:
     owner: str = ""
     file: str = ""
     line: int | None = None
+    new: bool = False
+    """Whether what it is compared with does not have it."""
 
     @property
     def difference(self) -> Fraction:

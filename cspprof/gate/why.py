@@ -51,6 +51,7 @@ def _candidates(finding: Finding, found: Measured, before: Measured | None) -> I
             owner=part.owner.rpartition(".")[2],
             file=part.file,
             line=None,
+            new=before is not None and path not in old,
         )
 
 

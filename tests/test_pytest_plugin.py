@@ -1,0 +1,377 @@
+"""The pytest plugin in real runs of pytest: what fails, how that reads, what is recorded, and what loading it costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CHECKOUT
+from test_gate import CSP, CSP_CIO, PLAIN, PLAIN_CIO
+
+import cspprof
+
+pytest_plugins = ["pytester"]
+
+Runs = Callable[..., pytest.RunResult]
+LEFT_OUT = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "anyio", "xdist")]
+"""Plugins of others, which take longer to load than these tests to run."""
+
+CONFIG = """\
+[models.resnext]
+target = "net.py:ResNeXt"
+
+[[rules]]
+id = "cio"
+max_increase = "0%"
+"""
+MATCHES = 'def test_cost(cspprof):\n    cspprof.assert_matches_baseline("net.py:ResNeXt")\n'
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What torch imports while a model is traced is there before the forks."""
+    net = tmp_path_factory.mktemp("before") / "net.py"
+    net.write_text(PLAIN)
+    cspprof.profile(f"{net}:ResNeXt")
+
+
+@pytest.fixture
+def runs(pytester: pytest.Pytester) -> Runs:
+    """A run of pytest in a fork of this process, which has torch already: seconds less than a new interpreter."""
+    if not hasattr(os, "fork"):
+        return pytester.runpytest_subprocess
+
+    def run(*arguments: str) -> pytest.RunResult:
+        out = pytester.path.with_suffix(".out")
+        child = os.fork()
+        if not child:
+            code = 70
+            with contextlib.suppress(BaseException):
+                target = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(target, 1)
+                os.dup2(target, 2)
+                sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115 - closed with the process
+                torch.set_num_threads(1)  # threads do not survive a fork
+                code = int(pytest.main([*arguments, *LEFT_OUT]))
+                sys.stdout.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        return pytest.RunResult(os.waitstatus_to_exitcode(status), out.read_text().splitlines(), [], 0)
+
+    return run
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two networks, in an environment that knows the plugin as `pyproject.toml` declares it, installed or not."""
+    declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
+    installed = pytester.path / "site" / "cspprof_here-0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: cspprof-here\nVersion: 0\n")
+    points = "\n".join(f"{name} = {module}" for name, module in declared.items())
+    (installed / "entry_points.txt").write_text(f"[pytest11]\n{points}\n")
+    pytester.syspathinsert(installed.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(installed.parent), str(CHECKOUT)]))
+    monkeypatch.setenv("COLUMNS", "150")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    (pytester.path / "net.py").write_text(PLAIN)
+    (pytester.path / "csp.py").write_text(CSP)
+    return pytester.path
+
+
+def asserting(body: str, imports: str = "") -> str:
+    lines = "\n    ".join(body.splitlines())
+    return f"{imports}\ndef test_cost(cspprof):\n    {lines}\n"
+
+
+def errors(result: pytest.RunResult) -> list[str]:
+    """What stands behind an E."""
+    return [line[1:].strip() for line in result.outlines if line.startswith("E ")]
+
+
+# -- budgets and drops ----------------------------------------------------------------------------
+
+
+def test_what_holds_passes(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(
+        asserting(
+            f"""cspprof.assert_budget("net.py:ResNeXt", cio={PLAIN_CIO}, macs="30 M", peak_bytes="200 KiB", moc=54)
+cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="{PLAIN_CIO:,}")
+cspprof.assert_budget(ResNeXt(), input=(1, 3, 64, 64), params="0.3 M", bottleneck_share="16%")
+cspprof.assert_budget(ResNeXt(), cio_cspnet={PLAIN_CIO})  # on the input that it states
+cspprof.assert_budget(profile("net.py:ResNeXt"), cio={PLAIN_CIO})
+cspprof.assert_budget("net.py:ResNeXt", layer="stage?.down", cio=49_152)
+cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio={PLAIN_CIO - CSP_CIO}, macs="30%")""",
+            "from cspprof import profile\nfrom net import ResNeXt\n",
+        )
+    )
+    runs("--strict-markers", "--strict-config").assert_outcomes(passed=1)
+
+
+def test_a_failure_reads_like_pytests_own(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(
+        asserting('cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="500 k")', "from net import ResNeXt\n")
+    )
+    result = runs()
+    result.assert_outcomes(failed=1)
+    begin = next(i for i, line in enumerate(result.outlines) if line.startswith("cspprof = <"))
+    end = next(i for i, line in enumerate(result.outlines) if "short test summary" in line)
+    line = PLAIN.splitlines().index("class Stage(nn.Module):") + 1
+    root = PLAIN.splitlines().index("class ResNeXt(nn.Module):") + 1
+    block = PLAIN.splitlines().index("class Block(nn.Module):") + 1
+    blocks = "conv2d 1x64x16x16 -> 1x64x16x16, kernel"
+    down, stem = "conv2d 1x32x32x32 -> 1x64x16x16", "conv2d 1x3x64x64 -> 1x32x32x32"
+    assert result.outlines[begin + 2 : end] == [
+        "    def test_cost(cspprof):",
+        '>       cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="500 k")',
+        "E       AssertionError: cio_cspnet of ResNeXt is 569,472; 500,000 is allowed: 69,472 more",
+        "E         the layers with most cio_cspnet (17 more):",
+        f"E           stage1.down              49,152  {down}, kernel 3x3, stride 2x2  [net.py:{line} Stage]",
+        f"E           stem                     45,056  {stem}, kernel 3x3, stride 2x2  [net.py:{root} ResNeXt]",
+        f"E           stage1.blocks.0.reduce   32,768  {blocks} 1x1  [net.py:{block} Block]",
+        f"E           stage1.blocks.0.grouped  32,768  {blocks} 3x3, groups 8  [net.py:{block} Block]",
+        f"E           stage1.blocks.0.expand   32,768  {blocks} 1x1  [net.py:{block} Block]",
+        "",
+        "test_a_failure_reads_like_pytests_own.py:4: AssertionError",
+    ]
+    assert "500,000 is allowed: 69,472 more" in result.outlines[end + 1]
+
+
+def test_several_limits_fail_at_once_the_worst_first(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(asserting('cspprof.assert_budget("net.py:ResNeXt", params=1, cio="500 k", macs="1 G")'))
+    told = [line for line in errors(runs()) if "is allowed" in line]
+    assert [line.split(" of ")[0].removeprefix("AssertionError: ") for line in told] == ["params", "cio_cspnet"]
+
+
+def test_a_drop_that_is_too_small_names_what_grew(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(asserting('cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="50%")'))
+    told = errors(runs())
+    assert told[0] == (
+        f"AssertionError: cio_cspnet of csp.py:ResNeXt is {CSP_CIO:,}; {PLAIN_CIO // 2:,} is allowed: "
+        f"{CSP_CIO - PLAIN_CIO // 2:,} more (at least −50% against net.py:ResNeXt's {PLAIN_CIO:,}, now −30.2 %)"
+    )
+    assert told[1] == "where cio_cspnet grew:"
+    assert told[2].startswith("stage1.transition  32,768 (new)  conv2d 1x64x16x16 -> 1x64x16x16, kernel 1x1  [csp.py:")
+
+
+@pytest.mark.parametrize(
+    ("call", "message", "hint"),
+    [
+        ('assert_budget("net.py:ResNeXt", ciao="24 M")', "no metric named 'ciao'", "Did you mean: cio?"),
+        ('assert_budget("net.py:ResNeXt", cio="24 Q")', "cannot read the quantity '24 Q'", "Write for example: 24 M"),
+        ('assert_budget("net.py:ResNeXt", cio="-1")', "cio = '-1' is negative", "at least 0"),
+        ('assert_budget("net.py:ResNeXt", cio="24 MB")', "'24 MB' is in bytes, but cio_cspnet is in elements", "24 M"),
+        ('assert_budget("net.py:ResNeXt")', "asserts nothing without a limit", 'Give one: cio="24 M"'),
+        ('assert_budget("net.py:ResNet", cio="24 M")', "net.py has no 'ResNet'", "Did you mean: ResNeXt?"),
+        ('assert_budget("net.py:ResNeXt", layer="stag?", cio=1)', "matches 'stag?'", "Did you mean: stage"),
+        ('assert_budget("net.py:ResNeXt", input="1,x", cio=1)', "cannot read the input '1,x'", "joined by x"),
+        ("assert_budget(__import__('torch').nn.ReLU(), cio=1)", "does not say what it is called with", "Give input="),
+        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop asserts nothing", 'Give one: cio="5%"'),
+        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than all", "at most 100%"),
+        ('assert_matches_baseline("net.py:ResNeXt")', "cspprof-baseline.json is not there yet", "--cspprof-update"),
+        ('assert_matches_baseline("net.py:ResNeXt", metrics="ciao")', "no metric named 'ciao'", "Did you mean: cio?"),
+    ],
+)
+def test_what_cannot_be_judged_is_neither_a_pass_nor_a_failed_assertion(
+    pytester: pytest.Pytester, runs: Runs, project: Path, call: str, message: str, hint: str
+) -> None:
+    pytester.makepyfile(
+        f"import pytest\n@pytest.mark.xfail(raises=AssertionError)\ndef test_cost(cspprof):\n    cspprof.{call}\n"
+    )
+    result = runs()
+    result.assert_outcomes(failed=1)
+    told = errors(result)
+    assert message in told[0]
+    assert hint in told[1]
+    assert not [line for line in result.outlines if re.match(r"\S*cspprof/.*:\d+: ", line)]  # no line of ours
+
+
+def test_an_operation_without_a_rule_is_no_pass(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(
+        asserting(
+            'cspprof.assert_budget(Net(), input="1x3x8x8", macs="1 G")',
+            """
+import torch
+
+@torch.library.custom_op("plugintest::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+twice.register_fake(torch.empty_like)
+
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return twice(x)
+""",
+        )
+    )
+    told = errors(runs())
+    assert told[0].endswith("Net has operations without a rule: plugintest.twice (1)")
+    assert "cspprof.op_rule" in told[1]
+
+
+# -- the baseline ---------------------------------------------------------------------------------
+
+
+def recorded(project: Path) -> dict[str, dict[str, int]]:
+    models = json.loads((project / "cspprof-baseline.json").read_text())["models"]
+    return {name: model["totals"] for name, model in models.items()}
+
+
+def test_recorded_then_compared_then_red(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(MATCHES)
+    result = runs("--cspprof-update")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["*= cspprof baseline =*", "1 model recorded in cspprof-baseline.json:", f"  *cio_cspnet: {PLAIN_CIO:,}"]
+    )
+    assert recorded(project)["net.py:ResNeXt"]["cio_cspnet"] == PLAIN_CIO
+    before = (project / "cspprof-baseline.json").read_bytes()
+    assert runs().ret == 0
+    result = runs("--cspprof-update")
+    result.stdout.fnmatch_lines(["1 model recorded in cspprof-baseline.json; no number differs"])
+    assert (project / "cspprof-baseline.json").read_bytes() == before
+
+    wider = PLAIN.replace("nn.Conv2d(3, 32, 3, 2, 1", "nn.Conv2d(3, 40, 3, 2, 1").replace("Stage(32,", "Stage(40,")
+    (project / "net.py").write_text(wider)
+    result = runs()
+    told = errors(result)
+    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 18 numbers", told[0])
+    assert f"cio_cspnet        {PLAIN_CIO + 2 * 8_192:,}, recorded {PLAIN_CIO:,} (+2.9 %)" in told
+    at = next(i for i, line in enumerate(told) if line.startswith("where cio_cspnet grew"))
+    assert told[at + 1].startswith(
+        "stem         53,248 (+8,192)  conv2d 1x3x64x64 -> 1x40x32x32, kernel 3x3, stride 2x2; was"
+    )
+    assert told[-1] == "If that is meant, record it: pytest --cspprof-update"
+    assert (project / "cspprof-baseline.json").read_bytes() == before
+
+
+def test_only_the_numbers_that_are_asked_for(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(MATCHES)
+    assert runs("--cspprof-update").ret == 0
+    text = (project / "cspprof-baseline.json").read_text()
+    (project / "cspprof-baseline.json").write_text(text.replace(f'"cio_cspnet": {PLAIN_CIO}', '"cio_cspnet": 7'))
+    for metrics, failed in (('("macs", "params")', 0), ('"cio"', 1), ("()", 1)):
+        pytester.makepyfile(MATCHES.replace('ResNeXt")', f'ResNeXt", metrics={metrics})'))
+        runs().assert_outcomes(failed=failed, passed=1 - failed)
+
+
+def test_names_of_the_configuration_share_its_baseline_with_the_command(
+    pytester: pytest.Pytester, runs: Runs, project: Path
+) -> None:
+    (project / "cspprof.toml").write_text(CONFIG)
+    (project / "tests").mkdir()
+    body = 'cspprof.assert_matches_baseline("resnext")\ncspprof.assert_matches_baseline("csp.py:ResNeXt")'
+    (project / "tests" / "test_it.py").write_text(asserting(body))
+    assert runs("--cspprof-update").ret == 0
+    both = (project / "cspprof-baseline.json").read_bytes()
+    assert recorded(project).keys() == {"resnext", "csp.py:ResNeXt"}
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        call = [sys.executable, "-m", "cspprof", *arguments]
+        return subprocess.run(call, cwd=project, capture_output=True, text=True, check=False)
+
+    assert command("check").returncode == 0
+    assert command("check", "--update-baseline").returncode == 0  # writes the same, and keeps what tests recorded
+    assert (project / "cspprof-baseline.json").read_bytes() == both
+    assert runs().ret == 0
+
+
+def test_a_module_goes_by_its_class_or_a_name_of_its_own(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    imports = "import csp, net\n"
+    same = "cspprof.assert_matches_baseline(net.ResNeXt())\ncspprof.assert_matches_baseline(csp.ResNeXt())"
+    pytester.makepyfile(asserting(same, imports))
+    result = runs("--cspprof-update")
+    assert errors(result)[0].endswith("two tests record different models as 'ResNeXt'")
+    result.stdout.fnmatch_lines(["nothing was recorded:", "two tests record different models as 'ResNeXt'"])
+    assert not (project / "cspprof-baseline.json").exists()
+    pytester.makepyfile(asserting(same.replace("csp.ResNeXt()", 'csp.ResNeXt(), name="csp"'), imports))
+    assert runs("--cspprof-update").ret == 0
+    assert {n: t["cio_cspnet"] for n, t in recorded(project).items()} == {"ResNeXt": PLAIN_CIO, "csp": CSP_CIO}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('cspprof.assert_matches_baseline("nowhere.py:Net")', "nowhere.py:Net: there is no file nowhere.py"),
+        ("raise KeyboardInterrupt", "the run did not come to its end"),
+    ],
+)
+def test_half_a_measurement_records_nothing(
+    pytester: pytest.Pytester, runs: Runs, project: Path, body: str, message: str
+) -> None:
+    pytester.makepyfile(MATCHES + f"def test_other(cspprof):\n    {body}\n")
+    result = runs("--cspprof-update")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*= cspprof baseline =*", "nothing was recorded:", message])
+    assert not (project / "cspprof-baseline.json").exists()
+
+
+def test_a_baseline_in_conflict_is_not_written_over(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    (project / "cspprof-baseline.json").write_text("<<<<<<< HEAD\n")
+    pytester.makepyfile(MATCHES)
+    result = runs("--cspprof-update")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["nothing was recorded:", "*cspprof-baseline.json:1: an unresolved merge conflict"])
+    assert (project / "cspprof-baseline.json").read_text() == "<<<<<<< HEAD\n"
+
+
+def test_another_structure_with_the_same_numbers_is_a_warning(
+    pytester: pytest.Pytester, runs: Runs, project: Path
+) -> None:
+    pytester.makepyfile(MATCHES)
+    assert runs("--cspprof-update").ret == 0
+    (project / "net.py").write_text(PLAIN.replace("return torch.relu(", "return torch.nn.functional.silu("))
+    result = runs()
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*test_another*.py:2: UserWarning: net.py:ResNeXt has another structure than in *"])
+
+
+@pytest.mark.slow
+def test_workers_record_together(pytester: pytest.Pytester, project: Path) -> None:
+    pytest.importorskip("xdist", reason="pytest-xdist is not installed")
+    for name in ("net", "csp"):
+        (project / f"test_{name}.py").write_text(MATCHES.replace("net.py", f"{name}.py"))
+    result = pytester.runpytest_subprocess("-n", "2", "--cspprof-update")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["2 models recorded in cspprof-baseline.json:"])
+    assert {n: t["cio_cspnet"] for n, t in recorded(project).items()} == {
+        "net.py:ResNeXt": PLAIN_CIO,
+        "csp.py:ResNeXt": CSP_CIO,
+    }
+    before = (project / "cspprof-baseline.json").read_bytes()
+    (project / "test_csp.py").write_text("import os\ndef test_cost(cspprof):\n    os._exit(1)\n")
+    result = pytester.runpytest_subprocess("-n", "2", "--max-worker-restart=0", "--cspprof-update")
+    result.stdout.fnmatch_lines(["nothing was recorded:", "a worker of pytest-xdist did not come to its end"])
+    assert (project / "cspprof-baseline.json").read_bytes() == before
+
+
+# -- being there ----------------------------------------------------------------------------------
+
+
+def test_it_can_be_left_out(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(MATCHES)
+    result = runs("-p", "no:cspprof")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E * fixture 'cspprof' not found"])
+    assert "--cspprof-update" not in runs("-p", "no:cspprof", "--help").stdout.str()
+    runs("--help").stdout.fnmatch_lines(["cost of networks:", "  --cspprof-update *"])
+
+
+def test_loading_it_loads_nothing_heavy(pytester: pytest.Pytester, project: Path) -> None:
+    pytester.makepyfile("import sys\ndef test_light():\n    print(*sorted(sys.modules), sep='\\n')\n")
+    result = pytester.runpytest_subprocess("-s")
+    result.assert_outcomes(passed=1)
+    ours = [line for line in result.outlines if line.startswith("cspprof")]
+    assert ours == ["cspprof", "cspprof._version", "cspprof.pytest_plugin"]
+    heavy = {"torch", "pydantic", "pandas", "matplotlib", "numpy", "sympy", "rich", "typer"}
+    assert not heavy & set(result.outlines)
