@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from cspprof.cli import app
+from cspprof.cli import application
 
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Commands
@@ -22,7 +22,7 @@ yes or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
 
 def reference() -> str:
     """A section for each command, in the order of `cspprof --help`."""
-    return "\n".join([HEAD, *(_section(f"cspprof {name}", command) for name, command in _commands(app))])
+    return "\n".join([HEAD, *(_section(f"cspprof {name}", command) for name, command in _commands(application()))])
 
 
 def _commands(group: typer.Typer) -> list[tuple[str, Any]]:

@@ -21,6 +21,7 @@ import pytest
 from conftest import CHECKOUT, Result
 
 from cspprof import __version__
+from cspprof.cli import COMMANDS
 from cspprof.metrics import METRICS
 from cspprof.record import Profile
 
@@ -463,3 +464,38 @@ sys.exit(f"imported: {{heavy}}" if heavy else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# -- the list of commands -------------------------------------------------------------------------
+
+
+def test_a_command_is_imported_when_it_is_called_and_all_are_listed_without() -> None:
+    program = """
+import sys
+from cspprof.cli import COMMANDS, main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+rooms = {f"cspprof.cli.{c.room}" for c in COMMANDS.values()} & set(sys.modules)
+sys.exit(f"imported: {rooms}" if rooms or "rich" in sys.modules or "cspprof.record" in sys.modules else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, command in COMMANDS.items():
+        assert f"  {name} " in done.stdout
+        assert command.summary in done.stdout
+
+
+@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("baseline", "cache")])
+def test_each_command_has_its_help(name: str, run: Run) -> None:
+    answer = run(name, "--help")
+    assert answer.code == 0
+    assert answer.out.startswith(f"Usage: cspprof {name} [OPTIONS]")
+
+
+def test_the_shell_completes_commands_and_their_options() -> None:
+    asked = {**os.environ, "_CSPPROF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    asked["COMP_WORDS"] = "cspprof bottleneck --m"
+    done = subprocess.run([sys.executable, "-m", "cspprof"], env=asked, capture_output=True, text=True, check=False)
+    assert "--metric" in done.stdout.split()

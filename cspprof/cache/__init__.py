@@ -9,7 +9,6 @@ while all evidence is as it was (`evidence`); `store` keeps it in the user's cac
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -81,6 +80,10 @@ def _key(text: str, request: Request) -> str:
     """What is asked, of which cspprof, under which interpreter, on which machine and from where."""
     parts = (
         text, repr(request), __version__, SCHEMA, sys.version, sys.executable, repr(sys.flags), repr(sys.path),
-        str(sys.dont_write_bytecode), platform.node(), os.getcwd(),
+        str(sys.dont_write_bytecode), _machine(), os.getcwd(),
     )  # fmt: skip
     return blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=20).hexdigest()
+
+
+def _machine() -> str:
+    return os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")

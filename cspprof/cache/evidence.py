@@ -11,7 +11,6 @@ import os
 import site
 import stat
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -142,16 +141,14 @@ def _changed(path: str) -> float:
 @cache
 def _libraries() -> tuple[str, ...]:
     """Folders of installed packages."""
-    paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
-    return tuple(f"{os.path.normpath(p)}{os.sep}" for p in (*paths, user) if p)
+    return tuple(f"{os.path.normpath(p)}{os.sep}" for p in (*site.getsitepackages(), user) if p)
 
 
 @cache
 def _python() -> tuple[str, ...]:
     """Folders of Python's own library, whose version is part of every key."""
-    own = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(os.__file__)}
-    return tuple(f"{os.path.normpath(p)}{os.sep}" for p in own if p)
+    return (f"{os.path.normpath(os.path.dirname(os.__file__))}{os.sep}",)
 
 
 def _installed(path: str) -> bool:

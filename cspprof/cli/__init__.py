@@ -5,26 +5,75 @@ Exit codes: 0 yes or done, 1 the answer is no, 2 there is no answer, 130 interru
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Container, Sequence
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from cspprof._version import __version__
-from cspprof.cache import ENABLED
-from cspprof.cli import analyse, closed_form, draw, gate, inspect, page, remembering, reproduction, second
-from cspprof.cli.output import fail, speak_utf8
+from cspprof.cli.streams import fail, speak_utf8
 from cspprof.errors import CspprofError
 
-app = typer.Typer(
-    name="cspprof",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # help in boxes takes as long to import as everything else together
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-)
+
+class Command(NamedTuple):
+    """Where a command is, and what the list of commands says of it."""
+
+    room: str
+    """The module in this package; imported when the command is called."""
+    name: str
+    """Its function, or the group of further commands."""
+    summary: str
+
+
+COMMANDS = {
+    "profile": Command("analyse", "profile_command", "Every number of each model."),
+    "cio": Command("analyse", "cio_command", "Convolutional input/output, and where a change comes from."),
+    "flops": Command("analyse", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
+    "compare": Command("analyse", "compare_command", "Models side by side in every number."),
+    "bottleneck": Command("analyse", "bottleneck_command", "The largest layers, their share of the whole."),
+    "plot": Command("draw", "plot_command", "Pictures: bottlenecks, traffic, memory, rooflines."),
+    "report": Command("page", "report_command", "One page with everything, for a browser."),
+    "verify": Command("second", "verify_command", "A second opinion: fvcore and torch's own counter."),
+    "reproduce": Command("reproduction", "reproduce_command", "The published figures, computed again."),
+    "closed-form": Command("closed_form", "closed_form_command", "CIO, MACs and weights of a block as a formula."),
+    "models": Command("inspect", "models_command", "The zoo: every network with its totals."),
+    "metrics": Command("inspect", "metrics_command", "Every number with its unit."),
+    "explain": Command("inspect", "explain_command", "What a number is, and what it is not."),
+    "check": Command("gate", "check_command", "Hold models against the project's rules."),
+    "init": Command("gate", "init_command", "Write cspprof.toml, a commented start."),
+    "baseline": Command("gate", "baseline_app", "What was recorded, and how that changed."),
+    "cache": Command("remembering", "app", "What is remembered between runs; forget it."),
+}
+
+
+def application(wanted: Container[str] = COMMANDS) -> typer.Typer:
+    """The command line, in which the commands not wanted are only listed: each costs the import of what it needs."""
+    app = typer.Typer(
+        name="cspprof",
+        no_args_is_help=True,
+        add_completion=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # help in boxes takes as long to import as everything else together
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    )
+    app.callback()(_options)
+    for name, command in COMMANDS.items():
+        if name not in wanted:
+            app.command(name, help=command.summary)(_listed)
+            continue
+        found: Any = getattr(import_module(f"cspprof.cli.{command.room}"), command.name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name, short_help=command.summary)
+        else:
+            app.command(name, short_help=command.summary)(found)
+    return app
+
+
+def _listed() -> None:
+    raise AssertionError("a command that was not wanted has run")
 
 
 def _version(wanted: bool) -> None:
@@ -33,8 +82,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def options(
+def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
@@ -44,29 +92,11 @@ def options(
     ] = False,
 ) -> None:
     """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
-    ENABLED.set(not no_cache)
+    if no_cache or "cspprof.cache" in sys.modules:
+        from cspprof.cache import ENABLED
 
+        ENABLED.set(not no_cache)
 
-for _name, _command in (
-    ("profile", analyse.profile_command),
-    ("cio", analyse.cio_command),
-    ("flops", analyse.flops_command),
-    ("compare", analyse.compare_command),
-    ("bottleneck", analyse.bottleneck_command),
-    ("plot", draw.plot_command),
-    ("report", page.report_command),
-    ("verify", second.verify_command),
-    ("reproduce", reproduction.reproduce_command),
-    ("closed-form", closed_form.closed_form_command),
-    ("models", inspect.models_command),
-    ("metrics", inspect.metrics_command),
-    ("explain", inspect.explain_command),
-    ("check", gate.check_command),
-    ("init", gate.init_command),
-):
-    app.command(_name)(_command)
-app.add_typer(gate.baseline_app, name="baseline")
-app.add_typer(remembering.app, name="cache")
 
 ANYWHERE = ("--debug", "--no-cache")
 """Options of all commands: they may stand before the command or behind it."""
@@ -79,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given.sort(key=lambda argument: argument not in ANYWHERE)
     debug = "--debug" in given
     try:
-        app(given, prog_name="cspprof")
+        application(_wanted(given))(given, prog_name="cspprof")
         code = 0
     except SystemExit as leaving:  # typer's own way out: --help, bad usage, an interrupted command
         code = leaving.code if isinstance(leaving.code, int) else 0
@@ -98,3 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
+
+
+def _wanted(given: list[str]) -> Container[str]:
+    """The command that is asked for; the shell, which completes from options too, is told of all."""
+    if "_CSPPROF_COMPLETE" in os.environ:
+        return COMMANDS
+    return [argument for argument in given if not argument.startswith("-")][:1]

@@ -14,7 +14,6 @@ from cspprof.cli.output import Outlet, tracked
 from cspprof.comparison import check_explainable
 from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
-from cspprof.illustrated import bottleneck
 from cspprof.inputs import known_device, known_float, parse_inputs
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.views import CIO, FLOPS, Breakdown, analysis, incomplete
@@ -117,6 +116,8 @@ def bottleneck_command(
         raise CspprofError(
             f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes"
         )
+    from cspprof.illustrated import bottleneck  # and with it every chart
+
     outlet = Outlet(format, output)
     outlet.emit(bottleneck(measure(specs, input, dtype, device, train, strict), metric, top))
 

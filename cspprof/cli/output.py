@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cspprof.errors import CspprofError, OutputError
+from cspprof.errors import OutputError
 from cspprof.files import check_writable, write_atomically
 from cspprof.render import RENDERERS, Canvas, asked_by, render
 from cspprof.tables import Report
@@ -67,12 +66,6 @@ def write_out(data: bytes) -> None:
     sys.stdout.flush()
 
 
-def speak_utf8() -> None:
-    """Standard output in UTF-8 wherever it goes: × and − are in every table, and a pipe's bytes are always the same."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
 def terminal_canvas() -> Canvas:
     """Colour and width of standard output; a pipe gets neither, unless FORCE_COLOR or COLUMNS ask for them."""
     columns = os.environ.get("COLUMNS", "")
@@ -91,13 +84,3 @@ def tracked(items: Sequence[T]) -> Iterable[T]:
     from rich.progress import track
 
     return track(items, "Tracing", console=Console(stderr=True), transient=True)
-
-
-def fail(error: CspprofError) -> None:
-    """What went wrong and what to type next, on standard error."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
-    label = "\x1b[31merror:\x1b[0m" if colour else "error:"
-    print(f"{label} {error.message}", file=sys.stderr)
-    if error.hint:
-        for line in error.hint.splitlines():
-            print(f"  {line}", file=sys.stderr)
