@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from math import ceil, floor, inf
 from typing import TypeVar
 
 import torch
@@ -196,6 +197,23 @@ def check_channels(**counts: int) -> None:
             raise CspprofError(f"{name}={n!r} is not a number of channels", f"Give at least one: {name}=10")
 
 
+def widened(channels: int, width: float, step: int = 1) -> int:
+    """`width` times the channels, which has to come out a multiple of `step`: nothing is rounded.
+
+    Raises CspprofError otherwise, with the nearest widths that do.
+    """
+    if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < inf:
+        raise CspprofError(f"width={width!r} is no multiplier", "Give a positive number: width=0.5")
+    steps = channels * width / step
+    if abs(steps - round(steps)) > 1e-9 * steps or round(steps) == 0:
+        near = [n * step / channels for n in (floor(steps), ceil(steps)) if n]
+        raise CspprofError(
+            f"width={width!r} makes {channels * width:.6g} of {channels} channels, which are no multiple of {step}",
+            f"Nearest: {' or '.join(f'width={w:.12g}' for w in near)}",
+        )
+    return round(steps) * step
+
+
 def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
     """Stem, numbered stages and head in a row, each tagged with its stage."""
     parts = [("stem", stem), *((f"stage{i}", s) for i, s in enumerate(stages, 1)), ("head", head)]
@@ -204,10 +222,15 @@ def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn
 
 def check_depths(depths: Sequence[int] | int, stages: int) -> tuple[int, ...]:
     """The depths as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
-    found = (depths,) if isinstance(depths, int) else tuple(depths)
+    return one_for_each("depths", depths, stages, "block")
+
+
+def one_for_each(option: str, values: Sequence[int] | int, stages: int, what: str) -> tuple[int, ...]:
+    """The values of an option as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
+    found = (values,) if isinstance(values, int) else tuple(values)
     if len(found) != stages or any(type(n) is not int or n < 1 for n in found):
         raise CspprofError(
-            f"depths={found} does not give each of {stages} stages at least one block",
-            f"Write {stages} positive numbers: depths=({','.join(['2'] * stages)})",
+            f"{option}={found} does not give each of {stages} stages at least one {what}",
+            f"Write {stages} positive numbers: {option}=({','.join(['2'] * stages)})",
         )
     return found

@@ -1,14 +1,18 @@
-"""Darknet-53, the Darknet reference network, and Darknet-53's cross-stage-partial twin. Forwards return logits."""
+"""Darknet-53, the Darknet reference network, and Darknet-53's cross-stage-partial twin. Forwards return logits.
+
+`width` multiplies every number of channels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, Elastic, PoolHead, Residual, check_channels, check_depths, network
+from cspprof.zoo.blocks import ConvNormAct, Elastic, PoolHead, Residual, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 DEPTHS = (1, 2, 8, 8, 4)
@@ -31,36 +35,40 @@ class Stage(nn.Module):
 @model(
     "darknet53", family="darknet", paper="YOLOv3, Redmon and Farhadi 2018, Table 1; CSPNet, Wang et al. 2019, Table 3"
 )
-def darknet53(num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> nn.Module:
+def darknet53(
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, in_channels: int = 3, width: float = 1.0
+) -> nn.Module:
     """Darknet-53 as an ImageNet classifier."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages = [Stage(depth, 32 << i, 64 << i) for i, depth in enumerate(check_depths(depths, 5))]
-    return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(1024, num_classes))
+    base = widened(32, width)
+    stages = [Stage(depth, base << i, 2 * base << i) for i, depth in enumerate(check_depths(depths, 5))]
+    return network(ConvNormAct(in_channels, base, 3), stages, PoolHead(32 * base, num_classes))
 
 
 @model("csp_darknet53", family="darknet", paper="CSPNet, Wang et al. 2019, Table 3", twin="darknet53",
        variants=("elastic",))  # fmt: skip
 def csp_darknet53(
     num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
-    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPDarknet-53: half of each stage bypasses the residual blocks."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return darknet53(num_classes, depths or DEPTHS, in_channels)
+        return darknet53(num_classes, depths or DEPTHS, in_channels, width)
+    base = widened(32, width)
     stages: list[CrossStagePartial] = []
     for i, depth in enumerate(check_depths(depths or DEPTHS, 5)):
-        c_in = stages[-1].c_out if stages else 32
-        stages.append(_partial(i, depth, c_in, gamma, fusion, split, elastic))
-    return network(ConvNormAct(in_channels, 32, 3), stages, PoolHead(stages[-1].c_out, num_classes))
+        c_in = stages[-1].c_out if stages else base
+        stages.append(_partial(i, depth, c_in, base, gamma, fusion, split, elastic))
+    return network(ConvNormAct(in_channels, base, 3), stages, PoolHead(stages[-1].c_out, num_classes))
 
 
 def _partial(
-    i: int, depth: int, c_in: int, gamma: float | None, fusion: str, split: str, elastic: bool
+    i: int, depth: int, c_in: int, base: int, gamma: float | None, fusion: str, split: str, elastic: bool
 ) -> CrossStagePartial:
     """The first stage splits into two parts of full width by convolutions, the others into halves."""
-    c_out = 64 << i
+    c_out = 2 * base << i
     total = 2 * c_out if i == 0 and split == "conv" else c_out
     bypass = bypassed(total, 0.5 if gamma is None else gamma, multiple=2)
     main = total - bypass
@@ -80,8 +88,9 @@ def _convs(channels: int) -> nn.Module:
 
 
 @model("darknet_ref", family="darknet", paper="Darknet, Redmon 2016; CSPNet, Wang et al. 2019, Table 3")
-def darknet_ref(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def darknet_ref(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> nn.Module:
     """Darknet's reference classifier: a 3×3 convolution and a 2×2 pool, six times, then one more convolution."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages = [nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(16 << i, 32 << i, 3)) for i in range(6)]
-    return network(ConvNormAct(in_channels, 16, 3), stages, PoolHead(1024, num_classes))
+    widths = [widened(16, width) << i for i in range(7)]
+    stages = [nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(a, b, 3)) for a, b in pairwise(widths)]
+    return network(ConvNormAct(in_channels, widths[0], 3), stages, PoolHead(widths[-1], num_classes))

@@ -2,6 +2,8 @@
 
 The twins are constructions after the paper's section 3: x0 of each dense block is sliced, a transition halves the
 dense path, as DenseNet's own do, and a second one, after concatenation and pooling, gives the plain net's width.
+
+`width` multiplies the stem's 64 channels, `growth` is what each layer adds.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network
+from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PAPER = "DenseNet, Huang et al. 2017, Table 1"
@@ -45,18 +47,19 @@ def dense_block(c_in: int, growth: int, layers: int) -> nn.Sequential:
     return nn.Sequential(*(DenseLayer(c_in + i * growth, growth) for i in range(layers)))
 
 
-def _stem(in_channels: int, width: int) -> nn.Module:
-    conv = nn.Conv2d(in_channels, width, 7, 2, 3, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
+def _stem(in_channels: int, base: int) -> nn.Module:
+    conv = nn.Conv2d(in_channels, base, 7, 2, 3, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(base), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
 
 
 def _halved() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
 
 
-def _densenet(depths: Sequence[int], growth: int, width: int, num_classes: int, in_channels: int) -> nn.Module:
-    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth, width=width)
-    stages, c = [], width
+def _densenet(depths: Sequence[int], growth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
+    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
+    c = base = widened(64, width)
+    stages = []
     numbers = check_depths(depths, 4)
     for i, layers in enumerate(numbers):
         block = dense_block(c, growth, layers)
@@ -66,19 +69,20 @@ def _densenet(depths: Sequence[int], growth: int, width: int, num_classes: int, 
             c //= 2
         else:
             stages.append(nn.Sequential(block, nn.BatchNorm2d(c), nn.ReLU(inplace=True)))
-    return network(_stem(in_channels, width), stages, LinearHead(c, num_classes))
+    return network(_stem(in_channels, base), stages, LinearHead(c, num_classes))
 
 
 def _partial(
-    depths: Sequence[int], growth: int, width: int, num_classes: int, in_channels: int, gamma: float, fusion: str,
+    depths: Sequence[int], growth: int, width: float, num_classes: int, in_channels: int, gamma: float, fusion: str,
     split: str,
 ) -> nn.Module:  # fmt: skip
-    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth, width=width)
+    check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
         return _densenet(depths, growth, width, num_classes, in_channels)
     stages: list[nn.Module] = []
-    c, numbers = width, check_depths(depths, 4)
+    numbers = check_depths(depths, 4)
+    c = base = widened(64, width)
     for i, layers in enumerate(numbers):
         bypass, last = bypassed(c, gamma), i == len(numbers) - 1
         c_blocks = c - bypass + layers * growth
@@ -90,18 +94,18 @@ def _partial(
         )  # fmt: skip
         stages.append(partial)
         c = partial.c_out
-    return network(_stem(in_channels, width), stages, LinearHead(c, num_classes))
+    return network(_stem(in_channels, base), stages, LinearHead(c, num_classes))
 
 
 def _add(number: str, growth: int, name: str) -> None:
     """A DenseNet and its twin under `name` and `csp_` + name."""
 
-    def plain(num_classes: int = 1000, depths: Sequence[int] = DEPTHS[number], growth: int = growth, width: int = 64,
+    def plain(num_classes: int = 1000, depths: Sequence[int] = DEPTHS[number], growth: int = growth, width: float = 1.0,
               in_channels: int = 3) -> nn.Module:  # fmt: skip
         return _densenet(depths, growth, width, num_classes, in_channels)
 
-    def partial(num_classes: int = 1000, depths: Sequence[int] = DEPTHS[number], growth: int = growth, width: int = 64,
-                in_channels: int = 3, gamma: float = 0.5, fusion: str = "csp", split: str = "slice"
+    def partial(num_classes: int = 1000, depths: Sequence[int] = DEPTHS[number], growth: int = growth,
+                width: float = 1.0, in_channels: int = 3, gamma: float = 0.5, fusion: str = "csp", split: str = "slice"
                 ) -> nn.Module:  # fmt: skip
         return _partial(depths, growth, width, num_classes, in_channels, gamma, fusion, split)
 

@@ -1,4 +1,7 @@
-"""HarDNet: harmonic links between layers (Chao et al. 2019, section 4). Forwards return logits."""
+"""HarDNet: harmonic links between layers (Chao et al. 2019, section 4). Forwards return logits.
+
+`width` multiplies every number of channels; `depths` are the layers of each block, `growth` its growth rates.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch import nn
 from cspprof.formulas import harmonic_links as links
 from cspprof.formulas import harmonic_width
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, network
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, check_depths, network, one_for_each, widened
 
 PAPER = "HarDNet, Chao et al. 2019, section 4 and Table 4"
 INPUT = (1, 3, 224, 224)
@@ -58,7 +61,7 @@ def _layer(c_in: int, c_out: int, separable: bool) -> nn.Module:
 class Form:
     """One HarDNet."""
 
-    stem: tuple[int, int]
+    stem: Sequence[int]
     m: float
     growth: Sequence[int]
     layers: Sequence[int]
@@ -69,14 +72,32 @@ class Form:
     separable: bool = False
 
 
-def _hardnet(form: Form, num_classes: int, in_channels: int) -> nn.Module:
+def _changed(form: Form, depths: Sequence[int] | None, growth: Sequence[int] | None, width: float) -> Form:
+    """The form with other layers and growth rates by block, and `width` times the channels."""
+    blocks = len(form.layers)
+    growth = one_for_each("growth", form.growth if growth is None else growth, blocks, "channel")
+
+    def wide(channels: Sequence[int]) -> list[int]:
+        return [widened(c, width) for c in channels]
+
+    return replace(
+        form, stem=wide(form.stem), growth=wide(growth), widths=wide(form.widths),
+        layers=check_depths(form.layers if depths is None else depths, blocks),
+    )  # fmt: skip
+
+
+def _hardnet(
+    form: Form, num_classes: int, in_channels: int, depths: Sequence[int] | None, growth: Sequence[int] | None,
+    width: float,
+) -> nn.Module:  # fmt: skip
     check_channels(num_classes=num_classes, in_channels=in_channels)
+    form = _changed(form, depths, growth, width)
     first, c = form.stem
     second = ConvNormAct(first, c, 1 if form.separable else 3, act="relu6")
     stem = nn.Sequential(ConvNormAct(in_channels, first, 3, 2, act="relu6"), second, _halved(c, form.separable, 3))
     stages: list[nn.Module] = []
-    for i, (growth, layers, out) in enumerate(zip(form.growth, form.layers, form.widths, strict=True), 1):
-        block = HarmonicBlock(c, growth, form.m, layers, form.separable)
+    for i, (rate, layers, out) in enumerate(zip(form.growth, form.layers, form.widths, strict=True), 1):
+        block = HarmonicBlock(c, rate, form.m, layers, form.separable)
         parts: list[nn.Module] = [block, ConvNormAct(block.c_out, out, act="relu6")]
         if i in form.down:
             parts.append(_halved(out, form.separable, 2))
@@ -92,31 +113,44 @@ def _halved(c: int, separable: bool, k: int) -> nn.Module:
     return nn.MaxPool2d(k, 2, 1 if k == 3 else 0, ceil_mode=k == 2)
 
 
+FORM_39DS = Form((24, 48), 1.6, (16, 20, 64, 160), (4, 16, 8, 4), (96, 320, 640, 1024), (1, 2, 3), separable=True)
+FORM_85 = Form(
+    (48, 96), 1.7, (24, 24, 28, 36, 48, 256), (8, 16, 16, 16, 16, 4), (192, 256, 320, 480, 720, 1280), (1, 3, 5)
+)
 FORM_68 = Form((32, 64), 1.7, (14, 16, 20, 40, 160), (8, 16, 16, 16, 4), (128, 256, 320, 640, 1024), (1, 3, 4))
 
 
 @model("hardnet39ds", family="hardnet", paper=PAPER, input=INPUT)
-def hardnet39ds(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def hardnet39ds(
+    num_classes: int = 1000, in_channels: int = 3, depths: Sequence[int] | None = None,
+    growth: Sequence[int] | None = None, width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """HarDNet-39DS, depthwise-separable; the released definition."""
-    form = Form((24, 48), 1.6, (16, 20, 64, 160), (4, 16, 8, 4), (96, 320, 640, 1024), (1, 2, 3), separable=True)
-    return _hardnet(form, num_classes, in_channels)
+    return _hardnet(FORM_39DS, num_classes, in_channels, depths, growth, width)
 
 
 @model("hardnet68ds", family="hardnet", paper=PAPER, input=INPUT)
-def hardnet68ds(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def hardnet68ds(
+    num_classes: int = 1000, in_channels: int = 3, depths: Sequence[int] | None = None,
+    growth: Sequence[int] | None = None, width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """HarDNet-68DS, depthwise-separable; the released definition."""
-    return _hardnet(replace(FORM_68, separable=True), num_classes, in_channels)
+    return _hardnet(replace(FORM_68, separable=True), num_classes, in_channels, depths, growth, width)
 
 
 @model("hardnet68", family="hardnet", paper=PAPER, input=INPUT)
-def hardnet68(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def hardnet68(
+    num_classes: int = 1000, in_channels: int = 3, depths: Sequence[int] | None = None,
+    growth: Sequence[int] | None = None, width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """HarDNet-68."""
-    return _hardnet(FORM_68, num_classes, in_channels)
+    return _hardnet(FORM_68, num_classes, in_channels, depths, growth, width)
 
 
 @model("hardnet85", family="hardnet", paper=PAPER, input=INPUT)
-def hardnet85(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def hardnet85(
+    num_classes: int = 1000, in_channels: int = 3, depths: Sequence[int] | None = None,
+    growth: Sequence[int] | None = None, width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """HarDNet-85."""
-    growth, widths = (24, 24, 28, 36, 48, 256), (192, 256, 320, 480, 720, 1280)
-    form = Form((48, 96), 1.7, growth, (8, 16, 16, 16, 16, 4), widths, (1, 3, 5))
-    return _hardnet(form, num_classes, in_channels)
+    return _hardnet(FORM_85, num_classes, in_channels, depths, growth, width)

@@ -1,19 +1,25 @@
-"""MobileNetV2 in two forms, and the cross-stage-partial twin of the Darknet one. Forwards return logits."""
+"""MobileNetV2 in two forms, and the cross-stage-partial twin of the Darknet one. Forwards return logits.
+
+`width` multiplies every number of channels, `depths` are the blocks of each row of the paper's table.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from cspprof.errors import CspprofError
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, network
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PAPER = "MobileNetV2, Sandler et al. 2018, Table 2"
 TABLE = "CSPNet, Wang et al. 2019, Table 3"
 #           expansion, channels, blocks, stride
 PUBLISHED = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+DEPTHS = (1, 2, 3, 4, 3, 3, 1)
 DARKNET = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 1), (6, 96, 3, 2), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
@@ -84,23 +90,40 @@ def scaled(channels: int, width: float, divisor: int | None) -> int:
 
 
 @model("mobilenet_v2_darknet", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224))
-def mobilenet_v2_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
+def mobilenet_v2_darknet(
+    num_classes: int = 1000, in_channels: int = 3, depths: Sequence[int] = DEPTHS, width: float = 1.0
+) -> nn.Module:
     """MobileNetV2 as Darknet has it: halved at 96 channels, not at 64, expanded in the first block; 429.1 M MACs."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages: list[nn.Module] = []
-    c_in = 32
-    for t, c, n, stride in DARKNET:
+    eighth = widened(8, width)
+    c_in = 4 * eighth
+    for t, c, n, stride in _darknet_rows(depths, eighth):
         stages.append(_row(c_in, t, c, n, stride, "relu", expand=True))
         c_in = c
-    last = nn.Sequential(ConvNormAct(320, 1280, act="relu"), PoolHead(1280, num_classes))
-    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
+    return _darknet(eighth, in_channels, stages, c_in, 160 * eighth, num_classes)
 
 
-def _by_recipe(num_classes: int, in_channels: int, gamma: float, fusion: str, split: str) -> nn.Module:
+def _darknet_rows(depths: Sequence[int], eighth: int) -> list[tuple[int, int, int, int]]:
+    """Expansion, channels, blocks and stride of each row, where `eighth` stands for 8 channels."""
+    rows = zip(DARKNET, check_depths(depths, len(DARKNET)), strict=True)
+    return [(t, c * eighth // 8, n, stride) for (t, c, _, stride), n in rows]
+
+
+def _darknet(
+    eighth: int, in_channels: int, stages: Sequence[nn.Module], c_in: int, c_last: int, num_classes: int
+) -> nn.Module:
+    last = nn.Sequential(ConvNormAct(c_in, c_last, act="relu"), PoolHead(c_last, num_classes))
+    return network(ConvNormAct(in_channels, 4 * eighth, 3, 2, act="relu"), stages, last)
+
+
+def _by_recipe(
+    num_classes: int, in_channels: int, gamma: float, fusion: str, split: str, depths: Sequence[int], eighth: int
+) -> nn.Module:
     """The Darknet form's stages, each of several blocks a cross-stage-partial one behind its first."""
     stages: list[nn.Module] = []
-    c_in = 32
-    for t, c, n, stride in DARKNET:
+    c_in = 4 * eighth
+    for t, c, n, stride in _darknet_rows(depths, eighth):
         first = _row(c_in, t, c, 1, stride, "relu", expand=True)
         if n == 1:
             stages.append(first)
@@ -114,8 +137,7 @@ def _by_recipe(num_classes: int, in_channels: int, gamma: float, fusion: str, sp
             )  # fmt: skip
             stages.append(partial)
             c_in = partial.c_out
-    last = nn.Sequential(ConvNormAct(c_in, 1280, act="relu"), PoolHead(1280, num_classes))
-    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
+    return _darknet(eighth, in_channels, stages, c_in, 160 * eighth, num_classes)
 
 
 class PartialStage(nn.Module):
@@ -153,7 +175,7 @@ class PartialStage(nn.Module):
 @model("csp_mobilenet_v2", family="mobilenet", paper=TABLE, input=(1, 3, 224, 224), twin="mobilenet_v2_darknet")
 def csp_mobilenet_v2(
     num_classes: int = 1000, in_channels: int = 3, gamma: float | None = None, fusion: str = "csp",
-    split: str | None = None,
+    split: str | None = None, depths: Sequence[int] = DEPTHS, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPMobileNetV2: in each stage half of the expanded maps bypass the inverted residuals.
 
@@ -163,16 +185,15 @@ def csp_mobilenet_v2(
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split or "slice", SPLITS))
     if fusion == "none":
-        return mobilenet_v2_darknet(num_classes, in_channels)
+        return mobilenet_v2_darknet(num_classes, in_channels, depths, width)
+    eighth = widened(8, width)
     if gamma is not None or split is not None or fusion != "csp":
-        return _by_recipe(num_classes, in_channels, 0.5 if gamma is None else gamma, fusion, split or "slice")
-    stages: list[PartialStage] = [PartialStage(32, 32, 16, 1, [(16, 1)], expand=False, groups=16, multiplier=1)]
-    for expanded, stride, rows in (
-        (48, 2, [(24, 2)]),
-        (72, 2, [(32, 3), (64, 4)]),
-        (192, 2, [(96, 3)]),
-        (288, 2, [(160, 3), (320, 1)]),
-    ):
-        stages.append(PartialStage(stages[-1].c_out, expanded, expanded, stride, rows))
-    last = nn.Sequential(ConvNormAct(stages[-1].c_out, 640, act="relu"), PoolHead(640, num_classes))
-    return network(ConvNormAct(in_channels, 32, 3, 2, act="relu"), stages, last)
+        fraction = 0.5 if gamma is None else gamma
+        return _by_recipe(num_classes, in_channels, fraction, fusion, split or "slice", depths, eighth)
+    first, *rows = [(c, n) for _, c, n, _ in _darknet_rows(depths, eighth)]
+    base, half = 4 * eighth, 2 * eighth
+    stages = [PartialStage(base, base, half, 1, [first], expand=False, groups=half, multiplier=1)]
+    for expanded, part in ((6, rows[:1]), (9, rows[1:3]), (24, rows[3:4]), (36, rows[4:])):
+        wide = expanded * eighth
+        stages.append(PartialStage(stages[-1].c_out, wide, wide, 2, part))
+    return _darknet(eighth, in_channels, stages, stages[-1].c_out, 80 * eighth, num_classes)

@@ -1,5 +1,5 @@
 """CSP backbones with SPP and PANet, the large detectors of the CSPNet authors' repository. Forwards return the heads'
-maps, finest first."""
+maps, finest first. `width` is the backbone's; the neck keeps its own."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def _add(name: str, family: str, shown: str, classifier: Callable[..., nn.Module
     def detector(
         num_classes: int = 80, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
         fusion: str = "csp", split: str = "conv", elastic: bool = False,
+        width: float = 1.0,
     ) -> nn.Module:  # fmt: skip
         check_channels(num_classes=num_classes)
-        stem, *stages, _ = classifier(1, depths, in_channels, gamma, fusion, split, elastic).children()
+        stem, *stages, _ = classifier(1, depths, in_channels, gamma, fusion, split, elastic, width).children()
         widths = [s.c_out for s in stages[:-4:-1]]
         return Detector(stem, stages, PathAggregation(widths, predictions(num_classes)), levels=3)  # type: ignore[arg-type]
 

@@ -2,6 +2,8 @@
 
 CSPPeleeNet, its SE and sparse forms and PeleeNeXt were never published as definitions: they are readings and
 constructions here, each with its distance from the printed figures in `cspprof reproduce`.
+
+`width` multiplies the stem's 32 channels, `growth` is what each layer adds.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import nn
 
 from cspprof.errors import CspprofError
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, SqueezeExcite, check_channels, check_depths, network
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, SqueezeExcite, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
 PAPER = "PeleeNet, Wang et al. 2018, Table 1"
@@ -28,14 +30,14 @@ SQUEEZE = 32
 
 
 class Stem(nn.Module):
-    """3×3/2, then a convolutional and a pooled half, joined: (N, c, H, W) -> (N, 32, H/4, W/4)."""
+    """3×3/2, then a convolutional and a pooled half, joined: (N, in_channels, H, W) -> (N, c, H/4, W/4)."""
 
-    def __init__(self, in_channels: int, act: str) -> None:
+    def __init__(self, in_channels: int, c: int, act: str) -> None:
         super().__init__()
-        self.conv = ConvNormAct(in_channels, 32, 3, 2, act=act)
-        self.narrow = nn.Sequential(ConvNormAct(32, 16, act=act), ConvNormAct(16, 32, 3, 2, act=act))
+        self.conv = ConvNormAct(in_channels, c, 3, 2, act=act)
+        self.narrow = nn.Sequential(ConvNormAct(c, c // 2, act=act), ConvNormAct(c // 2, c, 3, 2, act=act))
         self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.join = ConvNormAct(64, 32, act=act)
+        self.join = ConvNormAct(2 * c, c, act=act)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
@@ -119,13 +121,17 @@ class Design:
     """What the PeleeNets differ in; a method for each kind of part."""
 
     def __init__(
-        self, growth: int, act: str, se: bool = False, groups: int = 1,
+        self, growth: int, act: str, se: bool = False, groups: int = 1, width: float = 1.0,
         sources: Callable[[int], Sequence[int]] = lambda i: range(i),
     ) -> None:  # fmt: skip
         check_channels(growth=growth)
         if growth % 2:
             raise CspprofError(f"growth={growth} is odd", "A two-way layer adds half of it twice: growth=32")
         self.growth, self.act, self.se, self.groups, self.sources = growth, act, se, groups, sources
+        self.base = widened(32, width, 2)
+
+    def stem(self, in_channels: int) -> nn.Module:
+        return Stem(in_channels, self.base, self.act)
 
     def block(self, stage: int, c_in: int, layers: int) -> nn.Module:
         def make(c: int) -> nn.Module:
@@ -173,12 +179,12 @@ class Backbone:
 def plain_backbone(design: Design, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> Backbone:
     """Stem and four plain stages."""
     check_channels(in_channels=in_channels)
-    stages, widths, c = [], [], 32
+    stages, widths, c = [], [], design.base
     for i, layers in enumerate(check_depths(depths, 4)):
         made, c = design.plain_stage(i, c, layers, last=i == 3)
         stages.append(made)
         widths.append(c)
-    return Backbone(Stem(in_channels, design.act), tuple(stages), tuple(widths))
+    return Backbone(design.stem(in_channels), tuple(stages), tuple(widths))
 
 
 def partial_backbone(
@@ -190,7 +196,7 @@ def partial_backbone(
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
         return plain_backbone(design, depths, in_channels)
-    stages, widths, c = [], [], 32
+    stages, widths, c = [], [], design.base
     for i, layers in enumerate(check_depths(depths, 4)):
         if i == 3 and fusion != "first":
             made, c = design.plain_stage(i, c, layers, last=True)
@@ -198,7 +204,7 @@ def partial_backbone(
             made, c = design.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
         stages.append(made)
         widths.append(c)
-    return Backbone(Stem(in_channels, design.act), tuple(stages), tuple(widths))
+    return Backbone(design.stem(in_channels), tuple(stages), tuple(widths))
 
 
 def _classifier(backbone: Backbone, num_classes: int) -> nn.Module:
@@ -209,36 +215,39 @@ def _classifier(backbone: Backbone, num_classes: int) -> nn.Module:
 @model("peleenet", family="peleenet", paper=PAPER, input=INPUT)
 def peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
-    act: str = "relu",
+    act: str = "relu", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """PeleeNet: two-way dense layers, transitions that keep the width; `se` is a construction."""
-    return _classifier(plain_backbone(Design(growth, act, se), depths, in_channels), num_classes)
+    return _classifier(plain_backbone(Design(growth, act, se, width=width), depths, in_channels), num_classes)
 
 
 @model("sparse_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading")
 def sparse_peleenet(
-    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
-) -> nn.Module:
+    num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """SparsePeleeNet: each layer reads those at distances 1, 2, 4, … before it."""
-    return _classifier(plain_backbone(Design(growth, act, sources=exponential), depths, in_channels), num_classes)
+    design = Design(growth, act, width=width, sources=exponential)
+    return _classifier(plain_backbone(design, depths, in_channels), num_classes)
 
 
 @model("peleenext", family="peleenet", paper="named in CSPNet, Wang et al. 2019; no public definition", input=INPUT,
        status="construction")  # fmt: skip
 def peleenext(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
-    groups: int = 4,
+    groups: int = 4, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """PeleeNeXt: PeleeNet with grouped 3×3 convolutions."""
     check_channels(groups=groups)
-    return _classifier(plain_backbone(Design(growth, act, groups=groups), depths, in_channels), num_classes)
+    design = Design(growth, act, groups=groups, width=width)
+    return _classifier(plain_backbone(design, depths, in_channels), num_classes)
 
 
 @model("csp_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading", twin="peleenet")
 def csp_peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
-    act: str = "relu", gamma: float = 0.5, fusion: str = "csp", split: str = "slice",
+    act: str = "relu", gamma: float = 0.5, fusion: str = "csp", split: str = "slice", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPPeleeNet: half of each stage's base layer bypasses the dense layers, the last stage is plain."""
-    backbone = partial_backbone(Design(growth, act, se), depths, in_channels, gamma, fusion, split)
+    backbone = partial_backbone(Design(growth, act, se, width=width), depths, in_channels, gamma, fusion, split)
     return _classifier(backbone, num_classes)

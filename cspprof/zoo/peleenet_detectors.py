@@ -1,5 +1,5 @@
 """PeleeNet and CSPPeleeNet as detectors, with the necks that the PRN and CSPNet papers compare. Forwards return the
-heads' maps, coarsest first.
+heads' maps, coarsest first. `width` is the backbone's; the necks keep theirs.
 
 The first three are exact to the printed digit in the PRN repository's table (4.04, 4.84 and 5.03 BFLOPs). GFM's and
 EFM's channel counts were never published. What is public: Maxout compresses each level before the concatenation and
@@ -34,10 +34,10 @@ ATTENTION = ("none", "sam", "spp")
 
 def _top_down(
     level: type[ConcatLevel | PartialResidualLevel], levels: int, num_classes: int, depths: Sequence[int], growth: int,
-    in_channels: int, act: str,
+    in_channels: int, act: str, width: float,
 ) -> nn.Module:  # fmt: skip
     check_channels(num_classes=num_classes)
-    backbone, widths = plain_backbone(Design(growth, act), depths, in_channels), WIDTHS[:levels]
+    backbone, widths = plain_backbone(Design(growth, act, width=width), depths, in_channels), WIDTHS[:levels]
     neck = TopDown(level, _coarse_first(backbone, levels), widths, widths, predictions(num_classes), act)
     return Detector(backbone.stem, backbone.stages, neck, levels)
 
@@ -48,34 +48,37 @@ def _coarse_first(backbone: Backbone, levels: int) -> tuple[int, ...]:
 
 @model("peleenet_yolo", family="peleenet", paper=f"{PRN} (Pelee-FPN); CSPNet, Wang et al. 2019, Fig. 7", input=NATIVE)
 def peleenet_yolo(
-    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
-) -> nn.Module:
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """PeleeNet-YOLO: two levels, concatenated (the FPN form)."""
-    return _top_down(ConcatLevel, 2, num_classes, depths, growth, in_channels, act)
+    return _top_down(ConcatLevel, 2, num_classes, depths, growth, in_channels, act, width)
 
 
 @model("peleenet_prn", family="peleenet", paper=f"{PRN}; CSPNet, Wang et al. 2019, Fig. 7", input=NATIVE)
 def peleenet_prn(
-    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
-) -> nn.Module:
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """PeleeNet-PRN: two levels, the coarser added onto part of the finer one's channels."""
-    return _top_down(PartialResidualLevel, 2, num_classes, depths, growth, in_channels, act)
+    return _top_down(PartialResidualLevel, 2, num_classes, depths, growth, in_channels, act, width)
 
 
 @model("peleenet_prn3", family="peleenet", paper=f"{PRN} (Pelee-PRN-3l)", input=NATIVE)
 def peleenet_prn3(
-    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu"
-) -> nn.Module:
+    num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
+    width: float = 1.0,
+) -> nn.Module:  # fmt: skip
     """PeleeNet-PRN with a third level."""
-    return _top_down(PartialResidualLevel, 3, num_classes, depths, growth, in_channels, act)
+    return _top_down(PartialResidualLevel, 3, num_classes, depths, growth, in_channels, act, width)
 
 
 def _fused(
-    reach: int, num_classes: int, maxout: int, attention: str, act: str, growth: int, **backbone: Any
+    reach: int, num_classes: int, maxout: int, attention: str, act: str, growth: int, width: float, **backbone: Any
 ) -> nn.Module:
     check_channels(num_classes=num_classes, maxout=maxout)
     check_choice(attention=(attention, ATTENTION))
-    body = partial_backbone(Design(growth, act), **backbone)
+    body = partial_backbone(Design(growth, act, width=width), **backbone)
     neck = Fusion(_coarse_first(body, 3), BALANCED, reach, maxout, predictions(num_classes), act, attention)
     return Detector(body.stem, body.stages, neck, levels=3)
 
@@ -84,16 +87,18 @@ def _fused(
 def csp_peleenet_gfm(
     num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
     gamma: float = 0.5, fusion: str = "csp", split: str = "slice", maxout: int = 4, attention: str = "none",
+    width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPPeleeNet with the global fusion model: every level takes all three; widths and compression as in the EFM."""
-    return _fused(2, num_classes, maxout, attention, act, growth, depths=depths, in_channels=in_channels, gamma=gamma,
-                  fusion=fusion, split=split)  # fmt: skip
+    return _fused(2, num_classes, maxout, attention, act, growth, width, depths=depths, in_channels=in_channels,
+                  gamma=gamma, fusion=fusion, split=split)  # fmt: skip
 
 
 @model("csp_peleenet_efm", family="peleenet", paper=CSPNET, input=NATIVE, status="reading")
 def csp_peleenet_efm(
     num_classes: int = 80, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
     gamma: float = 0.5, fusion: str = "csp", split: str = "slice", maxout: int = 4, attention: str = "none",
+    width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPPeleeNet with the exact fusion model: each level takes its neighbours, compressed by Maxout.
 
@@ -101,5 +106,5 @@ def csp_peleenet_efm(
     a coarser map is enlarged, a finer one max-pooled; 1×1 convolutions to 256, 128 and 64 channels, see the top of
     this file. `attention=sam` is the published EFM (SAM), `spp` that with spatial pyramid pooling.
     """
-    return _fused(1, num_classes, maxout, attention, act, growth, depths=depths, in_channels=in_channels, gamma=gamma,
-                  fusion=fusion, split=split)  # fmt: skip
+    return _fused(1, num_classes, maxout, attention, act, growth, width, depths=depths, in_channels=in_channels,
+                  gamma=gamma, fusion=fusion, split=split)  # fmt: skip

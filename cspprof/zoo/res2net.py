@@ -1,4 +1,7 @@
-"""Res2NetLite-72, a light Res2Net of the CSPNet paper's Table 3. The forward returns logits."""
+"""Res2NetLite-72, a light Res2Net of the CSPNet paper's Table 3. The forward returns logits.
+
+`width` multiplies every number of channels.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, PoolHead, check_channels, check_depths, network
+from cspprof.zoo.blocks import ConvNormAct, PoolHead, check_channels, check_depths, network, widened
 
 
 class Res2Block(nn.Module):
@@ -40,13 +43,17 @@ class Down(nn.Sequential):
 
 
 @model("res2netlite72", family="res2net", paper="CSPNet, Wang et al. 2019, Table 3", input=(1, 3, 224, 224))
-def res2netlite72(num_classes: int = 1000, depths: Sequence[int] = (3, 7, 3), in_channels: int = 3) -> nn.Module:
+def res2netlite72(
+    num_classes: int = 1000, depths: Sequence[int] = (3, 7, 3), in_channels: int = 3, width: float = 1.0
+) -> nn.Module:
     """Res2NetLite-72: three stages of widths 72, 144 and 288, in four quarters and two groups."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages, c_in = [], 32
+    c_in = first = widened(32, width)
+    base = widened(72, width, 2)
+    stages = []
     for i, depth in enumerate(check_depths(depths, 3)):
-        c = 72 << i
+        c = base << i
         stages.append(nn.Sequential(Down(c_in, c), *(Res2Block(c) for _ in range(depth))))
         c_in = 4 * c
-    stem = nn.Sequential(ConvNormAct(in_channels, 32, 3, 2), nn.MaxPool2d(3, 2, 1))
+    stem = nn.Sequential(ConvNormAct(in_channels, first, 3, 2), nn.MaxPool2d(3, 2, 1))
     return network(stem, stages, PoolHead(c_in, num_classes))

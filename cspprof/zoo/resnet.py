@@ -3,6 +3,8 @@
 These are the networks of the CSPNet paper's tables: shortcuts without projection convolutions, stride in the 3×3,
 2×2 max pooling, a 1×1 convolution as classifier. The CSP twins have stages of 3-3-5-2 blocks where the plain nets
 have 3-4-6-3, so a difference between them is not the split alone. Forwards return logits, no softmax.
+
+`width` multiplies every number of channels; the groups stay.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cspprof.zoo.blocks import (
     check_channels,
     check_depths,
     network,
+    widened,
 )
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
 
@@ -34,9 +37,9 @@ PARTIAL = (3, 3, 5, 2)
 TABLE = "CSPNet, Wang et al. 2019, Table 3"
 
 
-def _stem(in_channels: int) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, 64, H/4, W/4)."""
-    parts = [("conv", ConvNormAct(in_channels, 64, 7, 2)), ("pool", nn.MaxPool2d(2, 2, ceil_mode=True))]
+def _stem(in_channels: int, base: int) -> nn.Sequential:
+    """(N, in_channels, H, W) -> (N, base, H/4, W/4)."""
+    parts = [("conv", ConvNormAct(in_channels, base, 7, 2)), ("pool", nn.MaxPool2d(2, 2, ceil_mode=True))]
     return nn.Sequential(OrderedDict(parts))
 
 
@@ -54,14 +57,19 @@ class Stage(nn.Module):
         return y
 
 
-def _plain(depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], num_classes: int, in_channels: int
-           ) -> nn.Module:  # fmt: skip
+def _plain(
+    depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], num_classes: int, in_channels: int,
+    width: float,
+) -> nn.Module:  # fmt: skip
+    """`mid` is the width of the first stage's 3×3 convolutions where the stem's is 64; each stage doubles it."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages, c_in = [], 64
+    base = widened(64, width, 64 * groups // mid)
+    stages, c_in = [], base
     for i, depth in enumerate(check_depths(depths, 4)):
-        stages.append(Stage(depth, c_in, mid << i, 256 << i, 1 if i == 0 else 2, groups))
-        c_in = 256 << i
-    return network(_stem(in_channels), stages, head(c_in, num_classes))
+        c_out = 4 * base << i
+        stages.append(Stage(depth, c_in, base * mid // 64 << i, c_out, 1 if i == 0 else 2, groups))
+        c_in = c_out
+    return network(_stem(in_channels, base), stages, head(c_in, num_classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +77,16 @@ class Partial:
     """What tells the CSP twins apart."""
 
     mid: int
-    """Width of the first stage's 3×3 convolutions; each stage doubles it."""
+    """Width of the first stage's 3×3 convolutions where the stem's is 64; each stage doubles it."""
     groups: int
     widths: tuple[int, int, int, int]
-    """Of the transitions that end the stages; each feeds the next stage's strided 3×3."""
+    """Of the transitions that end the stages, likewise; each feeds the next stage's strided 3×3."""
     plain: Callable[..., nn.Module]
 
 
 def _partial(
     form: Partial, num_classes: int, depths: Sequence[int] | None, in_channels: int, gamma: float | None, fusion: str,
-    split: str, elastic: bool,
+    split: str, elastic: bool, width: float,
 ) -> nn.Module:  # fmt: skip
     """Stage i splits into two parts of 128·2ⁱ channels (64 processed ones in the first, unless elastic); another γ
     divides the same sum otherwise and scales the blocks with the processed part. A slice divides what there is; the
@@ -86,24 +94,30 @@ def _partial(
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return form.plain(num_classes=num_classes, depths=depths or PLAIN, in_channels=in_channels)
-    stages, c_in = [], 64
+        return form.plain(num_classes=num_classes, depths=depths or PLAIN, in_channels=in_channels, width=width)
+    base = widened(64, width, 64 * form.groups // form.mid)
+    stages, c_in = [], base
     for i, depth in enumerate(check_depths(depths or PARTIAL, 4)):
+        if c_in % form.groups and i:
+            raise CspprofError(
+                f"gamma={gamma!r} joins {c_in} channels for a convolution in {form.groups} groups",
+                "Give gamma=0.5, or split=conv, which goes by whole groups.",
+            )
         down = ConvNormAct(c_in, c_in, 3, 2, form.groups) if i else None
-        stages.append(_stage(i, depth, c_in, form, down, gamma, fusion, split, elastic))
+        stages.append(_stage(i, depth, c_in, base, form, down, gamma, fusion, split, elastic))
         c_in = stages[-1].c_out
-    return network(_stem(in_channels), stages, PoolHead(c_in, num_classes))
+    return network(_stem(in_channels, base), stages, PoolHead(c_in, num_classes))
 
 
 def _stage(
-    i: int, depth: int, c_in: int, form: Partial, down: nn.Module | None, gamma: float | None, fusion: str,
+    i: int, depth: int, c_in: int, base: int, form: Partial, down: nn.Module | None, gamma: float | None, fusion: str,
     split: str, elastic: bool,
 ) -> CrossStagePartial:  # fmt: skip
-    width = 128 << i
-    bypass, main, own = width, width if i or elastic else 64, width
+    own = bypass = 2 * base << i
+    main = own if i or elastic else base
     if gamma is not None:
-        bypass = bypassed(2 * width, gamma, form.groups)
-        main = own = 2 * width - bypass
+        bypass = bypassed(2 * own, gamma, form.groups)
+        main = own = 2 * own - bypass
     if split == "slice":
         bypass = bypassed(c_in, 0.5 if gamma is None else gamma)
         main = c_in - bypass
@@ -114,8 +128,8 @@ def _stage(
         blocks = [Bottleneck(main if n == 0 else own, mid, own, 1, form.groups) for n in range(depth)]  # type: ignore
     # In the authors' second and third stage the convolutions that split do not activate.
     return CrossStagePartial(
-        c_in, form.widths[i], bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=own, down=down,
-        split_act=i in (0, 3), split=split, fusion=fusion,  # type: ignore[arg-type]
+        c_in, base * form.widths[i] // 64, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=own,
+        down=down, split_act=i in (0, 3), split=split, fusion=fusion,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -132,21 +146,24 @@ def _half(channels: int, groups: int) -> nn.Module:
 
 
 @model("resnet10", family="resnet", paper="CSPNet, Wang et al. 2019, Table 3")
-def resnet10(num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3) -> nn.Module:
+def resnet10(
+    num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3, width: float = 1.0
+) -> nn.Module:
     """ResNet-10, Darknet form: blocks of two 3×3 convolutions, no projections."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    stages, c_in = [], 64
+    c_in = base = widened(64, width)
+    stages = []
     for i, depth in enumerate(check_depths(depths, 4)):
-        c = 64 << i
+        c = base << i
         stages.append(nn.Sequential(*(Basic(c if n else c_in, c, 2 if i and not n else 1) for n in range(depth))))
         c_in = c
-    return network(_stem(in_channels), stages, PoolHead(c_in, num_classes))
+    return network(_stem(in_channels, base), stages, PoolHead(c_in, num_classes))
 
 
 @model("csp_resnet10", family="resnet", paper=TABLE, status="construction", twin="resnet10")
 def csp_resnet10(
     num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3, gamma: float = 0.5,
-    fusion: str = "csp", split: str = "slice",
+    fusion: str = "csp", split: str = "slice", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPResNet-10: half of what a stage's strided 3×3 makes bypasses the block; the narrow first stage is plain.
 
@@ -156,12 +173,12 @@ def csp_resnet10(
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return resnet10(num_classes, depths, in_channels)
+        return resnet10(num_classes, depths, in_channels, width)
     first, *rest = check_depths(depths, 4)
-    stages: list[nn.Module] = [nn.Sequential(*(Basic(64, 64) for _ in range(first)))]
-    c_in = 64
+    c_in = base = widened(64, width)
+    stages: list[nn.Module] = [nn.Sequential(*(Basic(base, base) for _ in range(first)))]
     for i, depth in enumerate(rest, 1):
-        c = 64 << i
+        c = base << i
         bypass = bypassed(c, gamma)
         main = c - bypass
         partial = CrossStagePartial(
@@ -170,36 +187,40 @@ def csp_resnet10(
         )  # fmt: skip
         stages.append(partial)
         c_in = partial.c_out
-    return network(_stem(in_channels), stages, PoolHead(c_in, num_classes))
+    return network(_stem(in_channels, base), stages, PoolHead(c_in, num_classes))
 
 
 @model("resnet50", family="resnet", paper=TABLE)
-def resnet50(num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3) -> nn.Module:
+def resnet50(
+    num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3, width: float = 1.0
+) -> nn.Module:
     """ResNet-50, Darknet form: no projections, classifier before the pooling."""
-    return _plain(depths, 64, 1, ConvHead, num_classes, in_channels)
+    return _plain(depths, 64, 1, ConvHead, num_classes, in_channels, width)
 
 
 @model("resnext50", family="resnext", paper=TABLE)
-def resnext50(num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3) -> nn.Module:
+def resnext50(
+    num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3, width: float = 1.0
+) -> nn.Module:
     """ResNeXt-50 (32 groups), Darknet form: no projections."""
-    return _plain(depths, 128, 32, PoolHead, num_classes, in_channels)
+    return _plain(depths, 128, 32, PoolHead, num_classes, in_channels, width)
 
 
 @model("csp_resnet50", family="resnet", paper=TABLE, twin="resnet50", variants=("elastic",))
 def csp_resnet50(
     num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
-    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPResNet-50: half of each stage bypasses the bottlenecks, two thirds of the first."""
     form = Partial(64, 1, (128, 256, 512, 1024), resnet50)
-    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic)
+    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)
 
 
 @model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50", variants=("elastic",))
 def csp_resnext50(
     num_classes: int = 1000, depths: Sequence[int] | None = None, in_channels: int = 3, gamma: float | None = None,
-    fusion: str = "csp", split: str = "conv", elastic: bool = False,
+    fusion: str = "csp", split: str = "conv", elastic: bool = False, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPResNeXt-50: half of each stage bypasses the grouped bottlenecks, two thirds of the first."""
     form = Partial(128, 32, (256, 512, 1024, 2048), resnext50)
-    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic)
+    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)
