@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -42,11 +43,46 @@ def test_every_command_runs_as_printed(
             if sign in command:
                 pytest.importorskip(library, reason=f"{library} is not installed, which {command} takes")
         program, *arguments = shlex.split(command)
-        assert program == "cspprof"
-        done = run(*arguments)
+        assert program in ("cspprof", "pytest")
+        done = run(*arguments) if program == "cspprof" else run_pytest(*arguments)
         assert done.code == 0, f"{command}\n{done.err}"
         if "-o" in arguments:
             assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size, command
+
+
+def run_pytest(*arguments: str) -> Result:
+    """In a process of its own, with the plugin, whether or not its entry point is installed."""
+    installed = any(point.name == "cspprof" for point in entry_points(group="pytest11"))
+    plugin = [] if installed else ["-p", "cspprof.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", "-q", *plugin, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return Result(done.returncode, done.stdout, done.stderr or done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("page", "language", "arguments"),
+    [
+        (CHECKOUT / "README.md", "", ["check", "--why"]),
+        (DOCS / "guide" / "ci.md", "text", ["check", "--format=concise"]),
+    ],
+    ids=["README", "ci"],
+)
+def test_a_widened_convolution_is_red_as_printed(
+    page: Path, arguments: list[str], run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    net = next(code for code in blocks(DOCS / "guide" / "ci.md", "python") if code.startswith("# net.py"))
+    (tmp_path / "net.py").write_text(net.removeprefix("# net.py\n"))
+    if configured := [code for code in blocks(page, "toml") if "[[rules]]" in code]:
+        (tmp_path / "cspprof.toml").write_text(configured[0])
+    else:
+        assert run("init").code == 0
+    assert run("check", "--update-baseline").code == 0
+    wider = net.removeprefix("# net.py\n").replace("nn.Conv2d(32, 64", "nn.Conv2d(32, 96").replace("(64, 10", "(96, 10")
+    (tmp_path / "net.py").write_text(wider)
+    red = run(*arguments)
+    assert red.code == 1
+    assert f"{red.out}```" in page.read_text()
 
 
 def test_there_is_something_to_run() -> None:

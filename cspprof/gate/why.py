@@ -61,7 +61,9 @@ def class_lines(folder: Path, found: Measured) -> Mapping[str, int]:
     lines = {}
     for path, part in found.parts.items():
         if part.file:
-            table = tables.setdefault(part.file, _classes(folder / part.file))
+            if part.file not in tables:
+                tables[part.file] = _classes(folder / part.file)
+            table = tables[part.file]
             # The qualified name of the class ends in its name within the file: pkg.mod.Outer.Inner
             names = part.owner.split(".")
             hit = next((n for i in range(len(names)) if (n := table.get(".".join(names[i:]))) is not None), None)

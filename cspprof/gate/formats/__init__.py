@@ -55,7 +55,7 @@ def _of_failure(verdict: Verdict, finding: Finding) -> Message:
     """At the class of the first layer that it comes from, where that is known, else at the rule."""
     text = finding.message + (f". {finding.hint}" if finding.hint else "")
     cause = finding.causes[0] if finding.causes else None
-    if cause is not None:
+    if cause is not None and cause.layer != finding.layer:
         text += f". Look at {cause.layer} first"
     if cause is not None and cause.file and cause.line:
         return Message(

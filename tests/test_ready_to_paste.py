@@ -1,0 +1,252 @@
+"""What is ready to paste: the GitHub Action, the GitLab job and the pre-commit hook, each run as its host runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CHECKOUT
+from test_gate import git
+
+import cspprof
+from cspprof.gate.config import LIMITS
+
+ACTION = CHECKOUT / "action.yml"
+GITLAB = CHECKOUT / "templates" / "gitlab-ci.yml"
+HOOKS = CHECKOUT / ".pre-commit-hooks.yaml"
+
+NET = """\
+from torch import nn
+
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, {width}, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+CONFIG = """\
+[models.net]
+target = "net.py:Net"
+
+[[rules]]
+id = "no-more-cio"
+metric = "cio"
+max_increase = "0%"
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """As in a CI job: the programs of this environment first, and nothing of the terminal that runs the tests."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "PYTEST_", "FORCE_COLOR"))}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+    return kept | {"PATH": path, "NO_COLOR": "1", "COLUMNS": "120"} | more
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A repository `project` with a recorded network on `main`, which was widened on the branch `wider`."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    (folder / "cspprof.toml").write_text(CONFIG)
+    (folder / "net.py").write_text(NET.format(width=4))
+    record = [sys.executable, "-m", "cspprof", "check", "--update-baseline"]
+    subprocess.run(record, cwd=folder, env=environment(), capture_output=True, check=True)
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "recorded")
+    git(folder, "checkout", "--quiet", "-b", "wider")
+    (folder / "net.py").write_text(NET.format(width=6))
+    git(folder, "commit", "--quiet", "-am", "wider")
+    return folder
+
+
+# -- GitHub ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Job:
+    """What a composite action did: its exit code, what it printed, its outputs and the summary of the job."""
+
+    code: int
+    out: str
+    outputs: dict[str, str]
+    summary: str
+
+
+def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] | None = None, **given: str) -> Job:
+    """Run the steps of the action as GitHub does: expressions replaced, `bash -eo pipefail`, until one fails."""
+    action = yaml.safe_load(ACTION.read_text())
+    unknown = given.keys() - {name.replace("-", "_") for name in action["inputs"]}
+    assert not unknown
+    inputs = {name: given.get(name.replace("-", "_"), spec["default"]) for name, spec in action["inputs"].items()}
+    files = {name: folder.parent / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
+    for file in files.values():
+        file.write_text("")
+    job_env = (env or environment()) | {n: str(f) for n, f in files.items()} | {"GITHUB_ACTION_PATH": str(action_path)}
+
+    def value(text: str) -> str:
+        return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda m: inputs[m[1]], text)
+
+    code, out = 0, ""
+    for step in action["runs"]["steps"]:
+        assert "${{" not in step["run"]  # else an input would be text of the script
+        script = folder.parent / "step.sh"
+        script.write_text(step["run"])
+        done = subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", str(script)],
+            cwd=folder / value(step.get("working-directory", ".")),
+            env=job_env | {name: value(text) for name, text in step.get("env", {}).items()},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        code, out = done.returncode, out + done.stdout + done.stderr
+        if code:
+            break
+    outputs = dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().splitlines())
+    return Job(code, out, outputs, files["GITHUB_STEP_SUMMARY"].read_text())
+
+
+def test_the_action_turns_the_build_red_and_says_where(project: Path) -> None:
+    red = run_action(project, requirement="installed")
+    assert (red.code, red.outputs) == (1, {"exit-code": "1"})
+    assert red.out.startswith(
+        "::error file=net.py,line=4,title=cspprof%3A no-more-cio::cio_cspnet of net is 576; 448 is allowed: 128 more"
+    )
+    assert red.summary.startswith("## cspprof\n\n| rule | model |")
+    assert "**Why no-more-cio fails on net: CIO (CSPNet)**" in red.summary
+    git(project, "checkout", "--quiet", "main")
+    green = run_action(project, requirement="installed", format="github sarif=out.sarif", config="cspprof.toml")
+    assert (green.code, green.outputs, green.out) == (0, {"exit-code": "0"}, "1 hold\n")
+    assert json.loads((project / "out.sarif").read_text())["runs"][0]["results"] == []
+
+
+def test_the_action_hands_on_what_cannot_be_measured(project: Path) -> None:
+    job = run_action(project, requirement="installed", models="ne? nothing*")
+    assert (job.code, job.outputs) == (2, {"exit-code": "2"})
+    assert "error: cspprof.toml has no model named 'nothing*'" in job.out
+    hostile = "x'; touch owned; $(touch owned) `touch owned`"
+    assert run_action(project, requirement="installed", config=hostile, models=hostile, against=hostile).code
+    assert not list(project.rglob("owned"))
+
+
+def test_the_action_fetches_what_a_shallow_checkout_lacks(project: Path) -> None:
+    shallow = project.parent / "shallow"
+    clone = ["clone", "--quiet", "--depth=1", "--single-branch", "--branch", "wider", project.as_uri(), str(shallow)]
+    git(project, *clone)
+    (shallow / "cspprof-baseline.json").unlink()
+    job = run_action(shallow, requirement="installed", against="origin/main")
+    assert job.code == 1
+    assert "(at most +0%25 against origin/main's 448" in job.out
+
+
+@pytest.mark.slow
+def test_the_action_installs_the_revision_that_it_is_pinned_to(project: Path) -> None:
+    home = project.parent / "python"
+    venv.create(home, with_pip=True)
+    libraries = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
+    # What cspprof depends on is that of this environment: a second torch would only cost time.
+    (libraries / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    env = environment(PATH=os.pathsep.join([str(home / "bin"), os.environ["PATH"]]))
+    env.pop("PYTHONPATH", None)
+    job = run_action(project, env=env)
+    if "No matching distribution found for hatchling" in job.out:
+        pytest.skip("pip reaches no index here, to build with")
+    assert (job.code, job.outputs) == (1, {"exit-code": "1"}), job.out
+    assert (libraries / "cspprof" / "pytest_plugin.py").is_file()
+
+
+# -- GitLab ---------------------------------------------------------------------------------------
+
+
+def job_of_gitlab() -> dict[str, Any]:
+    job: dict[str, Any] = yaml.safe_load(GITLAB.read_text())["cspprof"]
+    return job
+
+
+def test_the_gitlab_job_writes_the_reports_that_it_uploads(project: Path) -> None:
+    job = job_of_gitlab()
+    install, check = job["script"]
+    assert install == "pip install cspprof"
+    done = subprocess.run(["bash", "-ec", check], cwd=project, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 1, done.stderr
+    reports = job["artifacts"]["reports"]
+    issue = json.loads((project / reports["codequality"]).read_text())[0]
+    assert issue["location"] == {"path": "net.py", "lines": {"begin": 4}}
+    assert 'failures="1"' in (project / reports["junit"]).read_text()
+
+
+def test_the_guide_shows_the_gitlab_job_as_it_is() -> None:
+    bare = re.sub(r"^#.*\n", "", GITLAB.read_text(), flags=re.M)
+    assert f"```yaml\n{bare}```" in (CHECKOUT / "docs" / "guide" / "ci.md").read_text()
+
+
+# -- pre-commit -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_hook_stops_a_commit(project: Path) -> None:
+    hooks = project.parent / "hooks"
+    hooks.mkdir()
+    (hooks / HOOKS.name).write_text(HOOKS.read_text())
+    git(hooks, "init", "--quiet")
+    git(hooks, "add", ".")
+    git(hooks, "commit", "--quiet", "-m", "hooks")
+    revision = git(hooks, "rev-parse", "HEAD").strip()
+    used = {"repos": [{"repo": str(hooks), "rev": revision, "hooks": [{"id": "cspprof-check"}]}]}
+    (project / ".pre-commit-config.yaml").write_text(yaml.safe_dump(used))
+    git(project, "add", ".")
+
+    def run(*which: str) -> subprocess.CompletedProcess[str]:
+        env = environment(PRE_COMMIT_HOME=str(project.parent / "pre-commit"))
+        call = [sys.executable, "-m", "pre_commit", "run", *which]
+        return subprocess.run(call, cwd=project, env=env, capture_output=True, text=True, check=False)
+
+    red = run("--all-files")
+    assert red.returncode == 1, red.stderr
+    assert "cspprof check...." in red.stdout
+    assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; 448 is allowed: 128 more" in red.stdout
+    (project / "net.py").write_text(NET.format(width=4))
+    assert run("--files", "net.py").returncode == 0
+    assert "no files to check" in run("--files", ".gitignore").stdout  # what no model is made of costs no time
+
+
+# -- the repository's own -------------------------------------------------------------------------
+
+
+def test_the_repository_keeps_its_own_rules() -> None:
+    """An example of a configuration, and the gate of the zoo; `.ci/run` calls the command itself."""
+    verdict = cspprof.check(CHECKOUT / "cspprof.toml")
+    assert verdict.exit_code == 0, [f.message for f in verdict.failures]
+    assert {rule.kind for rule in verdict.config.rules} == set(LIMITS)
+    assert not verdict.failures
+    assert not verdict.notes  # no structure has changed unseen
+
+
+# -- what their hosts' schemas say ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("schema", "file"), [("vendor.github-actions", ACTION), ("vendor.gitlab-ci", GITLAB)])
+def test_it_fits_the_schema_of_its_host(schema: str, file: Path) -> None:
+    call = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_hooks_are_a_valid_manifest() -> None:
+    call = [sys.executable, "-m", "pre_commit", "validate-manifest", str(HOOKS)]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
