@@ -69,7 +69,7 @@ def run_pytest(*arguments: str) -> Result:
 )
 def test_a_widened_convolution_is_red_as_printed(
     page: Path, arguments: list[str], run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     net = next(code for code in blocks(DOCS / "guide" / "ci.md", "python") if code.startswith("# net.py"))
     (tmp_path / "net.py").write_text(net.removeprefix("# net.py\n"))
