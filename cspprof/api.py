@@ -81,7 +81,9 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any
     chosen = entry.specs(named) if len(named) == len(models) else list(models)
     entry.check(len(chosen), options)
     shape = inputs if models or inputs is not None else entry.traced_on
-    return draw(kind, [profile(m, shape) for m in chosen], **options)
+    with entry.tried(named):
+        profiles = [profile(m, shape) for m in chosen]
+    return draw(kind, profiles, **options)
 
 
 def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:

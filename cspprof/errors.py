@@ -29,6 +29,10 @@ class SourceError(CspprofError):
     """A SPEC that cannot be turned into a model or a profile."""
 
 
+class OptionError(SourceError):
+    """A SPEC with an option that its factory does not take, or without one that it needs."""
+
+
 class TraceError(CspprofError):
     """A forward pass that could not be followed to its end."""
 

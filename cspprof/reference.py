@@ -43,6 +43,48 @@ def explain(name: str) -> Report:
     return Report([table], [record], {"schema": "cspprof.explain/1", **record})
 
 
+GAMMA = {
+    "name": "gamma",
+    "definition": "The fraction of a stage's base layer that bypasses the stage's blocks in a cross-stage-partial "
+    "network: x0 = [x0′, x0″], γ = |x0′| / |x0|, 0 < γ < 1. The blocks work on the other 1 − γ.",
+    "smaller": "bypasses less and saves less: gamma=0.25 costs more than gamma=0.5",
+    "is_not": 'the processed fraction. "Partial ratio" is in use for both: where that is the part that blocks work on '
+    "(partial_ratio of public code), it is 1 − γ",
+    "rounding": "γ of the channels, to the nearest whole number (ResNeXt: of its groups), at least one and not all",
+    "with_it": "fusion=csp|first|last|none: where the 1×1 transitions stand (Fig. 3); split=slice|conv: channels are "
+    "divided, or two 1×1 convolutions of the same tensor make the two parts",
+    "source": "Wang et al. 2019, section 3.1 (the partial dense block and its transitions), Fig. 3; Table 1 and Fig. 4 "
+    "for what γ and fusion change",
+    "in_formulas": "cspprof closed-form --c 256 --m 24 --d 32 --gamma 1/4",
+}
+GAMMA_OF = (
+    ("csp_densenet*", "1/2", "x0 of each dense block, sliced"),
+    ("csp_peleenet, csp_peleenet_efm, csp_peleenet_gfm", "1/2",
+     "x0 of stages 1 to 3, sliced; stage 4 is plain, but with fusion=first"),
+    ("csp_resnet10", "1/2", "what the strided 3×3 of stages 2 to 4 makes, sliced; stage 1 is plain"),
+    ("csp_resnet50, csp_resnext50 and their detectors", "1/2; stage 1: 2/3",
+     "what two 1×1 convolutions make of the stage's input, together twice the blocks' width; a given γ holds in "
+     "every stage, and the blocks are as wide as the processed part"),
+    ("csp_darknet53 and its detector", "1/2",
+     "what two 1×1 convolutions make of the stage's map, together as wide as it (stage 1: twice), in even numbers"),
+    ("csp_mobilenet_v2", "none",
+     "the authors' form has no γ: half of the expanded maps, each through a depthwise 3×3, bypass the other blocks. "
+     "With gamma, split or another fusion the paper's recipe on the plain network instead: γ of what a stage's first "
+     "block makes bypasses its other blocks; stages of one block are plain"),
+)  # fmt: skip
+"""What γ is a fraction of in the zoo, with what it is unless given."""
+
+
+def explain_gamma() -> Report:
+    """The bypassed fraction: what it is, what it is not, and what it divides in each network."""
+    facts = Table("γ, the bypassed fraction", [Column(""), Column("")],
+                  [[text(k.replace("_", " ")), text(v)] for k, v in GAMMA.items()])  # fmt: skip
+    networks = Table("What it divides", [Column("network"), Column("default"), Column("γ is of")],
+                     [[text(cell) for cell in row] for row in GAMMA_OF])  # fmt: skip
+    records = [{"network": n, "default": default, "of": of} for n, default, of in GAMMA_OF]
+    return Report([facts, networks], records, {"schema": "cspprof.explain/1", **GAMMA, "networks": records})
+
+
 def example() -> Profile:
     """ResNet-50 as torchvision and timm build it, at 224×224: the network that every tool is tried on."""
     file = resources.files("cspprof") / "data" / "resnet50.profile.json.gz"

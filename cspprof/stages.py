@@ -12,6 +12,8 @@ from math import prod
 from cspprof.record import COMPUTE, CONVOLUTIONS, POOLS, Kind, OpSpec, Profile
 
 HEAD = "head"
+BEYOND = ("neck", HEAD)
+"""Tags of what comes after a backbone."""
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
@@ -58,7 +60,8 @@ def depths(profile: Profile) -> list[int]:
     """Blocks per stage, such as 3-4-6-3; empty where the model repeats no block.
 
     A block is a module with at least two computing operations that stands beside another of its class in one
-    parent, and holds no such repetition itself.
+    parent, and holds no such repetition itself. What its author tagged neck or head does not count: the depths of a
+    detector are those of its backbone.
     """
     layers = profile.layers
     index = {layer.path: i for i, layer in enumerate(layers)}
@@ -79,7 +82,8 @@ def depths(profile: Profile) -> list[int]:
                 above = parent[above]
     blocks = [i for members in groups.values() for i in members if layers[i].class_name in repeated - nesting]
     label = stages(profile)
-    return list(Counter(label[last[i]] for i in sorted(blocks, key=lambda b: last[b])).values())
+    body = [last[i] for i in blocks if layers[i].stage not in BEYOND]
+    return list(Counter(label[call] for call in sorted(body)).values())
 
 
 def _compute_below(profile: Profile, parent: list[int]) -> tuple[list[int], list[int]]:

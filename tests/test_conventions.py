@@ -9,8 +9,10 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from importlib import resources
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from cspprof.metrics.conventions import conventions
 from cspprof.record import Kind, OpSpec, Profile, TensorSpec
 from cspprof.reference import example
 from cspprof.trace import trace
+from cspprof.zoo import catalog
 
 Run = Callable[..., Result]
 
@@ -320,6 +323,24 @@ def test_explain_conventions_of_another_model(run: Run) -> None:
     assert document["inputs"] == [[1, 3, 64, 64]]
     ours = cspprof.profile("csp_darknet53", (1, 3, 64, 64))
     assert {c["name"]: c["answer"] for c in document["conventions"]} == {n: ours.total(n) for n in ANSWERS}
+
+
+def test_explain_gamma_says_both_senses_and_every_split_network(run: Run) -> None:
+    got = run("explain", "gamma")
+    said = " ".join(got.out.split())
+    assert got.code == 0
+    for words in ("bypasses", "partial_ratio", "1 − γ", "section 3.1"):
+        assert words in said
+    networks = json.loads(run("explain", "gamma", "--format", "json").out)["networks"]
+    patterns = [name for row in networks for name in row["network"].replace(" and their detectors", "").split(", ")]
+    twins = [name for name, entry in catalog().items() if entry.twin]
+    assert [t for t in twins if not any(fnmatch(t, p.replace(" and its detector", "")) for p in patterns)] == []
+    for row in networks:  # the default that it tells of is the factory's, where that has one
+        first = row["network"].split(",")[0].replace("*", "121").replace(" and its detector", "")
+        default = signature(catalog().get(first).factory).parameters["gamma"].default
+        assert default in (None, 0.5)
+        assert row["default"].startswith("1/2") or default is None
+    assert run("explain", "gamma", "--model", "resnet50").code == 2
 
 
 def test_explain_one_convention(run: Run) -> None:

@@ -10,6 +10,7 @@ import cspprof
 from cspprof.errors import CspprofError
 from cspprof.rows import Row, rows
 from cspprof.sources.darknet import ops
+from cspprof.stages import depths
 from cspprof.zoo import catalog
 from cspprof.zoo.necks import Fusion, Maxout, SpatialAttention, SpatialPyramidPooling
 from cspprof.zoo.thundernet import ContextEnhancement, ShuffleUnit
@@ -155,6 +156,21 @@ def test_attention_is_an_option_of_the_fusion_models(attention: str) -> None:
     assert more.total("conv_weights") - less.total("conv_weights") == weights[attention]
     with pytest.raises(CspprofError, match="There are: none, sam, spp"):
         cspprof.profile("csp_peleenet_efm,attention=cbam")
+
+
+BACKBONES = {
+    "yolov3_tiny": [], "yolov3_tiny_prn": [],
+    "peleenet_yolo": [3, 4, 8, 6], "peleenet_prn": [3, 4, 8, 6], "peleenet_prn3": [3, 4, 8, 6],
+    "csp_peleenet_gfm": [3, 4, 8, 6], "csp_peleenet_efm": [3, 4, 8, 6],
+    "csp_resnet50_panet_spp": [3, 3, 5, 2], "csp_resnext50_panet_spp": [3, 3, 5, 2],
+    "csp_darknet53_panet_spp": [1, 2, 8, 8, 4], "thundernet_snet49": [3, 7, 3], "thundernet_snet146": [3, 7, 3],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_detectors_depths_are_its_backbones(name: str) -> None:
+    """Levels of the neck repeat too, and are no depth. In SNet those are the units behind the one that halves."""
+    assert depths(cspprof.profile(name)) == BACKBONES[name]
 
 
 def test_a_detector_beside_its_classifier_differs_in_neck_and_head_alone() -> None:

@@ -271,3 +271,16 @@ def test_formats_that_write_list_what_a_chart_shows(run: Run) -> None:
 def test_endings_in_capitals(tmp_path: Path, kinds: dict[str, Chart]) -> None:
     kinds["stages"].save(tmp_path / "X.PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["X.PNG", "X.csv"]
+
+
+def test_forms_of_a_network_without_them(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 8, 3)\n")
+    for spec in ("net.py:build", "vgg16"):
+        refused = run("plot", "fusion", spec)
+        assert refused.code == 2
+        assert "fusion draws one model with fusion=none, fusion=first, fusion=last, fusion=csp" in refused.err
+        assert f"or every form of yours: cspprof plot fusion {spec} SPEC…" in refused.err
+    with pytest.raises(CspprofError, match="fusion draws one model with"):
+        cspprof.plot("fusion", "vgg16")
+    assert "unexpected keyword" in run("plot", "fusion", "vgg16,gamma=1", "resnet10").err, "more are as they are named"

@@ -75,14 +75,26 @@ def chain_called(name: str) -> Profile:
 def test_the_command_writes_one_page(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = run("report", "resnet10", "-o", "r.html")
-    assert (done.code, done.out, done.err) == (0, "", "")
+    assert (done.code, done.out, done.err) == (0, "", "wrote r.html\n")
     made = (tmp_path / "r.html").read_text()
     assert made.startswith("<!DOCTYPE html>")
     assert "cspprof report resnet10 --input 1x3x256x256 -o report.html" in made
     assert run("compare", "resnet10", "resnet10", "-o", "x.html").code == 0, "html is a format like any other"
-    assert run("report", "resnet10").code == 0
+    assert run("report", "resnet10").err == "wrote report.html\n"
+    assert run("report", "resnet10").err == "wrote over report.html\n", "a report of ours is made anew"
     assert (tmp_path / "report.html").read_text() == made, "the same input gives the same bytes"
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["r.html", "report.html", "x.html"]
+
+
+def test_a_page_of_somebody_elses_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    theirs = tmp_path / "report.html"
+    theirs.write_text("<!DOCTYPE html><title>Our quarter</title>")
+    done = run("report", "resnet10")
+    assert (done.code, done.out) == (2, "")
+    assert "report.html is there and is no report of cspprof\n  Say where to: -o FILE" in done.err
+    assert "Our quarter" in theirs.read_text()
+    assert run("report", "resnet10", "-o", "report.html").code == 0, "who names a file means it"
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ end of this one. Its keyword arguments are the options that `cspprof plot KIND` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from cspprof.accuracy import ACCURACIES
-from cspprof.errors import CspprofError
+from cspprof.errors import CspprofError, OptionError
 from cspprof.hardware import hardware
 from cspprof.marks import Chart
 from cspprof.metrics import METRICS
@@ -52,6 +53,20 @@ class ChartEntry:
         if len(given) == 1 and self.variants:
             return [f"{given[0]},{options}" for options in self.variants]
         return list(given or self.default)
+
+    @contextmanager
+    def tried(self, given: Sequence[str]) -> Iterator[None]:
+        """While the chart's models are made: one that does not take the variants' options is told what to name."""
+        try:
+            yield
+        except OptionError as error:
+            if len(given) != 1 or not self.variants:
+                raise
+            raise CspprofError(
+                f"{self.kind} draws one model with {', '.join(self.variants)}; {error.message}",
+                f"Name one that takes these (csp_peleenet, …), or every form of yours: cspprof plot {self.kind} "
+                f"{given[0]} SPEC…",
+            ) from None
 
     def check(self, models: int, options: Mapping[str, Any]) -> None:
         """Raise CspprofError, before any work, for too few or many models and for options that it does not take."""

@@ -57,7 +57,8 @@ def plot_command(
         check_picture(output)
     outlet = None if drawn else Outlet(format, output)
     native = [shape(entry.traced_on)] if entry.traced_on and not specs else None
-    profiles = measure(chosen, input or native, dtype, device, train, strict)
+    with entry.tried(specs or ()):
+        profiles = measure(chosen, input or native, dtype, device, train, strict)
     chart = draw(kind, profiles, **options)
     if outlet is not None:
         outlet.emit(picture(chart, profiles))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,10 +17,12 @@ from cspprof.reference import (
     example,
     explain,
     explain_conventions,
+    explain_gamma,
     metric_list,
     model_list,
     model_totals,
 )
+from cspprof.tables import Report
 
 
 def models_command(
@@ -51,7 +54,7 @@ def explain_command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A number (cspprof metrics), conventions or closed-form.", show_default=False
+            metavar="NAME", help="A number (cspprof metrics), conventions, closed-form or gamma.", show_default=False
         ),
     ],
     format: o.Format = None,
@@ -61,22 +64,27 @@ def explain_command(
     ] = None,
     input: o.Input = None,
 ) -> None:
-    """What a number is, and what it is not; `explain conventions`: why tools differ."""
+    """What a number is, and what it is not; `explain conventions`: why tools differ; `explain gamma`: the split."""
     if name == "conventions":
         outlet = Outlet(format, output)
         profile = example() if model is None else measure([model], input, None, "meta", False, False)[0]
         outlet.emit(explain_conventions(profile))
         return
-    if name != "closed-form":
+    if name not in TOPICS:
         METRICS.get(name)
     if model is not None or input:
         raise CspprofError(
             f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
         )
     outlet = Outlet(format, output)
-    if name == "closed-form":
-        from cspprof.closed_form.reports import explained
+    outlet.emit(TOPICS[name]() if name in TOPICS else explain(name))
 
-        outlet.emit(explained())
-        return
-    outlet.emit(explain(name))
+
+def _explain_closed_form() -> Report:
+    from cspprof.closed_form.reports import explained
+
+    return explained()
+
+
+TOPICS: dict[str, Callable[[], Report]] = {"closed-form": _explain_closed_form, "gamma": explain_gamma}
+"""What `explain` knows besides the numbers."""

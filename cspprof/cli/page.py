@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,18 @@ from cspprof.cli import options as o
 from cspprof.cli.analyse import measure
 from cspprof.cli.output import Outlet
 from cspprof.errors import OutputError
+from cspprof.render.page import is_page
 from cspprof.views import Breakdown, analysis
+
+USUAL = Path("report.html")
 
 
 def report_command(
     specs: o.Specs,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to: an .html file.")
-    ] = Path("report.html"),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to: an .html file. Unless given: "
+                                  "report.html, if that is not somebody else's.")
+    ] = None,
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,
 ) -> None:  # fmt: skip
@@ -26,6 +31,10 @@ def report_command(
 
     The first model is the base of all changes.
     """
+    if output is None:
+        output = USUAL
+        if output.exists() and not is_page(output):
+            raise OutputError(f"{output} is there and is no report of cspprof", "Say where to: -o FILE")
     if output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
             f"a report is a page of HTML, {output.name} does not end so",
@@ -33,4 +42,6 @@ def report_command(
         )
     outlet = Outlet("html", output)
     profiles = measure(specs, input, dtype, device, train, strict)
+    again = output.exists()
     outlet.emit(analysis("report", profiles, [], "cio_cspnet", Breakdown()))
+    print(f"{'wrote over' if again else 'wrote'} {output}", file=sys.stderr)

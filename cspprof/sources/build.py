@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cspprof.errors import CspprofError, SourceError
+from cspprof.errors import CspprofError, OptionError, SourceError
 from cspprof.inputs import Inputs
 from cspprof.record import Profile
 from cspprof.sources import Request, Spec
@@ -122,7 +122,7 @@ def check_arguments(spec: Spec, factory: Callable[..., Any]) -> None:
         hint = f"It takes: {takes}"
         if missing:
             hint = f"Give {', '.join(missing)}: {spec.text},{','.join(f'{m}=…' for m in missing)}\n{hint}"
-        raise SourceError(f"{spec.target}: {error}", hint) from None
+        raise OptionError(f"{spec.target}: {error}", hint) from None
 
 
 def _shown(parameter: inspect.Parameter) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cspprof.errors import OutputError
 from cspprof.render import Canvas, renderer
 from cspprof.tables import Report
+
+GENERATOR = b'<meta name=generator content="cspprof '
 
 
 @renderer("html", ".html", ".htm")
@@ -15,3 +19,9 @@ def as_html(report: Report, canvas: Canvas) -> str:
     from cspprof.render.page.document import page  # with every chart, which other formats do without
 
     return page(report.profiles)
+
+
+def is_page(path: Path) -> bool:
+    """Whether the file is a report, by what its head says made it."""
+    with path.open("rb") as file:
+        return GENERATOR in file.read(2000)
