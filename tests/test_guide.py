@@ -60,11 +60,8 @@ def run_pytest(*arguments: str) -> Result:
 
 
 @pytest.mark.parametrize(
-    ("page", "language", "arguments"),
-    [
-        (CHECKOUT / "README.md", "", ["check", "--why"]),
-        (DOCS / "guide" / "ci.md", "text", ["check", "--format=concise"]),
-    ],
+    ("page", "arguments"),
+    [(CHECKOUT / "README.md", ["check", "--why"]), (DOCS / "guide" / "ci.md", ["check", "--format=concise"])],
     ids=["README", "ci"],
 )
 def test_a_widened_convolution_is_red_as_printed(
