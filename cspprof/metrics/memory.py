@@ -29,25 +29,25 @@ def live_bytes(profile: Profile) -> list[int]:
     """Bytes alive while each call runs, in execution order."""
     calls, n = profile.calls, len(profile.calls.spec)
     held = {s.id for s in profile.storages}
-    born = {s.id: (0, s.spec.nbytes) for s in profile.storages if s.role == "input"}
+    first = {s.id: 0 for s in profile.storages if s.role == "input"}
+    size = {s.id: s.spec.nbytes for s in profile.storages if s.role == "input"}
     of_spec = list(map(_uses, profile.specs))
     uses = [of_spec[i] for i in calls.spec]
-    # Column by column, which is several times faster than call by call.
-    call = chain.from_iterable(map(repeat, range(n), [len(used) for used, _, _ in uses]))
-    touched = list(zip(calls.storage, call, strict=True))
-    last = dict(compress(touched, chain.from_iterable([used for used, _, _ in uses])))
-    written = compress(touched, chain.from_iterable([writes for _, writes, _ in uses]))
+    # Column by column, and without an object for each call: several times faster than call by call.
+    call = list(chain.from_iterable(map(repeat, range(n), [len(used) for used, _, _ in uses])))
+    last = dict(compress(zip(calls.storage, call, strict=True), chain.from_iterable([used for used, _, _ in uses])))
+    writes = list(chain.from_iterable([written for _, written, _ in uses]))
     sizes = chain.from_iterable([sizes for _, _, sizes in uses])
-    for (storage, i), size in zip(written, sizes, strict=True):
-        if storage not in born and storage not in held:
-            born[storage] = (i, size)
+    for storage, i, nbytes in zip(compress(calls.storage, writes), compress(call, writes), sizes, strict=True):
+        if storage not in first and storage not in held:
+            first[storage], size[storage] = i, nbytes
     for storage in profile.outputs:
         last[storage] = n - 1
     steps = [0] * (n + 1)
-    for storage, (start, size) in born.items():
+    for storage, start in first.items():
         if storage in last:
-            steps[start] += size
-            steps[last[storage] + 1] -= size
+            steps[start] += size[storage]
+            steps[last[storage] + 1] -= size[storage]
     return list(accumulate(steps))[:n]
 
 
