@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,8 @@ class Report:
 
     tables: Sequence[Table]
     records: Sequence[dict[str, Any]]
-    document: dict[str, Any]
+    document: dict[str, Any] | Callable[[], dict[str, Any]]
+    """Or what makes it: most of it nobody but JSON shows."""
     notes: Sequence[str] = field(default_factory=tuple)
     profiles: Sequence[Profile] = field(default_factory=tuple)
     """The models that it is about, for formats that show the network itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from cspprof.comparison import Comparison, Delta, dashed
@@ -331,7 +332,7 @@ def analysis(
             table, part = breakdown(p, how, metrics, focus)
             tables.append(table)
             records += part
-    answer = document(f"cspprof.{command}/1", profiles, convention)
+    answer = partial(document, f"cspprof.{command}/1", profiles, convention)
     return Report(tables, records, answer, tuple(dict.fromkeys(notes)), profiles, focus)
 
 

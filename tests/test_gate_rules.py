@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,10 @@ from hypothesis import strategies as st
 
 from cspprof import units
 from cspprof.errors import CspprofError
+from cspprof.gate import measured as gate_measured
+from cspprof.gate.checking import check
 from cspprof.gate.config import Rule
+from cspprof.gate.loading import load
 from cspprof.gate.measured import Measured, Part, measured, structure
 from cspprof.gate.report import numbers
 from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
@@ -31,7 +35,7 @@ def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any
         "moc": Ratio(whole, 3), "bottleneck_share": Ratio(max(layers.values()), whole),
     }  # fmt: skip
     parts = {path: Part("conv2d", {"macs": Sum(n), "cio_cspnet": Sum(n)}) for path, n in layers.items()}
-    return Measured(name, "cspnet", ("1x3x8x8:float32",), "s", rest.pop("totals", totals), parts, **rest)
+    return Measured(name, "cspnet", ("1x3x8x8:float32",), lambda: "s", rest.pop("totals", totals), parts, **rest)
 
 
 def rule(**keys: Any) -> Rule:
@@ -315,3 +319,18 @@ def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> 
     )
     moved = [0, 1, 3, 3, 3, 3, 2, 5]  # the same operations on other storages, which are numbered as they appear
     assert structure(replace(chain, calls=replace(chain.calls, storage=moved))) == structure(chain)
+
+
+def test_a_check_of_totals_looks_at_no_layer(chain: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[str] = []
+    by_path = gate_measured.by_path
+    monkeypatch.setattr(gate_measured, "by_path", lambda p: [seen.append("layers"), by_path(p)][1])
+    monkeypatch.setattr(gate_measured, "structure", lambda p: seen.append("structure") or "")
+    chain.save(tmp_path / "chain.profile.json.gz")
+    config = tmp_path / "cspprof.toml"
+    config.write_text('[models.chain]\ntarget = "chain.profile.json.gz"\n[[rules]]\nid = "r"\nmax = "1 G"\n')
+    assert check(load(config)).exit_code == 0
+    assert seen == []
+    config.write_text(config.read_text() + '[[rules]]\nid = "s"\nmax = 1\nlayer = "*"\n')
+    assert check(load(config)).exit_code == 1
+    assert seen == ["layers"]

@@ -82,7 +82,7 @@ def _entry(m: Measured) -> dict[str, Any]:
     return {
         "convention": m.convention,
         "inputs": list(m.inputs),
-        "structure": m.structure,
+        "structure": m.structure(),
         "totals": {name: _written(a) for name, a in m.totals.items()},
         "layers": {
             path: {"is": part.form, **{name: _written(a) for name, a in part.amounts.items()}}
@@ -108,8 +108,8 @@ def _measured(name: str, entry: Mapping[str, Any]) -> Measured:
     }
     totals = {m: _amount(m, v) for m, v in entry["totals"].items()}
     return Measured(
-        name, entry["convention"], tuple(entry["inputs"]), entry["structure"], totals, parts, {}, entry["versions"],
-        entry.get("by", ""),
+        name, entry["convention"], tuple(entry["inputs"]), lambda: str(entry["structure"]), totals, parts, {},
+        entry["versions"], entry.get("by", ""),
     )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def changes(before: Models, after: Models, metrics: Iterable[str] | None = None)
 def restructured(before: Measured, after: Measured) -> bool:
     """Whether another network is computed although every recorded number stayed the same."""
     same = all(after.totals.get(m) == a for m, a in before.totals.items() if m in after.totals)
-    return same and before.structure != after.structure
+    return same and before.structure() != after.structure()
 
 
 def reformed(before: Measured, after: Measured) -> list[tuple[str, str, str]]:

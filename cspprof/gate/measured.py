@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cache, partial
 from typing import Any
 
 from cspprof.gate.words import matches
@@ -36,11 +36,11 @@ class Measured:
     name: str
     convention: str
     inputs: tuple[str, ...]
-    structure: str
-    """A hash of what is computed, in which order and on what, whatever the layers are called."""
+    structure: Callable[[], str]
+    """Gives a hash of what is computed, in which order and on what, whatever the layers are called."""
     totals: Mapping[str, Amount]
     parts: Mapping[str, Part]
-    """Layers by path, in execution order where that is known."""
+    """Layers by path, in execution order where that is known. A check of totals does not look at them."""
     uncounted: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     by: str = ""
@@ -84,6 +84,35 @@ def measured(name: str, profile: Profile, convention: str, layered: Iterable[str
     """A profile's numbers: every registered one, and what `layered` names besides, the latter layer by layer."""
     layered = tuple(dict.fromkeys(layered))
     totals = {m: METRICS.get(m).total(profile) for m in (*METRICS.names(), *layered)}
+    return Measured(
+        name,
+        convention,
+        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in profile.inputs),
+        cache(partial(structure, profile)),
+        totals,
+        Later(partial(_parts, profile, layered)),
+        profile.uncounted,
+        dict(profile.tool),
+    )
+
+
+class Later(Mapping[str, Part]):
+    """Layers that are worked out when somebody first looks at one."""
+
+    def __init__(self, make: Callable[[], dict[str, Part]]) -> None:
+        self._made = cache(make)
+
+    def __getitem__(self, path: str) -> Part:
+        return self._made()[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made())
+
+    def __len__(self) -> int:
+        return len(self._made())
+
+
+def _parts(profile: Profile, layered: Iterable[str]) -> dict[str, Part]:
     owners = _owners(profile)
     parts = {}
     for group in by_path(profile):
@@ -91,23 +120,14 @@ def measured(name: str, profile: Profile, convention: str, layered: Iterable[str
         if amounts or group.rows[0].spec.kind is Kind.UNKNOWN:
             owner = owners.get(_module(group.name, owners), "")
             parts[group.name] = Part(form(group.rows[0].spec), amounts, owner, profile.sources.get(owner, ""))
-    return Measured(
-        name,
-        convention,
-        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in profile.inputs),
-        structure(profile),
-        totals,
-        parts,
-        profile.uncounted,
-        dict(profile.tool),
-    )
+    return parts
 
 
 def _amount(group: Group, metric: str) -> Amount | None:
     if metric == "params":
         return Sum(group.params)
     m = METRICS.get(metric)
-    return None if m.of_op is None else m.over(Counter(r.spec for r in group.rows).items())
+    return None if m.of_op is None else m.over((r.spec, 1) for r in group.rows)
 
 
 def _owners(profile: Profile) -> dict[str, str]:

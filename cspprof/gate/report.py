@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from cspprof.gate.baseline import Change
@@ -39,7 +40,7 @@ def verdict_report(verdict: Verdict, why: bool) -> Report:
     if why:
         tables += [table for f in verdict.failures for table in _why(f)]
     notes = [f"{f.rule}: {f.message}" + (f". {f.hint}" if f.hint else "") for f in verdict.failures]
-    return Report(tables, [_record(f) for f in verdict.findings], document(verdict), [*notes, *verdict.notes])
+    return Report(tables, [_record(f) for f in verdict.findings], partial(document, verdict), [*notes, *verdict.notes])
 
 
 def problems(verdict: Verdict) -> list[Problem]:
@@ -191,7 +192,7 @@ def document(verdict: Verdict) -> dict[str, Any]:
             name: {
                 "inputs": list(m.inputs),
                 "convention": m.convention,
-                "structure": m.structure,
+                "structure": m.structure(),
                 "complete": not m.uncounted,
                 "totals": {metric: number(exact(a)) for metric, a in m.totals.items()},
             }
@@ -220,7 +221,7 @@ def baseline_report(models: Mapping[str, Measured], name: str) -> Report:
         "baseline": name,
         "models": [
             {
-                "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure,
+                "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure(),
                 "versions": dict(m.versions), "totals": {k: number(exact(a)) for k, a in m.totals.items()},
             }
             for m in ordered

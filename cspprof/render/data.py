@@ -14,7 +14,8 @@ from cspprof.tables import Report
 
 @renderer("json", ".json")
 def as_json(report: Report, canvas: Canvas) -> str:
-    return json.dumps(report.document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    document = report.document() if callable(report.document) else report.document
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 @renderer("csv", ".csv")
