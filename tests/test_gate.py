@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,11 +11,13 @@ import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import torch
-from conftest import Result
+import xmlschema
+from conftest import CHECKOUT, Result
 
 import cspprof
 
@@ -140,6 +143,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def _schema(folder: Any, name: str) -> Callable[[str], None]:
+    return lambda text: jsonschema.validate(json.loads(text), json.loads((folder / name).read_text()))
+
+
+def _junit(text: str) -> None:
+    xmlschema.XMLSchema(str(READERS / "junit-10.xsd")).validate(io.BytesIO(text.encode()))
+
+
+READERS = CHECKOUT / "tests" / "schemas"
+CHECKED: dict[str, Callable[[str], None]] = {
+    "json": _schema(SCHEMAS, "check-1.schema.json"),
+    "junit": _junit,
+    "sarif": _schema(READERS, "sarif-2.1.0.json"),
+    "gitlab": _schema(READERS, "gitlab-code-quality.json"),
+    "bencher": _schema(READERS, "bencher.json"),
+    "github-action-benchmark": _schema(READERS, "github-action-benchmark.json"),
+}
+"""Formats that have a schema, and what holds a text against it."""
+
+
 def rewrite(folder: Path, old: str, new: str) -> None:
     text = (folder / "net.py").read_text()
     assert text.count(old) == 1
@@ -187,6 +210,11 @@ def test_from_nothing_to_a_red_build(tmp_path: Path) -> None:
     limit = PLAIN_CIO * 95 // 100
     assert re.search(rf"csp-pays +resnext +cio_cspnet +{CSP_CIO:,} +{limit:,} +−{limit - CSP_CIO:,} +ok", passed.stdout)
     assert shell("check", "--update-baseline", cwd=tmp_path).returncode == 0
+    kept = shell("check", cwd=tmp_path)  # nothing dropped since: the message says which rule keeps the gain
+    assert kept.returncode == 1
+    assert 'If that is the smaller network already, keep it so with max_increase = "0%"' in " ".join(
+        kept.stdout.split()
+    )
     (tmp_path / "pyproject.toml").write_text(RULES.replace('min_drop = "5%"', 'max_increase = "0%"'))
     assert shell("check", cwd=tmp_path).returncode == 0
     git(tmp_path, "commit", "--quiet", "-am", "cross-stage partial")
@@ -196,11 +224,18 @@ def test_from_nothing_to_a_red_build(tmp_path: Path) -> None:
     )
     wide = wide.replace("Stage(64, 128, 3)", "Stage(192, 128, 3)").replace("nn.Linear(128", "nn.Linear(192")
     (tmp_path / "net.py").write_text(wide)
-    red = shell("check", "--why", cwd=tmp_path)
-    assert red.returncode == 1
+    kinds = [*CHECKED, "concise", "github", "markdown", "csv", "latex"]
+    red = shell("check", "--why", "-f", "rich", *(f"--format={kind}={kind}.out" for kind in kinds), cwd=tmp_path)
+    assert (red.returncode, red.stderr) == (1, "")
     assert red.stdout.splitlines()[2].startswith("macs ")
     why = red.stdout.partition("Why macs fails on resnext: MACs\n")[2].splitlines()
-    assert why[2].startswith("stage1.transition ")
+    assert why[2].startswith("stage1.transition ")  # it was widened, though what reads it costs even more now
+    assert why[3].startswith("stage2.transition ")
+    following = red.stdout.partition("Why macs fails on resnext: MACs, in layers that only read another input\n")[2]
+    assert following.splitlines()[2].startswith("stage2.down ")
+    for kind, check in CHECKED.items():
+        check((tmp_path / f"{kind}.out").read_text())
+    assert all((tmp_path / f"{kind}.out").stat().st_size for kind in kinds)
     assert "conv2d 1x64x16x16 -> 1x192x16x16, kernel 1x1; was conv2d 1x64x16x16 -> 1x64x16x16" in why[2]
     line = wide.splitlines().index("class Stage(nn.Module):") + 1
     assert why[2].rstrip().endswith(f"net.py:{line} Stage")
@@ -336,6 +371,7 @@ def test_a_model_that_fails_spoils_no_other(
     got = run("check")
     assert got.code == 2
     assert message in got.out
+    assert "again with --debug" not in got.out
     assert re.search(rf"r +resnext +cio_cspnet +{PLAIN_CIO:,} +1,000,000 .* ok", got.out)
     recorded = run("check", "--update-baseline")
     assert (recorded.code, recorded.out) == (2, "")

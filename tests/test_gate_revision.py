@@ -72,6 +72,27 @@ def left_behind(repository: Path) -> list[str]:
     return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
 
 
+def test_a_ratchet_asks_for_no_recording_of_a_revision(run: Run, repository: Path) -> None:
+    """A pull request that makes the model cheaper is green: there is nothing to record."""
+    config = repository / "packages/one/cspprof.toml"
+    config.write_text(config.read_text() + "ratchet = true\n")
+    (repository / "packages/one/src/mine/width.py").write_text("WIDTH = 2\n")
+    assert run("check", "--against", "HEAD").code == 0
+
+
+def test_another_input_than_then_is_said_with_a_way_out(
+    run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    net = repository / "packages/one/src/mine/net.py"
+    net.write_text(net.read_text().replace("(1, 3, 8, 8)", "(1, 3, 9, 9)"))
+    got = run("check", "--against", "HEAD")
+    assert got.code == 2
+    assert "HEAD has net with input 1x3x8x8:float32, now it is 1x3x9x9:float32" in got.out
+    assert "Compare with a later revision, or the baseline." in got.out
+    assert "--update-baseline" not in got.out
+
+
 @pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
 def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
     before = git(repository, "status", "--porcelain")

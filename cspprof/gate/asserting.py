@@ -27,6 +27,7 @@ from cspprof.gate.failing import budget_text, mismatch_text
 from cspprof.gate.loading import Config, find, load
 from cspprof.gate.measured import Measured, measured
 from cspprof.gate.measuring import profile_of
+from cspprof.gate.rules import BASELINE as BASELINE_NAME
 from cspprof.gate.rules import Finding, Outcome, judge, recorded_otherwise
 from cspprof.gate.words import known_metric, metric_of
 from cspprof.inputs import Inputs, parse_inputs
@@ -175,7 +176,7 @@ class Gate:
         if before is None:
             missing = f"does not have {found.name!r}" if self._baseline.exists() else "is not there yet"
             raise CspprofError(f"the baseline {file} {missing}", f"Record it: {UPDATE}")
-        if differs := recorded_otherwise(found, before, "the baseline"):
+        if differs := recorded_otherwise(found, before, BASELINE_NAME):
             raise CspprofError(differs[0], f"Record it again: {UPDATE}")
         asked = [metric_of(m, found.convention) for m in metrics] or [m for m in before.totals if m in found.totals]
         for metric in asked:

@@ -15,7 +15,7 @@ from cspprof.gate.config import Model, Rule
 from cspprof.gate.loading import Config, Problem
 from cspprof.gate.measured import Measured, measured
 from cspprof.gate.measuring import profile_of
-from cspprof.gate.rules import Finding, Outcome, contradictions, judge, selected
+from cspprof.gate.rules import BASELINE, Finding, Outcome, contradictions, judge, selected
 from cspprof.gate.why import causes, class_lines
 from cspprof.gate.words import metric_of, suggestion
 from cspprof.record import Profile
@@ -116,7 +116,10 @@ def measure_all(
             found[name] = measured(name, measure(model), model.convention, layered(config, name))
         except CspprofError as error:
             line = config.model_lines.get(name)
-            problems.append(Problem(f"{config.name}:{line or 1}", f"{name}: {error.message}", error.hint or "", line))
+            hint = error.hint or ""
+            if "--debug" in hint:  # a check goes on with the other models, and shows no traceback
+                hint = f"For the traceback: cspprof profile {model.target} --debug"
+            problems.append(Problem(f"{config.name}:{line or 1}", f"{name}: {error.message}", hint, line))
     return found
 
 
@@ -155,17 +158,16 @@ def _pairs(config: Config, chosen: Sequence[str], problems: list[Problem]) -> li
 
 
 def _baseline(config: Config, problems: list[Problem]) -> Recorded:
-    name = "the baseline"
     asked = any(r.needs_baseline and r.level != "off" for r in config.rules)
     try:
         models = baseline.read(config.baseline)
     except baseline.BaselineError as error:
         if asked:
             problems.append(Problem(shown(config.baseline), error.message, error.hint or ""))
-        return Recorded(name, {}, f"the baseline cannot be read: {error.message}")
+        return Recorded(BASELINE, {}, f"the baseline cannot be read: {error.message}")
     if models is None:
-        return Recorded(name, {}, f"there is no baseline yet ({shown(config.baseline)})")
-    return Recorded(name, models)
+        return Recorded(BASELINE, {}, f"there is no baseline yet ({shown(config.baseline)})")
+    return Recorded(BASELINE, models)
 
 
 def _judged(

@@ -16,6 +16,12 @@ from cspprof.gate.words import metric_of, suggestion
 from cspprof.metrics import METRICS
 from cspprof.units import Quantity, change, told_apart
 
+BASELINE = "the baseline"
+"""What messages call the recorded numbers; a reference of any other name is another model, or a revision."""
+
+ALREADY = 'It is what it was. If that is the smaller network already, keep it so with max_increase = "0%"'
+"""A drop is asked for, and before and after are the same: as soon as the refactor that paid has been recorded."""
+
 
 class Outcome(StrEnum):
     """What came of one rule on one model or layer."""
@@ -195,17 +201,15 @@ def _compare(case: _Case, path: str) -> Finding:
         return _settled(case, path, value, _widened(rule.limit.value, rule.tolerance), None)
     if not isinstance(case.reference, Measured):
         message = case.reference or f"nothing was recorded for {found.name}"
-        return case.unknown(message, f"Record it: {RECORD}", path)
+        return case.unknown(message, f"Mend {rule.base} first." if rule.base else _remedy(case.reference_name), path)
     base = case.reference
     if rule.base is None and (differs := recorded_otherwise(found, base, case.reference_name)):
         return case.unknown(*differs, path)
     before = base.layer(path, metric) if path else base.total(metric)
     if before is None:
         what = f"{path} of {base.name}" if path else base.name
-        return case.unknown(
-            f"{case.reference_name} has no {metric} for {what}",
-            f"Record it: {RECORD}" if rule.base is None else "Compare whole models, or layers that both have.", path,
-        )  # fmt: skip
+        remedy = "Compare whole models, or layers that both have." if rule.base else _remedy(case.reference_name)
+        return case.unknown(f"{case.reference_name} has no {metric} for {what}", remedy, path)
     if (unsure := _incomplete(base)) is not None:
         return case.unknown(*unsure, path)
     return _settled(case, path, value, _widened(_bound(rule, before), rule.tolerance), before)
@@ -227,8 +231,14 @@ def recorded_otherwise(found: Measured, base: Measured, name: str) -> tuple[str,
         ("convention", found.convention, base.convention),
     ):
         if ours != theirs:
-            return f"{name} has {found.name} with {what} {theirs}, now it is {ours}", f"Record it again: {RECORD}"
+            return f"{name} has {found.name} with {what} {theirs}, now it is {ours}", _remedy(name, " again")
     return None
+
+
+def _remedy(name: str, again: str = "") -> str:
+    return (
+        f"Record it{again}: {RECORD}" if name in ("", BASELINE) else "Compare with a later revision, or the baseline."
+    )
 
 
 def _settled(case: _Case, path: str, value: Fraction, limit: Fraction, before: Fraction | None) -> Finding:
@@ -240,10 +250,10 @@ def _settled(case: _Case, path: str, value: Fraction, limit: Fraction, before: F
     numbers = {"value": value, "limit": limit, "reference": before, "reference_name": case.reference_name}
     if value > limit:
         made = case.finding(Outcome.FAILS, path, **numbers)
-        return _with_message(made, told(made, rule), "")
+        return _with_message(made, told(made, rule), ALREADY if rule.kind == "min_drop" and value == before else "")
     if (unsure := _incomplete(case.found)) is not None:
         return case.finding(Outcome.UNKNOWN, path, message=unsure[0], hint=unsure[1], **numbers)
-    if rule.gain is not None and before is not None:
+    if rule.gain is not None and before is not None and case.reference_name in ("", BASELINE):  # no revision is renewed
         asked = before - (rule.gain.value * before if rule.gain.relative else rule.gain.value)
         if value <= asked and value < before:
             made = case.finding(Outcome.FAILS, path, value=value, reference=before, reference_name=case.reference_name)

@@ -60,7 +60,7 @@ def matches(glob: str, name: str) -> bool:
 def suggestion(glob: str, names: Iterable[str], noun: str) -> str:
     """What to write instead of a name or glob that matches nothing."""
     known = list(names)
-    near = get_close_matches(glob, known, 3, 0.4)
+    near = get_close_matches(glob, known, 3, 0.5)
     if near:
         return f"Did you mean: {', '.join(near)}?"
     return f"There are: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else f"There is no {noun}."
