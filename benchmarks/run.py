@@ -40,6 +40,7 @@ MACS = {
 QUICK = ("resnext50",)
 PEERS = ("FlopCounterMode", "fvcore", "torchinfo", "ptflops", "thop", "calflops", "torchprofile", "torchlens")
 LARGE = ("resnext50", "timm:convnext_xxlarge", "decoder-70b")
+GENERATED = ("chain", "dense")
 Results = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -155,6 +156,21 @@ def memories() -> dict[str, Any]:
     return found
 
 
+def growing() -> dict[str, Any]:
+    """Networks of a hundred to a hundred thousand operations; linear is the same time for each."""
+    kept = {}
+    for network in GENERATED:
+        if (one := measured("growth", network)) is None:
+            continue
+        kept[network] = one["sizes"]
+        print(f"\nGrowth, a generated {network}: µs an operation to trace; seconds for all totals, saving, loading; MB")
+        for size in one["sizes"]:
+            n = size["operations"]
+            cells = [f"{size['trace'] / n * 1e6:.1f}", *(f"{size[k]:.3f}" for k in ("totals", "save", "load"))]
+            print(row([f"{n:,} operations", *cells, f"{size['megabytes']:.2f}"]))
+    return kept
+
+
 def versions(names: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": version("torch"), "timm": version("timm")}
     for name in names:
@@ -184,7 +200,12 @@ def main() -> None:
     print(json.dumps(machine))
     document = {**machine, "counting": counting(gather(models, tools, rounds), tools)}
     if not options.quick:
-        document |= {"building": building(models), "commands": commands(rounds), "memory": memories()}
+        document |= {
+            "building": building(models),
+            "commands": commands(rounds),
+            "memory": memories(),
+            "growth": growing(),
+        }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

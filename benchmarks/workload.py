@@ -1,8 +1,8 @@
 """One measurement in a process of its own: `python workload.py WHAT MODEL` prints one line of JSON.
 
-WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build` or `memory`. A counter is
-imported and the model built first; then it is called three times: the first call of the process is one figure, the
-better of the other two another.
+WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build`, `memory` or `growth`. A
+counter is imported and the model built first; then it is called three times: the first call of the process is one
+figure, the better of the other two another.
 """
 
 from __future__ import annotations
@@ -220,10 +220,66 @@ def memory(name: str) -> dict[str, Any]:
     return {"megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "params": found.params}
 
 
+def chain(operations: int) -> nn.Module:
+    """Convolution, norm and activation, over and over."""
+    kinds = [lambda: nn.Conv2d(16, 16, 3, padding=1, bias=False), lambda: nn.BatchNorm2d(16), nn.ReLU]
+    return nn.Sequential(*(kinds[i % 3]() for i in range(operations)))
+
+
+class Dense(nn.Module):
+    """A DenseNet of blocks of twelve layers, about 50 operations each."""
+
+    def __init__(self, operations: int, depth: int = 12, growth: int = 8, width: int = 16) -> None:
+        super().__init__()
+
+        def layer(channels: int) -> nn.Module:
+            return nn.Sequential(nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, growth, 3, padding=1))
+
+        self.blocks = nn.ModuleList(
+            nn.ModuleList(
+                [*(layer(width + growth * i) for i in range(depth)), nn.Conv2d(width + growth * depth, width, 1)]
+            )
+            for _ in range(max(1, operations // (4 * depth)))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            maps = [x]
+            for layer in block:
+                maps.append(layer(torch.cat(maps, 1)))
+            x = maps[-1]
+        return x
+
+
+def growth(name: str) -> dict[str, Any]:
+    """Seconds for networks of a hundred to a hundred thousand operations: a trace, all totals, saving and loading."""
+    from cspprof.metrics import METRICS
+    from cspprof.saving import from_bytes, to_bytes
+    from cspprof.sources.weightless import weightless
+    from cspprof.trace import trace
+
+    sizes = []
+    for operations in (100, 100, 1_000, 12_500, 25_000, 50_000, 100_000):  # the first is to warm up
+        with weightless():
+            model = {"chain": chain, "dense": Dense}[name](operations).eval()
+        traced, profile = seconds(lambda m=model: trace(m, (1, 16, 32, 32)))  # type: ignore[misc]
+        totals, _ = seconds(lambda p=profile: {m: p.total(m) for m in METRICS.names()})  # type: ignore[misc]
+        saving, data = seconds(lambda p=profile: to_bytes(p, compressed=True))  # type: ignore[misc]
+        loading, again = seconds(lambda d=data: from_bytes(d, name))  # type: ignore[misc]
+        if again != profile:
+            raise SystemExit("what was saved is not what was loaded")
+        sizes.append({
+            "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving, "load": loading,
+            "megabytes": len(data) / 1e6,
+        })  # fmt: skip
+    return {"sizes": sizes[1:]}
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     what, name = sys.argv[1:]
     import timm  # noqa: F401  in every process, so that none has an advantage
 
-    result = build(name) if what == "build" else memory(name) if what == "memory" else count(what, name)
+    sections = {"build": build, "memory": memory, "growth": growth}
+    result = sections[what](name) if what in sections else count(what, name)
     print("\n" + json.dumps(result))
