@@ -143,7 +143,7 @@ TOTALS = ("macs", "bflops", "params", "conv_weights", "cio_cspnet")
 """What the listing of the zoo shows of every network."""
 
 
-def chosen_models(family: str | None = None) -> list[ModelEntry]:
+def zoo_networks(family: str | None = None) -> list[ModelEntry]:
     """The zoo's networks, or those of one family, by family and name. Raises UnknownNameError."""
     from cspprof.zoo import catalog
 
@@ -154,39 +154,44 @@ def chosen_models(family: str | None = None) -> list[ModelEntry]:
     return [e for e in entries if family in (None, e.family)]
 
 
-def model_list(entries: Sequence[ModelEntry]) -> Report:
-    """Where each network comes from, untraced."""
-    records = [_origin(e) for e in entries]
-    shown = ("family", "twin", "paper")
-    columns = [Column("model"), *(Column(k) for k in shown)]
-    rows = [[text(e.label), *(text(r[k]) for k in shown)] for e, r in zip(entries, records, strict=True)]
-    document = {"schema": "cspprof.models/1", "models": records}
-    return Report([Table("", columns, rows)], records, document, _standing(entries))
-
-
-def model_totals(entries: Sequence[ModelEntry], profiles: Sequence[Profile], sort: str | None = None) -> Report:
-    """The networks with the totals of their `profiles` at native input; largest first by the number `sort`."""
-    pairs = list(zip(entries, profiles, strict=True))
-    if sort is not None:
-        pairs.sort(key=lambda pair: -(pair[1].total(sort) or 0))
-    shown = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
-    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
-    rows = [
-        [text(p.label), text("×".join(map(str, e.input[2:]))), *(quantity(m, p.total(m)) for m in shown)]
-        for e, p in pairs
-    ]
-    records = [_origin(e) | {m: p.total(m) for m in shown} for e, p in pairs]
-    models = [_origin(e) | {"metrics": {m: p.total(m) for m in METRICS.names()}} for e, p in pairs]
-    notes = [*_standing(entries), "papers and sections: cspprof models --papers"]
-    return Report([Table("", columns, rows)], records, {"schema": "cspprof.models/1", "models": models}, notes)
-
-
-def _origin(e: ModelEntry) -> dict[str, Any]:
-    return {
+def network_record(e: ModelEntry, profile: Profile | None = None) -> dict[str, Any]:
+    """Where a network comes from and, given its profile at native input, its totals: as JSON can hold it."""
+    origin = {
         "name": e.name, "family": e.family, "input": "×".join(map(str, e.input)), "status": e.status,
         "twin": e.twin or "", "paper": e.paper, "summary": e.summary,
     }  # fmt: skip
+    return origin if profile is None else origin | {"metrics": {m: profile.total(m) for m in METRICS.names()}}
 
 
-def _standing(entries: Sequence[ModelEntry]) -> list[str]:
-    return [f"{status}: {meaning}" for status, meaning in STANDING.items() if any(e.status == status for e in entries)]
+def model_list(networks: Sequence[dict[str, Any]]) -> Report:
+    """Where each network comes from, untraced."""
+    shown = ("family", "twin", "paper")
+    columns = [Column("model"), *(Column(k) for k in shown)]
+    rows = [[text(_label(n)), *(text(n[k]) for k in shown)] for n in networks]
+    document = {"schema": "cspprof.models/1", "models": networks}
+    return Report([Table("", columns, rows)], networks, document, _standing(networks))
+
+
+def model_totals(networks: Sequence[dict[str, Any]], sort: str | None = None) -> Report:
+    """The networks with their totals at native input; largest first by the number `sort`."""
+    if sort is not None:
+        networks = sorted(networks, key=lambda n: -(n["metrics"][sort] or 0))
+    shown = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
+    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
+    rows = [
+        [text(_label(n)), text(n["input"].split("×", 2)[2]), *(quantity(m, n["metrics"][m]) for m in shown)]
+        for n in networks
+    ]
+    records = [{k: v for k, v in n.items() if k != "metrics"} | {m: n["metrics"][m] for m in shown} for n in networks]
+    notes = [*_standing(networks), "papers and sections: cspprof models --papers"]
+    return Report([Table("", columns, rows)], records, {"schema": "cspprof.models/1", "models": networks}, notes)
+
+
+def _label(network: dict[str, Any]) -> str:
+    name, status = network["name"], network["status"]
+    return f"{name} ({status})" if status in STANDING else str(name)
+
+
+def _standing(networks: Sequence[dict[str, Any]]) -> list[str]:
+    found = {n["status"] for n in networks}
+    return [f"{status}: {meaning}" for status, meaning in STANDING.items() if status in found]

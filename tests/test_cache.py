@@ -15,6 +15,7 @@ from conftest import CHECKOUT
 
 from cspprof.cache import store
 from cspprof.cache.evidence import ABSENT, of_file, of_modules, of_names
+from cspprof.cache.witness import Witness
 
 RUN = """
 import importlib, sys
@@ -143,20 +144,88 @@ def test_an_environment_variable_is_set_and_changed(ask: Ask, tmp_path: Path, re
     assert [ask(DEPTH="3"), ask(DEPTH="3"), ask(DEPTH="4")] == ["made 3", "remembered 3", "made 4"]
 
 
+ASKED = {
+    "os.path.exists('deep')": "True",
+    "os.path.isfile('deep')": "True",
+    "os.path.isdir('deep')": "False",
+    "os.path.lexists('deep')": "True",
+    "os.access('deep', os.R_OK)": "True",
+    "pathlib.Path('deep').exists()": "True",
+    "pathlib.Path('deep').is_file()": "True",
+    "pathlib.Path('deep').is_dir()": "False",
+    "os.path.getsize('deep') if os.path.exists('deep') else 0": "3",
+}
+"""How a model may ask whether there is a file, and what it is told of one of three bytes."""
+
+
+@pytest.mark.parametrize("question", ASKED)
+def test_a_path_that_was_only_asked_about(question: str, ask: Ask, tmp_path: Path) -> None:
+    """It is not there, then a file, then a folder, then gone again."""
+    (home(tmp_path) / "far.py").write_text(f"import os, pathlib\nNUMBER = str({question})\n")
+    deep, none = home(tmp_path) / "deep", "0" if "getsize" in question else "False"
+    assert [ask(), ask()] == [f"made {none}", f"remembered {none}"]
+    deep.write_text("yes")
+    assert [ask(), ask()] == [f"made {ASKED[question]}", f"remembered {ASKED[question]}"]
+    deep.unlink()
+    deep.mkdir()
+    assert ask().startswith("made ")
+    assert ask().startswith("remembered ")
+    deep.rmdir()
+    assert ask() == f"made {none}"
+
+
+def test_a_link_comes_to_lead_elsewhere(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text("import os\nNUMBER = os.path.basename(os.path.realpath('link'))\n")
+    (home(tmp_path) / "a").mkdir()
+    (home(tmp_path) / "bb").mkdir()
+    link = home(tmp_path) / "link"
+    link.symlink_to("a")
+    assert [ask(), ask()] == ["made a", "remembered a"]
+    link.unlink()
+    link.symlink_to("bb")
+    assert ask() == "made bb"
+
+
+def test_a_model_that_makes_what_it_asks_about(ask: Ask, tmp_path: Path) -> None:
+    """The first answer was given without the folder, and there will be none like it."""
+    (home(tmp_path) / "far.py").write_text(
+        "import os\nNUMBER = str(os.path.exists('made'))\nos.makedirs('made', exist_ok=True)\n"
+    )
+    assert [ask(), ask(), ask()] == ["made False", "made True", "remembered True"]
+
+
+def test_a_variable_that_the_model_sets_itself(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text(
+        "import os\nNUMBER = os.environ.get('DEPTH', 'unset')\nos.environ['DEPTH'] = 'mine'\n"
+    )
+    assert [ask(), ask(), ask(DEPTH="3")] == ["made unset", "remembered unset", "made 3"]
+
+
+def test_os_is_as_it_was_after_watching() -> None:
+    before = os.stat, os.lstat, os.access
+    with Witness().watching():
+        assert os.stat in os.supports_follow_symlinks
+        assert CHECKOUT.stat().st_mode == before[0](CHECKOUT).st_mode
+        with pytest.raises(FileNotFoundError):
+            os.lstat(CHECKOUT / "nowhere")
+    assert (os.stat, os.lstat, os.access) == before
+
+
 def test_a_variable_that_nobody_read_changes_nothing(ask: Ask) -> None:
     assert [ask(), ask(OTHER="1")] == ["made one", "remembered one"]
 
 
-def test_a_library_is_upgraded(ask: Ask, tmp_path: Path) -> None:
+def test_a_library_is_upgraded(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In place, by a file of the same size and time, as an installer that keeps times would."""
     packages = home(tmp_path) / "lib"
     packages.mkdir()
     (packages / "library.py").write_text("VERSION = '1.0'\n")
     (home(tmp_path) / "far.py").write_text("from library import VERSION as NUMBER\n")
-    first = [ask(PYTHONPATH=f"{CHECKOUT}{os.pathsep}{packages}") for _ in range(2)]
-    assert first == ["made 1.0", "remembered 1.0"]
+    path = f"{CHECKOUT}{os.pathsep}{packages}"
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")  # else Python itself takes the old bytecode for the new file's
+    assert [ask(PYTHONPATH=path) for _ in range(2)] == ["made 1.0", "remembered 1.0"]
     rewrite(packages / "library.py", "VERSION = '2.0'\n")
-    assert ask(PYTHONPATH=f"{CHECKOUT}{os.pathsep}{packages}", PYTHONDONTWRITEBYTECODE="1") != "remembered 1.0"
+    assert ask(PYTHONPATH=path) == "made 2.0"
 
 
 def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,14 +355,19 @@ def test_the_command_line_remembers_and_notices(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_a_remembered_command_imports_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["cio", "resnext50", "csp_resnext50"], ["models"], ["models", "--family", "vgg", "--sort", "macs"]]
+)
+def test_a_remembered_command_imports_no_torch(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONPATH", str(CHECKOUT))
-    look = """
+    look = f"""
 import sys
 from cspprof.cli import main
 try:
-    main(["cio", "resnext50", "csp_resnext50"])
+    main({arguments!r})
 except SystemExit:
     print("torch" in sys.modules, "numpy" in sys.modules)
 """

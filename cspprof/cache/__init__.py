@@ -2,18 +2,23 @@
 
 A stale answer would be worse than none. What was asked, and by which interpreter where, is the *key*; everything that
 the answer was made from is *evidence*: each file that was opened or imported, each folder that was listed, each
-environment variable that was read while the model was loaded and traced (`witness`). The answer is given again only
-while all evidence is as it was (`evidence`); `store` keeps it in the user's cache folder.
+environment variable that was read while the model was loaded and traced, each path that was asked about (`witness`).
+The answer is given again only while all evidence is as it was (`evidence`); `store` keeps it in the user's cache
+folder.
+
+Not seen: the clock, and numbers drawn at random. A model whose shape depends on these has no one answer.
 """
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cspprof._version import __version__
 from cspprof.cache import store
@@ -26,6 +31,8 @@ from cspprof.saving import from_bytes, to_bytes
 
 if TYPE_CHECKING:
     from cspprof.sources import Request
+
+T = TypeVar("T")
 
 ENABLED: ContextVar[bool] = ContextVar("ENABLED", default=True)
 """Off with `--no-cache`."""
@@ -45,23 +52,43 @@ def remembered(text: str, request: Request, make: Callable[[], Profile]) -> Prof
     Not kept: what was traced on a device other than meta and CPU, what ran programs or went to the network, what
     registered numbers of its own (they have to be there for the tables), and what was changed while it was read.
     """
-    if not ENABLED.get() or text.endswith(SPEAKS_FOR_ITSELF) or not WITNESS.reliable():
+    if text.endswith(SPEAKS_FOR_ITSELF) or request.device not in (None, "meta", "cpu"):
         return make()
-    key = _key(text, request)
-    found = _recall(key)
+    return _answer(
+        (text, repr(request)), make, lambda p: to_bytes(p, compressed=True), lambda b: from_bytes(b, "what was kept")
+    )
+
+
+def remembered_listing(question: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Records about cspprof's own networks, which JSON can hold, remembered as profiles are."""
+    return _answer((question, "listing"), make, lambda x: gzip.compress(json.dumps(x).encode(), mtime=0), _records)
+
+
+def _records(data: bytes) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(gzip.decompress(data))
+    return found
+
+
+def _answer(
+    question: tuple[str, ...], make: Callable[[], T], to_keep: Callable[[T], bytes], from_kept: Callable[[bytes], T]
+) -> T:
+    if not ENABLED.get() or not WITNESS.reliable():
+        return make()
+    key = _key(*question)
+    found = _recall(key, from_kept)
     if found is not None:
         return found
     numbers = METRICS.version, CONVENTIONS.version
     with WITNESS.watching():
-        profile = make()
-    if (METRICS.version, CONVENTIONS.version) == numbers and request.device in (None, "meta", "cpu"):
+        made = make()
+    if (METRICS.version, CONVENTIONS.version) == numbers:
         evidence = WITNESS.evidence()
         if evidence is not None:
-            store.keep(key, evidence.to_dict(), to_bytes(profile, compressed=True))
-    return profile
+            store.keep(key, evidence.to_dict(), to_keep(made))
+    return made
 
 
-def _recall(key: str) -> Profile | None:
+def _recall(key: str, from_kept: Callable[[bytes], T]) -> T | None:
     entry = store.entry(key)
     if entry is None or not _LOOK.confirms(Evidence.from_dict(entry["evidence"])):
         return None
@@ -69,17 +96,17 @@ def _recall(key: str) -> Profile | None:
     if data is None:
         return None
     try:
-        profile = from_bytes(data, "the cached profile")
-    except ProfileError:
+        found = from_kept(data)
+    except (ProfileError, ValueError, OSError):
         return None
     store.touch(key, entry["profile"])
-    return profile
+    return found
 
 
-def _key(text: str, request: Request) -> str:
+def _key(*question: str) -> str:
     """What is asked, of which cspprof, under which interpreter, on which machine and from where."""
     parts = (
-        text, repr(request), __version__, SCHEMA, sys.version, sys.executable, repr(sys.flags), repr(sys.path),
+        *question, __version__, SCHEMA, sys.version, sys.executable, repr(sys.flags), repr(sys.path),
         str(sys.dont_write_bytecode), _machine(), os.getcwd(),
     )  # fmt: skip
     return blake2b("\0".join(parts).encode(errors="surrogateescape"), digest_size=20).hexdigest()

@@ -2,7 +2,8 @@
 
 A file of the user's is known by its content, whatever its time and size say. A file of an installed library is known
 by what the file system says of it (size, times of its content and of its inode, number): there are thousands, and
-they are replaced by installers, not edited. A folder is known by its names.
+they are replaced by installers, not edited. A folder is known by its names. A path that was only asked about (whether
+there is such a file) is known by what it was said to be.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import site
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import blake2b
@@ -29,6 +30,11 @@ UNSTEADY = ("/proc/", "/sys/", "/dev/")
 IMPORTABLE = (".py", ".pyc", ".so", ".pyd", ".pth", ".zip", ".egg-link")
 
 ABSENT = "absent"
+LINK = f"{stat.S_IFLNK:o}"[:2]
+"""How what is said of a symbolic link begins."""
+
+_stat, _lstat = os.stat, os.lstat
+"""The calls themselves: while a model is made those of `os` are heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,10 @@ class Evidence:
     files: dict[str, str]
     listed: dict[str, str]
     searched: dict[str, str]
+    asked: dict[str, str]
+    """What was said of a path, links followed."""
+    asked_link: dict[str, str]
+    """What was said of a path itself."""
     variables: dict[str, str | None]
     environment: str | None
 
@@ -50,20 +60,28 @@ class Evidence:
 
 
 def gathered(
-    files: Iterable[str], listed: Iterable[str], searched: Iterable[str], variables: Iterable[str], environment: bool,
-    since: float,
+    files: Iterable[str], listed: Iterable[str], searched: Iterable[str], asked: dict[str, str],
+    asked_link: dict[str, str], variables: dict[str, str | None], environment: str | None, since: float,
 ) -> Evidence | None:  # fmt: skip
     """The present state of all; None where a file of the user's was changed after `since` (seconds), so that it may
-    not be what was read."""
+    not be what was read, or where a path is no more what it was said to be."""
     steady = sorted(f for f in set(files) if not f.startswith(UNSTEADY) and not _of_python(f))
     if any(not _installed(f) and _changed(f) > since - TICK for f in steady):
         return None
+    known = {f: of_file(f) for f in steady}
+    asked, asked_link = _beside(known, asked), _beside(known, asked_link)
+    if any(of_path(p) != state for p, state in asked.items()) or any(
+        of_link(p) != state for p, state in asked_link.items()
+    ):
+        return None
     return Evidence(
-        {f: of_file(f) for f in steady},
+        known,
         {d: of_names(d) for d in sorted(set(listed)) if not d.startswith(UNSTEADY)},
         {d: of_modules(d) for d in sorted(set(searched)) if not _of_python(d)},
-        {v: os.environ.get(v) for v in sorted(set(variables))},
-        of_environment() if environment else None,
+        asked,
+        asked_link,
+        variables,
+        environment,
     )
 
 
@@ -73,12 +91,15 @@ class Look:
 
     def __init__(self) -> None:
         self.of_modules, self.of_names, self.of_file = cache(of_modules), cache(of_names), cache(of_file)
+        self.of_path, self.of_link = cache(of_path), cache(of_link)
 
     def confirms(self, evidence: Evidence) -> bool:
         """Whether everything is as it was. What is quick to see is looked at first."""
         return (
             all(os.environ.get(name) == value for name, value in evidence.variables.items())
-            and (evidence.environment is None or evidence.environment == of_environment())
+            and (evidence.environment is None or evidence.environment == of_environment(os.environ))
+            and all(self.of_path(path) == said for path, said in evidence.asked.items())
+            and all(self.of_link(path) == said for path, said in evidence.asked_link.items())
             and all(self.of_modules(folder) == state for folder, state in evidence.searched.items())
             and all(self.of_names(folder) == state for folder, state in evidence.listed.items())
             and all(self.of_file(file) == state for file, state in evidence.files.items())
@@ -99,6 +120,43 @@ def of_file(path: str) -> str:
         return ABSENT
 
 
+def of_path(path: str) -> str:
+    """What `os.stat` says of it."""
+    try:
+        return said(_stat(path))
+    except (OSError, ValueError):
+        return ABSENT
+
+
+def of_link(path: str) -> str:
+    """What `os.lstat` says of it."""
+    try:
+        return said(_lstat(path))
+    except (OSError, ValueError):
+        return ABSENT
+
+
+def said(found: os.stat_result) -> str:
+    """What a model may have looked at: kind and permissions, of a file also its size and time. A folder's time is that
+    of whatever was last written in it."""
+    if stat.S_ISDIR(found.st_mode):
+        return f"{found.st_mode:o}"
+    return f"{found.st_mode:o} {found.st_size} {found.st_mtime_ns}"
+
+
+def _beside(known: dict[str, str], asked: dict[str, str]) -> dict[str, str]:
+    """What was said of paths of which known files do not say it: that these are there, and the folders above them."""
+    told = {file for file, state in known.items() if state != ABSENT}
+    for file in list(told):
+        while (file := os.path.dirname(file)) not in told:
+            told.add(file)
+    return {
+        path: asked[path]
+        for path in sorted(asked)
+        if not path.startswith(UNSTEADY) and not _of_python(path) and (path not in told or asked[path].startswith(LINK))
+    }
+
+
 def of_names(folder: str) -> str:
     """All names in it."""
     return _digest(_names(folder))
@@ -115,8 +173,8 @@ def of_modules(folder: str) -> str:
     return _digest(n for n in _names(folder) if n.endswith(IMPORTABLE) or ("." not in n and n != "__pycache__"))
 
 
-def of_environment() -> str:
-    return _digest(f"{name}={value}" for name, value in os.environ.items())
+def of_environment(variables: Mapping[str, str]) -> str:
+    return _digest(f"{name}={value}" for name, value in variables.items())
 
 
 def _names(folder: str) -> list[str]:

@@ -1,7 +1,9 @@
-"""What a model is made from, seen while it is made: files, folders, environment variables.
+"""What a model is made from, seen while it is made: files, folders, environment variables, and what it asks about.
 
 Python tells an audit hook of every file that is opened and every folder that is listed, by whomever. A hook cannot be
-taken away again, so there is one, which is deaf outside `watching`.
+taken away again, so there is one, which is deaf outside `watching`. Of questions about a path (`os.path.exists`,
+`Path.is_file`, `os.access`) it hears nothing: for these `os.stat`, `os.lstat` and `os.access` are replaced meanwhile.
+Python's own import asks elsewhere, thousands of times; what it finds is among the files and folders.
 """
 
 from __future__ import annotations
@@ -12,11 +14,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import source_from_cache
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from cspprof.cache.evidence import Evidence, gathered
+from cspprof.cache.evidence import ABSENT, Evidence, gathered, of_environment, of_link, of_path
 
 MADE_BY = ("torch", "cspprof.rules", "cspprof.trace")
 """Where one of these was imported before we watched, something may have been done that nobody saw."""
@@ -36,7 +37,12 @@ class Witness:
         """Folders whose names somebody asked for."""
         self.searched: set[str] = set()
         """Folders in which imports were looked for."""
+        self.asked: dict[str, str] = {}
+        """What was said of a path when it was first asked about, links followed."""
+        self.asked_link: dict[str, str] = {}
         self.variables: set[str] = set()
+        self.before: dict[str, str] = {}
+        """The environment when we began: what is set since then, torch and models set themselves."""
         self.environment = False
         """Whether the environment was read as a whole."""
         self.left = False
@@ -53,15 +59,19 @@ class Witness:
         if not self._hooked:
             self._hooked = True
             self.since = time.time()
+            self.before = dict(os.environ)
             sys.addaudithook(self._hear)
         plain = os._Environ.__getitem__, os._Environ.__iter__
         os._Environ.__getitem__ = self._item(plain[0])  # type: ignore[method-assign]
         os._Environ.__iter__ = self._whole(plain[1])  # type: ignore[method-assign]
+        asking = os.stat, os.lstat, os.access
+        os.stat, os.lstat, os.access = (self._asking(call) for call in asking)
         self._watching = True
         try:
             yield
         finally:
             self._watching = False
+            os.stat, os.lstat, os.access = asking
             os._Environ.__getitem__, os._Environ.__iter__ = plain  # type: ignore[method-assign]
 
     def evidence(self) -> Evidence | None:
@@ -69,7 +79,11 @@ class Witness:
         if self.left:
             return None
         files = self.opened | {f for m in list(sys.modules.values()) if isinstance(f := _file(m), str)}
-        return gathered(files, self.listed, self.searched, self.variables, self.environment, self.since)
+        variables = {name: self.before.get(name) for name in sorted(self.variables)}
+        environment = of_environment(self.before) if self.environment else None
+        return gathered(
+            files, self.listed, self.searched, self.asked, self.asked_link, variables, environment, self.since
+        )
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         if self._watching:
@@ -89,6 +103,24 @@ class Witness:
                 (self.searched if importing else self.listed).add(os.path.abspath(os.fsdecode(path)))
         elif event in LEAVING and not _called_from("ctypes.util"):  # which asks the linker where libraries are
             self.left = True
+
+    def _asking(self, plain: Any) -> Any:
+        """`plain`, which notes what a path is when it is first asked about. Code that keeps a reference may go on
+        using it; and `os` knows of it what it knows of `plain`."""
+
+        def ask(path: Any, *args: Any, **options: Any) -> Any:
+            if self._watching and not isinstance(path, int) and options.get("dir_fd") is None:
+                itself = plain.__name__ == "lstat" or options.get("follow_symlinks") is False
+                seen, look = (self.asked_link, of_link) if itself else (self.asked, of_path)
+                with suppress(TypeError, ValueError):  # what is no path; the call itself will say so
+                    if path not in seen and (place := os.path.abspath(os.fsdecode(path))) not in seen:
+                        seen[place] = look(place)
+            return plain(path, *args, **options)
+
+        for known in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if plain in known:
+                known.add(ask)
+        return ask
 
     def _item(self, plain: Any) -> Any:
         def read(environ: Any, name: str) -> str:
@@ -134,7 +166,7 @@ def _source(path: str) -> str:
         source = source_from_cache(path)
     except ValueError:
         return path
-    return source if Path(source).exists() else path
+    return path if of_path(source) == ABSENT else source
 
 
 WITNESS = Witness()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from cspprof.cache import remembered_listing
 from cspprof.cli import options as o
 from cspprof.cli.analyse import measure
-from cspprof.cli.output import Outlet
+from cspprof.cli.output import Outlet, tracked
 from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS
 from cspprof.reference import (
-    chosen_models,
     example,
     explain,
     explain_conventions,
@@ -21,6 +21,8 @@ from cspprof.reference import (
     metric_list,
     model_list,
     model_totals,
+    network_record,
+    zoo_networks,
 )
 from cspprof.tables import Report
 
@@ -33,16 +35,25 @@ def models_command(
     papers: Annotated[bool, typer.Option("--papers", help="Where each comes from; nothing is traced.")] = False,
 ) -> None:
     """The zoo: every network with its totals at its native input and its status, or with its paper."""
-    outlet, entries = Outlet(format, output), chosen_models(family)
+    outlet = Outlet(format, output)
     if sort is not None:
         METRICS.get(sort)
     if papers:
         if sort is not None:
             raise CspprofError("--papers traces nothing that --sort could compare", "Give one of them.")
-        outlet.emit(model_list(entries))
+        outlet.emit(model_list(remembered_listing(f"papers {family}", lambda: _listed(family))))
         return
-    profiles = measure([e.name for e in entries], None, None, None, False, False)
-    outlet.emit(model_totals(entries, profiles, sort))
+    outlet.emit(model_totals(remembered_listing(f"models {family}", lambda: _traced(family)), sort))
+
+
+def _listed(family: str | None) -> list[dict[str, Any]]:
+    return [network_record(e) for e in zoo_networks(family)]
+
+
+def _traced(family: str | None) -> list[dict[str, Any]]:
+    from cspprof.sources import Request, profile_spec
+
+    return [network_record(e, profile_spec(e.name, Request())) for e in tracked(zoo_networks(family))]
 
 
 def metrics_command(format: o.Format = None, output: o.Output = None) -> None:

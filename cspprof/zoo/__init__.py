@@ -54,11 +54,6 @@ class ModelEntry:
         return "construction" if self.status == "published" and changed - FREE - set(self.variants) else self.status
 
     @property
-    def label(self) -> str:
-        """The name as people read it: `csp_peleenet (reading)`."""
-        return self.name if self.status == "published" else f"{self.name} ({self.status})"
-
-    @property
     def summary(self) -> str:
         return (self.factory.__doc__ or "").strip().splitlines()[0]
 
