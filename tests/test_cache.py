@@ -267,6 +267,17 @@ def test_a_damaged_cache_is_no_answer(ask: Ask, tmp_path: Path, damage: bytes) -
     assert [ask(), ask()] == ["made one", "remembered one"]
 
 
+def test_what_another_release_kept_is_no_answer(ask: Ask, tmp_path: Path) -> None:
+    ask()
+    (entry,) = (tmp_path / "cache" / "asked").glob("*.json")
+    document = json.loads(entry.read_text())
+    for change in ({"asked": None}, {"more": {}}):
+        evidence = {**document["evidence"], **change}
+        told = {k: v for k, v in evidence.items() if v is not None or k == "environment"}
+        entry.write_text(json.dumps({**document, "evidence": told}))
+        assert ask() == "made one"
+
+
 def test_a_profile_that_was_tampered_with_is_no_answer(ask: Ask, tmp_path: Path) -> None:
     assert ask() == "made one"
     for file in (tmp_path / "cache" / "profiles").iterdir():

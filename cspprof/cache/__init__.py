@@ -90,7 +90,8 @@ def _answer(
 
 def _recall(key: str, from_kept: Callable[[bytes], T]) -> T | None:
     entry = store.entry(key)
-    if entry is None or not _LOOK.confirms(Evidence.from_dict(entry["evidence"])):
+    evidence = None if entry is None else Evidence.from_dict(entry["evidence"])
+    if entry is None or evidence is None or not _LOOK.confirms(evidence):
         return None
     data = store.content(entry["profile"])
     if data is None:
