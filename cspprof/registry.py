@@ -51,7 +51,7 @@ class Registry(Generic[T]):
 
     def suggest(self, name: str) -> str:
         """What to type instead of `name`."""
-        known = [*self._entries, *(self._beside or ())]
+        known = dict.fromkeys([*self._entries, *(self._beside or ())])
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"Did you mean: {', '.join(near)}?"

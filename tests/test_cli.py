@@ -378,6 +378,8 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 
         (("compare", "resnet50"), "at least two models\n  For one model: cspprof profile resnet50"),
         (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a number of whole models"),
         (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
+        (("explain", "mac"), "no metric named 'mac'\n  Did you mean: macs, moc?"),
+        (("explain", "gama"), "no metric named 'gama'\n  Did you mean: gamma?"),
         (("models", "--family", "rnn"), "no family named 'rnn'\n  There are: darknet"),
         (("models", "--sort", "mcas"), "no metric named 'mcas'\n  Did you mean: macs"),
         (("models", "--papers", "--sort", "macs"), "--papers traces nothing"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from cspprof.cache import remembered_listing
 from cspprof.cli import options as o
 from cspprof.cli.analyse import measure
 from cspprof.cli.output import Outlet, tracked
-from cspprof.errors import CspprofError
+from cspprof.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS
 from cspprof.reference import (
     example,
@@ -82,13 +83,24 @@ def explain_command(
         outlet.emit(explain_conventions(profile))
         return
     if name not in TOPICS:
-        METRICS.get(name)
+        _check_number(name)
     if model is not None or input:
         raise CspprofError(
             f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
         )
     outlet = Outlet(format, output)
     outlet.emit(TOPICS[name]() if name in TOPICS else explain(name))
+
+
+def _check_number(name: str) -> None:
+    """Raise UnknownNameError for what is no number; a name near a topic's is led there."""
+    try:
+        METRICS.get(name)
+    except UnknownNameError as error:
+        near = get_close_matches(name, [*TOPICS, "conventions"], n=1, cutoff=0.75)
+        if not near:
+            raise
+        raise UnknownNameError(error.message, f"Did you mean: {near[0]}?") from None
 
 
 def _explain_closed_form() -> Report:
