@@ -25,6 +25,10 @@ class BaselineError(CspprofError):
     """A baseline that cannot be read."""
 
 
+class NewerBaselineError(BaselineError):
+    """A baseline that a newer cspprof wrote; writing over it would lose what that knew."""
+
+
 Models = Mapping[str, Measured]
 
 
@@ -54,7 +58,7 @@ def parse(data: bytes, name: str) -> dict[str, Measured]:
     if schema != SCHEMA:
         kind, _, version = str(schema).partition("/")
         if kind == SCHEMA.partition("/")[0] and version.isdecimal() and int(version) > 1:
-            raise BaselineError(
+            raise NewerBaselineError(
                 f"{name} has schema {schema!r}, which is newer than this cspprof; it reads {SCHEMA!r}",
                 "Upgrade: pip install --upgrade cspprof",
             )

@@ -37,6 +37,8 @@ class Recorded:
     """Why there is nothing, where there is nothing."""
     problems: Mapping[str, Problem] | None = None
     """Models that could not be measured there."""
+    hint: str = ""
+    """What to do where there is nothing, unless that is to record it."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _baseline(config: Config, problems: list[Problem]) -> Recorded:
     except baseline.BaselineError as error:
         if asked:
             problems.append(Problem(shown(config.baseline), error.message, error.hint or ""))
-        return Recorded(BASELINE, {}, f"the baseline cannot be read: {error.message}")
+        return Recorded(BASELINE, {}, f"the baseline cannot be read: {error.message}", hint=error.hint or "")
     if models is None:
         return Recorded(BASELINE, {}, f"there is no baseline yet ({shown(config.baseline)})")
     return Recorded(BASELINE, models)
@@ -178,8 +180,9 @@ def _judged(
         missing = recorded.missing or f"{recorded.name} does not have {found.name}"
         problem = (recorded.problems or {}).get(found.name)
         findings = judge(rule, found, own or (problem.message if problem else missing), recorded.name)
-        if problem:
-            findings = [replace(f, hint=problem.hint) if f.outcome is Outcome.UNKNOWN else f for f in findings]
+        hint = problem.hint if problem else recorded.hint
+        if hint and own is None and rule.needs_baseline:
+            findings = [replace(f, hint=hint) if f.outcome is Outcome.UNKNOWN else f for f in findings]
     else:
         base = everything.get(rule.base)
         findings = judge(rule, found, base or f"{rule.base} could not be measured", rule.base)
@@ -233,10 +236,13 @@ def update(
     try:
         before = baseline.read(config.baseline) or {}
     except baseline.BaselineError as error:
-        if names:
+        if names or isinstance(error, baseline.NewerBaselineError):
             raise
         before = {}
-        notes.append(f"the old baseline could not be read ({error.message}); everything was recorded anew")
+        notes.append(
+            f"the old baseline could not be read ({error.message}); everything was recorded anew. "
+            "What tests had recorded: pytest --cspprof-update"
+        )
     kept = {n: m for n, m in before.items() if m.by or (names and n in config.models)}
     after = {**kept, **found}
     for name, now in found.items():
