@@ -164,6 +164,13 @@ def test_numbers_of_another_input_or_sense_are_not_compared(field: str) -> None:
     assert one(judge(rule(max_increase="0%", base="other"), made(), other, "other")).outcome is HOLDS
 
 
+def test_no_drop_since_the_recording_says_which_rule_keeps_the_gain() -> None:
+    hint = 'keep it so with max_increase = "0%"'
+    assert hint in one(judge(rule(min_drop="5%"), made(), made(), "the baseline")).hint
+    assert one(judge(rule(min_drop="5%"), made(), made(layers={"a": 1010}), "the baseline")).hint == ""
+    assert one(judge(rule(min_drop="5%", base="plain"), made(), made("plain"), "plain")).hint == ""
+
+
 def test_a_layer_that_the_baseline_does_not_have() -> None:
     found = one(judge(rule(layer="body.1", max_increase="0%"), made(), made(layers={"stem": 1000}), "the baseline"))
     assert found.message == "the baseline has no macs for body.1 of net"

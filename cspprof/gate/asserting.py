@@ -109,7 +109,8 @@ class Gate:
             _whole(found)
         except CspprofError as error:
             if self._recorder is not None:
-                self._recorder.refuse(f"{name or model}: {error.message}")
+                called = name or (model if isinstance(model, str) else type(model).__name__)
+                self._recorder.refuse(f"{called}: {error.message}")
             raise
         if self._recorder is not None:
             self._recorder.add(self._baseline, found)

@@ -250,7 +250,8 @@ def _settled(case: _Case, path: str, value: Fraction, limit: Fraction, before: F
     numbers = {"value": value, "limit": limit, "reference": before, "reference_name": case.reference_name}
     if value > limit:
         made = case.finding(Outcome.FAILS, path, **numbers)
-        return _with_message(made, told(made, rule), ALREADY if rule.kind == "min_drop" and value == before else "")
+        unmoved = rule.kind == "min_drop" and rule.base is None and value == before
+        return _with_message(made, told(made, rule), ALREADY if unmoved else "")
     if (unsure := _incomplete(case.found)) is not None:
         return case.finding(Outcome.UNKNOWN, path, message=unsure[0], hint=unsure[1], **numbers)
     if rule.gain is not None and before is not None and case.reference_name in ("", BASELINE):  # no revision is renewed
