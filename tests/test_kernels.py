@@ -33,6 +33,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         ("resnext50", {"aten.pad": 3}),  # of maps subsampled by a slice
         ("csp_resnext50", {}),
         ("csp_darknet53", {}),
+        ("csp_darknet53_panet_spp", {}),  # enlarged maps
+        ("csp_densenet121", {}),  # norms of some channels of a map
+        ("csp_peleenet_efm", {}),  # maxout
+        ("csp_resnet10", {}),  # additions of some channels
         ("timm:densenet201", {"aten.dropout": 1}),
         ("timm:efficientnet_b0", {}),
         ("timm:mobilenetv3_large_100", {}),

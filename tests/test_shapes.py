@@ -114,6 +114,16 @@ def test_pools(x: torch.Tensor, k: int, stride: int, padding: int, ceil: bool, m
         check("avg_pool2d", torch.ops.aten.avg_pool2d, x, [k, k], [stride, stride], [padding, padding], ceil)
 
 
+@settings(deadline=None, max_examples=200)
+@given(maps(), sizes, st.sampled_from([0.4, 0.5, 1.0, 1.5, 2.0, 2.3]),
+       st.sampled_from(["nearest", "bilinear", "bicubic"]), st.booleans())  # fmt: skip
+def test_resizes(x: torch.Tensor, size: int, scale: float, mode: str, by_size: bool) -> None:
+    operation = getattr(torch.ops.aten, f"upsample_{mode}2d").vec
+    settled = () if mode == "nearest" else (False,)
+    how = ([size, size + 1], *settled, None) if by_size else (None, *settled, [scale, 2.0])
+    check(f"upsample_{mode}2d", operation, x, *how)
+
+
 @settings(deadline=None)
 @given(maps(dtype=torch.float32), sizes)
 def test_adaptive_pool(x: torch.Tensor, size: int) -> None:
@@ -122,8 +132,10 @@ def test_adaptive_pool(x: torch.Tensor, size: int) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(maps(), st.lists(st.integers(-5, 4), min_size=1, max_size=3), st.booleans())
-def test_mean(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
-    check("mean", torch.ops.aten.mean.dim, x, dims, keepdim)
+def test_reductions(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
+    aten = torch.ops.aten
+    for name, operation in (("mean", aten.mean.dim), ("sum", aten.sum.dim_IntList), ("amax", aten.amax.default)):
+        check(name, operation, x, dims, keepdim)
 
 
 @settings(deadline=None)

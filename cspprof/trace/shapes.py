@@ -36,15 +36,17 @@ def _plain(*tensors: Meta | None) -> bool:
     return all(t.contiguous and t.dtype is given[0].dtype for t in given)
 
 
-def _gapless(*tensors: Meta | None) -> bool:
-    """The same but for the strides of axes of length 1, which lead nowhere: channels sliced off one image."""
+def _ordered(*tensors: Meta | None) -> bool:
+    """The same, or some channels of a contiguous map of more: images lie further apart."""
     given = [t for t in tensors if t is not None]
-    return all(t.dtype is given[0].dtype and (t.contiguous or _without_gaps(t)) for t in given)
+    return all(t.dtype is given[0].dtype and (t.contiguous or _sliced(t)) for t in given)
 
 
-def _without_gaps(t: Meta) -> bool:
+def _sliced(t: Meta) -> bool:
+    """Whether each image is contiguous; where a size is 1, torch may take the map for a channels-last one."""
     canonical = f.contiguous_strides(t.shape)
-    return t.dense and all(a == b or n == 1 for n, a, b in zip(t.shape, t.strides, canonical, strict=True))
+    apart = bool(canonical) and t.strides[1:] == canonical[1:] and t.strides[0] >= canonical[0]
+    return t.dense and apart and 1 not in t.shape[1:]
 
 
 def _settled(tensor: Meta) -> bool:
@@ -82,7 +84,7 @@ def conv2d(
     input: Meta, weight: Meta, bias: Meta | None = None, stride: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0), dilation: Sequence[int] = (1, 1), groups: int = 1,
 ) -> Meta | None:  # fmt: skip
-    if len(input.shape) != 4 or isinstance(padding, str) or not _gapless(input, weight, bias):
+    if len(input.shape) != 4 or isinstance(padding, str) or not _ordered(input, weight, bias):
         return None
     c_out, c_in, *kernel = weight.shape
     if input.shape[1] != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
@@ -118,9 +120,9 @@ def matmul(left: Meta, right: Meta) -> Meta | None:
 def batch_norm(input: Meta, weight: Meta | None, bias: Meta | None, mean: Meta | None, var: Meta | None,
                training: bool, *args: Any) -> Meta | None:  # fmt: skip
     given = [t for t in (weight, bias, mean, var) if t is not None]
-    if training or mean is None or len(input.shape) < 2 or not _plain(input, *given):
+    if training or mean is None or len(input.shape) < 2 or not _plain(*given) or not _ordered(input, *given):
         return None
-    return input_like(input) if all(t.shape == (input.shape[1],) for t in given) else None
+    return _dense(input.shape, input) if all(t.shape == (input.shape[1],) for t in given) else None
 
 
 @answers("layer_norm")
@@ -175,6 +177,8 @@ def binary(left: Meta, right: Any, *args: Any, **kwargs: Any) -> Meta | None:
         return None
     if left.contiguous and right.contiguous and shape in (left.shape, right.shape):
         return _dense(shape, left)
+    if left.shape == right.shape and _ordered(left, right):
+        return _dense(shape, left)
     if not (_settled(left) and _settled(right)) or shape not in (left.shape, right.shape) or 1 in shape[1:]:
         return None
     return meta(shape, f.elementwise_strides(shape, [(t.shape, t.strides) for t in (left, right)]), left.dtype)
@@ -184,7 +188,7 @@ def binary(left: Meta, right: Any, *args: Any, **kwargs: Any) -> Meta | None:
 def cat(tensors: Sequence[Meta], dim: int = 0) -> Meta | None:
     first = tensors[0]
     rank = len(first.shape)
-    if not rank or not -rank <= dim < rank or not _gapless(*tensors):
+    if not rank or not -rank <= dim < rank or not _ordered(*tensors):
         return None
     dim %= rank
     rest = first.shape[:dim] + first.shape[dim + 1 :]
@@ -226,6 +230,24 @@ def _pooled(
     return _dense((*input.shape[:2], *size), input) if min(size) > 0 else None
 
 
+@answers("upsample_nearest2d")
+def upsample_nearest2d(input: Meta, size: Sequence[int] | None, *scales: Any) -> Meta | None:
+    return _resized(input, size, scales)
+
+
+@answers("upsample_bilinear2d", "upsample_bicubic2d")
+def upsample(input: Meta, size: Sequence[int] | None, align_corners: bool, *scales: Any) -> Meta | None:
+    return _resized(input, size, scales)
+
+
+def _resized(input: Meta, size: Sequence[int] | None, scales: tuple[Any, ...]) -> Meta | None:
+    if len(input.shape) != 4 or not _ordered(input) or not input.dtype.is_floating_point or 1 in input.shape[1:]:
+        return None
+    if size is None:
+        size = [int(n * scale) for n, scale in zip(input.shape[2:], scales[0], strict=True)]
+    return _dense((*input.shape[:2], *size), input) if len(size) == 2 and min(size) > 0 else None
+
+
 @answers("adaptive_avg_pool2d")
 def adaptive_avg_pool2d(input: Meta, size: Sequence[int]) -> Meta | None:
     if len(input.shape) != 4 or not input.contiguous or not input.dtype.is_floating_point or min(input.shape[1:]) <= 1:
@@ -233,8 +255,8 @@ def adaptive_avg_pool2d(input: Meta, size: Sequence[int]) -> Meta | None:
     return _dense((*input.shape[:2], *size), input)
 
 
-@answers("mean")
-def mean(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
+@answers("mean", "sum", "amax", "amin")
+def reduced(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
     rank = len(input.shape)
     if not dim or dtype is not None or not input.contiguous or not input.dtype.is_floating_point:
         return None
