@@ -44,13 +44,12 @@ def profile(
     dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
     if isinstance(model, (Profile, str)):
         from cspprof.sources import Request, profile_spec
-        from cspprof.sources.saved_profile import check_granted
+        from cspprof.sources.saved_profile import granted
 
         request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
         if isinstance(model, str):
             return profile_spec(model, request)
-        check_granted(model, request, model.model)
-        return model
+        return granted(model, request, model.model)
     from cspprof.errors import TraceError
     from cspprof.trace import trace
 

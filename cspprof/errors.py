@@ -41,6 +41,10 @@ class ProfileError(CspprofError):
     """A saved profile that cannot be read, or a record that contradicts itself."""
 
 
+class ReplayError(CspprofError):
+    """A record does not say what the model would do on the input asked for."""
+
+
 class IncompleteError(CspprofError):
     """A total was asked for strictly, and some operation has no rule."""
 

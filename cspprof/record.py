@@ -181,6 +181,21 @@ class Storage(NamedTuple):
     spec: TensorSpec
 
 
+class Look(NamedTuple):
+    """Something that the forward did with a tensor and that is no operation: it asked for its shape, say. So what
+    follows may depend on the answer."""
+
+    at: int
+    """The call before which it was."""
+    layer: int
+    what: str
+    """`shape`, `size`, `dtype` …; or the name of an operation that did nothing here, such as `aten.contiguous` of a
+    contiguous tensor, or that was taken apart."""
+    args: tuple[tuple[str, Any], ...]
+    storage: int
+    spec: TensorSpec
+
+
 @dataclass(frozen=True, slots=True)
 class Calls:
     """The calls in execution order, as columns of equal length and one flat column of storages.
@@ -252,6 +267,8 @@ class Profile:
     """Of the zoo's network: `reading` or `construction` where no published definition stands behind it; else empty."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Where classes of the project that was traced are defined: qualified name and file, from where the trace ran."""
+    looks: tuple[Look, ...] | None = None
+    """What the forward asked of its tensors; None where nobody watched."""
 
     # -- facts in other arrangements -------------------------------------------------------------
 
@@ -321,6 +338,12 @@ class Profile:
         from cspprof.views import layer_rows
 
         return pandas.DataFrame(layer_rows(self))
+
+    def at(self, inputs: Any = None, *, batch: int | None = None, dtype: str | None = None) -> Profile:
+        """The same forward on another input, batch or dtype, replayed without torch: see `cspprof.replay`."""
+        from cspprof.replay import replay
+
+        return replay(self, inputs, batch=batch, dtype=dtype)
 
     def save(self, path: str | Path) -> Path:
         """Write `*.profile.json` (or `*.profile.json.gz`), whole or not at all."""

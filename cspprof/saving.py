@@ -15,7 +15,7 @@ from typing import Any
 
 from cspprof.errors import ProfileError
 from cspprof.files import write_atomically
-from cspprof.record import SCHEMA, Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+from cspprof.record import SCHEMA, Calls, Kind, Layer, Look, OpSpec, Profile, Storage, TensorSpec
 
 
 def save(profile: Profile, path: Path) -> Path:
@@ -124,6 +124,9 @@ def to_dict(profile: Profile) -> dict[str, Any]:
             "storage": _differences(calls.storage),
             "name": list(calls.name),
         },
+        "looks": None if profile.looks is None else [
+            [y.at, y.layer, y.what, y.args, y.storage, specs(y.spec)] for y in profile.looks
+        ],
     }  # fmt: skip
     return document | {
         "tensors": [[list(t.shape), t.dtype] for t in specs.values],
@@ -207,6 +210,10 @@ def from_dict(document: dict[str, Any]) -> Profile:
         notes=tuple(document["notes"]),
         tool=document["tool"],
         sources=document.get("sources", {}),
+        looks=None if document.get("looks") is None else tuple(
+            Look(at, layer, what, _tuples(args), storage, tensors[tensor])
+            for at, layer, what, args, storage, tensor in document["looks"]
+        ),
     )  # fmt: skip
     profile.self_check()
     return profile

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.errors import CspprofError, SourceError
+from cspprof.errors import CspprofError, ReplayError, SourceError
 from cspprof.record import Profile
 from cspprof.sources import Request, parse, profile_spec
 
@@ -330,13 +330,11 @@ def test_a_saved_profile_is_a_source(tmp_path: Path, ending: str) -> None:
 
 def test_what_a_saved_profile_cannot_do_is_refused(tmp_path: Path, chain: Profile) -> None:
     file = str(chain.save(tmp_path / "x.profile.json"))
-    for request, option in (
-        (Request(inputs=(1, 3, 8, 8)), "--input"),
-        (Request(dtype="float16"), "--dtype"),
-        (Request(train=True), "--train"),
-        (Request(device="cpu"), "--device"),
-    ):
+    for request, option in ((Request(train=True), "--train"), (Request(device="cpu"), "--device")):
         with pytest.raises(SourceError, match=f"{option} cannot change it"):
+            profile_spec(file, request)
+    for request in (Request(inputs=(1, 3, 8, 8)), Request(dtype="float16")):
+        with pytest.raises(ReplayError, match="does not say whether its forward depends on sizes"):
             profile_spec(file, request)
 
 
@@ -373,8 +371,11 @@ def test_a_corrupt_gzip_file_says_so(tmp_path: Path, chain: Profile) -> None:
 
 def test_a_profile_does_not_pretend_to_have_another_input(chain: Profile) -> None:
     assert cspprof.profile(chain, (1, 3, 4, 4)) is chain
-    for options in ({"inputs": (1, 3, 8, 8)}, {"dtype": "float16"}, {"train": True}, {"device": "cpu"}):
+    for options in ({"train": True}, {"device": "cpu"}):
         with pytest.raises(SourceError, match="cannot change it"):
+            cspprof.profile(chain, **options)
+    for options in ({"inputs": (1, 3, 8, 8)}, {"dtype": "float16"}):
+        with pytest.raises(ReplayError, match="does not say"):
             cspprof.profile(chain, **options)
 
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "flops": Command("analyse", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
     "compare": Command("analyse", "compare_command", "Models side by side in every number."),
     "bottleneck": Command("analyse", "bottleneck_command", "The largest layers, their share of the whole."),
+    "whatif": Command("other_inputs", "whatif_command", "One model at other sizes, batches and dtypes."),
     "plot": Command("draw", "plot_command", "Pictures: bottlenecks, traffic, memory, rooflines."),
     "report": Command("page", "report_command", "One page with everything, for a browser."),
     "verify": Command("second", "verify_command", "A second opinion: fvcore and torch's own counter."),

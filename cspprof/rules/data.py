@@ -27,7 +27,7 @@ def quantised_embedding_bag(packed: Any, indices: Spec, *args: Any, out: Spec, *
 no_macs(Kind.DATA, "nms", room="torchvision")
 no_macs(
     Kind.DATA,
-    "clone copy copy_ contiguous to _to_copy reshape flatten fill zero fill_ zero_ pad constant_pad_nd "
+    "clone copy copy_ contiguous to _to_copy reshape flatten unflatten fill zero fill_ zero_ pad constant_pad_nd "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
     "_pad_circular index index_select gather take take_along_dim scatter scatter_add scatter_reduce index_put "
     "index_add index_fill index_copy index_reduce _unsafe_masked_index _unsafe_masked_index_put_accumulate put "

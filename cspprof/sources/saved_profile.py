@@ -7,23 +7,23 @@ from pathlib import Path
 from cspprof.errors import SourceError
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Profile
+from cspprof.replay import replay
 from cspprof.sources import Request, Spec
 
 
 def load(spec: Spec, request: Request) -> Profile:
-    """Read the file. What is asked for and only a new trace could give is refused, not ignored."""
+    """Read the file, and replay it where another input or dtype is asked for. What only a new trace could give is
+    refused, not ignored."""
     if spec.options:
         raise SourceError(f"{spec.target} is a saved profile and takes no options", f"Write only: {spec.target}")
     profile = Profile.load(Path(spec.target))
-    check_granted(profile, request, spec.target)
-    return profile
+    return granted(profile, request, spec.target)
 
 
-def check_granted(profile: Profile, request: Request, name: str) -> None:
-    """Refuse what could only be had by tracing the model again."""
+def granted(profile: Profile, request: Request, name: str) -> Profile:
+    """The profile as asked for. Raises SourceError for what could only be had by tracing the model again, ReplayError
+    where the record does not say what it would do on that input."""
     for asked, option in (
-        (request.inputs is not None and not _has_inputs(profile, request.inputs), "--input"),
-        (request.dtype is not None and _floats(profile) != {request.dtype}, "--dtype"),
         (request.train, "--train"),
         (request.device not in (None, "meta"), "--device"),
     ):
@@ -32,6 +32,12 @@ def check_granted(profile: Profile, request: Request, name: str) -> None:
                 f"{name} is a saved profile: {option} cannot change it",
                 f"Trace the model again: cspprof profile SPEC {option} … --save x.profile.json",
             )
+    inputs, dtype = request.inputs, request.dtype
+    if inputs is not None and _has_inputs(profile, inputs):
+        inputs = None
+    if dtype is not None and _floats(profile) == {dtype}:
+        dtype = None
+    return profile if inputs is None and dtype is None else replay(profile, inputs, dtype=dtype)
 
 
 def _has_inputs(profile: Profile, inputs: Inputs) -> bool:

@@ -22,6 +22,10 @@ FREE = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", 
                   "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
 """Operations that leave no trace: neither work nor a new shape."""
 
+NOTHING = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.dropout", "aten.feature_dropout",
+                     "aten.alpha_dropout", "aten.feature_alpha_dropout", "prim.device"})  # fmt: skip
+"""Operations that, where they do nothing, would do nothing on any tensor."""
+
 VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
 """Operations that want a tensor's values as Python numbers."""
 
@@ -52,6 +56,8 @@ class Entry(NamedTuple):
     """Whether the operation returns a list."""
     offsets: tuple[int, ...] = ()
     """Where the views begin; empty where torch has to make them."""
+    idle: tuple[str, dict[str, Any]] | None = None
+    """Of an operation that did nothing here and might elsewhere: its name and arguments."""
 
 
 def describe(
@@ -62,10 +68,12 @@ def describe(
     composite operation it is a part of."""
     aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
     if aliased and not op.written and all(how is SAME for how, _, _ in results):
-        return Entry(None, (), tuple(results), 0, not (on_meta and isinstance(made, torch.Tensor)))
+        real = not (on_meta and isinstance(made, torch.Tensor))
+        idle = None if op.target in NOTHING else (op.target, roles(op, args, kwargs, [t.meta for t in tags])[2])
+        return Entry(None, (), tuple(results), 0, real, idle=idle)
     asks = not results and op.torchs_own and op.target not in RULES  # for a size, a flag …
     if asks or op.target in FREE:
-        return Entry(None, (), tuple(results), 0, True)
+        return Entry(None, (), tuple(results), 0, True, idle=None if op.target in NOTHING else (op.target, {}))
     metas = [t.meta for t in tags]
     bare = [m.spec for m in metas]
     made_metas = [m for _, _, m in results]

@@ -118,11 +118,13 @@ def short(
 def _learn(module: nn.Module, x: torch.Tensor, key: tuple[Any, ...], tags: list[Tag], recorder: Recorder) -> Any:
     """Run the layer, and remember what it did where that was at most one operation, on just these tensors."""
     seen: list[tuple[Entry | None, list[Tag], Any]] = []
-    recorder.watched = seen
+    recorder.watched, looks = seen, len(recorder.looks)
     try:
         result = module.forward(x)
     finally:
         recorder.watched = None
+    if len(recorder.looks) > looks:
+        return result  # each such layer is to be seen asking
     if len(ANSWERED) >= LIMIT:
         ANSWERED.clear()
     if not seen and result is x:

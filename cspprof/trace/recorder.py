@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.errors import TraceError
-from cspprof.record import Calls, OpSpec, Storage, TensorSpec
+from cspprof.record import Calls, Look, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
 from cspprof.trace.describe import (
     BY_VALUE,
@@ -28,6 +28,7 @@ from cspprof.trace.describe import (
     taken_apart,
     written_in,
 )
+from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
 from cspprof.trace.nests import NUMBERS, replace
@@ -73,6 +74,8 @@ class Recorder(TorchDispatchMode):
         self.next_storage = 0
         self.log: list[tuple[Entry, int, list[Tag], Sequence[int]]] = []
         """Calls: what was done, by which layer, with what, and the storages of the outputs."""
+        self.looks: dict[Look, None] = {}
+        """What the forward asked of its tensors; in order, each once between two calls."""
         self.watched: list[tuple[Entry | None, list[Tag], Any]] | None = None
         """What is asked from now on, for whoever wants to know: entry, tags of the arguments, answer."""
         self.failure: tuple[BaseException, int, str, list[TensorSpec]] | None = None
@@ -201,6 +204,8 @@ class Recorder(TorchDispatchMode):
             made, storage = tensors[position], tags[position].storage
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, (storage,)))
+        elif entry.idle is not None:
+            note(self, *entry.idle, tags)
         return made
 
     def view(
@@ -256,6 +261,7 @@ class Recorder(TorchDispatchMode):
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and taken_apart(op):
+                note(self, op.target, {}, tags)
                 result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
@@ -382,6 +388,8 @@ class Recorder(TorchDispatchMode):
             tensor._cspprof = make(Tag, (self if recorded else self.left_out, storage, m, known))  # type: ignore[attr-defined]
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, written))
+        elif entry.idle is not None:
+            note(self, *entry.idle, tags)
 
     def _retag(self, tensor: torch.Tensor, old: Tag, m: Meta) -> None:
         tag = old._replace(meta=m)

@@ -17,6 +17,7 @@ from cspprof._version import __version__
 from cspprof.errors import TraceError
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Profile, TensorSpec
+from cspprof.trace.looks import looked_at
 from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder
@@ -92,8 +93,10 @@ def trace(
         recorder.hold_all(scope.buffers, "buffer", replacements)
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
+        seen = device == "meta" and not any(map(_hidden, set(map(type, scope.modules))))
+        watched = looked_at(recorder) if seen else nullcontext()
         try:
-            with torch.inference_mode(), slotted(scope, recorder), hooked(scope, recorder.move), recorder:
+            with torch.inference_mode(), slotted(scope, recorder), hooked(scope, recorder.move), watched, recorder:
                 result = model(*args, **kwargs)
         except TraceError:
             raise
@@ -122,7 +125,14 @@ def trace(
         tool={"cspprof": __version__, "torch": torch.__version__},
         status=status,
         sources=scope.sources(),
+        looks=tuple(recorder.looks) if seen else None,
     )
+
+
+def _hidden(kind: type[nn.Module]) -> bool:
+    """Whether what such a module asks of its tensors cannot be seen: compiled code, or a graph with the answers of
+    its example in it."""
+    return issubclass(kind, torch.jit.ScriptModule) or kind.__module__ == "torch.export.unflatten"
 
 
 @contextmanager

@@ -77,11 +77,11 @@ def shortcut(x: torch.Tensor, y: torch.Tensor, stride: int = 1) -> torch.Tensor:
     """
     if stride > 1:
         x = x[:, :, ::stride, ::stride]
-    missing = y.shape[1] - x.shape[1]
+    missing = y.size(1) - x.size(1)
     if missing > 0:
         x = F.pad(x, (0, 0, 0, 0, 0, missing))
     elif missing < 0:
-        x = x[:, : y.shape[1]]
+        x = x[:, : y.size(1)]
     return y + x
 
 

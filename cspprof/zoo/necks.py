@@ -45,11 +45,10 @@ class Maxout(nn.Module):
         self.c_out = c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        missing = -x.shape[1] % self.c_out
+        missing = -x.size(1) % self.c_out
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing), value=float("-inf"))
-        n, _, *size = x.shape
-        return x.reshape(n, -1, self.c_out, *size).amax(1)
+        return torch.unflatten(x, 1, (-1, self.c_out)).amax(1)
 
     def extra_repr(self) -> str:
         return f"to {self.c_out} channels"
@@ -201,6 +200,8 @@ class Fusion(nn.Module):
             ConvNormAct(sum(few[t] for t in near), width, act=act)
             for near, width in zip(self.near, widths, strict=True)
         )
+        furthest = min(reach, len(few) - 1)
+        self.shrink = nn.ModuleList(nn.MaxPool2d(2 ** (n + 1), ceil_mode=True) for n in range(furthest))
         self.attend = nn.ModuleList(_attention(attention, width, s == 0, act) for s, width in enumerate(widths))
         self.heads = nn.ModuleList(stage("head", YoloHead(width, width, c_out, act)) for width in widths)
 
@@ -208,16 +209,16 @@ class Fusion(nn.Module):
         small = [compress(x) for compress, x in zip(self.compress, pyramid, strict=True)]
         made = []
         for s, head in enumerate(self.heads):
-            joined = torch.cat([_at_scale(small[t], t - s, small[s]) for t in self.near[s]], 1)
+            joined = torch.cat([self._at_scale(small[t], t - s, small[s]) for t in self.near[s]], 1)
             made.append(head(self.attend[s](self.narrow[s](joined))))
         return made
 
-
-def _at_scale(x: Tensor, finer: int, like: Tensor) -> Tensor:
-    """A map that is so many scales finer (or coarser, where negative) than `like`, at its size."""
-    if finer > 0:
-        return F.max_pool2d(x, 2**finer, ceil_mode=True)
-    return enlarged(x, like) if finer < 0 else x
+    def _at_scale(self, x: Tensor, finer: int, like: Tensor) -> Tensor:
+        """A map that is so many scales finer (or coarser, where negative) than `like`, at its size."""
+        if finer > 0:
+            shrunk: Tensor = self.shrink[finer - 1](x)
+            return shrunk
+        return enlarged(x, like) if finer < 0 else x
 
 
 def _attention(name: str, width: int, coarsest: bool, act: str) -> nn.Module:

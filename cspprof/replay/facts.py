@@ -1,0 +1,39 @@
+"""What a replayed operation costs: the rule that counts it in a trace, called on the new shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from cspprof.record import Kind, OpSpec, TensorSpec
+from cspprof.replay.values import UnknownError, Value
+from cspprof.rules import RULES, Facts
+
+ADDED = frozenset({"kernel", "global", "within"})
+"""Attributes that are no arguments of the operation."""
+
+tensor = lru_cache(maxsize=4096)(TensorSpec)
+"""One object for each shape and dtype."""
+
+
+def counted(spec: OpSpec, inputs: Sequence[Value], outputs: Sequence[Value]) -> OpSpec:
+    """The spec of the same operation on other tensors. Raises UnknownError where no rule counts it."""
+    given = [tensor(v.shape, v.dtype) for v in inputs]
+    made = tuple([tensor(v.shape, v.dtype) for v in outputs])
+    n, attrs = len(spec.reads), spec.attrs
+    facts = Facts(Kind.VIEW) if spec.kind is Kind.VIEW else _facts(spec, given, made[0])
+    if any(attrs.get(name) != value for name, value in facts.attrs.items()):
+        attrs = {**attrs, **facts.attrs}
+    return OpSpec(
+        spec.target, spec.kind, tuple(given[:n]), tuple(given[n:]), made, attrs, facts.macs, facts.elementwise
+    )
+
+
+def _facts(spec: OpSpec, given: Sequence[TensorSpec], out: TensorSpec) -> Facts:
+    for name in (spec.target, spec.target.rstrip("_")):
+        if name in RULES:
+            arguments = {k: v for k, v in spec.attrs.items() if k not in ADDED and (k != "bias" or v is not None)}
+            return RULES.get(name)(*given, out=out, **arguments)
+    if spec.kind is Kind.ELEMENTWISE:
+        return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
+    raise UnknownError("has no rule that counts it")
