@@ -195,6 +195,15 @@ class Padded(nn.Module):
         return F.max_pool2d(F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4)), 4)
 
 
+class Placed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = nn.Parameter(torch.zeros(1, 4, 12, 12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.places
+
+
 class Kept(nn.Module):
     """Asks once and resizes twice: the second time may be the size that was asked for, or not."""
 
@@ -214,6 +223,8 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
      r"layer '2' \(Linear\): aten.linear is a linear layer of fixed width: it was made for 288 features and gets 512"),
     (Padded, r"the forward of Padded asks for the shape of 1×3×12×12, and what it does with the answer"),
     (Kept, r"the forward of Kept has asked for sizes, and a number among the arguments of its aten.upsample_nearest2d"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.LayerNorm([4, 12, 12])), "normalises over 4×12×12"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Placed()), "which do not fit"),
     (doing(lambda x: x * x.shape[2]), "asks for the shape of 1×4×12×12"),
     (doing(lambda x: x.view(x.size(0), -1)[:, : x.numel() // 2]), "asks for the numel of"),
     (doing(lambda x: x.new_zeros(3) if len(x) else x), "asks for the shape of|makes a tensor like another one"),
@@ -263,14 +274,14 @@ def test_a_slice_of_one_image_lies_otherwise_in_two() -> None:
     [
         ({"inputs": (3, 12, 12)}, "was recorded on 1×3×12×12, and gets 3×12×12"),
         ({"inputs": [(1, 3, 12, 12), (1, 3, 12, 12)]}, "was recorded with 1 inputs"),
-        ({"inputs": (1, 4, 12, 12)}, "was made for 3 channels and gets 1×4×12×12"),
+        ({"inputs": (1, 4, 12, 12)}, "has other channels than the 4 that it gets"),
         ({"dtype": "int8"}, "cannot replay in int8"),
         ({"inputs": (1, 3, 12, 12), "batch": 2}, "have their batch already"),
     ],
 )
 def test_wrong_inputs(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ReplayError, match=message):
-        replay(recorded(nn.Conv2d(3, 4, 3), 1, 3, 12, 12), **options)
+        replay(recorded(nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)), 1, 3, 12, 12), **options)
 
 
 def test_a_record_that_nobody_watched_is_refused() -> None:

@@ -41,8 +41,10 @@ def replay(
             spec = next(at)
         elif dtype is not None and spec.dtype in FLOATS and s.role in CAST:
             spec = TensorSpec(spec.shape, dtype)
-        given[s.id] = Value(spec.shape, spec.dtype)
-        storages.append(s if spec == s.spec else s._replace(spec=spec))
+        if spec is not s.spec:
+            given[s.id] = Value(spec.shape, spec.dtype)
+            s = s._replace(spec=spec)
+        storages.append(s)
     made, values = plan.follow(given)
     specs, calls = _columns(profile, plan, made)
     looks = [

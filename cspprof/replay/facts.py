@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 from cspprof.record import Kind, OpSpec, TensorSpec
 from cspprof.replay.values import UnknownError, Value
@@ -11,6 +12,9 @@ from cspprof.rules import RULES, Facts
 
 ADDED = frozenset({"kernel", "global", "within"})
 """Attributes that are no arguments of the operation."""
+
+PROPORTIONAL = frozenset({Kind.CONV, Kind.LINEAR, Kind.NORM, Kind.RESIZE})
+"""Where one map is read, each element that is written costs what it did: there the rule need not be asked again."""
 
 tensor = lru_cache(maxsize=4096)(TensorSpec)
 """One object for each shape and dtype."""
@@ -21,6 +25,10 @@ def counted(spec: OpSpec, inputs: Sequence[Value], outputs: Sequence[Value]) -> 
     given = [tensor(v.shape, v.dtype) for v in inputs]
     made = tuple([tensor(v.shape, v.dtype) for v in outputs])
     n, attrs = len(spec.reads), spec.attrs
+    if spec.kind in PROPORTIONAL and n == 1 and spec.macs is not None:
+        now, then = prod(made[0].shape), prod(spec.writes[0].shape)
+        macs, elementwise = spec.macs * now // then, spec.elementwise * now // then
+        return OpSpec(spec.target, spec.kind, (given[0],), tuple(given[1:]), made, attrs, macs, elementwise)
     facts = Facts(Kind.VIEW) if spec.kind is Kind.VIEW else _facts(spec, given, made[0])
     if any(attrs.get(name) != value for name, value in facts.attrs.items()):
         attrs = {**attrs, **facts.attrs}

@@ -14,7 +14,7 @@ from cspprof.errors import ReplayError
 from cspprof.record import Kind, Look, OpSpec, Profile, TensorSpec
 from cspprof.replay.facts import counted
 from cspprof.replay.looks import LOST, Follow, Guard, following, loose, named, on_look, on_numbers
-from cspprof.replay.shapes import DENSE, passes_on, written
+from cspprof.replay.shapes import DENSE, fits, passes_on, written
 from cspprof.replay.values import UnknownError, Value
 
 CAST = frozenset({"parameter", "buffer"})
@@ -34,6 +34,8 @@ class Step(NamedTuple):
     same: tuple[tuple[int, int], ...]
     """Values that the record cannot tell apart, since they lie in one storage with one shape."""
     follow: tuple[Follow, ...]
+    passing: bool
+    """Whether what it writes is known from what it reads, since nothing but channels differs from an earlier value."""
     problem: str
     """Why the rule is not to be believed, from trying it on the record itself; else empty."""
 
@@ -106,7 +108,7 @@ class Plan:
                 if not reads and (spec.name.startswith("new_") or spec.name.endswith("_like")):
                     why = f"{named(profile, layer)} makes a tensor like another one ({spec.target}), {LOST}"
                     guards += [Guard(v, why, dtype=True) for v in self._inputs]
-                number = self._step(Step(index, reads, (), i, tuple(guards), same, follow, ""))
+                number = self._step(Step(index, reads, (), i, tuple(guards), same, follow, False, ""))
                 if not (before or layer in followed):
                     self._known[key] = number
             self.of_call.append(number)
@@ -145,8 +147,11 @@ class Plan:
                 problem = "did something else in the record than its rule says"
         except UnknownError as why:
             problem = str(why)
-        writes = [self._numbered(spec, step.reads, v) for v in values] if not problem else map(self._new, values)
-        self.steps.append(step._replace(writes=tuple(writes), problem=problem))
+        known = len(self.recorded)
+        numbers = tuple([self._new(v) if problem else self._numbered(spec, step.reads, v) for v in values])
+        passing = not problem and max(numbers, default=known) < known and fits(spec)
+        passing = passing and self._root[numbers[0]] not in self._inputs  # whose channels may be wrong
+        self.steps.append(step._replace(writes=numbers, problem=problem, passing=passing))
         return len(self.steps) - 1
 
     def _numbered(self, spec: OpSpec, reads: Sequence[int], made: Value) -> int:
@@ -169,21 +174,22 @@ class Plan:
     # -- for every replay ----------------------------------------------------------------------------
 
     def follow(self, given: dict[int, Value]) -> tuple[list[OpSpec], list[Value]]:
-        """What each step does where the values in `given` stand for those held, and all values by number.
+        """What each step does where the values in `given` stand for those recorded, and all values by number.
 
         Raises ReplayError.
         """
         recorded, known = self.recorded, self.profile.specs
         values = list(recorded)
-        for storage, number in self.held.items():
-            values[number] = given[storage]
+        for storage, value in given.items():
+            values[self.held[storage]] = value
         if any(values[i].shape != recorded[i].shape for i in self._inputs):
             self._refuse_attention()
         made: list[OpSpec] = []
         for step in self.steps:
             spec = known[step.spec]
             inputs = [values[i] for i in step.reads]
-            self._check(step.guards, values)
+            if step.guards:
+                self._check(step.guards, values)
             try:
                 for a, b in step.same:
                     if values[a] != values[b] and (values[a], values[b]) != (recorded[a], recorded[b]):
@@ -203,7 +209,7 @@ class Plan:
                         spec.target, spec.kind, spec.reads, spec.weights, spec.writes,
                         {**spec.attrs, "output_size": tuple(size)}, spec.macs, spec.elementwise,
                     )  # fmt: skip
-                outputs = written(spec, inputs)
+                outputs = [values[i] for i in step.writes] if step.passing else written(spec, inputs)
                 made.append(counted(spec, inputs, outputs))
             except UnknownError as why:
                 who = named(self.profile, self.profile.calls.layer[step.call])

@@ -63,6 +63,15 @@ def passes_on(spec: OpSpec) -> bool:
     return joins or spec.kind in POINTWISE or spec.kind is Kind.NORM
 
 
+def fits(spec: OpSpec) -> bool:
+    """Whether an operation that passes its map on does so at every size: no weight and no setting knows of one."""
+    if spec.kind is Kind.CONV:
+        return len(spec.reads) == 1
+    if spec.kind is Kind.NORM:
+        return not any(spec.attrs.get(name) for name in ("training", "use_input_stats", "normalized_shape"))
+    return not spec.weights
+
+
 POINTWISE = frozenset({Kind.ACTIVATION, Kind.ELEMENTWISE})
 DENSE = frozenset({Kind.CONV, Kind.LINEAR, Kind.NORM, Kind.CONCAT, Kind.MAX_POOL, Kind.AVG_POOL, Kind.RESIZE})
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
@@ -71,7 +80,7 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 def _strides(spec: OpSpec, given: Sequence[Value], shape: Shape) -> Shape | None:
     if all(v.strides == () for v in given):
         return ()
-    if spec.target == "aten.contiguous":
+    if spec.target in ("aten.contiguous", "aten.layer_norm"):
         return ()
     if (spec.kind in DENSE | POINTWISE or "pad" in spec.attrs) and all(map(_in_order, given)):
         return ()
