@@ -159,6 +159,7 @@ SLICES: list[Callable[[Tensor], Any]] = [
     lambda x: torch.stack([x, x.relu()], 1).sum(1),
     lambda x: F.softmax(x, 1).clone().add_(x),
     lambda x: x.permute(0, 2, 3, 1).reshape(-1, 2),
+    lambda x: F.avg_pool2d(x.permute(0, 2, 3, 1), 1)[:, 1:].permute(0, 3, 1, 2).relu(),
 ]
 
 

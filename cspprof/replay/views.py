@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
+from cspprof.formulas import contiguous_strides
 from cspprof.replay.values import Shape, UnknownError, Value, laid, strides_of, times
 
 View = Callable[[Value, Mapping[str, Any]], list[Value]]
@@ -22,12 +23,17 @@ def view(*names: str) -> Callable[[View], View]:
 
 def _made(x: Value, shape: Sequence[int], strides: Sequence[int]) -> Value:
     shape = tuple(shape)
-    return Value(shape, x.dtype, laid(shape, tuple(strides)))
+    return Value(shape, x.dtype, None if x.strides is None else laid(shape, tuple(strides)))
+
+
+def _steps(x: Value) -> Shape:
+    """Its strides; any, where nobody knows, since those of no view of it are known then."""
+    return x.strides or contiguous_strides(x.shape)
 
 
 def _with(x: Value, dim: int, size: int, step: int = 1) -> Value:
     """The same, but for one dimension."""
-    shape, strides = list(x.shape), list(strides_of(x))
+    shape, strides = list(x.shape), list(_steps(x))
     shape[dim], strides[dim] = size, strides[dim] * step
     return _made(x, shape, strides)
 
@@ -53,7 +59,7 @@ def select(x: Value, a: Mapping[str, Any]) -> list[Value]:
 
 def _without(x: Value, gone: set[int]) -> Value:
     kept = [i for i in range(len(x.shape)) if i not in gone]
-    strides = strides_of(x)
+    strides = _steps(x)
     return _made(x, [x.shape[i] for i in kept], [strides[i] for i in kept])
 
 
@@ -71,7 +77,7 @@ def split(x: Value, a: Mapping[str, Any]) -> list[Value]:
 
 @view("permute")
 def permute(x: Value, a: Mapping[str, Any]) -> list[Value]:
-    strides = strides_of(x)
+    strides = _steps(x)
     return [_made(x, [x.shape[d] for d in a["dims"]], [strides[d] for d in a["dims"]])]
 
 
@@ -87,7 +93,7 @@ def transpose(x: Value, a: Mapping[str, Any]) -> list[Value]:
 @view("unsqueeze")
 def unsqueeze(x: Value, a: Mapping[str, Any]) -> list[Value]:
     dim = a["dim"] % (len(x.shape) + 1)
-    strides = list(strides_of(x))
+    strides = list(_steps(x))
     strides.insert(dim, x.shape[dim] * strides[dim] if dim < len(strides) else 1)
     return [_made(x, (*x.shape[:dim], 1, *x.shape[dim:]), strides)]
 
@@ -103,7 +109,7 @@ def squeeze(x: Value, a: Mapping[str, Any]) -> list[Value]:
 def expand(x: Value, a: Mapping[str, Any]) -> list[Value]:
     size = a["size"]
     new = len(size) - len(x.shape)
-    old, strides = (1,) * new + x.shape, (0,) * new + strides_of(x)
+    old, strides = (1,) * new + x.shape, (0,) * new + _steps(x)
     shape = tuple(n if m == -1 else m for n, m in zip(old, size, strict=True))
     if any(n not in (1, m) for n, m in zip(old, shape, strict=True)):
         raise UnknownError(f"expands {times(x.shape)} to {times(shape)}")
