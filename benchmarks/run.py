@@ -171,6 +171,18 @@ def growing() -> dict[str, Any]:
     return kept
 
 
+def replaying(models: list[str]) -> dict[str, Any]:
+    """A record at another size beside a trace at that size, of the networks whose records say enough."""
+    print("\nReplay at another size, and how many times longer a trace takes")
+    kept = {}
+    for model in models:
+        if (one := measured("replay", model)) is not None:
+            kept[model] = one["trace"] / one["replay"]
+            print(row([model, f"{one['replay']:.4f}", f"{kept[model]:.1f}×"]))
+    print(row(["geometric mean", "", f"{mean(list(kept.values())):.1f}×"]))
+    return kept
+
+
 def versions(names: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version(), "torch": version("torch"), "timm": version("timm")}
     for name in names:

@@ -1,8 +1,8 @@
 """One measurement in a process of its own: `python workload.py WHAT MODEL` prints one line of JSON.
 
-WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build`, `memory` or `growth`. A
-counter is imported and the model built first; then it is called three times: the first call of the process is one
-figure, the better of the other two another.
+WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build`, `memory`, `growth` or
+`replay`. A counter is imported and the model built first; then it is called three times: the first call of the process
+is one figure, the better of the other two another.
 """
 
 from __future__ import annotations
@@ -275,11 +275,32 @@ def growth(name: str) -> dict[str, Any]:
     return {"sizes": sizes[1:]}
 
 
+def replay(name: str) -> dict[str, Any]:
+    """Seconds for a network at sizes that it was not at before: traced, and replayed from the record of another."""
+    from cspprof.replay import replay as replayed
+    from cspprof.trace import trace
+
+    with torch.device("meta"):
+        model = factory(name)().eval()
+    record = trace(model, SHAPE)
+    replayed(record, (1, 3, 256, 256))  # what is prepared once for a record
+    traces, replays = [], []
+    for size in (288, 320, 352, 384, 416, 448, 480):
+        shape = (1, 3, size, size + 32)
+        traced, expected = seconds(lambda s=shape: trace(model, s))  # type: ignore[misc]
+        again, found = seconds(lambda s=shape: replayed(record, s))  # type: ignore[misc]
+        if (found.total("macs"), len(found.ops)) != (expected.total("macs"), len(expected.ops)):
+            raise SystemExit("what was replayed is not what was traced")
+        traces.append(traced)
+        replays.append(again)
+    return {"trace": sorted(traces)[3], "replay": sorted(replays)[3]}
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     what, name = sys.argv[1:]
     import timm  # noqa: F401  in every process, so that none has an advantage
 
-    sections = {"build": build, "memory": memory, "growth": growth}
+    sections = {"build": build, "memory": memory, "growth": growth, "replay": replay}
     result = sections[what](name) if what in sections else count(what, name)
     print("\n" + json.dumps(result))

@@ -181,6 +181,14 @@ def test_layouts_of_elementwise_results(a: torch.Tensor, b: torch.Tensor, same: 
     check("conv2d", torch.ops.aten.conv2d, a, empty(4, a.shape[1], 1, 1), empty(4))
 
 
+def test_one_image_whose_stride_is_not_the_largest() -> None:
+    x = torch.empty(2, 2, 3, 2, device="meta")[:, 1:].movedim(1, 0)[:, :, 1:]
+    assert x.stride() == (6, 12, 2, 1)
+    check("gelu", F.gelu, x)
+    check("mul", torch.mul, x, 2.0)
+    check("add", torch.add, x, x)
+
+
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", ["resnext50", "csp_darknet53"])

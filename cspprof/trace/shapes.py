@@ -65,6 +65,8 @@ def _pointwise(input: Meta) -> Meta | None:
         return input_like(input)
     if 1 in input.shape[1:] or 0 in input.shape or len({0, *input.strides}) <= len(input.shape):
         return None
+    if input.shape[0] == 1 and input.strides[0] < max(input.strides):  # where it stands among the others is open
+        return None
     strides = f.elementwise_strides(input.shape, [(input.shape, input.strides)])
     return meta(input.shape, strides, input.dtype)
 
