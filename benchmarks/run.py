@@ -130,11 +130,12 @@ def commands(rounds: int) -> dict[str, Any]:
     }
     times = defaultdict(list)
     for _ in range(rounds + 1):
-        with tempfile.TemporaryDirectory() as cache:  # where the cache of the user's profiles would be
+        # The cache of the user's profiles lies apart: a file that appears beside a model is a reason to trace again.
+        with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
             for name, command in runs.items():
                 before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 subprocess.run(
-                    command, check=True, capture_output=True, env={**os.environ, "XDG_CACHE_HOME": cache}, cwd=cache
+                    command, check=True, capture_output=True, env={**os.environ, "XDG_CACHE_HOME": cache}, cwd=folder
                 )
                 after = resource.getrusage(resource.RUSAGE_CHILDREN)
                 times[name].append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)

@@ -263,6 +263,10 @@ def test_several_formats_at_once(run: Callable[..., Result], project: Path, monk
     text = summary.read_text()
     assert text.startswith("of a step before\n## cspprof\n\n| rule | model |")
     assert "**Why r fails on net: CIO (CSPNet)**" in text
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(project / "nowhere" / "summary.md"))
+    got = run("check", "--format", "concise")
+    assert got.code == 1  # the verdict stands
+    assert got.err.startswith("note: no summary of the job: ")
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,8 @@ def test_a_drop_that_is_too_small_names_what_grew(pytester: pytest.Pytester, run
         ('assert_budget("net.py:ResNeXt", layer="stag?", cio=1)', "matches 'stag?'", "Did you mean: stage"),
         ('assert_budget("net.py:ResNeXt", input="1,x", cio=1)', "cannot read the input '1,x'", "joined by x"),
         ("assert_budget(__import__('torch').nn.ReLU(), cio=1)", "does not say what it is called with", "Give input="),
+        ("assert_budget(__import__('torch').nn.ReLU, cio=1)", "ReLU makes a model and is none", "Call it: ReLU()"),
+        ('assert_drop("net.py:ResNeXt", "resnet10", cio="5%")', "is measured on", "the same input: 1x3x64x64"),
         ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop asserts nothing", 'Give one: cio="5%"'),
         ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than all", "at most 100%"),
         ('assert_matches_baseline("net.py:ResNeXt")', "cspprof-baseline.json is not there yet", "--cspprof-update"),
@@ -225,6 +227,18 @@ class Net(torch.nn.Module):
 def recorded(project: Path) -> dict[str, dict[str, int]]:
     models = json.loads((project / "cspprof-baseline.json").read_text())["models"]
     return {name: model["totals"] for name, model in models.items()}
+
+
+def test_a_number_that_the_baseline_lost_is_no_pass(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(asserting('cspprof.assert_matches_baseline("net.py:ResNeXt")'))
+    assert runs("--cspprof-update").ret == 0
+    file = project / "cspprof-baseline.json"
+    document = json.loads(file.read_text())
+    del document["models"]["net.py:ResNeXt"]["totals"]["cio_cspnet"]
+    file.write_text(json.dumps(document))
+    result = runs()
+    result.assert_outcomes(failed=1)
+    assert "the baseline has no cio_cspnet of net.py:ResNeXt" in errors(result)[0]
 
 
 def test_recorded_then_compared_then_red(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:

@@ -151,6 +151,10 @@ def test_the_action_fetches_what_a_shallow_checkout_lacks(project: Path) -> None
     job = run_action(shallow, requirement="installed", against="origin/main")
     assert job.code == 1
     assert "(at most +0%25 against origin/main's 448" in job.out
+    assert run_action(shallow, requirement="installed", against="main").code == 1
+    job = run_action(shallow, requirement="installed", against="HEAD~7")
+    assert (job.code, job.outputs["exit-code"]) == (2, "2")
+    assert "there is no revision 'HEAD~7' here" in job.out
 
 
 @pytest.mark.slow

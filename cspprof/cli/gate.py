@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,7 +14,7 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, write
-from cspprof.errors import CspprofError, UnknownNameError
+from cspprof.errors import CspprofError, OutputError, UnknownNameError
 from cspprof.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
@@ -129,9 +130,12 @@ def _summarise(verdict: Verdict) -> None:
     from cspprof.render import render
 
     path = Path(place)
-    before = path.read_bytes() if path.is_file() else b""
     text = "## cspprof\n\n" + render("markdown", verdict_report(verdict, why=True)).decode()
-    write_atomically(path, before + fitted(text, len(before)))
+    try:
+        before = path.read_bytes() if path.is_file() else b""
+        write_atomically(path, before + fitted(text, len(before)))
+    except (OSError, OutputError) as error:  # the verdict stands without it
+        print(f"note: no summary of the job: {error}", file=sys.stderr)
 
 
 @baseline_app.command("show")

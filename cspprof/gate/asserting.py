@@ -18,6 +18,7 @@ from warnings import warn
 from pydantic import ValidationError
 
 from cspprof import api
+from cspprof._version import __version__
 from cspprof.errors import CspprofError
 from cspprof.files import shown
 from cspprof.gate import baseline
@@ -28,10 +29,10 @@ from cspprof.gate.loading import Config, find, load
 from cspprof.gate.measured import Measured, measured
 from cspprof.gate.measuring import profile_of
 from cspprof.gate.rules import BASELINE as BASELINE_NAME
-from cspprof.gate.rules import Finding, Outcome, judge, recorded_otherwise
+from cspprof.gate.rules import Finding, Outcome, judge, recorded_otherwise, unlike
 from cspprof.gate.words import known_metric, metric_of
 from cspprof.inputs import Inputs, parse_inputs
-from cspprof.metrics import CONVENTIONS
+from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.record import Profile
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ class Gate:
         """Each number of `csp` is at least so much below that of `plain`: `cio="5%"`, `macs="300 M"`."""
         rules = _rules("assert_drop", 'cio="5%"', "min_drop", drops)
         base, found = (self._measured(m, input, [r.metric for r in rules]) for m in (plain, csp))
+        if differs := unlike(found, base):
+            raise CspprofError(*differs)
         findings = [f for rule in rules for f in judge(rule, found, base, base.name)]
         _fail_with(budget_text([explained(self._folder, f, found, None, base) for f in _failed(findings)]))
 
@@ -141,7 +144,7 @@ class Gate:
         if self._config is None or not isinstance(name, str):
             return None
         for problem in self._config.problems:
-            if f"models.{name}" in problem.message.partition(":")[0].split(" ")[0]:
+            if f".models.{name}." in f".{problem.message.partition(':')[0].split(' ')[0]}.":
                 raise CspprofError(f"{problem.where}: {problem.message}", problem.hint)
         return self._config.models.get(name)
 
@@ -161,6 +164,8 @@ class Gate:
 
     def _profile(self, model: Any, inputs: Inputs | None) -> Profile:
         if inputs is None and not isinstance(model, (str, Profile)):
+            if (callable(model) and not hasattr(model, "named_modules")) or isinstance(model, type):
+                raise CspprofError(f"{model.__name__} makes a model and is none", f"Call it: {model.__name__}()")
             inputs = getattr(model, "example_input_shape", None)
             if inputs is None:
                 raise CspprofError("a module does not say what it is called with", 'Give input="1x3x224x224"')
@@ -179,13 +184,20 @@ class Gate:
             raise CspprofError(f"the baseline {file} {missing}", f"Record it: {UPDATE}")
         if differs := recorded_otherwise(found, before, BASELINE_NAME):
             raise CspprofError(differs[0], f"Record it again: {UPDATE}")
-        asked = [metric_of(m, found.convention) for m in metrics] or [m for m in before.totals if m in found.totals]
+        asked = [metric_of(m, found.convention) for m in metrics] or self._recorded(found, before)
         for metric in asked:
             if metric not in before.totals:
                 raise CspprofError(f"the baseline has no {metric} of {found.name}", f"Record it: {UPDATE}")
         if baseline.restructured(before, found):
             warn(f"{found.name} has another structure than in {file}, with the same totals", stacklevel=4)
         return mismatch_text(self._folder, found, before, asked, file)
+
+    @staticmethod
+    def _recorded(found: Measured, before: Measured) -> list[str]:
+        """What to compare: what was recorded, and what this release would have recorded then."""
+        of_then = before.versions.get("cspprof") == __version__
+        expected = [m for m in METRICS if METRICS.get(m).ours] if of_then else []
+        return list(dict.fromkeys([*(m for m in before.totals if m in found.totals), *expected]))
 
 
 def _rules(call: str, example: str, kind: str, limits: Mapping[str, Any], layer: str | None = None) -> list[Rule]:

@@ -145,6 +145,8 @@ class Rule(Entry):
             other = {"max_increase": "min_drop", "min_drop": "max_increase"}.get(kind)
             hint = f"Write {other} = {limit.text.lstrip('-−')!r}" if other else "Write a number of at least 0."
             raise _refuse(f"{kind} = {limit.text!r} is negative", hint)
+        if self.tolerance.value < 0:
+            raise _refuse(f"tolerance = {self.tolerance.text!r} is negative", f"Leave it out, and lower {kind}.")
         if kind == "max" and limit.relative and METRICS.get(metric_of(self.metric, "")).unit != "fraction":
             raise _refuse(f"max = {limit.text!r} is a part of nothing", "Write an amount, or use max_share.")
         if kind == "max_share" and not (limit.relative and limit.value <= 1):

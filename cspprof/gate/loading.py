@@ -92,7 +92,9 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise CspprofError(f"cannot read {shown(path)}: {error.strerror}", "Name another with --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CspprofError(f"{shown(path)} is not TOML: {error}", "Mend the syntax and try again.") from None
+        lines = path.read_bytes().count(b"\n") + 1
+        said = str(error).replace("at end of document", f"at end of document, line {lines}")
+        raise CspprofError(f"{shown(path)} is not TOML: {said}", "Mend the syntax there.") from None
     at: tuple[str, ...] = ()
     if "cspprof" in document.get("tool", {}):
         at, document = ("tool", "cspprof"), document["tool"]["cspprof"]

@@ -149,16 +149,17 @@ class _Case:
 def _unfit(rule: Rule, metric: str) -> tuple[str, str] | None:
     """A limit in another unit than the metric's, or a metric that layers do not have."""
     m = METRICS.get(metric)
-    limit = rule.limit
     natural = m.zero.scale == 1 if hasattr(m.zero, "scale") else not m.unit.startswith("MACs/")
-    unit = "" if limit.relative else limit.unit
-    if unit and unit != m.unit:
-        return (
-            f"{rule.kind} = {limit.text!r} is in {unit}, but {metric} is in {m.unit}",
-            f"Write a number of {m.unit}, such as {'200 MB' if m.unit == 'bytes' else '24 M' if natural else '7.93'}",
-        )
-    if limit.prefixed and not natural and not limit.relative:
-        return f"{rule.kind} = {limit.text!r}: {metric} is in {m.unit} already", "Write it without k, M or G: 7.93"
+    for key, limit in ((rule.kind, rule.limit), ("tolerance", rule.tolerance)):
+        unit = "" if limit.relative else limit.unit
+        if unit and unit != m.unit:
+            example = "200 MB" if m.unit == "bytes" else "24 M" if natural else "7.93"
+            return (
+                f"{key} = {limit.text!r} is in {unit}, but {metric} is in {m.unit}",
+                f"Write a number of {m.unit}, such as {example}",
+            )
+        if limit.prefixed and not natural and not limit.relative:
+            return f"{key} = {limit.text!r}: {metric} is in {m.unit} already", "Write it without k, M or G: 7.93"
     if (rule.layer is not None or rule.kind == "max_share") and m.of_op is None and metric != "params":
         return f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes, params"
     if rule.kind == "max_share" and metric != "params" and not m.adds_up:
@@ -203,7 +204,8 @@ def _compare(case: _Case, path: str) -> Finding:
         message = case.reference or f"nothing was recorded for {found.name}"
         return case.unknown(message, f"Mend {rule.base} first." if rule.base else _remedy(case.reference_name), path)
     base = case.reference
-    if rule.base is None and (differs := recorded_otherwise(found, base, case.reference_name)):
+    differs = unlike(found, base) if rule.base else recorded_otherwise(found, base, case.reference_name)
+    if differs:
         return case.unknown(*differs, path)
     before = base.layer(path, metric) if path else base.total(metric)
     if before is None:
@@ -233,6 +235,14 @@ def recorded_otherwise(found: Measured, base: Measured, name: str) -> tuple[str,
         if ours != theirs:
             return f"{name} has {found.name} with {what} {theirs}, now it is {ours}", _remedy(name, " again")
     return None
+
+
+def unlike(found: Measured, base: Measured) -> tuple[str, str] | None:
+    """Two models on different inputs are not compared: a smaller picture is no better network."""
+    if found.inputs == base.inputs:
+        return None
+    ours, theirs = (", ".join(m.inputs) for m in (found, base))
+    return f"{found.name} is measured on {ours}, {base.name} on {theirs}", f"Give both the same input: {theirs}"
 
 
 def _remedy(name: str, again: str = "") -> str:

@@ -101,6 +101,11 @@ class Metric:
         object.__setattr__(self, "value_of", whole(self.of_op))
 
     @property
+    def ours(self) -> bool:
+        """Whether it comes with cspprof, and is not a user's."""
+        return (self.of_op or self.of_profile).__module__.startswith("cspprof.metrics")
+
+    @property
     def adds_up(self) -> bool:
         """Whether the layers' values add up to the whole model's: a peak, a ratio and a number of models do not."""
         return self.of_op is not None and isinstance(self.zero, Sum)

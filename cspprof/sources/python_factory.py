@@ -125,7 +125,10 @@ def _is_of(folder: Path, name: str, module: ModuleType) -> bool:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SourceError(f"there is no file {path}", "Check the path; it is relative to where you are.")
+        raise SourceError(
+            f"there is no file {path}",
+            "Check the path; it starts here or, in a configuration, at its folder.",
+        )
     if PACKAGE not in sys.modules:
         package = ModuleType(PACKAGE)
         package.__path__ = [str(path.parent.resolve())]
