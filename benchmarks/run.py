@@ -218,6 +218,7 @@ def main() -> None:
             "commands": commands(rounds),
             "memory": memories(),
             "growth": growing(),
+            "replay": replaying(models),
         }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
