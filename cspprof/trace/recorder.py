@@ -199,7 +199,7 @@ class Recorder(TorchDispatchMode):
             made = m.empty()
             storage = self.next_storage
             self.next_storage = storage + 1
-            made._cspprof = make(Tag, (self, storage, m, False))  # type: ignore[attr-defined]
+            made.__dict__["_cspprof"] = make(Tag, (self, storage, m, False))
         else:
             made, storage = tensors[position], tags[position].storage
         if entry.spec is not None:
@@ -222,7 +222,7 @@ class Recorder(TorchDispatchMode):
             found = func(*args, **kwargs)
             made = list(found) if isinstance(found, (list, tuple)) else [found]
         for tensor, (_, _, m) in zip(made, entry.results, strict=True):
-            tensor._cspprof = make(Tag, (self, tag.storage, m, False))  # type: ignore[attr-defined]
+            tensor.__dict__["_cspprof"] = make(Tag, (self, tag.storage, m, False))
         self.log.append((entry, self.layer, [tag], (tag.storage,) * len(made)))
         return made if entry.several else made[0]
 
@@ -234,14 +234,14 @@ class Recorder(TorchDispatchMode):
 
     def columns(self) -> tuple[tuple[OpSpec, ...], Calls]:
         """The specs in the order of their first calls, and the calls."""
-        known = {id(entry[0]): entry[0] for entry, _, _, _ in self.log}
-        index = {spec: i for i, spec in enumerate(known)}
+        known = {id(own): own for entry, _, _, _ in self.log if (own := entry[0]) is not None}
+        index = {key: i for i, key in enumerate(known)}
         storages: list[int] = []
         for (_, reads, _, recorded, *_), _, tags, written in self.log:
             storages += [tags[i][1] for i in reads]
             storages += written[:recorded]
         spec = [index[id(entry[0])] for entry, _, _, _ in self.log]
-        return tuple(known.values()), Calls(spec, [layer for _, layer, _, _ in self.log], storages)  # type: ignore[arg-type]
+        return tuple(known.values()), Calls(spec, [layer for _, layer, _, _ in self.log], storages)
 
     # -- an operation not answered before, or one that torch has to answer ------------------------
 
@@ -385,7 +385,7 @@ class Recorder(TorchDispatchMode):
             known = constant and (how is FRESH or tags[position].constant)
             known = known or (self.on_meta and how is FRESH and not tensor.is_meta)
             recorded = entry.spec is None or how is ALIAS or i < entry.recorded
-            tensor._cspprof = make(Tag, (self if recorded else self.left_out, storage, m, known))  # type: ignore[attr-defined]
+            tensor.__dict__["_cspprof"] = make(Tag, (self if recorded else self.left_out, storage, m, known))
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, written))
         elif entry.idle is not None:
@@ -396,4 +396,4 @@ class Recorder(TorchDispatchMode):
         if id(tensor) in self.held:
             self.held[id(tensor)] = tag
         else:
-            tensor._cspprof = tag  # type: ignore[attr-defined]
+            tensor.__dict__["_cspprof"] = tag

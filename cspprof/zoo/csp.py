@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import nn
 
 from cspprof.errors import CspprofError
 from cspprof.zoo.blocks import ConvNormAct
 
-Fusion = Literal["csp", "first", "last"]
-Split = Literal["conv", "slice"]
+FUSIONS = ("csp", "first", "last", "none")
+"""Where the 1×1 transitions are; with *none* there is no split, and a factory builds the plain network."""
+SPLITS = ("conv", "slice")
 
 
 class CrossStagePartial(nn.Module):
@@ -37,13 +36,14 @@ class CrossStagePartial(nn.Module):
 
     def __init__(
         self, c_in: int, c_out: int, *, bypass: int, main: int, blocks: nn.Module, c_blocks: int,
-        down: nn.Module | None = None, split_act: bool = True, act: str = "leaky", split: Split = "conv",
-        fusion: Fusion = "csp", c_transition: int | None = None, pool: nn.Module | None = None,
+        down: nn.Module | None = None, split_act: bool = True, act: str = "leaky", split: str = "conv",
+        fusion: str = "csp", c_transition: int | None = None, pool: nn.Module | None = None,
     ) -> None:  # fmt: skip
         """`blocks` maps `main` channels to `c_blocks`, its transition these to `c_transition` (the same number unless
         given); `split_act` is whether the two split convolutions activate. A `pool` that ends the stage comes right
         before the second transition of *csp*, where it is cheaper, and last in the other forms."""
         super().__init__()
+        check_choice(split=(split, SPLITS), fusion=(fusion, FUSIONS[:-1]))
         if min(bypass, main) < 1:
             raise CspprofError(
                 f"a split into {bypass} bypassed and {main} processed channels leaves one side empty",
@@ -96,7 +96,3 @@ def check_choice(**chosen: tuple[str, tuple[str, ...]]) -> None:
     for name, (value, values) in chosen.items():
         if value not in values:
             raise CspprofError(f"{name}={value!r}", f"There are: {', '.join(values)}")
-
-
-FUSIONS = (*get_args(Fusion), "none")
-SPLITS = get_args(Split)

@@ -79,7 +79,7 @@ def _partial(
         blocks = [Residual(main, mid) for _ in range(depth)]  # type: ignore[misc]
     return CrossStagePartial(
         c_out, c_out, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=main,
-        down=ConvNormAct(c_in, c_out, 3, 2), split=split, fusion=fusion,  # type: ignore[arg-type]
+        down=ConvNormAct(c_in, c_out, 3, 2), split=split, fusion=fusion,
     )  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _partial(
         whole = c + layers * growth
         partial = CrossStagePartial(
             c, whole if last else whole // 2, bypass=bypass, main=c - bypass, c_blocks=c_blocks, act="relu",
-            blocks=dense_block(c - bypass, growth, layers), split=split, fusion=fusion,  # type: ignore[arg-type]
+            blocks=dense_block(c - bypass, growth, layers), split=split, fusion=fusion,
             c_transition=c_blocks // 2, pool=None if last else _halved(),
         )  # fmt: skip
         stages.append(partial)

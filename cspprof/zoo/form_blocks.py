@@ -160,7 +160,7 @@ def _around_dense(n: Sizes, c_out: int, fusion: str) -> nn.Module:
     return CrossStagePartial(
         n.c, c_out, bypass=n.bypass, main=n.main, c_blocks=n.main + n.m * n.d, c_transition=n.t, split="slice",
         blocks=DenseBlock(n.main, n.m, lambda c_in: ConvNormAct(c_in, n.d, 3), n.d),
-        fusion=fusion, pool=_pool(),  # type: ignore[arg-type]
+        fusion=fusion, pool=_pool(),
     )  # fmt: skip
 
 

@@ -133,7 +133,7 @@ def _by_recipe(
             main = c - bypass
             partial = CrossStagePartial(
                 c, c, bypass=bypass, main=main, blocks=_row(main, t, main, n - 1, 1, "relu", expand=True),
-                c_blocks=main, down=first, act="relu", split=split, fusion=fusion,  # type: ignore[arg-type]
+                c_blocks=main, down=first, act="relu", split=split, fusion=fusion,
             )  # fmt: skip
             stages.append(partial)
             c_in = partial.c_out

@@ -158,8 +158,8 @@ class Design:
         dense, whole = c_in - bypass + layers * self.growth, c_in + layers * self.growth
         partial = CrossStagePartial(
             c_in, dense if fusion == "first" else whole, bypass=bypass, main=c_in - bypass, c_blocks=dense,
-            blocks=self.block(stage, c_in - bypass, layers), act=self.act, split=split,  # type: ignore[arg-type]
-            fusion=fusion, pool=None if last else _halved(),  # type: ignore[arg-type]
+            blocks=self.block(stage, c_in - bypass, layers), act=self.act, split=split,
+            fusion=fusion, pool=None if last else _halved(),
         )  # fmt: skip
         if self.se and not last:
             return nn.Sequential(partial, self.excited(partial.c_out)), partial.c_out

@@ -129,7 +129,7 @@ def _stage(
     # In the authors' second and third stage the convolutions that split do not activate.
     return CrossStagePartial(
         c_in, base * form.widths[i] // 64, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=own,
-        down=down, split_act=i in (0, 3), split=split, fusion=fusion,  # type: ignore[arg-type]
+        down=down, split_act=i in (0, 3), split=split, fusion=fusion,
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def csp_resnet10(
         main = c - bypass
         partial = CrossStagePartial(
             c, c // 2, bypass=bypass, main=main, blocks=nn.Sequential(*(Basic(main, main) for _ in range(depth))),
-            c_blocks=main, down=ConvNormAct(c_in, c, 3, 2), split=split, fusion=fusion,  # type: ignore[arg-type]
+            c_blocks=main, down=ConvNormAct(c_in, c, 3, 2), split=split, fusion=fusion,
         )  # fmt: skip
         stages.append(partial)
         c_in = partial.c_out
