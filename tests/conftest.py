@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,30 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return Result(int(leaving.value.code or 0), out, err)
 
     return call
+
+
+ONE_CONV = """\
+from torch import nn
+{imports}
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 8, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, {width}, 1)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+"""A user's network of one convolution: (1, 3, 8, 8) -> (1, width, 8, 8)."""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a repository of a test's."""
+    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def conv_spec(c_in: int, c_out: int, size: int, k: int = 3, dtype: str = "float32") -> OpSpec:

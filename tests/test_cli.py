@@ -342,7 +342,7 @@ try:
 except SystemExit:
     pass
 new = {m.split(".")[0] for m in set(sys.modules) - before} | (set(sys.modules) - before)
-heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "torchvision"} & new
+heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "torchvision", "pydantic"} & new
 more = {m for m in set(sys.modules) - before if m.startswith("torch.")} - {"torch.utils._device"}
 many = len(set(sys.modules) - before)
 sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 0)

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import torch
 import xmlschema
-from conftest import CHECKOUT, Result
+from conftest import CHECKOUT, Result, git
 
 import cspprof
 
@@ -123,12 +123,6 @@ def shell(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Result
+from conftest import ONE_CONV, Result, git
 
 from cspprof.errors import CspprofError
 from cspprof.gate.against import record_revision
@@ -21,27 +21,7 @@ from cspprof.gate.revision import commit, file_at, toplevel, worktree
 
 Run = Callable[..., Result]
 
-NET = """\
-from torch import nn
-{imports}
-
-class Net(nn.Module):
-    example_input_shape = (1, 3, 8, 8)
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, {width}, 1)
-
-    def forward(self, x):
-        return self.conv(x)
-"""
 RULE = '[[rules]]\nid = "r"\nmax_increase = "0%"\n'
-
-
-def git(folder: Path, *arguments: str) -> str:
-    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return done.stdout
 
 
 def cio(width: int) -> int:
@@ -57,7 +37,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "cspprof.toml").write_text('[models.net]\ntarget = "src/mine/net.py:Net"\n\n' + RULE)
     for width in (4, 6):
         (folder / "src/mine/width.py").write_text(f"WIDTH = {width}\n")
-        (folder / "src/mine/net.py").write_text(NET.format(imports="from .width import WIDTH\n", width="WIDTH"))
+        (folder / "src/mine/net.py").write_text(ONE_CONV.format(imports="from .width import WIDTH\n", width="WIDTH"))
         git(tmp_path, "add", ".")
         git(tmp_path, "commit", "--quiet", "-m", f"width {width}")
     (folder / "src/mine/width.py").write_text("WIDTH = 9\n")
@@ -106,7 +86,7 @@ def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revisi
 
 
 def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) -> None:
-    (Path.cwd() / "new.py").write_text(NET.format(imports="", width=2))
+    (Path.cwd() / "new.py").write_text(ONE_CONV.format(imports="", width=2))
     Path("cspprof.toml").write_text(Path("cspprof.toml").read_text() + '\n[models.new]\ntarget = "new.py:Net"\n')
     got = run("check", "--against", "HEAD", "--format", "json")
     assert got.code == 1

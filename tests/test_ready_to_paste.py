@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CHECKOUT
-from test_gate import git
+from conftest import CHECKOUT, ONE_CONV, git
 
 import cspprof
 from cspprof.gate.config import LIMITS
@@ -25,20 +24,6 @@ ACTION = CHECKOUT / "action.yml"
 GITLAB = CHECKOUT / "templates" / "gitlab-ci.yml"
 HOOKS = CHECKOUT / ".pre-commit-hooks.yaml"
 
-NET = """\
-from torch import nn
-
-
-class Net(nn.Module):
-    example_input_shape = (1, 3, 8, 8)
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, {width}, 1)
-
-    def forward(self, x):
-        return self.conv(x)
-"""
 CONFIG = """\
 [models.net]
 target = "net.py:Net"
@@ -64,13 +49,13 @@ def project(tmp_path: Path) -> Path:
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch", "main")
     (folder / "cspprof.toml").write_text(CONFIG)
-    (folder / "net.py").write_text(NET.format(width=4))
+    (folder / "net.py").write_text(ONE_CONV.format(imports="", width=4))
     record = [sys.executable, "-m", "cspprof", "check", "--update-baseline"]
     subprocess.run(record, cwd=folder, env=environment(), capture_output=True, check=True)
     git(folder, "add", ".")
     git(folder, "commit", "--quiet", "-m", "recorded")
     git(folder, "checkout", "--quiet", "-b", "wider")
-    (folder / "net.py").write_text(NET.format(width=6))
+    (folder / "net.py").write_text(ONE_CONV.format(imports="", width=6))
     git(folder, "commit", "--quiet", "-am", "wider")
     return folder
 
@@ -223,7 +208,7 @@ def test_the_hook_stops_a_commit(project: Path) -> None:
     assert red.returncode == 1, red.stderr
     assert "cspprof check...." in red.stdout
     assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; 448 is allowed: 128 more" in red.stdout
-    (project / "net.py").write_text(NET.format(width=4))
+    (project / "net.py").write_text(ONE_CONV.format(imports="", width=4))
     assert run("--files", "net.py").returncode == 0
     assert "no files to check" in run("--files", ".gitignore").stdout  # what no model is made of costs no time
 
