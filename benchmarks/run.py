@@ -107,16 +107,28 @@ def _off(found: list[dict[str, Any]], model: str) -> str:
     return f" ({found[0]['macs'] / macs - 1:+.1%})"
 
 
-def building(models: list[str]) -> dict[str, Any]:
-    """Building on meta beside torch's own."""
+def beside(what: str, models: list[str], title: str, ours: str, over: str, under: str) -> dict[str, float]:
+    """A table of our seconds and of one figure of a workload by another; what has no measurement is left out."""
+    print(f"\n{title}")
     kept = {}
-    print("\nBuilding on meta, / construction under torch.device('meta')")
     for model in models:
-        if (one := measured("build", model)) is not None:
-            kept[model] = one["cspprof"] / one["torch"]
-            print(row([model, f"{one['cspprof']:.4f}", f"{kept[model]:.3f}"]))
-    print(row(["geometric mean", "", f"{mean(list(kept.values())):.3f}"]))
+        if (one := measured(what, model)) is not None:
+            kept[model] = one[over] / one[under]
+            print(row([model, f"{one[ours]:.4f}", f"{kept[model]:.3g}"]))
+    print(row(["geometric mean", "", f"{mean(list(kept.values())):.3g}"]))
     return kept
+
+
+def building(models: list[str]) -> dict[str, float]:
+    """Building on meta beside torch's own."""
+    title = "Building on meta, / construction under torch.device('meta')"
+    return beside("build", models, title, "cspprof", "cspprof", "torch")
+
+
+def replaying(models: list[str]) -> dict[str, float]:
+    """A record at another size beside a trace at that size, of the networks whose records say enough."""
+    title = "Replay at another size, and how many times longer a trace takes"
+    return beside("replay", models, title, "replay", "trace", "replay")
 
 
 def commands(rounds: int) -> dict[str, Any]:
@@ -169,18 +181,6 @@ def growing() -> dict[str, Any]:
             n = size["operations"]
             cells = [f"{size['trace'] / n * 1e6:.1f}", *(f"{size[k]:.3f}" for k in ("totals", "save", "load"))]
             print(row([f"{n:,} operations", *cells, f"{size['megabytes']:.2f}"]))
-    return kept
-
-
-def replaying(models: list[str]) -> dict[str, Any]:
-    """A record at another size beside a trace at that size, of the networks whose records say enough."""
-    print("\nReplay at another size, and how many times longer a trace takes")
-    kept = {}
-    for model in models:
-        if (one := measured("replay", model)) is not None:
-            kept[model] = one["trace"] / one["replay"]
-            print(row([model, f"{one['replay']:.4f}", f"{kept[model]:.1f}×"]))
-    print(row(["geometric mean", "", f"{mean(list(kept.values())):.1f}×"]))
     return kept
 
 

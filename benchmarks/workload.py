@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -260,10 +261,10 @@ def growth(name: str) -> dict[str, Any]:
     for operations in (100, 100, 1_000, 12_500, 25_000, 50_000, 100_000):  # the first is to warm up
         with weightless():
             model = {"chain": chain, "dense": Dense}[name](operations).eval()
-        traced, profile = seconds(lambda m=model: trace(m, (1, 16, 32, 32)))  # type: ignore[misc]
-        totals, _ = seconds(lambda p=profile: {m: p.total(m) for m in METRICS.names()})  # type: ignore[misc]
-        saving, data = seconds(lambda p=profile: to_bytes(p, compressed=True))  # type: ignore[misc]
-        loading, again = seconds(lambda d=data: from_bytes(d, name))  # type: ignore[misc]
+        traced, profile = seconds(partial(trace, model, (1, 16, 32, 32)))
+        totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
+        saving, data = seconds(partial(to_bytes, profile, compressed=True))
+        loading, again = seconds(partial(from_bytes, data, name))
         if again != profile:
             raise SystemExit("what was saved is not what was loaded")
         sizes.append({
@@ -285,8 +286,8 @@ def replay(name: str) -> dict[str, Any]:
     traces, replays = [], []
     for size in (288, 320, 352, 384, 416, 448, 480):
         shape = (1, 3, size, size + 32)
-        traced, expected = seconds(lambda s=shape: trace(model, s))  # type: ignore[misc]
-        again, found = seconds(lambda s=shape: replayed(record, s))  # type: ignore[misc]
+        traced, expected = seconds(partial(trace, model, shape))
+        again, found = seconds(partial(replayed, record, shape))
         if (found.total("macs"), len(found.ops)) != (expected.total("macs"), len(expected.ops)):
             raise SystemExit("what was replayed is not what was traced")
         traces.append(traced)
