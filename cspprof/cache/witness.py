@@ -25,6 +25,8 @@ MADE_BY = ("torch", "cspprof.rules", "cspprof.trace")
 LEAVING = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
                      "urllib.Request"})  # fmt: skip
 """Answers from other programs and other machines may be different next time."""
+HEARD = LEAVING | {"open", "os.listdir", "os.scandir"}
+"""Of the forty thousand events of a trace, most of which are calls of `id`, a few thousand."""
 
 
 class Witness:
@@ -86,7 +88,7 @@ class Witness:
         )
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
-        if self._watching:
+        if event in HEARD and self._watching:
             with suppress(TypeError):  # what is no path; the call itself will say so
                 self._note(event, args)
 
@@ -101,7 +103,7 @@ class Witness:
             if not isinstance(path, int):
                 importing = sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
                 (self.searched if importing else self.listed).add(os.path.abspath(os.fsdecode(path)))
-        elif event in LEAVING and not _called_from("ctypes.util"):  # which asks the linker where libraries are
+        elif not _called_from("ctypes.util"):  # which asks the linker where libraries are
             self.left = True
 
     def _asking(self, plain: Any) -> Any:
