@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cspprof.errors import CspprofError
-from cspprof.record import ITEM_SIZES, TensorSpec
+from cspprof.tensors import ITEM_SIZES, TensorSpec
 
 Inputs = Any
 """A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a nest of these: a list or tuple holds positional
@@ -91,6 +91,8 @@ def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ..
     """The call's positional and keyword arguments, with `leaf` of each shape, spec or tensor."""
 
     def convert(value: Any) -> Any:
+        if isinstance(value, TensorSpec) or hasattr(value, "untyped_storage"):
+            return leaf(value)
         if is_shape(value):
             return leaf(TensorSpec(tuple(value), ""))
         if isinstance(value, dict):
@@ -98,14 +100,12 @@ def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ..
         if isinstance(value, (list, tuple)):
             made = map(convert, value)
             return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)  # a named tuple
-        if isinstance(value, (TensorSpec,)) or hasattr(value, "untyped_storage"):
-            return leaf(value)
         return value
 
     if isinstance(inputs, Call):
         return tuple(convert(a) for a in inputs.args), convert(inputs.kwargs)
     if isinstance(inputs, dict):
         return (), convert(inputs)
-    if isinstance(inputs, (list, tuple)) and not is_shape(inputs):
+    if isinstance(inputs, (list, tuple)) and not isinstance(inputs, TensorSpec) and not is_shape(inputs):
         return tuple(convert(a) for a in inputs), {}
     return (convert(inputs),), {}

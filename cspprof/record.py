@@ -13,25 +13,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from cspprof.errors import ProfileError
+from cspprof.tensors import Tensor as Tensor
+from cspprof.tensors import TensorSpec as TensorSpec
 
 if TYPE_CHECKING:
     import pandas
 
 SCHEMA = "cspprof.record/2"
-
-ITEM_SIZES = {
-    "bool": 1, "uint8": 1, "int8": 1, "quint8": 1, "qint8": 1, "qint32": 4,
-    "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
-    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
-    "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
-    "complex32": 4, "complex64": 8, "complex128": 16,
-}  # fmt: skip
-"""Bytes of one element, by torch's name of the dtype without its prefix."""
 
 
 class Kind(StrEnum):
@@ -69,34 +61,7 @@ POOLS = frozenset({Kind.MAX_POOL, Kind.AVG_POOL})
 COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.CUSTOM}
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """A tensor without its data. `shape` as torch writes it, (N, C, H, W) for an image batch."""
-
-    shape: tuple[int, ...]
-    dtype: str = "float32"
-
-    @property
-    def numel(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * ITEM_SIZES[self.dtype]
-
-    def __str__(self) -> str:
-        return "×".join(map(str, self.shape)) or "scalar"
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor(TensorSpec):
-    """A tensor that a call read or wrote: its spec, and the storage that it lies in."""
-
-    storage: int = -1
-
-
-@dataclass(frozen=True, slots=True)
-class OpSpec:
+class OpSpec(NamedTuple):
     """What an operation does, whichever call of it.
 
     `reads` are activations, `weights` parameters, buffers and whatever stands in their place. `macs` is exact,
@@ -108,12 +73,12 @@ class OpSpec:
     reads: tuple[TensorSpec, ...]
     weights: tuple[TensorSpec, ...]
     writes: tuple[TensorSpec, ...]
-    attrs: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    attrs: Mapping[str, Any] = {}
     macs: int | None = 0
     elementwise: int = 0
 
     def __hash__(self) -> int:
-        return hash((self.target, self.macs, self.elementwise, *[t.shape for t in self.writes]))
+        return hash((self.target, self.macs, self.elementwise, self.writes))
 
     @property
     def name(self) -> str:

@@ -105,7 +105,7 @@ def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_bias
     x = TensorSpec((1, 8, 4, 4))
     norm = single(OpSpec("aten.batch_norm", Kind.NORM, (x,), (TensorSpec((8,)),) * 4, (x,)))
     biased = conv_spec(8, 8, 4)
-    conv = single(replace(biased, weights=(*biased.weights, TensorSpec((8,)))))
+    conv = single(biased._replace(weights=(*biased.weights, TensorSpec((8,)))))
     assert norm.total("params_darknet") == 32
     assert (conv.total("params_darknet"), conv.total("conv_weights")) == (9 * 64 + 8, 9 * 64)
 

@@ -247,7 +247,7 @@ def test_a_reading_is_called_one() -> None:
 
 def test_what_is_unknown_is_not_zero(chain: Profile) -> None:
     first, *others = chain.specs
-    unknown = replace(chain, specs=(replace(first, macs=None, target="x.mystery"), *others))
+    unknown = replace(chain, specs=(first._replace(macs=None, target="x.mystery"), *others))
     made = page([unknown])
     assert "incomplete" in made
     assert "no rule for x.mystery (1)" in made
@@ -256,7 +256,7 @@ def test_what_is_unknown_is_not_zero(chain: Profile) -> None:
 
 def test_models_without_anything_to_draw_still_have_a_page() -> None:
     idle = chain_called("idle")
-    idle = replace(idle, specs=tuple(replace(s, macs=0, kind=idle.specs[1].kind, weights=()) for s in idle.specs),
+    idle = replace(idle, specs=tuple(s._replace(macs=0, kind=idle.specs[1].kind, weights=()) for s in idle.specs),
                    calls=Calls([1], [2], [0, 3]), outputs=(3,))  # fmt: skip
     made = page([idle, idle])
     assert "idle" in made

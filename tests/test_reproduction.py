@@ -164,7 +164,7 @@ def test_amounts_become_fractions_without_rounding() -> None:
 
 
 def test_a_total_that_misses_something_reproduces_nothing(chain: Profile) -> None:
-    first = replace(chain.specs[0], kind=Kind.UNKNOWN, macs=None)
+    first = chain.specs[0]._replace(kind=Kind.UNKNOWN, macs=None)
     unknown = replace(chain, specs=(first, *chain.specs[1:]))
     with pytest.raises(IncompleteError, match="operations without a rule"):
         Total("macs", Subject("chain")).value("B", {Subject("chain"): unknown})

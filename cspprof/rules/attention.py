@@ -10,7 +10,7 @@ from math import prod
 from typing import Any
 
 from cspprof import formulas as f
-from cspprof.record import Kind
+from cspprof.record import Kind, TensorSpec
 from cspprof.rules import Facts, Spec, op_rule
 
 
@@ -37,7 +37,7 @@ def attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwar
 def packed_attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """Heads after length: query (N, L, H, E). Sequences of different lengths, laid end to end, have their bounds in
     tensors of int32: values, so the count is not known."""
-    if any(isinstance(a, Spec) and a.dtype == "int32" for a in (*args, *kwargs.values())):
+    if any(isinstance(a, TensorSpec) and a.dtype == "int32" for a in (*args, *kwargs.values())):
         return Facts(Kind.UNKNOWN, None)
     return _attention(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
 
@@ -64,7 +64,7 @@ def encoder_layer(src: Spec, embed_dim: int, num_heads: int, *args: Any, out: Sp
     norms are scalar operations."""
     attended = _heads(src, src.shape[1], embed_dim, num_heads)
     assert attended.macs is not None
-    weights = [a for a in args if isinstance(a, Spec) and len(a.shape) == 2]
+    weights = [a for a in args if isinstance(a, TensorSpec) and len(a.shape) == 2]
     forward = weights[2:4]  # after those of the projections
     tokens = src.numel // embed_dim
     scalars = tokens * forward[0].shape[0] + 2 * 2 * src.numel

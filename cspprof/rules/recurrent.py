@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from cspprof.record import Kind
+from cspprof.record import Kind, TensorSpec
 from cspprof.rules import Facts, Packed, Spec, op_rule
 
 
@@ -25,7 +25,7 @@ def _facts(weights: list[Spec], steps: int) -> Facts:
 def recurrent(input: Spec, hx: Any, params: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """A padded batch has the steps of its longest sequence; a packed one, (steps of all sequences, c) with the batch
     sizes as second argument, has just its own."""
-    if isinstance(hx, Spec) and hx.dtype == "int64":
+    if isinstance(hx, TensorSpec) and hx.dtype == "int64":
         params = args[0]
     return _facts(_matrices(params), prod(input.shape[:-1]))
 
