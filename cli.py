@@ -1,6 +1,6 @@
 """`python cli.py …` runs cspprof from a checkout."""
 
-from cspprof.cli import main
+from cspprof.__main__ import run
 
 if __name__ == "__main__":
-    main()
+    run()
