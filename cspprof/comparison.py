@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS, Number
@@ -14,8 +15,7 @@ from cspprof.stages import depths, tagged
 from cspprof.units import shape
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(NamedTuple):
     """One number of one model against the base."""
 
     base: str
@@ -32,8 +32,7 @@ class Delta:
         return (self.value - self.base_value) / self.base_value
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
+class Contribution(NamedTuple):
     """What one stage or layer adds to a difference; a side that does not have it is None."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cspprof.record import Kind, Profile, TensorSpec
 
@@ -11,8 +11,7 @@ INPUT = -1
 """The source of an edge from the model's inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """A tensor that one call wrote last and another reads. `target` is the number of calls for a model's output."""
 
     source: int

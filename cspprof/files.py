@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 
 from cspprof.errors import OutputError
@@ -30,6 +29,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file with -o.") from None
         return
     check_writable(path)
+    import tempfile  # reads twenty modules, and most commands write none
+
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof import units
-from cspprof.marks import Chart
 from cspprof.metrics import METRICS, Number
 from cspprof.record import Profile
+
+if TYPE_CHECKING:
+    from cspprof.marks import Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,7 @@ class Formula:
     latex: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A value and how it reads. `good` says whether a change is for the better; None where that is no question."""
 
     value: Any
@@ -29,16 +30,14 @@ class Cell:
     good: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A heading, and whether numbers stand under it."""
 
     header: str
     numeric: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(NamedTuple):
     """Rows of cells under columns."""
 
     title: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -157,7 +157,7 @@ def verify(text: str, request: Request) -> Verification:
         profile = traced(loaded, request)
         first = asked("flop_counter", loaded, request.device or loaded.device)
     real = "cpu" if request.device in (None, "meta") else request.device
-    with opened_spec(text, replace(request, device=real)) as loaded:
+    with opened_spec(text, request._replace(device=real)) as loaded:
         second = asked("fvcore", loaded, real)
     if first.counts is None and second.counts is None:
         raise TraceError(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cspprof.comparison import Comparison, Delta, dashed
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
@@ -217,8 +216,7 @@ def largest(profile: Profile, metric: str, top: int = 5) -> Table:
 # -- layers and groups ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Breakdown:
+class Breakdown(NamedTuple):
     """How to list a model below its totals: every layer, modules to a depth, or groups of a kind."""
 
     layers: bool = False

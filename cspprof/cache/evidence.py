@@ -13,10 +13,9 @@ import site
 import stat
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 BY_STATE = 64 * 2**20
 """Bytes from which on reading a file would take longer than it may."""
@@ -37,8 +36,7 @@ _stat, _lstat = os.stat, os.lstat
 """The calls themselves: while a model is made those of `os` are heard."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """States by path, and values by variable (None where it was not set)."""
 
     files: dict[str, str]
@@ -52,12 +50,12 @@ class Evidence:
     environment: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return self._asdict()
 
     @staticmethod
     def from_dict(document: dict[str, Any]) -> Evidence | None:
         """None where it does not say all of this: what another release kept."""
-        told = document.keys() == {f.name for f in fields(Evidence)}
+        told = document.keys() == set(Evidence._fields)
         return Evidence(**document) if told else None
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cspprof.errors import OutputError
 from cspprof.files import write_atomically
@@ -74,8 +73,7 @@ def touch(key: str, digest: str) -> None:
             os.utime(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Contents:
+class Contents(NamedTuple):
     """How much is kept."""
 
     questions: int

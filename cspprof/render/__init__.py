@@ -6,17 +6,16 @@ To add a format, write a function `(Report, Canvas) -> str`, decorate it with `r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from cspprof.errors import OutputError
 from cspprof.registry import Registry
 from cspprof.tables import Report
 
 
-@dataclass(frozen=True, slots=True)
-class Canvas:
+class Canvas(NamedTuple):
     """Where a rendering goes: its width in characters, and whether it takes colour."""
 
     width: int | None = None
@@ -26,8 +25,7 @@ class Canvas:
 Renderer = Callable[[Report, Canvas], str | bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(NamedTuple):
     """A registered format. A binary one is no text for a terminal; `extra` names the library and extra it takes."""
 
     render: Renderer

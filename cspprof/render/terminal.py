@@ -1,4 +1,5 @@
-"""Tables for a terminal, with rich. In a pipe: the same text without colour, at a width of its own."""
+"""Tables for a terminal, laid out by rich where columns have to give way. In a pipe: the same text without colour, at a
+width of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import io
 from typing import TYPE_CHECKING
 
 from cspprof.render import Canvas, renderer
+from cspprof.render.aligned import aligned, head
 from cspprof.tables import Cell, Report, Table
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ PIPED_WIDTH = 10_000
 
 @renderer("rich", ".txt")
 def rich_text(report: Report, canvas: Canvas) -> str:
+    found = aligned(report, canvas.width or PIPED_WIDTH, canvas.colour)
+    return laid_out(report, canvas) if found is None else found
+
+
+def laid_out(report: Report, canvas: Canvas) -> str:
+    """Any report, in any width."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.text import Text
@@ -60,9 +68,8 @@ def _table(table: Table) -> RichTable:
 
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True)
     for column in table.columns:
-        header = column.header.replace(" (", "\n(").replace(" [", "\n[") if column.numeric else column.header
         made.add_column(
-            Text(header), justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric
+            Text(head(column)), justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric
         )
     for row in table.rows:
         made.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))

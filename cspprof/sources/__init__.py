@@ -12,12 +12,12 @@ Neither torch nor an optional library is imported before a source that needs it 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof.errors import SourceError
 from cspprof.inputs import Inputs
@@ -27,19 +27,17 @@ if TYPE_CHECKING:
     from cspprof.sources.build import Loaded
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """A parsed SPEC."""
 
     text: str
     target: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
     shown: str = ""
     """The text as a profile repeats it: of an absolute path in an option's value, only the last part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """How to trace whatever the SPEC names; None leaves the source's own default."""
 
     inputs: Inputs | None = None
@@ -48,8 +46,7 @@ class Request:
     train: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """A kind of source: which targets are its own, and the module whose `load` takes them."""
 
     name: str
