@@ -85,6 +85,11 @@ class Recorder(TorchDispatchMode):
         outer, self.layer = self.layer, layer
         return outer
 
+    def let_go(self) -> None:
+        """Drop what names this recorder as its owner and is held by it: without a cycle it is all gone at once."""
+        self.held.clear()
+        self.log.clear()
+
     # -- tensors ----------------------------------------------------------------------------------
 
     def hold(self, tensor: torch.Tensor, name: str, role: str) -> Tag:

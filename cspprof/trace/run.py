@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from cspprof._version import __version__
 from cspprof.errors import TraceError
+from cspprof.garbage import uncollected
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Profile, TensorSpec
 from cspprof.trace.looks import looked_at
@@ -75,7 +75,7 @@ def trace(
     with ExitStack() as stack:
         stack.enter_context(_ONE_AT_A_TIME)
         if device == "meta":
-            stack.enter_context(uncollected())
+            stack.enter_context(uncollected())  # nothing large waits to be freed there
         remember()
         scope = Scope(model)
         if any(is_lazy(p) for _, p in scope.parameters):
@@ -84,6 +84,7 @@ def trace(
                 "Run it once on real input, then profile it.",
             )
         recorder = Recorder(device == "meta", protect, scope.calls)
+        stack.callback(recorder.let_go)
         stack.callback(_put_back, saved)
         replacements = stack.enter_context(ready(scope, train, dtype, device))
         given = [(t, maker.name(i, args, kwargs)) for i, made in enumerate(maker.made) for t in tensors_in(made)]
@@ -111,10 +112,11 @@ def trace(
         layers = scope.layers()
         specs, calls = recorder.columns()
         outputs = tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result)))
+        taken = tuple([recorder.held[id(t)].meta.spec for t, _ in given])
     return Profile(
         model=name,
         source=source or f"{type(model).__module__}.{type(model).__qualname__}",
-        inputs=tuple(recorder.held[id(t)].meta.spec for t, _ in given),
+        inputs=taken,
         layers=layers,
         specs=specs,
         calls=calls,
@@ -133,19 +135,6 @@ def _hidden(kind: type[nn.Module]) -> bool:
     """Whether what such a module asks of its tensors cannot be seen: compiled code, or a graph with the answers of
     its example in it."""
     return issubclass(kind, torch.jit.ScriptModule) or kind.__module__ == "torch.export.unflatten"
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No garbage collection meanwhile: a trace makes many small objects and no cycles, and with the libraries of models
-    loaded a collection takes longer than the trace. On meta nothing large waits to be freed."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextmanager
