@@ -120,8 +120,9 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     strides, step = [], 1
     for n in reversed(shape):
         strides.append(step)
-        step *= max(n, 1)
-    return tuple(reversed(strides))
+        step *= n or 1
+    strides.reverse()
+    return tuple(strides)
 
 
 def harmonic_links(k: int) -> list[int]:

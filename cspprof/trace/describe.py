@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import torch
 
 from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
-from cspprof.rules import RULES, Facts, Packed
-from cspprof.trace.metas import WEIGHT_NAMES, Meta, Operator, Tag
-from cspprof.trace.nests import plain, replace, tensors_in
-from cspprof.trace.packed import unpack
+from cspprof.rules import RULES, Facts, Rule
+from cspprof.trace.given import Given
+from cspprof.trace.metas import Operator, Tag
+from cspprof.trace.nests import tensors_in
 from cspprof.trace.relations import ALIAS, FRESH, SAME, Result
 
 SPECS: dict[OpSpec, OpSpec] = {}
 """Interned, so that a trace can number them by identity."""
+
+RULE_OF: dict[Operator, tuple[Rule | None]] = {}
+"""Found before."""
 
 FREE = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", "aten.sym_stride", "aten.sym_numel",
                   "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
@@ -61,76 +64,80 @@ class Entry(NamedTuple):
 
 
 def describe(
-    op: Operator, made: Any, args: tuple[Any, ...], kwargs: dict[str, Any],
-    results: list[Result], tags: list[Tag], on_meta: bool, within: tuple[str, ...] = (),
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, results: list[Result],
+    tags: list[Tag], one: bool, on_meta: bool, within: tuple[str, ...] = (),
 ) -> Entry:  # fmt: skip
-    """The entry of an operation that was just answered; `results` says where each output lies, `within` which
-    composite operation it is a part of."""
-    aliased = bool(results) and all(how is not FRESH for how, _, _ in results)
-    if aliased and not op.written and all(how is SAME for how, _, _ in results):
-        real = not (on_meta and isinstance(made, torch.Tensor))
-        idle = None if op.target in NOTHING else (op.target, roles(op, args, kwargs, [t.meta for t in tags])[2])
-        return Entry(None, (), tuple(results), 0, real, idle=idle)
+    """The entry of an operation whose answer is known; `results` says where each output lies, `one` whether it
+    returns a single tensor, `within` which composite operation it is a part of."""
+    ways = {how for how, _, _ in results}
+    aliased = bool(ways) and FRESH not in ways
+    if aliased and not op.written and ways == {SAME}:
+        real = not (on_meta and one)
+        return Entry(None, (), tuple(results), 0, real, idle=None if op.target in NOTHING else (op.target, given.attrs))
     asks = not results and op.torchs_own and op.target not in RULES  # for a size, a flag …
     if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True, idle=None if op.target in NOTHING else (op.target, {}))
-    metas = [t.meta for t in tags]
-    bare = [m.spec for m in metas]
-    made_metas = [m for _, _, m in results]
     view = aliased and (not op.written or (op.reshapes and op.target not in RULES))
-    if not all(m.dense for m in metas + made_metas):
+    if not (all([t.meta.dense for t in tags]) and all([m.dense for _, _, m in results])):
         facts = Facts(Kind.UNKNOWN, None)  # no rule holds where most elements are not there
     else:
-        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bare, results)
-    reads, weights, attrs = roles(op, args, kwargs, metas)
-    if not reads and facts.kind in CONVOLUTIONS:  # of a learned map
+        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, given, results)
+    spec, reads = _spec(op, facts, given, results, tags, () if view else within)
+    known = any([t.constant for t in tags])
+    real = not on_meta or view or known or not tags or not one or results[0][0] is ALIAS
+    if SAME in ways and not real:
+        real = any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
+    seen = on_meta and not op.written and len(tags) == 1 and not known and ways == {ALIAS}
+    return Entry(spec, reads, tuple(results), len(spec.writes), real, seen, not one)
+
+
+def _spec(
+    op: Operator, facts: Facts, given: Given, results: list[Result], tags: list[Tag], within: tuple[str, ...]
+) -> tuple[OpSpec, tuple[int, ...]]:
+    """What is written down, and the positions of its reads and weights among the tensor arguments."""
+    reads, weights, attrs, kind = given.reads, given.weights, given.attrs, facts.kind
+    if not reads and kind in CONVOLUTIONS:  # of a learned map
         reads, weights = weights[:1], weights[1:]
-    if not reads and facts.kind in POOLS:  # of weights, such as their mean over the kernel: no layer of the network
-        facts = Facts(Kind.REDUCTION, elementwise=facts.elementwise, outputs=facts.outputs)
-    recorded = len(results) if facts.outputs is None else min(facts.outputs, len(results))
-    attrs.update(facts.attrs)
-    if within and not view:
+    if not reads and kind in POOLS:  # of weights, such as their mean over the kernel: no layer of the network
+        kind = Kind.REDUCTION
+    if facts.attrs:
+        attrs.update(facts.attrs)
+    if within:
         attrs["within"] = within
     spec = OpSpec(
-        op.target, facts.kind if type(facts.kind) is Kind else Kind(facts.kind),
-        tuple([bare[i] for i in reads]), tuple([bare[i] for i in weights]),
-        tuple([m.spec for m in made_metas[:recorded]]),
+        op.target, kind if type(kind) is Kind else Kind(kind),
+        tuple([tags[i].meta.spec for i in reads]), tuple([tags[i].meta.spec for i in weights]),
+        tuple([m.spec for _, _, m in results[: facts.outputs]]),
         attrs, facts.macs, facts.elementwise,
     )  # fmt: skip
-    spec = SPECS.setdefault(spec, spec)
-    known = any(t.constant for t in tags)
-    real = not on_meta or view or known or not tags or not isinstance(made, torch.Tensor) or results[0][0] is ALIAS
-    real = real or any(how is SAME and m is not metas[i] for how, i, m in results)  # unsqueeze_, t_ …
-    seen = on_meta and not op.written and len(tags) == 1 and not known
-    seen = seen and bool(results) and all(how is ALIAS for how, _, _ in results)
-    several = not isinstance(made, torch.Tensor)
-    return Entry(spec, (*reads, *weights), tuple(results), recorded, real, seen, several)
+    return SPECS.setdefault(spec, spec), (*reads, *weights)
 
 
 def taken_apart(op: Operator) -> bool:
     """Whether its parts are recorded instead: a composite operation without a rule."""
-    known = op.target in RULES or op.plain in RULES or op.pointwise or op.target in FREE
-    return not known and op.composite
+    return not (op.pointwise or rule_of(op) or op.target in FREE) and op.composite
+
+
+def rule_of(op: Operator) -> Rule | None:
+    """Of what the operation costs: its own, or that of its plain name."""
+    found = RULE_OF.get(op)
+    if found is None:
+        name = next((n for n in (op.target, op.plain) if n in RULES), None)
+        found = RULE_OF[op] = (None if name is None else RULES.get(name),)
+    return found[0]
 
 
 def facts_of(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bare: list[TensorSpec],
-    results: list[Result],
-) -> Facts:  # fmt: skip
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, results: list[Result]
+) -> Facts:
     out = results[0][2].spec if results else TensorSpec((0,))
-    for name in (op.target, op.plain):
-        if name in RULES:
-            specs = iter(bare)
-            given = replace(args, specs, _packed)
-            named = {k: replace(v, specs, _packed) for k, v in kwargs.items()}
-            return RULES.get(name)(*given, out=out, **{k: v for k, v in named.items() if k not in op.outs})
+    rule = rule_of(op)
+    if rule is not None:
+        named = given.named_specs
+        return rule(*given.specs, out=out, **({k: v for k, v in named.items() if k not in op.outs} if named else named))
     if op.pointwise:
         return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
     return _from_torch_registry(op, args, kwargs, results)
-
-
-def _packed(held: torch.ScriptObject, specs: list[TensorSpec]) -> Packed:
-    return Packed(tuple(specs), unpack(held)[1])
 
 
 def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], results: list[Result]) -> Facts:
@@ -142,38 +149,6 @@ def _from_torch_registry(op: Operator, args: tuple[Any, ...], kwargs: dict[str, 
     shapes = [m.empty() for _, _, m in results]
     flops = int(formula(*args, **kwargs, out_val=shapes[0] if len(shapes) == 1 else tuple(shapes)))
     return Facts(Kind.CUSTOM, (flops + 1) // 2, attrs={"flops": flops})
-
-
-def roles(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], metas: list[Meta]
-) -> tuple[list[int], list[int], dict[str, Any]]:
-    """Positions of the tensor arguments that are activations, and of those that are weights; the other arguments by
-    their schema names, as plain values.
-
-    Left out is what is not read: `out=`, and the tensor whose shape a new one takes.
-    """
-    reads: list[int] = []
-    weights: list[int] = []
-    attrs: dict[str, Any] = {}
-    at = 0
-    for name, value in (*zip(op.names, args, strict=False), *kwargs.items()):
-        held = 0 if plain(value) else sum(1 for _ in tensors_in(value))
-        if not held:
-            attrs[name] = _plain(value)
-        elif not op.makes_like and name not in op.outs:
-            for position in range(at, at + held):
-                learned = name in WEIGHT_NAMES or (metas[position].weight and name != "input")
-                (weights if learned else reads).append(position)
-        at += held
-    return reads, weights, attrs
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return tuple([_plain(v) for v in value])
-    return str(value).removeprefix("torch.")
 
 
 STATISTICS = ("running_mean", "running_var")

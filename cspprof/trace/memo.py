@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cspprof.rules import RULES
-from cspprof.trace.describe import SPECS, Entry
+from cspprof.trace.describe import RULE_OF, SPECS, Entry
 
 Memo = dict[tuple[Any, ...], Entry]
 
@@ -29,6 +29,7 @@ def forget() -> None:
         memo.clear()
     ANSWERED.clear()
     SPECS.clear()
+    RULE_OF.clear()
 
 
 def remember() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,12 @@ WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 
 
 META = torch.device("meta")
+
+
+@cache
+def name_of(dtype: torch.dtype) -> str:
+    """As a record has it: `float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
 class Meta:
@@ -40,9 +46,8 @@ class Meta:
         self.dtype = dtype
         self.weight = weight
         self.dense = dense
-        self.spec = TensorSpec(shape, str(dtype).removeprefix("torch."))
+        self.spec = TensorSpec(shape, name_of(dtype))
         self.contiguous = strides == contiguous_strides(shape)
-
         self._made = False
         self._again: Callable[[], torch.Tensor] | None = None
         """Copies an empty tensor of this kind, where the copy is laid out alike: less for torch to read than sizes."""
@@ -70,6 +75,18 @@ def meta(
     found = _METAS.get(key)
     if found is None:
         found = _METAS.setdefault(key, Meta(shape, strides, dtype, weight, dense))
+    return found
+
+
+_DENSE: dict[tuple[Any, ...], Meta] = {}
+
+
+def dense(shape: tuple[int, ...], dtype: torch.dtype) -> Meta:
+    """That of a contiguous activation."""
+    key = (shape, dtype)
+    found = _DENSE.get(key)
+    if found is None:
+        found = _DENSE[key] = meta(shape, contiguous_strides(shape), dtype)
     return found
 
 

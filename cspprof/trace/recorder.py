@@ -28,6 +28,7 @@ from cspprof.trace.describe import (
     taken_apart,
     written_in,
 )
+from cspprof.trace.given import Given, given_to
 from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
@@ -270,28 +271,33 @@ class Recorder(TorchDispatchMode):
                 result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
-            answer = self._answer(op, args, kwargs, tags) if symbolic and entry is None else None
-            if answer is not None:
-                made, results = answer
-                made_tensors = [made]
-            else:
-                made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
-                made_tensors = outputs(op, made, args, kwargs)
-                results = [relation(t, op, tensors, inputs, tags) for t in made_tensors]
+            if symbolic and entry is None:
+                entry = self._answered(op, args, kwargs, tags)
+                if entry is not None:
+                    return self.answer(self._keep(key, entry), tensors, tags)
+            made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
+            made_tensors = outputs(op, made, args, kwargs)
+            results = [relation(t, op, tensors, inputs, tags) for t in made_tensors]
         except Exception as error:
             if self.failure is None or self.failure[0] is not error:
                 name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
                 self.failure = (error, self.layer, name, [t.meta.spec for t in tags])
             raise
         if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
-            entry = describe(op, made, args, kwargs, results, tags, self.on_meta, self.within)
+            given = given_to(op, args, kwargs, tags)
+            one = isinstance(made, torch.Tensor)
+            entry = describe(op, args, kwargs, given, results, tags, one, self.on_meta, self.within)
             if entry.view:
                 entry = entry._replace(offsets=offsets(tensors[0], made_tensors))
-            if len(self.memo) >= LIMIT:
-                forget()
-            self.memo[key] = entry
+            self._keep(key, entry)
         self._take(op, made_tensors, entry, results, tags, constant=not symbolic)
         return made
+
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> Entry:
+        if len(self.memo) >= LIMIT:
+            forget()
+        self.memo[key] = entry
+        return entry
 
     def _constant(self, tensors: list[torch.Tensor], tags: list[Tag], args: Any, kwargs: Any) -> bool:
         """Whether the values are at hand: no argument comes from the model's inputs or parameters."""
@@ -315,21 +321,22 @@ class Recorder(TorchDispatchMode):
             self.within = outer
             self.memo = MEMOS[self.on_meta, outer]
 
-    @staticmethod
-    def _answer(
-        op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]
-    ) -> tuple[torch.Tensor, list[Result]] | None:
-        """The output worked out by `shapes`, where that knows the operation and these arguments."""
+    def _answered(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Entry | None:
+        """The entry worked out by `shapes` and `rules`, where those know the operation and these arguments."""
         rule = ANSWERS.get(op.plain)
         if rule is None or op.outs:
             return None
-        metas = iter([t.meta for t in tags])
-        found = rule(*replace(args, metas), **{k: replace(v, metas) for k, v in kwargs.items()})
+        given = given_to(op, args, kwargs, tags)
+        found = rule(*given.metas, **given.named_metas)
         if found is None:
             return None
-        if not op.written:
-            return found.empty(), [(FRESH, -1, found)]
-        return (args[0], [(SAME, 0, tags[0].meta)]) if found.shape == tags[0].meta.shape else None
+        result = (FRESH, -1, found)
+        if op.written:
+            if found.shape != tags[0].meta.shape:
+                return None
+            result = (SAME, 0, tags[0].meta)
+        entry = describe(op, args, kwargs, given, [result], tags, True, True, self.within)
+        return None if entry.real else entry
 
     def _from_torch(
         self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor],

@@ -12,7 +12,7 @@ from math import prod
 from typing import Any
 
 from cspprof import formulas as f
-from cspprof.trace.metas import Meta, meta
+from cspprof.trace.metas import Meta, dense, meta
 
 Answer = Callable[..., Meta | None]
 ANSWERS: dict[str, Answer] = {}
@@ -27,19 +27,25 @@ def answers(*targets: str) -> Callable[[Answer], Answer]:
 
 
 def _dense(shape: tuple[int, ...], like: Meta) -> Meta:
-    return meta(shape, f.contiguous_strides(shape), like.dtype)
+    return dense(shape, like.dtype)
 
 
-def _plain(*tensors: Meta | None) -> bool:
+def _plain(first: Meta, *others: Meta | None) -> bool:
     """Contiguous and of one dtype: the layouts and dtypes that need no rule of torch's."""
-    given = [t for t in tensors if t is not None]
-    return all(t.contiguous and t.dtype is given[0].dtype for t in given)
+    dtype = first.dtype
+    for t in (first, *others):
+        if t is not None and not (t.contiguous and t.dtype is dtype):
+            return False
+    return True
 
 
-def _ordered(*tensors: Meta | None) -> bool:
+def _ordered(first: Meta, *others: Meta | None) -> bool:
     """The same, or some channels of a contiguous map of more: images lie further apart."""
-    given = [t for t in tensors if t is not None]
-    return all(t.dtype is given[0].dtype and (t.contiguous or _sliced(t)) for t in given)
+    dtype = first.dtype
+    for t in (first, *others):
+        if t is not None and not (t.dtype is dtype and (t.contiguous or _sliced(t))):
+            return False
+    return True
 
 
 def _sliced(t: Meta) -> bool:
@@ -86,16 +92,19 @@ def conv2d(
     input: Meta, weight: Meta, bias: Meta | None = None, stride: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0), dilation: Sequence[int] = (1, 1), groups: int = 1,
 ) -> Meta | None:  # fmt: skip
-    if len(input.shape) != 4 or isinstance(padding, str) or not _ordered(input, weight, bias):
+    if not len(input.shape) == len(weight.shape) == 4 or isinstance(padding, str) or not _ordered(input, weight, bias):
         return None
-    c_out, c_in, *kernel = weight.shape
-    if input.shape[1] != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
+    n, channels, h, w = input.shape
+    c_out, c_in, k_h, k_w = weight.shape
+    if channels != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
         return None
-    if 1 in kernel and input.shape[1] == 1:  # memory formats are ambiguous for one channel
+    if channels == 1 and (k_h == 1 or k_w == 1):  # memory formats are ambiguous for one channel
         return None
-    windows = zip(input.shape[2:], kernel, f.pair(stride), f.pair(padding), f.pair(dilation), strict=True)
-    size = [f.window_size(n, k, s, p, d) if s > 0 else 0 for n, k, s, p, d in windows]
-    return _dense((input.shape[0], c_out, *size), input) if min(size) > 0 else None
+    (s_h, s_w), (p_h, p_w), (d_h, d_w) = f.pair(stride), f.pair(padding), f.pair(dilation)
+    if s_h < 1 or s_w < 1:
+        return None
+    h, w = f.window_size(h, k_h, s_h, p_h, d_h), f.window_size(w, k_w, s_w, p_w, d_w)
+    return _dense((n, c_out, h, w), input) if h > 0 and w > 0 else None
 
 
 @answers("linear")
@@ -121,10 +130,13 @@ def matmul(left: Meta, right: Meta) -> Meta | None:
 @answers("batch_norm")
 def batch_norm(input: Meta, weight: Meta | None, bias: Meta | None, mean: Meta | None, var: Meta | None,
                training: bool, *args: Any) -> Meta | None:  # fmt: skip
-    given = [t for t in (weight, bias, mean, var) if t is not None]
-    if training or mean is None or len(input.shape) < 2 or not _plain(*given) or not _ordered(input, *given):
+    if training or mean is None or len(input.shape) < 2 or not _ordered(input):
         return None
-    return _dense(input.shape, input) if all(t.shape == (input.shape[1],) for t in given) else None
+    size = (input.shape[1],)
+    learned = [t for t in (weight, bias, mean, var) if t is not None]
+    if any([t.shape != size for t in learned]) or not _plain(*learned) or learned[0].dtype is not input.dtype:
+        return None
+    return _dense(input.shape, input)
 
 
 @answers("layer_norm")
@@ -193,12 +205,15 @@ def cat(tensors: Sequence[Meta], dim: int = 0) -> Meta | None:
     if not rank or not -rank <= dim < rank or not _ordered(*tensors):
         return None
     dim %= rank
-    rest = first.shape[:dim] + first.shape[dim + 1 :]
-    if any(len(t.shape) != rank or t.shape[:dim] + t.shape[dim + 1 :] != rest for t in tensors):
-        return None
+    before, after, size = first.shape[:dim], first.shape[dim + 1 :], 0
+    for t in tensors:
+        shape = t.shape
+        if len(shape) != rank or shape[:dim] != before or shape[dim + 1 :] != after:
+            return None
+        size += shape[dim]
     if rank == 4 and 1 in first.shape[1:]:
         return None
-    return _dense((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first)
+    return _dense((*before, size, *after), first)
 
 
 @answers("max_pool2d")
