@@ -12,7 +12,8 @@ from torch import nn
 
 from cspprof.api import profile
 from cspprof.record import Profile
-from cspprof.trace import layers, recorder, trace
+from cspprof.trace import recorder, running, trace
+from cspprof.trace.forms import OTHERS, form_of
 
 NETWORKS = [
     "resnext50",
@@ -36,7 +37,7 @@ def plainly(run: Callable[[], Profile], monkeypatch: pytest.MonkeyPatch) -> Prof
     """
     attention = "aten.scaled_dot_product_attention"
     with monkeypatch.context() as patch:
-        patch.setattr(layers, "FORMS", {})
+        patch.setattr(running, "form_of", lambda kind: None)
         patch.setattr(recorder, "ANSWERS", {attention: recorder.ANSWERS[attention]})
         recorder.forget()
         try:
@@ -93,12 +94,18 @@ def test_every_setting_tells_layers_apart(
     for kwargs, dtype in product(VARIANTS[make] * 2, (torch.float32, torch.float64)):
         model = nn.Sequential(nn.Conv2d(3, 8, 1), make(**kwargs), nn.Identity()).to(dtype)
 
-        def run(model: nn.Module = model, dtype: torch.dtype = dtype) -> Profile:
-            return trace(model, torch.empty(1, 3, 9, 9, dtype=dtype), train=train)
+        for batch, height in ((1, 9), (2, 12)):  # the second is worked out from what the first was
 
-        short = run()
-        assert short == plainly(run, monkeypatch)
-        run()  # known again for the next variant
+            def run(
+                model: nn.Module = model, dtype: torch.dtype = dtype, batch: int = batch, height: int = height
+            ) -> Profile:
+                return trace(model, torch.empty(batch, 3, height, 9, dtype=dtype), train=train)
+
+            short = run()
+            expected = plainly(run, monkeypatch)
+            assert short == expected
+            run()  # known again for the next size and variant
+            assert run() == expected
 
 
 def test_settings_changed_between_calls_and_in_the_forward_are_those_of_each_call() -> None:
@@ -247,3 +254,32 @@ def test_an_autocast_region_of_known_layers_is_noted() -> None:
 
     for _ in range(2):
         assert any("autocast" in note for note in trace(Net(), (1, 3, 5, 5)).notes)
+
+
+def test_a_class_of_another_library_is_known_only_where_its_forward_uses_the_known_names() -> None:
+    F = nn.functional  # noqa: N806  by the name that libraries import it under
+
+    class GELU(nn.Module):
+        __module__ = "timm.layers.activations"
+        __qualname__ = "GELU"
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.gelu(x)
+
+    class Other(GELU):
+        __module__ = "timm.layers.activations"
+        __qualname__ = "GELU"
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.gelu(x, approximate=self.approximate)  # type: ignore[arg-type]
+
+    assert form_of(GELU) is OTHERS["timm.layers.activations.GELU"]
+    assert form_of(Other) is None
+
+
+def test_an_in_place_dropout_that_is_off_is_no_operation_and_one_that_is_on_is() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5, inplace=True), nn.ReLU())
+    off, on = (trace(model, torch.empty(1, 3, 9, 9), train=train) for train in (False, True))
+    assert [op.target for op in off.ops] == ["aten.conv2d", "aten.relu"]
+    assert [op.target for op in on.ops] == ["aten.conv2d", "aten.dropout_", "aten.relu"]
+    assert [layer.calls for layer in off.layers] == [1, 1, 1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import gc
 import random
 import sys
 import threading
@@ -833,3 +834,19 @@ def test_attention_moves_on_meta_what_it_moves_on_the_cpu(spec: str) -> None:
         return METRICS.get("traffic_bytes").over((op.spec, 1) for op in p.ops if op.spec.name not in aside).value
 
     assert moved(meta) == moved(cpu) > 0
+
+
+def test_a_trace_leaves_nothing_to_the_collector_and_what_was_frozen_frozen() -> None:
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(100)))
+    trace(model, (1, 8, 8, 8))
+    gc.collect()
+    trace(model, (1, 8, 8, 8))
+    assert gc.isenabled()
+    assert gc.collect() < 50  # objects in cycles; there are 100 operations
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        trace(model, (1, 8, 8, 8))
+        assert gc.get_freeze_count() > frozen // 2  # some may have been freed meanwhile
+    finally:
+        gc.unfreeze()

@@ -71,19 +71,20 @@ def describe(
     returns a single tensor, `within` which composite operation it is a part of."""
     ways = {how for how, _, _ in results}
     aliased = bool(ways) and FRESH not in ways
-    if aliased and not op.written and ways == {SAME}:
+    off = op.plain in NOTHING and given.attrs.get("train") is False  # an in-place dropout
+    if ways == {SAME} and (off or not op.written):
         real = not (on_meta and one)
-        return Entry(None, (), tuple(results), 0, real, idle=None if op.target in NOTHING else (op.target, given.attrs))
+        return Entry(None, (), tuple(results), 0, real, idle=None if op.plain in NOTHING else (op.target, given.attrs))
     asks = not results and op.torchs_own and op.target not in RULES  # for a size, a flag …
     if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True, idle=None if op.target in NOTHING else (op.target, {}))
     view = aliased and (not op.written or (op.reshapes and op.target not in RULES))
-    if not (all([t.meta.dense for t in tags]) and all([m.dense for _, _, m in results])):
+    if not (all(t.meta.dense for t in tags) and all(m.dense for _, _, m in results)):
         facts = Facts(Kind.UNKNOWN, None)  # no rule holds where most elements are not there
     else:
         facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, given, results)
     spec, reads = _spec(op, facts, given, results, tags, () if view else within)
-    known = any([t.constant for t in tags])
+    known = any(t.constant for t in tags)
     real = not on_meta or view or known or not tags or not one or results[0][0] is ALIAS
     if SAME in ways and not real:
         real = any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
@@ -127,9 +128,7 @@ def rule_of(op: Operator) -> Rule | None:
     return found[0]
 
 
-def facts_of(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, results: list[Result]
-) -> Facts:
+def facts_of(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], given: Given, results: list[Result]) -> Facts:
     out = results[0][2].spec if results else TensorSpec((0,))
     rule = rule_of(op)
     if rule is not None:

@@ -1,15 +1,14 @@
-"""Layers of torch's own, answered without running them where one like it was run before on the like.
+"""Short ways through known layers, answered without running them where one like it was run before on the like.
 
-A layer of the table below does one operation on its input and its own tensors, and which one depends on nothing but
-the settings named there. So once such a layer was run, the operation's entry is known for every other with the same
-settings on tensors of the same specs. Anything else about a layer, a hook, a forward of its own, a second argument, and
-it is run like any module.
+Once a layer of the table in `forms` was run, what it does is known for every other with the same settings: on tensors
+of the same specs from its entry, on others from the operation that it asks for. Anything else about a layer, a hook, a
+forward of its own, a second argument, and it is run like any module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from operator import itemgetter
+from collections.abc import Callable
+from functools import partial
 from threading import get_ident
 from typing import Any
 
@@ -17,97 +16,95 @@ import torch
 from torch import nn
 
 from cspprof.trace.describe import Entry
-from cspprof.trace.memo import ANSWERED, LIMIT
-from cspprof.trace.metas import Tag
-from cspprof.trace.recorder import Recorder
+from cspprof.trace.forms import Form
+from cspprof.trace.memo import ANSWERED, LIMIT, NOTHING, RECIPES, Recipe, Slot
+from cspprof.trace.metas import Tag, operator
+from cspprof.trace.recorder import Recorder, Seen
 from cspprof.trace.relations import SAME
 
-Getter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+MISSED = object()
+Forward = Callable[[nn.Module, Any], Any]
 
 
-class Form:
-    """What the operation of a class of layers depends on, besides its input: attributes, parameters and buffers."""
-
-    def __init__(
-        self, settings: tuple[str, ...], parameters: tuple[str, ...] = (), buffers: tuple[str, ...] = ()
-    ) -> None:
-        self.settings = _getter(settings)
-        self.parameters = _getter(parameters)
-        self.buffers = _getter(buffers)
-
-
-def _getter(names: tuple[str, ...]) -> Getter:
-    """The values of these keys, as a tuple."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return (lambda table: (table[names[0]],)) if names else (lambda table: ())
-
-
-AFFINE = ("weight", "bias")
-_CONV = Form(("stride", "padding", "dilation", "groups", "padding_mode"), AFFINE)
-_BATCH_NORM = Form(("training", "momentum", "eps", "track_running_stats"), AFFINE, ("running_mean", "running_var"))
-
-FORMS: dict[type[nn.Module], Form] = {
-    nn.Identity: Form(()),
-    nn.Dropout: Form(("training", "p", "inplace")),
-    nn.Conv1d: _CONV,
-    nn.Conv2d: _CONV,
-    nn.Conv3d: _CONV,
-    nn.Linear: Form((), AFFINE),
-    nn.BatchNorm1d: _BATCH_NORM,
-    nn.BatchNorm2d: _BATCH_NORM,
-    nn.BatchNorm3d: _BATCH_NORM,
-    nn.LayerNorm: Form(("normalized_shape", "eps"), AFFINE),
-    nn.GroupNorm: Form(("num_groups", "eps"), AFFINE),
-    nn.ReLU: Form(("inplace",)),
-    nn.ReLU6: Form(("inplace", "min_val", "max_val")),
-    nn.LeakyReLU: Form(("inplace", "negative_slope")),
-    nn.SiLU: Form(("inplace",)),
-    nn.GELU: Form(("approximate",)),
-    nn.Hardswish: Form(("inplace",)),
-    nn.Hardsigmoid: Form(("inplace",)),
-    nn.Mish: Form(("inplace",)),
-    nn.Sigmoid: Form(()),
-    nn.Tanh: Form(()),
-    nn.Softmax: Form(("dim",)),
-    nn.MaxPool2d: Form(("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")),
-    nn.AvgPool2d: Form(("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
-    nn.AdaptiveAvgPool2d: Form(("output_size",)),
-}
-FORWARDS = {kind: kind.forward for kind in FORMS}
-"""As torch has them: a class that was given another is run like any module."""
-
-
-def short(
-    module: nn.Module, own: dict[str, Any], layer: int, form: Form, recorder: Recorder, /, *args: Any, **kwargs: Any
-) -> Any:
+def way_through(
+    module: nn.Module, own: dict[str, Any], layer: int, form: Form, recorder: Recorder
+) -> Callable[..., Any]:
     """What stands for a call of such a layer during a trace; `own` are its attributes."""
+    if form.idle is not None:
+        return partial(_idle, module, own, layer, form.idle, recorder)
+    if form.then:
+        assert form.does is not None
+        return partial(_followed, module, own, layer, form, form.does.forward, recorder)
+    return partial(_short, module, own, layer, form, type(module).forward, recorder)
+
+
+def _idle(
+    module: nn.Module, own: dict[str, Any], layer: int, idle: Callable[[Any], bool], recorder: Recorder, /,
+    *args: Any, **kwargs: Any,
+) -> Any:  # fmt: skip
     hooks = own["_forward_pre_hooks"] or own["_forward_hooks"]
-    if len(args) != 1 or kwargs or hooks or get_ident() != recorder.thread:
-        return module._call_impl(*args, **kwargs)
-    x, held = args[0], recorder.held
+    plain = len(args) == 1 and type(args[0]) is torch.Tensor and not (kwargs or hooks)
+    if plain and idle(own) and get_ident() == recorder.thread:
+        recorder.calls[layer] += 1
+        return args[0]
+    return module._call_impl(*args, **kwargs)
+
+
+def _short(
+    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, /,
+    *args: Any, **kwargs: Any,
+) -> Any:  # fmt: skip
+    if len(args) == 1 and not kwargs:
+        found = _at_once(module, own, layer, form, forward, recorder, args[0])
+        if found is not MISSED:
+            return found
+    return module._call_impl(*args, **kwargs)
+
+
+def _followed(
+    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, /,
+    *args: Any, **kwargs: Any,
+) -> Any:  # fmt: skip
+    if len(args) == 1 and not kwargs and not own["training"]:
+        found = _at_once(module, own, layer, form, forward, recorder, args[0])
+        if found is not MISSED:
+            inner = own["_modules"]
+            for name in form.then:
+                found = inner[name](found)
+            return found
+    return module._call_impl(*args, **kwargs)
+
+
+def _at_once(
+    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, x: Any
+) -> Any:
+    """What the layer's own operation gives; `MISSED`, and nothing done, where it is to be called like any module."""
     tag = x.__dict__.get("_cspprof") if type(x) is torch.Tensor else None
-    if tag is None or tag.owner is not recorder or tag.constant:
-        return module._call_impl(x)
-    tensors, tags, key = [x], [tag], [form, tag.meta, form.settings(own)]
+    if tag is None or tag[0] is not recorder or tag[3] or own["_forward_pre_hooks"] or own["_forward_hooks"]:
+        return MISSED
+    held, tensors, tags, key = recorder.held, [x], [tag], [form, form.settings(own), tag[2]]
     try:
         for tensor in form.parameters(own["_parameters"]) + form.buffers(own["_buffers"]):
             if tensor is None:
                 key.append(None)
             else:
                 tag = held[id(tensor)]
-                key.append(tag.meta)
+                key.append(tag[2])
                 tensors.append(tensor)
                 tags.append(tag)
         frozen = tuple(key)
         entry = ANSWERED.get(frozen)
     except (KeyError, TypeError):  # no such tensor in this trace; a setting that is a list
-        return module._call_impl(x)
+        return MISSED
+    if get_ident() != recorder.thread:
+        return MISSED
     recorder.calls[layer] += 1
     outer, recorder.layer, guard = recorder.layer, layer, None
     try:
         if entry is None:
-            return _learn(module, x, frozen, tags, recorder)
+            entry = _worked_out(frozen, tensors, tags, recorder)
+            if entry is None:
+                return _learn(module, forward, tensors, frozen, tags, recorder)
         guard = torch._C._DisableTorchDispatch()  # a tensor made here is not the model's doing
         return recorder.answer(entry, tensors, tags)
     finally:
@@ -115,23 +112,60 @@ def short(
         recorder.layer = outer
 
 
-def _learn(module: nn.Module, x: torch.Tensor, key: tuple[Any, ...], tags: list[Tag], recorder: Recorder) -> Any:
+def _outline(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What decides which operation a layer does: its class and settings, the rank and dtype of the input, and which
+    of its tensors there are."""
+    form, settings, x, *others = key
+    return (form, settings, len(x.shape), x.dtype, *[m is None for m in others])
+
+
+def _worked_out(key: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder) -> Entry | None:
+    """The entry of a layer like one that was run, on tensors of other specs; None where it is to be run as well."""
+    recipe = RECIPES.get(_outline(key))
+    if recipe is None:
+        return None
+    entry: Entry | None = nothing(tags[0])
+    if recipe.op is not None:
+        args = tuple([tensors[a] if type(a) is Slot else a for a in recipe.args])
+        entry = recorder.answered(recipe.op, args, recipe.kwargs, tags)
+    if entry is not None:
+        _keep(key, entry)
+    return entry
+
+
+def _learn(
+    module: nn.Module, forward: Forward, tensors: list[torch.Tensor], key: tuple[Any, ...], tags: list[Tag],
+    recorder: Recorder,
+) -> Any:  # fmt: skip
     """Run the layer, and remember what it did where that was at most one operation, on just these tensors."""
-    seen: list[tuple[Entry | None, list[Tag], Any]] = []
+    seen: list[Seen] = []
     recorder.watched, looks = seen, len(recorder.looks)
     try:
-        result = module.forward(x)
+        result = forward(module, tensors[0])
     finally:
         recorder.watched = None
     if len(recorder.looks) > looks:
         return result  # each such layer is to be seen asking
-    if len(ANSWERED) >= LIMIT:
-        ANSWERED.clear()
-    if not seen and result is x:
-        ANSWERED[key] = Entry(None, (), ((SAME, 0, tags[0].meta),), 0, False)
+    if not seen and result is tensors[0]:
+        _keep(key, nothing(tags[0]), NOTHING)
     elif len(seen) == 1:
-        entry, given, made = seen[0]
+        entry, func, args, kwargs, given, made = seen[0]
         same = len(given) == len(tags) and all(a is b for a, b in zip(given, tags, strict=True))
         if entry is not None and not entry.real and same and made is result:
-            ANSWERED[key] = entry
+            slots = {id(t): Slot(i) for i, t in enumerate(tensors)}
+            recipe = Recipe(operator(func), tuple([slots.get(id(a), a) for a in args]), kwargs)
+            _keep(key, entry, NOTHING if entry == nothing(tags[0]) else recipe)
     return result
+
+
+def nothing(tag: Tag) -> Entry:
+    """What does nothing to a tensor, and would do nothing to any."""
+    return Entry(None, (), ((SAME, 0, tag.meta),), 0, False)
+
+
+def _keep(key: tuple[Any, ...], entry: Entry, recipe: Recipe | None = None) -> None:
+    if len(ANSWERED) >= LIMIT:
+        ANSWERED.clear()
+    ANSWERED[key] = entry
+    if recipe is not None:
+        RECIPES[_outline(key)] = recipe

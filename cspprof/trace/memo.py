@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from cspprof.rules import RULES
 from cspprof.trace.describe import RULE_OF, SPECS, Entry
+from cspprof.trace.metas import Operator
 
 Memo = dict[tuple[Any, ...], Entry]
 
@@ -17,6 +18,24 @@ MEMOS: dict[tuple[bool, tuple[str, ...]], Memo] = defaultdict(dict)
 """By whether the trace is on meta and which composite operation is being taken apart."""
 ANSWERED: Memo = {}
 """What a whole layer of torch's own did: see `layers`."""
+
+
+class Recipe(NamedTuple):
+    """The one operation that layers with the same settings do, whatever the sizes of their input."""
+
+    op: Operator | None
+    args: tuple[Any, ...]
+    """With a `Slot` in the place of each tensor."""
+    kwargs: dict[str, Any]
+
+
+class Slot(int):
+    """Stands for the tensor at this position: the input is the first, then come parameters and buffers."""
+
+
+NOTHING = Recipe(None, (), {})
+"""Of layers that give back their input."""
+RECIPES: dict[tuple[Any, ...], Recipe] = {}
 LIMIT = 50_000
 
 _KNOWN: list[object] = []
@@ -28,6 +47,7 @@ def forget() -> None:
     for memo in MEMOS.values():  # emptied, not dropped: a trace under way holds its own
         memo.clear()
     ANSWERED.clear()
+    RECIPES.clear()
     SPECS.clear()
     RULE_OF.clear()
 

@@ -28,7 +28,7 @@ from cspprof.trace.describe import (
     taken_apart,
     written_in,
 )
-from cspprof.trace.given import Given, given_to
+from cspprof.trace.given import given_to
 from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
@@ -39,6 +39,10 @@ from cspprof.trace.shapes import ANSWERS
 
 make = tuple.__new__
 """Builds a NamedTuple without its keyword handling."""
+
+
+Seen = tuple[Entry | None, Any, tuple[Any, ...], dict[str, Any], list[Tag], Any]
+"""An operation: its entry, function, arguments, the tags of the tensors among them, and what came out."""
 
 
 class Recorder(TorchDispatchMode):
@@ -77,8 +81,8 @@ class Recorder(TorchDispatchMode):
         """Calls: what was done, by which layer, with what, and the storages of the outputs."""
         self.looks: dict[Look, None] = {}
         """What the forward asked of its tensors; in order, each once between two calls."""
-        self.watched: list[tuple[Entry | None, list[Tag], Any]] | None = None
-        """What is asked from now on, for whoever wants to know: entry, tags of the arguments, answer."""
+        self.watched: list[Seen] | None = None
+        """What is done from now on, for whoever wants to know."""
         self.failure: tuple[BaseException, int, str, list[TensorSpec]] | None = None
 
     def move(self, layer: int) -> int:
@@ -156,7 +160,7 @@ class Recorder(TorchDispatchMode):
         else:
             made = self.ask(func, args, kwargs or {}, frozen, entry, tensors, tags)
         if self.watched is not None:
-            self.watched.append((self.memo.get(frozen), tags, made))
+            self.watched.append((self.memo.get(frozen), func, args, kwargs or {}, tags, made))
         return made
 
     def _key(self, values: Iterable[Any], key: list[Any], tensors: list[torch.Tensor], tags: list[Tag]) -> None:
@@ -272,7 +276,7 @@ class Recorder(TorchDispatchMode):
                 if result is not NotImplemented:
                     return result
             if symbolic and entry is None:
-                entry = self._answered(op, args, kwargs, tags)
+                entry = self.answered(op, args, kwargs, tags)
                 if entry is not None:
                     return self.answer(self._keep(key, entry), tensors, tags)
             made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
@@ -321,7 +325,7 @@ class Recorder(TorchDispatchMode):
             self.within = outer
             self.memo = MEMOS[self.on_meta, outer]
 
-    def _answered(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Entry | None:
+    def answered(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Entry | None:
         """The entry worked out by `shapes` and `rules`, where those know the operation and these arguments."""
         rule = ANSWERS.get(op.plain)
         if rule is None or op.outs:

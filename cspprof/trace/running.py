@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from cspprof.trace.layers import FORMS, FORWARDS, short
+from cspprof.trace.forms import form_of
+from cspprof.trace.layers import way_through
 from cspprof.trace.recorder import Recorder
 from cspprof.trace.scope import Scope
 
@@ -69,14 +70,16 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
 @contextmanager
 def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
     """For the time of a trace, the slot of a compiled call holds a shorter way into each module that has no hooks:
-    one of `layers` through a layer of torch's own, else one that tells which layer runs and calls the forward.
+    one of `layers` through a known layer, else one that tells which layer runs and calls the forward.
 
     Torch goes through its hooks in several times the time of a call without. Whatever is not a plain call goes there
     all the same: see `hooked`.
     """
     taken: list[dict[str, Any]] = []
     seen = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks  # somebody else's, of each call
-    plain = {kind: not seen and _plain(kind) for kind in set(map(type, scope.modules))}
+    kinds = set(map(type, scope.modules))
+    plain = {kind: not seen and _plain(kind) for kind in kinds}
+    forms = {kind: form_of(kind) if recorder.on_meta and plain[kind] else None for kind in kinds}
     try:
         for layer, (module, own) in enumerate(zip(scope.modules, scope.attributes, strict=True)):
             kind = type(module)
@@ -84,10 +87,11 @@ def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
                 continue
             if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]:
                 continue
-            if recorder.on_meta and kind in FORMS and FORWARDS[kind] is kind.forward and "forward" not in own:
-                own["_compiled_call_impl"] = partial(short, module, own, layer, FORMS[kind], recorder)
-            else:
+            form = forms[kind]
+            if form is None or "forward" in own:
                 own["_compiled_call_impl"] = partial(_entered, module, own, layer, recorder)
+            else:
+                own["_compiled_call_impl"] = way_through(module, own, layer, form, recorder)
             taken.append(own)
         yield
     finally:

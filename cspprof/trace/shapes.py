@@ -33,19 +33,19 @@ def _dense(shape: tuple[int, ...], like: Meta) -> Meta:
 def _plain(first: Meta, *others: Meta | None) -> bool:
     """Contiguous and of one dtype: the layouts and dtypes that need no rule of torch's."""
     dtype = first.dtype
-    for t in (first, *others):
+    for t in others:
         if t is not None and not (t.contiguous and t.dtype is dtype):
             return False
-    return True
+    return first.contiguous
 
 
 def _ordered(first: Meta, *others: Meta | None) -> bool:
     """The same, or some channels of a contiguous map of more: images lie further apart."""
     dtype = first.dtype
-    for t in (first, *others):
+    for t in others:
         if t is not None and not (t.dtype is dtype and (t.contiguous or _sliced(t))):
             return False
-    return True
+    return first.contiguous or _sliced(first)
 
 
 def _sliced(t: Meta) -> bool:
@@ -134,7 +134,7 @@ def batch_norm(input: Meta, weight: Meta | None, bias: Meta | None, mean: Meta |
         return None
     size = (input.shape[1],)
     learned = [t for t in (weight, bias, mean, var) if t is not None]
-    if any([t.shape != size for t in learned]) or not _plain(*learned) or learned[0].dtype is not input.dtype:
+    if any(t.shape != size for t in learned) or not _plain(*learned) or learned[0].dtype is not input.dtype:
         return None
     return _dense(input.shape, input)
 

@@ -1,0 +1,111 @@
+"""Layers whose operation is known from their class and settings: a table.
+
+A layer of the table does one operation on its input and its own tensors, and which one depends on nothing but the
+settings named there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+from torch import nn
+
+Getter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+class Form:
+    """What the operation of a class of layers depends on, besides its input: attributes, parameters and buffers."""
+
+    def __init__(
+        self,
+        settings: tuple[str, ...] = (),
+        parameters: tuple[str, ...] = (),
+        buffers: tuple[str, ...] = (),
+        *,
+        does: type[nn.Module] | None = None,
+        then: tuple[str, ...] = (),
+        idle: Callable[[Mapping[str, Any]], bool] | None = None,
+        names: str = "",
+    ) -> None:
+        self.settings = _getter(settings)
+        self.parameters = _getter(parameters)
+        self.buffers = _getter(buffers)
+        self.does = does
+        """The class whose forward is the operation, where it is not the layer's own."""
+        self.then = then
+        """Layers in it that are called on what comes out, one after the other."""
+        self.idle = idle
+        """Whether a layer of these attributes gives back its input, whatever that is."""
+        self.names = frozenset((*settings, *parameters, *buffers, *then, *names.split(), "F"))
+        """Every name that the forward of a class of another library may use; one that uses others is run."""
+
+
+def _getter(names: tuple[str, ...]) -> Getter:
+    """The values of these keys, as a tuple."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return (lambda table: (table[names[0]],)) if names else (lambda table: ())
+
+
+AFFINE = ("weight", "bias")
+NORMALISED = ("training", "momentum", "eps", "track_running_stats")
+RUNNING = ("running_mean", "running_var")
+_CONV = Form(("stride", "padding", "dilation", "groups", "padding_mode"), AFFINE)
+_BATCH_NORM = Form(NORMALISED, AFFINE, RUNNING)
+
+TORCHS_OWN: dict[type[nn.Module], Form] = {
+    nn.Identity: Form(idle=lambda own: True),
+    nn.Dropout: Form(("training", "p", "inplace"), idle=lambda own: not own["training"]),
+    nn.Conv1d: _CONV,
+    nn.Conv2d: _CONV,
+    nn.Conv3d: _CONV,
+    nn.Linear: Form((), AFFINE),
+    nn.BatchNorm1d: _BATCH_NORM,
+    nn.BatchNorm2d: _BATCH_NORM,
+    nn.BatchNorm3d: _BATCH_NORM,
+    nn.LayerNorm: Form(("normalized_shape", "eps"), AFFINE),
+    nn.GroupNorm: Form(("num_groups", "eps"), AFFINE),
+    nn.ReLU: Form(("inplace",)),
+    nn.ReLU6: Form(("inplace", "min_val", "max_val")),
+    nn.LeakyReLU: Form(("inplace", "negative_slope")),
+    nn.SiLU: Form(("inplace",)),
+    nn.GELU: Form(("approximate",)),
+    nn.Hardswish: Form(("inplace",)),
+    nn.Hardsigmoid: Form(("inplace",)),
+    nn.Mish: Form(("inplace",)),
+    nn.Sigmoid: Form(),
+    nn.Tanh: Form(),
+    nn.Softmax: Form(("dim",)),
+    nn.MaxPool2d: Form(("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")),
+    nn.AvgPool2d: Form(("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
+    nn.AdaptiveAvgPool2d: Form(("output_size",)),
+}
+FORWARDS = {kind: kind.forward for kind in TORCHS_OWN}
+"""As torch has them: a class that was given another is run like any module."""
+
+OTHERS: dict[str, Form] = {
+    "timm.layers.norm.LayerNorm": Form(
+        ("normalized_shape", "eps", "_fast_norm"), AFFINE, names="layer_norm fast_layer_norm"
+    ),
+    "timm.layers.norm_act.BatchNormAct2d": Form(
+        NORMALISED, AFFINE, RUNNING, does=nn.BatchNorm2d, then=("drop", "act"),
+        names="_assert ndim num_batches_tracked add_ float batch_norm",
+    ),
+    "timm.layers.activations.GELU": Form(names="gelu"),
+    "timm.layers.activations.Sigmoid": Form(("inplace",), names="sigmoid sigmoid_"),
+}  # fmt: skip
+"""Of libraries that make most of the networks, by the class's qualified name."""
+
+
+def form_of(kind: type[nn.Module]) -> Form | None:
+    """None for a class that is not known, or whose forward is not the known one."""
+    form = TORCHS_OWN.get(kind)
+    if form is not None:
+        return form if FORWARDS[kind] is kind.forward else None
+    form = OTHERS.get(f"{kind.__module__}.{kind.__qualname__}")
+    code = getattr(kind.forward, "__code__", None)
+    if form is None or code is None or not form.names.issuperset((*code.co_names, *code.co_freevars)):
+        return None
+    return form
