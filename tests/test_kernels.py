@@ -15,14 +15,14 @@ from cspprof.trace import recorder
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Operations that torch's own kernels answered, views left out."""
     seen: Counter[str] = Counter()
-    original = recorder.Recorder._from_torch
+    original = recorder.from_torch
 
-    def from_torch(self: recorder.Recorder, op: Any, *args: Any) -> Any:
+    def from_torch(tracing: recorder.Recorder, op: Any, *args: Any) -> Any:
         if not op.views:
             seen[op.target] += 1
-        return original(self, op, *args)
+        return original(tracing, op, *args)
 
-    monkeypatch.setattr(recorder.Recorder, "_from_torch", from_torch)
+    monkeypatch.setattr(recorder, "from_torch", from_torch)
     recorder.forget()
     return seen
 

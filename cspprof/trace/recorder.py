@@ -17,22 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cspprof.errors import TraceError
 from cspprof.record import Calls, Look, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
-from cspprof.trace.describe import (
-    BY_VALUE,
-    REFUSED,
-    STATISTICS,
-    VALUES,
-    Entry,
-    describe,
-    outputs,
-    taken_apart,
-    written_in,
-)
+from cspprof.trace.describe import REFUSED, Entry, describe, outputs, taken_apart, written_in
 from cspprof.trace.given import given_to
+from cspprof.trace.kernels import at_hand, from_torch
 from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS, forget
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
-from cspprof.trace.nests import NUMBERS, replace
+from cspprof.trace.nests import NUMBERS
 from cspprof.trace.packed import unpack
 from cspprof.trace.relations import ALIAS, FRESH, SAME, Result, offsets, relation
 from cspprof.trace.shapes import ANSWERS
@@ -267,7 +258,7 @@ class Recorder(TorchDispatchMode):
                 raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
             if op.target in REFUSED:
                 return False
-            symbolic = self.on_meta and not self._constant(tensors, tags, args, kwargs)
+            symbolic = self.on_meta and not at_hand(self, tensors, tags, args, kwargs)
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and taken_apart(op):
@@ -279,7 +270,7 @@ class Recorder(TorchDispatchMode):
                 entry = self.answered(op, args, kwargs, tags)
                 if entry is not None:
                     return self.answer(self._keep(key, entry), tensors, tags)
-            made, inputs = self._from_torch(op, args, kwargs, tensors, tags, symbolic)
+            made, inputs = from_torch(self, op, args, kwargs, tensors, tags, symbolic)
             made_tensors = outputs(op, made, args, kwargs)
             results = [relation(t, op, tensors, inputs, tags) for t in made_tensors]
         except Exception as error:
@@ -302,16 +293,6 @@ class Recorder(TorchDispatchMode):
             forget()
         self.memo[key] = entry
         return entry
-
-    def _constant(self, tensors: list[torch.Tensor], tags: list[Tag], args: Any, kwargs: Any) -> bool:
-        """Whether the values are at hand: no argument comes from the model's inputs or parameters."""
-        for tag in tags:
-            if not tag.constant or tag.storage in self.stale:
-                return False
-        if not tensors:
-            return str(kwargs.get("device", "cpu")) != "meta"
-        devices = (kwargs.get("device", ""), *(a for a in args if isinstance(a, torch.device)))
-        return "meta" not in map(str, devices)
 
     def _take_apart(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Have the parts recorded, each with the outermost composite that it belongs to."""
@@ -341,47 +322,6 @@ class Recorder(TorchDispatchMode):
             result = (SAME, 0, tags[0].meta)
         entry = describe(op, args, kwargs, given, [result], tags, True, True, self.within)
         return None if entry.real else entry
-
-    def _from_torch(
-        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor],
-        tags: list[Tag], symbolic: bool,
-    ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
-        """What torch answers, and the tensors that it was asked with: stand-ins on meta, or the real ones."""
-        if not symbolic:
-            for tensor in written_in(op, args, kwargs, STATISTICS):
-                owner = self.owners.get(self.tag(tensor).storage)
-                if owner is not None:
-                    self.protect(tensor if id(tensor) in self.held else owner)
-            return self._carried_out(op, args, kwargs, tensors), tensors
-        known = op.target in VALUES and not any(t.storage in self.stale for t in tags)
-        if known or (op.views and all(t.device.type != "meta" for t in tensors)):
-            return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
-        if op.in_place and tags[0].meta.weight:
-            return args[0], tensors  # a write into the model's own tensors: seen, not carried out
-        inputs = [t if op.target in BY_VALUE and self.tag(t).constant else self._stand_in(t) for t in tensors]
-        given = iter(inputs)
-        made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
-        if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
-            made = args[0]
-        return made, inputs
-
-    @staticmethod
-    def _carried_out(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
-        """What a real kernel gives: tensors that a cache of the forward may keep and training use later."""
-        if any(t.is_inference() for t in tensors):
-            return op.func(*args, **kwargs)
-        with torch.inference_mode(False), torch.no_grad():
-            return op.func(*args, **kwargs)
-
-    def _stand_in(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on meta: itself if it is there, else an empty one.
-
-        Not an inference tensor: a view of one could not stand for a view of a parameter.
-        """
-        if tensor.device.type == "meta":
-            return tensor
-        with torch.inference_mode(False):
-            return self.tag(tensor).meta.empty()
 
     # -- writing it down ---------------------------------------------------------------------------
 
