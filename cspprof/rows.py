@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS, Number
+from cspprof.per_profile import per_profile
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
 from cspprof.stages import stages
 
@@ -25,7 +26,8 @@ class Row:
     """Parameter elements that this call is the first to read, so that rows add up to the model's."""
 
 
-def rows(profile: Profile, tags: bool = True) -> list[Row]:
+@per_profile
+def rows(profile: Profile, tags: bool = True) -> Sequence[Row]:
     """Every operation in execution order, one row per call, views left out."""
     calls, specs, layers = profile.calls, profile.specs, profile.layers
     shown = [i for i, s in enumerate(calls.spec) if specs[s].kind is not Kind.VIEW]
@@ -84,14 +86,9 @@ class Group:
         m = METRICS.get(metric)
         if m.of_op is None:
             return None
-        counts = Counter(r.spec for r in self.rows)
-        if any(m.op(spec) is None for spec in counts) and m.name in ("macs", "flops") and not _any(m.op, counts):
+        if m.name in ("macs", "flops") and self.rows and all(m.op(r.spec) is None for r in self.rows):
             return None
-        return m.over(counts.items()).value
-
-
-def _any(of: Callable[[OpSpec], object], specs: Iterable[OpSpec]) -> bool:
-    return any(of(spec) is not None for spec in specs)
+        return m.over([(r.spec, 1) for r in self.rows]).value
 
 
 def by_module(profile: Profile, depth: int) -> list[Group]:

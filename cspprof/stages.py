@@ -7,8 +7,10 @@ stage; elsewhere it is read off the feature maps.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from math import prod
 
+from cspprof.per_profile import per_profile
 from cspprof.record import COMPUTE, CONVOLUTIONS, POOLS, Kind, OpSpec, Profile
 
 HEAD = "head"
@@ -17,7 +19,8 @@ BEYOND = ("neck", HEAD)
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
 
 
-def stages(profile: Profile, tags: bool = True) -> list[str]:
+@per_profile
+def stages(profile: Profile, tags: bool = True) -> Sequence[str]:
     """The stage of every call, in execution order. `tags=False` goes by resolution alone.
 
     By resolution: the spatial size of the map that a convolution, pool or resize writes, kept by what follows;
@@ -56,7 +59,8 @@ def _positions(spec: OpSpec) -> int:
     return prod(shape[2:]) if len(shape) > 3 else shape[1] if len(shape) == 3 else 1
 
 
-def depths(profile: Profile) -> list[int]:
+@per_profile
+def depths(profile: Profile) -> Sequence[int]:
     """Blocks per stage, such as 3-4-6-3; empty where the model repeats no block.
 
     A block is a module with at least two computing operations that stands beside another of its class in one
