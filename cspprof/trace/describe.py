@@ -15,6 +15,9 @@ from cspprof.trace.metas import Operator, Tag
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.relations import ALIAS, FRESH, SAME, Result
 
+make = tuple.__new__
+"""Builds a NamedTuple without its keyword handling."""
+
 SPECS: dict[OpSpec, OpSpec] = {}
 """Interned, so that a trace can number them by identity."""
 
@@ -79,17 +82,19 @@ def describe(
     if asks or op.target in FREE:
         return Entry(None, (), tuple(results), 0, True, idle=None if op.target in NOTHING else (op.target, {}))
     view = aliased and (not op.written or (op.reshapes and op.target not in RULES))
-    if not (all(t.meta.dense for t in tags) and all(m.dense for _, _, m in results)):
+    dense, known = True, False
+    for _, _, m, constant in tags:
+        dense, known = dense and m.dense, known or constant
+    if not (dense and all(m.dense for _, _, m in results)):
         facts = Facts(Kind.UNKNOWN, None)  # no rule holds where most elements are not there
     else:
         facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, given, results)
     spec, reads = _spec(op, facts, given, results, tags, () if view else within)
-    known = any(t.constant for t in tags)
     real = not on_meta or view or known or not tags or not one or results[0][0] is ALIAS
     if SAME in ways and not real:
         real = any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
     seen = on_meta and not op.written and len(tags) == 1 and not known and ways == {ALIAS}
-    return Entry(spec, reads, tuple(results), len(spec.writes), real, seen, not one)
+    return make(Entry, (spec, reads, tuple(results), len(spec.writes), real, seen, not one, (), None))
 
 
 def _spec(
@@ -105,12 +110,13 @@ def _spec(
         attrs.update(facts.attrs)
     if within:
         attrs["within"] = within
-    spec = OpSpec(
+    bare = [t[2].spec for t in tags]
+    made = [m.spec for _, _, m in (results if facts.outputs is None else results[: facts.outputs])]
+    spec: OpSpec = make(OpSpec, (
         op.target, kind if type(kind) is Kind else Kind(kind),
-        tuple([tags[i].meta.spec for i in reads]), tuple([tags[i].meta.spec for i in weights]),
-        tuple([m.spec for _, _, m in results[: facts.outputs]]),
+        tuple(map(bare.__getitem__, reads)), tuple(map(bare.__getitem__, weights)), tuple(made),
         attrs, facts.macs, facts.elementwise,
-    )  # fmt: skip
+    ))  # fmt: skip
     return SPECS.setdefault(spec, spec), (*reads, *weights)
 
 

@@ -92,15 +92,21 @@ def dense(shape: tuple[int, ...], dtype: torch.dtype) -> Meta:
 
 def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
     """Raises TraceError for a nested tensor, which has no one shape."""
+    try:
+        return _METAS[(tensor.shape, tensor.stride(), tensor.dtype, weight, True)]  # a Size hashes as a tuple
+    except (KeyError, RuntimeError, TypeError):  # of a new kind, or without strides or a shape
+        return _meta_of(tensor, weight)
+
+
+def _meta_of(tensor: torch.Tensor, weight: bool) -> Meta:
     if tensor.is_nested:
         raise TraceError(
             "a nested tensor has no one shape, so what is done with it cannot be counted",
             "Trace with padded tensors, or use nested tensors of layout torch.jagged.",
         )
     dense = tensor.layout is torch.strided
-    strides = tensor.stride() if dense else contiguous_strides(tensor.shape)
-    found = _METAS.get((tensor.shape, strides, tensor.dtype, weight, dense))  # a Size hashes as the tuple that it is
-    return found or meta(tuple(tensor.shape), strides, tensor.dtype, weight, dense)
+    shape = tuple(tensor.shape)
+    return meta(shape, tensor.stride() if dense else contiguous_strides(shape), tensor.dtype, weight, dense)
 
 
 class Tag(NamedTuple):

@@ -26,6 +26,7 @@ from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, opera
 from cspprof.trace.nests import NUMBERS
 from cspprof.trace.packed import unpack
 from cspprof.trace.relations import ALIAS, FRESH, SAME, Result, offsets, relation
+from cspprof.trace.scope import Held
 from cspprof.trace.shapes import ANSWERS
 
 make = tuple.__new__
@@ -102,13 +103,12 @@ class Recorder(TorchDispatchMode):
         self.owners[storage] = tensor
         return tag
 
-    def hold_all(
-        self, tensors: list[tuple[str, torch.Tensor]], role: str, replacements: dict[int, torch.Tensor]
-    ) -> None:
+    def hold_all(self, those: Held, role: str, replacements: dict[int, torch.Tensor]) -> None:
         """Take in what a model holds, by path, or what stands in its place."""
         held, owners, storages, storage = self.held, self.owners, self.storages, self.next_storage
-        for path, original in tensors:
-            tensor = replacements.get(id(original), original)
+        for path, tensor in zip(those.paths, those.tensors, strict=True):
+            if replacements:
+                tensor = replacements.get(id(tensor), tensor)
             if id(tensor) not in held:
                 m = meta_of(tensor, True)
                 storages.append(make(Storage, (storage, path, role, m.spec)))
@@ -238,9 +238,11 @@ class Recorder(TorchDispatchMode):
         known = {id(own): own for entry, _, _, _ in self.log if (own := entry[0]) is not None}
         index = {key: i for i, key in enumerate(known)}
         storages: list[int] = []
-        for (_, reads, _, recorded, *_), _, tags, written in self.log:
-            storages += [tags[i][1] for i in reads]
-            storages += written[:recorded]
+        add = storages.append
+        for entry, _, tags, written in self.log:
+            for i in entry[1]:
+                add(tags[i][1])
+            storages += written[: entry[3]]
         spec = [index[id(entry[0])] for entry, _, _, _ in self.log]
         return tuple(known.values()), Calls(spec, [layer for _, layer, _, _ in self.log], storages)
 

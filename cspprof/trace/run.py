@@ -6,11 +6,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from cspprof._version import __version__
 from cspprof.errors import TraceError
@@ -29,6 +30,7 @@ _ONE_AT_A_TIME = threading.RLock()
 """Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
 find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
 
+IS_META = attrgetter("is_meta")
 AUTOCAST = (
     "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
     "trace on the device that it is for (--device cpu, cuda) to see its own"
@@ -78,7 +80,7 @@ def trace(
             stack.enter_context(uncollected())  # nothing large waits to be freed there
         remember()
         scope = Scope(model)
-        if any(is_lazy(p) for _, p in scope.parameters):
+        if UninitializedParameter in set(map(type, scope.parameters.tensors)):
             raise TraceError(
                 f"{name} has lazy parameters, whose shapes no forward has settled yet",
                 "Run it once on real input, then profile it.",
@@ -256,8 +258,10 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             table[key] = replacement(table[key])
 
     try:
-        here = target is None and (not on_meta or all(t.is_meta for _, t in (*scope.parameters, *scope.buffers)))
-        for module in () if here else scope.modules:
+        here = target is None and (
+            not on_meta or all(map(IS_META, (*scope.parameters.tensors, *scope.buffers.tensors)))
+        )
+        for module in () if here and target is None else scope.modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python's to change; its weights are seen where they are
             for table in (module._parameters, module._buffers):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from itertools import chain, filterfalse
+from itertools import chain, compress, filterfalse
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import ScriptObject, nn
@@ -19,8 +19,14 @@ from cspprof.trace.packed import unpack
 STAGE = "cspprof_stage"
 """Attribute by which a model's author names the stage that a module (and what is in it) belongs to."""
 CONTAINERS = frozenset({dict, list, OrderedDict})
-Held = list[tuple[str, torch.Tensor]]
-"""Tensors by path; one that is held twice comes twice."""
+
+
+class Held(NamedTuple):
+    """The tensors of one sort that modules hold, as columns; one that is held twice comes twice."""
+
+    layers: list[int]
+    paths: list[str]
+    tensors: list[torch.Tensor]
 
 
 class Scope:
@@ -43,7 +49,10 @@ class Scope:
         self.attributes = [module.__dict__ for module in self.modules]
         self.values = list(chain.from_iterable(map(dict.values, self.attributes)))
         """Of all attributes of all modules, one after the other."""
-        inner = [v for v in self.values if type(v) in CONTAINERS]
+        kinds = list(map(type, self.values))
+        self.packs = ScriptObject in kinds
+        """Whether some layer keeps weights in an object."""
+        inner = list(compress(self.values, map(CONTAINERS.__contains__, kinds)))
         self.filled = list(filter(None, inner))
         """Lists and dicts that are attributes, and not empty."""
         self.empty = list(filterfalse(None, inner))
@@ -68,13 +77,15 @@ class Scope:
                 self._walk(child, f"{path}.{name}" if path else name, depth + 1, i)
 
     def _held(self, table: str) -> Held:
-        held: Held = []
-        for module, path in zip(self.modules, self.paths, strict=True):
+        held = Held([], [], [])
+        for layer, (module, path) in enumerate(zip(self.modules, self.paths, strict=True)):
             tensors = getattr(module, table)
             if tensors:
                 for name, tensor in tensors.items():
                     if tensor is not None:
-                        held.append(((f"{path}.{name}" if path else name), tensor))
+                        held.layers.append(layer)
+                        held.paths.append(f"{path}.{name}" if path else name)
+                        held.tensors.append(tensor)
         return held
 
     def layers(self) -> tuple[Layer, ...]:
@@ -94,14 +105,11 @@ class Scope:
     def _params(self) -> list[int]:
         """Elements of each module's own parameters that no module before it owns."""
         seen: set[Any] = set()
-        counts = []
-        for module, own in zip(self.modules, self.attributes, strict=True):
-            count = 0 if type(module).__module__.startswith("torch.nn.") else _packed(own, seen)
-            for parameter in module._parameters.values():
-                if parameter is not None and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    count += parameter.numel()
-            counts.append(count)
+        counts = [_packed(own, seen) for own in self.attributes] if self.packs else [0] * len(self.modules)
+        for layer, _, tensor in zip(*self.parameters, strict=True):
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                counts[layer] += tensor.numel()
         return counts
 
     def sources(self) -> dict[str, str]:

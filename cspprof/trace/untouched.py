@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from operator import is_not
+from operator import attrgetter, is_, is_not
 from typing import Any
 
 import torch
 
 from cspprof.trace.scope import Scope
+
+REQUIRES_GRAD = attrgetter("requires_grad")
 
 
 @contextmanager
@@ -22,8 +24,8 @@ def untouched(scope: Scope) -> Iterator[None]:
     A forward may keep tensors of the trace in a cache of its own; those are dropped again, also one level down
     in lists and dicts that are attributes.
     """
-    parameters = [p for _, p in scope.parameters]
-    learned = [p.requires_grad for p in parameters]
+    parameters = scope.parameters.tensors
+    learned = list(map(REQUIRES_GRAD, parameters))
     attributes, filled, empty = Kept(scope.attributes, scope.values), Kept(scope.filled), scope.empty
     put_generators_back = _generators()
     try:
@@ -34,7 +36,7 @@ def untouched(scope: Scope) -> Iterator[None]:
         if any(empty):
             for container in empty:
                 container.clear()
-        if [p.requires_grad for p in parameters] != learned:  # which train() of the model's own may change
+        if list(map(REQUIRES_GRAD, parameters)) != learned:  # which train() of the model's own may change
             for parameter, before in zip(parameters, learned, strict=True):
                 parameter.requires_grad = before
         put_generators_back()
@@ -45,15 +47,24 @@ class Kept:
 
     def __init__(self, containers: list[Any], values: list[Any] | None = None) -> None:
         self.containers = containers
+        self.tables = [c for c in containers if type(c) is not list]
         self.lengths = list(map(len, containers))
-        self.names = _names(containers)
-        self.values = values or _values(containers)
+        self.names = self._names()
+        self.values = values or self._values()
+
+    def _names(self) -> list[Any]:
+        return list(chain.from_iterable(self.tables))
+
+    def _values(self) -> list[Any]:
+        if len(self.tables) == len(self.containers):
+            return list(chain.from_iterable([c.values() for c in self.containers]))
+        return list(chain.from_iterable([c if type(c) is list else c.values() for c in self.containers]))
 
     def put_back(self) -> None:
         """Have each container hold again what it held, in its order."""
-        names, values = _names(self.containers), _values(self.containers)
+        names, values = self._names(), self._values()
         lengths = list(map(len, self.containers)) == self.lengths
-        if lengths and not any(map(is_not, names, self.names)) and not any(map(is_not, values, self.values)):
+        if lengths and all(map(is_, names, self.names)) and all(map(is_, values, self.values)):
             return
         then, names_then = iter(self.values), iter(self.names)
         for container, length in zip(self.containers, self.lengths, strict=True):
@@ -61,14 +72,6 @@ class Kept:
                 container[:] = islice(then, length)
             else:
                 _refill(container, dict(zip(islice(names_then, length), then, strict=False)))
-
-
-def _names(containers: list[Any]) -> list[Any]:
-    return list(chain.from_iterable([c for c in containers if type(c) is not list]))
-
-
-def _values(containers: list[Any]) -> list[Any]:
-    return list(chain.from_iterable([c if type(c) is list else c.values() for c in containers]))
 
 
 def _refill(table: dict[Any, Any], before: dict[Any, Any]) -> None:
