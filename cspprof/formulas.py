@@ -94,12 +94,20 @@ def window_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     With `ceil` a last window that would start in the right padding is dropped, as torch drops it.
     """
     span = size + 2 * padding - dilation * (kernel - 1) - 1
-    out = span // stride + 1
-    if ceil and span % stride:
-        out += 1
-        if (out - 1) * stride >= size + padding:
-            out -= 1
-    return out
+    if not ceil:
+        return span // stride + 1
+    out = (span + stride - 1) // stride + 1
+    return out - 1 if (out - 1) * stride >= size + padding else out
+
+
+def slice_length(size: int, start: int, end: int | None, step: int = 1) -> int:
+    """Places that a slice takes of `size`; negative ends count from the back. `step` is positive.
+
+    >>> slice_length(7, 1, -1, 2)
+    3
+    """
+    first, last = (max(n + size, 0) if n < 0 else min(n, size) for n in (start, size if end is None else end))
+    return max((last - first + step - 1) // step, 0)
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
+from math import isqrt, prod, trunc
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import cspprof
+from cspprof import formulas as f
 from cspprof.errors import ReplayError, TraceError
-from cspprof.record import Profile
+from cspprof.record import Kind, Profile
 from cspprof.replay import replay
+from cspprof.replay.numbers import Numbers
+from cspprof.replay.sizes import Size, Sizes
+from cspprof.replay.views import settled
+from cspprof.rules import RULES, Facts
 from cspprof.saving import from_bytes, to_bytes
 from cspprof.sources.weightless import weightless
 from cspprof.trace import trace
@@ -91,21 +98,22 @@ class Doing(nn.Module):
         return y if self.after is None else self.after(y)
 
 
-def held_together(line: Callable[[Tensor], Any], first: tuple[int, ...], second: tuple[int, ...], c: int = 4) -> None:
+def held_together(line: Callable[[Tensor], Any], first: tuple[int, ...], *others: tuple[int, ...]) -> None:
     """Replayed as traced; refused exactly where torch refuses."""
-    module = Doing(line, c)
+    module = Doing(line)
     try:
         profile = recorded(module, *first)
     except TraceError:
         return
-    try:
-        trace(module, second)
-    except TraceError:
-        with pytest.raises(ReplayError):
-            replay(profile, second)
-        return
-    if not (empty(profile) or empty(trace(module, second))):  # which is refused
-        assert_replayed(module, profile, second)
+    for other in others:
+        try:
+            fresh = trace(module, other)
+        except TraceError:
+            with pytest.raises(ReplayError):
+                replay(profile, other)
+            continue
+        if not (empty(profile) or empty(fresh)):  # which is refused
+            assert to_bytes(replay(profile, other), False) == to_bytes(fresh, False)
 
 
 def empty(profile: Profile) -> bool:
@@ -117,19 +125,19 @@ windows = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.
 
 
 @settings(deadline=None, max_examples=150)
-@given(images, images, windows, st.booleans())
-def test_convolutions(first: Any, second: Any, window: Any, transposed: bool) -> None:
+@given(images, images, images, windows, st.booleans())
+def test_convolutions(first: Any, second: Any, third: Any, window: Any, transposed: bool) -> None:
     k, s, p, d = window
     layer = (nn.ConvTranspose2d if transposed else nn.Conv2d)(4, 6, k, s, p, dilation=d, groups=2)
-    held_together(layer, first, second)
+    held_together(layer, first, second, third)
 
 
 @settings(deadline=None, max_examples=150)
-@given(images, images, windows, st.sampled_from(["max", "avg"]), st.booleans())
-def test_pools(first: Any, second: Any, window: Any, kind: str, ceil: bool) -> None:
+@given(images, images, images, windows, st.sampled_from(["max", "avg"]), st.booleans())
+def test_pools(first: Any, second: Any, third: Any, window: Any, kind: str, ceil: bool) -> None:
     k, s, p, d = window
     pool = nn.MaxPool2d(k, s, p, d, ceil_mode=ceil) if kind == "max" else nn.AvgPool2d(k, s, p, ceil_mode=ceil)
-    held_together(pool, first, second)
+    held_together(pool, first, second, third)
 
 
 SLICES: list[Callable[[Tensor], Any]] = [
@@ -164,19 +172,20 @@ SLICES: list[Callable[[Tensor], Any]] = [
 
 
 @settings(deadline=None, max_examples=400)
-@given(images, images, st.sampled_from(SLICES))
-def test_views_resizes_and_what_reads_them(first: Any, second: Any, line: Callable[[Tensor], Any]) -> None:
+@given(images, st.lists(images, min_size=2, max_size=4), st.sampled_from(SLICES))
+def test_views_resizes_and_what_reads_them(first: Any, others: Any, line: Callable[[Tensor], Any]) -> None:
     module = Doing(line)
     try:
         profile = recorded(module, *first)
     except TraceError:
         return
-    try:
-        made = replay(profile, second)
-    except ReplayError:
-        return  # odd sizes, or a copy where a view was: what is refused is below
-    fresh = trace(module, second)
-    assert to_bytes(made, False) == to_bytes(fresh, False)
+    for other in others:
+        try:
+            made = replay(profile, other)
+        except ReplayError:
+            continue  # odd sizes, or a copy where a view was: what is refused is below
+        fresh = trace(module, other)
+        assert to_bytes(made, False) == to_bytes(fresh, False)
 
 
 @pytest.mark.parametrize("line", SLICES)
@@ -186,6 +195,70 @@ def test_common_sizes_are_never_refused(line: Callable[[Tensor], Any]) -> None:
     for shape in ((1, 3, 14, 16), (1, 3, 16, 10)):
         assert_replayed(module, profile, shape)
     assert_replayed(module, profile, (1, 3, 12, 10), "float16")
+
+
+# -- sizes that remember ------------------------------------------------------------------------------
+
+ARITHMETIC: list[Callable[[Any, Any], Any]] = [
+    lambda h, w: ((h + 3) // 2 * w - 5 * h, -h * w // (2 * h), (2 * h * w) // (h + 1)),
+    lambda h, w: [f.window_size(n, 3, 2, 1, 2, ceil) for n in (h, w) for ceil in (False, True)],
+    lambda h, w: [f.slice_length(h, *ends) for ends in ((1, -1, 2), (-3, None, 1), (0, 5, 1), (4, 2, 3))],
+    lambda h, w: f.broadcast((h, 1, w), (w,), (h, 2, 1)) if h > 2 else (max(h, w) % 4, -(-h // 3)),
+    lambda h, w: f.elementwise_strides((2, h, w), [((2, h, w), (h * w, 1, h)), ((h, 1), (1, 1))]),
+    lambda h, w: settled((h, -1, 2), 2 * h * h * w),
+    lambda h, w: (trunc(h * 1.7), trunc(w * 2.0), 7 // h, 7 % w, *divmod(h * w + 1, w), (3 * h + 7) % 3),
+    lambda h, w: (f.adaptive_windows(h, 3) * prod((h, w, 5)),) if h != w else (sum((h, w)),),
+    lambda h, w: [*[h] * (w // h), *["even" if h % 2 == 0 else "odd"] * bool(w - 3)],
+    lambda h, w: (isqrt(h), f"{h:,}×{w}") if h == 4.0 else (h in (1, 2, 3), h <= w, h >= w),
+]
+"""Of a height and a width: whole numbers and whatever else."""
+sides = st.tuples(st.integers(1, 12), st.integers(1, 12))
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.sampled_from(ARITHMETIC), sides, st.lists(sides, min_size=1, max_size=8))
+def test_what_was_worked_out_once_holds_wherever_the_answers_are_the_same(work: Any, first: Any, others: Any) -> None:
+    sizes = Sizes(first)
+    made = list(work(sizes.given(0), sizes.given(1)))
+    numbers = Numbers(sizes)
+    places = [numbers.place(n) if type(n) in (int, Size) else None for n in made]
+    assert numbers.run(first) is not None
+    for other in (first, *others):
+        found = numbers.run(other)
+        if found is not None:
+            again = [n if place is None else found[place] for n, place in zip(made, places, strict=True)]
+            assert again == list(work(*other))
+
+
+def test_one_program_holds_for_all_ordinary_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rules are asked once; after that, arithmetic is all."""
+    _, profile, _ = zoo("csp_peleenet_gfm")
+    profile.at((1, 3, 256, 256))
+    monkeypatch.setattr("cspprof.replay.plan.Forward", None)
+    for shape in ((1, 3, 301, 333), (1, 3, 512, 417)):
+        assert profile.at(shape).inputs[0].shape == shape
+
+
+def test_sizes_are_not_compared_unheard() -> None:
+    size = Sizes([5]).given(0)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(size)
+
+
+def test_a_rule_that_wants_plain_numbers_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts, but cannot be worked out with sizes that remember."""
+
+    def count(side: int) -> int:
+        return len({1, 4, side}) + side.bit_length()
+
+    monkeypatch.setitem(
+        RULES._entries, "aten.relu", lambda x, *, out: Facts(Kind.ACTIVATION, elementwise=count(out.shape[2]))
+    )
+    profile = recorded(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), 1, 3, 12, 12)
+    conv, relu = profile.specs
+    profile = dataclasses.replace(profile, specs=(conv, relu._replace(elementwise=count(12))))
+    for side in (16, 300, 12):
+        assert replay(profile, (1, 3, side, side)).specs[-1].elementwise == count(side)
 
 
 # -- what is refused, by name -------------------------------------------------------------------------

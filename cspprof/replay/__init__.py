@@ -8,15 +8,13 @@ plain to see (a resize to the height and width of another map). Everything else 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from cspprof.errors import ReplayError
 from cspprof.inputs import Inputs, arguments
-from cspprof.record import Calls, OpSpec, Profile, TensorSpec
-from cspprof.replay.facts import tensor
-from cspprof.replay.plan import CAST, HINT, Plan
+from cspprof.record import Profile, TensorSpec
+from cspprof.replay.forward import HINT
+from cspprof.replay.plan import Plan
 from cspprof.replay.shapes import FLOATS
-from cspprof.replay.values import Value, times
+from cspprof.replay.values import times
 
 
 def replay(
@@ -34,25 +32,7 @@ def replay(
     plan = profile.__dict__.get("_plan")
     if plan is None:
         plan = profile.__dict__["_plan"] = Plan(profile)
-    given, storages, at = {}, [], iter(wanted)
-    for s in profile.storages:
-        spec = s.spec
-        if s.role == "input":
-            spec = next(at)
-        elif dtype is not None and spec.dtype in FLOATS and s.role in CAST:
-            spec = TensorSpec(spec.shape, dtype)
-        if spec is not s.spec:
-            given[s.id] = Value(spec.shape, spec.dtype)
-            s = s._replace(spec=spec)
-        storages.append(s)
-    made, values = plan.follow(given)
-    specs, calls = _columns(profile, plan, made)
-    looks = [
-        look._replace(spec=tensor(*values[n][:2])) for look, n in zip(profile.looks or (), plan.asked, strict=True)
-    ]
-    return replace(
-        profile, inputs=tuple(wanted), storages=tuple(storages), specs=specs, calls=calls, looks=tuple(looks)
-    )
+    return plan.at(wanted, dtype)
 
 
 def _inputs(profile: Profile, inputs: Inputs | None, batch: int | None, dtype: str | None) -> list[TensorSpec]:
@@ -83,13 +63,3 @@ def _inputs(profile: Profile, inputs: Inputs | None, batch: int | None, dtype: s
 
 def _cast(t: TensorSpec, dtype: str | None) -> TensorSpec:
     return TensorSpec(t.shape, dtype) if dtype is not None and t.dtype in FLOATS else t
-
-
-def _columns(profile: Profile, plan: Plan, made: list[OpSpec]) -> tuple[tuple[OpSpec, ...], Calls]:
-    """Specs in the order of their first calls, and the calls: the recorded ones, where as many differ as did."""
-    calls = profile.calls
-    numbers: dict[OpSpec, int] = {}
-    of_step = [numbers.setdefault(spec, len(numbers)) for spec in made]
-    if of_step == [step.spec for step in plan.steps]:
-        return tuple(numbers), calls
-    return tuple(numbers), Calls([of_step[i] for i in plan.of_call], calls.layer, calls.storage, calls.name)

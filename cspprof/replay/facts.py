@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from math import prod
 
 from cspprof.record import Kind, OpSpec, TensorSpec
-from cspprof.replay.values import UnknownError, Value
+from cspprof.replay.sizes import key
+from cspprof.replay.values import UnknownError
 from cspprof.rules import RULES, Facts
 
 ADDED = frozenset({"kernel", "global", "within"})
@@ -16,25 +15,19 @@ ADDED = frozenset({"kernel", "global", "within"})
 PROPORTIONAL = frozenset({Kind.CONV, Kind.LINEAR, Kind.NORM, Kind.RESIZE})
 """Where one map is read, each element that is written costs what it did: there the rule need not be asked again."""
 
-tensor = lru_cache(maxsize=4096)(TensorSpec)
-"""One object for each shape and dtype."""
 
-
-def counted(spec: OpSpec, inputs: Sequence[Value], outputs: Sequence[Value]) -> OpSpec:
+def counted(spec: OpSpec, given: Sequence[TensorSpec], made: Sequence[TensorSpec]) -> OpSpec:
     """The spec of the same operation on other tensors. Raises UnknownError where no rule counts it."""
-    given = [tensor(v.shape, v.dtype) for v in inputs]
-    made = tuple([tensor(v.shape, v.dtype) for v in outputs])
     n, attrs = len(spec.reads), spec.attrs
+    reads, weights, writes = tuple(given[:n]), tuple(given[n:]), tuple(made)
     if spec.kind in PROPORTIONAL and n == 1 and spec.macs is not None:
-        now, then = prod(made[0].shape), prod(spec.writes[0].shape)
+        now, then = made[0].numel, spec.writes[0].numel
         macs, elementwise = spec.macs * now // then, spec.elementwise * now // then
-        return OpSpec(spec.target, spec.kind, (given[0],), tuple(given[1:]), made, attrs, macs, elementwise)
+        return OpSpec(spec.target, spec.kind, reads, weights, writes, attrs, macs, elementwise)
     facts = Facts(Kind.VIEW) if spec.kind is Kind.VIEW else _facts(spec, given, made[0])
-    if any(attrs.get(name) != value for name, value in facts.attrs.items()):
+    if any(key(attrs.get(name)) != key(value) for name, value in facts.attrs.items()):
         attrs = {**attrs, **facts.attrs}
-    return OpSpec(
-        spec.target, spec.kind, tuple(given[:n]), tuple(given[n:]), made, attrs, facts.macs, facts.elementwise
-    )
+    return OpSpec(spec.target, spec.kind, reads, weights, writes, attrs, facts.macs, facts.elementwise)
 
 
 def _facts(spec: OpSpec, given: Sequence[TensorSpec], out: TensorSpec) -> Facts:

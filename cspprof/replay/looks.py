@@ -1,15 +1,14 @@
-"""What a forward asked in Python: which answers a replay can follow, and which have to stay as they were."""
+"""What a forward asked in Python: which answers a replay can follow, and which have to stay as they were.
+
+`then` is a tensor as recorded, `now` the same one in the replay.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cspprof.record import Kind, Layer, Look, OpSpec, Profile
 from cspprof.replay.values import UnknownError, Value
-
-Follow = tuple[int, int, int]
-"""A place in the size that a resize gives, and the value and its dimension that it is taken from."""
 
 TYPES = frozenset({"dtype", "is_floating_point", "element_size", "itemsize", "aten.to", "aten._to_copy"})
 """Asks for the dtype and nothing else."""
@@ -27,74 +26,47 @@ def named(profile: Profile, layer: int) -> str:
     return f"layer {path!r} ({name})" if path else f"the forward of {name}"
 
 
-class Guard(NamedTuple):
-    """A value, or some of its dimensions, that have to be as recorded."""
-
-    value: int
-    why: str
-    dims: tuple[int, ...] | None = None
-    dtype: bool = False
-    shape: bool = True
-    contiguous: bool = False
-
-    def check(self, recorded: Sequence[Value], values: Sequence[Value]) -> None:
-        """Raises UnknownError."""
-        old, new = recorded[self.value], values[self.value]
-        if self.dims is not None:
-            kept = all(old.shape[d] == new.shape[d] for d in self.dims)
-        elif self.contiguous:
-            kept = old == new or (None not in (old.strides, new.strides) and (old.strides == ()) == (new.strides == ()))
-        else:
-            kept = not (self.shape and old.shape != new.shape) and not (self.dtype and old.dtype != new.dtype)
-        if not kept:
-            raise UnknownError(self.why)
-
-
-def on_look(look: Look, value: int, profile: Profile) -> list[Guard]:
-    """What has to stay, so that the forward goes on as it did."""
+def on_look(look: Look, then: Value, now: Value, profile: Profile) -> None:
+    """Raises UnknownError unless the forward goes on as it did with what it heard."""
     who = named(profile, look.layer)
-    if look.what in HARMLESS:
-        return []
+    if look.what in HARMLESS or (look.what == "aten.flatten" and len(look.spec.shape) == 2):
+        return
     if look.what in TYPES:
-        return [Guard(value, f"{who} asks for the dtype of {look.spec} ({look.what}), {LOST}", dtype=True, shape=False)]
-    if look.what in LAYOUT and not look.args:
-        return [Guard(value, f"{who} depends on how {look.spec} lies in memory ({look.what})", contiguous=True)]
-    if look.what.startswith("aten."):
-        if look.what == "aten.flatten" and len(look.spec.shape) == 2:
-            return []
-        return [
-            Guard(
-                value,
-                f"{who} does {look.what} on {look.spec}, and what that does at another size is not on record",
-                dtype=True,
-            )
-        ]
-    dim = dict(look.args).get("dim") if look.what == "size" else None
-    dims = None if dim is None else (dim % len(look.spec.shape),)
-    what = f"size({dim})" if dims else look.what
-    return [Guard(value, f"{who} asks for the {what} of {look.spec}, {LOST}",
-                  dims, dtype=look.what == "nbytes")]  # fmt: skip
+        kept, why = then.dtype == now.dtype, f"asks for the dtype of {look.spec} ({look.what}), {LOST}"
+    elif look.what in LAYOUT and not look.args:
+        known = None not in (then.strides, now.strides) and (then.strides == ()) == (now.strides == ())
+        kept, why = known or then == now, f"depends on how {look.spec} lies in memory ({look.what})"
+    elif look.what.startswith("aten."):
+        kept = then[:2] == now[:2]
+        why = f"does {look.what} on {look.spec}, and what that does at another size is not on record"
+    elif look.what == "size" and (dim := dict(look.args).get("dim")) is not None:
+        kept, why = then.shape[dim] == now.shape[dim], f"asks for the size({dim}) of {look.spec}, {LOST}"
+    else:
+        kept = then.shape == now.shape and (look.what != "nbytes" or then.dtype == now.dtype)
+        why = f"asks for the {look.what} of {look.spec}, {LOST}"
+    if not kept:
+        raise UnknownError(f"{who} {why}")
 
 
-def following(spec: OpSpec, layer: int, looks: Sequence[tuple[Look, int]]) -> tuple[Follow, ...]:
-    """A resize to the height and width that its own layer has just asked another map for follows that map.
+def following(spec: OpSpec, layer: int, looks: Sequence[tuple[Look, Value]]) -> tuple[int, ...] | None:
+    """A resize to the height and width that its own layer has just asked another map for follows that map: the size
+    that it gives.
 
-    Empty where any answer is left that this does not explain.
+    None where any answer is left that this does not explain.
     """
     size = spec.attrs.get("output_size")
-    if spec.kind is not Kind.RESIZE or size is None:
-        return ()
-    found: dict[int, Follow] = {}
+    if spec.kind is not Kind.RESIZE or size is None or not looks:
+        return None
+    found: dict[int, Value] = {}
     for look, value in looks:
         shape = look.spec.shape
         dim = dict(look.args).get("dim")
         if look.what not in ("shape", "size") or look.layer != layer or len(shape) != len(size) + 2:
-            return ()
+            return None
         for d in range(2, len(shape)) if dim is None else [dim % len(shape)]:
-            if d < 2 or size[d - 2] != shape[d] or found.get(d, (d - 2, value, d)) != (d - 2, value, d):
-                return ()
-            found[d] = (d - 2, value, d)
-    return tuple(found.values())
+            if d < 2 or size[d - 2] != shape[d] or found.setdefault(d, value) is not value:
+                return None
+    return tuple([found[d].shape[d] if d in found else n for d, n in enumerate(size, 2)])
 
 
 def loose(layer: Layer) -> bool:
@@ -102,18 +74,23 @@ def loose(layer: Layer) -> bool:
     return not layer.class_name.startswith("torch.nn.")
 
 
-def on_numbers(spec: OpSpec, reads: Sequence[int], who: str) -> list[Guard]:
-    """What has to stay for the numbers among the arguments to be what they were, where a size may be in them."""
+def on_numbers(spec: OpSpec, then: Sequence[Value], now: Sequence[Value], who: str) -> None:
+    """Raises UnknownError unless the numbers among the arguments are what they were, where a size may be in them."""
     attrs = spec.attrs
-    why = f"{who} has asked for sizes, and a number among the arguments of its {spec.target} may be one of them"
-    rank = len((*spec.reads, *spec.weights)[0].shape) if reads else 0
+    rank = len(now[0].shape) if now else 0
+    kept = True
     if "pad" in attrs:
         touched = {rank - 1 - i // 2 for i, n in enumerate(attrs["pad"]) if n}
-        return [Guard(reads[0], why, tuple(touched))]
-    if spec.name in ("slice", "narrow", "select", "split", "split_with_sizes", "unflatten"):
-        return [Guard(reads[0], why, (attrs.get("dim", 0) % rank,))]
-    numbers = {k for k, v in attrs.items() if k not in ("dim", "dims", "start_dim", "end_dim") and _number(v)}
-    return [Guard(v, why) for v in reads] if numbers else []
+        kept = all(then[0].shape[d] == now[0].shape[d] for d in touched)
+    elif spec.name in ("slice", "narrow", "select", "split", "split_with_sizes", "unflatten"):
+        dim = attrs.get("dim", 0)
+        kept = then[0].shape[dim] == now[0].shape[dim]
+    elif any(_number(v) for k, v in attrs.items() if k not in ("dim", "dims", "start_dim", "end_dim")):
+        kept = all(a.shape == b.shape for a, b in zip(then, now, strict=True))
+    if not kept:
+        raise UnknownError(
+            f"{who} has asked for sizes, and a number among the arguments of its {spec.target} may be one of them"
+        )
 
 
 def _number(value: object) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import prod
+from math import prod, trunc
 from typing import Any
 
 from cspprof import formulas as f
@@ -47,29 +47,10 @@ def written(spec: OpSpec, inputs: Sequence[Value]) -> list[Value]:
     made = rule(reads, weights, spec)
     if len(made) != len(spec.writes):
         raise UnknownError("gives more than is on record")
-    if any(min(shape, default=1) < 1 for shape in made):
+    if any(n < 1 for shape in made for n in shape):
         raise UnknownError(f"has nothing left to give for {', '.join(times(v.shape) for v in reads)}")
     strides = inputs[0].strides if spec.target.endswith("_") else _strides(spec, inputs, made[0])
     return [Value(shape, dtype, strides) for shape, dtype in zip(made, _dtypes(spec, inputs), strict=True)]
-
-
-def passes_on(spec: OpSpec) -> bool:
-    """Whether what it writes is as large as the maps it reads and lies like them, but for the channels."""
-    if spec.kind is Kind.CONV and spec.target in SHAPES:
-        a = spec.attrs
-        window = zip(a["kernel"], a["stride"], a["padding"], a["dilation"], strict=False)
-        return not isinstance(a["padding"], str) and all(s == 1 and 2 * p == d * (k - 1) for k, s, p, d in window)
-    joins = spec.name == "cat" and spec.attrs.get("dim") == 1
-    return joins or spec.kind in POINTWISE or spec.kind is Kind.NORM
-
-
-def fits(spec: OpSpec) -> bool:
-    """Whether an operation that passes its map on does so at every size: no weight and no setting knows of one."""
-    if spec.kind is Kind.CONV:
-        return len(spec.reads) == 1
-    if spec.kind is Kind.NORM:
-        return not any(spec.attrs.get(name) for name in ("training", "use_input_stats", "normalized_shape"))
-    return not spec.weights
 
 
 POINTWISE = frozenset({Kind.ACTIVATION, Kind.ELEMENTWISE})
@@ -150,11 +131,10 @@ def linear(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> li
 @shapes("batch_norm", "instance_norm", "group_norm", "layer_norm", "prelu")
 def norm(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> list[Shape]:
     x, a = reads[0].shape, spec.attrs
-    widths = {w.shape for w in weights}
     if size := a.get("normalized_shape"):
         if x[-len(size) :] != tuple(size):
             raise UnknownError(f"normalises over {times(size)} and gets {times(x)}")
-    elif not widths <= {(x[1],), (1,)}:
+    elif any(w.shape not in ((x[1],), (1,)) for w in weights):
         raise UnknownError(f"has other channels than the {x[1]} that it gets")
     if (a.get("training") or a.get("use_input_stats")) and prod(x) == x[1] * (x[0] if "use_input_stats" in a else 1):
         raise UnknownError("has one value per channel, which training refuses")
@@ -211,8 +191,8 @@ def _broadcast(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -
 def cat(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> list[Shape]:
     given = [v.shape for v in (*reads, *weights)]
     dim = spec.attrs.get("dim", 0) % len(given[0])
-    rest = {s[:dim] + s[dim + 1 :] for s in given}
-    if len(rest) > 1:
+    rest = [s[:dim] + s[dim + 1 :] for s in given]
+    if any(r != rest[0] for r in rest):
         raise UnknownError(f"joins {', '.join(map(times, given))}, whose sizes differ")
     return [(*given[0][:dim], sum(s[dim] for s in given), *given[0][dim + 1 :])]
 
@@ -220,7 +200,7 @@ def cat(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> list[
 @shapes("stack")
 def stack(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> list[Shape]:
     given = [v.shape for v in (*reads, *weights)]
-    if len(set(given)) > 1:
+    if any(s != given[0] for s in given):
         raise UnknownError(f"stacks {', '.join(map(times, given))}, whose sizes differ")
     dim = spec.attrs.get("dim", 0) % (len(given[0]) + 1)
     return [(*given[0][:dim], len(given), *given[0][dim:])]
@@ -275,7 +255,7 @@ def resize(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> li
     if a.get("output_size") is not None:
         return [(*x[:2], *a["output_size"])]
     scales: Any = a["scale_factors"]
-    return [(*x[:2], *(int(n * s) for n, s in zip(x[2:], scales, strict=True)))]
+    return [(*x[:2], *(trunc(n * s) for n, s in zip(x[2:], scales, strict=True)))]
 
 
 @shapes("pad", "constant_pad_nd")

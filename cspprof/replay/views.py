@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from cspprof.formulas import contiguous_strides
+from cspprof.formulas import contiguous_strides, slice_length
 from cspprof.replay.values import Shape, UnknownError, Value, laid, strides_of, times
 
 View = Callable[[Value, Mapping[str, Any]], list[Value]]
@@ -46,7 +46,7 @@ def slice_(x: Value, a: Mapping[str, Any]) -> list[Value]:
         end = start + a["length"]
         if end > x.shape[dim]:
             raise UnknownError(f"takes {a['length']} places from {start}, of {x.shape[dim]}")
-    return [_with(x, dim, len(range(*slice(start, end, step).indices(x.shape[dim]))), step)]
+    return [_with(x, dim, slice_length(x.shape[dim], start, end, step), step)]
 
 
 @view("select")

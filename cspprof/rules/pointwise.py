@@ -12,7 +12,7 @@ from cspprof.rules import Facts, Spec, no_macs, op_rule
 
 
 def _first(*args: Any, out: Spec, **kwargs: Any) -> int:
-    return int(args[0].numel) if args and isinstance(args[0], TensorSpec) else out.numel
+    return args[0].numel if args and isinstance(args[0], TensorSpec) else out.numel
 
 
 def _out(*args: Any, out: Spec, **kwargs: Any) -> int:
