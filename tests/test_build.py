@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -39,7 +40,8 @@ def tensors(model: nn.Module) -> list[tuple[object, ...]]:
 
 
 def originals() -> list[object]:
-    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name in RESETS]
+    ways = [nn.Module.__init__, nn.Module.__setattr__]
+    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name in RESETS] + ways
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -122,3 +124,115 @@ def test_torch_is_put_back_when_a_factory_fails() -> None:
         raise ValueError("on purpose")
     assert originals() == before
     assert torch.empty(1).device.type == "cpu"
+
+
+class Counted(nn.Module):
+    """Has what a module can have, and a property that is set like an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        self.weight = nn.Parameter(torch.empty(2))
+        self.register_buffer("table", torch.empty(3), persistent=False)
+        self.child = nn.ReLU()
+        self.plain = 1
+
+    @property
+    def width(self) -> int:
+        return len(self.calls)
+
+    @width.setter
+    def width(self, value: int) -> None:
+        self.calls = ["set"] * value
+
+
+class Mixed(nn.Module):
+    """Initialises whatever comes after `nn.Module`."""
+
+    call_super_init = True
+
+
+class Unready(nn.Module):
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(torch.empty(2))
+
+
+def test_what_a_module_begins_with_is_its_own() -> None:
+    with weightless():
+        first, second = nn.Module(), nn.Module()
+    assert {n: (type(v), v) for n, v in vars(first).items()} == {n: (type(v), v) for n, v in vars(nn.Module()).items()}
+    assert list(vars(first)) == list(vars(nn.Module()))
+    for name, value in vars(first).items():
+        assert value is None or isinstance(value, bool) or value is not vars(second)[name]
+
+
+@pytest.mark.parametrize("value", [3, None, (1, 2), "text", True, torch.float16, nn.Sigmoid])
+@pytest.mark.parametrize("name", ["weight", "table", "child", "plain", "new", "width", "training"])
+def test_an_attribute_is_set_as_torch_sets_it(name: str, value: object) -> None:
+    """Or refused as torch refuses it: over a parameter, a buffer, a submodule, a property, or something new."""
+    assert outcome(lambda m: setattr(m, name, value), torch.device("meta")) == outcome(
+        lambda m: setattr(m, name, value), weightless()
+    )
+
+
+@pytest.mark.parametrize("make", [nn.Tanh, lambda: nn.Parameter(torch.empty(5)), lambda: nn.Buffer(torch.empty(5)),
+                                  lambda: torch.empty(5), lambda: nn.Module])  # fmt: skip
+@pytest.mark.parametrize("name", ["weight", "table", "child", "plain", "new", "training"])
+def test_what_torch_registers_is_registered(name: str, make: Callable[[], object]) -> None:
+    assert outcome(lambda m: setattr(m, name, make()), torch.device("meta")) == outcome(
+        lambda m: setattr(m, name, make()), weightless()
+    )
+
+
+@pytest.mark.parametrize("make", [Unready, Mixed, lambda: Mixed(3), lambda: nn.Module(3), lambda: nn.Module(size=3)])
+def test_a_module_begins_as_torch_lets_it(make: Callable[[], nn.Module]) -> None:
+    assert outcome(lambda m: make(), torch.device("meta")) == outcome(lambda m: make(), weightless())
+
+
+def test_whoever_waits_for_modules_and_parameters_hears_of_them() -> None:
+    heard: list[str] = []
+    hooks = [
+        nn.modules.module.register_module_module_registration_hook(lambda m, name, value: heard.append(name)),
+        nn.modules.module.register_module_parameter_registration_hook(lambda m, name, value: heard.append(name)),
+    ]
+    try:
+        with weightless():
+            Counted()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    assert heard == ["weight", "child"]
+
+
+def test_a_method_that_somebody_else_replaced_stays_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    plain = nn.Module.__setattr__
+
+    def watched(module: nn.Module, name: str, value: object) -> None:
+        seen.append(name)
+        plain(module, name, value)
+
+    monkeypatch.setattr(nn.Module, "__setattr__", watched)
+    with weightless():
+        Counted()
+    assert {"weight", "child", "plain"} <= set(seen)
+
+
+def outcome(act: Callable[[nn.Module], object], place: AbstractContextManager[object]) -> object:
+    """What a module holds after `act`, or what was raised."""
+    with place:
+        module = Counted()
+        try:
+            act(module)
+        except Exception as error:
+            return type(error), str(error)
+    return {
+        name: {n: describe(v) for n, v in value.items()} if isinstance(value, dict) else describe(value)
+        for name, value in vars(module).items()
+    }
+
+
+def describe(value: object) -> object:
+    if isinstance(value, torch.Tensor):
+        return type(value), value.shape, value.dtype, value.device, value.requires_grad
+    return str(value) if isinstance(value, nn.Module) else value

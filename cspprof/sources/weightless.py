@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.utils._device import DeviceContext, _device_constructors
 
+from cspprof.sources.short_ways import short_ways
+
 _ONE_AT_A_TIME = threading.RLock()
 """The names in torch that are replaced belong to the whole process; other threads find the originals behind them."""
 
@@ -95,7 +97,7 @@ def weightless() -> Iterator[None]:
         return reset
 
     with _ONE_AT_A_TIME:
-        changes: list[tuple[Any, str, Any]] = []
+        changes: list[tuple[Any, str, Any]] = [*short_ways()]
         for names, least in ((ANY_SHAPE, 0), (WITH_FANS, 2)):
             changes += [(nn.init, name, initialised(getattr(nn.init, name), least)) for name in names]
         changes += [(cls, name, left_out(getattr(cls, name))) for cls, name in RESETS]
