@@ -58,6 +58,7 @@ class Kind(StrEnum):
 
 CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
 POOLS = frozenset({Kind.MAX_POOL, Kind.AVG_POOL})
+ARITHMETIC = CONVOLUTIONS | POOLS | {Kind.ELEMENTWISE}
 COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.CUSTOM}
 
 
@@ -256,6 +257,26 @@ class Profile:
     def spec_counts(self) -> list[tuple[OpSpec, int]]:
         """Each spec and how often it was called; what sums over calls is a sum over these."""
         return [(self.specs[i], n) for i, n in Counter(self.calls.spec).items()]
+
+    @cached_property
+    def computing(self) -> list[tuple[OpSpec, int]]:
+        """Those of `spec_counts` that most numbers are of: what has MACs, or may have, and `ARITHMETIC` on maps."""
+        return [(spec, n) for spec, n in self.spec_counts if spec.macs != 0 or spec.kind in ARITHMETIC]
+
+    @cached_property
+    def weights_read_again(self) -> list[tuple[TensorSpec, list[tuple[OpSpec, TensorSpec]]]]:
+        """What the model holds and reads as a weight more than once, and each reading: the operation, and the weight
+        as that has it."""
+        calls, held = self.calls, {s.id for s in self.storages}
+        touched = list(filter(held.__contains__, calls.storage))
+        if len(set(touched)) == len(touched):  # as nearly always: nothing is touched twice
+            return []
+        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {}
+        for i, at in zip(calls.spec, self.offsets, strict=True):
+            spec = self.specs[i]
+            for place, weight in enumerate(spec.weights, at + len(spec.reads)):
+                readings.setdefault(calls.storage[place], []).append((spec, weight))
+        return [(s.spec, readings[s.id]) for s in self.storages if len(readings.get(s.id, ())) > 1]
 
     @cached_property
     def uncounted(self) -> dict[str, int]:

@@ -11,32 +11,32 @@ ITEM_SIZES = {
     "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
     "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8,
     "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
-    "complex32": 4, "complex64": 8, "complex128": 16,
+    "complex32": 4, "bcomplex32": 4, "complex64": 8, "complex128": 16, "bits16": 2,
 }  # fmt: skip
-"""Bytes of one element, by torch's name of the dtype without its prefix."""
+"""Bytes of one element, by torch's name of the dtype without its prefix. One of any other has a byte, as torch's of
+less than eight bits have."""
 
 
 class _Elements(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     numel: int
+    nbytes: int
 
 
 class TensorSpec(_Elements):
     """A tensor without its data. `shape` as torch writes it, (N, C, H, W) for an image batch.
 
-    A tuple, since there are thousands; what is asked of one again and again, how many elements it has, lies in it.
+    A tuple, since there are thousands; what is asked of one again and again, how many elements and bytes it has,
+    lies in it.
     """
 
     __slots__ = ()
     __match_args__ = ("shape", "dtype")
 
     def __new__(cls, shape: tuple[int, ...], dtype: str = "float32") -> Self:
-        return tuple.__new__(cls, (shape, dtype, prod(shape)))
-
-    @property
-    def nbytes(self) -> int:
-        return self.numel * ITEM_SIZES[self.dtype]
+        numel = prod(shape)
+        return tuple.__new__(cls, (shape, dtype, numel, numel * ITEM_SIZES.get(dtype, 1)))
 
     def __str__(self) -> str:
         return "×".join(map(str, self.shape)) or "scalar"
@@ -59,6 +59,6 @@ class Tensor(TensorSpec):
     __match_args__ = ("shape", "dtype", "storage")
 
     def __new__(cls, shape: tuple[int, ...], dtype: str = "float32", storage: int = -1) -> Self:
-        return tuple.__new__(cls, (shape, dtype, prod(shape), storage))
+        return tuple.__new__(cls, (*TensorSpec(shape, dtype), storage))
 
-    storage = property(itemgetter(3))
+    storage = property(itemgetter(4))

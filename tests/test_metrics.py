@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cspprof.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric, times
-from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+from cspprof.record import ARITHMETIC, Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
 
 
 def single(spec: OpSpec, n: int = 1) -> Profile:
@@ -98,7 +98,23 @@ def test_darknet_counts_a_shortcut_and_nothing_for_a_linear_layer() -> None:
 def test_a_weight_read_twice_counts_once() -> None:
     twice = single(conv_spec(4, 4, 4), 2)
     assert twice.total("conv_weights") == 9 * 16
+    assert twice.total("params_darknet") == 9 * 16
     assert twice.total("macs") == 2 * 9 * 16 * 16
+
+
+def test_parts_of_a_weight_count_together_at_most_its_size() -> None:
+    x, y = TensorSpec((1, 8)), TensorSpec((1, 4))
+    half = OpSpec("aten.linear", Kind.LINEAR, (x,), (TensorSpec((4, 8)),), (y,), macs=32)
+    look_up = OpSpec("aten.embedding", Kind.EMBEDDING, (TensorSpec((1,), "int64"),), (TensorSpec((8, 8)),), (x,))
+    held = (Storage(0, "x", "input", x), Storage(1, "weight", "parameter", TensorSpec((8, 8))))
+
+    def reads(calls: list[int], storages: list[int]) -> Profile:
+        return Profile("net", "net", (x,), (Layer("", "Net", 0, 1, 64),), (half, look_up),
+                       Calls(calls, [0] * len(calls), storages), held, params=64)  # fmt: skip
+
+    assert reads([0, 0], [0, 1, 2, 0, 1, 3]).total("conv_weights") == 2 * 32
+    assert reads([0, 0, 0], [0, 1, 2, 0, 1, 3, 0, 1, 4]).total("conv_weights") == 64
+    assert reads([1, 0], [0, 1, 2, 2, 1, 3]).total("conv_weights") == 32  # an embedding is no matrix product
 
 
 def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_biases() -> None:
@@ -113,6 +129,18 @@ def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_bias
 def test_bytes_follow_the_dtype() -> None:
     assert single(conv_spec(4, 4, 4, dtype="float16")).total("cio_bytes") == 2 * 128
     assert single(conv_spec(4, 4, 4, dtype="float64")).total("cio_bytes") == 8 * 128
+
+
+@pytest.mark.parametrize("name", [name for name, m in METRICS.items() if m.computing])
+def test_what_a_total_does_not_ask_is_nothing(name: str) -> None:
+    m, x = METRICS.get(name), TensorSpec((1, 4, 4, 4))
+    for kind in [kind for kind in Kind if kind not in ARITHMETIC]:
+        for target in ("aten.add", "aten.conv2d", "aten.max_pool2d", "mylib.thing"):
+            spec = OpSpec(target, kind, (x, x), (x,), (x,), macs=0, elementwise=64)
+            assert single(spec).computing == []
+            assert m.over([(spec, 3)]) == m.zero
+            for asked in (spec._replace(macs=5), spec._replace(macs=None)):
+                assert m.total(single(asked, 3)) == m.over([(asked, 3)])
 
 
 def test_an_unknown_operation_is_reported_not_zero() -> None:
@@ -153,10 +181,18 @@ def test_a_users_metric_is_a_total_like_any_other(chain: Profile) -> None:
         """Elements that ReLU writes."""
         return op.writes[0].numel if op.name == "relu_" else 0
 
+    @metric("largest_read", unit="elements", zero=Peak(0))
+    def largest_read(op: OpSpec) -> int:
+        """Elements of the largest map that an operation reads."""
+        return max(t.numel for t in op.reads)
+
     try:
         assert chain.total("relu_elements") == 128
+        assert chain.total("largest_read") == 128
+        assert METRICS.get("largest_read").op(chain.specs[0]) == Peak(48)
     finally:
         METRICS.remove("relu_elements")
+        METRICS.remove("largest_read")
 
 
 def test_a_metric_without_a_definition_is_refused() -> None:

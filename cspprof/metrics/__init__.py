@@ -14,12 +14,11 @@ halves and divides last.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
 from cspprof.errors import CspprofError
-from cspprof.metrics.per_spec import per_spec
 from cspprof.record import OpSpec, Profile
 from cspprof.registry import Registry
 
@@ -94,11 +93,8 @@ class Metric:
     zero: Amount
     printed: Callable[[Profile], float | None] | None
     """The total as the tool that prints it rounds it on the way, for people to compare; the value stays exact."""
-    value_of: Callable[[OpSpec], Any] = field(repr=False, compare=False, init=False)
-    """What `of_op` gives, remembered: an int, an amount, or None."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value_of", whole(self.of_op))
+    computing: bool
+    """Whether it is nothing, or unknown, for all operations but those in `Profile.computing`."""
 
     @property
     def ours(self) -> bool:
@@ -112,46 +108,44 @@ class Metric:
 
     def op(self, spec: OpSpec) -> Amount | None:
         """One operation's value; None where nobody knows, or where the number is only of the whole model."""
-        if self.of_op is None:
-            return None
-        value = self.of_op(spec)
-        return value if value is None or isinstance(value, (Sum, Peak, Ratio)) else Sum(int(value), self.scale)
+        return None if self.of_op is None else self._amount(self.of_op(spec))
 
     def total(self, profile: Profile) -> Amount:
         """The whole model's value. Unknown operations are left out; `profile.complete` says whether there are any."""
-        if self.of_profile is not None:
-            value = self.of_profile(profile)
-            return value if isinstance(value, (Sum, Peak, Ratio)) else Sum(int(value), self.scale)
-        return self.over(profile.spec_counts)
+        if self.of_profile is None:
+            return self.over(profile.computing if self.computing else profile.spec_counts)
+        amount: Amount = self._amount(self.of_profile(profile))
+        return amount
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
         """The value of a group of calls, given as (spec, number of calls)."""
-        value_of, count, over, under, peaks = self.value_of, 0, 0, 0, [0]
+        if self.of_op is None:
+            return self.zero
+        of_op = self.of_op
+        count = largest = over = under = 0
         total: Any = self.zero
         for spec, n in specs:
-            value = value_of(spec)
-            if type(value) is int:  # nearly all: added up before they become an amount
+            value = of_op(spec)
+            if type(value) is int:  # nearly all: combined before they become an amount
                 count += value * n
+                if value > largest:
+                    largest = value
             elif type(value) is Ratio:
                 over += value.over * n
                 under += value.under * n
-            elif type(value) is Peak:
-                peaks.append(value.n)
             elif value is not None:
-                total = total + times(value, n)
-        total = total + Ratio(over, under) if over or under else total
-        total = total + Peak(max(peaks)) if len(peaks) > 1 else total
-        return total + Sum(count, self.scale) if count else total  # type: ignore[no-any-return]
+                total = total + times(self._amount(value), n)
+        if over or under:
+            total = total + Ratio(over, under)
+        if count:
+            total = total + (Peak(largest) if isinstance(self.zero, Peak) else Sum(count, self.scale))
+        return total  # type: ignore[no-any-return]
 
-
-def whole(of_op: Callable[[OpSpec], Any] | None) -> Callable[[OpSpec], Any]:
-    """The remembered values of a number: an int, an amount, or None."""
-
-    def value(spec: OpSpec) -> Any:
-        found = None if of_op is None else of_op(spec)
-        return found if found is None or isinstance(found, (Sum, Peak, Ratio)) else int(found)
-
-    return per_spec(value)
+    def _amount(self, value: Any) -> Any:
+        """What a number's function returned, an int as what combines as `zero` does."""
+        if value is None or isinstance(value, (Sum, Peak, Ratio)):
+            return value
+        return Peak(int(value)) if isinstance(self.zero, Peak) else Sum(int(value), self.scale)
 
 
 def times(amount: Amount, n: int) -> Amount:
@@ -180,12 +174,14 @@ def metric(
     scale: int = 1,
     zero: Amount | None = None,
     printed: Callable[[Profile], float | None] | None = None,
+    computing: bool = False,
 ) -> Callable[[F], F]:
     """Register a number; the decorated function's docstring is its definition.
 
     With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown; with
     `of="profile"` it takes the `Profile`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹);
     `printed` gives what people read instead, where the tool itself prints a rounded total (None: it is the value).
+    `computing` promises 0 or None for all operations but those in `Profile.computing`, so that a total asks no others.
     """
 
     def register(function: F) -> F:
@@ -197,7 +193,7 @@ def metric(
             Metric(
                 name, title or name, unit, is_not, paper,
                 function if of == "op" else None, function if of == "profile" else None,
-                definition, scale, zero or Sum(0, scale), printed,
+                definition, scale, zero or Sum(0, scale), printed, computing,
             ),
         )  # fmt: skip
         return function

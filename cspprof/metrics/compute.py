@@ -6,7 +6,7 @@ from collections import defaultdict
 from struct import pack, unpack
 
 from cspprof.metrics import Peak, Ratio, metric
-from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
+from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Profile
 
 SIXTEENTHS = 16
 """Darknet divides the 2·MACs of a binary convolution by 32: in sixteenths of a FLOP its count is whole."""
@@ -18,6 +18,7 @@ SIXTEENTHS = 16
     title="MACs",
     is_not="FLOPs (twice as many), nor time: a depthwise convolution of few MACs can be slow",
     paper="conv: k_h·k_w·(c_in/groups)·c_out·h_out·w_out",
+    computing=True,
 )
 def macs(op: OpSpec) -> int | None:
     """Multiply-accumulates of convolutions, linear layers, matrix products, attention and recurrent layers.
@@ -26,13 +27,20 @@ def macs(op: OpSpec) -> int | None:
     return op.macs
 
 
-@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name")
+@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name", computing=True)
 def flops(op: OpSpec) -> int | None:
     """Two floating-point operations for each multiply-accumulate: 2·MACs, and nothing else."""
     return None if op.macs is None else 2 * op.macs
 
 
-@metric("bflops", unit="BFLOPs", title="BFLOPs", is_not="what Darknet prints (bflops_darknet)", scale=10**9)
+@metric(
+    "bflops",
+    unit="BFLOPs",
+    title="BFLOPs",
+    is_not="what Darknet prints (bflops_darknet)",
+    scale=10**9,
+    computing=True,
+)
 def bflops(op: OpSpec) -> int | None:
     """2·MACs / 10⁹."""
     return None if op.macs is None else 2 * op.macs
@@ -45,6 +53,7 @@ def bflops(op: OpSpec) -> int | None:
     is_not="the plain bflops; it is the rule to compare with the tables of the CSPNet and PRN papers",
     paper="Wang et al. 2019, tables 1 to 4",
     scale=10**9,
+    computing=True,
 )
 def bflops_cspnet(op: OpSpec) -> int | None:
     """2·MACs and size²·c·h_out·w_out of pooling with a window, divided by 10⁹: max and local average pooling are one
@@ -56,7 +65,7 @@ def bflops_cspnet(op: OpSpec) -> int | None:
 
 def is_local_pool(op: OpSpec) -> bool:
     """Whether the operation pools windows of a map, not the whole map."""
-    return op.kind is Kind.MAX_POOL or (op.kind is Kind.AVG_POOL and not op.attrs.get("global"))
+    return op.kind in POOLS and (op.kind is Kind.MAX_POOL or not op.attrs.get("global"))
 
 
 def darknet_prints(profile: Profile) -> float | None:
@@ -86,6 +95,7 @@ def _single(x: float) -> float:
     paper="the loader of AlexeyAB's Darknet",
     scale=SIXTEENTHS * 10**9,
     printed=darknet_prints,
+    computing=True,
 )
 def bflops_darknet(op: OpSpec) -> int | None:
     """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions (a 32nd of it for xnor=1, nothing for the
@@ -106,13 +116,12 @@ def bflops_darknet(op: OpSpec) -> int | None:
 
 def shortcut_flops(op: OpSpec) -> int:
     """One for each element of a feature map that another is added to, two where that one is scaled first."""
-    name = op.name.rstrip("_").lower()
-    if name not in ("add", "addcmul") or len(op.writes[0].shape) != 4:
+    if op.kind is not Kind.ELEMENTWISE or (name := op.name.rstrip("_").lower()) not in ("add", "addcmul"):
         return 0
-    maps = [t for t in op.reads if t.shape == op.writes[0].shape]
-    if len(maps) < 2:
+    out = op.writes[0]
+    if len(out.shape) != 4 or [t.shape for t in op.reads].count(out.shape) < 2:
         return 0
-    return op.writes[0].numel * (2 if name == "addcmul" else 1)
+    return out.numel * (2 if name == "addcmul" else 1)
 
 
 @metric(
@@ -121,16 +130,17 @@ def shortcut_flops(op: OpSpec) -> int:
     title="conv output",
     is_not="CIO (inputs count there too), nor memory",
     paper="Radosavovic et al. 2020, section 2: activations; timm's macts column",
+    computing=True,
 )
 def activations(op: OpSpec) -> int:
     """Output elements of all convolutions."""
     return op.writes[0].numel if op.kind in CONVOLUTIONS else 0
 
 
-@metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0))
-def bottleneck_macs(op: OpSpec) -> Peak | None:
+@metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0), computing=True)
+def bottleneck_macs(op: OpSpec) -> int | None:
     """MACs of the largest single operation: the peak of the paper's Fig. 7."""
-    return None if op.macs is None else Peak(op.macs)
+    return op.macs
 
 
 @metric(
@@ -145,5 +155,5 @@ def bottleneck_share(profile: Profile) -> Ratio:
 def balance(profile: Profile) -> Ratio:
     """Mean MACs of the operations that have any, divided by those of the largest: 1 when all layers are equal,
     near 0 when one dominates."""
-    layers = sum(n for spec, n in profile.spec_counts if spec.macs)
+    layers = sum(n for spec, n in profile.computing if spec.macs)
     return Ratio(int(profile.total("macs")), layers * int(profile.total("bottleneck_macs")))

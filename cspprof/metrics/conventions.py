@@ -180,7 +180,7 @@ def convention(
             Convention(
                 name, title, f"{per_mac} per MAC", "", "", function if by_op else None,
                 None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale), printed,
-                tool, counts, per_mac, None if by_op else function, holds,
+                False, tool, counts, per_mac, None if by_op else function, holds,
             ),
         )  # fmt: skip
         return function

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 
 from cspprof.metrics import metric
-from cspprof.metrics.per_spec import per_spec
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile, TensorSpec
 
 LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
@@ -46,37 +45,19 @@ def params_darknet(profile: Profile) -> int:
     return _read_once(profile, _of_darknet)
 
 
-def _read_once(profile: Profile, chosen: Callable[[OpSpec], list[tuple[int, int]]]) -> int:
-    """Elements of the chosen weights over all calls; a storage read again counts at most its own size. `chosen` gives
-    their positions among a call's storages, and their elements."""
-    of_spec = list(map(chosen, profile.specs))
-    storages = profile.calls.storage
-    read: dict[int, int] = {}
-    again = set()
-    for index, at in zip(profile.calls.spec, profile.offsets, strict=True):
-        for position, numel in of_spec[index]:
-            storage = storages[at + position]
-            if storage in read:
-                again.add(storage)
-                read[storage] += numel
-            else:
-                read[storage] = numel
-    for held in profile.storages if again else ():
-        if held.id in again:
-            read[held.id] = min(read[held.id], held.spec.numel)
-    return sum(read.values())
+def _read_once(profile: Profile, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
+    """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
+    total = sum([n * weight.numel for spec, n in profile.spec_counts for weight in chosen(spec)])
+    for held, readings in profile.weights_read_again:
+        read = [weight.numel for spec, weight in readings if weight in chosen(spec)]
+        if len(read) > 1:
+            total -= max(0, sum(read) - held.numel)
+    return total
 
 
-@per_spec
-def _matrices(op: OpSpec) -> list[tuple[int, int]]:
-    return [(i, w.numel) for i, w in _weights(op) if len(w.shape) > 1] if op.kind in LEARNED else []
+def _matrices(op: OpSpec) -> Sequence[TensorSpec]:
+    return [w for w in op.weights if len(w.shape) > 1] if op.kind in LEARNED else ()
 
 
-@per_spec
-def _of_darknet(op: OpSpec) -> list[tuple[int, int]]:
-    return [(i, w.numel) for i, w in _weights(op)] if op.kind in LEARNED or op.name.endswith("batch_norm") else []
-
-
-def _weights(op: OpSpec) -> Iterator[tuple[int, TensorSpec]]:
-    """The weights, and their positions among the storages of a call."""
-    return enumerate(op.weights, start=len(op.reads))
+def _of_darknet(op: OpSpec) -> Sequence[TensorSpec]:
+    return op.weights if op.kind in LEARNED or op.target.endswith("batch_norm") else ()

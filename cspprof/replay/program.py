@@ -38,6 +38,7 @@ class Tensors:
         """By place, what makes the shape of a tensor that has a size in it; the columns go on."""
         self._dtypes: list[str] = []
         self._numels: list[int] = []
+        self._nbytes: list[int] = []
 
     def fresh(self, place: int) -> bool:
         return place in self._fresh
@@ -51,12 +52,14 @@ class Tensors:
                 self._fresh[found] = picking([self._numbers.place(n) for n in tensor.shape])
                 self._dtypes.append(tensor.dtype)
                 self._numels.append(self._numbers.place(tensor.numel))
+                self._nbytes.append(self._numbers.place(tensor.nbytes))
         return found
 
     def run(self, numbers: Sequence[int]) -> list[TensorSpec]:
         held = self._held.copy()
         shapes = [pick(numbers) for pick in self._fresh.values()]
-        rows = zip(shapes, self._dtypes, map(numbers.__getitem__, self._numels), strict=True)
+        counts = (map(numbers.__getitem__, places) for places in (self._numels, self._nbytes))
+        rows = zip(shapes, self._dtypes, *counts, strict=True)
         for place, row in zip(self._fresh, rows, strict=True):
             held[place] = new(TensorSpec, row)
         return held
