@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from cspprof.trace.describe import BY_VALUE, STATISTICS, VALUES, written_in
 from cspprof.trace.metas import Operator, Tag
 from cspprof.trace.nests import replace
+
+IS_META = attrgetter("is_meta")
 
 if TYPE_CHECKING:
     from cspprof.trace.recorder import Recorder
@@ -36,14 +39,21 @@ def from_torch(
             if owner is not None:
                 recorder.protect(tensor if id(tensor) in recorder.held else owner)
         return _carried_out(op, args, kwargs, tensors), tensors
+    there = all(map(IS_META, tensors))
+    if there and op.views:
+        return op.func(*args, **kwargs), tensors
     known = op.target in VALUES and not any(t.storage in recorder.stale for t in tags)
-    if known or (op.views and all(t.device.type != "meta" for t in tensors)):
+    if known or (op.views and not any(map(IS_META, tensors))):
         return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
     if op.in_place and tags[0].meta.weight:
         return args[0], tensors  # a write into the model's own tensors: seen, not carried out
-    inputs = [t if op.target in BY_VALUE and recorder.tag(t).constant else _stand_in(t, recorder) for t in tensors]
-    given = iter(inputs)
-    made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
+    inputs = tensors
+    if there:
+        made = op.func(*args, **kwargs)
+    else:
+        inputs = [t if op.target in BY_VALUE and recorder.tag(t).constant else _stand_in(t, recorder) for t in tensors]
+        given = iter(inputs)
+        made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
     if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:
         made = args[0]
     return made, inputs
@@ -62,7 +72,7 @@ def _stand_in(tensor: torch.Tensor, recorder: Recorder) -> torch.Tensor:
 
     Not an inference tensor: a view of one could not stand for a view of a parameter.
     """
-    if tensor.device.type == "meta":
+    if tensor.is_meta:
         return tensor
     with torch.inference_mode(False):
         return recorder.tag(tensor).meta.empty()

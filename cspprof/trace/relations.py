@@ -20,6 +20,8 @@ def relation(
     for i, t in enumerate(tensors):
         if tensor is t:
             return SAME, i, meta_of(tensor, tags[i].meta.weight) if op.written else tags[i].meta
+    if op.views and len(tensors) == 1 and not op.composite and tensors[0].layout is torch.strided:
+        return ALIAS, 0, meta_of(tensor, tags[0].meta.weight)  # always a view; a composite may copy, as reshape does
     if tensor.layout is torch.strided:
         data = tensor.untyped_storage()._cdata
         for i, t in enumerate(inputs):
