@@ -7,12 +7,13 @@ hundred specs, so whatever depends on the spec alone is computed a few hundred t
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -352,19 +353,19 @@ class Profile:
         for column, known, noun in ((calls.spec, self.specs, "spec"), (calls.layer, self.layers, "layer")):
             if column and not 0 <= min(column) <= max(column) < len(known):
                 raise ProfileError(f"a call names a {noun} that does not exist")
-        written = {s.id for s in self.storages}
-        widths = [(len(s.reads) + len(s.weights), len(s.writes)) for s in self.specs]
-        at = 0
-        for i, spec in enumerate(calls.spec):
-            reads, writes = widths[spec]
-            end = at + reads
-            if not written.issuperset(calls.storage[at:end]):
-                unwritten = next(s for s in calls.storage[at:end] if s not in written)
-                raise ProfileError(f"operation {i} ({self.specs[spec].target}) reads storage {unwritten} unwritten")
-            at = end + writes
-            written.update(calls.storage[end:at])
-        if at != len(calls.storage):
+        uses = [(False,) * (len(s.reads) + len(s.weights)) + (True,) * len(s.writes) for s in self.specs]
+        writes = list(chain.from_iterable([uses[i] for i in calls.spec]))
+        if len(writes) != len(calls.storage):
             raise ProfileError("the storage column does not fit the calls")
+        written_first = dict(zip(reversed(calls.storage), reversed(writes), strict=True))
+        held = {s.id for s in self.storages}
+        unwritten = [s for s, written in written_first.items() if not written and s not in held]
+        if unwritten:
+            at = min(map(calls.storage.index, unwritten))
+            i = bisect(self.offsets, at) - 1
+            raise ProfileError(
+                f"operation {i} ({self.specs[calls.spec[i]].target}) reads storage {calls.storage[at]} unwritten"
+            )
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
