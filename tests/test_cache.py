@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -192,6 +193,67 @@ def test_a_model_that_makes_what_it_asks_about(ask: Ask, tmp_path: Path) -> None
         "import os\nNUMBER = str(os.path.exists('made'))\nos.makedirs('made', exist_ok=True)\n"
     )
     assert [ask(), ask(), ask()] == ["made False", "made True", "remembered True"]
+
+
+GONE = {
+    "a file that was read":
+        ("try:\n    NUMBER = open('data.txt').read()\n    os.remove('data.txt')\n"
+         "except OSError:\n    NUMBER = 'gone'\n",
+         ["made data", "made gone", "remembered gone"]),
+    "a name that was listed":
+        ("NUMBER = str(len(os.listdir('blocks')))\nif NUMBER == '1':\n    os.remove('blocks/a')\n",
+         ["made 1", "made 0", "remembered 0"]),
+    "a module that was imported":
+        ("try:\n    from extra import NUMBER\n    os.remove('extra.py')\nexcept ImportError:\n    NUMBER = 'none'\n",
+         ["made extra", "made none", "remembered none"]),
+    "a module that could not be imported, and was written then":
+        ("try:\n    from later import NUMBER\nexcept ImportError:\n    NUMBER = 'none'\n"
+         "    open('later.py', 'w').write('NUMBER = 1')\n",
+         ["made none", "made 1", "remembered 1"]),
+}  # fmt: skip
+"""What a model may change after it looked, and what it then answers."""
+
+
+@pytest.mark.parametrize("what", GONE)
+def test_what_was_read_is_no_more_what_it_was(what: str, ask: Ask, tmp_path: Path) -> None:
+    code, answers = GONE[what]
+    (home(tmp_path) / "far.py").write_text(f"import os\n{code}")
+    (home(tmp_path) / "data.txt").write_text("data")
+    (home(tmp_path) / "extra.py").write_text("NUMBER = 'extra'\n")
+    (home(tmp_path) / "blocks").mkdir()
+    (home(tmp_path) / "blocks" / "a").touch()
+    assert [ask() for _ in answers] == answers
+
+
+def test_a_file_of_its_own_that_it_removes_again_is_no_obstacle(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text(
+        "import os\nopen('own.txt', 'w').write('own')\nNUMBER = open('own.txt').read()\nos.remove('own.txt')\n"
+    )
+    assert [ask(), ask()] == ["made own", "remembered own"]
+
+
+def test_two_models_of_one_process_share_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's state is looked at once; one that was changed since is noticed all the same."""
+    read: list[str] = []
+    monkeypatch.setattr("cspprof.cache.evidence.of_file", lambda path: read.append(path) or of_file(path))
+    common, more = tmp_path / "common.txt", tmp_path / "more.txt"
+    common.write_text("a")
+    more.write_text("b")
+    time.sleep(0.05)
+    witness = Witness()
+    with witness.watching():
+        common.read_text()
+    first = witness.evidence()
+    with witness.watching():
+        common.read_text()
+        more.read_text()
+    second = witness.evidence()
+    assert first is not None
+    assert second is not None
+    assert second.files.items() >= first.files.items()
+    assert (read.count(str(common)), read.count(str(more)), len(read)) == (1, 1, len(set(read)))
+    rewrite(common, "c")
+    assert witness.evidence() is None
 
 
 def test_a_variable_that_the_model_sets_itself(ask: Ask, tmp_path: Path) -> None:

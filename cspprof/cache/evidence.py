@@ -60,29 +60,35 @@ class Evidence(NamedTuple):
 
 
 def gathered(
-    files: Iterable[str], listed: Iterable[str], searched: Iterable[str], asked: dict[str, str],
+    files: dict[str, bool], listed: dict[str, str], searched: dict[str, str], asked: dict[str, str],
     asked_link: dict[str, str], variables: dict[str, str | None], environment: str | None, since: float,
+    known: dict[str, str],
 ) -> Evidence | None:  # fmt: skip
-    """The present state of all; None where a file of the user's was changed after `since` (seconds), so that it may
-    not be what was read, or where a path is no more what it was said to be."""
-    steady = sorted(f for f in set(files) if not f.startswith(UNSTEADY) and not _of_python(f))
-    if any(not _installed(f) and _changed(f) > since - TICK for f in steady):
+    """What an answer rests on: of each file (and whether it was there when it was opened) its state, of all else the
+    state at first sight. None where that is not what was read: a file of the user's was changed after `since`
+    (seconds) or has gone, or anything else is no more what it was.
+
+    `known` are states of files that were gathered before in this process, and get those of this time: an installed
+    file's state, once left, does not come back, and a user's was not changed.
+    """
+    steady = sorted(f for f in files if not f.startswith(UNSTEADY) and not _of_python(f))
+    if any(not f.startswith(_libraries()) and _changed(f) > since - TICK for f in steady):
         return None
-    known = {f: of_file(f) for f in steady}
-    asked, asked_link = _beside(known, asked), _beside(known, asked_link)
-    if any(of_path(p) != state for p, state in asked.items()) or any(
-        of_link(p) != state for p, state in asked_link.items()
-    ):
+    known |= {f: of_file(f) for f in steady if f not in known}
+    states = {f: known[f] for f in steady}
+    if any(state == ABSENT and files[f] for f, state in states.items()):
         return None
-    return Evidence(
-        known,
-        {d: of_names(d) for d in sorted(set(listed)) if not d.startswith(UNSTEADY)},
-        {d: of_modules(d) for d in sorted(set(searched)) if not _of_python(d)},
-        asked,
-        asked_link,
+    told = _told(states)
+    found = Evidence(
+        states,
+        _steady(listed),
+        _steady(searched),
+        _beside(told, asked),
+        _beside(told, asked_link),
         variables,
         environment,
     )
+    return found if Look().confirms(found._replace(files={}, variables={}, environment=None)) else None
 
 
 class Look:
@@ -112,7 +118,7 @@ def of_file(path: str) -> str:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             return "no file"
-        if _installed(path) or found.st_size > BY_STATE:
+        if path.startswith(_libraries()) or found.st_size > BY_STATE:
             return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
         with open(path, "rb") as file:
             return blake2b(file.read(), digest_size=16).hexdigest()
@@ -144,17 +150,23 @@ def said(found: os.stat_result) -> str:
     return f"{found.st_mode:o} {found.st_size} {found.st_mtime_ns}"
 
 
-def _beside(known: dict[str, str], asked: dict[str, str]) -> dict[str, str]:
-    """What was said of paths of which known files do not say it: that these are there, and the folders above them."""
+def _told(known: dict[str, str]) -> set[str]:
+    """Paths that are there if these files are: themselves, and the folders above them."""
     told = {file for file, state in known.items() if state != ABSENT}
     for file in list(told):
         while (file := os.path.dirname(file)) not in told:
             told.add(file)
-    return {
-        path: asked[path]
-        for path in sorted(asked)
-        if not path.startswith(UNSTEADY) and not _of_python(path) and (path not in told or asked[path].startswith(LINK))
-    }
+    return told
+
+
+def _beside(told: set[str], asked: dict[str, str]) -> dict[str, str]:
+    """What was said of other paths, and of links."""
+    return _steady({path: said for path, said in asked.items() if path not in told or said.startswith(LINK)})
+
+
+def _steady(states: dict[str, str]) -> dict[str, str]:
+    """Those of paths that are not the kernel's, nor of Python's own library."""
+    return {p: states[p] for p in sorted(states) if not p.startswith(UNSTEADY) and not _of_python(p)}
 
 
 def of_names(folder: str) -> str:
@@ -205,8 +217,9 @@ def _libraries() -> tuple[str, ...]:
 
 @cache
 def _python() -> tuple[str, ...]:
-    """Folders of Python's own library, whose version is part of every key."""
-    return (f"{os.path.normpath(os.path.dirname(os.__file__))}{os.sep}",)
+    """Where Python's own library is, whose version is part of every key."""
+    own = f"{os.path.normpath(os.path.dirname(os.__file__))}{os.sep}"
+    return own, os.path.join(sys.base_prefix, "lib", "python")
 
 
 def _installed(path: str) -> bool:
@@ -214,5 +227,4 @@ def _installed(path: str) -> bool:
 
 
 def _of_python(path: str) -> bool:
-    within = f"{path}{os.sep}".startswith(_python()) or path.startswith(os.path.join(sys.base_prefix, "lib", "python"))
-    return within and not _installed(path) and "site-packages" not in path
+    return path.startswith(_python()) and "site-packages" not in path and not _installed(path)

@@ -17,7 +17,17 @@ from importlib.util import source_from_cache
 from types import FrameType
 from typing import Any
 
-from cspprof.cache.evidence import ABSENT, Evidence, gathered, of_environment, of_link, of_path
+from cspprof.cache.evidence import (
+    ABSENT,
+    UNSTEADY,
+    Evidence,
+    gathered,
+    of_environment,
+    of_link,
+    of_modules,
+    of_names,
+    of_path,
+)
 
 MADE_BY = ("torch", "cspprof.rules", "cspprof.trace")
 """Where one of these was imported before we watched, something may have been done that nobody saw."""
@@ -35,10 +45,13 @@ class Witness:
 
     def __init__(self) -> None:
         self.opened: set[str] = set()
-        self.listed: set[str] = set()
-        """Folders whose names somebody asked for."""
-        self.searched: set[str] = set()
-        """Folders in which imports were looked for."""
+        """Files that were opened to be read."""
+        self.there: dict[str, bool] = {}
+        """Whether a file was there when it was first opened, to whatever end. Where bytecode is read, a source was."""
+        self.listed: dict[str, str] = {}
+        """Folders whose names somebody asked for, with their state at the first time."""
+        self.searched: dict[str, str] = {}
+        """Folders in which imports were looked for, likewise."""
         self.asked: dict[str, str] = {}
         """What was said of a path when it was first asked about, links followed."""
         self.asked_link: dict[str, str] = {}
@@ -49,6 +62,8 @@ class Witness:
         """Whether the environment was read as a whole."""
         self.left = False
         self.since = 0.0
+        self.known: dict[str, str] = {}
+        """States of files, read once for all models."""
         self._watching = False
         self._hooked = False
 
@@ -80,12 +95,22 @@ class Witness:
         """What was seen so far with its present state; None where that cannot vouch for the answer."""
         if self.left:
             return None
-        files = self.opened | {f for m in list(sys.modules.values()) if isinstance(f := _file(m), str)}
         variables = {name: self.before.get(name) for name in sorted(self.variables)}
         environment = of_environment(self.before) if self.environment else None
         return gathered(
-            files, self.listed, self.searched, self.asked, self.asked_link, variables, environment, self.since
-        )
+            self._files(), self.listed, self.searched, self.asked, self.asked_link, variables, environment,
+            self.since, self.known,
+        )  # fmt: skip
+
+    def _files(self) -> dict[str, bool]:
+        """Files that were read, and whether they were there; where a module's bytecode was read, its source."""
+        modules = [getattr(m, "__dict__", {}) for m in list(sys.modules.values())]  # asking some does something
+        files = {file: False for held in modules if isinstance(file := held.get("__file__"), str)}
+        told = {held.get("__cached__") for held in modules}
+        for path in self.opened - told:
+            source = _source(path)
+            files[source] = files.get(source, False) or self.there.get(path, True)
+        return files
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         if event in HEARD and self._watching:
@@ -96,26 +121,36 @@ class Witness:
         if event == "open":
             path, mode, flags = args
             reading = "r" in mode or "+" in mode if isinstance(mode, str) else not flags & os.O_WRONLY
-            if reading and not isinstance(path, int):
-                self.opened.add(_source(os.path.abspath(os.fsdecode(path))))
+            if not isinstance(path, int):
+                place = os.path.abspath(os.fsdecode(path))
+                if place not in self.there and not place.endswith(".pyc"):
+                    self.there[place] = of_path(place) != ABSENT
+                if reading:
+                    self.opened.add(place)
         elif event in ("os.listdir", "os.scandir"):
             path = args[0] if args and args[0] is not None else "."
             if not isinstance(path, int):
                 importing = sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
-                (self.searched if importing else self.listed).add(os.path.abspath(os.fsdecode(path)))
+                seen, look = (self.searched, of_modules) if importing else (self.listed, of_names)
+                place = os.path.abspath(os.fsdecode(path))
+                if place not in seen and not place.startswith(UNSTEADY):
+                    seen[place] = ""  # for the look is heard too
+                    seen[place] = look(place)
         elif not _called_from("ctypes.util"):  # which asks the linker where libraries are
             self.left = True
 
     def _asking(self, plain: Any) -> Any:
         """`plain`, which notes what a path is when it is first asked about. Code that keeps a reference may go on
         using it; and `os` knows of it what it knows of `plain`."""
+        usual = self.asked_link if plain.__name__ == "lstat" else self.asked
 
         def ask(path: Any, *args: Any, **options: Any) -> Any:
-            if self._watching and not isinstance(path, int) and options.get("dir_fd") is None:
-                itself = plain.__name__ == "lstat" or options.get("follow_symlinks") is False
+            known = not options and type(path) is str and path in usual
+            if not known and self._watching and not isinstance(path, int) and options.get("dir_fd") is None:
+                itself = usual is self.asked_link or options.get("follow_symlinks") is False
                 seen, look = (self.asked_link, of_link) if itself else (self.asked, of_path)
                 with suppress(TypeError, ValueError):  # what is no path; the call itself will say so
-                    if path not in seen and (place := os.path.abspath(os.fsdecode(path))) not in seen:
+                    if (place := os.path.abspath(os.fsdecode(path))) not in seen:
                         seen[place] = look(place)
             return plain(path, *args, **options)
 
@@ -155,20 +190,14 @@ def _called_from(name: str, within: int = 12) -> bool:
     return False
 
 
-def _file(module: Any) -> Any:
-    """A module's file. Some modules do something when they are asked for an attribute, so they are not."""
-    return getattr(module, "__dict__", {}).get("__file__")
-
-
 def _source(path: str) -> str:
-    """The source of a compiled module: that is what is edited."""
+    """The source of a compiled module: that is what is edited. Without it Python would not have read the bytecode."""
     if not path.endswith(".pyc"):
         return path
     try:
-        source = source_from_cache(path)
+        return source_from_cache(path)
     except ValueError:
         return path
-    return path if of_path(source) == ABSENT else source
 
 
 WITNESS = Witness()
