@@ -283,3 +283,34 @@ def test_an_in_place_dropout_that_is_off_is_no_operation_and_one_that_is_on_is()
     assert [op.target for op in off.ops] == ["aten.conv2d", "aten.relu"]
     assert [op.target for op in on.ops] == ["aten.conv2d", "aten.dropout_", "aten.relu"]
     assert [layer.calls for layer in off.layers] == [1, 1, 1, 1]
+
+
+NORM_ACT: list[dict[str, Any]] = [
+    {}, {"affine": False}, {"track_running_stats": False}, {"momentum": None}, {"apply_act": False},
+    {"act_layer": nn.SiLU}, {"drop_layer": nn.Dropout},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("kwargs", NORM_ACT, ids=str)
+def test_a_norm_with_an_activation_gives_the_record_of_running_it(
+    kwargs: dict[str, Any], train: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norm_act = pytest.importorskip("timm.layers", reason="the library of this layer is not installed").BatchNormAct2d
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), norm_act(8, **kwargs))
+
+    def run() -> Profile:
+        return trace(model, torch.empty(2, 3, 9, 9), train=train)
+
+    first, again = run(), run()
+    assert first == again == plainly(run, monkeypatch)
+
+
+def test_what_follows_a_norm_may_be_any_function() -> None:
+    norm_act = pytest.importorskip("timm.layers", reason="the library of this layer is not installed").BatchNormAct2d
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), norm_act(8))
+    del model[1].act
+    model[1].act = torch.tanh
+    assert [op.target for op in trace(model, torch.empty(2, 3, 9, 9)).ops] == [
+        "aten.conv2d", "aten.batch_norm", "aten.tanh",
+    ]  # fmt: skip

@@ -101,11 +101,10 @@ OTHERS: dict[str, Form] = {
 
 def form_of(kind: type[nn.Module]) -> Form | None:
     """None for a class that is not known, or whose forward is not the known one."""
-    form = TORCHS_OWN.get(kind)
-    if form is not None:
-        return form if FORWARDS[kind] is kind.forward else None
+    if kind in TORCHS_OWN:
+        return TORCHS_OWN[kind] if FORWARDS[kind] is kind.forward else None
     form = OTHERS.get(f"{kind.__module__}.{kind.__qualname__}")
-    code = getattr(kind.forward, "__code__", None)
-    if form is None or code is None or not form.names.issuperset((*code.co_names, *code.co_freevars)):
+    if form is None or (form.does is not None and form_of(form.does) is None):
         return None
-    return form
+    code = getattr(kind.forward, "__code__", None)
+    return form if code is not None and form.names.issuperset((*code.co_names, *code.co_freevars)) else None

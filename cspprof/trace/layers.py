@@ -70,7 +70,7 @@ def _followed(
         if found is not MISSED:
             inner = own["_modules"]
             for name in form.then:
-                found = inner[name](found)
+                found = (inner.get(name) or getattr(module, name))(found)
             return found
     return module._call_impl(*args, **kwargs)
 
@@ -166,6 +166,7 @@ def nothing(tag: Tag) -> Entry:
 def _keep(key: tuple[Any, ...], entry: Entry, recipe: Recipe | None = None) -> None:
     if len(ANSWERED) >= LIMIT:
         ANSWERED.clear()
+        RECIPES.clear()
     ANSWERED[key] = entry
     if recipe is not None:
         RECIPES[_outline(key)] = recipe
