@@ -300,6 +300,18 @@ def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch
     assert of_file(str(file)) != before
 
 
+def test_a_library_that_is_upgraded_meanwhile_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.cache.evidence._libraries", lambda: (f"{tmp_path}{os.sep}",))
+    file = tmp_path / "library.py"
+    file.write_text("a = 1\n")
+    time.sleep(0.05)
+    witness = Witness()
+    with witness.watching():
+        file.read_text()
+        rewrite(file, "a = 2\n")
+    assert witness.evidence() is None
+
+
 @pytest.mark.parametrize(
     "code",
     ["import subprocess\nNUMBER = subprocess.run(['echo', 'x'], capture_output=True, text=True).stdout.strip()",

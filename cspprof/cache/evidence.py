@@ -65,14 +65,15 @@ def gathered(
     known: dict[str, str],
 ) -> Evidence | None:  # fmt: skip
     """What an answer rests on: of each file (and whether it was there when it was opened) its state, of all else the
-    state at first sight. None where that is not what was read: a file of the user's was changed after `since`
-    (seconds) or has gone, or anything else is no more what it was.
+    state at first sight. None where that is not what was read: a file was changed after `since` (seconds) or has gone,
+    or anything else is no more what it was.
 
     `known` are states of files that were gathered before in this process, and get those of this time: an installed
     file's state, once left, does not come back, and a user's was not changed.
     """
     steady = sorted(f for f in files if not f.startswith(UNSTEADY) and not _of_python(f))
-    if any(not f.startswith(_libraries()) and _changed(f) > since - TICK for f in steady):
+    unsure = (f for f in steady if f not in known or not f.startswith(_libraries()))
+    if any(_changed(f) > since - TICK for f in unsure):
         return None
     known |= {f: of_file(f) for f in steady if f not in known}
     states = {f: known[f] for f in steady}
