@@ -24,6 +24,8 @@ from cspprof.tensors import TensorSpec as TensorSpec
 if TYPE_CHECKING:
     import pandas
 
+    from cspprof.metrics.memory import Lifetimes
+
 SCHEMA = "cspprof.record/2"
 
 
@@ -310,6 +312,13 @@ class Profile:
         from cspprof.metrics import METRICS
 
         return METRICS.get(metric).total(self).value
+
+    @cached_property
+    def lifetimes(self) -> Lifetimes:
+        """Until which call storages live."""
+        from cspprof.metrics.memory import lifetimes
+
+        return lifetimes(self)
 
     @cached_property
     def live_bytes(self) -> list[int]:

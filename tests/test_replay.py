@@ -44,7 +44,9 @@ def recorded(module: nn.Module, *shape: int) -> Profile:
 def assert_replayed(module: nn.Module, profile: Profile, shape: tuple[int, ...], dtype: str | None = None) -> None:
     fresh = trace(module, shape, name=profile.model, source=profile.source, dtype=dtype)
     fresh.self_check()
-    assert to_bytes(replay(profile, shape, dtype=dtype), False) == to_bytes(fresh, False)
+    made = replay(profile, shape, dtype=dtype)
+    assert to_bytes(made, False) == to_bytes(fresh, False)
+    assert made.live_bytes == fresh.live_bytes
 
 
 def zoo(name: str) -> tuple[nn.Module, Profile, tuple[int, ...]]:

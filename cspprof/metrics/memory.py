@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import NamedTuple
 
 from cspprof.metrics import Peak, metric
 from cspprof.record import Kind, Profile
@@ -24,14 +25,25 @@ def peak_bytes(profile: Profile) -> Peak:
     return Peak(max(profile.live_bytes, default=0))
 
 
-def live_bytes(profile: Profile) -> list[int]:
-    """Bytes alive while each call runs, in execution order."""
-    calls, specs, storages = profile.calls, profile.specs, profile.calls.storage
+class Lifetimes(NamedTuple):
+    """Until which call storages live. That depends on who reads what whom wrote, and on no size."""
+
+    inputs: list[tuple[int, int]]
+    """Of the model's inputs: the place among the profile's storages, and the last call."""
+    starts: list[int]
+    """Of all others, as columns: the call that writes one first, as which of its outputs, and the last call."""
+    outputs: list[int]
+    ends: list[int]
+
+
+def lifetimes(profile: Profile) -> Lifetimes:
+    calls, storages = profile.calls, profile.calls.storage
     view = Kind.VIEW
     # Of the storages that a call touches: which it writes, and how many it needs alive. What it writes besides the
     # first is nobody's input.
     written = [
-        range(0) if s.kind is view else range(n := len(s.reads) + len(s.weights), n + len(s.writes)) for s in specs
+        range(0) if s.kind is view else range(n := len(s.reads) + len(s.weights), n + len(s.writes))
+        for s in profile.specs
     ]
     alive = [places.start + bool(places) for places in written]
     last: dict[int, int] = {}
@@ -40,20 +52,32 @@ def live_bytes(profile: Profile) -> list[int]:
             last[storage] = i
     for storage in profile.outputs:
         last[storage] = len(calls.spec) - 1
-    steps = [0] * (len(calls.spec) + 1)
-
-    def live(storage: int, start: int, nbytes: int) -> None:
-        steps[start] += nbytes
-        steps[last[storage] + 1] -= nbytes
-
-    for held in profile.storages:
-        if held.role == "input" and held.id in last:
-            live(held.id, 0, held.spec.nbytes)
-    begun = {held.id for held in profile.storages}
+    inputs, starts, outputs, ends = found = Lifetimes([], [], [], [])
+    for i, held in enumerate(profile.storages):
+        end = last.pop(held.id, None)
+        if held.role == "input" and end is not None:
+            inputs.append((i, end))
     for i, (spec, at) in enumerate(zip(calls.spec, profile.offsets, strict=True)):
         for place in written[spec]:
-            storage = storages[at + place]
-            if storage in last and storage not in begun:
-                begun.add(storage)
-                live(storage, i, specs[spec].writes[place - written[spec].start].nbytes)
+            end = last.pop(storages[at + place], None)
+            if end is not None:
+                starts.append(i)
+                outputs.append(place - written[spec].start)
+                ends.append(end)
+    return found
+
+
+def live_bytes(profile: Profile) -> list[int]:
+    """Bytes alive while each call runs, in execution order."""
+    of_call, specs = profile.calls.spec, profile.specs
+    alive = profile.lifetimes
+    steps = [0] * (len(of_call) + 1)
+    for place, end in alive.inputs:
+        nbytes = profile.storages[place].spec.nbytes
+        steps[0] += nbytes
+        steps[end + 1] -= nbytes
+    for start, output, end in zip(alive.starts, alive.outputs, alive.ends, strict=True):
+        nbytes = specs[of_call[start]].writes[output].nbytes
+        steps[start] += nbytes
+        steps[end + 1] -= nbytes
     return list(accumulate(steps[:-1]))

@@ -154,6 +154,8 @@ class Program:
     def __init__(self, profile: Profile, forward: Forward, sizes: Sizes, storages: Sequence[Storage]) -> None:
         """`storages` are the record's, of the dtype that was asked for."""
         self._profile, self._storages = profile, storages
+        self._same = {"offsets": profile.offsets, "lifetimes": profile.lifetimes}
+        """What no size has a part in."""
         self._inputs = [i for i, s in enumerate(storages) if s.role == "input"]
         self._numbers = Numbers(sizes)
         self._tensors = Tensors(self._numbers)
@@ -185,6 +187,8 @@ class Program:
         looks = tuple(
             [new(Look, (*y[:-1], tensors[i])) for y, i in zip(self._profile.looks or (), self._looked, strict=True)]
         )
-        return replace(
+        made = replace(
             self._profile, inputs=tuple(wanted), storages=tuple(storages), specs=specs, calls=calls, looks=looks
         )
+        vars(made).update(self._same)
+        return made
