@@ -106,13 +106,15 @@ class Recorder(TorchDispatchMode):
     def hold_all(self, those: Held, role: str, replacements: dict[int, torch.Tensor]) -> None:
         """Take in what a model holds, by path, or what stands in its place."""
         held, owners, storages, storage = self.held, self.owners, self.storages, self.next_storage
+        buffers = role == "buffer"
         for path, tensor in zip(those.paths, those.tensors, strict=True):
             if replacements:
                 tensor = replacements.get(id(tensor), tensor)
-            if id(tensor) not in held:
+            key = id(tensor)
+            if key not in held:
                 m = meta_of(tensor, True)
                 storages.append(make(Storage, (storage, path, role, m.spec)))
-                held[id(tensor)] = make(Tag, (self, storage, m, role == "buffer" and not tensor.is_meta))
+                held[key] = make(Tag, (self, storage, m, buffers and not tensor.is_meta))
                 owners[storage] = tensor
                 storage += 1
         self.next_storage = storage

@@ -144,9 +144,9 @@ def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator
     """A model as a counter wants it: in eval mode (or `train`), uncompiled, with weights as `placed` puts them;
     everything as it was afterwards. Yields what `placed` does."""
     with untouched(scope):
-        for module in scope.modules:
-            if module.__dict__.get("_compiled_call_impl") is not None:
-                module._compiled_call_impl = None
+        for own in scope.attributes:
+            if own.get("_compiled_call_impl") is not None:
+                own["_compiled_call_impl"] = None
         set_mode(scope, train)
         with placed(scope, dtype, device) as replacements, eager():
             yield replacements
@@ -157,8 +157,8 @@ def set_mode(scope: Scope, train: bool) -> None:
     kinds: set[Any] = set(map(type, scope.modules))
     own = [k for k in kinds if k.train is not nn.Module.train or k.__setattr__ is not nn.Module.__setattr__]
     if not own:
-        for module in scope.modules:
-            module.__dict__["training"] = train
+        for attributes in scope.attributes:
+            attributes["training"] = train
     else:
         with suppress(NotImplementedError):  # an exported module, whose mode was settled when it was exported
             scope.model.train(train)

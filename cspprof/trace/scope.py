@@ -18,6 +18,8 @@ from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
 """Attribute by which a model's author names the stage that a module (and what is in it) belongs to."""
+
+
 CONTAINERS = frozenset({dict, list, OrderedDict})
 
 
@@ -49,10 +51,9 @@ class Scope:
         self.attributes = [module.__dict__ for module in self.modules]
         self.values = list(chain.from_iterable(map(dict.values, self.attributes)))
         """Of all attributes of all modules, one after the other."""
-        kinds = list(map(type, self.values))
-        self.packs = ScriptObject in kinds
+        self.packs = ScriptObject in set(map(type, self.values))
         """Whether some layer keeps weights in an object."""
-        inner = list(compress(self.values, map(CONTAINERS.__contains__, kinds)))
+        inner = [v for v in self.values if type(v) in CONTAINERS]
         self.filled = list(filter(None, inner))
         """Lists and dicts that are attributes, and not empty."""
         self.empty = list(filterfalse(None, inner))
@@ -78,14 +79,14 @@ class Scope:
 
     def _held(self, table: str) -> Held:
         held = Held([], [], [])
-        for layer, (module, path) in enumerate(zip(self.modules, self.paths, strict=True)):
-            tensors = getattr(module, table)
-            if tensors:
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        held.layers.append(layer)
-                        held.paths.append(f"{path}.{name}" if path else name)
-                        held.tensors.append(tensor)
+        tables = [getattr(module, table) for module in self.modules]
+        for layer in compress(range(len(tables)), tables):
+            path = self.paths[layer]
+            for name, tensor in tables[layer].items():
+                if tensor is not None:
+                    held.layers.append(layer)
+                    held.paths.append(f"{path}.{name}" if path else name)
+                    held.tensors.append(tensor)
         return held
 
     def layers(self) -> tuple[Layer, ...]:
@@ -135,8 +136,6 @@ class Scope:
 def _packed(attributes: dict[str, Any], seen: set[Any]) -> int:
     """Elements that a quantised layer keeps packed."""
     held = {hash(v): v for v in attributes.values() if type(v) is ScriptObject}
-    if not held:
-        return 0
     new = {key: v for key, v in held.items() if (key, "packed") not in seen}
     seen.update((key, "packed") for key in new)
     return sum(t.numel() for v in new.values() for t in unpack(v)[0])

@@ -64,7 +64,7 @@ class Kept:
         """Have each container hold again what it held, in its order."""
         names, values = self._names(), self._values()
         lengths = list(map(len, self.containers)) == self.lengths
-        if lengths and all(map(is_, names, self.names)) and all(map(is_, values, self.values)):
+        if lengths and _equal(names, self.names) and all(map(is_, values, self.values)):
             return
         then, names_then = iter(self.values), iter(self.names)
         for container, length in zip(self.containers, self.lengths, strict=True):
@@ -72,6 +72,13 @@ class Kept:
                 container[:] = islice(then, length)
             else:
                 _refill(container, dict(zip(islice(names_then, length), then, strict=False)))
+
+
+def _equal(keys: list[Any], others: list[Any]) -> bool:
+    try:
+        return keys == others
+    except Exception:  # of keys that refuse to be compared, such as tensors
+        return False
 
 
 def _refill(table: dict[Any, Any], before: dict[Any, Any]) -> None:
