@@ -125,10 +125,10 @@ def building(models: list[str]) -> dict[str, float]:
     return beside("build", models, title, "cspprof", "cspprof", "torch")
 
 
-def replaying(models: list[str]) -> dict[str, float]:
+def replaying(models: list[str], what: str = "") -> dict[str, float]:
     """A record at another size beside a trace at that size, of the networks whose records say enough."""
-    title = "Replay at another size, and how many times longer a trace takes"
-    return beside("replay", models, title, "replay", "trace", "replay")
+    title = f"Replay at another size{what}, and how many times longer a trace takes"
+    return beside("replay", models, title, f"replay{what}", f"trace{what}", f"replay{what}")
 
 
 def commands(rounds: int) -> dict[str, Any]:
@@ -221,6 +221,7 @@ def main() -> None:
             "memory": memories(),
             "growth": growing(),
             "replay": replaying(models),
+            "replay and totals": replaying(models, " and totals"),
         }
     if options.json:
         options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -112,14 +112,15 @@ def slice_length(size: int, start: int, end: int | None, step: int = 1) -> int:
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The common shape, NumPy's rule. Raises ValueError when there is none."""
-    rank = max(map(len, shapes), default=0)
-    out = [1] * rank
-    for shape in shapes:
-        for i, n in enumerate(shape, rank - len(shape)):
-            if n != 1:
-                if out[i] not in (1, n):
-                    raise ValueError(f"shapes {shapes} do not broadcast")
-                out[i] = n
+    longest, *others = sorted(shapes, key=len, reverse=True) or [()]
+    out = list(longest)
+    for shape in others:
+        for i, n in enumerate(shape, len(out) - len(shape)):
+            if out[i] == n:
+                continue
+            if 1 not in (out[i], n):
+                raise ValueError(f"shapes {shapes} do not broadcast")
+            out[i] = n if out[i] == 1 else out[i]
     return tuple(out)
 
 

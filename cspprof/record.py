@@ -32,6 +32,8 @@ SCHEMA = "cspprof.record/2"
 class Kind(StrEnum):
     """What sort of work an operation is. `UNKNOWN` has no MACs, which is not the same as zero MACs."""
 
+    __hash__ = str.__hash__  # an enumeration's own is no hash of the string that it equals, and slow
+
     CONV = "conv"
     CONV_TRANSPOSE = "conv_transpose"
     LINEAR = "linear"
@@ -257,9 +259,14 @@ class Profile:
         return list(accumulate((widths[i] for i in self.calls.spec[:-1]), initial=0)) if self.calls.spec else []
 
     @cached_property
+    def call_counts(self) -> list[tuple[int, int]]:
+        """The number of each spec and how often it was called."""
+        return list(Counter(self.calls.spec).items())
+
+    @cached_property
     def spec_counts(self) -> list[tuple[OpSpec, int]]:
         """Each spec and how often it was called; what sums over calls is a sum over these."""
-        return [(self.specs[i], n) for i, n in Counter(self.calls.spec).items()]
+        return [(self.specs[i], n) for i, n in self.call_counts]
 
     @cached_property
     def computing(self) -> list[tuple[OpSpec, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from operator import attrgetter, getitem
 from typing import NamedTuple
 
 from cspprof.metrics import Peak, metric
@@ -25,13 +26,16 @@ def peak_bytes(profile: Profile) -> Peak:
     return Peak(max(profile.live_bytes, default=0))
 
 
+BYTES = attrgetter("nbytes")
+
+
 class Lifetimes(NamedTuple):
     """Until which call storages live. That depends on who reads what whom wrote, and on no size."""
 
     inputs: list[tuple[int, int]]
-    """Of the model's inputs: the place among the profile's storages, and the last call."""
+    """Of the model's inputs: the place among the profile's storages, and the call after the last that needs it."""
     starts: list[int]
-    """Of all others, as columns: the call that writes one first, as which of its outputs, and the last call."""
+    """Of all others, as columns: the call that writes one first, as which of its outputs, and until which call."""
     outputs: list[int]
     ends: list[int]
 
@@ -56,14 +60,14 @@ def lifetimes(profile: Profile) -> Lifetimes:
     for i, held in enumerate(profile.storages):
         end = last.pop(held.id, None)
         if held.role == "input" and end is not None:
-            inputs.append((i, end))
+            inputs.append((i, end + 1))
     for i, (spec, at) in enumerate(zip(calls.spec, profile.offsets, strict=True)):
         for place in written[spec]:
             end = last.pop(storages[at + place], None)
             if end is not None:
                 starts.append(i)
                 outputs.append(place - written[spec].start)
-                ends.append(end)
+                ends.append(end + 1)
     return found
 
 
@@ -75,9 +79,10 @@ def live_bytes(profile: Profile) -> list[int]:
     for place, end in alive.inputs:
         nbytes = profile.storages[place].spec.nbytes
         steps[0] += nbytes
-        steps[end + 1] -= nbytes
-    for start, output, end in zip(alive.starts, alive.outputs, alive.ends, strict=True):
-        nbytes = specs[of_call[start]].writes[output].nbytes
+        steps[end] -= nbytes
+    written = [spec.writes for spec in specs]
+    tensors = map(getitem, map(written.__getitem__, map(of_call.__getitem__, alive.starts)), alive.outputs)
+    for start, end, nbytes in zip(alive.starts, alive.ends, map(BYTES, tensors), strict=True):
         steps[start] += nbytes
-        steps[end + 1] -= nbytes
+        steps[end] -= nbytes
     return list(accumulate(steps[:-1]))

@@ -8,9 +8,11 @@ plain to see (a resize to the height and width of another map). Everything else 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cspprof.errors import ReplayError
 from cspprof.inputs import Inputs, arguments
-from cspprof.record import Profile, TensorSpec
+from cspprof.record import Profile, Storage, TensorSpec
 from cspprof.replay.forward import HINT
 from cspprof.replay.plan import Plan
 from cspprof.replay.shapes import FLOATS
@@ -26,18 +28,19 @@ def replay(
     replaces the floating dtype of inputs and weights. Raises ReplayError, by layer and operation, where the record
     does not say.
     """
-    wanted = _inputs(profile, inputs, batch, dtype)
     if dtype is not None and dtype not in FLOATS:
         raise ReplayError(f"cannot replay in {dtype}", f"Replay in one of: {', '.join(sorted(FLOATS))}")
     plan = profile.__dict__.get("_plan")
     if plan is None:
         plan = profile.__dict__["_plan"] = Plan(profile)
-    return plan.at(wanted, dtype)
+    return plan.at(_inputs(profile, plan.inputs, inputs, batch, dtype), dtype)
 
 
-def _inputs(profile: Profile, inputs: Inputs | None, batch: int | None, dtype: str | None) -> list[TensorSpec]:
+def _inputs(
+    profile: Profile, recorded: Sequence[Storage], inputs: Inputs | None, batch: int | None, dtype: str | None
+) -> list[TensorSpec]:
     """The input tensors asked for, in the recorded order."""
-    held = [s.spec for s in profile.storages if s.role == "input"]
+    held = [s.spec for s in recorded]
     if len(held) != len(profile.inputs):
         raise ReplayError(f"{profile.model} cannot be replayed: one tensor is several of its inputs", HINT)
     if inputs is not None and batch is not None:
@@ -46,7 +49,7 @@ def _inputs(profile: Profile, inputs: Inputs | None, batch: int | None, dtype: s
         return [_cast(t if batch is None else TensorSpec((batch, *t.shape[1:]), t.dtype), dtype) for t in held]
     wanted: list[TensorSpec] = []
     args, kwargs = arguments(inputs, lambda given: wanted.append(given))
-    names = [s.name for s in profile.storages if s.role == "input"]
+    names = [s.name for s in recorded]
     if len(wanted) != len(held) or (kwargs and list(kwargs) != names[len(args) :]):
         raise ReplayError(
             f"{profile.model} was recorded with {len(held)} inputs ({', '.join(names)}), and gets {len(wanted)}",

@@ -32,6 +32,7 @@ class Plan:
                 "Trace the model on meta with this version: cspprof profile SPEC --save x.profile.json",
             )
         self._profile = profile
+        self.inputs = [s for s in profile.storages if s.role == "input"]
         with uncollected():
             self._recorded = Forward(profile, {})
         self._programs: dict[tuple[str | None, ...], list[Program]] = {}
@@ -60,7 +61,7 @@ class Plan:
             for s in profile.storages
         ]
         given = {s.id: Value(s.spec.shape, s.spec.dtype) for s in storages if s.role in CAST}
-        inputs = [s.id for s in storages if s.role == "input"]
+        inputs = [s.id for s in self.inputs]
         sizes = Sizes([n for t in wanted for n in t.shape])
         numbers = map(sizes.given, range(len(sizes.values)))
         sized = {

@@ -6,6 +6,7 @@ shapes, to tensors, to operations; what no size decides is there already.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -24,7 +25,10 @@ def picking(places: Sequence[int]) -> Pick:
     """What takes the values at these places out of a list."""
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda values: tuple([values[i] for i in places])
+    if not places:
+        return lambda values: ()
+    (place,) = places
+    return lambda values: (values[place],)
 
 
 class Tensors:
@@ -154,8 +158,8 @@ class Program:
     def __init__(self, profile: Profile, forward: Forward, sizes: Sizes, storages: Sequence[Storage]) -> None:
         """`storages` are the record's, of the dtype that was asked for."""
         self._profile, self._storages = profile, storages
-        self._same = {"offsets": profile.offsets, "lifetimes": profile.lifetimes}
-        """What no size has a part in."""
+        self._same: dict[str, Any] = {"offsets": profile.offsets, "lifetimes": profile.lifetimes}
+        """Of the profile, what no size has a part in."""
         self._inputs = [i for i, s in enumerate(storages) if s.role == "input"]
         self._numbers = Numbers(sizes)
         self._tensors = Tensors(self._numbers)
@@ -163,10 +167,12 @@ class Program:
         self._specs = Specs(self._numbers, self._groups)
         for spec, index in zip(forward.specs, forward.recorded_as, strict=True):
             self._specs.add(spec, profile.specs[index])
+        self._looks = list(zip(*[look[:-1] for look in profile.looks or ()], strict=True))
         self._looked = [self._tensors.place(forward.tensor(value)) for value in forward.looked]
         calls = profile.calls
         same = forward.of_call == list(calls.spec)
         self._calls = calls if same else Calls(forward.of_call, calls.layer, calls.storage, calls.name)
+        self._counts = list(Counter(forward.of_call).items())
 
     def run(self, wanted: Sequence[TensorSpec]) -> Profile | None:
         """The profile on these inputs; None where what was asked of the sizes has another answer there."""
@@ -175,20 +181,21 @@ class Program:
             return None
         tensors = self._tensors.run(numbers)
         specs, calls = self._specs.run(numbers, self._groups.run(tensors)), self._calls
+        known = self._same | {"call_counts": self._counts}
         if len(set(tensors)) < len(tensors):  # two that differ elsewhere are one here, and so may operations be
             found: dict[OpSpec, int] = {}
             number = [found.setdefault(spec, len(found)) for spec in specs]
             if len(found) < len(specs):
                 specs = tuple(found)
                 calls = replace(calls, spec=[number[i] for i in calls.spec])
+                known = self._same
         storages = list(self._storages)
         for i, tensor in zip(self._inputs, wanted, strict=True):
             storages[i] = storages[i]._replace(spec=tensor)
-        looks = tuple(
-            [new(Look, (*y[:-1], tensors[i])) for y, i in zip(self._profile.looks or (), self._looked, strict=True)]
-        )
+        heard = zip(*self._looks, map(tensors.__getitem__, self._looked), strict=True)
+        looks = tuple([new(Look, row) for row in heard])
         made = replace(
             self._profile, inputs=tuple(wanted), storages=tuple(storages), specs=specs, calls=calls, looks=looks
         )
-        vars(made).update(self._same)
+        vars(made).update(known)
         return made
