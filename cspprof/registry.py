@@ -44,9 +44,10 @@ class Registry(Generic[T]):
         self.version += 1
 
     def get(self, name: str) -> T:
-        for entries in (self._entries, self._beside._entries if self._beside else {}):
-            if name in entries:
-                return entries[name]
+        if name in self._entries:
+            return self._entries[name]
+        if self._beside is not None and name in self._beside:
+            return self._beside.get(name)
         raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name))
 
     def suggest(self, name: str) -> str:

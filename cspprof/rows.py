@@ -10,7 +10,7 @@ from cspprof.errors import CspprofError
 from cspprof.metrics import METRICS, Number
 from cspprof.per_profile import per_profile
 from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile
-from cspprof.stages import stages
+from cspprof.stages import stages, tagged
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +86,10 @@ class Group:
         m = METRICS.get(metric)
         if m.of_op is None:
             return None
-        if m.name in ("macs", "flops") and self.rows and all(m.op(r.spec) is None for r in self.rows):
+        value = m.over([(r.spec, 1) for r in self.rows]).value
+        if not value and m.name in ("macs", "flops") and self.rows and all(r.spec.macs is None for r in self.rows):
             return None
-        return m.over([(r.spec, 1) for r in self.rows]).value
+        return value
 
 
 def by_module(profile: Profile, depth: int) -> list[Group]:
@@ -101,7 +102,8 @@ def by_kind(profile: Profile) -> list[Group]:
 
 
 def by_stage(profile: Profile, tags: bool = True) -> list[Group]:
-    return _group((r.stage, r) for r in rows(profile, tags))
+    same = tags or not tagged(profile)
+    return _group((r.stage, r) for r in (rows(profile) if same else rows(profile, False)))
 
 
 def by_path(profile: Profile) -> list[Group]:

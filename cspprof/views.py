@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from cspprof.comparison import Comparison, Delta, dashed
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 from cspprof.metrics.conventions import convention_named
-from cspprof.record import Profile
+from cspprof.record import OpSpec, Profile
 from cspprof.rows import Group, Row, by_module, fold, rows, sort_of
 from cspprof.stages import depths
 from cspprof.tables import (
@@ -46,7 +46,8 @@ def layer_rows(profile: Profile) -> list[dict[str, Any]]:
 
     Keys: path, kind, stage, in, out (lists of shapes), macs (None where unknown), params, cio_hardnet, cio_cspnet.
     """
-    hardnet, cspnet = METRICS.get("cio_hardnet"), METRICS.get("cio_cspnet")
+    hardnet, cspnet = _by_spec(profile, "cio_hardnet"), _by_spec(profile, "cio_cspnet")
+    called = profile.calls.spec
     return [
         {
             "path": r.path,
@@ -56,11 +57,17 @@ def layer_rows(profile: Profile) -> list[dict[str, Any]]:
             "out": [list(t.shape) for t in r.spec.writes],
             "macs": r.spec.macs,
             "params": r.params,
-            "cio_hardnet": hardnet.over([(r.spec, 1)]).value,
-            "cio_cspnet": cspnet.over([(r.spec, 1)]).value,
+            "cio_hardnet": hardnet[called[r.index]],
+            "cio_cspnet": cspnet[called[r.index]],
         }
         for r in rows(profile)
     ]
+
+
+def _by_spec(profile: Profile, metric: str) -> list[Any]:
+    """The value of each spec: a hundred thousand calls have a few hundred."""
+    m = METRICS.get(metric)
+    return [m.over([(spec, 1)]).value for spec in profile.specs]
 
 
 def model_document(profile: Profile) -> dict[str, Any]:
@@ -196,7 +203,8 @@ def _side(value: int | None) -> Cell:
 def largest(profile: Profile, metric: str, top: int = 5) -> Table:
     """The largest operations of one model, with their share and the share of all up to there."""
     m = METRICS.get(metric)
-    valued = [(r, m.over([(r.spec, 1)]).value or 0) for r in rows(profile)]
+    values = _by_spec(profile, metric)
+    valued = [(r, values[profile.calls.spec[r.index]] or 0) for r in rows(profile)]
     total = sum(v for _, v in valued) if m.adds_up else 0  # else there is nothing to have a share of
     ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
     columns = [
@@ -238,20 +246,31 @@ def breakdown(
         groups = fold(profile, how.by) if how.by else by_module(profile, how.depth or 0)
         return _groups(profile, groups, how, metrics, focus)
     chosen = _of_layers(metrics, how)
-    listed = _ordered(rows(profile), how, lambda r, m: Group(r.path, (r,)).value(m))
+
+    @cache
+    def told(spec: int) -> tuple[dict[str, Any], dict[str, Cell], list[Cell], dict[str, str]]:
+        """What all calls of a spec have in common: values and cells of the numbers, further cells and fields."""
+        s = profile.specs[spec]
+        alone = Group("", (Row(0, "", s, "", 0),))
+        values = {m: alone.value(m) for m in chosen}
+        return (
+            values, {m: _known(s, m, v) for m, v in values.items()},
+            [text(sort_of(s)), shapes(s.reads), shapes(s.writes)],
+            {"in": " + ".join(map(str, s.reads)), "out": " + ".join(map(str, s.writes))},
+        )  # fmt: skip
+
+    called = profile.calls.spec
+    listed = _ordered(rows(profile), how, lambda r, m: r.params if m == "params" else told(called[r.index])[0][m])
     columns = [Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out")]
     columns += [Column(label(m), numeric=True) for m in chosen]
+    who = named(profile)
     lines, records = [], []
     for r in listed:
-        values = {m: Group(r.path, (r,)).value(m) for m in chosen}
-        lines.append([
-            text(r.path), text(sort_of(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
-            *(_known(r, m, v) for m, v in values.items()),
-        ])  # fmt: skip
-        records.append({
-            **named(profile), "path": r.path, "kind": r.spec.kind.value, "stage": r.stage,
-            "in": " + ".join(map(str, r.spec.reads)), "out": " + ".join(map(str, r.spec.writes)), **values,
-        })  # fmt: skip
+        values, cells, (sort, reads, writes), sides = told(called[r.index])
+        if "params" in values:
+            values, cells = {**values, "params": r.params}, {**cells, "params": integer(r.params)}
+        lines.append([text(r.path), sort, text(r.stage), reads, writes, *cells.values()])
+        records.append({**who, "path": r.path, "kind": r.spec.kind.value, "stage": r.stage, **sides, **values})
     return Table(f"Layers of {profile.label}", columns, lines), records
 
 
@@ -262,8 +281,8 @@ def _of_layers(metrics: Sequence[str], how: Breakdown) -> list[str]:
     return wanted if how.sort in (None, *wanted) else [*wanted, str(how.sort)]
 
 
-def _known(row: Row, metric: str, value: Any) -> Cell:
-    return Cell(None, "?") if row.spec.macs is None and metric in ("macs", "flops") else quantity(metric, value)
+def _known(spec: OpSpec, metric: str, value: Any) -> Cell:
+    return Cell(None, "?") if spec.macs is None and metric in ("macs", "flops") else quantity(metric, value)
 
 
 def _groups(
@@ -275,12 +294,14 @@ def _groups(
     columns += [Column(label(m), numeric=True) for m in chosen]
     columns.append(Column(f"share of {METRICS.get(focus).title}", numeric=True))
     whole = profile.total(focus) or 0
+    who = named(profile)
     lines, records = [], []
     for g in _ordered(groups, how, Group.value):
         values = {m: g.value(m) for m in chosen}
+        part = values[focus] if focus in values else g.value(focus)
         cells = [quantity(m, v) for m, v in values.items()]
-        lines.append([text(g.name), integer(len(g.rows)), *cells, share(g.value(focus) or 0, whole)])
-        records.append({**named(profile), heading: g.name, "operations": len(g.rows), **values})
+        lines.append([text(g.name), integer(len(g.rows)), *cells, share(part or 0, whole)])
+        records.append({**who, heading: g.name, "operations": len(g.rows), **values})
     return Table(f"{profile.label} by {heading}", columns, lines), records
 
 
