@@ -69,8 +69,12 @@ def _followed(
         found = _at_once(module, own, layer, form, forward, recorder, args[0])
         if found is not MISSED:
             inner = own["_modules"]
-            for name in form.then:
-                found = (inner.get(name) or getattr(module, name))(found)
+            outer, recorder.layer = recorder.layer, layer  # of what follows and is no layer
+            try:
+                for name in form.then:
+                    found = (inner.get(name) or getattr(module, name))(found)
+            finally:
+                recorder.layer = outer
             return found
     return module._call_impl(*args, **kwargs)
 
