@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from torch import nn
 
 from cspprof.api import profile
 from cspprof.trace import recorder
@@ -63,3 +64,41 @@ def test_a_repeated_trace_of_any_network_reaches_none(name: str, asked: Counter[
     asked.clear()
     profile(f"timm:{name}")
     assert not asked
+
+
+@pytest.mark.parametrize(
+    "name", ["resnext50", "timm:densenet201", "timm:convnext_base", "timm:swin_tiny_patch4_window7_224"]
+)
+def test_layers_without_hooks_do_not_take_the_way_through_them(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="the library of this network is not installed")
+    called: Counter[str] = Counter()
+    original = nn.Module._call_impl
+
+    def call_impl(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        called[type(self).__name__] += 1
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(nn.Module, "_call_impl", call_impl)
+    profile(name)
+    assert not called
+
+
+def test_layers_seen_at_one_size_are_not_run_at_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: Counter[str] = Counter()
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            called[function.__name__] += 1
+            return function(*args, **kwargs)
+
+        return call
+
+    for name in ("conv2d", "batch_norm", "leaky_relu"):
+        monkeypatch.setattr(nn.functional, name, counted(getattr(nn.functional, name)))
+    recorder.forget()
+    profile("csp_darknet53", (1, 3, 64, 64))
+    assert 0 < called.total() < 20  # one of each sort, not of each size
+    called.clear()
+    profile("csp_darknet53", (1, 3, 96, 128))
+    assert not called

@@ -83,7 +83,7 @@ def _at_once(
     module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, x: Any
 ) -> Any:
     """What the layer's own operation gives; `MISSED`, and nothing done, where it is to be called like any module."""
-    tag = x.__dict__.get("_cspprof") if type(x) is torch.Tensor else None
+    tag = (x.__dict__.get("_cspprof") or recorder.held.get(id(x))) if type(x) is torch.Tensor else None
     if tag is None or tag[0] is not recorder or tag[3] or own["_forward_pre_hooks"] or own["_forward_hooks"]:
         return MISSED
     held, tensors, tags, key = recorder.held, [x], [tag], [form, form.settings(own), tag[2]]
