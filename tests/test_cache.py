@@ -273,6 +273,23 @@ def test_os_is_as_it_was_after_watching() -> None:
     assert (os.stat, os.lstat, os.access) == before
 
 
+def test_what_is_installed_beside_the_model(ask: Ask, tmp_path: Path) -> None:
+    """Libraries look for their extensions in every folder of the search path; an output there is none."""
+    (home(tmp_path) / "far.py").write_text(
+        "from importlib.metadata import entry_points\nNUMBER = str(len(entry_points(group='nets')))\n"
+    )
+    assert [ask(), ask()] == ["made 0", "remembered 0"]
+    (home(tmp_path) / "cio.csv").touch()
+    assert ask() == "remembered 0"
+    installed = home(tmp_path) / "nets-1.0.Dist-Info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: nets\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[nets]\none = far:NUMBER\n")
+    assert [ask(), ask()] == ["made 1", "remembered 1"]
+    (installed / "entry_points.txt").write_text("[nets]\none = far:NUMBER\ntwo = far:NUMBER\n")
+    assert ask() == "made 2"
+
+
 def test_a_variable_that_nobody_read_changes_nothing(ask: Ask) -> None:
     assert [ask(), ask(OTHER="1")] == ["made one", "remembered one"]
 
@@ -454,14 +471,15 @@ from cspprof.cli import main
 try:
     main({arguments!r})
 except SystemExit:
-    print("torch" in sys.modules, "numpy" in sys.modules)
+    print("torch" in sys.modules, "numpy" in sys.modules, "rich" in sys.modules, len(sys.modules) < 300)
 """
+    monkeypatch.setenv("COLUMNS", "200")  # what is narrower than the tables takes rich
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     found = [
         subprocess.run([sys.executable, "-c", look], cwd=folder, capture_output=True, text=True, check=True).stdout
         for _ in range(2)
     ]
-    assert found[0].splitlines()[-1] == "True True"
-    assert found[1].splitlines()[-1] == "False False"
+    assert found[0].splitlines()[-1] == "True True False False"
+    assert found[1].splitlines()[-1] == "False False False True"
     assert found[0].splitlines()[:-1] == found[1].splitlines()[:-1]

@@ -345,7 +345,7 @@ new = {m.split(".")[0] for m in set(sys.modules) - before} | (set(sys.modules) -
 heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "torchvision", "pydantic"} & new
 more = {m for m in set(sys.modules) - before if m.startswith("torch.")} - {"torch.utils._device"}
 many = len(set(sys.modules) - before)
-sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 0)
+sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,8 @@ TICK = 0.02
 UNSTEADY = ("/proc/", "/sys/", "/dev/")
 """What the kernel says there changes from one look to the next: clock rates, free memory."""
 
-IMPORTABLE = (".py", ".pyc", ".so", ".pyd", ".pth", ".zip", ".egg-link")
+IMPORTABLE = (".py", ".pyc", ".so", ".pyd", ".pth", ".zip", ".egg-link", ".dist-info", ".egg-info")
+"""Endings of names that an import could mean, or that tell what is installed."""
 
 ABSENT = "absent"
 LINK = f"{stat.S_IFLNK:o}"[:2]
@@ -176,14 +177,16 @@ def of_names(folder: str) -> str:
 
 
 def of_modules(folder: str) -> str:
-    """The names in it that an import could mean: what a user writes beside them changes nothing."""
+    """The names in it that an import could mean, or a look for what is installed: what a user writes beside them
+    changes nothing."""
     if _installed(folder):
         try:
             found = os.stat(folder)
         except OSError:
             return ABSENT
         return f"{found.st_mtime_ns} {found.st_ino}"
-    return _digest(n for n in _names(folder) if n.endswith(IMPORTABLE) or ("." not in n and n != "__pycache__"))
+    names = ((name, name.lower()) for name in _names(folder))
+    return _digest(n for n, low in names if low.endswith(IMPORTABLE) or ("." not in n and n != "__pycache__"))
 
 
 def of_environment(variables: Mapping[str, str]) -> str:

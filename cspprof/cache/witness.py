@@ -39,6 +39,12 @@ HEARD = LEAVING | {"open", "os.listdir", "os.scandir"}
 """Of the forty thousand events of a trace, most of which are calls of `id`, a few thousand."""
 
 
+IMPORTING = ("<frozen importlib", os.path.join(os.path.dirname(os.__file__), "importlib", "metadata", ""))
+"""Python's own code that lists a folder to find modules in it, or what is installed there."""
+LOOKING = of_names.__code__.co_filename
+"""Our own, which lists it to know its state."""
+
+
 class Witness:
     """Sees what is read while it watches, and remembers it for the whole process: a second model may use modules that
     the first one imported."""
@@ -51,7 +57,7 @@ class Witness:
         self.listed: dict[str, str] = {}
         """Folders whose names somebody asked for, with their state at the first time."""
         self.searched: dict[str, str] = {}
-        """Folders in which imports were looked for, likewise."""
+        """Folders in which modules and installed packages were looked for, likewise."""
         self.asked: dict[str, str] = {}
         """What was said of a path when it was first asked about, links followed."""
         self.asked_link: dict[str, str] = {}
@@ -129,12 +135,12 @@ class Witness:
                     self.opened.add(place)
         elif event in ("os.listdir", "os.scandir"):
             path = args[0] if args and args[0] is not None else "."
-            if not isinstance(path, int):
-                importing = sys._getframe(2).f_code.co_filename.startswith("<frozen importlib")
+            asking = sys._getframe(2).f_code.co_filename
+            if not isinstance(path, int) and asking != LOOKING:
+                importing = asking.startswith(IMPORTING)
                 seen, look = (self.searched, of_modules) if importing else (self.listed, of_names)
                 place = os.path.abspath(os.fsdecode(path))
                 if place not in seen and not place.startswith(UNSTEADY):
-                    seen[place] = ""  # for the look is heard too
                     seen[place] = look(place)
         elif not _called_from("ctypes.util"):  # which asks the linker where libraries are
             self.left = True
