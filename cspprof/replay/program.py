@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from operator import itemgetter
 from typing import Any
 
 from cspprof.record import Calls, Look, OpSpec, Profile, Storage, TensorSpec
 from cspprof.replay.forward import Forward
 from cspprof.replay.numbers import Numbers
-from cspprof.replay.sizes import Size, Sizes, depends
+from cspprof.replay.sizes import Size, Sizes, depends, key
 
 new = tuple.__new__
 Pick = Callable[[Sequence[Any]], tuple[Any, ...]]
@@ -107,7 +107,8 @@ class Specs:
         self._fresh: list[int] = []
         self._columns: tuple[list[Any], ...] = ([], [], [], [], [], [], [], [])
         """Of those that a size is in: what they are made of, or its place."""
-        self._attrs: list[tuple[int, Callable[[Sequence[int]], Any]]] = []
+        self._attrs: dict[Any, tuple[Callable[[Sequence[int]], Any], list[int]]] = {}
+        """What makes attributes that a size is in, and whose they are, by what tells them apart."""
 
     def add(self, spec: OpSpec, recorded: OpSpec) -> None:
         """The next one, and what it was in the record."""
@@ -117,7 +118,8 @@ class Specs:
             self._held.append(recorded if spec == recorded else spec)
             return
         if sized:
-            self._attrs.append((len(self._fresh), self._maker(spec.attrs)))
+            _, users = self._attrs.setdefault(key(spec.attrs), (self._maker(spec.attrs), []))
+            users.append(len(self._fresh))
         self._fresh.append(len(self._held))
         self._held.append(spec)
         assert spec.macs is not None, "what is not counted is not followed"
@@ -130,8 +132,10 @@ class Specs:
         targets, kinds, reads, weights, writes, attrs, macs, elementwise = self._columns
         if self._attrs:
             attrs = attrs.copy()
-            for i, make in self._attrs:
-                attrs[i] = make(numbers)
+            for make, users in self._attrs.values():
+                made = make(numbers)
+                for i in users:
+                    attrs[i] = made
         group, number = groups.__getitem__, numbers.__getitem__
         rows = zip(
             targets, kinds, map(group, reads), map(group, weights), map(group, writes), attrs, map(number, macs),
@@ -142,11 +146,13 @@ class Specs:
         return tuple(held)
 
     def _maker(self, value: Any) -> Callable[[Sequence[int]], Any]:
-        """What makes an attribute with sizes in it."""
+        """What makes an attribute with sizes in it, or all of them."""
         if isinstance(value, dict):
-            named = {name: self._maker(v) for name, v in value.items()}
-            return lambda numbers: {name: make(numbers) for name, make in named.items()}
+            sized = [(name, self._maker(v)) for name, v in value.items() if depends(v)]
+            return lambda numbers: value | {name: make(numbers) for name, make in sized}
         if isinstance(value, tuple):
+            if all(isinstance(n, (int, Size)) for n in value):
+                return picking(list(map(self._numbers.place, value)))
             parts = [self._maker(v) for v in value]
             return lambda numbers: tuple([make(numbers) for make in parts])
         return itemgetter(self._numbers.place(value)) if isinstance(value, Size) else lambda numbers: value
@@ -158,7 +164,8 @@ class Program:
     def __init__(self, profile: Profile, forward: Forward, sizes: Sizes, storages: Sequence[Storage]) -> None:
         """`storages` are the record's, of the dtype that was asked for."""
         self._profile, self._storages = profile, storages
-        self._same: dict[str, Any] = {"offsets": profile.offsets, "lifetimes": profile.lifetimes}
+        self._same = {field.name: getattr(profile, field.name) for field in fields(profile)}
+        self._same |= {"offsets": profile.offsets, "lifetimes": profile.lifetimes}
         """Of the profile, what no size has a part in."""
         self._inputs = [i for i, s in enumerate(storages) if s.role == "input"]
         self._numbers = Numbers(sizes)
@@ -194,8 +201,6 @@ class Program:
             storages[i] = storages[i]._replace(spec=tensor)
         heard = zip(*self._looks, map(tensors.__getitem__, self._looked), strict=True)
         looks = tuple([new(Look, row) for row in heard])
-        made = replace(
-            self._profile, inputs=tuple(wanted), storages=tuple(storages), specs=specs, calls=calls, looks=looks
-        )
-        vars(made).update(known)
+        made = object.__new__(Profile)  # without the ways of a frozen dataclass, which take longer than all tensors
+        vars(made).update(known, inputs=tuple(wanted), storages=tuple(storages), specs=specs, calls=calls, looks=looks)
         return made

@@ -31,8 +31,8 @@ def strides_of(value: Value) -> Shape:
 
 def laid(shape: Shape, strides: Shape) -> Shape:
     """The strides as a `Value` holds them: none where they are those of a contiguous tensor."""
-    own = contiguous_strides(shape)
-    return () if all(n == 1 or a == b for n, a, b in zip(shape, strides, own, strict=True)) else strides
+    steps = zip(reversed(shape), reversed(strides), reversed(contiguous_strides(shape)), strict=True)
+    return () if all(a == b or n == 1 for n, a, b in steps) else strides
 
 
 def times(shape: Shape) -> str:
