@@ -281,11 +281,12 @@ class Profile:
         touched = list(filter(held.__contains__, calls.storage))
         if len(set(touched)) == len(touched):  # as nearly always: nothing is touched twice
             return []
-        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {}
+        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {s: [] for s, n in Counter(touched).items() if n > 1}
         for i, at in zip(calls.spec, self.offsets, strict=True):
             spec = self.specs[i]
             for place, weight in enumerate(spec.weights, at + len(spec.reads)):
-                readings.setdefault(calls.storage[place], []).append((spec, weight))
+                if calls.storage[place] in readings:
+                    readings[calls.storage[place]].append((spec, weight))
         return [(s.spec, readings[s.id]) for s in self.storages if len(readings.get(s.id, ())) > 1]
 
     @cached_property
