@@ -54,8 +54,7 @@ class Forward:
             self._living[s.id] = {s.spec: [value]}
             if s.role == "input":
                 self._inputs.append(value)
-        if any(a.shape != b.shape for a, b in zip(self._inputs, self._then._inputs, strict=True)):
-            self._refuse_attention()
+        self._refuse_attention()
         self._run()
 
     def tensor(self, value: Value | TensorSpec) -> TensorSpec:
@@ -74,12 +73,14 @@ class Forward:
         return any(a[:2] != b[:2] for a, b in zip(self._inputs, self._then._inputs, strict=True))
 
     def _refuse_attention(self) -> None:
-        profile = self._profile
-        for spec, layer in zip(profile.calls.spec, profile.calls.layer, strict=True):
-            op = profile.specs[spec]
-            if op.kind is Kind.ATTENTION:
-                who, on = named(profile, layer), op.reads[0] if op.reads else op.writes[0]
-                raise refusal(profile, f"{who}: {op.target} on {on} is attention over tokens of a fixed number")
+        profile, calls = self._profile, self._profile.calls
+        attention = {i: op for i, op in enumerate(profile.specs) if op.kind is Kind.ATTENTION}
+        call = next((i for i, spec in enumerate(calls.spec) if spec in attention), None) if attention else None
+        if call is None or all(a.shape == b.shape for a, b in zip(self._inputs, self._then._inputs, strict=True)):
+            return
+        op, who = attention[calls.spec[call]], named(profile, calls.layer[call])
+        on = op.reads[0] if op.reads else op.writes[0]
+        raise refusal(profile, f"{who}: {op.target} on {on} is attention over tokens of a fixed number")
 
     def _run(self) -> None:
         profile, calls, living = self._profile, self._profile.calls, self._living
