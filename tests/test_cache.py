@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from conftest import CHECKOUT
 from cspprof.cache import store
 from cspprof.cache.evidence import ABSENT, of_file, of_modules, of_names
 from cspprof.cache.witness import Witness
+from cspprof.cli import analyse
+from cspprof.record import Profile
 
 RUN = """
 import importlib, sys
@@ -483,3 +486,14 @@ except SystemExit:
     assert found[0].splitlines()[-1] == "True True False False"
     assert found[1].splitlines()[-1] == "False False False True"
     assert found[0].splitlines()[:-1] == found[1].splitlines()[:-1]
+
+
+def test_what_is_remembered_is_not_waited_for(chain: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bar counts models that have to be traced; the answer has all, in the order in which they were named."""
+    waited: list[str] = []
+    monkeypatch.setattr(analyse, "recalled", lambda spec, request: chain if spec == "known" else None)
+    monkeypatch.setattr(analyse, "profiled", lambda spec, request: replace(chain, model=spec))
+    monkeypatch.setattr(analyse, "tracked", lambda specs: waited.extend(specs) or specs)
+    found = analyse.measure(["new", "known", "newer", "new"], None, None, None, False, False)
+    assert [p.model for p in found] == ["new", chain.model, "newer", "new"]
+    assert waited == ["new", "newer"]

@@ -52,16 +52,28 @@ def remembered(text: str, request: Request, make: Callable[[], Profile]) -> Prof
     Not kept: what was traced on a device other than meta and CPU, what ran programs or went to the network, what
     registered numbers of its own (they have to be there for the tables), and what was changed while it was read.
     """
-    if text.endswith(SPEAKS_FOR_ITSELF) or request.device not in (None, "meta", "cpu"):
+    if not _of_use(text, request):
         return make()
-    return _answer(
-        (text, repr(request)), make, lambda p: to_bytes(p, compressed=True), lambda b: from_bytes(b, "what was kept")
-    )
+    return _answer((text, repr(request)), make, lambda p: to_bytes(p, compressed=True), _profile)
+
+
+def recalled(text: str, request: Request) -> Profile | None:
+    """The profile where it is remembered, at once."""
+    asked = _of_use(text, request) and ENABLED.get() and WITNESS.reliable()
+    return _recall(_key(text, repr(request)), _profile) if asked else None
 
 
 def remembered_listing(question: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Records about cspprof's own networks, which JSON can hold, remembered as profiles are."""
     return _answer((question, "listing"), make, lambda x: gzip.compress(json.dumps(x).encode(), mtime=0), _records)
+
+
+def _of_use(text: str, request: Request) -> bool:
+    return not text.endswith(SPEAKS_FOR_ITSELF) and request.device in (None, "meta", "cpu")
+
+
+def _profile(data: bytes) -> Profile:
+    return from_bytes(data, "what was kept")
 
 
 def _records(data: bytes) -> list[dict[str, Any]]:

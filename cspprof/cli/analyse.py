@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cspprof.cache import remembered
+from cspprof.cache import recalled, remembered
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, tracked
 from cspprof.comparison import check_explainable
@@ -38,7 +38,9 @@ def measure(
 
     dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
     request = Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
-    profiles = [profiled(spec, request) for spec in tracked(specs)]
+    found = {spec: recalled(spec, request) for spec in specs}
+    traced = {spec: profiled(spec, request) for spec in tracked([s for s, p in found.items() if p is None])}
+    profiles = [found[spec] or traced[spec] for spec in specs]
     unknown = [incomplete(p) for p in profiles if not p.complete]
     if strict and unknown:
         raise IncompleteError("\n".join(unknown), "Teach cspprof the operation: see cspprof.op_rule.")
