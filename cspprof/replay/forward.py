@@ -49,8 +49,11 @@ class Forward:
         self._living: dict[int, dict[TensorSpec, list[Value]]] = {}
         """By storage, then by recorded spec: the values seen there, the latest last."""
         self._inputs: list[Value] = []
+        alike: dict[TensorSpec, Value] = {}
         for s in profile.storages:
-            value = self._value(given.get(s.id) or Value(s.spec.shape, s.spec.dtype))
+            value = self._value(given[s.id]) if s.id in given else alike.get(s.spec)
+            if value is None:
+                value = alike[s.spec] = self._value(Value(s.spec.shape, s.spec.dtype))
             self._living[s.id] = {s.spec: [value]}
             if s.role == "input":
                 self._inputs.append(value)
@@ -67,7 +70,7 @@ class Forward:
         return found
 
     def _value(self, value: Value) -> Value:
-        return self._values.setdefault(key(tuple(value)), value)
+        return self._values.setdefault(key(value), value)
 
     def _others_given(self) -> bool:
         return any(a[:2] != b[:2] for a, b in zip(self._inputs, self._then._inputs, strict=True))
@@ -178,15 +181,19 @@ class Forward:
         except UnknownError as why:
             if self._then is not self and not problem:
                 raise
-            made, problem = spec, str(why)
+            made, problem = self._replaced(spec), str(why)
             outputs = [self._value(Value(t.shape, t.dtype, None)) for t in spec.writes]
         return self._number(index, made), outputs, problem
 
     def _number(self, index: int, spec: OpSpec) -> int:
-        reads, weights, writes = (tuple(map(self.tensor, ts)) for ts in (spec.reads, spec.weights, spec.writes))
-        known = spec.target, spec.kind, *(tuple(map(id, ts)) for ts in (reads, weights, writes)), *map(key, spec[5:])
+        tensors = [tuple(map(id, ts)) for ts in (spec.reads, spec.weights, spec.writes)]
+        known = spec.target, spec.kind, *tensors, *map(key, spec[5:])
         number = self._numbers.setdefault(known, len(self.specs))
         if number == len(self.specs):
-            self.specs.append(spec._replace(reads=reads, weights=weights, writes=writes))
+            self.specs.append(spec)
             self.recorded_as.append(index)
         return number
+
+    def _replaced(self, spec: OpSpec) -> OpSpec:
+        reads, weights, writes = (tuple(map(self.tensor, ts)) for ts in (spec.reads, spec.weights, spec.writes))
+        return spec._replace(reads=reads, weights=weights, writes=writes)

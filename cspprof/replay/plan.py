@@ -60,7 +60,8 @@ class Plan:
             else s
             for s in profile.storages
         ]
-        given = {s.id: Value(s.spec.shape, s.spec.dtype) for s in storages if s.role in CAST}
+        cast = storages if dtype is not None else ()
+        given = {s.id: Value(s.spec.shape, s.spec.dtype) for s in cast if s.role in CAST}
         inputs = [s.id for s in self.inputs]
         sizes = Sizes([n for t in wanted for n in t.shape])
         numbers = map(sizes.given, range(len(sizes.values)))

@@ -189,6 +189,10 @@ class Sizes:
         return self.negative.setdefault(number.terms, number.value < 0)
 
 
+KEYS = frozenset({int, str, bool, float, type(None)})
+"""Types of what is its own key."""
+
+
 def terms_of(number: Whole) -> Terms:
     return number.terms if isinstance(number, Size) else (((), number),)
 
@@ -203,7 +207,7 @@ def plain(value: Any) -> Any:
 def key(value: Any) -> Any:
     """What tells two of them apart everywhere, not just here; hashable. Nothing is asked."""
     if isinstance(value, tuple):
-        return tuple([n if type(n) is int else key(n) for n in value])
+        return tuple([n if type(n) in KEYS else key(n) for n in value])
     if isinstance(value, dict):
         return tuple([(name, key(n)) for name, n in value.items()])
     return value.terms if isinstance(value, Size) else value
