@@ -277,16 +277,20 @@ class Profile:
     def weights_read_again(self) -> list[tuple[TensorSpec, list[tuple[OpSpec, TensorSpec]]]]:
         """What the model holds and reads as a weight more than once, and each reading: the operation, and the weight
         as that has it."""
-        calls, held = self.calls, {s.id for s in self.storages}
-        touched = list(filter(held.__contains__, calls.storage))
-        if len(set(touched)) == len(touched):  # as nearly always: nothing is touched twice
+        calls, specs = self.calls, self.specs
+        places = [(len(s.reads), len(s.reads) + len(s.weights)) if s.weights else None for s in specs]
+        read = [
+            storage
+            for i, at in zip(calls.spec, self.offsets, strict=True)
+            if (place := places[i]) is not None
+            for storage in calls.storage[at + place[0] : at + place[1]]
+        ]
+        if len(set(read)) == len(read):  # as nearly always
             return []
-        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {s: [] for s, n in Counter(touched).items() if n > 1}
-        for i, at in zip(calls.spec, self.offsets, strict=True):
-            spec = self.specs[i]
-            for place, weight in enumerate(spec.weights, at + len(spec.reads)):
-                if calls.storage[place] in readings:
-                    readings[calls.storage[place]].append((spec, weight))
+        weights = [(specs[i], weight) for i in calls.spec for weight in specs[i].weights]
+        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {}
+        for storage, reading in zip(read, weights, strict=True):
+            readings.setdefault(storage, []).append(reading)
         return [(s.spec, readings[s.id]) for s in self.storages if len(readings.get(s.id, ())) > 1]
 
     @cached_property
