@@ -41,9 +41,12 @@ class Result:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """`run("cio", "resnext50")` as on the command line: exit code, standard output, standard error."""
+    """`run("cio", "resnext50")` as on the command line: exit code, standard output, standard error. Nothing is
+    remembered: in a process of tests anything may have been replaced."""
+    from cspprof.cache import WITNESS
     from cspprof.cli import main
 
+    monkeypatch.setattr(WITNESS, "reliable", lambda: False)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("FORCE_COLOR", raising=False)
