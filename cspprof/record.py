@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate, chain
@@ -378,15 +378,15 @@ class Profile:
         writes = list(chain.from_iterable([uses[i] for i in calls.spec]))
         if len(writes) != len(calls.storage):
             raise ProfileError("the storage column does not fit the calls")
-        written_first = dict(zip(reversed(calls.storage), reversed(writes), strict=True))
-        held = {s.id for s in self.storages}
-        unwritten = [s for s, written in written_first.items() if not written and s not in held]
+        first = dict(zip(reversed(calls.storage), reversed(writes), strict=True)) | {s.id: True for s in self.storages}
+        unwritten = [(calls.storage.index(s), s) for s, written in first.items() if not written]
         if unwritten:
-            at = min(map(calls.storage.index, unwritten))
-            i = bisect(self.offsets, at) - 1
-            raise ProfileError(
-                f"operation {i} ({self.specs[calls.spec[i]].target}) reads storage {calls.storage[at]} unwritten"
-            )
+            at, storage = min(unwritten)
+            op = self.ops[bisect(self.offsets, at) - 1]
+            raise ProfileError(f"operation {op.index} ({op.target}) reads storage {storage} unwritten")
+
+    def __getstate__(self) -> dict[str, Any]:  # a copy works out again what was worked out
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))

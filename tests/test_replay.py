@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +85,14 @@ def test_a_replayed_profile_can_be_replayed() -> None:
     assert there != profile
     assert there.at(native, dtype="float32") == profile == profile.at()
     assert to_bytes(there.at(batch=1), False) == to_bytes(profile.at((1, 3, 301, 288), dtype="float16"), False)
+
+
+def test_a_profile_that_was_replayed_is_copied_and_pickled() -> None:
+    _, profile, _ = zoo("yolov3_tiny_prn")
+    there = profile.at(batch=2)
+    for made in (copy.copy(profile), copy.deepcopy(profile), pickle.loads(pickle.dumps(profile))):
+        assert made == profile
+        assert made.at(batch=2) == there == pickle.loads(pickle.dumps(there))
 
 
 # -- operations one by one ----------------------------------------------------------------------------
