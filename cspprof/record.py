@@ -11,13 +11,17 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from enum import StrEnum
 from functools import cached_property
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from cspprof.errors import ProfileError
+from cspprof.kinds import ARITHMETIC as ARITHMETIC
+from cspprof.kinds import COMPUTE as COMPUTE
+from cspprof.kinds import CONVOLUTIONS as CONVOLUTIONS
+from cspprof.kinds import POOLS as POOLS
+from cspprof.kinds import Kind as Kind
 from cspprof.tensors import Tensor as Tensor
 from cspprof.tensors import TensorSpec as TensorSpec
 
@@ -27,44 +31,6 @@ if TYPE_CHECKING:
     from cspprof.metrics.memory import Lifetimes
 
 SCHEMA = "cspprof.record/2"
-
-
-class Kind(StrEnum):
-    """What sort of work an operation is. `UNKNOWN` has no MACs, which is not the same as zero MACs."""
-
-    __hash__ = str.__hash__  # an enumeration's own is no hash of the string that it equals, and slow
-
-    CONV = "conv"
-    CONV_TRANSPOSE = "conv_transpose"
-    LINEAR = "linear"
-    MATMUL = "matmul"
-    ATTENTION = "attention"
-    RECURRENT = "recurrent"
-    MAX_POOL = "max_pool"
-    AVG_POOL = "avg_pool"
-    NORM = "norm"
-    ACTIVATION = "activation"
-    ELEMENTWISE = "elementwise"
-    SOFTMAX = "softmax"
-    REDUCTION = "reduction"
-    CONCAT = "concat"
-    RESIZE = "resize"
-    EMBEDDING = "embedding"
-    FFT = "fft"
-    """Fourier transforms."""
-    DATA = "data"
-    """Copies, gathers, sorts, factories: elements move or appear, nothing is multiplied."""
-    VIEW = "view"
-    """A new shape over the same storage: free."""
-    CUSTOM = "custom"
-    """Counted by a formula of the user's."""
-    UNKNOWN = "unknown"
-
-
-CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
-POOLS = frozenset({Kind.MAX_POOL, Kind.AVG_POOL})
-ARITHMETIC = CONVOLUTIONS | POOLS | {Kind.ELEMENTWISE}
-COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.CUSTOM}
 
 
 class OpSpec(NamedTuple):

@@ -17,7 +17,7 @@ PACKAGE = CHECKOUT / "cspprof"
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "matplotlib", "pandas", "numpy", "sympy"}
 NETWORKS = {"torch", "timm", "torchvision"}
 LOWEST = {"cspprof.errors", "cspprof.registry", "cspprof.units", "cspprof._version", "cspprof.garbage"}
-FACTS = {"cspprof.tensors", "cspprof.record", "cspprof.formulas", "cspprof.inputs", "cspprof.files"}
+FACTS = {"cspprof.kinds", "cspprof.tensors", "cspprof.record", "cspprof.formulas", "cspprof.inputs", "cspprof.files"}
 TRACING = ("cspprof.trace", "cspprof.zoo", "cspprof.sources", "cspprof.rules", "cspprof.replay")
 ENTRANCES = {"cspprof", "cspprof.__main__", "cspprof.api"}  # where the two sides meet
 
