@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from cspprof.api import profile
-from cspprof.trace import recorder
+from cspprof.trace import memo, recorder
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return original(tracing, op, *args)
 
     monkeypatch.setattr(recorder, "from_torch", from_torch)
-    recorder.forget()
+    memo.forget()
     return seen
 
 
@@ -96,7 +96,7 @@ def test_layers_seen_at_one_size_are_not_run_at_another(monkeypatch: pytest.Monk
 
     for name in ("conv2d", "batch_norm", "leaky_relu"):
         monkeypatch.setattr(nn.functional, name, counted(getattr(nn.functional, name)))
-    recorder.forget()
+    memo.forget()
     profile("csp_darknet53", (1, 3, 64, 64))
     assert 0 < called.total() < 20  # one of each sort, not of each size
     called.clear()

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cspprof.api import profile
+from cspprof.errors import TraceError
 from cspprof.record import Profile
-from cspprof.trace import recorder, running, trace
+from cspprof.trace import memo, recorder, running, trace
 from cspprof.trace.forms import OTHERS, form_of
 
 NETWORKS = [
@@ -39,11 +41,11 @@ def plainly(run: Callable[[], Profile], monkeypatch: pytest.MonkeyPatch) -> Prof
     with monkeypatch.context() as patch:
         patch.setattr(running, "form_of", lambda kind: None)
         patch.setattr(recorder, "ANSWERS", {attention: recorder.ANSWERS[attention]})
-        recorder.forget()
+        memo.forget()
         try:
             return run()
         finally:
-            recorder.forget()
+            memo.forget()
 
 
 @pytest.mark.parametrize("train", [False, True])
@@ -57,7 +59,7 @@ def test_networks_give_the_same_record_first_and_again_as_when_torch_answers_all
     def run() -> Profile:
         return profile(name, train=train)
 
-    recorder.forget()
+    memo.forget()
     first, again = run(), run()
     first.self_check()
     assert first == again == plainly(run, monkeypatch)
@@ -318,3 +320,101 @@ def test_what_follows_a_norm_may_be_any_function(monkeypatch: pytest.MonkeyPatch
     first, again = run(), run()
     assert [(op.target, op.layer) for op in again.ops][1:] == [("aten.batch_norm", "1"), ("aten.tanh", "1")]
     assert first == again == plainly(run, monkeypatch)
+
+
+def ran(model: nn.Module, *shape: int, train: bool = False) -> list[str]:
+    """The operations, and the height of what each gives."""
+    profile = trace(model, torch.empty(shape), train=train)
+    return [f"{op.spec.name} {op.writes[0].shape[-1]}" for op in profile.ops if op.writes[0].shape]
+
+
+def padded(self: nn.Conv2d, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return nn.functional.conv2d(x, weight, bias, padding=5)
+
+
+def test_a_layer_with_a_part_of_its_own_is_run_and_teaches_nothing_about_others() -> None:
+    ordinary, patched = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+    patched._conv_forward = padded.__get__(patched)  # type: ignore[method-assign]
+    assert ran(patched, 1, 3, 9, 9) == ["conv2d 17"]
+    assert ran(ordinary, 1, 3, 9, 9) == ["conv2d 9"]
+    assert ran(nn.Sequential(ordinary, nn.Conv2d(4, 3, 1), patched), 1, 3, 9, 9) == [
+        "conv2d 9",
+        "conv2d 9",
+        "conv2d 17",
+    ]
+
+
+def test_a_function_of_torchs_that_was_replaced_is_called_and_forgotten_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    assert ran(model, 1, 3, 9, 9) == ["conv2d 9", "relu 9"]
+    with monkeypatch.context() as patch:
+        patch.setattr(nn.functional, "relu", lambda x, inplace=False: x.sigmoid())
+        assert ran(model, 1, 3, 9, 9) == ["conv2d 9", "sigmoid 9"]
+    assert ran(model, 1, 3, 9, 9) == ["conv2d 9", "relu 9"]
+
+
+def test_norms_of_other_ranks_refuse_what_theirs_takes() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm1d(4))
+    with pytest.raises(TraceError, match="expected 2D or 3D input"):
+        trace(model, torch.empty(2, 3, 9, 9))
+
+
+def test_a_norm_that_does_not_count_its_batches_says_nothing_of_one_that_does() -> None:
+    def model(counts: bool) -> nn.Module:
+        norm = nn.BatchNorm2d(4)
+        if not counts:
+            norm.num_batches_tracked = None
+        return nn.Sequential(nn.Conv2d(3, 4, 1), norm)
+
+    for counts, expected in ((False, 2), (True, 3), (False, 2)):
+        assert len(trace(model(counts), torch.empty(2, 3, 9, 9), train=True).ops) == expected
+
+
+def test_a_forward_that_is_set_while_the_model_runs_is_run() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act, self.rest = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Identity()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.act(self.rest(self.conv(x)))
+            self.act.forward = torch.tanh  # type: ignore[method-assign]
+            self.rest.forward = torch.sigmoid  # type: ignore[method-assign]
+            return self.act(self.rest(x))  # type: ignore[no-any-return]
+
+    for _ in range(2):
+        assert ran(Net(), 1, 3, 9, 9) == ["conv2d 9", "relu 9", "sigmoid 9", "tanh 9"]
+
+
+def test_gradients_in_a_forward_are_taken_the_second_time_too() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.inference_mode(False), torch.enable_grad():
+                y = torch.zeros(x.shape, device=x.device, requires_grad=True)
+                return torch.autograd.grad(self.conv(y).sum(), y)[0]
+
+    model = Net()
+    assert trace(model, torch.empty(1, 3, 9, 9)) == trace(model, torch.empty(1, 3, 9, 9))
+
+
+def test_a_mode_of_the_users_sees_every_layer() -> None:
+    class Calls(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(getattr(func, "__name__", ""))
+            return func(*args, **(kwargs or {}))
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+    for _ in range(2):
+        with Calls() as calls:
+            trace(model, torch.empty(1, 3, 9, 9))
+        assert {"conv2d", "relu"} <= set(calls.names)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cspprof.trace import recorder, shapes, trace
+from cspprof.trace import memo, recorder, shapes, trace
 from cspprof.trace.metas import meta_of
 
 sizes = st.integers(1, 9)
@@ -203,9 +203,9 @@ def test_whole_networks_give_the_same_record_without_the_answers(
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
-    recorder.forget()
+    memo.forget()
     with_answers = trace(model, x, train=train)
     repeated = trace(model, x, train=train)
     monkeypatch.setattr(recorder, "ANSWERS", {})
-    recorder.forget()
+    memo.forget()
     assert with_answers == repeated == trace(model, x, train=train)

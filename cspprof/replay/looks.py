@@ -13,9 +13,6 @@ from cspprof.replay.values import UnknownError, Value
 TYPES = frozenset({"dtype", "is_floating_point", "element_size", "itemsize", "aten.to", "aten._to_copy"})
 """Asks for the dtype and nothing else."""
 LAYOUT = frozenset({"aten.contiguous", "contiguous", "is_contiguous"})
-HARMLESS = frozenset({"aten.chunk"})
-"""Taken apart, and its parts know what they need."""
-
 
 LOST = "and what it does with the answer is not on record"
 
@@ -29,13 +26,16 @@ def named(profile: Profile, layer: int) -> str:
 def on_look(look: Look, then: Value, now: Value, profile: Profile) -> None:
     """Raises UnknownError unless the forward goes on as it did with what it heard."""
     who = named(profile, look.layer)
-    if look.what in HARMLESS or (look.what == "aten.flatten" and len(look.spec.shape) == 2):
+    if look.what == "aten.flatten" and len(look.spec.shape) == 2:
         return
     if look.what in TYPES:
         kept, why = then.dtype == now.dtype, f"asks for the dtype of {look.spec} ({look.what}), {LOST}"
     elif look.what in LAYOUT and not look.args:
         known = None not in (then.strides, now.strides) and (then.strides == ()) == (now.strides == ())
         kept, why = known or then == now, f"depends on how {look.spec} lies in memory ({look.what})"
+    elif look.what == "aten.chunk":
+        dim = dict(look.args).get("dim", 0)
+        kept, why = then.shape[dim] == now.shape[dim], f"divides the dimension {dim} of {look.spec} into equal parts"
     elif look.what.startswith("aten."):
         kept = then[:2] == now[:2]
         why = f"does {look.what} on {look.spec}, and what that does at another size is not on record"

@@ -24,6 +24,7 @@ class Form:
         parameters: tuple[str, ...] = (),
         buffers: tuple[str, ...] = (),
         *,
+        counts: bool = False,
         does: type[nn.Module] | None = None,
         then: tuple[str, ...] = (),
         idle: Callable[[Mapping[str, Any]], bool] | None = None,
@@ -32,6 +33,8 @@ class Form:
         self.settings = _getter(settings)
         self.parameters = _getter(parameters)
         self.buffers = _getter(buffers)
+        self.counts = counts
+        """Whether it counts its batches in training, which is an operation more."""
         self.does = does
         """The class whose forward is the operation, where it is not the layer's own."""
         self.then = then
@@ -52,19 +55,18 @@ def _getter(names: tuple[str, ...]) -> Getter:
 AFFINE = ("weight", "bias")
 NORMALISED = ("training", "momentum", "eps", "track_running_stats")
 RUNNING = ("running_mean", "running_var")
-_CONV = Form(("stride", "padding", "dilation", "groups", "padding_mode"), AFFINE)
-_BATCH_NORM = Form(NORMALISED, AFFINE, RUNNING)
+CONVOLVED = ("stride", "padding", "dilation", "groups", "padding_mode")
 
 TORCHS_OWN: dict[type[nn.Module], Form] = {
     nn.Identity: Form(idle=lambda own: True),
     nn.Dropout: Form(("training", "p", "inplace"), idle=lambda own: not own["training"]),
-    nn.Conv1d: _CONV,
-    nn.Conv2d: _CONV,
-    nn.Conv3d: _CONV,
+    nn.Conv1d: Form(CONVOLVED, AFFINE),
+    nn.Conv2d: Form(CONVOLVED, AFFINE),
+    nn.Conv3d: Form(CONVOLVED, AFFINE),
     nn.Linear: Form((), AFFINE),
-    nn.BatchNorm1d: _BATCH_NORM,
-    nn.BatchNorm2d: _BATCH_NORM,
-    nn.BatchNorm3d: _BATCH_NORM,
+    nn.BatchNorm1d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
+    nn.BatchNorm2d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
+    nn.BatchNorm3d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
     nn.LayerNorm: Form(("normalized_shape", "eps"), AFFINE),
     nn.GroupNorm: Form(("num_groups", "eps"), AFFINE),
     nn.ReLU: Form(("inplace",)),
@@ -82,15 +84,18 @@ TORCHS_OWN: dict[type[nn.Module], Form] = {
     nn.AvgPool2d: Form(("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
     nn.AdaptiveAvgPool2d: Form(("output_size",)),
 }
-FORWARDS = {kind: kind.forward for kind in TORCHS_OWN}
-"""As torch has them: a class that was given another is run like any module."""
+PARTS = ("forward", "_conv_forward", "_check_input_dim")
+"""What a layer of the table is made of. One that has a part of its own, by itself or by its class, is run like any
+module."""
+OWN_PARTS = {kind: [getattr(kind, part, None) for part in PARTS] for kind in TORCHS_OWN}
+"""As torch has them."""
 
 OTHERS: dict[str, Form] = {
     "timm.layers.norm.LayerNorm": Form(
         ("normalized_shape", "eps", "_fast_norm"), AFFINE, names="layer_norm fast_layer_norm"
     ),
     "timm.layers.norm_act.BatchNormAct2d": Form(
-        NORMALISED, AFFINE, RUNNING, does=nn.BatchNorm2d, then=("drop", "act"),
+        NORMALISED, AFFINE, RUNNING, counts=True, does=nn.BatchNorm2d, then=("drop", "act"),
         names="_assert ndim num_batches_tracked add_ float batch_norm",
     ),
     "timm.layers.activations.GELU": Form(names="gelu"),
@@ -102,7 +107,7 @@ OTHERS: dict[str, Form] = {
 def form_of(kind: type[nn.Module]) -> Form | None:
     """None for a class that is not known, or whose forward is not the known one."""
     if kind in TORCHS_OWN:
-        return TORCHS_OWN[kind] if FORWARDS[kind] is kind.forward else None
+        return TORCHS_OWN[kind] if OWN_PARTS[kind] == [getattr(kind, part, None) for part in PARTS] else None
     form = OTHERS.get(f"{kind.__module__}.{kind.__qualname__}")
     if form is None or (form.does is not None and form_of(form.does) is None):
         return None

@@ -81,6 +81,12 @@ def given_to(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: 
     return Given(metas[:n], named[0], specs[:n], named[1], reads, weights, attrs)
 
 
+def numbers(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that are single whole numbers, by their schema names."""
+    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+    return {name: value for name, value in named.items() if type(value) is int}
+
+
 def plainly(value: Any) -> Any:
     """As a record has it."""
     kind = type(value)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from threading import get_ident
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def _idle(
 ) -> Any:  # fmt: skip
     hooks = own["_forward_pre_hooks"] or own["_forward_hooks"]
     plain = len(args) == 1 and type(args[0]) is torch.Tensor and not (kwargs or hooks)
-    if plain and idle(own) and get_ident() == recorder.thread:
+    if plain and idle(own) and "forward" not in own and recorder.alone():
         recorder.calls[layer] += 1
         return args[0]
     return module._call_impl(*args, **kwargs)
@@ -65,7 +64,7 @@ def _followed(
     module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, /,
     *args: Any, **kwargs: Any,
 ) -> Any:  # fmt: skip
-    if len(args) == 1 and not kwargs and not own["training"]:
+    if len(args) == 1 and not kwargs:
         found = _at_once(module, own, layer, form, forward, recorder, args[0])
         if found is not MISSED:
             inner = own["_modules"]
@@ -86,6 +85,8 @@ def _at_once(
     tag = (x.__dict__.get("_cspprof") or recorder.held.get(id(x))) if type(x) is torch.Tensor else None
     if tag is None or tag[0] is not recorder or tag[3] or own["_forward_pre_hooks"] or own["_forward_hooks"]:
         return MISSED
+    if not recorder.alone() or "forward" in own or (form.counts and own["training"]):
+        return MISSED
     held, tensors, tags, key = recorder.held, [x], [tag], [form, form.settings(own), tag[2]]
     try:
         for tensor in form.parameters(own["_parameters"]) + form.buffers(own["_buffers"]):
@@ -99,8 +100,6 @@ def _at_once(
         frozen = tuple(key)
         entry = ANSWERED.get(frozen)
     except (KeyError, TypeError):  # no such tensor in this trace; a setting that is a list
-        return MISSED
-    if get_ident() != recorder.thread:
         return MISSED
     recorder.calls[layer] += 1
     outer, recorder.layer, guard = recorder.layer, layer, None

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from cspprof.rules import RULES
 from cspprof.trace.describe import RULE_OF, SPECS, Entry
@@ -52,11 +53,23 @@ def forget() -> None:
     RULE_OF.clear()
 
 
+FUNCTIONS = (
+    "conv1d", "conv2d", "conv3d", "linear", "pad", "batch_norm", "layer_norm", "group_norm", "relu", "relu_", "relu6",
+    "leaky_relu", "leaky_relu_", "silu", "silu_", "gelu", "hardswish", "hardsigmoid", "mish", "sigmoid", "tanh",
+    "softmax", "dropout", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
+)  # fmt: skip
+"""What layers of torch's own are made of, by its names in `torch` and in `torch.nn.functional`."""
+
+
 def remember() -> None:
-    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, and
-    a division of integers still has the same dtype."""
+    """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, no
+    function of torch's was replaced, and what else an operation depends on is as it was."""
     counter = sys.modules.get("torch.utils.flop_counter")
-    rules = [RULES.version, torch.get_default_dtype(), *(() if counter is None else counter.flop_registry.values())]
-    if rules != _KNOWN:
+    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, nn.Module.__getattr__]
+    for home in (torch, nn.functional):
+        now += map(vars(home).get, FUNCTIONS)
+    if counter is not None:
+        now += counter.flop_registry.values()
+    if now != _KNOWN or len(SPECS) > LIMIT:
         forget()
-        _KNOWN[:] = rules
+        _KNOWN[:] = now

@@ -12,16 +12,20 @@ from threading import get_ident
 from typing import Any
 
 import torch
+from torch._C import _len_torch_dispatch_stack as _dispatch_modes
+from torch._C import _len_torch_function_stack as _function_modes
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.errors import TraceError
 from cspprof.record import Calls, Look, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
 from cspprof.trace.describe import REFUSED, Entry, describe, outputs, taken_apart, written_in
-from cspprof.trace.given import given_to
+from cspprof.trace.given import given_to, numbers
 from cspprof.trace.kernels import at_hand, from_torch
 from cspprof.trace.looks import note
-from cspprof.trace.memo import LIMIT, MEMOS, forget
+from cspprof.trace.memo import LIMIT, MEMOS
 from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
 from cspprof.trace.nests import NUMBERS
 from cspprof.trace.packed import unpack
@@ -29,6 +33,7 @@ from cspprof.trace.relations import ALIAS, FRESH, SAME, Result, offsets, relatio
 from cspprof.trace.scope import Held
 from cspprof.trace.shapes import ANSWERS
 
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 make = tuple.__new__
 """Builds a NamedTuple without its keyword handling."""
 
@@ -53,6 +58,10 @@ class Recorder(TorchDispatchMode):
         self.calls = calls
         """How often each layer was called."""
         self.thread = get_ident()
+        self.functions, self.modes = _function_modes(), _dispatch_modes() + 1
+        """How many modes there are while the model alone runs, this one among them."""
+        self.plain = self.modes == 1 and all(type(m) is DeviceContext for m in _get_current_function_mode_stack())
+        """Whether nobody else wants to see what is done to tensors: no mode, and no tensor of a class of its own."""
         self.layer = 0
         self.autocast = False
         """Whether an operation ran on meta in an autocast region, where no dtype changes."""
@@ -107,6 +116,7 @@ class Recorder(TorchDispatchMode):
         """Take in what a model holds, by path, or what stands in its place."""
         held, owners, storages, storage = self.held, self.owners, self.storages, self.next_storage
         buffers = role == "buffer"
+        self.plain = self.plain and PLAIN.issuperset(map(type, those.tensors))
         for path, tensor in zip(those.paths, those.tensors, strict=True):
             if replacements:
                 tensor = replacements.get(id(tensor), tensor)
@@ -215,6 +225,8 @@ class Recorder(TorchDispatchMode):
         self, entry: Entry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], base: torch.Tensor, tag: Tag
     ) -> Any:
         """A view seen before, on meta: what is known of it is known already."""
+        if not self.autocast:
+            self.see_autocast()
         if entry.offsets:
             start = base.storage_offset()
             made = [
@@ -228,6 +240,11 @@ class Recorder(TorchDispatchMode):
             tensor.__dict__["_cspprof"] = make(Tag, (self, tag.storage, m, False))
         self.log.append((entry, self.layer, [tag], (tag.storage,) * len(made)))
         return made if entry.several else made[0]
+
+    def alone(self) -> bool:
+        """Whether what is done now is seen by this trace and by nobody else, gradients neither."""
+        modes = _function_modes() == self.functions and _dispatch_modes() == self.modes
+        return modes and torch.is_inference_mode_enabled() and get_ident() == self.thread
 
     def see_autocast(self) -> None:
         """Down here autocast is off whatever the region says; only how deep regions are nested can be told."""
@@ -266,7 +283,7 @@ class Recorder(TorchDispatchMode):
             if symbolic and op.written:
                 self.stale.update(self.tag(t).storage for t in written_in(op, args, kwargs))
             if entry is None and taken_apart(op):
-                note(self, op.target, {}, tags)
+                note(self, op.target, numbers(op, args, kwargs), tags)
                 result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
@@ -294,7 +311,7 @@ class Recorder(TorchDispatchMode):
 
     def _keep(self, key: tuple[Any, ...], entry: Entry) -> Entry:
         if len(self.memo) >= LIMIT:
-            forget()
+            self.memo.clear()  # specs stay, which this trace numbers by identity
         self.memo[key] = entry
         return entry
 
@@ -316,7 +333,10 @@ class Recorder(TorchDispatchMode):
         if rule is None or op.outs:
             return None
         given = given_to(op, args, kwargs, tags)
-        found = rule(*given.metas, **given.named_metas)
+        try:
+            found = rule(*given.metas, **given.named_metas)
+        except (TypeError, ValueError, IndexError):  # arguments that no rule has thought of: torch says what they are
+            return None
         if found is None:
             return None
         result = (FRESH, -1, found)

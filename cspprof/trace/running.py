@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from cspprof.trace.forms import form_of
+from cspprof.trace.forms import PARTS, form_of
 from cspprof.trace.layers import way_through
 from cspprof.trace.recorder import Recorder
 from cspprof.trace.scope import Scope
@@ -79,7 +79,8 @@ def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
     seen = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks  # somebody else's, of each call
     kinds = set(map(type, scope.modules))
     plain = {kind: not seen and _plain(kind) for kind in kinds}
-    forms = {kind: form_of(kind) if recorder.on_meta and plain[kind] else None for kind in kinds}
+    known = recorder.on_meta and not seen and recorder.plain
+    forms = {kind: form_of(kind) if known and plain[kind] else None for kind in kinds}
     try:
         for layer, (module, own) in enumerate(zip(scope.modules, scope.attributes, strict=True)):
             kind = type(module)
@@ -88,7 +89,7 @@ def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
             if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]:
                 continue
             form = forms[kind]
-            if form is None or "forward" in own:
+            if form is None or not own.keys().isdisjoint(PARTS):
                 own["_compiled_call_impl"] = partial(_entered, module, own, layer, recorder)
             else:
                 own["_compiled_call_impl"] = way_through(module, own, layer, form, recorder)

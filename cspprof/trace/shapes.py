@@ -96,7 +96,7 @@ def conv2d(
         return None
     n, channels, h, w = input.shape
     c_out, c_in, k_h, k_w = weight.shape
-    if channels != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
+    if not channels or channels != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
         return None
     if channels == 1 and (k_h == 1 or k_w == 1):  # memory formats are ambiguous for one channel
         return None
@@ -130,7 +130,7 @@ def matmul(left: Meta, right: Meta) -> Meta | None:
 @answers("batch_norm")
 def batch_norm(input: Meta, weight: Meta | None, bias: Meta | None, mean: Meta | None, var: Meta | None,
                training: bool, *args: Any) -> Meta | None:  # fmt: skip
-    if training or mean is None or len(input.shape) < 2 or not _ordered(input):
+    if training or mean is None or len(input.shape) < 2 or 0 in input.shape or not _ordered(input):
         return None
     size = (input.shape[1],)
     learned = [t for t in (weight, bias, mean, var) if t is not None]
@@ -145,7 +145,7 @@ def layer_norm(input: Meta, shape: Sequence[int], weight: Meta | None = None, bi
     size = tuple(shape)
     fits = input.shape[-len(size) :] == size and all(t is None or t.shape == size for t in (weight, bias))
     fits = fits and all(t is None or _dtypes(input, t) for t in (weight, bias))
-    fits = fits and (input.contiguous or not _in_order(input))
+    fits = fits and input.dtype.is_floating_point and (input.contiguous or not _in_order(input))
     return _dense(input.shape, input) if fits and _plain(weight or input, bias) else None
 
 
@@ -240,10 +240,14 @@ def _pooled(
         return None
     k, p = f.pair(kernel), f.pair(padding)
     s = f.pair(stride) if stride else k
-    if min(s) < 1 or any(2 * pad > kk for pad, kk in zip(p, k, strict=True)):
+    if (
+        0 in input.shape
+        or min(*k, *s, *f.pair(dilation), min(p) + 1) < 1
+        or any(2 * pad > kk for pad, kk in zip(p, k, strict=True))
+    ):
         return None
     windows = zip(input.shape[2:], k, s, p, f.pair(dilation), strict=True)
-    size = [f.window_size(n, kk, ss, pp, d, ceil_mode) for n, kk, ss, pp, d in windows]
+    size = [f.window_size(n, kk, ss, pp, dd, ceil_mode) for n, kk, ss, pp, dd in windows]
     return _dense((*input.shape[:2], *size), input) if min(size) > 0 else None
 
 
@@ -275,7 +279,7 @@ def adaptive_avg_pool2d(input: Meta, size: Sequence[int]) -> Meta | None:
 @answers("mean", "sum", "amax", "amin")
 def reduced(input: Meta, dim: Sequence[int] | None = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
     rank = len(input.shape)
-    if not dim or dtype is not None or not input.contiguous or not input.dtype.is_floating_point:
+    if not dim or dtype is not None or not input.contiguous or not input.dtype.is_floating_point or 0 in input.shape:
         return None
     if not all(-rank <= d < rank for d in dim) or len({d % rank for d in dim}) != len(dim):
         return None
