@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ import pytest
 from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+
+# Tests write one module twice within a second and of one length, which Python takes for the same by its bytecode.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+sys.dont_write_bytecode = True
 
 
 @pytest.fixture(scope="session")
