@@ -456,25 +456,14 @@ def test_whatif_refuses_what_it_cannot_read(run: Callable[..., Any], arguments: 
     assert message in told.err
 
 
-class Cropped(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = self.conv(x[..., :100, :100])
-        return y
-
-
 class Halved(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right = x.chunk(2, 3)
         return left.relu() + right.relu().mean()
 
 
-@pytest.mark.parametrize(("model", "says"), [(Cropped(), "asks for the size"), (Halved(), "equal parts")])
-def test_what_is_no_operation_at_the_recorded_size_is_refused_at_another(model: nn.Module, says: str) -> None:
-    record = trace(model, (1, 3, 32, 48))
-    assert record.at((2, 3, 32, 48)) == trace(model, (2, 3, 32, 48))
-    with pytest.raises(ReplayError, match=says):
-        record.at((1, 3, 128, 130))
+def test_parts_of_a_dimension_that_changes_are_refused() -> None:
+    record = trace(Halved(), (1, 3, 32, 48))
+    assert record.at((2, 3, 40, 48)) == trace(Halved(), (2, 3, 40, 48))
+    with pytest.raises(ReplayError, match="equal parts"):
+        record.at((1, 3, 32, 47))

@@ -30,16 +30,15 @@ CHECKS = frozenset({"group_norm", "instance_norm", "batch_norm"})
 def looked_at(recorder: Recorder) -> Iterator[None]:
     """For the time of a trace, every question of the model's code is written down."""
     own = vars(torch.Tensor)
-    before = {name: own[name] for name in (*GETTERS, *METHODS, "__getitem__") if name in own}
+    before = {name: own[name] for name in (*GETTERS, *METHODS) if name in own}
     try:
         for name in GETTERS:
             setattr(torch.Tensor, name, property(_getter(name, recorder)))
         for name in METHODS:
             setattr(torch.Tensor, name, _method(name, recorder))
-        torch.Tensor.__getitem__ = _getitem(recorder)  # type: ignore[method-assign,assignment]
         yield
     finally:
-        for name in (*GETTERS, *METHODS, "__getitem__"):
+        for name in (*GETTERS, *METHODS):
             if name in before:
                 setattr(torch.Tensor, name, before[name])
             else:
@@ -83,34 +82,6 @@ def _method(name: str, recorder: Recorder) -> Callable[..., Any]:
         return call(self, *args, **kwargs)
 
     return method
-
-
-def _getitem(recorder: Recorder) -> Callable[[torch.Tensor, Any], Any]:
-    """`x[:, :, :100]` is no operation where the dimension is no longer than that."""
-    get = torch.Tensor.__getitem__
-
-    def getitem(self: torch.Tensor, index: Any) -> Any:
-        if _asked_by_the_model():
-            for dim in _cut_off(index, self.dim()):
-                _look(recorder, "size", self, {"dim": dim})
-        return get(self, index)
-
-    return getitem
-
-
-def _cut_off(index: Any, rank: int) -> Iterator[int]:
-    """The dimensions of which the first elements are taken, so many or as many as there are."""
-    items = index if isinstance(index, tuple) else (index,)
-    dim = 0
-    for i, item in enumerate(items):
-        if item is Ellipsis:
-            dim = rank - sum(other is not None for other in items[i + 1 :])
-            continue
-        if isinstance(item, slice):
-            stop = item.stop
-            if isinstance(stop, int) and 0 <= stop < sys.maxsize and not item.start and item.step in (None, 1):
-                yield dim
-        dim += item is not None
 
 
 def _asked_by_the_model() -> bool:
