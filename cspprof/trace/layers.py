@@ -31,10 +31,8 @@ def way_through(
     """What stands for a call of such a layer during a trace; `own` are its attributes."""
     if form.idle is not None:
         return partial(_idle, module, own, layer, form.idle, recorder)
-    if form.then:
-        assert form.does is not None
-        return partial(_followed, module, own, layer, form, form.does.forward, recorder)
-    return partial(_short, module, own, layer, form, type(module).forward, recorder)
+    forward = type(module).forward if form.does is None else form.does.forward
+    return partial(_short, module, own, layer, form, forward, recorder)
 
 
 def _idle(
@@ -56,26 +54,22 @@ def _short(
     if len(args) == 1 and not kwargs:
         found = _at_once(module, own, layer, form, forward, recorder, args[0])
         if found is not MISSED:
-            return found
+            return _followed(module, own, layer, form.then, recorder, found) if form.then else found
     return module._call_impl(*args, **kwargs)
 
 
 def _followed(
-    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, /,
-    *args: Any, **kwargs: Any,
-) -> Any:  # fmt: skip
-    if len(args) == 1 and not kwargs:
-        found = _at_once(module, own, layer, form, forward, recorder, args[0])
-        if found is not MISSED:
-            inner = own["_modules"]
-            outer, recorder.layer = recorder.layer, layer  # of what follows and is no layer
-            try:
-                for name in form.then:
-                    found = (inner.get(name) or getattr(module, name))(found)
-            finally:
-                recorder.layer = outer
-            return found
-    return module._call_impl(*args, **kwargs)
+    module: nn.Module, own: dict[str, Any], layer: int, then: tuple[str, ...], recorder: Recorder, found: Any
+) -> Any:
+    """What comes out of the layers in it that are called one after the other."""
+    inner = own["_modules"]
+    outer, recorder.layer = recorder.layer, layer  # of what follows and is no layer
+    try:
+        for name in then:
+            found = (inner.get(name) or getattr(module, name))(found)
+    finally:
+        recorder.layer = outer
+    return found
 
 
 def _at_once(

@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from cspprof.errors import TraceError
 from cspprof.garbage import uncollected
 from cspprof.inputs import Inputs, arguments
 from cspprof.record import Profile, TensorSpec
+from cspprof.trace.kernels import IS_META
 from cspprof.trace.looks import looked_at
 from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
@@ -30,7 +30,6 @@ _ONE_AT_A_TIME = threading.RLock()
 """Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
 find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
 
-IS_META = attrgetter("is_meta")
 AUTOCAST = (
     "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
     "trace on the device that it is for (--device cpu, cuda) to see its own"
