@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -244,13 +244,8 @@ class Profile:
         """What the model holds and reads as a weight more than once, and each reading: the operation, and the weight
         as that has it."""
         calls, specs = self.calls, self.specs
-        places = [(len(s.reads), len(s.reads) + len(s.weights)) if s.weights else None for s in specs]
-        read = [
-            storage
-            for i, at in zip(calls.spec, self.offsets, strict=True)
-            if (place := places[i]) is not None
-            for storage in calls.storage[at + place[0] : at + place[1]]
-        ]
+        held = [(False,) * len(s.reads) + (True,) * len(s.weights) + (False,) * len(s.writes) for s in specs]
+        read = list(compress(calls.storage, chain.from_iterable(map(held.__getitem__, calls.spec))))
         if len(set(read)) == len(read):  # as nearly always
             return []
         weights = [(specs[i], weight) for i in calls.spec for weight in specs[i].weights]

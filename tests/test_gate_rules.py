@@ -19,12 +19,13 @@ from cspprof.gate import measured as gate_measured
 from cspprof.gate.checking import check
 from cspprof.gate.config import Rule
 from cspprof.gate.loading import load
-from cspprof.gate.measured import Measured, Part, measured, structure
+from cspprof.gate.measured import Measured, Part, measured
 from cspprof.gate.report import numbers
 from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
 from cspprof.gate.words import matches, metric_of
 from cspprof.metrics import Amount, Peak, Ratio, Sum
 from cspprof.record import Profile
+from cspprof.structure import structure
 
 
 def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any) -> Measured:

@@ -16,7 +16,7 @@ from cspprof.comparison import Delta
 from cspprof.errors import CspprofError, ProfileError
 from cspprof.inputs import arguments
 from cspprof.record import Calls, Profile, Tensor, TensorSpec
-from cspprof.saving import from_bytes, to_dict
+from cspprof.saving import from_bytes, to_bytes, to_dict
 from cspprof.views import remarks
 
 
@@ -97,6 +97,13 @@ def test_what_is_saved_is_what_is_loaded_and_always_the_same_bytes(tmp_path: Pat
     path = p.save(tmp_path / f"a{suffix}")
     assert Profile.load(path) == p
     assert p.save(tmp_path / f"b{suffix}").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "stem.0", 'say "a"', "back\\slash", "two\nlines", "tab\t", "del\x7f", "größe", "\u2028"])
+def test_any_name_is_saved_as_it_is(chain: Profile, name: str) -> None:
+    layers = (*chain.layers[:-1], chain.layers[-1]._replace(path=name))
+    document = json.loads(to_bytes(replace(chain, layers=layers), compressed=False))
+    assert document["layers"]["path"] == [*(y.path for y in chain.layers[:-1]), name]
 
 
 def test_columns_of_different_lengths_are_damage(chain: Profile) -> None:

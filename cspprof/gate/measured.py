@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache, partial
-from typing import Any
 
 from cspprof.gate.words import matches
 from cspprof.metrics import METRICS, Amount, Peak, Sum
 from cspprof.record import Kind, OpSpec, Profile
 from cspprof.rows import Group, by_path
+from cspprof.structure import structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,25 +178,3 @@ def chosen(form: str) -> tuple[str, ...]:
             settings.remove(depthwise)
             width = [f"{int(after[1]) // int(before[1])} of each"]
     return name, *width, *settings
-
-
-def structure(profile: Profile) -> str:
-    """The same for two networks that compute the same on the same shapes, wired alike, under whatever names."""
-    numbers: dict[int, int] = {}
-    keys = [_key(spec) for spec in profile.specs]
-    digest = hashlib.sha256()
-    for i, s in enumerate(profile.calls.spec):
-        spec = profile.specs[s]
-        if spec.kind is Kind.VIEW:
-            continue
-        at = profile.offsets[i]
-        width = len(spec.reads) + len(spec.weights) + len(spec.writes)
-        wires = [numbers.setdefault(n, len(numbers)) for n in profile.calls.storage[at : at + width]]
-        digest.update(f"{keys[s]}{wires}".encode())
-    return digest.hexdigest()[:16]
-
-
-def _key(spec: OpSpec) -> str:
-    tensors = [[[*t.shape, t.dtype] for t in ts] for ts in (spec.reads, spec.weights, spec.writes)]
-    attrs: dict[str, Any] = dict(spec.attrs)
-    return json.dumps([spec.target, tensors, attrs], sort_keys=True, default=str)
