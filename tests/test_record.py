@@ -99,7 +99,7 @@ def test_what_is_saved_is_what_is_loaded_and_always_the_same_bytes(tmp_path: Pat
     assert p.save(tmp_path / f"b{suffix}").read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["", "stem.0", 'say "a"', "back\\slash", "two\nlines", "tab\t", "del\x7f", "größe", "\u2028"])
+@pytest.mark.parametrize("name", ["", "stem.0", 'say "a"', "back\\slash", "two\nlines", "del\x7f", "größe", "\u2028"])
 def test_any_name_is_saved_as_it_is(chain: Profile, name: str) -> None:
     layers = (*chain.layers[:-1], chain.layers[-1]._replace(path=name))
     document = json.loads(to_bytes(replace(chain, layers=layers), compressed=False))
