@@ -291,16 +291,6 @@ class Placed(nn.Module):
         return x + self.places
 
 
-class Kept(nn.Module):
-    """Asks once and resizes twice: the second time may be the size that was asked for, or not."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.max_pool2d(x, 2)
-        size = x.shape[2:]
-        y = F.interpolate(y, size=size)
-        return F.interpolate(y.amax(1, keepdim=True), size=size)
-
-
 def doing(line: Callable[[Tensor], Any]) -> Callable[[], nn.Module]:
     return lambda: Doing(line)
 
@@ -309,7 +299,6 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     (lambda: nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2 * 144, 5)),
      r"layer '2' \(Linear\): aten.linear is a linear layer of fixed width: it was made for 288 features and gets 512"),
     (Padded, r"the forward of Padded asks for the shape of 1×3×12×12, and what it does with the answer"),
-    (Kept, r"the forward of Kept has asked for sizes, and a number among the arguments of its aten.upsample_nearest2d"),
     (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.LayerNorm([4, 12, 12])), "normalises over 4×12×12"),
     (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Placed()), "which do not fit"),
     (doing(lambda x: x * x.shape[2]), "asks for the shape of 1×4×12×12"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cspprof.errors import ReplayError
 from cspprof.record import Kind, Look, OpSpec, Profile, TensorSpec
 from cspprof.replay.facts import counted
-from cspprof.replay.looks import LOST, following, loose, named, on_look, on_numbers
+from cspprof.replay.looks import LOST, RESIZE, asking, named, on_look, resized
 from cspprof.replay.shapes import written
 from cspprof.replay.sizes import key
 from cspprof.replay.values import UnknownError, Value
@@ -34,6 +34,9 @@ class Forward:
         self.of_call: list[int] = []
         self.looked: list[Value] = []
         """The value of each look."""
+        self._heard: dict[object, Value] = {}
+        """The same, by what was asked before which call."""
+        self._followed = {asking(look) for look in profile.looks or () if look.what == RESIZE}
         self._profile, self._then = profile, recorded or self
         self._values: dict[object, Value] = {}
         self._tensors: dict[object, TensorSpec] = {}
@@ -90,7 +93,6 @@ class Forward:
         asked: dict[int, list[Look]] = {}
         for look in profile.looks or ():
             asked.setdefault(look.at, []).append(look)
-        followed: set[int] = set()  # layers whose forward has sizes at hand
         at = 0
         for i, (index, layer) in enumerate(zip(calls.spec, calls.layer, strict=True)):
             spec = profile.specs[index]
@@ -104,10 +106,12 @@ class Forward:
             if others:
                 self._others[i] = others
             try:
-                size = self._heed(i, spec, layer, asked.get(i, ()), inputs, followed)
+                follows = self._hear(asked.get(i, ()))
+                self._refuse_likeness(spec, layer, inputs)
             except UnknownError as why:
                 raise refusal(profile, str(why)) from None
             try:
+                size = resized(spec, follows) if follows else None
                 number, outputs, problem = self._call(i, inputs, size)
             except UnknownError as why:
                 raise refusal(profile, f"{named(profile, layer)}: {spec.target} {why}") from None
@@ -118,37 +122,40 @@ class Forward:
                 values[:] = [w for w in values if w is not v]
                 values.append(v)
         try:
-            self._hear(asked.get(len(calls.spec), ()), check=True)
+            self._hear(asked.get(len(calls.spec), ()))
         except UnknownError as why:
             raise refusal(profile, str(why)) from None
 
     # -- what the forward asked ----------------------------------------------------------------------
 
-    def _hear(self, looks: Sequence[Look], check: bool) -> list[tuple[Look, Value]]:
-        heard = [(look, self._living[look.storage][look.spec][-1]) for look in looks]
-        for look, value in heard:
-            self.looked.append(value)
-            if check:
-                on_look(look, self._then.looked[len(self.looked) - 1], value, self._profile)
-        return heard
+    def _hear(self, looks: Sequence[Look]) -> list[tuple[Look, Value]]:
+        """Of those that say what the next call resizes to, with what was asked for that.
 
-    def _heed(
-        self, call: int, spec: OpSpec, layer: int, looks: Sequence[Look], inputs: Sequence[Value], followed: set[int]
-    ) -> tuple[int, ...] | None:
-        """Raises UnknownError where a question before a call could have another answer, and this one does something
-        with it. Of a resize that follows another map, the size."""
-        profile = self._profile
-        size = following(spec, layer, self._hear(looks, check=False)) if looks else None
-        if size is not None:
-            followed.add(layer)
-        else:
-            for n, look in enumerate(looks, len(self.looked) - len(looks)):
-                on_look(look, self._then.looked[n], self.looked[n], profile)
-            if layer in followed and loose(profile.layers[layer]):
-                on_numbers(spec, self._then._read[call], inputs, named(profile, layer))
+        Raises UnknownError where any other question could have another answer than in the record.
+        """
+        follows: list[tuple[Look, Value]] = []
+        for look in looks:
+            question = asking(look)
+            if question not in self._heard:
+                self._heard[question] = self._asked_of(look)
+            value = self._heard[question]
+            self.looked.append(value)
+            if look.what == RESIZE:
+                follows.append((look, value))
+            elif dict(look.args).get("for") != RESIZE or question not in self._followed:
+                on_look(look, self._then.looked[len(self.looked) - 1], value, self._profile)
+        return follows
+
+    def _asked_of(self, look: Look) -> Value:
+        *others, value = self._living[look.storage][look.spec]
+        if any(other[:2] != value[:2] for other in others):
+            who = named(self._profile, look.layer)
+            raise UnknownError(f"{who} asks one of two tensors that the record cannot tell apart ({look.what})")
+        return value
+
+    def _refuse_likeness(self, spec: OpSpec, layer: int, inputs: Sequence[Value]) -> None:
         if not inputs and (spec.name.startswith("new_") or spec.name.endswith("_like")) and self._others_given():
-            raise UnknownError(f"{named(profile, layer)} makes a tensor like another one ({spec.target}), {LOST}")
-        return size
+            raise UnknownError(f"{named(self._profile, layer)} makes a tensor like another one ({spec.target}), {LOST}")
 
     # -- what it did ---------------------------------------------------------------------------------
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cspprof.record import Kind, Layer, Look, OpSpec, Profile
+from cspprof.record import Look, OpSpec, Profile, TensorSpec
 from cspprof.replay.values import UnknownError, Value
 
 TYPES = frozenset({"dtype", "is_floating_point", "element_size", "itemsize", "aten.to", "aten._to_copy"})
 """Asks for the dtype and nothing else."""
+RESIZE = "resize"
+"""What a look says of the next call: one of its sizes is what was asked of another map."""
 LAYOUT = frozenset({"aten.contiguous", "contiguous", "is_contiguous"})
 
 LOST = "and what it does with the answer is not on record"
@@ -48,52 +50,21 @@ def on_look(look: Look, then: Value, now: Value, profile: Profile) -> None:
         raise UnknownError(f"{who} {why}")
 
 
-def following(spec: OpSpec, layer: int, looks: Sequence[tuple[Look, Value]]) -> tuple[int, ...] | None:
-    """A resize to the height and width that its own layer has just asked another map for follows that map: the size
-    that it gives.
+def asking(look: Look) -> tuple[int, int, TensorSpec]:
+    """What was asked before which call, as the resize that follows the answer has it."""
+    return dict(look.args).get("asked", look.at), look.storage, look.spec
 
-    None where any answer is left that this does not explain.
+
+def resized(spec: OpSpec, looks: Sequence[tuple[Look, Value]]) -> tuple[int, ...]:
+    """The size to which an operation resizes that follows other maps: those that it is said to, with what was asked.
+
+    Raises UnknownError where it is not the operation that these looks are about.
     """
-    size = spec.attrs.get("output_size")
-    if spec.kind is not Kind.RESIZE or size is None or not looks:
-        return None
-    found: dict[int, Value] = {}
+    size = list(spec.attrs.get("output_size") or ())
     for look, value in looks:
-        shape = look.spec.shape
-        dim = dict(look.args).get("dim")
-        if look.what not in ("shape", "size") or look.layer != layer or len(shape) != len(size) + 2:
-            return None
-        for d in range(2, len(shape)) if dim is None else [dim % len(shape)]:
-            if d < 2 or size[d - 2] != shape[d] or found.setdefault(d, value) is not value:
-                return None
-    return tuple([found[d].shape[d] if d in found else n for d, n in enumerate(size, 2)])
-
-
-def loose(layer: Layer) -> bool:
-    """Whether its forward is the user's, so that a size it has at hand may be an argument of whatever it does."""
-    return not layer.class_name.startswith("torch.nn.")
-
-
-def on_numbers(spec: OpSpec, then: Sequence[Value], now: Sequence[Value], who: str) -> None:
-    """Raises UnknownError unless the numbers among the arguments are what they were, where a size may be in them."""
-    attrs = spec.attrs
-    rank = len(now[0].shape) if now else 0
-    kept = True
-    if "pad" in attrs:
-        touched = {rank - 1 - i // 2 for i, n in enumerate(attrs["pad"]) if n}
-        kept = all(then[0].shape[d] == now[0].shape[d] for d in touched)
-    elif spec.name in ("slice", "narrow", "select", "split", "split_with_sizes", "unflatten"):
-        dim = attrs.get("dim", 0)
-        kept = then[0].shape[dim] == now[0].shape[dim]
-    elif any(_number(v) for k, v in attrs.items() if k not in ("dim", "dims", "start_dim", "end_dim")):
-        kept = all(a.shape == b.shape for a, b in zip(then, now, strict=True))
-    if not kept:
-        raise UnknownError(
-            f"{who} has asked for sizes, and a number among the arguments of its {spec.target} may be one of them"
-        )
-
-
-def _number(value: object) -> bool:
-    if isinstance(value, tuple):
-        return any(map(_number, value))
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+        args = dict(look.args)
+        i, dim = args["output"], args["dim"]
+        if size[i : i + 1] != [look.spec.shape[dim]]:
+            raise UnknownError(f"resizes to the size of {look.spec}, {LOST}")
+        size[i] = value.shape[dim]
+    return tuple(size)

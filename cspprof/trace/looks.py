@@ -1,7 +1,8 @@
 """What a forward asks its tensors besides operating on them: their sizes, their dtype.
 
 Python then knows a number that depends on the input, and what it does with it is in no operation. A forward that never
-asks does the same at every size: that is what lets a record be replayed at another one (`cspprof.replay`).
+asks does the same at every size: that is what lets a record be replayed at another one (`cspprof.replay`). Where the
+code that asks shows that the answer is for a resize alone, the record says so.
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 
 from cspprof.record import Look
 from cspprof.trace.metas import Tag
+from cspprof.trace.purpose import Resize, purpose
+from cspprof.trace.steps import place_of
 
 if TYPE_CHECKING:
     from cspprof.trace.recorder import Recorder
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
 GETTERS = ("shape", "dtype", "nbytes", "itemsize")
 METHODS = ("size", "numel", "nelement", "stride", "contiguous", "is_contiguous", "is_floating_point", "element_size")
 
+INSIDE = ("torch._", "torch.utils._", "torch.overrides", "cspprof.trace")
+"""Modules that pass a question on, or ask for themselves."""
 CHECKS = frozenset({"group_norm", "instance_norm", "batch_norm"})
 """Functions of `torch.nn.functional` that look only to refuse."""
 
@@ -30,18 +37,20 @@ CHECKS = frozenset({"group_norm", "instance_norm", "batch_norm"})
 def looked_at(recorder: Recorder) -> Iterator[None]:
     """For the time of a trace, every question of the model's code is written down."""
     own = vars(torch.Tensor)
-    before = {name: own[name] for name in (*GETTERS, *METHODS) if name in own}
+    names = (*GETTERS, *METHODS, "dim")
+    before = {name: own[name] for name in names if name in own}
+    ears = _Ears(recorder)
     try:
         for name in GETTERS:
-            setattr(torch.Tensor, name, property(_getter(name, recorder)))
+            setattr(torch.Tensor, name, property(ears.getter(name)))
         for name in METHODS:
-            setattr(torch.Tensor, name, _method(name, recorder))
+            setattr(torch.Tensor, name, ears.method(name))
         yield
     finally:
-        for name in (*GETTERS, *METHODS):
+        for name in names:
             if name in before:
                 setattr(torch.Tensor, name, before[name])
-            else:
+            elif name in own:
                 delattr(torch.Tensor, name)
 
 
@@ -53,40 +62,111 @@ def note(recorder: Recorder, what: str, args: dict[str, Any], tags: Iterable[Tag
             recorder.looks[look] = None
 
 
-def _look(recorder: Recorder, what: str, tensor: torch.Tensor, args: dict[str, Any]) -> None:
-    tag = tensor.__dict__.get("_cspprof")
-    if tag is None or tag.owner is not recorder:
-        tag = recorder.held.get(id(tensor))
-    if tag is not None:
-        note(recorder, what, args, [tag])
+class _Asked(NamedTuple):
+    """A size asked for resizes alone."""
+
+    tag: Tag
+    at: int
+    """The call before which it was."""
+    dims: int | tuple[int, ...]
+    resizes: tuple[Resize, ...]
 
 
-def _getter(name: str, recorder: Recorder) -> Callable[[Any], Any]:
-    get = getattr(torch.Tensor, name).__get__
+class _Ears:
+    """What stands in for the methods of tensors."""
 
-    def getter(self: torch.Tensor) -> Any:
-        if _asked_by_the_model():
-            _look(recorder, name, self, {})
-        return get(self)
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._asked: dict[FrameType, dict[int, _Asked]] = {}
+        """By who asked and at which instruction, the latest there."""
 
-    return getter
+    def getter(self, name: str) -> Callable[[Any], Any]:
+        get = getattr(torch.Tensor, name).__get__
+
+        def getter(tensor: torch.Tensor) -> Any:
+            frame = sys._getframe(1)
+            if _is_the_models(frame):
+                self._hear(frame, name, tensor, {})
+            return get(tensor)
+
+        return getter
+
+    def method(self, name: str) -> Callable[..., Any]:
+        call = getattr(torch.Tensor, name)
+
+        def method(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            frame = sys._getframe(1)
+            if _is_the_models(frame):
+                given = {**{"dim" if name == "size" else "argument": a for a in args}, **kwargs}
+                given = {k: a if isinstance(a, int) else str(a) for k, a in given.items()}
+                self._hear(frame, name, tensor, given)
+            return call(tensor, *args, **kwargs)
+
+        return method
+
+    def _hear(self, frame: FrameType, what: str, tensor: torch.Tensor, args: dict[str, Any]) -> None:
+        recorder = self._recorder
+        tag = tensor.__dict__.get("_cspprof")
+        if tag is None or tag.owner is not recorder:
+            tag = recorder.held.get(id(tensor))
+        if tag is not None:
+            if what in ("shape", "size") and self._for_resizes(frame, tag, args.get("dim")):
+                args = {**args, "for": "resize"}
+            note(recorder, what, args, [tag])
+
+    # -- sizes to resize to -----------------------------------------------------------------------
+
+    def _for_resizes(self, frame: FrameType, tag: Tag, dim: int | None) -> bool:
+        """Whether the answer goes to resizes alone; if so, these are waited for."""
+        place, resizes = purpose(frame.f_code, frame.f_lasti, frame.f_globals)
+        if not resizes:
+            return False
+        rank = len(tag.meta.shape)
+        asked = tuple(range(rank)) if dim is None else dim % rank
+        try:
+            ways = [way for resize in resizes for way in resize.dims(asked, 1)]
+        except (IndexError, TypeError):
+            return False
+        if not all(type(d) is int for _, d in ways):
+            return False
+        if not self._asked:
+            torch.Tensor.dim = self._dim(torch.Tensor.dim)  # type: ignore[method-assign,assignment]
+        self._asked.setdefault(frame, {})[place] = _Asked(tag, len(self._recorder.log), asked, resizes)
+        return True
+
+    def _dim(self, call: Callable[[torch.Tensor], int]) -> Callable[[torch.Tensor], int]:
+        """What a resize asks of the map that it is given, before anything else."""
+
+        def dim(tensor: torch.Tensor) -> int:
+            frame = sys._getframe(1)
+            if frame.f_code is F.interpolate.__code__:
+                self._resized(frame, call(tensor) - 2)
+            return call(tensor)
+
+        return dim
+
+    def _resized(self, frame: FrameType, dims: int) -> None:
+        """The next call is a resize of a map with so many `dims`: where its size was asked for, it is said of what."""
+        asker: FrameType | None = frame
+        while asker is not None and _is_torchs(asker):
+            asker = asker.f_back
+        if asker is None or asker not in self._asked:
+            return
+        call = place_of(asker.f_code, asker.f_lasti)
+        for tag, at, asked, resizes in self._asked[asker].values():
+            for resize in resizes:
+                if resize.call == call:
+                    for i, dim in resize.dims(asked, dims):
+                        note(self._recorder, "resize", {"output": i, "dim": dim, "asked": at}, [tag])
 
 
-def _method(name: str, recorder: Recorder) -> Callable[..., Any]:
-    call = getattr(torch.Tensor, name)
-
-    def method(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _asked_by_the_model():
-            given = {**{"dim" if name == "size" else "argument": a for a in args}, **kwargs}
-            _look(recorder, name, self, {k: a if isinstance(a, int) else str(a) for k, a in given.items()})
-        return call(self, *args, **kwargs)
-
-    return method
+def _is_torchs(frame: FrameType) -> bool:
+    name: str = frame.f_globals.get("__name__", "")
+    return name == "torch" or name.startswith("torch.")
 
 
-def _asked_by_the_model() -> bool:
-    """Whether the question was put neither by this trace nor by the inside of torch."""
-    frame = sys._getframe(2)
+def _is_the_models(frame: FrameType) -> bool:
+    """Whether a question is put neither by this trace nor by the inside of torch."""
     name = frame.f_globals.get("__name__", "")
     if name == "torch.nn.functional":
         asker = frame.f_code.co_name
@@ -94,4 +174,4 @@ def _asked_by_the_model() -> bool:
             size = frame.f_locals["output_size"]
             return isinstance(size, (tuple, list)) and None in size
         return asker not in CHECKS
-    return name == "torch._tensor" or not name.startswith(("torch._", "cspprof.trace"))
+    return name == "torch._tensor" or not name.startswith(INSIDE)
