@@ -30,9 +30,9 @@ class Form:
         idle: Callable[[Mapping[str, Any]], bool] | None = None,
         names: str = "",
     ) -> None:
-        self.settings = _getter(settings)
-        self.parameters = _getter(parameters)
-        self.buffers = _getter(buffers)
+        self.settings = values_of(*settings)
+        self.parameters = values_of(*parameters)
+        self.buffers = values_of(*buffers)
         self.counts = counts
         """Whether it counts its batches in training, which is an operation more."""
         self.does = does
@@ -45,7 +45,7 @@ class Form:
         """Every name that the forward of a class of another library may use; one that uses others is run."""
 
 
-def _getter(names: tuple[str, ...]) -> Getter:
+def values_of(*names: str) -> Getter:
     """The values of these keys, as a tuple."""
     if len(names) > 1:
         return itemgetter(*names)

@@ -7,8 +7,10 @@ hash is its address.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 
 
 META = torch.device("meta")
+SHAPE, STRIDE, DTYPE = attrgetter("shape"), torch.Tensor.stride, attrgetter("dtype")
 
 
 @cache
@@ -107,6 +110,16 @@ def _meta_of(tensor: torch.Tensor, weight: bool) -> Meta:
     dense = tensor.layout is torch.strided
     shape = tuple(tensor.shape)
     return meta(shape, tensor.stride() if dense else contiguous_strides(shape), tensor.dtype, weight, dense)
+
+
+def metas_of(tensors: Sequence[torch.Tensor]) -> list[Meta]:
+    """Of what a model holds, all at once."""
+    facts = zip(map(SHAPE, tensors), map(STRIDE, tensors), map(DTYPE, tensors), repeat(True), repeat(True))
+    try:
+        found = list(map(_METAS.get, facts))
+    except (RuntimeError, TypeError):  # one is without strides or a shape
+        found = [None] * len(tensors)
+    return [m or meta_of(tensor, True) for m, tensor in zip(found, tensors, strict=True)]
 
 
 class Tag(NamedTuple):

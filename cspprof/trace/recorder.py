@@ -8,6 +8,7 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from threading import get_ident
 from typing import Any
 
@@ -26,7 +27,7 @@ from cspprof.trace.given import given_to, numbers
 from cspprof.trace.kernels import at_hand, from_torch
 from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS
-from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, operator
+from cspprof.trace.metas import HigherOrder, Meta, Operator, Tag, meta_of, metas_of, operator
 from cspprof.trace.nests import NUMBERS
 from cspprof.trace.packed import unpack
 from cspprof.trace.relations import ALIAS, FRESH, SAME, Result, offsets, relation
@@ -114,20 +115,26 @@ class Recorder(TorchDispatchMode):
 
     def hold_all(self, those: Held, role: str, replacements: dict[int, torch.Tensor]) -> None:
         """Take in what a model holds, by path, or what stands in its place."""
-        held, owners, storages, storage = self.held, self.owners, self.storages, self.next_storage
-        buffers = role == "buffer"
-        self.plain = self.plain and PLAIN.issuperset(map(type, those.tensors))
-        for path, tensor in zip(those.paths, those.tensors, strict=True):
-            if replacements:
-                tensor = replacements.get(id(tensor), tensor)
-            key = id(tensor)
-            if key not in held:
-                m = meta_of(tensor, True)
-                storages.append(make(Storage, (storage, path, role, m.spec)))
-                held[key] = make(Tag, (self, storage, m, buffers and not tensor.is_meta))
-                owners[storage] = tensor
-                storage += 1
-        self.next_storage = storage
+        held, paths, tensors = self.held, those.paths, those.tensors
+        self.plain = self.plain and PLAIN.issuperset(map(type, tensors))
+        if replacements:
+            tensors = [replacements.get(id(t), t) for t in tensors]
+        keys = list(map(id, tensors))
+        if len(set(keys)) < len(keys) or not held.keys().isdisjoint(keys):  # held twice: it comes once
+            columns = zip(reversed(keys), reversed(paths), reversed(tensors), strict=True)
+            new = {key: (path, tensor) for key, path, tensor in columns if key not in held}
+            keys = [key for key in dict.fromkeys(keys) if key in new]
+            paths, tensors = [new[key][0] for key in keys], [new[key][1] for key in keys]
+        first, self.next_storage = self.next_storage, self.next_storage + len(keys)
+        numbers = range(first, self.next_storage)
+        metas = metas_of(tensors)
+        known = [not t.is_meta for t in tensors] if role == "buffer" else repeat(False)
+        rows = zip(numbers, paths, repeat(role), [m.spec for m in metas], strict=False)
+        self.storages += map(make, repeat(Storage), rows)
+        held.update(
+            zip(keys, map(make, repeat(Tag), zip(repeat(self), numbers, metas, known, strict=False)), strict=True)
+        )
+        self.owners.update(zip(numbers, tensors, strict=True))
 
     def new_storage(self) -> int:
         self.next_storage += 1

@@ -95,7 +95,7 @@ def trace(
         recorder.hold_all(scope.buffers, "buffer", replacements)
         for original, tensor in replacements.items():
             recorder.held[original] = recorder.held[id(tensor)]  # one that is reached by another way is still itself
-        seen = device == "meta" and not any(map(_hidden, set(map(type, scope.modules))))
+        seen = device == "meta" and not any(map(_hidden, set(scope.kinds)))
         watched = looked_at(recorder) if seen else nullcontext()
         try:
             with torch.inference_mode(), slotted(scope, recorder), hooked(scope, recorder.move), watched, recorder:
@@ -153,7 +153,7 @@ def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator
 
 def set_mode(scope: Scope, train: bool) -> None:
     """What `model.train(train)` does, without the way through every `__setattr__` where no class has its own."""
-    kinds: set[Any] = set(map(type, scope.modules))
+    kinds = set(scope.kinds)
     own = [k for k in kinds if k.train is not nn.Module.train or k.__setattr__ is not nn.Module.__setattr__]
     if not own:
         for attributes in scope.attributes:
@@ -266,7 +266,7 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             for table in (module._parameters, module._buffers):
                 if table:
                     swap(table, [key for key, tensor in table.items() if wanted(tensor)])
-        for items in [c for c in scope.filled if type(c) is list]:
+        for items in [c for c in scope.containers if type(c) is list]:
             # Recurrent layers keep their parameters in a list as well.
             swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
         yield made

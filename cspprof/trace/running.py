@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,11 +13,12 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.hooks import RemovableHandle
 
 from cspprof.trace.forms import PARTS, form_of
 from cspprof.trace.layers import way_through
 from cspprof.trace.recorder import Recorder
-from cspprof.trace.scope import Scope
+from cspprof.trace.scope import CALLED, Scope
 
 Move = Callable[[int], int]
 """Told the layer that runs from now on, gives the one that ran until then."""
@@ -31,12 +33,10 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
     """
     outer: list[int] = []
     index, calls, thread = scope.index.copy(), scope.calls, get_ident()
-    late = []
-    for module in scope.modules:
-        if isinstance(module, torch.jit.ScriptModule):
+    for module in scope.modules if any(map(_scripted, set(scope.kinds))) else ():
+        if _scripted(type(module)):
             del index[id(module)]  # runs no Python; its operations belong to the module that calls it
-        elif module._forward_hooks:
-            late.append(module)
+    late = [m for m in scope.modules if m._forward_hooks and id(m) in index] if scope.hooked else []
     left_late = {id(module) for module in late}
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -58,11 +58,15 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
             move(outer.pop() if outer else 0)
 
     handles = [module.register_forward_hook(leave_late, always_call=True) for module in late]
+    numbered = sys.maxsize
     try:
         handles.append(register_module_forward_pre_hook(enter))
         handles.append(register_module_forward_hook(leave, always_call=True))
+        numbered = RemovableHandle.next_id
         yield
     finally:
+        if RemovableHandle.next_id > numbered:
+            scope.hooks_from = numbered
         for handle in handles:
             handle.remove()
 
@@ -77,16 +81,16 @@ def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
     """
     taken: list[dict[str, Any]] = []
     seen = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks  # somebody else's, of each call
-    kinds = set(map(type, scope.modules))
+    kinds = set(scope.kinds)
     plain = {kind: not seen and _plain(kind) for kind in kinds}
     known = recorder.on_meta and not seen and recorder.plain
     forms = {kind: form_of(kind) if known and plain[kind] else None for kind in kinds}
     try:
-        for layer, (module, own) in enumerate(zip(scope.modules, scope.attributes, strict=True)):
-            kind = type(module)
+        columns = zip(scope.modules, scope.kinds, scope.attributes, strict=True)
+        for layer, (module, kind, own) in enumerate(columns):
             if not plain[kind] or "_compiled_call_impl" in own:
                 continue
-            if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"]:
+            if scope.hooked and any(CALLED(own)):
                 continue
             form = forms[kind]
             if form is None or not own.keys().isdisjoint(PARTS):
@@ -103,7 +107,11 @@ def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
 def _plain(kind: type[nn.Module]) -> bool:
     """Whether a call of such a module is torch's own."""
     own = kind.__call__ is not nn.Module.__call__ or kind._call_impl is not nn.Module._call_impl
-    return not own and not issubclass(kind, torch.jit.ScriptModule)
+    return not own and not _scripted(kind)
+
+
+def _scripted(kind: type[nn.Module]) -> bool:
+    return issubclass(kind, torch.jit.ScriptModule)
 
 
 def _entered(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from itertools import chain, compress, filterfalse
+from collections.abc import Iterable
+from itertools import chain, compress, repeat
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ import torch
 from torch import ScriptObject, nn
 
 from cspprof.record import Layer
+from cspprof.trace.forms import Getter, values_of
 from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
@@ -21,6 +24,11 @@ STAGE = "cspprof_stage"
 
 
 CONTAINERS = frozenset({dict, list, OrderedDict})
+STANDARD = frozenset(vars(nn.Module()))
+"""Attributes of every module."""
+CALLED = values_of("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+"""Hooks that a call of a module calls."""
+HOOKS = sorted(name for name in STANDARD if "hooks" in name)
 
 
 class Held(NamedTuple):
@@ -36,72 +44,107 @@ class Scope:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.modules: list[nn.Module] = []
-        self.paths: list[str] = []
+        own = model.__dict__
+        self.modules: list[nn.Module] = [model]
+        self.paths: list[str] = [""]
         """The first path of each."""
+        self.depths: list[int] = [0]
+        self.parents: list[int] = [-1]
+        self.attributes: list[dict[str, Any]] = [own]
+        """What each module holds: during a trace, a copy of it (see `untouched`)."""
         self.further: dict[int, list[str]] = {}
         """The other paths of modules that have more than one."""
-        self.depths: list[int] = []
-        self.parents: list[int] = []
-        self.index: dict[int, int] = {}
-        self._walk(model, "", 0, -1)
+        self.index: dict[int, int] = {id(model): 0}
+        self._walk(own["_modules"], "", 1, 0)
         self.calls = [0] * len(self.modules)
         self.elsewhere: int | None = None
         """A layer that another thread called, where a trace does not see what it does."""
-        self.attributes = [module.__dict__ for module in self.modules]
-        self.values = list(chain.from_iterable(map(dict.values, self.attributes)))
-        """Of all attributes of all modules, one after the other."""
-        self.packs = ScriptObject in set(map(type, self.values))
+        self.kinds: list[type[nn.Module]] = list(map(type, self.modules))
+        others = self._others()
+        types = list(map(type, others))
+        self.packs = ScriptObject in types
         """Whether some layer keeps weights in an object."""
-        inner = [v for v in self.values if type(v) in CONTAINERS]
-        self.filled = list(filter(None, inner))
-        """Lists and dicts that are attributes, and not empty."""
-        self.empty = list(filterfalse(None, inner))
+        self.containers = list(compress(others, map(CONTAINERS.__contains__, types)))
+        """Lists and dicts that are attributes, but for hooks and the tables that every module has."""
+        self.hooked = any(chain.from_iterable(map(CALLED, self.attributes)))
+        """Whether some module has hooks that a forward calls."""
+        self.hooks_from: int | None = None
+        """The first number of handles that the forward itself was given, for hooks."""
         self.parameters = self._held("_parameters")
         self.buffers = self._held("_buffers")
 
-    def _walk(self, module: nn.Module, path: str, depth: int, parent: int) -> None:
-        i = self.index.setdefault(id(module), len(self.modules))
-        if i == len(self.modules):
-            self.modules.append(module)
-            self.paths.append(path)
-            self.depths.append(depth)
-            self.parents.append(parent)
-        else:
-            self.further.setdefault(i, []).append(path)
-        for name, child in module._modules.items():
+    def _walk(self, children: dict[str, nn.Module | None], before: str, depth: int, parent: int) -> None:
+        """Take in what lies in a module: `before` is what their paths begin with."""
+        index = self.index
+        for name, child in children.items():
             if child is None:
                 continue
+            path, inner = before + name, depth + 1
             if name == "_orig_mod":  # a wrapper of a compiled module adds no step
-                self._walk(child, path, depth, i)
+                path, inner = before[:-1], depth
+            i = index.setdefault(id(child), len(self.modules))
+            own = child.__dict__
+            if i == len(self.modules):
+                self.modules.append(child)
+                self.paths.append(path)
+                self.depths.append(inner - 1)
+                self.parents.append(parent)
+                self.attributes.append(own)
             else:
-                self._walk(child, f"{path}.{name}" if path else name, depth + 1, i)
+                self.further.setdefault(i, []).append(path)
+            if own["_modules"]:
+                self._walk(own["_modules"], f"{path}." if path else "", inner, i)
+
+    def _others(self) -> list[Any]:
+        """The values of all attributes but those that every module has."""
+        getters: dict[tuple[str, ...], Getter] = {}
+        values: list[Any] = []
+        for own in self.attributes:
+            names = tuple(own)
+            getter = getters.get(names)
+            if getter is None:
+                getter = getters[names] = values_of(*[n for n in names if n not in STANDARD])
+            values += getter(own)
+        return values
+
+    def hooks(self) -> list[dict[int, Any]]:
+        """All tables of hooks, by the numbers of their handles."""
+        return [own[name] for own in self.attributes for name in HOOKS if name in own]
 
     def _held(self, table: str) -> Held:
         held = Held([], [], [])
-        tables = [getattr(module, table) for module in self.modules]
+        layers, paths, tensors = held
+        tables = list(map(itemgetter(table), self.attributes))
         for layer in compress(range(len(tables)), tables):
             path = self.paths[layer]
+            before = f"{path}." if path else ""
             for name, tensor in tables[layer].items():
                 if tensor is not None:
-                    held.layers.append(layer)
-                    held.paths.append(f"{path}.{name}" if path else name)
-                    held.tensors.append(tensor)
+                    layers.append(layer)
+                    paths.append(before + name)
+                    tensors.append(tensor)
         return held
 
     def layers(self) -> tuple[Layer, ...]:
         """The layer table; a parameter counts with the first layer that owns it."""
-        kinds = list(map(type, self.modules))
-        facts = {kind: _class_facts(kind) for kind in set(kinds)}
-        names: list[str] = []
-        stages: list[str | None] = []
-        for kind, own, parent in zip(kinds, self.attributes, self.parents, strict=True):
-            name, stage = facts[kind]
-            names.append(own.get("cspprof_class") or name)
-            stages.append(own.get(STAGE) or stage or (stages[parent] if parent >= 0 else None))
-        shared = [tuple(self.further.get(i, ())) for i in range(len(kinds))] if self.further else [()] * len(kinds)
+        facts = {kind: _class_facts(kind) for kind in set(self.kinds)}
+        names = [
+            own.get("cspprof_class") or facts[kind][0] for kind, own in zip(self.kinds, self.attributes, strict=True)
+        ]
+        shared = [tuple(self.further.get(i, ())) for i in range(len(names))] if self.further else repeat((), len(names))
+        stages = self._stages({kind: stage for kind, (_, stage) in facts.items() if stage})
         rows = zip(self.paths, names, self.depths, self.calls, self._params(), shared, stages, strict=True)
         return tuple([tuple.__new__(Layer, row) for row in rows])
+
+    def _stages(self, of_kinds: dict[type, str]) -> Iterable[str | None]:
+        """Of each module: its own, that of its class, or that of the module that it lies in."""
+        own = [attributes.get(STAGE) for attributes in self.attributes]
+        if not of_kinds and not any(own):
+            return own
+        stages: list[str | None] = []
+        for named, kind, parent in zip(own, self.kinds, self.parents, strict=True):
+            stages.append(named or of_kinds.get(kind) or (stages[parent] if parent >= 0 else None))
+        return stages
 
     def _params(self) -> list[int]:
         """Elements of each module's own parameters that no module before it owns."""
@@ -117,7 +160,7 @@ class Scope:
         """Files below the current folder, installed libraries left out, in which the modules' classes are defined."""
         here = f"{Path.cwd()}{os.sep}"
         found = {}
-        for cls in dict.fromkeys(map(type, self.modules)):
+        for cls in dict.fromkeys(self.kinds):
             file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
             if file.startswith(here) and "site-packages" not in file:
                 found[f"{cls.__module__}.{cls.__qualname__}"] = file[len(here) :].replace(os.sep, "/")

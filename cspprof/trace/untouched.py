@@ -4,53 +4,83 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
-from operator import attrgetter, is_, is_not
+from itertools import chain, compress, filterfalse, islice
+from operator import attrgetter, is_, is_not, itemgetter
 from typing import Any
 
 import torch
+from torch import nn
 
-from cspprof.trace.scope import Scope
+from cspprof.trace.scope import CONTAINERS, Scope
 
 REQUIRES_GRAD = attrgetter("requires_grad")
+
+
+PUT: Any = nn.Module.__dict__["__dict__"].__set__
+"""Gives a module another dictionary of attributes."""
+COPIED = CONTAINERS | {set}
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @contextmanager
 def untouched(scope: Scope) -> Iterator[None]:
     """Put back every attribute, buffer, flag and hook of every module, and the state of the random generators.
 
-    A forward may keep tensors of the trace in a cache of its own; those are dropped again, also one level down
-    in lists and dicts that are attributes.
+    Meanwhile each module has a copy of its attributes and of its tables, which is what a forward changes; so nothing
+    of it needs to be compared. Other lists and dicts stay themselves, since others may know them too, and hold again
+    what they held: a forward may keep tensors of the trace in a cache of its own. Hooks that it registered go.
     """
     parameters = scope.parameters.tensors
     learned = list(map(REQUIRES_GRAD, parameters))
-    attributes, filled, empty = Kept(scope.attributes, scope.values), Kept(scope.filled), scope.empty
+    attributes = scope.attributes
+    copies, tables = _copies(attributes)
+    empty = list(filterfalse(None, chain.from_iterable(map(itemgetter(*TABLES), attributes))))
+    kept = Kept([c for c in scope.containers + (scope.hooks() if scope.hooked else []) if id(c) not in tables])
     put_generators_back = _generators()
     try:
+        deque(map(PUT, scope.modules, copies), 0)
+        scope.attributes = copies
         yield
     finally:
-        attributes.put_back()
-        filled.put_back()
-        if any(empty):
-            for container in empty:
-                container.clear()
+        deque(map(PUT, scope.modules, attributes), 0)
+        scope.attributes = attributes
+        kept.put_back()
+        for table in filter(None, empty):
+            table.clear()
+        if scope.hooks_from is not None:
+            for hooks in scope.hooks():
+                for number in [n for n in hooks if n >= scope.hooks_from]:
+                    del hooks[number]
         if list(map(REQUIRES_GRAD, parameters)) != learned:  # which train() of the model's own may change
             for parameter, before in zip(parameters, learned, strict=True):
                 parameter.requires_grad = before
         put_generators_back()
 
 
+def _copies(attributes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+    """Of each module's attributes, and of its tables by their ids; one that two modules share stays shared."""
+    copies = list(map(dict.copy, attributes))
+    tables: dict[int, Any] = {}
+    for name in TABLES:
+        for own in compress(copies, map(itemgetter(name), copies)):
+            table = own[name]
+            if type(table) in COPIED:  # that of a module in TorchScript is not Python's
+                own[name] = tables.get(id(table)) or tables.setdefault(id(table), table.copy())
+    return copies, tables
+
+
 class Kept:
     """What lists and dicts hold, end to end: to see later that all of it is still there is to compare long lists."""
 
-    def __init__(self, containers: list[Any], values: list[Any] | None = None) -> None:
+    def __init__(self, containers: list[Any]) -> None:
         self.containers = containers
         self.tables = [c for c in containers if type(c) is not list]
         self.lengths = list(map(len, containers))
         self.names = self._names()
-        self.values = values or self._values()
+        self.values = self._values()
 
     def _names(self) -> list[Any]:
         return list(chain.from_iterable(self.tables))
