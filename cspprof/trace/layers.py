@@ -8,14 +8,13 @@ forward of its own, a second argument, and it is run like any module.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from cspprof.trace.describe import Entry
-from cspprof.trace.forms import Form
+from cspprof.trace.forms import Form, form_of
 from cspprof.trace.memo import ANSWERED, LIMIT, NOTHING, RECIPES, Recipe, Slot
 from cspprof.trace.metas import Tag, operator
 from cspprof.trace.recorder import Recorder, Seen
@@ -23,22 +22,25 @@ from cspprof.trace.relations import SAME
 
 MISSED = object()
 Forward = Callable[[nn.Module, Any], Any]
+Way = tuple[Callable[..., Any], Any]
+"""What stands for a call of a module during a trace: a function of the module, its number, the recorder, what is
+known of its class, and the arguments of the call; and what is known of its class."""
 
 
-def way_through(
-    module: nn.Module, own: dict[str, Any], layer: int, form: Form, recorder: Recorder
-) -> Callable[..., Any]:
-    """What stands for a call of such a layer during a trace; `own` are its attributes."""
+def way_through(kind: type[nn.Module]) -> Way | None:
+    """Into layers of a known class; None where a class is not known."""
+    form = form_of(kind)
+    if form is None:
+        return None
     if form.idle is not None:
-        return partial(_idle, module, own, layer, form.idle, recorder)
-    forward = type(module).forward if form.does is None else form.does.forward
-    return partial(_short, module, own, layer, form, forward, recorder)
+        return _idle, form.idle
+    return _short, (form, kind.forward if form.does is None else form.does.forward)
 
 
 def _idle(
-    module: nn.Module, own: dict[str, Any], layer: int, idle: Callable[[Any], bool], recorder: Recorder, /,
-    *args: Any, **kwargs: Any,
-) -> Any:  # fmt: skip
+    module: nn.Module, layer: int, recorder: Recorder, idle: Callable[[Any], bool], /, *args: Any, **kwargs: Any
+) -> Any:
+    own = module.__dict__
     hooks = own["_forward_pre_hooks"] or own["_forward_hooks"]
     plain = len(args) == 1 and type(args[0]) is torch.Tensor and not (kwargs or hooks)
     if plain and idle(own) and "forward" not in own and recorder.alone():
@@ -48,10 +50,11 @@ def _idle(
 
 
 def _short(
-    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, /,
-    *args: Any, **kwargs: Any,
-) -> Any:  # fmt: skip
+    module: nn.Module, layer: int, recorder: Recorder, known: tuple[Form, Forward], /, *args: Any, **kwargs: Any
+) -> Any:
     if len(args) == 1 and not kwargs:
+        form, forward = known
+        own = module.__dict__
         found = _at_once(module, own, layer, form, forward, recorder, args[0])
         if found is not MISSED:
             return _followed(module, own, layer, form.then, recorder, found) if form.then else found

@@ -8,7 +8,7 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import repeat
+from itertools import count, repeat
 from threading import get_ident
 from typing import Any
 
@@ -261,15 +261,17 @@ class Recorder(TorchDispatchMode):
 
     def columns(self) -> tuple[tuple[OpSpec, ...], Calls]:
         """The specs in the order of their first calls, and the calls."""
-        known = {id(own): own for entry, _, _, _ in self.log if (own := entry[0]) is not None}
-        index = {key: i for i, key in enumerate(known)}
+        specs = [own for entry, _, _, _ in self.log if (own := entry[0]) is not None]
+        keys = list(map(id, specs))
+        known = dict(zip(keys, specs, strict=True))
+        index = dict(zip(known, count()))
         storages: list[int] = []
         add = storages.append
         for entry, _, tags, written in self.log:
             for i in entry[1]:
                 add(tags[i][1])
             storages += written[: entry[3]]
-        spec = [index[id(entry[0])] for entry, _, _, _ in self.log]
+        spec = list(map(index.__getitem__, keys))
         return tuple(known.values()), Calls(spec, [layer for _, layer, _, _ in self.log], storages)
 
     # -- an operation not answered before, or one that torch has to answer ------------------------

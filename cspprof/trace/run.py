@@ -22,7 +22,7 @@ from cspprof.trace.looks import looked_at
 from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder
-from cspprof.trace.running import hooked, slotted
+from cspprof.trace.running import hooked, slot
 from cspprof.trace.scope import Scope
 from cspprof.trace.untouched import untouched
 
@@ -98,7 +98,8 @@ def trace(
         seen = device == "meta" and not any(map(_hidden, set(scope.kinds)))
         watched = looked_at(recorder) if seen else nullcontext()
         try:
-            with torch.inference_mode(), slotted(scope, recorder), hooked(scope, recorder.move), watched, recorder:
+            slot(scope, recorder)
+            with torch.inference_mode(), hooked(scope, recorder.move), watched, recorder:
                 result = model(*args, **kwargs)
         except TraceError:
             raise
@@ -143,9 +144,8 @@ def ready(scope: Scope, train: bool, dtype: str | None, device: str) -> Iterator
     """A model as a counter wants it: in eval mode (or `train`), uncompiled, with weights as `placed` puts them;
     everything as it was afterwards. Yields what `placed` does."""
     with untouched(scope):
-        for own in scope.attributes:
-            if own.get("_compiled_call_impl") is not None:
-                own["_compiled_call_impl"] = None
+        for own in scope.attributes if "_compiled_call_impl" in scope.names else ():
+            own.pop("_compiled_call_impl", None)
         set_mode(scope, train)
         with placed(scope, dtype, device) as replacements, eager():
             yield replacements

@@ -15,8 +15,8 @@ from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.hooks import RemovableHandle
 
-from cspprof.trace.forms import PARTS, form_of
-from cspprof.trace.layers import way_through
+from cspprof.trace.forms import PARTS
+from cspprof.trace.layers import Way, way_through
 from cspprof.trace.recorder import Recorder
 from cspprof.trace.scope import CALLED, Scope
 
@@ -71,37 +71,28 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def slotted(scope: Scope, recorder: Recorder) -> Iterator[None]:
-    """For the time of a trace, the slot of a compiled call holds a shorter way into each module that has no hooks:
-    one of `layers` through a known layer, else one that tells which layer runs and calls the forward.
+def slot(scope: Scope, recorder: Recorder) -> None:
+    """Into the slot of a compiled call of each module without hooks, in the copy of its attributes that it has during
+    a trace, put a shorter way: one of `layers` through a known layer, else one that tells which layer runs and calls
+    the forward.
 
     Torch goes through its hooks in several times the time of a call without. Whatever is not a plain call goes there
     all the same: see `hooked`.
     """
-    taken: list[dict[str, Any]] = []
-    seen = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks  # somebody else's, of each call
+    if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
+        return  # somebody else's, of each call
     kinds = set(scope.kinds)
-    plain = {kind: not seen and _plain(kind) for kind in kinds}
-    known = recorder.on_meta and not seen and recorder.plain
-    forms = {kind: form_of(kind) if known and plain[kind] else None for kind in kinds}
-    try:
-        columns = zip(scope.modules, scope.kinds, scope.attributes, strict=True)
-        for layer, (module, kind, own) in enumerate(columns):
-            if not plain[kind] or "_compiled_call_impl" in own:
-                continue
-            if scope.hooked and any(CALLED(own)):
-                continue
-            form = forms[kind]
-            if form is None or not own.keys().isdisjoint(PARTS):
-                own["_compiled_call_impl"] = partial(_entered, module, own, layer, recorder)
-            else:
-                own["_compiled_call_impl"] = way_through(module, own, layer, form, recorder)
-            taken.append(own)
-        yield
-    finally:
-        for own in taken:
-            own.pop("_compiled_call_impl", None)
+    known = recorder.on_meta and recorder.plain
+    ways = {kind: (way_through(kind) if known else None) or ENTERED for kind in kinds if _plain(kind)}
+    own_parts = not scope.names.isdisjoint(PARTS)
+    columns = zip(scope.modules, scope.kinds, scope.attributes, strict=True)
+    for layer, (module, kind, own) in enumerate(columns):
+        way = ways.get(kind)
+        if way is None or (scope.hooked and any(CALLED(own))):
+            continue
+        if own_parts and not own.keys().isdisjoint(PARTS):
+            way = ENTERED
+        own["_compiled_call_impl"] = partial(way[0], module, layer, recorder, way[1])
 
 
 def _plain(kind: type[nn.Module]) -> bool:
@@ -114,9 +105,8 @@ def _scripted(kind: type[nn.Module]) -> bool:
     return issubclass(kind, torch.jit.ScriptModule)
 
 
-def _entered(
-    module: nn.Module, own: dict[str, Any], layer: int, recorder: Recorder, /, *args: Any, **kwargs: Any
-) -> Any:
+def _entered(module: nn.Module, layer: int, recorder: Recorder, _: None, /, *args: Any, **kwargs: Any) -> Any:
+    own = module.__dict__
     if own["_forward_pre_hooks"] or own["_forward_hooks"] or get_ident() != recorder.thread:
         return module._call_impl(*args, **kwargs)
     recorder.calls[layer] += 1
@@ -125,3 +115,7 @@ def _entered(
         return module.forward(*args, **kwargs)
     finally:
         recorder.layer = outer
+
+
+ENTERED: Way = (_entered, None)
+"""Into a module that is not known."""

@@ -60,7 +60,8 @@ class Scope:
         self.elsewhere: int | None = None
         """A layer that another thread called, where a trace does not see what it does."""
         self.kinds: list[type[nn.Module]] = list(map(type, self.modules))
-        others = self._others()
+        others, self.names = self._others()
+        """The names of all attributes that modules have."""
         types = list(map(type, others))
         self.packs = ScriptObject in types
         """Whether some layer keeps weights in an object."""
@@ -95,8 +96,8 @@ class Scope:
             if own["_modules"]:
                 self._walk(own["_modules"], f"{path}." if path else "", inner, i)
 
-    def _others(self) -> list[Any]:
-        """The values of all attributes but those that every module has."""
+    def _others(self) -> tuple[list[Any], set[str]]:
+        """The values of all attributes but those that every module has, and the names of all."""
         getters: dict[tuple[str, ...], Getter] = {}
         values: list[Any] = []
         for own in self.attributes:
@@ -105,7 +106,7 @@ class Scope:
             if getter is None:
                 getter = getters[names] = values_of(*[n for n in names if n not in STANDARD])
             values += getter(own)
-        return values
+        return values, set().union(*getters)
 
     def hooks(self) -> list[dict[int, Any]]:
         """All tables of hooks, by the numbers of their handles."""
@@ -128,9 +129,9 @@ class Scope:
     def layers(self) -> tuple[Layer, ...]:
         """The layer table; a parameter counts with the first layer that owns it."""
         facts = {kind: _class_facts(kind) for kind in set(self.kinds)}
-        names = [
-            own.get("cspprof_class") or facts[kind][0] for kind, own in zip(self.kinds, self.attributes, strict=True)
-        ]
+        names = [facts[kind][0] for kind in self.kinds]
+        if "cspprof_class" in self.names:
+            names = [own.get("cspprof_class") or name for own, name in zip(self.attributes, names, strict=True)]
         shared = [tuple(self.further.get(i, ())) for i in range(len(names))] if self.further else repeat((), len(names))
         stages = self._stages({kind: stage for kind, (_, stage) in facts.items() if stage})
         rows = zip(self.paths, names, self.depths, self.calls, self._params(), shared, stages, strict=True)
@@ -138,12 +139,11 @@ class Scope:
 
     def _stages(self, of_kinds: dict[type, str]) -> Iterable[str | None]:
         """Of each module: its own, that of its class, or that of the module that it lies in."""
-        own = [attributes.get(STAGE) for attributes in self.attributes]
-        if not of_kinds and not any(own):
-            return own
+        if not of_kinds and STAGE not in self.names:
+            return repeat(None, len(self.modules))
         stages: list[str | None] = []
-        for named, kind, parent in zip(own, self.kinds, self.parents, strict=True):
-            stages.append(named or of_kinds.get(kind) or (stages[parent] if parent >= 0 else None))
+        for own, kind, parent in zip(self.attributes, self.kinds, self.parents, strict=True):
+            stages.append(own.get(STAGE) or of_kinds.get(kind) or (stages[parent] if parent >= 0 else None))
         return stages
 
     def _params(self) -> list[int]:
