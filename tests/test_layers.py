@@ -39,7 +39,7 @@ def plainly(run: Callable[[], Profile], monkeypatch: pytest.MonkeyPatch) -> Prof
     """
     attention = "aten.scaled_dot_product_attention"
     with monkeypatch.context() as patch:
-        patch.setattr(running, "form_of", lambda kind: None)
+        patch.setattr(running, "way_through", lambda kind: None)
         patch.setattr(recorder, "ANSWERS", {attention: recorder.ANSWERS[attention]})
         memo.forget()
         try:
