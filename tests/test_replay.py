@@ -445,6 +445,46 @@ def test_whatif_refuses_what_it_cannot_read(run: Callable[..., Any], arguments: 
     assert message in told.err
 
 
+CROPS: list[Callable[[Tensor], Any]] = [
+    lambda x: x[:, :, :20].relu(),
+    lambda x: x[..., :20].relu(),
+    lambda x: x[:, :2, :20] * 2,
+    lambda x: x[:, :20, :20, 3] * 2,
+    lambda x: x[:, :, 0:20, ::2] * 2,
+    lambda x: x[:, :, : x.dim() * 5] * 2,
+    lambda x: x[(slice(None), slice(None), slice(20))] * 2,
+    lambda x: x[0, :, :20] * 2,
+    lambda x: x[:, :2, ..., :20] * 2,
+]
+
+
+@pytest.mark.parametrize("line", CROPS)
+def test_a_crop_that_left_everything_may_not_do_so_elsewhere(line: Callable[[Tensor], Any]) -> None:
+    profile = recorded(Doing(line), 1, 3, 14, 14)
+    assert_replayed(Doing(line), profile, (1, 3, 12, 10))
+    with pytest.raises(ReplayError, match=r"up to a stop in dimension [23], which may lie within a larger map"):
+        profile.at((1, 3, 24, 24))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        lambda x: x[:, :9].relu() * 2,
+        lambda x: x[:, :4, :, :] * 2,
+        lambda x: x[:, :2, ::2, 1:] * 2,
+        lambda x: x[...] * x[:, :, :-1, :-1].mean(),
+        lambda x: x[:, :, :10].relu(),
+        lambda x: x[:, :, 2:10].relu(),
+        lambda x: x[:, 1, :, ::2].relu() + x[:, None, 1, :, ::2].relu(),
+        lambda x: [x[:, i] * 2 for i in range(3)],
+    ],
+)
+def test_other_crops_are_what_they_are_at_every_size(line: Callable[[Tensor], Any]) -> None:
+    profile = recorded(Doing(line), 1, 3, 14, 14)
+    for shape in ((1, 3, 24, 26), (1, 3, 12, 8), (2, 3, 14, 18)):
+        assert_replayed(Doing(line), profile, shape)
+
+
 class Halved(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         left, right = x.chunk(2, 3)

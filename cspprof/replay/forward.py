@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from cspprof.errors import ReplayError
 from cspprof.record import Kind, Look, OpSpec, Profile, TensorSpec
 from cspprof.replay.facts import counted
-from cspprof.replay.looks import LOST, RESIZE, asking, named, on_look, resized
-from cspprof.replay.shapes import written
+from cspprof.replay.looks import CASTS, LOST, RESIZE, asking, named, on_look, resized
+from cspprof.replay.shapes import FLOATS, written
 from cspprof.replay.sizes import key
 from cspprof.replay.values import UnknownError, Value
 
@@ -60,6 +60,8 @@ class Forward:
             self._living[s.id] = {s.spec: [value]}
             if s.role == "input":
                 self._inputs.append(value)
+        self._recast = any(s.id in given and given[s.id].dtype != s.spec.dtype for s in profile.storages)
+        """Whether anything has another dtype than recorded."""
         self._refuse_attention()
         self._run()
 
@@ -72,11 +74,11 @@ class Forward:
             self._by_id[id(value)] = self._by_id[id(found)] = found
         return found
 
+    def _changed(self) -> bool:
+        return self._recast or any(a.shape != b.shape for a, b in zip(self._inputs, self._then._inputs, strict=True))
+
     def _value(self, value: Value) -> Value:
         return self._values.setdefault(key(value), value)
-
-    def _others_given(self) -> bool:
-        return any(a[:2] != b[:2] for a, b in zip(self._inputs, self._then._inputs, strict=True))
 
     def _refuse_attention(self) -> None:
         profile, calls = self._profile, self._profile.calls
@@ -143,19 +145,25 @@ class Forward:
             if look.what == RESIZE:
                 follows.append((look, value))
             elif dict(look.args).get("for") != RESIZE or question not in self._followed:
-                on_look(look, self._then.looked[len(self.looked) - 1], value, self._profile)
+                on_look(look, self._then.looked[len(self.looked) - 1], value, self._profile, self._recast)
         return follows
 
     def _asked_of(self, look: Look) -> Value:
-        *others, value = self._living[look.storage][look.spec]
-        if any(other[:2] != value[:2] for other in others):
+        values = self._living.get(look.storage, {}).get(look.spec, [])
+        if any(value[:2] != values[0][:2] for value in values) or not values:
             who = named(self._profile, look.layer)
             raise UnknownError(f"{who} asks one of two tensors that the record cannot tell apart ({look.what})")
-        return value
+        return values[-1]
 
     def _refuse_likeness(self, spec: OpSpec, layer: int, inputs: Sequence[Value]) -> None:
-        if not inputs and (spec.name.startswith("new_") or spec.name.endswith("_like")) and self._others_given():
-            raise UnknownError(f"{named(self._profile, layer)} makes a tensor like another one ({spec.target}), {LOST}")
+        """What is made after a tensor that is not among the operands."""
+        who = named(self._profile, layer)
+        if not inputs and (spec.name.startswith("new_") or spec.name.endswith("_like")) and self._changed():
+            raise UnknownError(f"{who} makes a tensor like another one ({spec.target}), {LOST}")
+        if spec.target in CASTS and self._recast and any(t.dtype in FLOATS for t in spec.writes):
+            raise UnknownError(
+                f"{who} casts ({spec.target}), and whether to the dtype of another tensor is not on record"
+            )
 
     # -- what it did ---------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ def written(spec: OpSpec, inputs: Sequence[Value]) -> list[Value]:
         parts = VIEWS[target](inputs[0], spec.attrs)
         if len(parts) != len(spec.writes):
             raise UnknownError(f"gave {len(spec.writes)} parts in the record, and would give {len(parts)}")
+        _keep_rank(spec, [v.shape for v in parts])
         return parts
     rule = SHAPES.get(target) or (_broadcast if spec.kind in POINTWISE else None)
     if spec.macs is None or rule is None or not inputs:
@@ -47,10 +48,18 @@ def written(spec: OpSpec, inputs: Sequence[Value]) -> list[Value]:
     made = rule(reads, weights, spec)
     if len(made) != len(spec.writes):
         raise UnknownError("gives more than is on record")
+    _keep_rank(spec, made)
     if any(n < 1 for shape in made for n in shape):
         raise UnknownError(f"has nothing left to give for {', '.join(times(v.shape) for v in reads)}")
     strides = inputs[0].strides if spec.target.endswith("_") else _strides(spec, inputs, made[0])
     return [Value(shape, dtype, strides) for shape, dtype in zip(made, _dtypes(spec, inputs), strict=True)]
+
+
+def _keep_rank(spec: OpSpec, made: Sequence[Shape]) -> None:
+    """The rank of a map is asked for unheard."""
+    for now, then in zip(made, spec.writes, strict=True):
+        if len(now) != len(then.shape):
+            raise UnknownError(f"gave {len(then.shape)} dimensions in the record, and would give {len(now)}")
 
 
 POINTWISE = frozenset({Kind.ACTIVATION, Kind.ELEMENTWISE})
@@ -85,7 +94,8 @@ def _dtypes(spec: OpSpec, given: Sequence[Value]) -> list[str]:
     if recorded == [v.dtype for v in given]:
         return [t.dtype for t in spec.writes]
     before, now = {d for d in recorded if d in FLOATS}, {v.dtype for v in given if v.dtype in FLOATS}
-    if len(before) != 1 or len(now) != 1 or spec.attrs.get("dtype") is not None:
+    complex_too = any(t.dtype.startswith("complex") for t in spec.writes)
+    if len(before) != 1 or len(now) != 1 or spec.attrs.get("dtype") is not None or complex_too:
         raise UnknownError("mixes dtypes, and which one comes out is not on record")
     return [now.copy().pop() if t.dtype in before else t.dtype for t in spec.writes]
 
@@ -138,6 +148,8 @@ def norm(reads: Sequence[Value], weights: Sequence[Value], spec: OpSpec) -> list
         raise UnknownError(f"has other channels than the {x[1]} that it gets")
     if (a.get("training") or a.get("use_input_stats")) and prod(x) == x[1] * (x[0] if "use_input_stats" in a else 1):
         raise UnknownError("has one value per channel, which training refuses")
+    if "num_groups" in a and prod(x) == x[1] == a["num_groups"]:
+        raise UnknownError("has one value per group, which torch refuses")
     return [x]
 
 

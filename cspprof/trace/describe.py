@@ -28,9 +28,12 @@ FREE = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", 
                   "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
 """Operations that leave no trace: neither work nor a new shape."""
 
-NOTHING = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.dropout", "aten.feature_dropout",
+NOTHING = frozenset({"aten.detach", "aten.detach_", "aten.dropout", "aten.feature_dropout",
                      "aten.alpha_dropout", "aten.feature_alpha_dropout", "prim.device"})  # fmt: skip
 """Operations that, where they do nothing, would do nothing on any tensor."""
+
+INDEXING = frozenset({"aten.alias", "aten.slice", "aten.select", "aten.unsqueeze"})
+"""Operations that an index is made of."""
 
 VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
 """Operations that want a tensor's values as Python numbers."""
@@ -63,7 +66,8 @@ class Entry(NamedTuple):
     offsets: tuple[int, ...] = ()
     """Where the views begin; empty where torch has to make them."""
     idle: tuple[str, dict[str, Any]] | None = None
-    """Of an operation that did nothing here and might elsewhere: its name and arguments."""
+    """Of an operation that did nothing here and might elsewhere, or that is part of an index which left something out:
+    its name and arguments."""
 
 
 def describe(
@@ -94,7 +98,8 @@ def describe(
     if SAME in ways and not real:
         real = any(how is SAME and m is not tags[i].meta for how, i, m in results)  # unsqueeze_, t_ …
     seen = on_meta and not op.written and len(tags) == 1 and not known and ways == {ALIAS}
-    return make(Entry, (spec, reads, tuple(results), len(spec.writes), real, seen, not one, (), None))
+    idle = (op.target, given.attrs) if op.target in INDEXING else None
+    return make(Entry, (spec, reads, tuple(results), len(spec.writes), real, seen, not one, (), idle))
 
 
 def _spec(

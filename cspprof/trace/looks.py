@@ -15,20 +15,32 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.jit._builtins import _get_builtin_table
 
 from cspprof.record import Look
+from cspprof.trace.crops import crops
+from cspprof.trace.describe import INDEXING
+from cspprof.trace.flow import Resize
 from cspprof.trace.metas import Tag
-from cspprof.trace.purpose import Resize, purpose
+from cspprof.trace.purpose import purpose
 from cspprof.trace.steps import place_of
 
 if TYPE_CHECKING:
     from cspprof.trace.recorder import Recorder
 
 GETTERS = ("shape", "dtype", "nbytes", "itemsize")
-METHODS = ("size", "numel", "nelement", "stride", "contiguous", "is_contiguous", "is_floating_point", "element_size")
-
+METHODS = ("size", "numel", "nelement", "stride", "storage_offset", "contiguous", "is_contiguous", "type",
+           "element_size", "is_floating_point", "is_complex", "is_signed", "untyped_storage", "storage")  # fmt: skip
+FUNCTIONS = ("numel", "is_floating_point", "is_complex", "is_signed")
+"""Of torch itself."""
+OF_WEIGHTS = frozenset({
+    "dtype", "nbytes", "itemsize", "type", "element_size", "is_floating_point", "is_complex", "is_signed",
+    "untyped_storage", "storage", "aten.to", "aten._to_copy", "aten.type_as", "aten.result_type",
+})  # fmt: skip
+"""Questions that a weight answers otherwise in another dtype."""
 INSIDE = ("torch._", "torch.utils._", "torch.overrides", "cspprof.trace")
 """Modules that pass a question on, or ask for themselves."""
+WITHIN = ("torch.", "cspprof.trace")
 CHECKS = frozenset({"group_norm", "instance_norm", "batch_norm"})
 """Functions of `torch.nn.functional` that look only to refuse."""
 
@@ -39,14 +51,23 @@ def looked_at(recorder: Recorder) -> Iterator[None]:
     own = vars(torch.Tensor)
     names = (*GETTERS, *METHODS, "dim")
     before = {name: own[name] for name in names if name in own}
+    functions = {name: getattr(torch, name) for name in FUNCTIONS}
+    builtins = _get_builtin_table()  # what torch.jit takes for functions of torch
     ears = _Ears(recorder)
+    hearing = {name: ears.calling(name, function) for name, function in functions.items()}
     try:
+        for name, function in hearing.items():
+            setattr(torch, name, function)
+            builtins[id(function)] = f"aten::{name}"
         for name in GETTERS:
             setattr(torch.Tensor, name, property(ears.getter(name)))
         for name in METHODS:
-            setattr(torch.Tensor, name, ears.method(name))
+            setattr(torch.Tensor, name, ears.calling(name, getattr(torch.Tensor, name)))
         yield
     finally:
+        for name, function in functions.items():
+            del builtins[id(hearing[name])]
+            setattr(torch, name, function)
         for name in names:
             if name in before:
                 setattr(torch.Tensor, name, before[name])
@@ -56,9 +77,27 @@ def looked_at(recorder: Recorder) -> Iterator[None]:
 
 def note(recorder: Recorder, what: str, args: dict[str, Any], tags: Iterable[Tag]) -> None:
     """What was asked or done is in no call, and depends on these tensors."""
+    if what in INDEXING:
+        _note_crops(recorder, what, args, next(iter(tags)))
+        return
     for tag in tags:
-        if not (tag.constant or tag.meta.weight):
+        if not (tag.constant or (tag.meta.weight and what not in OF_WEIGHTS)):
             look = Look(len(recorder.log), recorder.layer, what, tuple(args.items()), tag.storage, tag.meta.spec)
+            recorder.looks[look] = None
+
+
+def _note_crops(recorder: Recorder, what: str, args: dict[str, Any], tag: Tag) -> None:
+    """Each dimension that an index may take up to beyond its end, other than the one that this operation is about."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(WITHIN):
+        frame = frame.f_back
+    dims, sure = crops(frame.f_code, frame.f_lasti, frame.f_globals)
+    rank = len(tag.meta.shape)
+    if dims is None or (what == "aten.alias" and not sure):
+        dims = tuple(range(rank))
+    for dim in dims:
+        if what != "aten.slice" or dim % rank != args.get("dim", 0) % rank:
+            look = Look(len(recorder.log), recorder.layer, "crop", (("dim", dim % rank),), tag.storage, tag.meta.spec)
             recorder.looks[look] = None
 
 
@@ -91,16 +130,16 @@ class _Ears:
 
         return getter
 
-    def method(self, name: str) -> Callable[..., Any]:
-        call = getattr(torch.Tensor, name)
-
-        def method(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+    def calling(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def method(*args: Any, **kwargs: Any) -> Any:
             frame = sys._getframe(1)
             if _is_the_models(frame):
-                given = {**{"dim" if name == "size" else "argument": a for a in args}, **kwargs}
-                given = {k: a if isinstance(a, int) else str(a) for k, a in given.items()}
-                self._hear(frame, name, tensor, given)
-            return call(tensor, *args, **kwargs)
+                tensor, *others = args or kwargs.values()
+                given = {**{"dim" if name == "size" else "argument": a for a in others}, **kwargs}
+                given = {k: a if isinstance(a, int) else str(a) for k, a in given.items() if a is not tensor}
+                if isinstance(tensor, torch.Tensor):
+                    self._hear(frame, name, tensor, given)
+            return call(*args, **kwargs)
 
         return method
 
@@ -174,4 +213,4 @@ def _is_the_models(frame: FrameType) -> bool:
             size = frame.f_locals["output_size"]
             return isinstance(size, (tuple, list)) and None in size
         return asker not in CHECKS
-    return name == "torch._tensor" or not name.startswith(INSIDE)
+    return name.startswith("torch._tensor") or not name.startswith(INSIDE)

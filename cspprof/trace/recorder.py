@@ -245,6 +245,8 @@ class Recorder(TorchDispatchMode):
             made = list(found) if isinstance(found, (list, tuple)) else [found]
         for tensor, (_, _, m) in zip(made, entry.results, strict=True):
             tensor.__dict__["_cspprof"] = make(Tag, (self, tag.storage, m, False))
+        if entry.idle is not None:
+            note(self, *entry.idle, [tag])
         self.log.append((entry, self.layer, [tag], (tag.storage,) * len(made)))
         return made if entry.several else made[0]
 
@@ -375,10 +377,10 @@ class Recorder(TorchDispatchMode):
             known = known or (self.on_meta and how is FRESH and not tensor.is_meta)
             recorded = entry.spec is None or how is ALIAS or i < entry.recorded
             tensor.__dict__["_cspprof"] = make(Tag, (self if recorded else self.left_out, storage, m, known))
+        if entry.idle is not None:
+            note(self, *entry.idle, tags)
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, written))
-        elif entry.idle is not None:
-            note(self, *entry.idle, tags)
 
     def _retag(self, tensor: torch.Tensor, old: Tag, m: Meta) -> None:
         tag = old._replace(meta=m)
