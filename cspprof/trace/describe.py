@@ -102,6 +102,12 @@ def describe(
     return make(Entry, (spec, reads, tuple(results), len(spec.writes), real, seen, not one, (), idle))
 
 
+def alike(known: Entry, op: Operator, given: Given, result: Result, tags: list[Tag]) -> Entry:
+    """The entry of an operation that differs from a known one, answered without torch, in nothing but sizes."""
+    spec, _ = _spec(op, facts_of(op, (), {}, given, [result]), given, [result], tags, ())
+    return make(Entry, (spec, known.reads, (result,), *known[3:]))
+
+
 def _spec(
     op: Operator, facts: Facts, given: Given, results: list[Result], tags: list[Tag], within: tuple[str, ...]
 ) -> tuple[OpSpec, tuple[int, ...]]:

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.trace.describe import Entry
+from cspprof.trace.describe import Entry, alike
 from cspprof.trace.forms import Form, form_of
-from cspprof.trace.memo import ANSWERED, LIMIT, NOTHING, RECIPES, Recipe, Slot
-from cspprof.trace.metas import Tag, operator
-from cspprof.trace.recorder import Recorder, Seen
+from cspprof.trace.given import given_to
+from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, Slot
+from cspprof.trace.metas import Meta, Tag, operator
+from cspprof.trace.nests import tensors_in
+from cspprof.trace.recorder import Recorder, Seen, result_of
 from cspprof.trace.relations import SAME
 
 MISSED = object()
@@ -102,7 +104,7 @@ def _at_once(
     outer, recorder.layer, guard = recorder.layer, layer, None
     try:
         if entry is None:
-            entry = _worked_out(frozen, tensors, tags, recorder)
+            entry = _worked_out(frozen, tags)
             if entry is None:
                 return _learn(module, forward, tensors, frozen, tags, recorder)
         guard = torch._C._DisableTorchDispatch()  # a tensor made here is not the model's doing
@@ -114,22 +116,29 @@ def _at_once(
 
 def _outline(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """What decides which operation a layer does: its class and settings, the rank and dtype of the input, and which
-    of its tensors there are."""
+    of its tensors there are; and what else decides how that is written down."""
     form, settings, x, *others = key
-    return (form, settings, len(x.shape), x.dtype, *[m is None for m in others])
+    return (form, settings, len(x.shape), x.dtype, x.weight, x.dense, *[m and m.dense for m in others])
 
 
-def _worked_out(key: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder) -> Entry | None:
+def _worked_out(key: tuple[Any, ...], tags: list[Tag]) -> Entry | None:
     """The entry of a layer like one that was run, on tensors of other specs; None where it is to be run as well."""
-    recipe = RECIPES.get(_outline(key))
-    if recipe is None:
+    outline = _outline(key)
+    if outline not in RECIPES:
         return None
-    entry: Entry | None = nothing(tags[0])
-    if recipe.op is not None:
-        args = tuple([tensors[a] if type(a) is Slot else a for a in recipe.args])
-        entry = recorder.answered(recipe.op, args, recipe.kwargs, tags)
-    if entry is not None:
-        _keep(key, entry)
+    recipe = RECIPES[outline]
+    if recipe is None:
+        entry = nothing(tags[0])
+    else:
+        op, args, given, known = recipe
+        metas = [tags[a][2] if type(a) is Slot else a for a in args]
+        result = result_of(op, metas, given.named_metas, tags)
+        if result is None:
+            return None
+        specs = [m.spec if type(m) is Meta else m for m in metas]
+        given = given._replace(metas=metas, specs=specs, attrs={**given.attrs})
+        entry = alike(known, op, given, result, tags)
+    _keep(key, entry)
     return entry
 
 
@@ -147,14 +156,19 @@ def _learn(
     if len(recorder.looks) > looks:
         return result  # each such layer is to be seen asking
     if not seen and result is tensors[0]:
-        _keep(key, nothing(tags[0]), NOTHING)
+        _keep(key, nothing(tags[0]))
+        RECIPES[_outline(key)] = None
     elif len(seen) == 1:
         entry, func, args, kwargs, given, made = seen[0]
         same = len(given) == len(tags) and all(a is b for a, b in zip(given, tags, strict=True))
         if entry is not None and not entry.real and same and made is result:
-            slots = {id(t): Slot(i) for i, t in enumerate(tensors)}
-            recipe = Recipe(operator(func), tuple([slots.get(id(a), a) for a in args]), kwargs)
-            _keep(key, entry, NOTHING if entry == nothing(tags[0]) else recipe)
+            _keep(key, entry)
+            if entry == nothing(tags[0]):
+                RECIPES[_outline(key)] = None
+            elif entry.spec is not None and not any(tensors_in(kwargs)):
+                slots = {id(t): Slot(i) for i, t in enumerate(tensors)}
+                op, places = operator(func), tuple([slots.get(id(a), a) for a in args])
+                RECIPES[_outline(key)] = Recipe(op, places, given_to(op, args, kwargs, given), entry)
     return result
 
 
@@ -163,10 +177,8 @@ def nothing(tag: Tag) -> Entry:
     return Entry(None, (), ((SAME, 0, tag.meta),), 0, False)
 
 
-def _keep(key: tuple[Any, ...], entry: Entry, recipe: Recipe | None = None) -> None:
+def _keep(key: tuple[Any, ...], entry: Entry) -> None:
     if len(ANSWERED) >= LIMIT:
         ANSWERED.clear()
         RECIPES.clear()
     ANSWERED[key] = entry
-    if recipe is not None:
-        RECIPES[_outline(key)] = recipe

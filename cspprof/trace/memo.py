@@ -11,6 +11,7 @@ from torch import nn
 
 from cspprof.rules import RULES
 from cspprof.trace.describe import RULE_OF, SPECS, Entry
+from cspprof.trace.given import Given
 from cspprof.trace.metas import Operator
 
 Memo = dict[tuple[Any, ...], Entry]
@@ -24,19 +25,21 @@ ANSWERED: Memo = {}
 class Recipe(NamedTuple):
     """The one operation that layers with the same settings do, whatever the sizes of their input."""
 
-    op: Operator | None
+    op: Operator
     args: tuple[Any, ...]
     """With a `Slot` in the place of each tensor."""
-    kwargs: dict[str, Any]
+    given: Given
+    """As it was given to the layer that was run."""
+    entry: Entry
+    """Of that one."""
 
 
 class Slot(int):
     """Stands for the tensor at this position: the input is the first, then come parameters and buffers."""
 
 
-NOTHING = Recipe(None, (), {})
-"""Of layers that give back their input."""
-RECIPES: dict[tuple[Any, ...], Recipe] = {}
+RECIPES: dict[tuple[Any, ...], Recipe | None] = {}
+"""By the outline of a layer; None of those that give back their input."""
 LIMIT = 50_000
 
 _KNOWN: list[object] = []

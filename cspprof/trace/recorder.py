@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cspprof.errors import TraceError
 from cspprof.record import Calls, Look, OpSpec, Storage, TensorSpec
 from cspprof.rules import RULES
-from cspprof.trace.describe import REFUSED, Entry, describe, outputs, taken_apart, written_in
-from cspprof.trace.given import given_to, numbers
+from cspprof.trace.describe import REFUSED, Entry, describe, outputs, rule_of, taken_apart, written_in
+from cspprof.trace.given import Given, given_to, numbers
 from cspprof.trace.kernels import at_hand, from_torch
 from cspprof.trace.looks import note
 from cspprof.trace.memo import LIMIT, MEMOS
@@ -284,6 +284,7 @@ class Recorder(TorchDispatchMode):
     ) -> Any:  # fmt: skip
         if self.on_meta:
             self.see_autocast()
+        given: Given | None = None
         try:
             op = operator(func)
             if isinstance(op, HigherOrder) and op.target not in RULES:
@@ -298,8 +299,9 @@ class Recorder(TorchDispatchMode):
                 result = self._take_apart(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
-            if symbolic and entry is None:
-                entry = self.answered(op, args, kwargs, tags)
+            if symbolic and entry is None and op.plain in ANSWERS:
+                given = given_to(op, args, kwargs, tags)
+                entry = self.answered(op, given, tags)
                 if entry is not None:
                     return self.answer(self._keep(key, entry), tensors, tags)
             made, inputs = from_torch(self, op, args, kwargs, tensors, tags, symbolic)
@@ -311,7 +313,7 @@ class Recorder(TorchDispatchMode):
                 self.failure = (error, self.layer, name, [t.meta.spec for t in tags])
             raise
         if entry is None or entry.results != tuple(results):  # a shape may depend on values: x[x > 0]
-            given = given_to(op, args, kwargs, tags)
+            given = given or given_to(op, args, kwargs, tags)
             one = isinstance(made, torch.Tensor)
             entry = describe(op, args, kwargs, given, results, tags, one, self.on_meta, self.within)
             if entry.view:
@@ -338,24 +340,12 @@ class Recorder(TorchDispatchMode):
             self.within = outer
             self.memo = MEMOS[self.on_meta, outer]
 
-    def answered(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[Tag]) -> Entry | None:
+    def answered(self, op: Operator, given: Given, tags: list[Tag]) -> Entry | None:
         """The entry worked out by `shapes` and `rules`, where those know the operation and these arguments."""
-        rule = ANSWERS.get(op.plain)
-        if rule is None or op.outs:
+        result = result_of(op, given.metas, given.named_metas, tags)
+        if result is None:
             return None
-        given = given_to(op, args, kwargs, tags)
-        try:
-            found = rule(*given.metas, **given.named_metas)
-        except (TypeError, ValueError, IndexError):  # arguments that no rule has thought of: torch says what they are
-            return None
-        if found is None:
-            return None
-        result = (FRESH, -1, found)
-        if op.written:
-            if found.shape != tags[0].meta.shape:
-                return None
-            result = (SAME, 0, tags[0].meta)
-        entry = describe(op, args, kwargs, given, [result], tags, True, True, self.within)
+        entry = describe(op, (), {}, given, [result], tags, True, True, self.within)
         return None if entry.real else entry
 
     # -- writing it down ---------------------------------------------------------------------------
@@ -388,3 +378,20 @@ class Recorder(TorchDispatchMode):
             self.held[id(tensor)] = tag
         else:
             tensor.__dict__["_cspprof"] = tag
+
+
+def result_of(op: Operator, metas: list[Any], named: dict[str, Any], tags: list[Tag]) -> Result | None:
+    """What `shapes` answers of an operation with a rule, where that is sure; `metas` and `named` are the arguments,
+    `tags` those of the tensors."""
+    rule = ANSWERS.get(op.plain)
+    if rule is None or op.outs or not (op.pointwise or rule_of(op)):
+        return None
+    try:
+        found = rule(*metas, **named)
+    except (TypeError, ValueError, IndexError):  # arguments that no rule has thought of: torch says what they are
+        return None
+    if found is None:
+        return None
+    if op.written:
+        return (SAME, 0, tags[0].meta) if found.shape == tags[0].meta.shape else None
+    return FRESH, -1, found
