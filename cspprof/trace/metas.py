@@ -7,7 +7,7 @@ hash is its address.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, cached_property
 from itertools import repeat
 from operator import attrgetter
@@ -39,7 +39,7 @@ class Meta:
     A sparse tensor has no strides that mean anything: `dense` is false, and the spec is that of its dense form.
     """
 
-    __slots__ = ("_again", "_made", "contiguous", "dense", "dtype", "shape", "spec", "strides", "weight")
+    __slots__ = ("contiguous", "dense", "dtype", "shape", "spec", "strides", "weight")
 
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, weight: bool, dense: bool
@@ -51,20 +51,10 @@ class Meta:
         self.dense = dense
         self.spec = TensorSpec(shape, name_of(dtype))
         self.contiguous = strides == contiguous_strides(shape)
-        self._made = False
-        self._again: Callable[[], torch.Tensor] | None = None
-        """Copies an empty tensor of this kind, where the copy is laid out alike: less for torch to read than sizes."""
 
     def empty(self) -> torch.Tensor:
         """A fresh meta tensor of this shape, these strides and this dtype."""
-        return self._new() if self._again is None else self._again()
-
-    def _new(self) -> torch.Tensor:
-        made = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META)
-        if self._made and made.clone().stride() == self.strides:
-            self._again = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META).clone
-        self._made = True
-        return made
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=META)
 
 
 _METAS: dict[tuple[Any, ...], Meta] = {}
