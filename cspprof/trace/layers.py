@@ -22,7 +22,6 @@ from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, Seen, result_of
 from cspprof.trace.relations import SAME
 
-MISSED = object()
 Forward = Callable[[nn.Module, Any], Any]
 Way = tuple[Callable[..., Any], Any]
 """What stands for a call of a module during a trace: a function of the module, its number, the recorder, what is
@@ -54,39 +53,15 @@ def _idle(
 def _short(
     module: nn.Module, layer: int, recorder: Recorder, known: tuple[Form, Forward], /, *args: Any, **kwargs: Any
 ) -> Any:
-    if len(args) == 1 and not kwargs:
-        form, forward = known
-        own = module.__dict__
-        found = _at_once(module, own, layer, form, forward, recorder, args[0])
-        if found is not MISSED:
-            return _followed(module, own, layer, form.then, recorder, found) if form.then else found
-    return module._call_impl(*args, **kwargs)
-
-
-def _followed(
-    module: nn.Module, own: dict[str, Any], layer: int, then: tuple[str, ...], recorder: Recorder, found: Any
-) -> Any:
-    """What comes out of the layers in it that are called one after the other."""
-    inner = own["_modules"]
-    outer, recorder.layer = recorder.layer, layer  # of what follows and is no layer
-    try:
-        for name in then:
-            found = (inner.get(name) or getattr(module, name))(found)
-    finally:
-        recorder.layer = outer
-    return found
-
-
-def _at_once(
-    module: nn.Module, own: dict[str, Any], layer: int, form: Form, forward: Forward, recorder: Recorder, x: Any
-) -> Any:
-    """What the layer's own operation gives; `MISSED`, and nothing done, where it is to be called like any module."""
-    tag = (x.__dict__.get("_cspprof") or recorder.held.get(id(x))) if type(x) is torch.Tensor else None
+    form, forward = known
+    own, held = module.__dict__, recorder.held
+    x: Any = args[0] if len(args) == 1 and not kwargs else None
+    tag = (x.__dict__.get("_cspprof") or held.get(id(x))) if type(x) is torch.Tensor else None
     if tag is None or tag[0] is not recorder or tag[3] or own["_forward_pre_hooks"] or own["_forward_hooks"]:
-        return MISSED
+        return module._call_impl(*args, **kwargs)
     if not recorder.alone() or "forward" in own or (form.counts and own["training"]):
-        return MISSED
-    held, tensors, tags, key = recorder.held, [x], [tag], [form, form.settings(own), tag[2]]
+        return module._call_impl(*args, **kwargs)
+    tensors, tags, key = [x], [tag], [form, form.settings(own), tag[2]]
     try:
         for tensor in form.parameters(own["_parameters"]) + form.buffers(own["_buffers"]):
             if tensor is None:
@@ -99,16 +74,20 @@ def _at_once(
         frozen = tuple(key)
         entry = ANSWERED.get(frozen)
     except (KeyError, TypeError):  # no such tensor in this trace; a setting that is a list
-        return MISSED
+        return module._call_impl(*args, **kwargs)
     recorder.calls[layer] += 1
     outer, recorder.layer, guard = recorder.layer, layer, None
     try:
+        entry = entry or _worked_out(frozen, tags)
         if entry is None:
-            entry = _worked_out(frozen, tags)
-            if entry is None:
-                return _learn(module, forward, tensors, frozen, tags, recorder)
-        guard = torch._C._DisableTorchDispatch()  # a tensor made here is not the model's doing
-        return recorder.answer(entry, tensors, tags)
+            found = _learn(module, forward, tensors, frozen, tags, recorder)
+        else:
+            guard = torch._C._DisableTorchDispatch()  # a tensor made here is not the model's doing
+            found = recorder.answer(entry, tensors, tags)
+            guard = None
+        for name in form.then:  # layers in it that are called one after the other
+            found = (own["_modules"].get(name) or getattr(module, name))(found)
+        return found
     finally:
         del guard
         recorder.layer = outer

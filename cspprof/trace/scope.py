@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain, compress, repeat
 from operator import itemgetter
 from pathlib import Path
@@ -31,6 +31,10 @@ CALLED = values_of("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks"
 HOOKS = sorted(name for name in STANDARD if "hooks" in name)
 
 
+Row = tuple[nn.Module, dict[str, Any], str, int, int]
+"""A module, its attributes, its first path, its depth, and the number of the module that it lies in."""
+
+
 class Held(NamedTuple):
     """The tensors of one sort that modules hold, as columns; one that is held twice comes twice."""
 
@@ -44,18 +48,21 @@ class Scope:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        own = model.__dict__
-        self.modules: list[nn.Module] = [model]
-        self.paths: list[str] = [""]
-        """The first path of each."""
-        self.depths: list[int] = [0]
-        self.parents: list[int] = [-1]
-        self.attributes: list[dict[str, Any]] = [own]
-        """What each module holds: during a trace, a copy of it (see `untouched`)."""
+        self.index: dict[int, int] = {id(model): 0}
         self.further: dict[int, list[str]] = {}
         """The other paths of modules that have more than one."""
-        self.index: dict[int, int] = {id(model): 0}
-        self._walk(own["_modules"], "", 1, 0)
+        own = model.__dict__
+        rows: list[Row] = [(model, own, "", 0, -1)]
+        self._walk(rows, own["_modules"], "", 1, 0)
+        columns: Any = zip(*rows, strict=True)
+        self.modules: tuple[nn.Module, ...]
+        self.attributes: Sequence[dict[str, Any]]
+        """What each module holds: during a trace, a copy of it (see `untouched`)."""
+        self.paths: tuple[str, ...]
+        """The first path of each."""
+        self.depths: tuple[int, ...]
+        self.parents: tuple[int, ...]
+        self.modules, self.attributes, self.paths, self.depths, self.parents = columns
         self.calls = [0] * len(self.modules)
         self.elsewhere: int | None = None
         """A layer that another thread called, where a trace does not see what it does."""
@@ -74,7 +81,9 @@ class Scope:
         self.parameters = self._held("_parameters")
         self.buffers = self._held("_buffers")
 
-    def _walk(self, children: dict[str, nn.Module | None], before: str, depth: int, parent: int) -> None:
+    def _walk(
+        self, rows: list[Row], children: dict[str, nn.Module | None], before: str, depth: int, parent: int
+    ) -> None:
         """Take in what lies in a module: `before` is what their paths begin with."""
         index = self.index
         for name, child in children.items():
@@ -83,18 +92,15 @@ class Scope:
             path, inner = before + name, depth + 1
             if name == "_orig_mod":  # a wrapper of a compiled module adds no step
                 path, inner = before[:-1], depth
-            i = index.setdefault(id(child), len(self.modules))
+            n = len(rows)
+            i = index.setdefault(id(child), n)
             own = child.__dict__
-            if i == len(self.modules):
-                self.modules.append(child)
-                self.paths.append(path)
-                self.depths.append(inner - 1)
-                self.parents.append(parent)
-                self.attributes.append(own)
+            if i == n:
+                rows.append((child, own, path, inner - 1, parent))
             else:
                 self.further.setdefault(i, []).append(path)
             if own["_modules"]:
-                self._walk(own["_modules"], f"{path}." if path else "", inner, i)
+                self._walk(rows, own["_modules"], f"{path}." if path else "", inner, i)
 
     def _others(self) -> tuple[list[Any], set[str]]:
         """The values of all attributes but those that every module has, and the names of all."""
@@ -150,10 +156,13 @@ class Scope:
         """Elements of each module's own parameters that no module before it owns."""
         seen: set[Any] = set()
         counts = [_packed(own, seen) for own in self.attributes] if self.packs else [0] * len(self.modules)
-        for layer, _, tensor in zip(*self.parameters, strict=True):
-            if id(tensor) not in seen:
-                seen.add(id(tensor))
-                counts[layer] += tensor.numel()
+        layers, _, tensors = self.parameters
+        keys = list(map(id, tensors))
+        if len(set(keys)) < len(keys):
+            first = dict(zip(reversed(keys), zip(reversed(layers), reversed(tensors), strict=True), strict=True))
+            layers, tensors = [layer for layer, _ in first.values()], [tensor for _, tensor in first.values()]
+        for layer, n in zip(layers, map(torch.Tensor.numel, tensors), strict=True):
+            counts[layer] += n
         return counts
 
     def sources(self) -> dict[str, str]:

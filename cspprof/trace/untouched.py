@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, compress, filterfalse, islice
 from operator import attrgetter, is_, is_not, itemgetter
@@ -60,7 +60,7 @@ def untouched(scope: Scope) -> Iterator[None]:
         put_generators_back()
 
 
-def _copies(attributes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, Any]]:
+def _copies(attributes: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, Any]]:
     """Of each module's attributes, and of its tables by their ids; one that two modules share stays shared."""
     copies = list(map(dict.copy, attributes))
     tables: dict[int, Any] = {}
