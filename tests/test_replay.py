@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 import pickle
 import subprocess
 import sys
@@ -455,6 +456,8 @@ CROPS: list[Callable[[Tensor], Any]] = [
     lambda x: x[(slice(None), slice(None), slice(20))] * 2,
     lambda x: x[0, :, :20] * 2,
     lambda x: x[:, :2, ..., :20] * 2,
+    lambda x: operator.getitem(x, (slice(None), slice(None), slice(20))) * 2,
+    lambda x: [x[:, :2, crop] * 2 for crop in (slice(20),)],
 ]
 
 
@@ -462,7 +465,7 @@ CROPS: list[Callable[[Tensor], Any]] = [
 def test_a_crop_that_left_everything_may_not_do_so_elsewhere(line: Callable[[Tensor], Any]) -> None:
     profile = recorded(Doing(line), 1, 3, 14, 14)
     assert_replayed(Doing(line), profile, (1, 3, 12, 10))
-    with pytest.raises(ReplayError, match=r"up to a stop in dimension [23], which may lie within a larger map"):
+    with pytest.raises(ReplayError, match=r"up to a stop in dimension \d, which may lie within a larger map"):
         profile.at((1, 3, 24, 24))
 
 

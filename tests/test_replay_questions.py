@@ -34,6 +34,7 @@ QUESTIONS: list[Callable[..., Any]] = [
     lambda y, w: torch.numel(input=y),
     lambda y, w: list(map(torch.numel, [y])),
     lambda y, w: len(y),
+    lambda y, w: torch.vmap(lambda row: row * row.shape[1])(y).relu() is None,
     lambda y, w: sum(1 for _ in y[0, 0]),
     lambda y, w: torch.Tensor.shape.__get__(y),
     lambda y, w: y.type(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from cspprof.errors import ReplayError
 from cspprof.record import Profile
 from cspprof.saving import from_bytes, to_bytes
 from cspprof.trace import trace
+from cspprof.trace.steps import kinds_of
 
 OTHERS = ((1, 3, 16, 16), (1, 3, 20, 14), (2, 3, 8, 26))
 
@@ -65,6 +67,21 @@ def unpacked(x: Tensor, y: Tensor) -> Tensor:
 def all_unpacked(x: Tensor, y: Tensor) -> Tensor:
     _, _, h, w = x.size()
     return F.interpolate(y, size=(h, w), mode="bilinear") + x
+
+
+def starred(x: Tensor, y: Tensor) -> Tensor:
+    *_, h, w = x.shape
+    _, _, *size = x.shape
+    return F.interpolate(y, size=(h, w)) + F.interpolate(y, size=size)
+
+
+def from_a_generator(x: Tensor, y: Tensor) -> list[Tensor]:
+    def made() -> Iterator[Tensor]:
+        size = x.shape[2:]
+        yield F.interpolate(y, size=size)
+        yield F.interpolate(x, size=y.shape[2:])
+
+    return list(made())
 
 
 def by_number(x: Tensor, y: Tensor) -> Tensor:
@@ -124,7 +141,8 @@ def asked_of_a_crop(x: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "line",
     [
-        one_use, some_uses, unpacked, all_unpacked, by_number, in_a_tuple, turned, square, of_two_maps, half_fixed,
+        one_use, some_uses, unpacked, all_unpacked, starred, from_a_generator, by_number,
+        in_a_tuple, turned, square, of_two_maps, half_fixed,
         after_another, in_a_loop, in_comprehension, asked_of_a_crop,
         lambda x, y: F.interpolate(y, size=x.shape[2:]) + F.interpolate(y, None, 2),
     ],
@@ -243,6 +261,13 @@ def another_function(x: Tensor, y: Tensor) -> Tensor:
     return Interpolating.interpolate(y, size=x.shape[2:])
 
 
+def another_in_its_place(x: Tensor, y: Tensor) -> Tensor:
+    try:
+        return F.interpolate(y, size=x.shape[2:], mode="unheard of")
+    except NotImplementedError:
+        return F.interpolate(y, size=(12, 12))
+
+
 def one_of_two(x: Tensor, y: Tensor) -> Tensor:
     """Both are 12×12 in one storage."""
     z = x.narrow(2, 0, 12).relu_()
@@ -253,7 +278,8 @@ def one_of_two(x: Tensor, y: Tensor) -> Tensor:
     "line",
     [
         branched, reckoned, handed_on, truth, stored_twice, kept_from_before, walrus, twice_an_argument, enclosed,
-        by_locals, the_last_of_a_loop, channels, returned, mode_by_size, another_function, one_of_two,
+        by_locals, the_last_of_a_loop, channels, returned, mode_by_size, another_function,
+        another_in_its_place, one_of_two,
         lambda x, y: resize(y, x.shape[2:]),
         lambda x, y: F.interpolate(y, size=x.shape[2:]) if x.shape[2] == 12 else y,
     ],
@@ -269,3 +295,26 @@ def test_a_tensor_asks_as_ever_after_a_resize() -> None:
     before = torch.Tensor.dim
     recorded(Neck(one_use), 1, 3, 12, 12)
     assert torch.Tensor.dim is before
+
+
+# -- bytecode -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "argval", "kinds"),
+    [
+        ("LOAD_FAST_BORROW", 1, "x", ["load"]),
+        ("LOAD_FAST_BORROW_LOAD_FAST_BORROW", 18, ("x", "y"), ["load", "load"]),
+        ("STORE_FAST_STORE_FAST", 18, ("h", "w"), ["store", "store"]),
+        ("STORE_FAST_LOAD_FAST", 18, ("size", "y"), ["store", "load"]),
+        ("LOAD_SMALL_INT", 2, 2, ["value"]),
+        ("BINARY_SLICE", None, None, ["cut"]),
+        ("CALL_KW", 2, 2, ["call_with"]),
+        ("CALL_FUNCTION_EX", 1, 1, ["other"]),
+        ("AN_INSTRUCTION_TO_COME", 3, 3, ["other"]),
+    ],
+)
+def test_instructions_of_other_versions(name: str, arg: int | None, argval: Any, kinds: list[str]) -> None:
+    """Of what is not understood, nothing is believed: the steps say `other`."""
+    instruction = SimpleNamespace(opname=name, arg=arg, argval=argval, argrepr="", is_jump_target=False, offset=0)
+    assert [kind for kind, _ in kinds_of(instruction, ())] == kinds

@@ -17,17 +17,19 @@ class Crops(NamedTuple):
 
     dims: tuple[int, ...] | None
     """None: any may be."""
-    sure: bool = True
-    """Whether every part of the index is in sight, so that none is a slice by another name."""
+    numbers: int = 0
+    """How many parts are numbers."""
+    unknown: int = 0
+    """How many are in variables, and may be slices."""
 
 
-NOTHING, ANYTHING = Crops(()), Crops(None, sure=False)
+NOTHING, ANYTHING = Crops(()), Crops(None)
 _FOUND: dict[tuple[CodeType, int], Crops] = {}
 
 
 def crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
-    """Of the index that code takes when it is at `last` (a frame's `f_lasti`), if it takes one; `names` are its
-    globals."""
+    """Of the index that code takes when it is at `last` (a frame's `f_lasti`), `NOTHING` where it takes none; `names`
+    are its globals."""
     found = _FOUND.get((code, last))
     if found is None:
         if len(_FOUND) >= LIMIT:
@@ -48,10 +50,11 @@ def _crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
     ellipsis = [i for i, part in enumerate(parts) if isinstance(part, Known) and part.value is Ellipsis]
     others = [i for i, part in enumerate(parts) if not isinstance(part, Slice) and i not in ellipsis]
     found = [i for i, part in enumerate(parts) if isinstance(part, Slice) and _may_cover(part)]
-    sure = UNKNOWN not in parts
     if found and others and (ellipsis or others[0] < found[-1]):
-        return Crops(None, sure)  # numbers, masks and new dimensions move those that follow
-    return Crops(tuple([i - len(parts) if ellipsis and i > ellipsis[0] else i for i in found]), sure)
+        return ANYTHING  # numbers, masks and new dimensions move those that follow
+    dims = tuple([i - len(parts) if ellipsis and i > ellipsis[0] else i for i in found])
+    numbers = sum(isinstance(part, Known) and isinstance(part.value, int) for part in parts)
+    return Crops(dims, numbers, parts.count(UNKNOWN))
 
 
 def _may_cover(part: Slice) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 from cspprof.trace.steps import Step, steps
 
-RESIZES = (F.interpolate, F.upsample)
+RESIZES = tuple(f for f in (F.interpolate, F.upsample) if f.__globals__ is vars(F))
+"""As torch has them."""
 KEEPING = (tuple, list, int)
 """Calls that hand on the sizes they are given."""
 UNSEEN = frozenset({"locals", "vars", "dir", "eval", "exec", "_getframe", "currentframe", "stack"})
@@ -274,11 +275,18 @@ class Reading:
         self._stack.append(Several(tuple(self._pop(step.argument))))
 
     def _unpack(self, step: Step) -> None:
+        self._take_apart(range(step.argument))
+
+    def _unpack_rest(self, step: Step) -> None:
+        before, after = step.argument & 0xFF, step.argument >> 8
+        self._take_apart([*range(before), slice(before, -after or None), *range(-after, 0)])
+
+    def _take_apart(self, places: Sequence[int | slice]) -> None:
         (of,) = self._pop(1)
         if not isinstance(of, Answer):
             _alone(of)
-        for i in reversed(range(step.argument)):
-            self._stack.append(of._replace(path=(*of.path, i)) if isinstance(of, Answer) else UNKNOWN)
+        for place in reversed(places):
+            self._stack.append(of._replace(path=(*of.path, place)) if isinstance(of, Answer) else UNKNOWN)
 
     def _copy(self, step: Step) -> None:
         values = self._pop(step.argument)

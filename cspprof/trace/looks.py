@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch.jit._builtins import _get_builtin_table
 
 from cspprof.record import Look
-from cspprof.trace.crops import crops
+from cspprof.trace.crops import ANYTHING, NOTHING, crops
 from cspprof.trace.describe import INDEXING
 from cspprof.trace.flow import Resize
 from cspprof.trace.metas import Tag
@@ -88,16 +89,21 @@ def note(recorder: Recorder, what: str, args: dict[str, Any], tags: Iterable[Tag
 
 def _note_crops(recorder: Recorder, what: str, args: dict[str, Any], tag: Tag) -> None:
     """Each dimension that an index may take up to beyond its end, other than the one that this operation is about."""
+    if tag.constant or tag.meta.weight:
+        return
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(WITHIN):
         frame = frame.f_back
-    dims, sure = crops(frame.f_code, frame.f_lasti, frame.f_globals)
+    found = crops(frame.f_code, frame.f_lasti, frame.f_globals)
+    if found is NOTHING:  # a function, such as `unsqueeze`; or `operator.getitem`, where there is an alias
+        found = ANYTHING if what == "aten.alias" else found
     rank = len(tag.meta.shape)
-    if dims is None or (what == "aten.alias" and not sure):
-        dims = tuple(range(rank))
-    for dim in dims:
-        if what != "aten.slice" or dim % rank != args.get("dim", 0) % rank:
-            look = Look(len(recorder.log), recorder.layer, "crop", (("dim", dim % rank),), tag.storage, tag.meta.spec)
+    dims = range(rank) if found.dims is None else [dim % rank for dim in found.dims]
+    own = args.get("dim", 0) % rank if what == "aten.slice" else -1
+    explained = not found.numbers if what == "aten.select" else what == "aten.slice" and own not in dims
+    for dim in range(rank) if found.unknown > explained else dims:
+        if dim != own:
+            look = Look(len(recorder.log), recorder.layer, "crop", (("dim", dim),), tag.storage, tag.meta.spec)
             recorder.looks[look] = None
 
 
@@ -118,6 +124,7 @@ class _Ears:
         self._recorder = recorder
         self._asked: dict[FrameType, dict[int, _Asked]] = {}
         """By who asked and at which instruction, the latest there."""
+        self._inputs = [tag for tag in recorder.held.values() if recorder.storages[tag.storage].role == "input"]
 
     def getter(self, name: str) -> Callable[[Any], Any]:
         get = getattr(torch.Tensor, name).__get__
@@ -148,7 +155,9 @@ class _Ears:
         tag = tensor.__dict__.get("_cspprof")
         if tag is None or tag.owner is not recorder:
             tag = recorder.held.get(id(tensor))
-        if tag is not None:
+        if tag is None and tensor.is_meta:  # such as a batch of `torch.vmap`: of what it was made is not known
+            note(recorder, what, args, self._inputs)
+        elif tag is not None:
             if what in ("shape", "size") and self._for_resizes(frame, tag, args.get("dim")):
                 args = {**args, "for": "resize"}
             note(recorder, what, args, [tag])
@@ -186,17 +195,21 @@ class _Ears:
 
     def _resized(self, frame: FrameType, dims: int) -> None:
         """The next call is a resize of a map with so many `dims`: where its size was asked for, it is said of what."""
+        looks, at = self._recorder.looks, len(self._recorder.log)
+        for look in [*takewhile(lambda look: look.at == at, reversed(looks))]:
+            if look.what == "resize":  # one that came to nothing; or this one, which asks more than once
+                del looks[look]
         asker: FrameType | None = frame
         while asker is not None and _is_torchs(asker):
             asker = asker.f_back
         if asker is None or asker not in self._asked:
             return
         call = place_of(asker.f_code, asker.f_lasti)
-        for tag, at, asked, resizes in self._asked[asker].values():
+        for tag, asked, which, resizes in self._asked[asker].values():
             for resize in resizes:
                 if resize.call == call:
-                    for i, dim in resize.dims(asked, dims):
-                        note(self._recorder, "resize", {"output": i, "dim": dim, "asked": at}, [tag])
+                    for i, dim in resize.dims(which, dims):
+                        note(self._recorder, "resize", {"output": i, "dim": dim, "asked": asked}, [tag])
 
 
 def _is_torchs(frame: FrameType) -> bool:

@@ -13,7 +13,7 @@ LOADS = frozenset({"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW"})
 TWO_LOADS = frozenset({"LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"})
 SAME = {
     "LOAD_METHOD": "method", "BINARY_SUBSCR": "index", "BINARY_SLICE": "cut", "BUILD_SLICE": "slice",
-    "BUILD_TUPLE": "gather", "BUILD_LIST": "gather", "UNPACK_SEQUENCE": "unpack",
+    "BUILD_TUPLE": "gather", "BUILD_LIST": "gather", "UNPACK_SEQUENCE": "unpack", "UNPACK_EX": "unpack_rest",
     "CALL_KW": "call_with", "CALL": "call", "PUSH_NULL": "null", "COPY": "copy", "SWAP": "swap", "POP_TOP": "drop",
     "LOAD_CONST": "value", "LOAD_SMALL_INT": "value", "LOAD_DEREF": "unknown",
 }  # fmt: skip
@@ -30,8 +30,8 @@ class Step(NamedTuple):
     kind: str
     """`load` and `store` of a local variable, `global`, `value` (a constant), `unknown` (any value), `null`,
     `attribute`, `method` (and what it is of), `call`, `call_with` and `keywords` (names of the last arguments),
-    `index`, `cut` (an index by two ends), `slice`, `gather` (into a tuple or list), `unpack`, `copy`, `swap`, `drop`,
-    `plain` (so many values are used up), `anywhere` (a label), or `other`."""
+    `index`, `cut` (an index by two ends), `slice`, `gather` (into a tuple or list), `unpack`, `unpack_rest` (with a
+    starred part), `copy`, `swap`, `drop`, `plain` (so many values are used up), `anywhere` (a label), or `other`."""
     argument: Any
     place: int
     """Of its instruction."""
@@ -55,10 +55,11 @@ def place_of(code: CodeType, last: int) -> int:
 
 def _steps(i: dis.Instruction, constants: tuple[Any, ...]) -> list[Step]:
     label = [("anywhere", None)] if i.is_jump_target else []
-    return [Step(kind, argument, i.offset) for kind, argument in (*label, *_kinds(i, constants))]
+    return [Step(kind, argument, i.offset) for kind, argument in (*label, *kinds_of(i, constants))]
 
 
-def _kinds(i: dis.Instruction, constants: tuple[Any, ...]) -> list[tuple[str, Any]]:
+def kinds_of(i: dis.Instruction, constants: tuple[Any, ...]) -> list[tuple[str, Any]]:
+    """The kinds and arguments of an instruction's steps; `constants` are those of its code."""
     name, arg = i.opname, i.arg or 0
     if name == "KW_NAMES":
         return [("keywords", constants[arg])]
