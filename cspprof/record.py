@@ -127,7 +127,8 @@ class Look(NamedTuple):
     layer: int
     what: str
     """`shape`, `size`, `dtype` …; or the name of an operation that did nothing here, such as `aten.contiguous` of a
-    contiguous tensor, or that was taken apart."""
+    contiguous tensor, or that was taken apart; `resize` where the next call resizes to what was asked, `crop` where an
+    index may take a part of a larger map."""
     args: tuple[tuple[str, Any], ...]
     storage: int
     spec: TensorSpec
