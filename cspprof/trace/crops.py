@@ -3,6 +3,7 @@ tells nobody."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -22,20 +23,33 @@ class Crops(NamedTuple):
     unknown: int = 0
     """How many are in variables, and may be slices."""
 
+    def beside(self, what: str, dim: int, rank: int) -> Sequence[int]:
+        """Of a map of this rank, the dimensions cropped besides what one operation of the index does (`what`
+        on `dim`).
+        """
+        if not self.unknown and (self.dims == (dim,) if what == "aten.slice" else self.dims == ()):
+            return range(rank) if self is NOTHING and what == "aten.alias" else ()  # `operator.getitem`, perhaps
+        dims = range(rank) if self.dims is None else [d % rank for d in self.dims]
+        explained = not self.numbers if what == "aten.select" else what == "aten.slice" and dim not in dims
+        dims = range(rank) if self.unknown > explained else dims
+        return [d for d in dims if d != dim] if what == "aten.slice" else dims
+
 
 NOTHING, ANYTHING = Crops(()), Crops(None)
-_FOUND: dict[tuple[CodeType, int], Crops] = {}
+_FOUND: dict[tuple[int, int], tuple[Crops, CodeType]] = {}
+"""By address of the code, which is held: its hash is worked out anew each time."""
 
 
 def crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
     """Of the index that code takes when it is at `last` (a frame's `f_lasti`), `NOTHING` where it takes none; `names`
     are its globals."""
-    found = _FOUND.get((code, last))
-    if found is None:
+    known = _FOUND.get((id(code), last))
+    if known is None:
         if len(_FOUND) >= LIMIT:
             _FOUND.clear()
-        found = _FOUND[code, last] = _crops(code, last, names)
-    return found
+        found = _crops(code, last, names)
+        known = _FOUND[id(code), last] = found, code
+    return known[0]
 
 
 def _crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
@@ -44,7 +58,7 @@ def _crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
         reading.resizes()
     except UNREAD:
         return ANYTHING
-    if reading.index is None:
+    if reading.index is None:  # a function, such as `unsqueeze`
         return NOTHING
     parts = reading.index.parts if isinstance(reading.index, Several) else (reading.index,)
     ellipsis = [i for i, part in enumerate(parts) if isinstance(part, Known) and part.value is Ellipsis]

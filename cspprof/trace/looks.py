@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch.jit._builtins import _get_builtin_table
 
 from cspprof.record import Look
-from cspprof.trace.crops import ANYTHING, NOTHING, crops
+from cspprof.trace.crops import crops
 from cspprof.trace.describe import INDEXING
 from cspprof.trace.flow import Resize
 from cspprof.trace.metas import Tag
@@ -91,20 +91,14 @@ def _note_crops(recorder: Recorder, what: str, args: dict[str, Any], tag: Tag) -
     """Each dimension that an index may take up to beyond its end, other than the one that this operation is about."""
     if tag.constant or tag.meta.weight:
         return
-    frame = sys._getframe(2)
+    frame = sys._getframe(4)  # behind `note` and the recorder
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(WITHIN):
         frame = frame.f_back
     found = crops(frame.f_code, frame.f_lasti, frame.f_globals)
-    if found is NOTHING:  # a function, such as `unsqueeze`; or `operator.getitem`, where there is an alias
-        found = ANYTHING if what == "aten.alias" else found
     rank = len(tag.meta.shape)
-    dims = range(rank) if found.dims is None else [dim % rank for dim in found.dims]
-    own = args.get("dim", 0) % rank if what == "aten.slice" else -1
-    explained = not found.numbers if what == "aten.select" else what == "aten.slice" and own not in dims
-    for dim in range(rank) if found.unknown > explained else dims:
-        if dim != own:
-            look = Look(len(recorder.log), recorder.layer, "crop", (("dim", dim),), tag.storage, tag.meta.spec)
-            recorder.looks[look] = None
+    for dim in found.beside(what, args.get("dim", 0) % rank, rank):
+        look = Look(len(recorder.log), recorder.layer, "crop", (("dim", dim),), tag.storage, tag.meta.spec)
+        recorder.looks[look] = None
 
 
 class _Asked(NamedTuple):

@@ -21,17 +21,19 @@ class Purpose(NamedTuple):
 
 
 OTHER = Purpose(-1, ())
-_FOUND: dict[tuple[CodeType, int], Purpose] = {}
+_FOUND: dict[tuple[int, int], tuple[Purpose, CodeType]] = {}
+"""By address of the code, which is held: its hash is worked out anew each time."""
 
 
 def purpose(code: CodeType, last: int, names: dict[str, Any]) -> Purpose:
     """What the size is for that code asks for when it is at `last` (a frame's `f_lasti`); `names` are its globals."""
-    found = _FOUND.get((code, last))
-    if found is None:
+    known = _FOUND.get((id(code), last))
+    if known is None:
         if len(_FOUND) >= LIMIT:
             _FOUND.clear()
-        found = _FOUND[code, last] = _purpose(code, last, names) if _mentions_a_resize(code, names) else OTHER
-    return found
+        found = _purpose(code, last, names) if _mentions_a_resize(code, names) else OTHER
+        known = _FOUND[id(code), last] = found, code
+    return known[0]
 
 
 def _mentions_a_resize(code: CodeType, names: dict[str, Any]) -> bool:
