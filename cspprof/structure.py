@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from itertools import chain, compress
+from itertools import chain, compress, islice
 from typing import Any
 
 from cspprof.record import Kind, OpSpec, Profile
+
+AT_ONCE = 1024
+"""Calls whose texts are made together: what they need stays near the processor."""
 
 
 def structure(profile: Profile) -> str:
@@ -15,15 +18,20 @@ def structure(profile: Profile) -> str:
 
     Storages are numbered as they appear. Views are left out.
     """
-    computed = [spec.kind is not Kind.VIEW for spec in profile.specs]
-    touched = [(told,) * _width(spec) for told, spec in zip(computed, profile.specs, strict=True)]
+    specs = [None if spec.kind is Kind.VIEW else spec for spec in profile.specs]
+    texts = [b"" if spec is None else _text(spec) for spec in specs]
+    widths = [0 if spec is None else _width(spec) for spec in specs]
+    touched = [(spec is not None,) * _width(known) for spec, known in zip(specs, profile.specs, strict=True)]
     called = profile.calls.spec
+    storages = compress(profile.calls.storage, chain.from_iterable(map(touched.__getitem__, called)))
     numbers: dict[int, int] = {}
     number = numbers.setdefault
-    storages = compress(profile.calls.storage, chain.from_iterable(map(touched.__getitem__, called)))
-    wires = tuple([number(storage, len(numbers)) for storage in storages])
-    texts = [_text(spec) if told else b"" for told, spec in zip(computed, profile.specs, strict=True)]
-    return sha256(b"".join(map(texts.__getitem__, called)) % wires).hexdigest()[:16]
+    digest = sha256()
+    for start in range(0, len(called), AT_ONCE):
+        block = called[start : start + AT_ONCE]
+        wires = [number(storage, len(numbers)) for storage in islice(storages, sum(map(widths.__getitem__, block)))]
+        digest.update(b"".join(map(texts.__getitem__, block)) % tuple(wires))
+    return digest.hexdigest()[:16]
 
 
 def _width(spec: OpSpec) -> int:

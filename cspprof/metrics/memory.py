@@ -57,9 +57,9 @@ def lifetimes(profile: Profile) -> Lifetimes:
     for storage in profile.outputs:
         last[storage] = len(calls.spec) - 1
     inputs, starts, outputs, ends = found = Lifetimes([], [], [], [])
-    for i, held in enumerate(profile.storages):
-        end = last.pop(held.id, None)
-        if held.role == "input" and end is not None:
+    for i, (held, _, role, _) in enumerate(profile.storages):
+        end = last.pop(held, None)
+        if role == "input" and end is not None:
             inputs.append((i, end + 1))
     for i, (spec, at) in enumerate(zip(calls.spec, profile.offsets, strict=True)):
         for place in written[spec]:
