@@ -7,18 +7,24 @@ different layers of one, merge without a conflict. An exact ratio is kept as its
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cspprof.errors import CspprofError
 from cspprof.files import shown, write_atomically
-from cspprof.gate.measured import Measured, Part
+from cspprof.garbage import uncollected
+from cspprof.gate.measured import Later, Measured, Part
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
 SCHEMA = "cspprof.baseline/1"
 RECORD = "cspprof check --update-baseline"
+CONFLICT = ("<<<<<<< ", ">>>>>>> ", "||||||| ")
+"""What git begins a line with, where it could not merge."""
 
 
 class BaselineError(CspprofError):
@@ -45,13 +51,15 @@ def read(path: Path) -> dict[str, Measured] | None:
 def parse(data: bytes, name: str) -> dict[str, Measured]:
     """What `dump` wrote; `name` is what an error calls it."""
     text = data.decode(errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith(("<<<<<<< ", ">>>>>>> ", "||||||| ")):
-            raise BaselineError(
-                f"{name}:{number}: an unresolved merge conflict", f"Record what the merged code costs: {RECORD}"
-            )
+    if any(mark in text for mark in CONFLICT):
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.startswith(CONFLICT):
+                raise BaselineError(
+                    f"{name}:{number}: an unresolved merge conflict", f"Record what the merged code costs: {RECORD}"
+                )
     try:
-        document = json.loads(text)
+        with uncollected():
+            document = json.loads(text)
     except ValueError as error:
         raise BaselineError(f"{name} is not JSON: {error}", f"Restore it from git, or record anew: {RECORD}") from None
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -106,15 +114,28 @@ def _written(amount: Amount) -> Any:
 
 
 def _measured(name: str, entry: Mapping[str, Any]) -> Measured:
-    parts = {
-        path: Part(part["is"], {m: _amount(m, v) for m, v in part.items() if m != "is"})
-        for path, part in entry["layers"].items()
-    }
+    parts: Mapping[str, Part] = Later(partial(_parts, entry["layers"]))
+    if not _plain(entry["layers"]):
+        parts = dict(parts)  # at once, so that what is wrong is said at once
     totals = {m: _amount(m, v) for m, v in entry["totals"].items()}
     return Measured(
         name, entry["convention"], tuple(entry["inputs"]), lambda: str(entry["structure"]), totals, parts, {},
         entry["versions"], entry.get("by", ""),
     )  # fmt: skip
+
+
+def _parts(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Part]:
+    return {
+        path: Part(part["is"], {m: _amount(m, v) for m, v in part.items() if m != "is"})
+        for path, part in layers.items()
+    }
+
+
+def _plain(layers: Mapping[str, dict[str, Any]]) -> bool:
+    """Whether each layer is a form and whole numbers, so that nothing can be wrong with it."""
+    values = Counter(map(type, chain.from_iterable(map(dict.values, layers.values()))))
+    forms = [type(part.get("is")) for part in layers.values()]
+    return forms.count(str) == values[str] == len(layers) and values.keys() <= {str, int}
 
 
 def _amount(metric: str, value: Any) -> Amount:
