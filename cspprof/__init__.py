@@ -6,6 +6,7 @@ Names are imported when they are first used, so `import cspprof` loads neither t
 from __future__ import annotations
 
 from importlib import import_module
+from time import time
 from typing import TYPE_CHECKING
 
 from cspprof._version import __version__
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from cspprof.record import Profile, TensorSpec
     from cspprof.rules import op_rule
     from cspprof.zoo import model
+
+LOADED = time()
+"""When this process began to read cspprof: a file that was changed later is not what runs."""
 
 _HOMES = {
     "profile": "cspprof.api",

@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain
 from operator import sub
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 from cspprof.errors import ProfileError
 from cspprof.files import write_atomically
 from cspprof.garbage import uncollected
+from cspprof.head import head_of, sealed
 from cspprof.record import SCHEMA, Calls, Kind, Layer, Look, OpSpec, Profile, Storage, TensorSpec
 
 
@@ -24,10 +26,17 @@ def save(profile: Profile, path: Path) -> Path:
 
 
 def to_bytes(profile: Profile, compressed: bool) -> bytes:
-    """The content of a file."""
+    """The content of a file: one document, whose first line is the profile's head; compressed, that is a member of its
+    own."""
     with uncollected():
+        head = head_of(profile)
         data = _text(to_dict(profile)).encode()
-    return gzip.compress(data, LEVEL, mtime=0) if compressed else data
+    packed = partial(gzip.compress, compresslevel=LEVEL, mtime=0) if compressed else bytes
+    if head is None:
+        return packed(data)
+    rest = packed(data[1:])
+    line = sealed(head, rest)
+    return packed(line) + rest if line else packed(data)
 
 
 LEVEL = 2
@@ -96,7 +105,7 @@ def to_dict(profile: Profile) -> dict[str, Any]:
             "shared_with": {str(i): list(others) for i, others in enumerate(shared) if others},
         },
         "storages": {
-            "id": list(ids),
+            "id": ids,
             "name": Names(names),
             "role": roles.column(rolled),
             "tensor": specs.column(held),
@@ -168,8 +177,9 @@ def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _columns(rows: Sequence[tuple[Any, ...]], kind: type[Layer] | type[Storage]) -> list[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) or [()] * len(kind._fields)
+def _columns(rows: Sequence[tuple[Any, ...]], kind: type[Layer] | type[Storage]) -> list[list[Any]]:
+    cells, width = list(chain.from_iterable(rows)), len(kind._fields)
+    return [cells[i::width] for i in range(width)]
 
 
 def _differences(column: Sequence[int]) -> Column:

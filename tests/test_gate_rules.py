@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
@@ -13,8 +15,10 @@ from conftest import conv_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspprof import units
+import cspprof
+from cspprof import glance, units
 from cspprof.errors import CspprofError
+from cspprof.gate import baseline
 from cspprof.gate import measured as gate_measured
 from cspprof.gate.checking import check
 from cspprof.gate.config import Rule
@@ -24,7 +28,7 @@ from cspprof.gate.report import numbers
 from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
 from cspprof.gate.words import matches, metric_of
 from cspprof.metrics import Amount, Peak, Ratio, Sum
-from cspprof.record import Profile
+from cspprof.record import Kind, Profile
 from cspprof.structure import structure
 
 
@@ -342,16 +346,54 @@ def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> 
     assert structure(replace(chain, calls=replace(chain.calls, storage=moved))) == structure(chain)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 1024])
+def test_structure_is_the_hash_of_operations_and_wires_in_order(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it was always written: what is in baselines stays true."""
+    monkeypatch.setattr("cspprof.structure.AT_ONCE", at_once)
+    profile = cspprof.profile("csp_peleenet")
+    numbers: dict[int, int] = {}
+    text = ""
+    for op in profile.ops:
+        if op.kind is not Kind.VIEW:
+            tensors = [[[*t.shape, t.dtype] for t in ts] for ts in (op.reads, op.weights, op.writes)]
+            wires = [t.storage for ts in (op.reads, op.weights, op.writes) for t in ts]
+            text += json.dumps([op.target, tensors, dict(op.attrs)], sort_keys=True, default=str)
+            text += str([numbers.setdefault(n, len(numbers)) for n in wires])
+    assert structure(profile) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert {op.kind is Kind.VIEW for op in profile.ops} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [({"macs": 1}, "KeyError 'is'"), ({"is": "conv2d", "macs": "1"}, "ValueError macs is '1'"),
+     ({"is": "conv2d", "macs": 1.5}, "ValueError macs is 1.5"), ({"is": "conv2d", "macs": None}, "macs is None"),
+     ({"is": "conv2d", "moc": {"over": 1}}, "KeyError 'under'"), ([], "is damaged")],
+)  # fmt: skip
+def test_a_damaged_layer_is_told_before_anybody_looks_at_it(chain: Profile, layer: Any, message: str) -> None:
+    document = json.loads(baseline.dump({"chain": measured("chain", chain, "cspnet", ["macs", "moc"])}))
+    document["models"]["chain"]["layers"]["a"] = layer
+    with pytest.raises(baseline.BaselineError, match=message):
+        baseline.parse(json.dumps(document).encode(), "b.json")
+
+
+@pytest.mark.parametrize("layered", [["macs"], ["macs", "moc", "peak_bytes"], []])
+def test_layers_of_a_baseline_come_back(chain: Profile, layered: list[str]) -> None:
+    found = measured("chain", chain, "cspnet", layered)
+    again = baseline.parse(baseline.dump({"chain": found}), "b.json")["chain"]
+    assert {p: (part.form, part.amounts) for p, part in again.parts.items()} == {
+        p: (part.form, part.amounts) for p, part in found.parts.items()
+    }
+
+
 def test_a_check_of_totals_looks_at_no_layer(chain: Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: list[str] = []
     by_path = gate_measured.by_path
     monkeypatch.setattr(gate_measured, "by_path", lambda p: [seen.append("layers"), by_path(p)][1])
-    monkeypatch.setattr(gate_measured, "structure", lambda p: seen.append("structure") or "")
-    chain.save(tmp_path / "chain.profile.json.gz")
+    monkeypatch.setattr(glance, "structure", lambda p: seen.append("structure") or "")
     config = tmp_path / "cspprof.toml"
-    config.write_text('[models.chain]\ntarget = "chain.profile.json.gz"\n[[rules]]\nid = "r"\nmax = "1 G"\n')
-    assert check(load(config)).exit_code == 0
+    config.write_text('[models.chain]\ntarget = "chain"\n[[rules]]\nid = "r"\nmax = "1 G"\n')
+    assert check(load(config), measure=lambda model: chain).exit_code == 0
     assert seen == []
     config.write_text(config.read_text() + '[[rules]]\nid = "s"\nmax = 1\nlayer = "*"\n')
-    assert check(load(config)).exit_code == 1
+    assert check(load(config), measure=lambda model: chain).exit_code == 1
     assert seen == ["layers"]

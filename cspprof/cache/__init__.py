@@ -25,6 +25,7 @@ from cspprof.cache import store
 from cspprof.cache.evidence import Evidence, Look
 from cspprof.cache.witness import WITNESS
 from cspprof.errors import ProfileError
+from cspprof.glance import Glance, glance_at
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.record import SCHEMA, Profile
 from cspprof.saving import from_bytes, to_bytes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cspprof.sources import Request
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 ENABLED: ContextVar[bool] = ContextVar("ENABLED", default=True)
 """Off with `--no-cache`."""
@@ -57,6 +59,13 @@ def remembered(text: str, request: Request, make: Callable[[], Profile]) -> Prof
     return _answer((text, repr(request)), make, lambda p: to_bytes(p, compressed=True), _profile)
 
 
+def remembered_glance(text: str, request: Request, make: Callable[[], Profile]) -> Profile | Glance:
+    """The same, and of what is remembered a glance, where that can be had."""
+    if not _of_use(text, request):
+        return make()
+    return _answer((text, repr(request)), make, lambda p: to_bytes(p, compressed=True), _glance)
+
+
 def recalled(text: str, request: Request) -> Profile | None:
     """The profile where it is remembered, at once."""
     asked = _of_use(text, request) and ENABLED.get() and WITNESS.reliable()
@@ -76,14 +85,18 @@ def _profile(data: bytes) -> Profile:
     return from_bytes(data, "what was kept")
 
 
+def _glance(data: bytes) -> Profile | Glance:
+    return glance_at(data, "what was kept") or _profile(data)
+
+
 def _records(data: bytes) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(gzip.decompress(data))
     return found
 
 
 def _answer(
-    question: tuple[str, ...], make: Callable[[], T], to_keep: Callable[[T], bytes], from_kept: Callable[[bytes], T]
-) -> T:
+    question: tuple[str, ...], make: Callable[[], T], to_keep: Callable[[T], bytes], from_kept: Callable[[bytes], U]
+) -> T | U:
     if not ENABLED.get() or not WITNESS.reliable():
         return make()
     key = _key(*question)
@@ -100,7 +113,7 @@ def _answer(
     return made
 
 
-def _recall(key: str, from_kept: Callable[[bytes], T]) -> T | None:
+def _recall(key: str, from_kept: Callable[[bytes], U]) -> U | None:
     entry = store.entry(key)
     evidence = None if entry is None else Evidence.from_dict(entry["evidence"])
     if entry is None or evidence is None or not _LOOK.confirms(evidence):

@@ -18,12 +18,13 @@ from cspprof.gate.measuring import profile_of
 from cspprof.gate.rules import BASELINE, Finding, Outcome, contradictions, judge, selected
 from cspprof.gate.why import causes, class_lines
 from cspprof.gate.words import metric_of, suggestion
+from cspprof.glance import Glance
 from cspprof.record import Profile
 
 LAYERED = ("macs", "cio_cspnet")
 """Recorded layer by layer in any case."""
 
-Measure = Callable[[Model], Profile]
+Measure = Callable[[Model], Profile | Glance]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 
 from cspprof.gate.words import matches
+from cspprof.glance import Glance, whole
 from cspprof.metrics import METRICS, Amount, Peak, Sum
 from cspprof.record import Kind, OpSpec, Profile
 from cspprof.rows import Group, by_path
-from cspprof.structure import structure
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +78,19 @@ def exact(amount: Amount) -> Fraction | None:
     return Fraction(amount.over, amount.under) if amount.under else None
 
 
-def measured(name: str, profile: Profile, convention: str, layered: Iterable[str] = ()) -> Measured:
+def measured(name: str, found: Profile | Glance, convention: str, layered: Iterable[str] = ()) -> Measured:
     """A profile's numbers: every registered one, and what `layered` names besides, the latter layer by layer."""
     layered = tuple(dict.fromkeys(layered))
-    totals = {m: METRICS.get(m).total(profile) for m in (*METRICS.names(), *layered)}
+    glance = found if isinstance(found, Glance) else whole(found)
     return Measured(
         name,
         convention,
-        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in profile.inputs),
-        cache(partial(structure, profile)),
-        totals,
-        Later(partial(_parts, profile, layered)),
-        profile.uncounted,
-        dict(profile.tool),
+        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in glance.inputs),
+        cache(glance.structure),
+        {m: glance.total(m) for m in (*METRICS.names(), *layered)},
+        Later(lambda: _parts(glance.profile(), layered)),
+        glance.uncounted,
+        dict(glance.tool),
     )
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from cspprof.errors import CspprofError
@@ -210,3 +211,6 @@ for _room in (
     "module_counters",
 ):  # listed in this order
     import_module(f"{__name__}.{_room}")
+
+OURS = MappingProxyType(dict(METRICS.items()))
+"""The numbers that come with cspprof, whatever is registered or removed later."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from cspprof.errors import SourceError
 from cspprof.inputs import Inputs, arguments
-from cspprof.record import Profile
-from cspprof.replay import replay
+from cspprof.record import Profile, TensorSpec
 from cspprof.sources import Request, Spec
 
 
@@ -33,19 +33,25 @@ def granted(profile: Profile, request: Request, name: str) -> Profile:
                 f"Trace the model again: cspprof profile SPEC {option} … --save x.profile.json",
             )
     inputs, dtype = request.inputs, request.dtype
-    if inputs is not None and _has_inputs(profile, inputs):
+    if inputs is not None and _are(profile.inputs, inputs):
         inputs = None
     if dtype is not None and _floats(profile) == {dtype}:
         dtype = None
-    return profile if inputs is None and dtype is None else replay(profile, inputs, dtype=dtype)
+    return profile if inputs is None and dtype is None else profile.at(inputs, dtype=dtype)
 
 
-def _has_inputs(profile: Profile, inputs: Inputs) -> bool:
+def holds(inputs: Sequence[TensorSpec], request: Request) -> bool:
+    """Whether a record on these inputs is granted as it is, whatever else it says."""
+    plain = not request.train and request.device in (None, "meta") and request.dtype is None
+    return plain and (request.inputs is None or _are(inputs, request.inputs))
+
+
+def _are(held: Sequence[TensorSpec], inputs: Inputs) -> bool:
     asked: list[tuple[tuple[int, ...], str]] = []
     arguments(inputs, lambda given: asked.append((tuple(given.shape), str(given.dtype).removeprefix("torch."))))
-    return len(asked) == len(profile.inputs) and all(
-        shape == held.shape and dtype in ("", held.dtype)
-        for (shape, dtype), held in zip(asked, profile.inputs, strict=True)
+    return len(asked) == len(held) and all(
+        shape == tensor.shape and dtype in ("", tensor.dtype)
+        for (shape, dtype), tensor in zip(asked, held, strict=True)
     )
 
 
