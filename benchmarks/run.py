@@ -41,6 +41,7 @@ QUICK = ("resnext50",)
 PEERS = ("FlopCounterMode", "fvcore", "torchinfo", "ptflops", "thop", "calflops", "torchprofile", "torchlens")
 LARGE = ("resnext50", "timm:convnext_xxlarge", "decoder-70b")
 GENERATED = ("chain", "dense")
+SECONDS = ("totals", "save", "save alone", "load", "check", "check whole")
 Results = dict[str, dict[str, list[dict[str, Any]]]]
 
 
@@ -178,10 +179,13 @@ def growing() -> dict[str, Any]:
         if (one := measured("growth", network)) is None:
             continue
         kept[network] = one["sizes"]
-        print(f"\nGrowth, a generated {network}: µs an operation to trace; seconds for all totals, saving, loading; MB")
+        print(
+            f"\nGrowth, a generated {network}: µs an operation to trace; seconds for all totals, saving then, saving "
+            "when they are not known, loading, checking by the first line, checking the whole; MB"
+        )
         for size in one["sizes"]:
             n = size["operations"]
-            cells = [f"{size['trace'] / n * 1e6:.1f}", *(f"{size[k]:.3f}" for k in ("totals", "save", "load"))]
+            cells = [f"{size['trace'] / n * 1e6:.1f}", *(f"{size[k]:.3f}" for k in SECONDS)]
             print(row([f"{n:,} operations", *cells, f"{size['megabytes']:.2f}"]))
     return kept
 

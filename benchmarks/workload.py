@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -251,11 +252,18 @@ class Dense(nn.Module):
 
 
 def growth(name: str) -> dict[str, Any]:
-    """Seconds for networks of a hundred to a hundred thousand operations: a trace, all totals, saving and loading."""
+    """Seconds for networks of a hundred to a hundred thousand operations: a trace, all totals, saving then and when
+    they are not known, loading, and what a check asks of a saved profile: of its first line, and of the whole."""
+    from cspprof.gate.measured import measured
+    from cspprof.glance import glance_at
     from cspprof.metrics import METRICS
     from cspprof.saving import from_bytes, to_bytes
     from cspprof.sources.weightless import weightless
     from cspprof.trace import trace
+
+    def checked(read: Callable[[bytes, str], Any], data: bytes) -> Any:
+        found = measured(name, read(data, name), "cspnet")
+        return found.totals, found.structure()
 
     sizes = []
     for operations in (100, 100, 1_000, 12_500, 25_000, 50_000, 100_000):  # the first is to warm up
@@ -264,11 +272,14 @@ def growth(name: str) -> dict[str, Any]:
         traced, profile = seconds(partial(trace, model, (1, 16, 32, 32)))
         totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
         saving, data = seconds(partial(to_bytes, profile, compressed=True))
+        saving_alone, _ = seconds(partial(to_bytes, replace(profile), compressed=True))
         loading, again = seconds(partial(from_bytes, data, name))
-        if again != profile:
+        (check, found), (whole, expected) = (seconds(partial(checked, read, data)) for read in (glance_at, from_bytes))
+        if again != profile or found != expected:
             raise SystemExit("what was saved is not what was loaded")
         sizes.append({
-            "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving, "load": loading,
+            "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving,
+            "save alone": saving_alone, "load": loading, "check": check, "check whole": whole,
             "megabytes": len(data) / 1e6,
         })  # fmt: skip
     return {"sizes": sizes[1:]}
