@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.api import profile
 from cspprof.errors import TraceError
 from cspprof.record import Profile
-from cspprof.trace import memo, recorder, running, trace
+from cspprof.trace import layers, memo, recorder, running, trace
+from cspprof.trace.asks import Slot, shown
 from cspprof.trace.forms import OTHERS, form_of
 
 NETWORKS = [
@@ -418,3 +421,99 @@ def test_a_mode_of_the_users_sees_every_layer() -> None:
         with Calls() as calls:
             trace(model, torch.empty(1, 3, 9, 9))
         assert {"conv2d", "relu"} <= set(calls.names)
+
+
+ASKING: list[tuple[nn.Module, tuple[int, ...]]] = [
+    (nn.Conv1d(4, 4, 3, padding=1), (1, 4, 9)),
+    (nn.Conv2d(4, 8, 3), (1, 4, 9, 9)),
+    (nn.Conv2d(4, 8, 3, stride=2, padding=1, dilation=2, groups=2, bias=False), (2, 4, 9, 9)),
+    (nn.Conv3d(4, 4, (1, 2, 3), bias=False), (1, 4, 5, 5, 5)),
+    (nn.Linear(9, 5), (3, 9)),
+    (nn.Linear(9, 5, bias=False), (1, 2, 9)),
+    (nn.BatchNorm1d(4), (2, 4)),
+    (nn.BatchNorm1d(4, affine=False), (2, 4, 9)),
+    (nn.BatchNorm2d(4, momentum=None), (1, 4, 3, 3)),
+    (nn.BatchNorm3d(4, eps=1), (1, 4, 3, 3, 3)),
+    (nn.LayerNorm(9), (2, 9)),
+    (nn.LayerNorm((3, 9), eps=1e-3, elementwise_affine=False), (2, 3, 9)),
+    (nn.LayerNorm(9, bias=False), (2, 9)),
+    *[(kind(inplace=i), (2, 4)) for kind in (nn.ReLU, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Mish) for i in (0, 1)],
+    (nn.LeakyReLU(), (2, 4)),
+    (nn.LeakyReLU(0.2, inplace=True), (2, 4)),
+    (nn.LeakyReLU(1), (2, 4)),
+    (nn.Sigmoid(), (2, 4)),
+    (nn.Tanh(), (2, 4)),
+    (nn.MaxPool2d(2), (1, 4, 9, 9)),
+    (nn.MaxPool2d((3, 2), stride=2, padding=1, ceil_mode=True), (1, 4, 9, 9)),
+    (nn.AvgPool2d(3, 1, 1, count_include_pad=False), (1, 4, 9, 9)),
+    (nn.AvgPool2d(2, divisor_override=3), (1, 4, 9, 9)),
+    (nn.AdaptiveAvgPool2d(1), (1, 4, 9, 9)),
+    (nn.AdaptiveAvgPool2d((3, 2)), (1, 4, 9, 9)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), ASKING, ids=[f"{i} {a[0]}" for i, a in enumerate(ASKING)])
+def test_what_a_layer_asks_for_by_its_settings_is_what_torch_shows(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append((func, args, kwargs))
+            return func(*args, **(kwargs or {}))
+
+    layer = layer.eval().to("meta")
+    own, form, x = vars(layer), form_of(type(layer)), torch.empty(shape, device="meta")
+    assert form is not None
+    assert form.asks is not None
+    with torch.inference_mode(), Watch():
+        layer(x)
+    held = [x, *form.parameters(own["_parameters"]), *form.buffers(own["_buffers"])]
+    numbers = count()
+    places = [None if t is None else Slot(next(numbers)) for t in held]
+    op, args = shown(*form.asks(form.settings(own), len(shape), places))
+    tensors = [t for t in held if t is not None]
+    given = tuple(tensors[a] if isinstance(a, Slot) else a for a in args)
+    ((func, shown_args, kwargs),) = seen
+    assert op.func is func
+    assert not kwargs
+    assert len(given) == len(shown_args)
+    for a, b in zip(given, shown_args, strict=True):
+        assert a is b if isinstance(b, torch.Tensor) else (type(a), a) == (type(b), b)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Conv2d(4, 4, 3, stride=(2.0, 2.0)),  # type: ignore[arg-type]  # torch refuses
+        nn.BatchNorm2d(4, track_running_stats=False),
+        nn.MaxPool2d(2.0),
+        nn.MaxPool2d(2, return_indices=True),
+        nn.AdaptiveAvgPool2d((3, None)),
+        nn.LeakyReLU("0.1"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_layer_whose_settings_do_not_tell_is_run(layer: nn.Module) -> None:
+    own, form = vars(layer.eval()), form_of(type(layer))
+    assert form is not None
+    assert form.asks is not None
+    held = [0, *form.parameters(own["_parameters"]), *form.buffers(own["_buffers"])]
+    assert form.asks(form.settings(own), 4, [None if t is None else Slot(i) for i, t in enumerate(held)]) is None
+
+
+@pytest.mark.parametrize("name", ["csp_darknet53", "resnext50", "timm:mobilenetv3_small_100"])
+def test_no_layer_of_torchs_own_is_run_even_the_first_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("timm:"):
+        pytest.importorskip("timm", reason="the library of this network is not installed")
+    run: Counter[type] = Counter()
+    learn = layers._learn
+
+    def learning(module: nn.Module, *args: Any) -> Any:
+        run[type(module)] += 1
+        return learn(module, *args)
+
+    monkeypatch.setattr(layers, "_learn", learning)
+    memo.forget()
+    profile(name)
+    assert not run

@@ -12,6 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from cspprof.trace import asks
+from cspprof.trace.asks import Asks
+
 Getter = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
@@ -29,6 +32,7 @@ class Form:
         then: tuple[str, ...] = (),
         idle: Callable[[Mapping[str, Any]], bool] | None = None,
         names: str = "",
+        asks: Asks | None = None,
     ) -> None:
         self.settings = values_of(*settings)
         self.parameters = values_of(*parameters)
@@ -41,6 +45,8 @@ class Form:
         """Layers in it that are called on what comes out, one after the other."""
         self.idle = idle
         """Whether a layer of these attributes gives back its input, whatever that is."""
+        self.asks = asks
+        """Which operation it asks for, where that is known beforehand."""
         self.names = frozenset((*settings, *parameters, *buffers, *then, *names.split(), "F"))
         """Every name that the forward of a class of another library may use; one that uses others is run."""
 
@@ -60,29 +66,34 @@ CONVOLVED = ("stride", "padding", "dilation", "groups", "padding_mode")
 TORCHS_OWN: dict[type[nn.Module], Form] = {
     nn.Identity: Form(idle=lambda own: True),
     nn.Dropout: Form(("training", "p", "inplace"), idle=lambda own: not own["training"]),
-    nn.Conv1d: Form(CONVOLVED, AFFINE),
-    nn.Conv2d: Form(CONVOLVED, AFFINE),
-    nn.Conv3d: Form(CONVOLVED, AFFINE),
-    nn.Linear: Form((), AFFINE),
-    nn.BatchNorm1d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
-    nn.BatchNorm2d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
-    nn.BatchNorm3d: Form(NORMALISED, AFFINE, RUNNING, counts=True),
-    nn.LayerNorm: Form(("normalized_shape", "eps"), AFFINE),
+    nn.Conv1d: Form(CONVOLVED, AFFINE, asks=asks.convolution(1)),
+    nn.Conv2d: Form(CONVOLVED, AFFINE, asks=asks.convolution(2)),
+    nn.Conv3d: Form(CONVOLVED, AFFINE, asks=asks.convolution(3)),
+    nn.Linear: Form((), AFFINE, asks=asks.linear),
+    nn.BatchNorm1d: Form(NORMALISED, AFFINE, RUNNING, counts=True, asks=asks.batch_norm(2, 3)),
+    nn.BatchNorm2d: Form(NORMALISED, AFFINE, RUNNING, counts=True, asks=asks.batch_norm(4)),
+    nn.BatchNorm3d: Form(NORMALISED, AFFINE, RUNNING, counts=True, asks=asks.batch_norm(5)),
+    nn.LayerNorm: Form(("normalized_shape", "eps"), AFFINE, asks=asks.layer_norm),
     nn.GroupNorm: Form(("num_groups", "eps"), AFFINE),
-    nn.ReLU: Form(("inplace",)),
+    nn.ReLU: Form(("inplace",), asks=asks.activation("relu")),
     nn.ReLU6: Form(("inplace", "min_val", "max_val")),
-    nn.LeakyReLU: Form(("inplace", "negative_slope")),
-    nn.SiLU: Form(("inplace",)),
+    nn.LeakyReLU: Form(("inplace", "negative_slope"), asks=asks.activation("leaky_relu")),
+    nn.SiLU: Form(("inplace",), asks=asks.activation("silu")),
     nn.GELU: Form(("approximate",)),
-    nn.Hardswish: Form(("inplace",)),
-    nn.Hardsigmoid: Form(("inplace",)),
-    nn.Mish: Form(("inplace",)),
-    nn.Sigmoid: Form(),
-    nn.Tanh: Form(),
+    nn.Hardswish: Form(("inplace",), asks=asks.activation("hardswish")),
+    nn.Hardsigmoid: Form(("inplace",), asks=asks.activation("hardsigmoid")),
+    nn.Mish: Form(("inplace",), asks=asks.activation("mish")),
+    nn.Sigmoid: Form(asks=asks.activation("sigmoid")),
+    nn.Tanh: Form(asks=asks.activation("tanh")),
     nn.Softmax: Form(("dim",)),
-    nn.MaxPool2d: Form(("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode")),
-    nn.AvgPool2d: Form(("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")),
-    nn.AdaptiveAvgPool2d: Form(("output_size",)),
+    nn.MaxPool2d: Form(
+        ("kernel_size", "stride", "padding", "dilation", "return_indices", "ceil_mode"), asks=asks.max_pool
+    ),
+    nn.AvgPool2d: Form(
+        ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override"),
+        asks=asks.average_pool,
+    ),
+    nn.AdaptiveAvgPool2d: Form(("output_size",), asks=asks.adaptive_average_pool),
 }
 PARTS = ("forward", "_conv_forward", "_check_input_dim")
 """What a layer of the table is made of. One that has a part of its own, by itself or by its class, is run like any
@@ -92,14 +103,16 @@ OWN_PARTS = {kind: [getattr(kind, part, None) for part in PARTS] for kind in TOR
 
 OTHERS: dict[str, Form] = {
     "timm.layers.norm.LayerNorm": Form(
-        ("normalized_shape", "eps", "_fast_norm"), AFFINE, names="layer_norm fast_layer_norm"
+        ("normalized_shape", "eps", "_fast_norm"), AFFINE, names="layer_norm fast_layer_norm", asks=asks.layer_norm
     ),
     "timm.layers.norm_act.BatchNormAct2d": Form(
         NORMALISED, AFFINE, RUNNING, counts=True, does=nn.BatchNorm2d, then=("drop", "act"),
-        names="_assert ndim num_batches_tracked add_ float batch_norm",
+        names="_assert ndim num_batches_tracked add_ float batch_norm", asks=asks.batch_norm(4),
     ),
-    "timm.layers.activations.GELU": Form(names="gelu"),
-    "timm.layers.activations.Sigmoid": Form(("inplace",), names="sigmoid sigmoid_"),
+    "timm.layers.activations.GELU": Form(names="gelu", asks=asks.activation("gelu")),
+    "timm.layers.activations.Sigmoid": Form(
+        ("inplace",), names="sigmoid sigmoid_", asks=asks.activation("sigmoid")
+    ),
 }  # fmt: skip
 """Of libraries that make most of the networks, by the class's qualified name."""
 

@@ -8,15 +8,17 @@ forward of its own, a second argument, and it is run like any module.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
 from torch import nn
 
+from cspprof.trace.asks import Slot, shown
 from cspprof.trace.describe import Entry, alike
 from cspprof.trace.forms import Form, form_of
 from cspprof.trace.given import given_to
-from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, Slot
+from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, genuine
 from cspprof.trace.metas import Meta, Tag, operator
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, Seen, result_of
@@ -78,7 +80,7 @@ def _short(
     recorder.calls[layer] += 1
     outer, recorder.layer, guard = recorder.layer, layer, None
     try:
-        entry = entry or _worked_out(frozen, tags)
+        entry = entry or _worked_out(frozen, tensors, tags, recorder)
         if entry is None:
             found = _learn(module, forward, tensors, frozen, tags, recorder)
         else:
@@ -100,25 +102,47 @@ def _outline(key: tuple[Any, ...]) -> tuple[Any, ...]:
     return (form, settings, len(x.shape), x.dtype, x.weight, x.dense, *[m and m.dense for m in others])
 
 
-def _worked_out(key: tuple[Any, ...], tags: list[Tag]) -> Entry | None:
-    """The entry of a layer like one that was run, on tensors of other specs; None where it is to be run as well."""
+def _worked_out(key: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder) -> Entry | None:
+    """The entry of a layer whose operation is known, since one like it was run or from its settings; None where it is
+    to be run."""
     outline = _outline(key)
-    if outline not in RECIPES:
-        return None
-    recipe = RECIPES[outline]
-    if recipe is None:
-        entry = nothing(tags[0])
+    if outline in RECIPES:
+        recipe = RECIPES[outline]
+        entry = nothing(tags[0]) if recipe is None else _cooked(recipe, tags)
     else:
-        op, args, given, known = recipe
-        metas = [tags[a][2] if type(a) is Slot else a for a in args]
-        result = result_of(op, metas, given.named_metas, tags)
-        if result is None:
-            return None
-        specs = [m.spec if type(m) is Meta else m for m in metas]
-        given = given._replace(metas=metas, specs=specs, attrs={**given.attrs})
-        entry = alike(known, op, given, result, tags)
-    _keep(key, entry)
+        entry = _from_settings(key, outline, tensors, tags, recorder)
+    if entry is not None:
+        _keep(key, entry)
     return entry
+
+
+def _cooked(recipe: Recipe, tags: list[Tag]) -> Entry | None:
+    op, args, given, known = recipe
+    metas = [tags[a][2] if type(a) is Slot else a for a in args]
+    result = result_of(op, metas, given.named_metas, tags)
+    if result is None:
+        return None
+    specs = [m.spec if type(m) is Meta else m for m in metas]
+    return alike(known, op, given._replace(metas=metas, specs=specs, attrs={**given.attrs}), result, tags)
+
+
+def _from_settings(
+    key: tuple[Any, ...], outline: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder
+) -> Entry | None:
+    form, settings, x, *others = key
+    numbers = count(1)
+    places = [Slot(0), *[m and Slot(next(numbers)) for m in others]]
+    asked = form.asks(settings, len(x.shape), places) if form.asks is not None and genuine() else None
+    if asked is None:
+        return None
+    op, args = shown(*asked)
+    given = given_to(op, tuple([tensors[a] if type(a) is Slot else a for a in args]), {}, tags)
+    pristine = given._replace(attrs={**given.attrs})
+    entry = recorder.answered(op, given, tags)
+    if entry is not None and entry.spec is not None:
+        RECIPES[outline] = Recipe(op, args, pristine, entry)
+        return entry
+    return None
 
 
 def _learn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from types import BuiltinFunctionType
 from typing import Any, NamedTuple
 
 import torch
@@ -34,10 +35,6 @@ class Recipe(NamedTuple):
     """Of that one."""
 
 
-class Slot(int):
-    """Stands for the tensor at this position: the input is the first, then come parameters and buffers."""
-
-
 RECIPES: dict[tuple[Any, ...], Recipe | None] = {}
 """By the outline of a layer; None of those that give back their input."""
 LIMIT = 50_000
@@ -64,15 +61,29 @@ FUNCTIONS = (
 """What layers of torch's own are made of, by its names in `torch` and in `torch.nn.functional`."""
 
 
+_GENUINE: list[bool] = []
+"""Whether those functions are all torch's."""
+
+
+def genuine() -> bool:
+    """Whether nobody put another function in the place of one of torch's, which is then to be called."""
+    return all(_GENUINE)
+
+
+def _is_torchs(function: Any) -> bool:
+    home = getattr(function, "__globals__", {}).get("__name__", "")
+    return isinstance(function, BuiltinFunctionType) or home.startswith("torch.")
+
+
 def remember() -> None:
     """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, no
     function of torch's was replaced, and what else an operation depends on is as it was."""
     counter = sys.modules.get("torch.utils.flop_counter")
-    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, nn.Module.__getattr__]
-    for home in (torch, nn.functional):
-        now += map(vars(home).get, FUNCTIONS)
+    functions = [vars(home).get(name) for home in (torch, nn.functional) for name in FUNCTIONS]
+    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, nn.Module.__getattr__, *functions]
     if counter is not None:
         now += counter.flop_registry.values()
     if now != _KNOWN or len(SPECS) > LIMIT:
         forget()
         _KNOWN[:] = now
+        _GENUINE[:] = [_is_torchs(f) for f in functions if f is not None]
