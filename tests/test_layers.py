@@ -490,6 +490,10 @@ def test_what_a_layer_asks_for_by_its_settings_is_what_torch_shows(layer: nn.Mod
         nn.BatchNorm2d(4, track_running_stats=False),
         nn.MaxPool2d(2.0),
         nn.MaxPool2d(2, return_indices=True),
+        nn.MaxPool2d(2, ceil_mode=1),  # type: ignore[arg-type]
+        nn.AvgPool2d(2, divisor_override=True),
+        nn.AvgPool2d(2, count_include_pad=0),  # type: ignore[arg-type]
+        nn.BatchNorm2d(4, eps=-1.0),
         nn.AdaptiveAvgPool2d((3, None)),
         nn.LeakyReLU("0.1"),  # type: ignore[arg-type]
     ],
@@ -517,3 +521,34 @@ def test_no_layer_of_torchs_own_is_run_even_the_first_time(name: str, monkeypatc
     memo.forget()
     profile(name)
     assert not run
+
+
+@pytest.mark.parametrize(
+    ("normal", "odd"),
+    [
+        (nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=0)),  # type: ignore[arg-type]
+        (nn.MaxPool2d(2), nn.MaxPool2d(2.0)),  # type: ignore[arg-type]
+        (nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(True)),
+    ],
+)
+def test_a_setting_that_torch_refuses_is_refused_after_an_equal_one_too(normal: nn.Module, odd: nn.Module) -> None:
+    expected = trace(normal, (1, 4, 8, 8))
+    with pytest.raises(TraceError):
+        trace(odd, (1, 4, 8, 8))
+    assert trace(normal, (1, 4, 8, 8)) == expected
+
+
+def test_a_function_replaced_in_the_forward_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with monkeypatch.context() as patch:
+                patch.setattr(nn.functional, "relu", lambda x, inplace=False: x + 1)
+                return self.relu(x)
+
+    memo.forget()
+    assert [op.target for op in trace(Net(), (1, 4, 8, 8)).ops] == ["aten.add"]
+    memo.forget()  # what it learned is of that function

@@ -9,6 +9,7 @@ import gc
 import random
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -469,6 +470,42 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
     assert same(before, state(model))
     model.fails = False
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_hooks_that_the_forward_removes_or_writes_itself_are_put_back() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.handle = self.register_state_dict_post_hook(lambda *_: None)
+            self.tables = self._modules
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.handle.remove()
+            hooks: Any = self.conv._forward_hooks
+            hooks["by hand"] = lambda *_: None
+            self.conv.register_forward_pre_hook(lambda *_: None)
+            self.tables["late"] = nn.ReLU()
+            return x + 1
+
+    model = Net()
+    trace(model, (1, 4, 8, 8))
+    assert list(model._modules) == ["conv"]
+    assert not model.conv._forward_hooks
+    assert not model.conv._forward_pre_hooks
+    assert len(model._state_dict_hooks) == 1
+
+
+def test_a_module_from_an_old_file_and_one_of_torchscript_are_traced() -> None:
+    old = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU())
+    for name in ("_non_persistent_buffers_set", "_backward_pre_hooks"):
+        del old[0].__dict__[name]
+    assert len(trace(old, (1, 4, 8, 8)).ops) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), torch.zeros(1, 4, 6, 6))
+    for model in (traced, nn.Sequential(traced)):
+        assert [op.spec.name for op in trace(model, (1, 4, 8, 8)).ops][-1] == "relu"
 
 
 def test_names_orders_and_contents_of_attributes_are_put_back() -> None:

@@ -33,15 +33,16 @@ def convolution(rank: int) -> Asks:
 
     def asks(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
         *windows, groups, mode = settings
-        if mode != "zeros" or dims != rank + 2 or not all(map(_are_whole, (*windows, (groups,)), [rank] * 3 + [1])):
+        whole = all(_are_whole(window, rank) for window in windows) and type(groups) is int
+        if mode != "zeros" or dims != rank + 2 or not whole or None in places[:2]:
             return None
         return f"conv{rank}d.default", (*places, *map(list, windows), groups)
 
     return asks
 
 
-def linear(settings: tuple[Any, ...], dims: int, places: Places) -> Asked:
-    return "linear.default", tuple(places)
+def linear(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
+    return None if None in places[:2] else ("linear.default", tuple(places))
 
 
 def batch_norm(*ranks: int) -> Asks:
@@ -50,7 +51,8 @@ def batch_norm(*ranks: int) -> Asks:
     def asks(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
         training, momentum, eps, _ = settings
         momentum = 0.0 if momentum is None else momentum
-        if training or dims not in ranks or None in places[3:] or not NUMBERS.issuperset(map(type, (momentum, eps))):
+        known = NUMBERS.issuperset(map(type, (momentum, eps))) and eps > 0
+        if training or dims not in ranks or None in places[3:] or not known:
             return None
         return "batch_norm.default", (*places, False, float(momentum), float(eps), torch.backends.cudnn.enabled)
 
@@ -59,7 +61,7 @@ def batch_norm(*ranks: int) -> Asks:
 
 def layer_norm(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
     shape, eps, *fast = settings
-    if not _are_whole(shape, len(shape)) or any(fast) or type(eps) not in NUMBERS:
+    if type(shape) is not tuple or not _are_whole(shape, len(shape)) or any(fast) or type(eps) not in NUMBERS:
         return None
     x, weight, bias = places
     return "layer_norm.default", (x, list(shape), weight, bias, float(eps), torch.backends.cudnn.enabled)
@@ -79,14 +81,15 @@ def activation(name: str) -> Asks:
 
 def max_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
     *windows, with_indices, ceil = settings
-    if with_indices or dims != 4 or not all(map(_is_window, windows)):
+    if with_indices is not False or dims != 4 or not all(map(_is_window, windows)) or type(ceil) is not bool:
         return None
     return "max_pool2d.default", (*places, *map(_pair, windows), ceil)
 
 
 def average_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
     *windows, ceil, padded, divisor = settings
-    if dims != 4 or not all(map(_is_window, windows)):
+    known = type(ceil) is bool and type(padded) is bool and (divisor is None or (type(divisor) is int and divisor))
+    if dims != 4 or not all(map(_is_window, windows)) or not known:
         return None
     return "avg_pool2d.default", (*places, *map(_pair, windows), ceil, padded, divisor)
 

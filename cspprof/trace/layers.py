@@ -63,8 +63,10 @@ def _short(
         return module._call_impl(*args, **kwargs)
     if not recorder.alone() or "forward" in own or (form.counts and own["training"]):
         return module._call_impl(*args, **kwargs)
-    tensors, tags, key = [x], [tag], [form, form.settings(own), tag[2]]
+    tensors, tags = [x], [tag]
     try:
+        settings = form.settings(own)
+        key = [form, settings, tuple(map(type, settings)), tag[2]]  # 1 == True == 1.0
         for tensor in form.parameters(own["_parameters"]) + form.buffers(own["_buffers"]):
             if tensor is None:
                 key.append(None)
@@ -98,8 +100,8 @@ def _short(
 def _outline(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """What decides which operation a layer does: its class and settings, the rank and dtype of the input, and which
     of its tensors there are; and what else decides how that is written down."""
-    form, settings, x, *others = key
-    return (form, settings, len(x.shape), x.dtype, x.weight, x.dense, *[m and m.dense for m in others])
+    form, settings, types, x, *others = key
+    return (form, settings, types, len(x.shape), x.dtype, x.weight, x.dense, *[m and m.dense for m in others])
 
 
 def _worked_out(key: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder) -> Entry | None:
@@ -129,7 +131,7 @@ def _cooked(recipe: Recipe, tags: list[Tag]) -> Entry | None:
 def _from_settings(
     key: tuple[Any, ...], outline: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Tag], recorder: Recorder
 ) -> Entry | None:
-    form, settings, x, *others = key
+    form, settings, _, x, *others = key
     numbers = count(1)
     places = [Slot(0), *[m and Slot(next(numbers)) for m in others]]
     asked = form.asks(settings, len(x.shape), places) if form.asks is not None and genuine() else None

@@ -67,7 +67,12 @@ _GENUINE: list[bool] = []
 
 def genuine() -> bool:
     """Whether nobody put another function in the place of one of torch's, which is then to be called."""
-    return all(_GENUINE)
+    return all(_GENUINE) and _functions() == _KNOWN[-len(_GENUINE) :]
+
+
+def _functions() -> list[Any]:
+    found = [vars(home).get(name) for home in (torch, nn.functional) for name in FUNCTIONS]
+    return [function for function in found if function is not None]
 
 
 def _is_torchs(function: Any) -> bool:
@@ -79,11 +84,12 @@ def remember() -> None:
     """Before a trace: keep the memo only where no rule was added, here or in torch's registry of FLOP formulas, no
     function of torch's was replaced, and what else an operation depends on is as it was."""
     counter = sys.modules.get("torch.utils.flop_counter")
-    functions = [vars(home).get(name) for home in (torch, nn.functional) for name in FUNCTIONS]
-    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, nn.Module.__getattr__, *functions]
+    functions = _functions()
+    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, nn.Module.__getattr__]
     if counter is not None:
         now += counter.flop_registry.values()
+    now += functions
     if now != _KNOWN or len(SPECS) > LIMIT:
         forget()
         _KNOWN[:] = now
-        _GENUINE[:] = [_is_torchs(f) for f in functions if f is not None]
+        _GENUINE[:] = [_is_torchs(f) for f in functions]

@@ -88,7 +88,7 @@ def slot(scope: Scope, recorder: Recorder) -> None:
     columns = zip(scope.modules, scope.kinds, scope.attributes, strict=True)
     for layer, (module, kind, own) in enumerate(columns):
         way = ways.get(kind)
-        if way is None or (scope.hooked and any(CALLED(own))):
+        if way is None or (scope.hooked and any(map(own.get, CALLED))):
             continue
         if own_parts and not own.keys().isdisjoint(PARTS):
             way = ENTERED

@@ -7,7 +7,6 @@ import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from itertools import chain, compress, repeat
-from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import torch
 from torch import ScriptObject, nn
 
 from cspprof.record import Layer
-from cspprof.trace.forms import Getter, values_of
+from cspprof.trace.forms import TORCHS_OWN, Getter, values_of
 from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
@@ -26,7 +25,7 @@ STAGE = "cspprof_stage"
 CONTAINERS = frozenset({dict, list, OrderedDict})
 STANDARD = frozenset(vars(nn.Module()))
 """Attributes of every module."""
-CALLED = values_of("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 """Hooks that a call of a module calls."""
 HOOKS = sorted(name for name in STANDARD if "hooks" in name)
 
@@ -53,7 +52,7 @@ class Scope:
         """The other paths of modules that have more than one."""
         own = model.__dict__
         rows: list[Row] = [(model, own, "", 0, -1)]
-        self._walk(rows, own["_modules"], "", 1, 0)
+        self._walk(rows, model._modules, "", 1, 0)
         columns: Any = zip(*rows, strict=True)
         self.modules: tuple[nn.Module, ...]
         self.attributes: Sequence[dict[str, Any]]
@@ -74,7 +73,7 @@ class Scope:
         """Whether some layer keeps weights in an object."""
         self.containers = list(compress(others, map(CONTAINERS.__contains__, types)))
         """Lists and dicts that are attributes, but for hooks and the tables that every module has."""
-        self.hooked = any(chain.from_iterable(map(CALLED, self.attributes)))
+        self.hooked = any(self.called())
         """Whether some module has hooks that a forward calls."""
         self.hooks_from: int | None = None
         """The first number of handles that the forward itself was given, for hooks."""
@@ -99,8 +98,8 @@ class Scope:
                 rows.append((child, own, path, inner - 1, parent))
             else:
                 self.further.setdefault(i, []).append(path)
-            if own["_modules"]:
-                self._walk(rows, own["_modules"], f"{path}." if path else "", inner, i)
+            if child._modules:
+                self._walk(rows, child._modules, f"{path}." if path else "", inner, i)
 
     def _others(self) -> tuple[list[Any], set[str]]:
         """The values of all attributes but those that every module has, and the names of all."""
@@ -114,14 +113,29 @@ class Scope:
             values += getter(own)
         return values, set().union(*getters)
 
+    def called(self) -> list[dict[int, Any]]:
+        """The tables of hooks that a forward calls."""
+        try:
+            return list(chain.from_iterable(map(values_of(*CALLED), self.attributes)))
+        except KeyError:  # of TorchScript, or unpickled from an old file
+            return [own[name] for own in self.attributes for name in CALLED if name in own]
+
     def hooks(self) -> list[dict[int, Any]]:
         """All tables of hooks, by the numbers of their handles."""
         return [own[name] for own in self.attributes for name in HOOKS if name in own]
 
+    def likely_hooks(self) -> list[dict[int, Any]]:
+        """Those that somebody may have written into: of layers of torch's own, only where some module has hooks."""
+        if self.hooked:
+            return self.hooks()
+        owners = [own for own, kind in zip(self.attributes, self.kinds, strict=True) if kind not in TORCHS_OWN]
+        return [own[name] for own in owners for name in HOOKS if name in own]
+
     def _held(self, table: str) -> Held:
         held = Held([], [], [])
         layers, paths, tensors = held
-        tables = list(map(itemgetter(table), self.attributes))
+        columns = zip(self.modules, self.attributes, strict=True)
+        tables = [own[table] if table in own else getattr(module, table) for module, own in columns]
         for layer in compress(range(len(tables)), tables):
             path = self.paths[layer]
             before = f"{path}." if path else ""

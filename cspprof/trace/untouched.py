@@ -36,9 +36,9 @@ def untouched(scope: Scope) -> Iterator[None]:
     parameters = scope.parameters.tensors
     learned = list(map(REQUIRES_GRAD, parameters))
     attributes = scope.attributes
-    copies, tables = _copies(attributes)
-    empty = list(filterfalse(None, chain.from_iterable(map(itemgetter(*TABLES), attributes))))
-    kept = Kept([c for c in scope.containers + (scope.hooks() if scope.hooked else []) if id(c) not in tables])
+    copies = _copies(attributes)
+    empty = list(filterfalse(None, _tables(attributes)))
+    kept = Kept(scope.containers + scope.likely_hooks())
     put_generators_back = _generators()
     try:
         deque(map(PUT, scope.modules, copies), 0)
@@ -48,11 +48,11 @@ def untouched(scope: Scope) -> Iterator[None]:
         deque(map(PUT, scope.modules, attributes), 0)
         scope.attributes = attributes
         kept.put_back()
-        for table in filter(None, empty):
+        for table in filter(None, empty if scope.hooked else empty + scope.called()):
             table.clear()
         if scope.hooks_from is not None:
             for hooks in scope.hooks():
-                for number in [n for n in hooks if n >= scope.hooks_from]:
+                for number in [n for n in hooks if type(n) is int and n >= scope.hooks_from]:
                     del hooks[number]
         if list(map(REQUIRES_GRAD, parameters)) != learned:  # which train() of the model's own may change
             for parameter, before in zip(parameters, learned, strict=True):
@@ -60,16 +60,23 @@ def untouched(scope: Scope) -> Iterator[None]:
         put_generators_back()
 
 
-def _copies(attributes: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, Any]]:
-    """Of each module's attributes, and of its tables by their ids; one that two modules share stays shared."""
+def _tables(attributes: Sequence[dict[str, Any]]) -> list[Any]:
+    try:
+        return list(chain.from_iterable(map(itemgetter(*TABLES), attributes)))
+    except KeyError:  # of TorchScript, or unpickled from an old file
+        return [own[name] for own in attributes for name in TABLES if name in own]
+
+
+def _copies(attributes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each module's attributes and of its tables; one that two modules share stays shared."""
     copies = list(map(dict.copy, attributes))
     tables: dict[int, Any] = {}
     for name in TABLES:
-        for own in compress(copies, map(itemgetter(name), copies)):
+        for own in compress(copies, [own.get(name) for own in copies]):
             table = own[name]
             if type(table) in COPIED:  # that of a module in TorchScript is not Python's
                 own[name] = tables.get(id(table)) or tables.setdefault(id(table), table.copy())
-    return copies, tables
+    return copies
 
 
 class Kept:
