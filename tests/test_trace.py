@@ -472,6 +472,14 @@ def test_the_model_comes_back_untouched(device: str, train: bool, fails: bool) -
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
 
 
+def test_a_scalar_has_nothing_to_crop() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x.mean().unsqueeze(0)[None]
+
+    assert [op.spec.name for op in trace(Net(), (2, 3)).ops] == ["mean", "unsqueeze", "unsqueeze", "add"]
+
+
 def test_hooks_that_the_forward_removes_or_writes_itself_are_put_back() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -89,7 +89,7 @@ def note(recorder: Recorder, what: str, args: dict[str, Any], tags: Iterable[Tag
 
 def _note_crops(recorder: Recorder, what: str, args: dict[str, Any], tag: Tag) -> None:
     """Each dimension that an index may take up to beyond its end, other than the one that this operation is about."""
-    if tag.constant or tag.meta.weight:
+    if tag.constant or tag.meta.weight or not tag.meta.shape:
         return
     frame = sys._getframe(4)  # behind `note` and the recorder
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(WITHIN):
