@@ -482,23 +482,24 @@ def test_what_a_layer_asks_for_by_its_settings_is_what_torch_shows(layer: nn.Mod
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("kind", "settings"),
     [
-        nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
-        nn.Conv2d(4, 4, 3, stride=(2.0, 2.0)),  # type: ignore[arg-type]  # torch refuses
-        nn.BatchNorm2d(4, track_running_stats=False),
-        nn.MaxPool2d(2.0),
-        nn.MaxPool2d(2, return_indices=True),
-        nn.MaxPool2d(2, ceil_mode=1),  # type: ignore[arg-type]
-        nn.AvgPool2d(2, divisor_override=True),
-        nn.AvgPool2d(2, count_include_pad=0),  # type: ignore[arg-type]
-        nn.BatchNorm2d(4, eps=-1.0),
-        nn.AdaptiveAvgPool2d((3, None)),
-        nn.LeakyReLU("0.1"),  # type: ignore[arg-type]
+        (nn.Conv2d, {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding": "same"}),
+        (nn.Conv2d, {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "padding_mode": "circular"}),
+        (nn.Conv2d, {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "stride": (2.0, 2.0)}),
+        (nn.BatchNorm2d, {"num_features": 4, "track_running_stats": False}),
+        (nn.BatchNorm2d, {"num_features": 4, "eps": -1.0}),
+        (nn.MaxPool2d, {"kernel_size": 2.0}),
+        (nn.MaxPool2d, {"kernel_size": 2, "return_indices": True}),
+        (nn.MaxPool2d, {"kernel_size": 2, "ceil_mode": 1}),
+        (nn.AvgPool2d, {"kernel_size": 2, "divisor_override": True}),
+        (nn.AvgPool2d, {"kernel_size": 2, "count_include_pad": 0}),
+        (nn.AdaptiveAvgPool2d, {"output_size": (3, None)}),
+        (nn.LeakyReLU, {"negative_slope": "0.1"}),
     ],
 )
-def test_a_layer_whose_settings_do_not_tell_is_run(layer: nn.Module) -> None:
+def test_a_layer_whose_settings_do_not_tell_is_run(kind: Callable[..., nn.Module], settings: dict[str, Any]) -> None:
+    layer = kind(**settings)
     own, form = vars(layer.eval()), form_of(type(layer))
     assert form is not None
     assert form.asks is not None
@@ -524,18 +525,20 @@ def test_no_layer_of_torchs_own_is_run_even_the_first_time(name: str, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("normal", "odd"),
+    ("kind", "normal", "odd"),
     [
-        (nn.MaxPool2d(2), nn.MaxPool2d(2, ceil_mode=0)),  # type: ignore[arg-type]
-        (nn.MaxPool2d(2), nn.MaxPool2d(2.0)),  # type: ignore[arg-type]
-        (nn.AdaptiveAvgPool2d(1), nn.AdaptiveAvgPool2d(True)),
+        (nn.MaxPool2d, {"kernel_size": 2}, {"kernel_size": 2, "ceil_mode": 0}),
+        (nn.MaxPool2d, {"kernel_size": 2}, {"kernel_size": 2.0}),
+        (nn.AdaptiveAvgPool2d, {"output_size": 1}, {"output_size": True}),
     ],
 )
-def test_a_setting_that_torch_refuses_is_refused_after_an_equal_one_too(normal: nn.Module, odd: nn.Module) -> None:
-    expected = trace(normal, (1, 4, 8, 8))
+def test_a_setting_that_torch_refuses_is_refused_after_an_equal_one_too(
+    kind: Callable[..., nn.Module], normal: dict[str, Any], odd: dict[str, Any]
+) -> None:
+    expected = trace(kind(**normal), (1, 4, 8, 8))
     with pytest.raises(TraceError):
-        trace(odd, (1, 4, 8, 8))
-    assert trace(normal, (1, 4, 8, 8)) == expected
+        trace(kind(**odd), (1, 4, 8, 8))
+    assert trace(kind(**normal), (1, 4, 8, 8)) == expected
 
 
 def test_a_function_replaced_in_the_forward_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
-"""Short ways through known layers, answered without running them where one like it was run before on the like.
+"""Short ways through known layers, answered without running them.
 
-Once a layer of the table in `forms` was run, what it does is known for every other with the same settings: on tensors
+What a layer of the table in `forms` does is known from its settings (`asks`), or once one like it was run: on tensors
 of the same specs from its entry, on others from the operation that it asks for. Anything else about a layer, a hook, a
 forward of its own, a second argument, and it is run like any module.
 """

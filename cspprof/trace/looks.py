@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 GETTERS = ("shape", "dtype", "nbytes", "itemsize")
 METHODS = ("size", "numel", "nelement", "stride", "storage_offset", "contiguous", "is_contiguous", "type",
            "element_size", "is_floating_point", "is_complex", "is_signed", "untyped_storage", "storage")  # fmt: skip
+RANK = "dim"
+"""The method that a resize asks before anything else."""
 FUNCTIONS = ("numel", "is_floating_point", "is_complex", "is_signed")
 """Of torch itself."""
 OF_WEIGHTS = frozenset({
@@ -50,7 +52,7 @@ CHECKS = frozenset({"group_norm", "instance_norm", "batch_norm"})
 def looked_at(recorder: Recorder) -> Iterator[None]:
     """For the time of a trace, every question of the model's code is written down."""
     own = vars(torch.Tensor)
-    names = (*GETTERS, *METHODS, "dim")
+    names = (*GETTERS, *METHODS, RANK)
     before = {name: own[name] for name in names if name in own}
     functions = {name: getattr(torch, name) for name in FUNCTIONS}
     builtins = _get_builtin_table()  # what torch.jit takes for functions of torch
@@ -172,7 +174,7 @@ class _Ears:
         if not all(type(d) is int for _, d in ways):
             return False
         if not self._asked:
-            torch.Tensor.dim = self._dim(torch.Tensor.dim)  # type: ignore[method-assign,assignment]
+            setattr(torch.Tensor, RANK, self._dim(getattr(torch.Tensor, RANK)))
         self._asked.setdefault(frame, {})[place] = _Asked(tag, len(self._recorder.log), asked, resizes)
         return True
 
