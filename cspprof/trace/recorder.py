@@ -8,7 +8,7 @@ by torch's own kernel. A composite without a rule is taken apart, so nothing ins
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import count, repeat
+from itertools import compress, count, repeat
 from threading import get_ident
 from typing import Any
 
@@ -115,16 +115,14 @@ class Recorder(TorchDispatchMode):
 
     def hold_all(self, those: Held, role: str, replacements: dict[int, torch.Tensor]) -> None:
         """Take in what a model holds, by path, or what stands in its place."""
-        held, paths, tensors = self.held, those.paths, those.tensors
+        held, (_, paths, tensors) = self.held, those.once()
         self.plain = self.plain and PLAIN.issuperset(map(type, tensors))
         if replacements:
             tensors = [replacements.get(id(t), t) for t in tensors]
         keys = list(map(id, tensors))
-        if len(set(keys)) < len(keys) or not held.keys().isdisjoint(keys):  # held twice: it comes once
-            columns = zip(reversed(keys), reversed(paths), reversed(tensors), strict=True)
-            new = {key: (path, tensor) for key, path, tensor in columns if key not in held}
-            keys = [key for key in dict.fromkeys(keys) if key in new]
-            paths, tensors = [new[key][0] for key in keys], [new[key][1] for key in keys]
+        if not held.keys().isdisjoint(keys):  # an input, or one of another role
+            new = [key not in held for key in keys]
+            keys, paths, tensors = list(compress(keys, new)), list(compress(paths, new)), list(compress(tensors, new))
         first, self.next_storage = self.next_storage, self.next_storage + len(keys)
         numbers = range(first, self.next_storage)
         metas = metas_of(tensors)

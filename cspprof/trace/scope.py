@@ -41,6 +41,15 @@ class Held(NamedTuple):
     paths: list[str]
     tensors: list[torch.Tensor]
 
+    def once(self) -> Held:
+        """Each tensor where it comes first."""
+        keys = list(map(id, self.tensors))
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        if len(first) == len(keys):
+            return self
+        kept = sorted(first.values())
+        return Held([self.layers[i] for i in kept], [self.paths[i] for i in kept], [self.tensors[i] for i in kept])
+
 
 class Scope:
     """The modules of a model in `named_modules` order, each one once, under its first path."""
@@ -170,11 +179,7 @@ class Scope:
         """Elements of each module's own parameters that no module before it owns."""
         seen: set[Any] = set()
         counts = [_packed(own, seen) for own in self.attributes] if self.packs else [0] * len(self.modules)
-        layers, _, tensors = self.parameters
-        keys = list(map(id, tensors))
-        if len(set(keys)) < len(keys):
-            first = dict(zip(reversed(keys), zip(reversed(layers), reversed(tensors), strict=True), strict=True))
-            layers, tensors = [layer for layer, _ in first.values()], [tensor for _, tensor in first.values()]
+        layers, _, tensors = self.parameters.once()
         for layer, n in zip(layers, map(torch.Tensor.numel, tensors), strict=True):
             counts[layer] += n
         return counts
