@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import Any, NamedTuple
 
-from cspprof.trace.flow import UNKNOWN, UNREAD, Known, Reading, Several, Slice
-from cspprof.trace.steps import place_of
+from cspprof.trace.flow import UNKNOWN, UNREAD, Known, Several, Slice, Stack
+from cspprof.trace.steps import expression, place_of
 
 LIMIT = 10_000
 
@@ -54,8 +54,9 @@ def crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
 
 def _crops(code: CodeType, last: int, names: dict[str, Any]) -> Crops:
     try:
-        reading = Reading(code, place_of(code, last), names)
-        reading.resizes()
+        place = place_of(code, last)
+        reading = Stack(place, names)
+        reading.read(expression(code, place))
     except UNREAD:
         return ANYTHING
     if reading.index is None:  # a function, such as `unsqueeze`

@@ -128,37 +128,24 @@ def _constant(place: Any) -> int | slice:
     return slice(*[end.value for end in ends]) if isinstance(place, Slice) else int(place.value)
 
 
-class Reading:
-    """The code, read over and over until it is known which local variables hold an answer."""
+class Stack:
+    """What is on the stack while steps are carried out one after the other; nothing is known of local variables."""
 
-    def __init__(self, code: CodeType, place: int, names: dict[str, Any]) -> None:
-        if not UNSEEN.isdisjoint(code.co_names):
-            raise OtherUseError
+    def __init__(self, place: int, names: dict[str, Any]) -> None:
         self._place, self._names = place, names
-        self._steps = steps(code)
         self._stack: list[Any] = []
         """Its upper part: what lies below is unknown."""
         self._named: tuple[str, ...] = ()
         """The names of the last arguments of the next call."""
-        self._held: dict[str, Any] = {}
-        """What is in local variables that hold an answer."""
+        self._found: dict[int, Resize] = {}
         self.index: Any = None
         """What the instruction at `place` takes as an index, if it is one that does."""
-        self._found: dict[int, Resize] = {}
-        packed = bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)  # *args, **kwargs
-        self._stored = Counter(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + packed])
-        self._stored.update([step.argument for step in self._steps if step.kind == "store"])
-        self._loaded = {step.argument for step in self._steps if step.kind == "load"}
 
-    def resizes(self) -> tuple[Resize, ...]:
-        """All calls that resize to what is asked at `place`. Raises OtherUseError where it may go elsewhere too."""
-        known = -1
-        while known < len(self._held):
-            known = len(self._held)
-            for step in self._steps:
-                getattr(self, f"_{step.kind}")(step)
-            self._other()
-        return tuple(self._found.values())
+    def read(self, steps: Iterable[Step]) -> None:
+        """Raises OtherUseError where an answer asked for at `place` may go elsewhere than to a resize."""
+        for step in steps:
+            getattr(self, f"_{step.kind}")(step)
+        self._other()
 
     def _pop(self, n: int) -> list[Any]:
         if n > len(self._stack):
@@ -183,16 +170,10 @@ class Reading:
         self._stack.append(UNKNOWN)
 
     def _load(self, step: Step) -> None:
-        self._stack.append(self._held.get(step.argument, UNKNOWN))
+        self._stack.append(UNKNOWN)
 
     def _store(self, step: Step) -> None:
-        name, (value,) = step.argument, self._pop(1)
-        answers = _answers(value)
-        if not answers or name not in self._loaded:
-            return
-        if self._stored[name] > 1 or any(answer.kept for answer in answers):
-            raise OtherUseError
-        self._held[name] = _kept(value)
+        _alone(*self._pop(1))
 
     def _global(self, step: Step) -> None:
         name = step.argument
@@ -298,3 +279,39 @@ class Reading:
 
     def _drop(self, step: Step) -> None:
         self._pop(1)
+
+
+class Reading(Stack):
+    """A whole code, read over and over until it is known which local variables hold an answer."""
+
+    def __init__(self, code: CodeType, place: int, names: dict[str, Any]) -> None:
+        if not UNSEEN.isdisjoint(code.co_names):
+            raise OtherUseError
+        super().__init__(place, names)
+        self._steps = steps(code)
+        self._held: dict[str, Any] = {}
+        """What is in local variables that hold an answer."""
+        packed = bool(code.co_flags & 0x04) + bool(code.co_flags & 0x08)  # *args, **kwargs
+        self._stored = Counter(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + packed])
+        self._stored.update([step.argument for step in self._steps if step.kind == "store"])
+        self._loaded = {step.argument for step in self._steps if step.kind == "load"}
+
+    def resizes(self) -> tuple[Resize, ...]:
+        """All calls that resize to what is asked at `place`. Raises OtherUseError where it may go elsewhere too."""
+        known = -1
+        while known < len(self._held):
+            known = len(self._held)
+            self.read(self._steps)
+        return tuple(self._found.values())
+
+    def _load(self, step: Step) -> None:
+        self._stack.append(self._held.get(step.argument, UNKNOWN))
+
+    def _store(self, step: Step) -> None:
+        name, (value,) = step.argument, self._pop(1)
+        answers = _answers(value)
+        if not answers or name not in self._loaded:
+            return
+        if self._stored[name] > 1 or any(answer.kept for answer in answers):
+            raise OtherUseError
+        self._held[name] = _kept(value)

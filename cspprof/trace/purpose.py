@@ -5,10 +5,12 @@ from __future__ import annotations
 from types import CodeType
 from typing import Any, NamedTuple
 
-from cspprof.trace.flow import RESIZES, UNREAD, Known, Reading, Resize, is_one_of
+from cspprof.trace.flow import RESIZES, UNREAD, Reading, Resize
 from cspprof.trace.steps import place_of
 
 LIMIT = 10_000
+NAMES, IDS = frozenset({"interpolate", "upsample"}), frozenset(map(id, RESIZES))
+"""Of what resizes."""
 
 
 class Purpose(NamedTuple):
@@ -38,9 +40,8 @@ def purpose(code: CodeType, last: int, names: dict[str, Any]) -> Purpose:
 
 def _mentions_a_resize(code: CodeType, names: dict[str, Any]) -> bool:
     """Spares the reading of most code."""
-    return any(
-        name in ("interpolate", "upsample") or is_one_of(Known(names.get(name)), RESIZES) for name in code.co_names
-    )
+    mentioned = code.co_names
+    return not (NAMES.isdisjoint(mentioned) and IDS.isdisjoint(map(id, map(names.get, mentioned))))
 
 
 def _purpose(code: CodeType, last: int, names: dict[str, Any]) -> Purpose:
