@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils.hooks import RemovableHandle
 
 from cspprof.trace.forms import PARTS
 from cspprof.trace.layers import Way, way_through
@@ -58,15 +56,11 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
             move(outer.pop() if outer else 0)
 
     handles = [module.register_forward_hook(leave_late, always_call=True) for module in late]
-    numbered = sys.maxsize
     try:
         handles.append(register_module_forward_pre_hook(enter))
         handles.append(register_module_forward_hook(leave, always_call=True))
-        numbered = RemovableHandle.next_id
         yield
     finally:
-        if RemovableHandle.next_id > numbered:
-            scope.hooks_from = numbered
         for handle in handles:
             handle.remove()
 

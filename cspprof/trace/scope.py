@@ -6,7 +6,7 @@ import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress, repeat
+from itertools import compress, repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ import torch
 from torch import ScriptObject, nn
 
 from cspprof.record import Layer
-from cspprof.trace.forms import TORCHS_OWN, Getter, values_of
+from cspprof.trace.forms import Getter, values_of
 from cspprof.trace.packed import unpack
 
 STAGE = "cspprof_stage"
@@ -25,9 +25,10 @@ STAGE = "cspprof_stage"
 CONTAINERS = frozenset({dict, list, OrderedDict})
 STANDARD = frozenset(vars(nn.Module()))
 """Attributes of every module."""
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 CALLED = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 """Hooks that a call of a module calls."""
-HOOKS = sorted(name for name in STANDARD if "hooks" in name)
+HOOKS = (*CALLED, *sorted(name for name in STANDARD - {*CALLED} if "hooks" in name))
 
 
 Row = tuple[nn.Module, dict[str, Any], str, int, int]
@@ -62,7 +63,7 @@ class Scope:
         own = model.__dict__
         rows: list[Row] = [(model, own, "", 0, -1)]
         self._walk(rows, model._modules, "", 1, 0)
-        columns: Any = zip(*rows, strict=True)
+        facts: Any = zip(*rows, strict=True)
         self.modules: tuple[nn.Module, ...]
         self.attributes: Sequence[dict[str, Any]]
         """What each module holds: during a trace, a copy of it (see `untouched`)."""
@@ -70,7 +71,7 @@ class Scope:
         """The first path of each."""
         self.depths: tuple[int, ...]
         self.parents: tuple[int, ...]
-        self.modules, self.attributes, self.paths, self.depths, self.parents = columns
+        self.modules, self.attributes, self.paths, self.depths, self.parents = facts
         self.calls = [0] * len(self.modules)
         self.elsewhere: int | None = None
         """A layer that another thread called, where a trace does not see what it does."""
@@ -78,16 +79,17 @@ class Scope:
         others, self.names = self._others()
         """The names of all attributes that modules have."""
         types = list(map(type, others))
-        self.packs = ScriptObject in types
+        self.packs = ScriptObject in set(types)
         """Whether some layer keeps weights in an object."""
         self.containers = list(compress(others, map(CONTAINERS.__contains__, types)))
         """Lists and dicts that are attributes, but for hooks and the tables that every module has."""
-        self.hooked = any(self.called())
+        columns = self._tables()
+        self.tables, self.hooks = columns[: len(TABLES)], columns[len(TABLES) :]
+        """Columns of what every module has, by the names in `TABLES` and `HOOKS`; None for what one has not."""
+        self.hooked = any(map(any, self.hooks[: len(CALLED)]))
         """Whether some module has hooks that a forward calls."""
-        self.hooks_from: int | None = None
-        """The first number of handles that the forward itself was given, for hooks."""
-        self.parameters = self._held("_parameters")
-        self.buffers = self._held("_buffers")
+        self.parameters, self.buffers = self._held(0), self._held(1)
+        """Each where it comes first."""
 
     def _walk(
         self, rows: list[Row], children: dict[str, nn.Module | None], before: str, depth: int, parent: int
@@ -122,29 +124,20 @@ class Scope:
             values += getter(own)
         return values, set().union(*getters)
 
-    def called(self) -> list[dict[int, Any]]:
-        """The tables of hooks that a forward calls."""
+    def _tables(self) -> list[Sequence[Any]]:
+        names = (*TABLES, *HOOKS)
         try:
-            return list(chain.from_iterable(map(values_of(*CALLED), self.attributes)))
+            return list(zip(*map(values_of(*names), self.attributes), strict=True))
         except KeyError:  # of TorchScript, or unpickled from an old file
-            return [own[name] for own in self.attributes for name in CALLED if name in own]
+            return [[own.get(name) for own in self.attributes] for name in names]
 
-    def hooks(self) -> list[dict[int, Any]]:
-        """All tables of hooks, by the numbers of their handles."""
-        return [own[name] for own in self.attributes for name in HOOKS if name in own]
-
-    def likely_hooks(self) -> list[dict[int, Any]]:
-        """Those that somebody may have written into: of layers of torch's own, only where some module has hooks."""
-        if self.hooked:
-            return self.hooks()
-        owners = [own for own, kind in zip(self.attributes, self.kinds, strict=True) if kind not in TORCHS_OWN]
-        return [own[name] for own in owners for name in HOOKS if name in own]
-
-    def _held(self, table: str) -> Held:
-        held = Held([], [], [])
-        layers, paths, tensors = held
-        columns = zip(self.modules, self.attributes, strict=True)
-        tables = [own[table] if table in own else getattr(module, table) for module, own in columns]
+    def _held(self, which: int) -> Held:
+        layers: list[int] = []
+        paths: list[str] = []
+        tensors: list[torch.Tensor] = []
+        tables = self.tables[which]
+        if None in tables:
+            tables = [getattr(module, TABLES[which]) for module in self.modules]
         for layer in compress(range(len(tables)), tables):
             path = self.paths[layer]
             before = f"{path}." if path else ""
@@ -153,7 +146,7 @@ class Scope:
                     layers.append(layer)
                     paths.append(before + name)
                     tensors.append(tensor)
-        return held
+        return Held(layers, paths, tensors).once()
 
     def layers(self) -> tuple[Layer, ...]:
         """The layer table; a parameter counts with the first layer that owns it."""
@@ -179,7 +172,7 @@ class Scope:
         """Elements of each module's own parameters that no module before it owns."""
         seen: set[Any] = set()
         counts = [_packed(own, seen) for own in self.attributes] if self.packs else [0] * len(self.modules)
-        layers, _, tensors = self.parameters.once()
+        layers, _, tensors = self.parameters
         for layer, n in zip(layers, map(torch.Tensor.numel, tensors), strict=True):
             counts[layer] += n
         return counts

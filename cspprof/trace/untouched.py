@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, compress, filterfalse, islice
-from operator import attrgetter, is_, is_not, itemgetter
+from operator import attrgetter, is_, is_not
 from typing import Any
 
 import torch
 from torch import nn
 
-from cspprof.trace.scope import CONTAINERS, Scope
+from cspprof.trace.scope import CONTAINERS, TABLES, Scope
 
 REQUIRES_GRAD = attrgetter("requires_grad")
 
@@ -22,7 +22,6 @@ REQUIRES_GRAD = attrgetter("requires_grad")
 PUT: Any = nn.Module.__dict__["__dict__"].__set__
 """Gives a module another dictionary of attributes."""
 COPIED = CONTAINERS | {set}
-TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @contextmanager
@@ -36,9 +35,10 @@ def untouched(scope: Scope) -> Iterator[None]:
     parameters = scope.parameters.tensors
     learned = list(map(REQUIRES_GRAD, parameters))
     attributes = scope.attributes
-    copies = _copies(attributes)
-    empty = list(filterfalse(None, _tables(attributes)))
-    kept = Kept(scope.containers + scope.likely_hooks())
+    copies = _copies(scope)
+    hooks = list(chain.from_iterable(scope.hooks))
+    empty = list(filterfalse(None, chain(*scope.tables, hooks)))
+    kept = Kept(scope.containers + list(filter(None, hooks)))
     put_generators_back = _generators()
     try:
         deque(map(PUT, scope.modules, copies), 0)
@@ -48,34 +48,24 @@ def untouched(scope: Scope) -> Iterator[None]:
         deque(map(PUT, scope.modules, attributes), 0)
         scope.attributes = attributes
         kept.put_back()
-        for table in filter(None, empty if scope.hooked else empty + scope.called()):
+        for table in filter(None, empty):
             table.clear()
-        if scope.hooks_from is not None:
-            for hooks in scope.hooks():
-                for number in [n for n in hooks if type(n) is int and n >= scope.hooks_from]:
-                    del hooks[number]
         if list(map(REQUIRES_GRAD, parameters)) != learned:  # which train() of the model's own may change
             for parameter, before in zip(parameters, learned, strict=True):
                 parameter.requires_grad = before
         put_generators_back()
 
 
-def _tables(attributes: Sequence[dict[str, Any]]) -> list[Any]:
-    try:
-        return list(chain.from_iterable(map(itemgetter(*TABLES), attributes)))
-    except KeyError:  # of TorchScript, or unpickled from an old file
-        return [own[name] for own in attributes for name in TABLES if name in own]
-
-
-def _copies(attributes: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _copies(scope: Scope) -> list[dict[str, Any]]:
     """Of each module's attributes and of its tables; one that two modules share stays shared."""
-    copies = list(map(dict.copy, attributes))
-    tables: dict[int, Any] = {}
-    for name in TABLES:
-        for own in compress(copies, [own.get(name) for own in copies]):
-            table = own[name]
-            if type(table) in COPIED:  # that of a module in TorchScript is not Python's
-                own[name] = tables.get(id(table)) or tables.setdefault(id(table), table.copy())
+    copies = list(map(dict.copy, scope.attributes))
+    made: dict[int, Any] = {}
+    for name, tables in zip(TABLES, scope.tables, strict=False):
+        for own, table in compress(zip(copies, tables, strict=True), tables):
+            key = id(table)
+            if key not in made:  # that of a module in TorchScript is not Python's
+                made[key] = table.copy() if type(table) in COPIED else table
+            own[name] = made[key]
     return copies
 
 
