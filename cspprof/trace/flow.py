@@ -129,7 +129,7 @@ def _constant(place: Any) -> int | slice:
 
 
 class Stack:
-    """What is on the stack while steps are carried out one after the other; nothing is known of local variables."""
+    """What is on the stack while the steps of an expression are carried out; nothing is known of local variables."""
 
     def __init__(self, place: int, names: dict[str, Any]) -> None:
         self._place, self._names = place, names
@@ -171,9 +171,6 @@ class Stack:
 
     def _load(self, step: Step) -> None:
         self._stack.append(UNKNOWN)
-
-    def _store(self, step: Step) -> None:
-        _alone(*self._pop(1))
 
     def _global(self, step: Step) -> None:
         name = step.argument

@@ -115,7 +115,7 @@ class Recorder(TorchDispatchMode):
 
     def hold_all(self, those: Held, role: str, replacements: dict[int, torch.Tensor]) -> None:
         """Take in what a model holds, by path, or what stands in its place."""
-        held, (_, paths, tensors) = self.held, those
+        held, _, paths, tensors = self.held, *those
         self.plain = self.plain and PLAIN.issuperset(map(type, tensors))
         if replacements:
             tensors = [replacements.get(id(t), t) for t in tensors]

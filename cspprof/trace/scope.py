@@ -36,7 +36,7 @@ Row = tuple[nn.Module, dict[str, Any], str, int, int]
 
 
 class Held(NamedTuple):
-    """The tensors of one sort that modules hold, as columns; one that is held twice comes twice."""
+    """The tensors of one sort that modules hold, as columns."""
 
     layers: list[int]
     paths: list[str]
@@ -83,12 +83,11 @@ class Scope:
         """Whether some layer keeps weights in an object."""
         self.containers = list(compress(others, map(CONTAINERS.__contains__, types)))
         """Lists and dicts that are attributes, but for hooks and the tables that every module has."""
-        columns = self._tables()
-        self.tables, self.hooks = columns[: len(TABLES)], columns[len(TABLES) :]
-        """Columns of what every module has, by the names in `TABLES` and `HOOKS`; None for what one has not."""
-        self.hooked = any(map(any, self.hooks[: len(CALLED)]))
+        self.tables = self._columns()
+        """What every module has, a column for each name in `TABLES` and `HOOKS`; None for what one has not."""
+        self.hooked = any(any(self.tables[name]) for name in CALLED)
         """Whether some module has hooks that a forward calls."""
-        self.parameters, self.buffers = self._held(0), self._held(1)
+        self.parameters, self.buffers = self._held("_parameters"), self._held("_buffers")
         """Each where it comes first."""
 
     def _walk(
@@ -124,20 +123,21 @@ class Scope:
             values += getter(own)
         return values, set().union(*getters)
 
-    def _tables(self) -> list[Sequence[Any]]:
+    def _columns(self) -> dict[str, Sequence[Any]]:
         names = (*TABLES, *HOOKS)
         try:
-            return list(zip(*map(values_of(*names), self.attributes), strict=True))
+            columns: Iterable[Any] = zip(*map(values_of(*names), self.attributes), strict=True)
         except KeyError:  # of TorchScript, or unpickled from an old file
-            return [[own.get(name) for own in self.attributes] for name in names]
+            columns = [[own.get(name) for own in self.attributes] for name in names]
+        return dict(zip(names, columns, strict=True))
 
-    def _held(self, which: int) -> Held:
+    def _held(self, name: str) -> Held:
         layers: list[int] = []
         paths: list[str] = []
         tensors: list[torch.Tensor] = []
-        tables = self.tables[which]
+        tables = self.tables[name]
         if None in tables:
-            tables = [getattr(module, TABLES[which]) for module in self.modules]
+            tables = [getattr(module, name) for module in self.modules]
         for layer in compress(range(len(tables)), tables):
             path = self.paths[layer]
             before = f"{path}." if path else ""

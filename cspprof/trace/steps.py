@@ -42,7 +42,7 @@ CACHE, EXTENDED = dis.opmap["CACHE"], dis.opmap["EXTENDED_ARG"]
 INDEXES = {i.arg for i in dis.get_instructions(compile("x[y]", "", "eval")) if i.opname == "BINARY_OP"}
 """Arguments by which a BINARY_OP is an index: none before Python 3.14, which has no other instruction for it."""
 ENDS = frozenset({"store", "drop", "other"})
-"""Steps after which nothing is known of what an expression has put on the stack."""
+"""Steps before which nothing is read of an expression: most are those of another."""
 
 
 @lru_cache(maxsize=64)

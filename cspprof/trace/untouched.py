@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.trace.scope import CONTAINERS, TABLES, Scope
+from cspprof.trace.scope import CONTAINERS, HOOKS, TABLES, Scope
 
 REQUIRES_GRAD = attrgetter("requires_grad")
 
@@ -36,9 +36,9 @@ def untouched(scope: Scope) -> Iterator[None]:
     learned = list(map(REQUIRES_GRAD, parameters))
     attributes = scope.attributes
     copies = _copies(scope)
-    hooks = list(chain.from_iterable(scope.hooks))
-    empty = list(filterfalse(None, chain(*scope.tables, hooks)))
-    kept = Kept(scope.containers + list(filter(None, hooks)))
+    empty = list(filterfalse(None, chain.from_iterable(scope.tables.values())))
+    hooks = filter(None, chain.from_iterable([scope.tables[name] for name in HOOKS]))
+    kept = Kept([*scope.containers, *hooks])
     put_generators_back = _generators()
     try:
         deque(map(PUT, scope.modules, copies), 0)
@@ -60,7 +60,8 @@ def _copies(scope: Scope) -> list[dict[str, Any]]:
     """Of each module's attributes and of its tables; one that two modules share stays shared."""
     copies = list(map(dict.copy, scope.attributes))
     made: dict[int, Any] = {}
-    for name, tables in zip(TABLES, scope.tables, strict=False):
+    for name in TABLES:
+        tables = scope.tables[name]
         for own, table in compress(zip(copies, tables, strict=True), tables):
             key = id(table)
             if key not in made:  # that of a module in TorchScript is not Python's
