@@ -458,6 +458,7 @@ CROPS: list[Callable[[Tensor], Any]] = [
     lambda x: x[:, :2, ..., :20] * 2,
     lambda x: operator.getitem(x, (slice(None), slice(None), slice(20))) * 2,
     lambda x: [x[:, :2, crop] * 2 for crop in (slice(20),)],
+    lambda x: x[:, :, : (stop := 20)] * x[:, :, :stop],
 ]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models import cait, pvt_v2, swin_transformer, vision_transformer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -19,7 +22,8 @@ from cspprof.errors import ReplayError
 from cspprof.record import Profile
 from cspprof.saving import from_bytes, to_bytes
 from cspprof.trace import trace
-from cspprof.trace.steps import instructions, kinds_of, steps
+from cspprof.trace.crops import ANYTHING, crops
+from cspprof.trace.steps import instructions, kinds_of
 
 OTHERS = ((1, 3, 16, 16), (1, 3, 20, 14), (2, 3, 8, 26))
 
@@ -325,10 +329,65 @@ def test_instructions_of_other_versions(name: str, arg: int, expected: list[tupl
     assert kinds_of(name, arg, asking.__code__) == expected
 
 
-@pytest.mark.parametrize("code", [one_of_two.__code__, Neck.forward.__code__, F.interpolate.__code__, dis.dis.__code__])
+CODES = [one_of_two.__code__, Neck.forward.__code__, F.interpolate.__code__, F.multi_head_attention_forward.__code__]
+
+
+@pytest.mark.parametrize("code", CODES)
 def test_code_is_read_as_python_reads_it(code: CodeType) -> None:
     read = [i for i in dis.get_instructions(code) if i.opname != "EXTENDED_ARG"]
     assert [(i.offset, i.opname, i.arg or 0) for i in read] == [*instructions(code)]
-    values = {"load": "LOAD_FAST", "store": "STORE_FAST", "value": "LOAD_CONST", "global": "LOAD_GLOBAL"}
-    for kind, name in values.items():
-        assert [s.argument for s in steps(code) if s.kind == kind] == [i.argval for i in read if i.opname == name]
+    for i in read:
+        told = [value for kind, value in kinds_of(i.opname, i.arg or 0, code) if kind in NAMED]
+        assert told in ([], [i.argval], [*i.argval] if isinstance(i.argval, tuple) else None), i
+
+
+NAMED = ("load", "store", "global", "attribute", "method", "value")
+INDEXES = ("BINARY_SUBSCR", "BINARY_SLICE", "BINARY_OP")
+
+
+def indexes(module: ModuleType) -> Iterator[tuple[CodeType, dict[str, Any], int, ast.Subscript]]:
+    """Every index in the functions of a module and of its classes: code, globals, instruction, and its source."""
+    found = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    found += [v for cls in found if isinstance(cls, type) for v in vars(cls).values()]
+    codes = [f.__code__ for f in found if isinstance(f, FunctionType) and f.__code__.co_filename == module.__file__]
+    tree = ast.walk(ast.parse(inspect.getsource(module)))
+    nodes = {(n.lineno, n.col_offset, n.end_lineno, n.end_col_offset): n for n in tree if isinstance(n, ast.Subscript)}
+    for code in codes:
+        for i in dis.get_instructions(code):
+            p = i.positions
+            node = nodes.get((p.lineno, p.col_offset, p.end_lineno, p.end_col_offset)) if p else None
+            if node is not None and i.opname in INDEXES and isinstance(node.ctx, ast.Load):
+                yield code, vars(module), i.offset, node
+
+
+def goes_up_to_a_stop(part: ast.expr) -> bool:
+    """Whether a part of an index is a slice whose stop may lie beyond the end: not one counted from there."""
+    stop = part.upper if isinstance(part, ast.Slice) else None
+    return stop is not None and not (isinstance(stop, ast.UnaryOp) and isinstance(stop.operand, ast.Constant))
+
+
+@pytest.mark.parametrize("module", [swin_transformer, vision_transformer, pvt_v2, cait, torch.nn.functional])
+def test_crops_are_those_of_the_source(module: ModuleType) -> None:
+    known = 0
+    for code, names, place, node in indexes(module):
+        parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        dots = [i for i, part in enumerate(parts) if isinstance(part, ast.Constant) and part.value is ...]
+        cropped = [i for i, part in enumerate(parts) if goes_up_to_a_stop(part)]
+        expected = tuple([i - len(parts) if dots and i > dots[0] else i for i in cropped])
+        found = crops(code, place, names)
+        assert found.dims == expected or (found == ANYTHING and cropped), ast.unparse(node)
+        known += found.dims is not None
+    assert known >= 5
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        lambda x, c: x[: (20 if c else None)],
+        lambda x, c: x[: (None if c else 20)],
+        lambda x, c: x[: (c and None)],
+    ],
+)
+def test_a_stop_of_two_ways_may_crop(index: FunctionType) -> None:
+    (place,) = [i.offset for i in dis.get_instructions(index) if i.opname in INDEXES]
+    assert crops(index.__code__, place, {}).dims in ((0,), None)
