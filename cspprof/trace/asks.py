@@ -1,7 +1,7 @@
 """The operation that a layer of torch's own asks for, from its settings: what running it would show.
 
 Each function is given the layer's settings, in the order of its `Form`, and what stands for its input, parameters and
-buffers: a `Slot`, or None for one that it does not have. It gives the overload's name, and its arguments in full; None
+buffers: a `Slot`, or None for one that it does not have. It gives the operation's name, and its arguments in full; None
 where that is not plain, and the layer is run to see. A network then is traced without a first run of such layers, each
 of which costs several times as much as any later one.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from cspprof.trace.metas import Operator, operator
+from cspprof.trace.metas import Operator
 
 
 class Slot(int):
@@ -36,13 +36,13 @@ def convolution(rank: int) -> Asks:
         whole = all(_are_whole(window, rank) for window in windows) and type(groups) is int
         if mode != "zeros" or dims != rank + 2 or not whole or None in places[:2]:
             return None
-        return f"conv{rank}d.default", (*places, *map(list, windows), groups)
+        return f"conv{rank}d", (*places, *map(list, windows), groups)
 
     return asks
 
 
 def linear(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
-    return None if None in places[:2] else ("linear.default", tuple(places))
+    return None if None in places[:2] else ("linear", tuple(places))
 
 
 def batch_norm(*ranks: int) -> Asks:
@@ -54,7 +54,7 @@ def batch_norm(*ranks: int) -> Asks:
         known = NUMBERS.issuperset(map(type, (momentum, eps))) and eps > 0
         if training or dims not in ranks or None in places[3:] or not known:
             return None
-        return "batch_norm.default", (*places, False, float(momentum), float(eps), torch.backends.cudnn.enabled)
+        return "batch_norm", (*places, False, float(momentum), float(eps), torch.backends.cudnn.enabled)
 
     return asks
 
@@ -64,7 +64,7 @@ def layer_norm(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | 
     if type(shape) is not tuple or not _are_whole(shape, len(shape)) or any(fast) or type(eps) not in NUMBERS:
         return None
     x, weight, bias = places
-    return "layer_norm.default", (x, list(shape), weight, bias, float(eps), torch.backends.cudnn.enabled)
+    return "layer_norm", (x, list(shape), weight, bias, float(eps), torch.backends.cudnn.enabled)
 
 
 def activation(name: str) -> Asks:
@@ -74,7 +74,7 @@ def activation(name: str) -> Asks:
         in_place, *others = settings or (False,)
         if not NUMBERS.issuperset(map(type, others)):
             return None
-        return f"{name}{'_' * bool(in_place)}.default", (*places, *others)
+        return f"{name}{'_' * bool(in_place)}", (*places, *others)
 
     return asks
 
@@ -83,7 +83,7 @@ def max_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | No
     *windows, with_indices, ceil = settings
     if with_indices is not False or dims != 4 or not all(map(_is_window, windows)) or type(ceil) is not bool:
         return None
-    return "max_pool2d.default", (*places, *map(_pair, windows), ceil)
+    return "max_pool2d", (*places, *map(_pair, windows), ceil)
 
 
 def average_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
@@ -91,12 +91,12 @@ def average_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked 
     known = type(ceil) is bool and type(padded) is bool and (divisor is None or (type(divisor) is int and divisor))
     if dims != 4 or not all(map(_is_window, windows)) or not known:
         return None
-    return "avg_pool2d.default", (*places, *map(_pair, windows), ceil, padded, divisor)
+    return "avg_pool2d", (*places, *map(_pair, windows), ceil, padded, divisor)
 
 
 def adaptive_average_pool(settings: tuple[Any, ...], dims: int, places: Places) -> Asked | None:
     (size,) = settings
-    return ("adaptive_avg_pool2d.default", (*places, _pair(size))) if dims == 4 and _is_window(size) else None
+    return ("adaptive_avg_pool2d", (*places, _pair(size))) if dims == 4 and _is_window(size) else None
 
 
 def _is_window(window: Any) -> bool:
@@ -114,10 +114,10 @@ def _pair(window: Any) -> list[int]:
 
 @cache
 def overload(name: str) -> tuple[Operator, list[Any]]:
-    """The operator, and the defaults of its arguments."""
-    packet, _, kind = name.partition(".")
-    found = getattr(getattr(torch.ops.aten, packet), kind)
-    return operator(found), [a.default_value for a in found._schema.arguments if not a.kwarg_only]
+    """The operator, and the defaults of its arguments. Its schema says all: looking it up in `torch.ops` takes longer
+    than answering it does."""
+    schema = torch._C._get_schema(f"aten::{name}", "")
+    return Operator(schema), [a.default_value for a in schema.arguments if not a.kwarg_only]
 
 
 def shown(name: str, given: tuple[Any, ...]) -> tuple[Operator, tuple[Any, ...]]:

@@ -133,7 +133,7 @@ def _spec(
 
 def taken_apart(op: Operator) -> bool:
     """Whether its parts are recorded instead: a composite operation without a rule."""
-    return not (op.pointwise or rule_of(op) or op.target in FREE) and op.composite
+    return not (rule_of(op) or op.pointwise or op.target in FREE) and op.composite
 
 
 def rule_of(op: Operator) -> Rule | None:

@@ -126,28 +126,41 @@ class Tag(NamedTuple):
 class Operator:
     """An aten overload's schema, read once."""
 
-    def __init__(self, func: Any) -> None:
-        self.func = func
-        self.target = f"{func._schema.name.replace('::', '.')}"
-        self.torchs_own = func.namespace in ("aten", "prim", "prims", "profiler")
-        arguments = func._schema.arguments
-        self.names = tuple(a.name for a in arguments)
-        self.written = tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
-        self.outs = tuple(a.name for a in arguments if a.kwarg_only and a.name in self.written)
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.target = schema.name.replace("::", ".")
+        self.torchs_own = schema.name.partition("::")[0] in ("aten", "prim", "prims", "profiler")
+        arguments = schema.arguments
+        self.names = tuple([a.name for a in arguments])
+        written = [a for a in arguments if a.alias_info is not None and a.alias_info.is_write]
+        self.written = tuple([a.name for a in written])
+        self.outs = tuple([a.name for a in written if a.kwarg_only])
         """Written and never read: `out=` of torch's own operations."""
         name = self.target.rpartition(".")[2]
         self.makes_like = name.startswith("new_") or name.endswith("_like")
         """Reads only the shape of what it is given."""
         self.in_place = self.written[:1] == self.names[:1] != ()
-        self.views = not self.written and any(r.alias_info is not None for r in func._schema.returns)
-        self.pointwise = torch.Tag.pointwise in func.tags
-        self.reshapes = torch.Tag.inplace_view in func.tags
-        """Writes no element: `squeeze_`, `transpose_` …"""
+        self.plain = self.target.rstrip("_")
+        """The target without the in-place underscore: `aten.relu_` -> `aten.relu`."""
 
     @cached_property
-    def plain(self) -> str:
-        """The target without the in-place underscore: `aten.relu_` -> `aten.relu`."""
-        return self.target.rstrip("_")
+    def func(self) -> Any:
+        """What torch calls."""
+        space, _, name = self.schema.name.partition("::")
+        return getattr(getattr(getattr(torch.ops, space), name), self.schema.overload_name or "default")
+
+    @cached_property
+    def views(self) -> bool:
+        return not self.written and any(r.alias_info is not None for r in self.schema.returns)
+
+    @cached_property
+    def pointwise(self) -> bool:
+        return torch.Tag.pointwise in self.func.tags
+
+    @cached_property
+    def reshapes(self) -> bool:
+        """Whether it writes no element: `squeeze_`, `transpose_` …"""
+        return torch.Tag.inplace_view in self.func.tags
 
     @cached_property
     def composite(self) -> bool:
@@ -160,7 +173,7 @@ class HigherOrder(Operator):
 
     def __init__(self, func: Any) -> None:
         self.func = func
-        self.target = f"higher_order.{func.name()}"
+        self.target = self.plain = f"higher_order.{func.name()}"
         self.names = tuple(inspect.signature(type(func).__call__).parameters)[1:]
         self.written = self.outs = ()
         self.torchs_own = True
@@ -173,6 +186,7 @@ _OPERATORS: dict[int, Operator] = {}
 def operator(func: Any) -> Operator:
     found = _OPERATORS.get(id(func))
     if found is None:
-        made = Operator(func) if isinstance(func, torch._ops.OpOverload) else HigherOrder(func)
-        found = _OPERATORS[id(func)] = made  # holds func: its id stays taken
+        found = Operator(func._schema) if isinstance(func, torch._ops.OpOverload) else HigherOrder(func)
+        found.func = func  # held: its id stays taken
+        _OPERATORS[id(func)] = found
     return found

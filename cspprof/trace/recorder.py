@@ -382,7 +382,7 @@ def result_of(op: Operator, metas: list[Any], named: dict[str, Any], tags: list[
     """What `shapes` answers of an operation with a rule, where that is sure; `metas` and `named` are the arguments,
     `tags` those of the tensors."""
     rule = ANSWERS.get(op.plain)
-    if rule is None or op.outs or not (op.pointwise or rule_of(op)):
+    if rule is None or op.outs or not (rule_of(op) or op.pointwise):
         return None
     try:
         found = rule(*metas, **named)
