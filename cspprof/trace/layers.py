@@ -17,7 +17,7 @@ from torch import nn
 from cspprof.trace.asks import Slot, shown
 from cspprof.trace.describe import Entry, alike
 from cspprof.trace.forms import Form, form_of
-from cspprof.trace.given import given_to
+from cspprof.trace.given import Given, given_to
 from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, genuine
 from cspprof.trace.metas import Meta, Tag, operator
 from cspprof.trace.nests import tensors_in
@@ -119,13 +119,14 @@ def _worked_out(key: tuple[Any, ...], tensors: list[torch.Tensor], tags: list[Ta
 
 
 def _cooked(recipe: Recipe, tags: list[Tag]) -> Entry | None:
-    op, args, given, known = recipe
+    op, args, (_, named_metas, _, named_specs, reads, weights, attrs), known = recipe
     metas = [tags[a][2] if type(a) is Slot else a for a in args]
-    result = result_of(op, metas, given.named_metas, tags)
+    result = result_of(op, metas, named_metas, tags)
     if result is None:
         return None
     specs = [m.spec if type(m) is Meta else m for m in metas]
-    return alike(known, op, given._replace(metas=metas, specs=specs, attrs={**given.attrs}), result, tags)
+    given = Given(metas, named_metas, specs, named_specs, reads, weights, {**attrs})
+    return alike(known, op, given, result, tags)
 
 
 def _from_settings(

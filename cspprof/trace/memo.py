@@ -71,13 +71,13 @@ def genuine() -> bool:
 
 
 def _functions() -> list[Any]:
-    found = [vars(home).get(name) for home in (torch, nn.functional) for name in FUNCTIONS]
-    return [function for function in found if function is not None]
+    return [*map(vars(torch).get, FUNCTIONS), *map(vars(nn.functional).get, FUNCTIONS)]
 
 
 def _is_torchs(function: Any) -> bool:
+    """None is a name that one of the two does not have."""
     home = getattr(function, "__globals__", {}).get("__name__", "")
-    return isinstance(function, BuiltinFunctionType) or home.startswith("torch.")
+    return function is None or isinstance(function, BuiltinFunctionType) or home.startswith("torch.")
 
 
 def remember() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -33,6 +33,9 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+strides_of = lru_cache(4096)(contiguous_strides)
+
+
 class Meta:
     """Shape, strides and dtype of a tensor, and whether it lies in a parameter or buffer. Interned: see `meta`.
 
@@ -50,7 +53,7 @@ class Meta:
         self.weight = weight
         self.dense = dense
         self.spec = TensorSpec(shape, name_of(dtype))
-        self.contiguous = strides == contiguous_strides(shape)
+        self.contiguous = strides == strides_of(shape)
 
     def empty(self) -> torch.Tensor:
         """A fresh meta tensor of this shape, these strides and this dtype."""
@@ -79,7 +82,7 @@ def dense(shape: tuple[int, ...], dtype: torch.dtype) -> Meta:
     key = (shape, dtype)
     found = _DENSE.get(key)
     if found is None:
-        found = _DENSE[key] = meta(shape, contiguous_strides(shape), dtype)
+        found = _DENSE[key] = meta(shape, strides_of(shape), dtype)
     return found
 
 
