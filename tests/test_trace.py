@@ -848,6 +848,30 @@ def test_autocast_checkpoints_and_parametrised_weights_are_seen_through() -> Non
     assert model(torch.randn(1, 3, 8, 8)).shape == (1, 4, 6, 6)
 
 
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("cleared", [False, True])
+def test_weights_in_a_plain_list_are_used_as_they_are(device: str, cleared: bool) -> None:
+    """They are no parameters of the model: no `register_parameter` has seen them, and no optimizer would."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.scales = [nn.Parameter(torch.ones(4)), self.conv.weight]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x) * self.scales[0].view(-1, 1, 1)
+            if cleared:
+                self.scales.clear()
+            return y
+
+    net = Scaled()
+    held = list(net.scales)
+    profile = trace(net, (1, 3, 8, 8), device=device)
+    assert (profile.params, profile.total("macs")) == (3 * 4 + 4, 8 * 8 * 3 * 4)
+    assert all(a is b for a, b in zip(net.scales, held, strict=True))
+
+
 def test_recurrent_weights_reached_through_a_list_are_parameters() -> None:
     p = trace(nn.LSTM(6, 5), (4, 2, 6))
     assert p.total("conv_weights") == 20 * 6 + 20 * 5

@@ -251,24 +251,20 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
             made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
         return made[id(tensor)]
 
-    def swap(table: Any, keys: list[Any]) -> None:
-        for key in keys:
-            swapped.append((table, key, table[key]))
-            table[key] = replacement(table[key])
-
     try:
         here = target is None and (
             not on_meta or all(map(IS_META, (*scope.parameters.tensors, *scope.buffers.tensors)))
         )
-        for module in () if here and target is None else scope.modules:
+        for module in () if here else scope.modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python's to change; its weights are seen where they are
             for table in (module._parameters, module._buffers):
-                if table:
-                    swap(table, [key for key, tensor in table.items() if wanted(tensor)])
-        for items in [c for c in scope.containers if type(c) is list]:
-            # Recurrent layers keep their parameters in a list as well.
-            swap(items, [i for i, v in enumerate(items) if isinstance(v, nn.Parameter) and wanted(v)])
+                for key in [key for key, tensor in table.items() if wanted(tensor)]:
+                    swapped.append((table, key, table[key]))
+                    table[key] = replacement(table[key])
+        for items in [c for c in scope.containers if made and type(c) is list]:
+            # Recurrent layers keep their parameters in a list as well; `untouched` puts back what lists held.
+            items[:] = [made.get(id(v), v) for v in items]
         yield made
     finally:
         for table, key, tensor in reversed(swapped):
