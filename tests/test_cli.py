@@ -288,15 +288,17 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(("redirect", "message"), [
-    pytest.param("> /dev/full", "cannot write to standard output: No space left", id="full"),
-    pytest.param(">&-", "standard output is closed", id="closed"),
-    pytest.param("-o /dev/full", "cannot write /dev/full: No space left", id="file"),
+@pytest.mark.parametrize(("command", "message"), [
+    pytest.param("metrics > /dev/full", "cannot write to standard output: No space left", id="full"),
+    pytest.param("metrics >&-", "standard output is closed", id="closed"),
+    pytest.param("metrics -o /dev/full", "cannot write /dev/full: No space left", id="file"),
+    pytest.param("--version > /dev/full", "cannot write: No space left", id="version"),
+    pytest.param("--help > /dev/full", "cannot write: No space left", id="help"),
 ])  # fmt: skip
-def test_output_that_cannot_be_written_is_one_error(redirect: str, message: str) -> None:
+def test_output_that_cannot_be_written_is_one_error(command: str, message: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    done = subprocess.run(f"{sys.executable} -m cspprof metrics {redirect}", shell=True, capture_output=True, text=True,
+    done = subprocess.run(f"{sys.executable} -m cspprof {command}", shell=True, capture_output=True, text=True,
                           check=False)  # fmt: skip
     assert (done.returncode, done.stderr.count("error:"), "bug" in done.stderr) == (2, 1, False)
     assert message in done.stderr

@@ -5,6 +5,7 @@ Exit codes: 0 yes or done, 1 the answer is no, 2 there is no answer, 130 interru
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Container, Sequence
@@ -103,6 +104,12 @@ ANYWHERE = ("--debug", "--no-cache")
 """Options of all commands: they may stand before the command or behind it."""
 
 
+def _unforeseen(error: Exception) -> CspprofError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return CspprofError(f"cannot write: {error.strerror}", "Make room, or write elsewhere.")
+    return CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof; --debug shows where.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Never shows a traceback, unless --debug stands among the arguments."""
     speak_utf8()
@@ -124,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
-        fail(CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof; --debug shows where."))
+        fail(_unforeseen(error))
         code = 2
     if code == 130:
         print("interrupted", file=sys.stderr)
