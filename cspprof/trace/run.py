@@ -258,7 +258,8 @@ def placed(scope: Scope, dtype: str | None, device: str) -> Iterator[dict[int, t
         for module in () if here else scope.modules:
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python's to change; its weights are seen where they are
-            for table in (module._parameters, module._buffers):
+            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for table in tables:
                 for key in [key for key, tensor in table.items() if wanted(tensor)]:
                     swapped.append((table, key, table[key]))
                     table[key] = replacement(table[key])
