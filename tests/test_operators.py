@@ -629,10 +629,16 @@ def samples(entry: Any, most: int = 2) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("device", META + CPU)
 @pytest.mark.filterwarnings("ignore")
-def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(device: str) -> None:
+def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
+    from torch.testing._internal import common_utils
     from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.opinfo import core
 
+    for module in (common_utils, core):  # which look for a TestCase through all of pytest's stack, for every entry
+        monkeypatch.setattr(module, "extract_test_fn", lambda: None)
     done, wrong = 0, {}
     for entry in op_db:
         name = f"{entry.name}.{entry.variant_test_name}".rstrip(".")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import re
@@ -38,7 +40,9 @@ MATCHES = 'def test_cost(cspprof):\n    cspprof.assert_matches_baseline("net.py:
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What torch imports while a model is traced is there before the forks."""
+    """What torch imports while a model is traced is there before the forks, and what the fixture imports."""
+    importlib.import_module("cspprof.gate.asserting")
+    importlib.import_module("cspprof.gate.recording")
     net = tmp_path_factory.mktemp("before") / "net.py"
     net.write_text(PLAIN)
     cspprof.profile(f"{net}:ResNeXt")
@@ -56,6 +60,7 @@ def runs(pytester: pytest.Pytester) -> Runs:
         if not child:
             code = 70
             with contextlib.suppress(BaseException):
+                gc.freeze()  # pytest collects garbage several times as it leaves, and torch is large
                 target = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(target, 1)
                 os.dup2(target, 2)
