@@ -10,11 +10,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ONE_CONV, Result, git
+from warm import Warm
 
 from cspprof.errors import CspprofError
+from cspprof.gate import against
 from cspprof.gate.against import record_revision
 from cspprof.gate.loading import load
 from cspprof.gate.revision import commit, file_at, toplevel, worktree
@@ -46,12 +49,26 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def _asked(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other revision's process has torch already; commands in processes of their own start it as users do."""
+
+    def ask(request: dict[str, Any]) -> dict[str, Any]:
+        done = warm.module("cspprof.gate.worker", stdin=json.dumps(request))
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    monkeypatch.setattr(against, "_ask", ask)
+
+
 def left_behind(repository: Path) -> list[str]:
     """Checkouts that git still knows besides the repository itself."""
     listed = git(repository, "worktree", "list", "--porcelain")
     return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
 
 
+@pytest.mark.usefixtures("_asked")
 def test_a_ratchet_asks_for_no_recording_of_a_revision(run: Run, repository: Path) -> None:
     """A pull request that makes the model cheaper is green: there is nothing to record."""
     config = repository / "packages/one/cspprof.toml"
@@ -60,6 +77,7 @@ def test_a_ratchet_asks_for_no_recording_of_a_revision(run: Run, repository: Pat
     assert run("check", "--against", "HEAD").code == 0
 
 
+@pytest.mark.usefixtures("_asked")
 def test_another_input_than_then_is_said_with_a_way_out(
     run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,6 +91,7 @@ def test_another_input_than_then_is_said_with_a_way_out(
     assert "--update-baseline" not in got.out
 
 
+@pytest.mark.usefixtures("_asked")
 @pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
 def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
     before = git(repository, "status", "--porcelain")
@@ -85,6 +104,7 @@ def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revisi
     assert git(repository, "status", "--porcelain") == before
 
 
+@pytest.mark.usefixtures("_asked")
 def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) -> None:
     (Path.cwd() / "new.py").write_text(ONE_CONV.format(imports="", width=2))
     Path("cspprof.toml").write_text(Path("cspprof.toml").read_text() + '\n[models.new]\ntarget = "new.py:Net"\n')
@@ -96,6 +116,7 @@ def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) 
     assert new["message"] == "HEAD cannot be measured: there is no file new.py"
 
 
+@pytest.mark.usefixtures("_asked")
 def test_what_a_model_prints_is_no_answer(run: Run, repository: Path) -> None:
     net = Path("src/mine/net.py")
     net.write_text('print("{hello}")\n' + net.read_text())
@@ -200,6 +221,7 @@ def test_the_tree_is_gone_whatever_happens_in_it(repository: Path) -> None:
     assert left_behind(repository) == []
 
 
+@pytest.mark.usefixtures("_asked")
 def test_in_python(repository: Path) -> None:
     recorded = record_revision(load(Path("cspprof.toml")), "HEAD~1")
     assert recorded.models["net"].total("cio_cspnet") == cio(4)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import CHECKOUT
 from test_gate import CSP, CSP_CIO, PLAIN, PLAIN_CIO
+from warm import Warm
 
 import cspprof
 
@@ -285,7 +286,7 @@ def test_only_the_numbers_that_are_asked_for(pytester: pytest.Pytester, runs: Ru
 
 
 def test_names_of_the_configuration_share_its_baseline_with_the_command(
-    pytester: pytest.Pytester, runs: Runs, project: Path
+    pytester: pytest.Pytester, runs: Runs, project: Path, warm: Warm
 ) -> None:
     (project / "cspprof.toml").write_text(CONFIG)
     (project / "tests").mkdir()
@@ -296,8 +297,7 @@ def test_names_of_the_configuration_share_its_baseline_with_the_command(
     assert recorded(project).keys() == {"resnext", "csp.py:ResNeXt"}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        call = [sys.executable, "-m", "cspprof", *arguments]
-        return subprocess.run(call, cwd=project, capture_output=True, text=True, check=False)
+        return warm.module("cspprof", *arguments, cwd=project)
 
     assert command("check").returncode == 0
     assert command("check", "--update-baseline").returncode == 0  # writes the same, and keeps what tests recorded
@@ -358,18 +358,20 @@ def test_another_structure_with_the_same_numbers_is_a_warning(
 @pytest.mark.slow
 def test_workers_record_together(pytester: pytest.Pytester, project: Path) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    for name in ("net", "csp"):
-        (project / f"test_{name}.py").write_text(MATCHES.replace("net.py", f"{name}.py"))
-    result = pytester.runpytest_subprocess("-n", "2", "--cspprof-update")
+    for name in ("net", "csp"):  # as files, which no worker waits for torch to read
+        cspprof.profile(f"{name}.py:ResNeXt").save(f"{name}.profile.json")
+        (project / f"test_{name}.py").write_text(MATCHES.replace("net.py:ResNeXt", f"{name}.profile.json"))
+    two = [argument for argument in LEFT_OUT if "xdist" not in argument] + ["-n", "2", "--cspprof-update"]
+    result = pytester.runpytest_subprocess(*two)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["2 models recorded in cspprof-baseline.json:"])
     assert {n: t["cio_cspnet"] for n, t in recorded(project).items()} == {
-        "net.py:ResNeXt": PLAIN_CIO,
-        "csp.py:ResNeXt": CSP_CIO,
+        "net.profile.json": PLAIN_CIO,
+        "csp.profile.json": CSP_CIO,
     }
     before = (project / "cspprof-baseline.json").read_bytes()
     (project / "test_csp.py").write_text("import os\ndef test_cost(cspprof):\n    os._exit(1)\n")
-    result = pytester.runpytest_subprocess("-n", "2", "--max-worker-restart=0", "--cspprof-update")
+    result = pytester.runpytest_subprocess(*two, "--max-worker-restart=0")
     result.stdout.fnmatch_lines(["nothing was recorded:", "a worker of pytest-xdist did not come to its end"])
     assert (project / "cspprof-baseline.json").read_bytes() == before
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -42,10 +43,10 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PATH": path, "NO_COLOR": "1", "COLUMNS": "120"} | more
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository `project` with a recorded network on `main`, which was widened on the branch `wider`."""
-    folder = tmp_path / "project"
+    folder = tmp_path_factory.mktemp("made") / "project"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch", "main")
     (folder / "cspprof.toml").write_text(CONFIG)
@@ -58,6 +59,12 @@ def project(tmp_path: Path) -> Path:
     (folder / "net.py").write_text(ONE_CONV.format(imports="", width=6))
     git(folder, "commit", "--quiet", "-am", "wider")
     return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A copy of that repository, for one test."""
+    return Path(shutil.copytree(made, tmp_path / "project"))
 
 
 # -- GitHub ---------------------------------------------------------------------------------------
