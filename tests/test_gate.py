@@ -501,7 +501,7 @@ def test_a_baseline_that_cannot_be_read(
     (project / "pyproject.toml").write_text(RULES + _rule(max="1 M"))
     got = run("check")
     assert got.code == 2
-    assert message in got.out
+    assert got.out.count(message) == 1  # not once for each rule
     assert re.search(r"r +resnext .* ok", got.out)  # what needs no baseline is checked all the same
     shown = run("baseline", "show")
     assert (shown.code, shown.out) == (2, "")

@@ -167,7 +167,7 @@ def _baseline(config: Config, problems: list[Problem]) -> Recorded:
     except baseline.BaselineError as error:
         if asked:
             problems.append(Problem(shown(config.baseline), error.message, error.hint or ""))
-        return Recorded(BASELINE, {}, f"the baseline cannot be read: {error.message}", hint=error.hint or "")
+        return Recorded(BASELINE, {}, f"{shown(config.baseline)} cannot be read", hint=error.hint or "")
     if models is None:
         return Recorded(BASELINE, {}, f"there is no baseline yet ({shown(config.baseline)})")
     return Recorded(BASELINE, models)
