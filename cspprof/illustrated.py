@@ -10,8 +10,9 @@ from cspprof.charts import draw
 from cspprof.marks import Chart
 from cspprof.metrics import METRICS
 from cspprof.record import Profile
+from cspprof.remarks import incomplete, remarks
 from cspprof.tables import Report
-from cspprof.views import incomplete, largest, named, remarks
+from cspprof.views import largest, named
 
 
 def bottleneck(profiles: Sequence[Profile], metric: str, top: int) -> Report:

@@ -10,10 +10,10 @@ from cspprof.errors import UnknownNameError
 from cspprof.metrics import METRICS
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.record import Profile
+from cspprof.remarks import STANDING
 from cspprof.saving import from_bytes
 from cspprof.tables import Column, Report, Table, quantity, text
 from cspprof.units import shape, signed
-from cspprof.views import STANDING
 
 if TYPE_CHECKING:
     from cspprof.zoo import ModelEntry

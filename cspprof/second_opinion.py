@@ -6,10 +6,10 @@ from collections import Counter
 from typing import Any
 
 from cspprof.reference import macs_as
+from cspprof.remarks import incomplete
 from cspprof.tables import Cell, Column, Report, Table, integer, text
 from cspprof.units import count, shape, signed
 from cspprof.verify import Checked, Finding, Opinion, Verification
-from cspprof.views import incomplete
 
 NOT_EXPLAINED = "not explained"
 

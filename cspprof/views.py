@@ -10,6 +10,7 @@ from cspprof.comparison import Comparison, Delta, dashed
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 from cspprof.metrics.conventions import convention_named
 from cspprof.record import OpSpec, Profile
+from cspprof.remarks import remarks
 from cspprof.rows import Group, Row, by_module, fold, rows, sort_of
 from cspprof.stages import depths
 from cspprof.tables import (
@@ -32,11 +33,6 @@ CIO = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", 
 FLOPS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights", "bottleneck_macs",
          "bottleneck_share", "balance")  # fmt: skip
 COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
-STANDING = {
-    "reading": "our best reconstruction of a network whose definition is not public.",
-    "construction": "ours, after a published recipe; the authors' own is not public, or does not exist.",
-}
-"""What a network's status means."""
 ABREAST = 2
 """Models that stand beside the base in one table."""
 
@@ -353,25 +349,6 @@ def analysis(
             records += part
     answer = partial(document, f"cspprof.{command}/1", profiles, convention)
     return Report(tables, records, answer, tuple(dict.fromkeys(notes)), profiles, focus)
-
-
-def remarks(profile: Profile) -> list[str]:
-    """What a reader has to know about one model's numbers."""
-    notes = [f"{profile.label}: {STANDING[profile.status]}"] if profile.status in STANDING else []
-    notes += profile.notes
-    if not profile.complete:
-        notes.append(incomplete(profile))
-    unread = profile.params - sum(r.params for r in rows(profile))
-    if unread:
-        notes.append(
-            f"{profile.label}: {unread:,} of its {profile.params:,} parameters are never read by this forward."
-        )
-    return notes
-
-
-def incomplete(profile: Profile) -> str:
-    unknown = ", ".join(f"{name} ({n})" for name, n in profile.uncounted.items())
-    return f"{profile.label} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
 
 
 def named(profile: Profile) -> dict[str, Any]:

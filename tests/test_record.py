@@ -16,8 +16,8 @@ from cspprof.comparison import Delta
 from cspprof.errors import CspprofError, ProfileError
 from cspprof.inputs import arguments
 from cspprof.record import Calls, Profile, Tensor, TensorSpec
+from cspprof.remarks import remarks
 from cspprof.saving import from_bytes, to_bytes, to_dict
-from cspprof.views import remarks
 
 
 def test_a_profile_is_immutable(chain: Profile) -> None:

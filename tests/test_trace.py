@@ -25,6 +25,7 @@ from cspprof.api import profile
 from cspprof.errors import TraceError
 from cspprof.metrics import METRICS
 from cspprof.record import Kind, Profile
+from cspprof.remarks import remarks, unregistered
 from cspprof.rules import RULES, Facts
 from cspprof.trace import trace
 
@@ -870,6 +871,31 @@ def test_weights_in_a_plain_list_are_used_as_they_are(device: str, cleared: bool
     profile = trace(net, (1, 3, 8, 8), device=device)
     assert (profile.params, profile.total("macs")) == (3 * 4 + 4, 8 * 8 * 3 * 4)
     assert all(a is b for a, b in zip(net.scales, held, strict=True))
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_layers_that_are_not_registered_are_counted_and_mentioned(device: str) -> None:
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 4, 1)
+            self.others = [nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, bias=False)]
+            self.scale = torch.ones(4, 1, 1)  # a plain attribute, which no layer learns
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x) * self.scale
+            for layer in (*self.others, self.others[0]):
+                x = layer(x)
+            return x
+
+    net = Listed()
+    profile = trace(net, (1, 3, 8, 8), device=device)
+    assert (profile.params, profile.total("macs")) == (3 * 4 + 4, 8 * 8 * (3 * 4 + 3 * 4 * 4))
+    (remark,) = remarks(profile)
+    assert "read 36 weights that it does not register" in remark
+    assert unregistered(profile) == (4 * 4 + 4) + 4 * 4
+    net.others = nn.ModuleList(net.others)
+    assert remarks(trace(net, (1, 3, 8, 8), device=device)) == []
 
 
 def test_recurrent_weights_reached_through_a_list_are_parameters() -> None:

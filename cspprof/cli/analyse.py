@@ -16,7 +16,8 @@ from cspprof.errors import CspprofError, IncompleteError
 from cspprof.files import check_writable
 from cspprof.inputs import known_device, known_float, parse_inputs
 from cspprof.metrics import CONVENTIONS, METRICS
-from cspprof.views import CIO, FLOPS, Breakdown, analysis, incomplete
+from cspprof.remarks import incomplete
+from cspprof.views import CIO, FLOPS, Breakdown, analysis
 
 if TYPE_CHECKING:
     from cspprof.record import Profile

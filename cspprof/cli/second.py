@@ -10,9 +10,9 @@ from cspprof.cli import options as o
 from cspprof.cli.output import Outlet
 from cspprof.errors import IncompleteError
 from cspprof.inputs import known_device, known_float, parse_inputs
+from cspprof.remarks import incomplete
 from cspprof.second_opinion import second_opinion
 from cspprof.verify import verify
-from cspprof.views import incomplete
 
 
 def verify_command(

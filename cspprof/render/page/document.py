@@ -20,12 +20,13 @@ from cspprof.errors import CspprofError
 from cspprof.marks import Chart
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 from cspprof.record import Profile
+from cspprof.remarks import remarks
 from cspprof.render.page import stage_graph, svg
 from cspprof.render.page.layers import LayerTable, definitions, layer_tables
 from cspprof.stages import depths
 from cspprof.tables import Cell, Table, change, quantity
 from cspprof.units import shape
-from cspprof.views import CIO, label, remarks, where_from
+from cspprof.views import CIO, label, where_from
 
 CARD = ("macs", "cio_cspnet", "params", "peak_bytes", "moc")
 CHANGES = ("cio_cspnet", "macs")
