@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from warm import Warm
 
+from cspprof.__main__ import RARELY
 from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -21,6 +23,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # Tests write one module twice within a second and of one length, which Python takes for the same by its bytecode.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
+
+# With every library loaded a collection of all garbage takes a third of a second: it is made rarely, as in a command.
+gc.set_threshold(RARELY, 50, 100)
+
+# Workers have the cores among themselves; more threads in each would wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -263,6 +263,7 @@ def test_explain_prints_the_definition(run: Run, name: str) -> None:
 # -- terminals and pipes --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_the_same_bytes_whatever_the_terminal() -> None:
     plain = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR")}
     wide = shell("cio", "resnet50", env=plain | {"TERM": "xterm-256color"})
@@ -334,6 +335,7 @@ def test_ctrl_c_is_one_line_and_130() -> None:
     assert (process.returncode, err) == (130, "interrupted\n")
 
 
+@pytest.mark.slow
 def test_the_main_job_loads_torch_and_little_else() -> None:
     program = """
 import sys, torch

@@ -124,6 +124,7 @@ def test_what_a_model_prints_is_no_answer(run: Run, repository: Path) -> None:
     assert run("check", "--against", "HEAD", "--format", "concise").out.endswith("\n1 hold\n")
 
 
+@pytest.mark.slow
 def test_a_package_that_is_installed_by_path(repository: Path) -> None:
     """Of an editable install, whose folder a `.pth` file puts on the import path."""
     Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
@@ -133,6 +134,7 @@ def test_a_package_that_is_installed_by_path(repository: Path) -> None:
     assert (found["value"], found["base"]) == (cio(9), cio(4))
 
 
+@pytest.mark.slow
 def test_code_of_the_working_copy_is_not_taken_for_the_revisions(repository: Path) -> None:
     """Of an editable install by a finder, which no path leads away from the working copy."""
     Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
@@ -167,6 +169,7 @@ def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_check_leaves_nothing(repository: Path, tmp_path: Path, number: int, code: int) -> None:
     net = Path("src/mine/net.py")

@@ -310,7 +310,7 @@ SLOW = ["zoo:resnext50", "zoo:csp_resnext50", "zoo:csp_darknet53", "torchvision:
 
 @pytest.mark.parametrize(
     ("name", "dynamo"),
-    [*((n, d) for n in FAST for d in (False, True)), *(pytest.param(n, False, marks=pytest.mark.slow) for n in SLOW)],
+    [*((n, False) for n in FAST), *(pytest.param(n, n in FAST, marks=pytest.mark.slow) for n in FAST + SLOW)],
 )
 def test_an_exported_network_counts_as_the_network(name: str, dynamo: bool, tmp_path: Path) -> None:
     import torch
@@ -319,7 +319,8 @@ def test_an_exported_network_counts_as_the_network(name: str, dynamo: bool, tmp_
     if room == "zoo":
         from cspprof.zoo import catalog
 
-        model = catalog().get(own).factory()
+        # The newer exporter takes its time; two layers a stage have every operator of the whole network.
+        model = catalog().get(own).factory(**({"depths": (2, 2, 2, 2)} if dynamo else {}))
     else:
         torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
         model = torchvision.models.get_model(own, weights=None)

@@ -112,6 +112,7 @@ def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] |
     return Job(code, out, outputs, files["GITHUB_STEP_SUMMARY"].read_text())
 
 
+@pytest.mark.slow
 def test_the_action_turns_the_build_red_and_says_where(project: Path) -> None:
     red = run_action(project, requirement="installed")
     assert (red.code, red.outputs) == (1, {"exit-code": "1"})
@@ -135,6 +136,7 @@ def test_the_action_hands_on_what_cannot_be_measured(project: Path) -> None:
     assert not list(project.rglob("owned"))
 
 
+@pytest.mark.slow
 def test_the_action_fetches_what_a_shallow_checkout_lacks(project: Path) -> None:
     shallow = project.parent / "shallow"
     clone = ["clone", "--quiet", "--depth=1", "--single-branch", "--branch", "wider", project.as_uri(), str(shallow)]
@@ -173,6 +175,7 @@ def job_of_gitlab() -> dict[str, Any]:
     return job
 
 
+@pytest.mark.slow
 def test_the_gitlab_job_writes_the_reports_that_it_uploads(project: Path) -> None:
     job = job_of_gitlab()
     install, check = job["script"]
@@ -223,6 +226,7 @@ def test_the_hook_stops_a_commit(project: Path) -> None:
 # -- the repository's own -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_repository_keeps_its_own_rules() -> None:
     """An example of a configuration, and the gate of the zoo; `.ci/run` calls the command itself."""
     verdict = cspprof.check(CHECKOUT / "cspprof.toml")

@@ -31,7 +31,7 @@ from cspprof.replay.views import settled
 from cspprof.rules import RULES, Facts
 from cspprof.saving import from_bytes, to_bytes
 from cspprof.sources.weightless import weightless
-from cspprof.trace import trace
+from cspprof.trace import memo, trace
 from cspprof.zoo import catalog
 
 SIZES = (224, 225, 237, 255, 256, 288, 301, 320, 333, 416)
@@ -184,6 +184,7 @@ SLICES: list[Callable[[Tensor], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(images, st.lists(images, min_size=2, max_size=4), st.sampled_from(SLICES))
 def test_views_resizes_and_what_reads_them(first: Any, others: Any, line: Callable[[Tensor], Any]) -> None:
@@ -259,7 +260,9 @@ def test_sizes_are_not_compared_unheard() -> None:
         hash(size)
 
 
-def test_a_rule_that_wants_plain_numbers_gets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_that_wants_plain_numbers_gets_them(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """It counts, but cannot be worked out with sizes that remember."""
 
     def count(side: int) -> int:
@@ -268,6 +271,7 @@ def test_a_rule_that_wants_plain_numbers_gets_them(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(
         RULES._entries, "aten.relu", lambda x, *, out: Facts(Kind.ACTIVATION, elementwise=count(out.shape[2]))
     )
+    request.addfinalizer(memo.forget)  # no other test is to meet what this rule said
     profile = recorded(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), 1, 3, 12, 12)
     conv, relu = profile.specs
     profile = dataclasses.replace(profile, specs=(conv, relu._replace(elementwise=count(12))))

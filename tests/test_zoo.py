@@ -179,7 +179,7 @@ def test_conv_and_pool_rows_are_the_authors_in_order(name: str, darknet_totals: 
     assert round(p.total("bflops_darknet"), 6) == expected["bflops_darknet"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16")) for n in NAMES])
 def test_every_network_runs_and_trains(name: str) -> None:
     torch.manual_seed(0)
     model = catalog().get(name).factory(**classes(name))
