@@ -403,11 +403,28 @@ def test_what_follows_from_no_shape_is_unknown(name: str, function: Any) -> None
 def test_sparse_operands_are_never_counted_as_dense(layout: torch.layout) -> None:
     eye = torch.eye(4).to_sparse(layout=layout)
     product = Call(lambda a, b: (a @ b).relu())
+    dense = torch.eye(1).expand(4, 4)  # whose strides are 0, as some sparse tensors say of theirs
+    assert trace(product, [dense, t(4, 5)], device="cpu").total("macs") == 4 * 4 * 5
     p = trace(product, [eye, t(4, 5)], device="cpu")
     assert (p.uncounted, p.total("macs")) == ({"aten.matmul": 1}, 0)
     with pytest.raises(TraceError, match="has no form without values") as error:
         trace(product, [eye, t(4, 5)])
     assert "--device cpu" in str(error.value)
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_sparse_weights_are_never_counted_as_dense(layout: torch.layout) -> None:
+    class Product(nn.Module):
+        def __init__(self, weight: torch.Tensor) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(weight, requires_grad=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.weight @ x
+
+    assert trace(Product(torch.eye(1).expand(4, 4)), (4, 5), device="cpu").total("macs") == 4 * 4 * 5
+    p = trace(Product(torch.eye(4).to_sparse(layout=layout)), (4, 5), device="cpu")
+    assert (p.uncounted, p.total("macs")) == ({"aten.matmul": 1}, 0)
 
 
 def test_a_jagged_tensor_is_counted_by_what_it_is_made_of() -> None:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Sequence
 from functools import cache, cached_property, lru_cache
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,7 @@ WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 
 
 META = torch.device("meta")
-SHAPE, STRIDE, DTYPE = attrgetter("shape"), torch.Tensor.stride, attrgetter("dtype")
+SHAPE, STRIDE, DTYPE, LAYOUT = attrgetter("shape"), torch.Tensor.stride, attrgetter("dtype"), attrgetter("layout")
 
 
 @cache
@@ -89,7 +89,8 @@ def dense(shape: tuple[int, ...], dtype: torch.dtype) -> Meta:
 def meta_of(tensor: torch.Tensor, weight: bool = False) -> Meta:
     """Raises TraceError for a nested tensor, which has no one shape."""
     try:
-        return _METAS[(tensor.shape, tensor.stride(), tensor.dtype, weight, True)]  # a Size hashes as a tuple
+        # A Size hashes as a tuple. A sparse tensor may say that its strides are 0, as those of an expanded one are.
+        return _METAS[(tensor.shape, tensor.stride(), tensor.dtype, weight, tensor.layout is torch.strided)]
     except (KeyError, RuntimeError, TypeError):  # of a new kind, or without strides or a shape
         return _meta_of(tensor, weight)
 
@@ -107,7 +108,8 @@ def _meta_of(tensor: torch.Tensor, weight: bool) -> Meta:
 
 def metas_of(tensors: Sequence[torch.Tensor]) -> list[Meta]:
     """Of what a model holds, all at once."""
-    facts = zip(map(SHAPE, tensors), map(STRIDE, tensors), map(DTYPE, tensors), repeat(True), repeat(True))
+    strided = map(is_, map(LAYOUT, tensors), repeat(torch.strided))
+    facts = zip(map(SHAPE, tensors), map(STRIDE, tensors), map(DTYPE, tensors), repeat(True), strided)
     try:
         found = list(map(_METAS.get, facts))
     except (RuntimeError, TypeError):  # one is without strides or a shape
