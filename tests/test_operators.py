@@ -22,6 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from cspprof.errors import TraceError
 from cspprof.record import Kind, Profile, TensorSpec
+from cspprof.remarks import remarks
+from cspprof.rows import rows
 from cspprof.trace import trace
 
 aten = torch.ops.aten
@@ -547,7 +549,8 @@ def test_a_quantised_layer_called_twice_is_one_layer(quantised: nn.Module) -> No
     once, twice = traced(quantised, [t(2, 3, 8, 8)], "cpu"), traced(Twice(), [t(2, 3, 8, 8)], "cpu")
     assert twice.total("macs") == 2 * once.total("macs")
     assert twice.total("conv_weights") == once.total("conv_weights")
-    assert twice.total("params") == once.total("params")
+    for p in (once, twice):
+        assert sum(row.params for row in rows(p)) == p.params == once.params > 0
 
 
 @pytest.mark.parametrize(
@@ -572,6 +575,8 @@ def test_dynamically_quantised_layers(
     assert [(op.target, op.macs) for op in p.ops if op.macs] == [(target, macs)]
     assert p.total("conv_weights") == weights
     assert p.uncounted == {}
+    assert sum(row.params for row in rows(p)) == p.params > weights
+    assert remarks(p) == []
 
 
 # -- torch's own database of operations ------------------------------------------------------------

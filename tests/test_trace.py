@@ -25,7 +25,6 @@ from cspprof.api import profile
 from cspprof.errors import TraceError
 from cspprof.metrics import METRICS
 from cspprof.record import Kind, Profile
-from cspprof.remarks import remarks, unregistered
 from cspprof.rules import RULES, Facts
 from cspprof.trace import trace
 
@@ -874,7 +873,7 @@ def test_weights_in_a_plain_list_are_used_as_they_are(device: str, cleared: bool
 
 
 @pytest.mark.parametrize("device", ["meta", "cpu"])
-def test_layers_that_are_not_registered_are_counted_and_mentioned(device: str) -> None:
+def test_layers_that_are_not_registered_are_counted(device: str) -> None:
     class Listed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -891,11 +890,6 @@ def test_layers_that_are_not_registered_are_counted_and_mentioned(device: str) -
     net = Listed()
     profile = trace(net, (1, 3, 8, 8), device=device)
     assert (profile.params, profile.total("macs")) == (3 * 4 + 4, 8 * 8 * (3 * 4 + 3 * 4 * 4))
-    (remark,) = remarks(profile)
-    assert "read 36 weights that it does not register" in remark
-    assert unregistered(profile) == (4 * 4 + 4) + 4 * 4
-    net.others = nn.ModuleList(net.others)
-    assert remarks(trace(net, (1, 3, 8, 8), device=device)) == []
 
 
 def test_recurrent_weights_reached_through_a_list_are_parameters() -> None:

@@ -1,7 +1,8 @@
 """Processes that begin with their imports done: forks of one that imported torch, say, and has done nothing else.
 
-A new interpreter takes seconds for torch alone. Such a fork is as clean as one, with an environment, a folder, a
-standard input and outputs of its own; only what a process imports, or how it starts, has to be tried in a new one.
+A new interpreter takes seconds for torch alone. Such a fork has an environment, a folder, a standard input and outputs
+of its own. Seeds of hashes and of random numbers it shares with the others; what depends on those, what a process
+imports, and how it starts, has to be tried in a new one.
 """
 
 from __future__ import annotations

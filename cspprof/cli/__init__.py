@@ -105,7 +105,7 @@ ANYWHERE = ("--debug", "--no-cache")
 
 
 def _unforeseen(error: Exception) -> CspprofError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CspprofError(f"cannot write: {error.strerror}", "Make room, or write elsewhere.")
     return CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof; --debug shows where.")
 

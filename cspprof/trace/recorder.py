@@ -199,6 +199,8 @@ class Recorder(TorchDispatchMode):
                     self._key(a, key, tensors, tags)
             elif isinstance(a, torch.ScriptObject):
                 _, (held, window) = self.packed.setdefault(hash(a), (a, unpack(a)))  # many Python faces, one hash
+                for weight in held:
+                    self.hold(weight, "", "parameter")
                 self._key(held, key, tensors, tags)
                 add(str(window))
             else:
