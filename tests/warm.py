@@ -70,11 +70,10 @@ def _serve(imports: str) -> None:
 def _become(asked: dict[str, Any]) -> NoReturn:
     status = 1
     try:
-        for number, name in enumerate(asked["files"]):
+        for number, name in enumerate(asked["files"]):  # behind the streams that Python has; nothing waits in those
             opened = os.open(name, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY)
             os.dup2(opened, number)
             os.close(opened)
-        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115 - until the process ends
         os.environ.clear()
         os.environ.update(asked["env"])
         os.chdir(asked["cwd"])
