@@ -1,8 +1,8 @@
 """One measurement in a process of its own: `python workload.py WHAT MODEL` prints one line of JSON.
 
 WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build`, `memory`, `growth` or
-`replay`. A counter is imported and the model built first; then it is called three times: the first call of the process
-is one figure, the better of the other two another.
+`replay`. A counter is imported and the model built first; then it is called: the first call of the process is one
+figure, for cspprof and the bare forward the median of nine more another.
 """
 
 from __future__ import annotations
@@ -177,13 +177,16 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return min(time.process_time() - cpu, time.perf_counter() - wall), found
 
 
-def count(what: str, name: str) -> dict[str, Any]:
+def count(what: str, name: str, repeated: int = 9) -> dict[str, Any]:
     tool, per_mac, device = COUNTERS[what]
     function = tool()
     with torch.device(device):  # one that computes needs what the model computes with: tables of indices, masks
         model = factory(name)().eval()
-    (first, found), *again = [seconds(lambda: function(model)) for _ in range(3)]
-    return {"first": first, "again": min(a[0] for a in again), "macs": found / per_mac}
+    first, found = seconds(partial(function, model))
+    counted = {"first": first, "macs": found / per_mac}
+    if what in ("cspprof", "bare"):
+        counted["again"] = sorted(seconds(partial(function, model))[0] for _ in range(repeated))[repeated // 2]
+    return counted
 
 
 def build(name: str) -> dict[str, Any]:
@@ -251,38 +254,46 @@ class Dense(nn.Module):
         return x
 
 
-def growth(name: str) -> dict[str, Any]:
-    """Seconds for networks of a hundred to a hundred thousand operations: a trace, all totals, saving then and when
-    they are not known, loading, and what a check asks of a saved profile: of its first line, and of the whole."""
+def growth(name: str, passes: int = 5) -> dict[str, Any]:
+    """Seconds for networks of a hundred to a hundred thousand operations: the medians of several passes, in each of
+    which all sizes take turns."""
+    from cspprof.sources.weightless import weightless
+
+    with weightless():
+        models = [
+            {"chain": chain, "dense": Dense}[name](n).eval() for n in (100, 1_000, 12_500, 25_000, 50_000, 100_000)
+        ]
+    lived(name, models[0])  # to warm up
+    found = zip(*[[lived(name, model) for model in models] for _ in range(passes)], strict=True)
+    return {"sizes": [{key: sorted(one[key] for one in of)[passes // 2] for key in of[0]} for of in found]}
+
+
+def lived(name: str, model: nn.Module) -> dict[str, float]:
+    """A trace, all totals, saving then and when they are not known, loading, and what a check asks of a saved profile:
+    of its first line, and of the whole."""
     from cspprof.gate.measured import measured
     from cspprof.glance import glance_at
     from cspprof.metrics import METRICS
     from cspprof.saving import from_bytes, to_bytes
-    from cspprof.sources.weightless import weightless
     from cspprof.trace import trace
 
     def checked(read: Callable[[bytes, str], Any], data: bytes) -> Any:
         found = measured(name, read(data, name), "cspnet")
         return found.totals, found.structure()
 
-    sizes = []
-    for operations in (100, 100, 1_000, 12_500, 25_000, 50_000, 100_000):  # the first is to warm up
-        with weightless():
-            model = {"chain": chain, "dense": Dense}[name](operations).eval()
-        traced, profile = seconds(partial(trace, model, (1, 16, 32, 32)))
-        totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
-        saving, data = seconds(partial(to_bytes, profile, compressed=True))
-        saving_alone, _ = seconds(partial(to_bytes, replace(profile), compressed=True))
-        loading, again = seconds(partial(from_bytes, data, name))
-        (check, found), (whole, expected) = (seconds(partial(checked, read, data)) for read in (glance_at, from_bytes))
-        if again != profile or found != expected:
-            raise SystemExit("what was saved is not what was loaded")
-        sizes.append({
-            "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving,
-            "save alone": saving_alone, "load": loading, "check": check, "check whole": whole,
-            "megabytes": len(data) / 1e6,
-        })  # fmt: skip
-    return {"sizes": sizes[1:]}
+    traced, profile = seconds(partial(trace, model, (1, 16, 32, 32)))
+    totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
+    saving, data = seconds(partial(to_bytes, profile, compressed=True))
+    saving_alone, _ = seconds(partial(to_bytes, replace(profile), compressed=True))
+    loading, again = seconds(partial(from_bytes, data, name))
+    (check, found), (whole, expected) = (seconds(partial(checked, read, data)) for read in (glance_at, from_bytes))
+    if again != profile or found != expected:
+        raise SystemExit("what was saved is not what was loaded")
+    return {
+        "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving,
+        "save alone": saving_alone, "load": loading, "check": check, "check whole": whole,
+        "megabytes": len(data) / 1e6,
+    }  # fmt: skip
 
 
 def replay(name: str) -> dict[str, Any]:
