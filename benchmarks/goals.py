@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from math import exp, isnan, log, nan
@@ -37,6 +38,16 @@ def mean(ratios: Iterable[float]) -> float:
     """Geometric."""
     logs = list(map(log, ratios))
     return exp(sum(logs) / len(logs)) if logs else nan
+
+
+def medians(measured: list[Any]) -> Any:
+    """One nest like those given, with the median of each figure over those that have it."""
+    if isinstance(measured[0], dict):
+        names = dict.fromkeys(name for one in measured for name in one)
+        return {name: medians([one[name] for one in measured if name in one]) for name in names}
+    if isinstance(measured[0], list):
+        return [medians(list(items)) for items in zip(*measured, strict=True)]
+    return statistics.median(measured)
 
 
 def to_bare(of: str) -> Callable[[Round], float]:

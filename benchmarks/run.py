@@ -23,7 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from goals import Round, goals
+from goals import Round, goals, medians
 from tables import tables
 
 WORKLOAD = Path(__file__).with_name("workload.py")
@@ -47,13 +47,16 @@ def by_model(what: str, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return {model: one for model in models if (one := measured(what, model)) is not None}
 
 
-def counted(models: tuple[str, ...], tools: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """By model and tool."""
-    found: dict[str, dict[str, Any]] = {}
+def counted(models: tuple[str, ...], peers: tuple[str, ...], turns: int) -> dict[str, dict[str, Any]]:
+    """By model and tool. What every ratio is of, cspprof and the bare forward, has several turns."""
+    found = {}
     for model in models:
-        found[model] = {tool: one for tool in tools if (one := measured(tool, model)) is not None}
-        if not {"cspprof", "bare"} <= found[model].keys():
-            raise SystemExit(f"no measurement of {model}")
+        runs = []
+        for tools in (("cspprof", "bare", *peers), *[("cspprof", "bare")] * (turns - 1)):
+            runs.append({tool: one for tool in tools if (one := measured(tool, model)) is not None})
+            if not {"cspprof", "bare"} <= runs[-1].keys():
+                raise SystemExit(f"no measurement of {model}")
+        found[model] = medians(runs)
     return found
 
 
@@ -83,16 +86,15 @@ def commands(repeated: int = 7) -> dict[str, float]:
     return {name: statistics.median(t[1:]) for name, t in times.items()}
 
 
-def one_round(models: tuple[str, ...], tools: tuple[str, ...], everything: bool) -> Round:
-    """Counting alone, or every section."""
-    found = Round(counting=counted(models, tools))
-    if everything:
-        found["building"] = by_model("build", models)
-        found["commands"] = commands()
-        found["memory"] = by_model("memory", LARGE)
-        found["growth"] = {network: one["sizes"] for network, one in by_model("growth", GENERATED).items()}
-        found["replay"] = by_model("replay", models)  # of the networks whose records say enough
-    return found
+def one_round(models: tuple[str, ...], peers: tuple[str, ...]) -> Round:
+    return Round(
+        counting=counted(models, peers, turns=3),
+        building=by_model("build", models),
+        commands=commands(),
+        memory=by_model("memory", LARGE),
+        growth={network: one["sizes"] for network, one in by_model("growth", GENERATED).items()},
+        replay=by_model("replay", models),  # of the networks whose records say enough
+    )
 
 
 def versions(names: tuple[str, ...]) -> dict[str, str]:
@@ -124,7 +126,7 @@ def main() -> None:
     print(json.dumps(document))
     rounds = document["rounds"] = []
     for number in range(1 if options.quick else options.rounds):
-        rounds.append(one_round(models, ("cspprof", "bare", *peers), everything=not options.quick))
+        rounds.append(Round(counting=counted(models, peers, 1)) if options.quick else one_round(models, peers))
         print(f"round {number + 1} is done", file=sys.stderr)
         if options.json:
             options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import Any
-
-from goals import Round, mean
+from goals import Round, mean, medians
 
 MACS = {
     "resnext50": 3_870_818_304,
@@ -36,16 +33,6 @@ def tables(rounds: list[Round], peers: tuple[str, ...]) -> None:
     for what in ("", " and totals"):
         title = f"Replay at another size{what}, and how many times longer a trace takes"
         beside(found["replay"], title, f"replay{what}", f"trace{what}", f"replay{what}")
-
-
-def medians(measured: list[Any]) -> Any:
-    """One nest like those given, with the median of each figure over those that have it."""
-    if isinstance(measured[0], dict):
-        names = dict.fromkeys(name for one in measured for name in one)
-        return {name: medians([one[name] for one in measured if name in one]) for name in names}
-    if isinstance(measured[0], list):
-        return [medians(list(items)) for items in zip(*measured, strict=True)]
-    return statistics.median(measured)
 
 
 def row(cells: list[str]) -> str:
