@@ -254,7 +254,11 @@ class Dense(nn.Module):
         return x
 
 
-def growth(name: str, passes: int = 5) -> dict[str, Any]:
+LARGEST = 100_000
+"""Operations of a generated network."""
+
+
+def growth(name: str, passes: int = 3) -> dict[str, Any]:
     """Seconds for networks of a hundred to a hundred thousand operations: the medians of several passes, in each of
     which all sizes take turns."""
     from cspprof.sources.weightless import weightless
@@ -270,7 +274,8 @@ def growth(name: str, passes: int = 5) -> dict[str, Any]:
 
 def lived(name: str, model: nn.Module) -> dict[str, float]:
     """A trace, all totals, saving then and when they are not known, loading, and what a check asks of a saved profile:
-    of its first line, and of the whole."""
+    of its first line, and of the whole. A small network is traced as often as makes as many operations as the largest
+    has: the processor changes its pace by a half within seconds, and all sizes are to have the same share of either."""
     from cspprof.gate.measured import measured
     from cspprof.glance import glance_at
     from cspprof.metrics import METRICS
@@ -281,7 +286,13 @@ def lived(name: str, model: nn.Module) -> dict[str, float]:
         found = measured(name, read(data, name), "cspnet")
         return found.totals, found.structure()
 
-    traced, profile = seconds(partial(trace, model, (1, 16, 32, 32)))
+    def traced_often() -> None:
+        for _ in range(often):
+            trace(model, (1, 16, 32, 32))
+
+    often = max(1, round(LARGEST / sum(1 for _ in model.modules())))
+    traced, _ = seconds(traced_often)
+    profile = trace(model, (1, 16, 32, 32))
     totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
     saving, data = seconds(partial(to_bytes, profile, compressed=True))
     saving_alone, _ = seconds(partial(to_bytes, replace(profile), compressed=True))
@@ -290,7 +301,7 @@ def lived(name: str, model: nn.Module) -> dict[str, float]:
     if again != profile or found != expected:
         raise SystemExit("what was saved is not what was loaded")
     return {
-        "operations": len(profile.calls.spec), "trace": traced, "totals": totals, "save": saving,
+        "operations": len(profile.calls.spec), "trace": traced / often, "totals": totals, "save": saving,
         "save alone": saving_alone, "load": loading, "check": check, "check whole": whole,
         "megabytes": len(data) / 1e6,
     }  # fmt: skip

@@ -359,6 +359,12 @@ def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> N
         Profile.load(file)
 
 
+def test_what_is_no_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CspprofError, match="cannot read .*: Is a directory") as told:
+        Profile.load(tmp_path)
+    assert told.value.hint == "Name another file."
+
+
 def test_a_corrupt_gzip_file_says_so(tmp_path: Path, chain: Profile) -> None:
     file = chain.save(tmp_path / "x.profile.json.gz")
     data = bytearray(file.read_bytes())

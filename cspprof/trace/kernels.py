@@ -51,7 +51,11 @@ def from_torch(
     if there:
         made = op.func(*args, **kwargs)
     else:
-        inputs = [t if op.target in BY_VALUE and recorder.tag(t).constant else _stand_in(t, recorder) for t in tensors]
+        by_value = op.target in BY_VALUE
+        inputs = [
+            t if by_value and not t.is_floating_point() and recorder.tag(t).constant else _stand_in(t, recorder)
+            for t in tensors
+        ]
         given = iter(inputs)
         made = op.func(*replace(args, given), **{k: replace(v, given) for k, v in kwargs.items()})
     if op.in_place and isinstance(made, torch.Tensor) and made.shape == tensors[0].shape:

@@ -21,6 +21,7 @@ from cspprof.trace.kernels import IS_META
 from cspprof.trace.looks import looked_at
 from cspprof.trace.memo import remember
 from cspprof.trace.nests import tensors_in
+from cspprof.trace.notes import notes_of
 from cspprof.trace.recorder import Recorder
 from cspprof.trace.running import hooked, slot
 from cspprof.trace.scope import Scope
@@ -29,11 +30,6 @@ from cspprof.trace.untouched import untouched
 _ONE_AT_A_TIME = threading.RLock()
 """Two traces may share modules, and the memo and the compiler's stance are of the whole process: each trace has to
 find them as they were, and put them back. Re-entrant, for a forward that traces a module itself."""
-
-AUTOCAST = (
-    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
-    "trace on the device that it is for (--device cpu, cuda) to see its own"
-)
 
 
 def trace(
@@ -115,6 +111,7 @@ def trace(
         specs, calls = recorder.columns()
         outputs = tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result)))
         taken = tuple([recorder.held[id(t)].meta.spec for t, _ in given])
+        said = (*notes, *notes_of(scope, recorder))
     return Profile(
         model=name,
         source=source or f"{type(model).__module__}.{type(model).__qualname__}",
@@ -125,7 +122,7 @@ def trace(
         storages=tuple(recorder.storages),
         params=sum(layer.params for layer in layers),
         outputs=outputs,
-        notes=(*notes, AUTOCAST) if recorder.autocast else notes,
+        notes=said,
         tool={"cspprof": __version__, "torch": torch.__version__},
         status=status,
         sources=scope.sources(),

@@ -40,6 +40,8 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
     def enter(module: nn.Module, args: Any) -> None:
         layer = index.get(id(module))
         if layer is None:
+            if module._parameters and id(module) not in scope.index:
+                scope.strangers[id(module)] = module
             return
         if get_ident() != thread:
             scope.elsewhere = layer

@@ -75,6 +75,8 @@ class Scope:
         self.calls = [0] * len(self.modules)
         self.elsewhere: int | None = None
         """A layer that another thread called, where a trace does not see what it does."""
+        self.strangers: dict[int, nn.Module] = {}
+        """Modules with parameters that the forward called and that are not registered, by id."""
         self.kinds: list[type[nn.Module]] = list(map(type, self.modules))
         others, self.names = self._others()
         """The names of all attributes that modules have."""

@@ -1,0 +1,36 @@
+"""What a reader of a record has to know about the trace that it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from cspprof.trace.recorder import Recorder
+from cspprof.trace.scope import Scope
+
+AUTOCAST = (
+    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
+    "trace on the device that it is for (--device cpu, cuda) to see its own"
+)
+
+
+def notes_of(scope: Scope, recorder: Recorder) -> Iterator[str]:
+    """In words; nothing where nothing is remarkable."""
+    if recorder.autocast:
+        yield AUTOCAST
+    strangers = {id(p): p for m in scope.strangers.values() for p in m._parameters.values() if p is not None}
+    unknown = [p for p in strangers.values() if not _registered(p, recorder)]
+    if unknown:
+        kinds = ", ".join(sorted({type(module).__name__ for module in scope.strangers.values()}))
+        yield (
+            f"the forward calls modules that are not registered ({kinds}): the table of layers and params leave out "
+            f"their {sum(map(torch.Tensor.numel, unknown)):,} parameters; hold them in a ModuleList, a ModuleDict or "
+            "attributes of their own"
+        )
+
+
+def _registered(parameter: torch.Tensor, recorder: Recorder) -> bool:
+    """Whether it is a parameter of the model, or stands for one, that an unregistered module holds as well."""
+    tag = recorder.held.get(id(parameter))
+    return tag is not None and recorder.storages[tag.storage].role == "parameter"
