@@ -360,7 +360,7 @@ def test_a_damaged_file_says_so(tmp_path: Path, content: str, message: str) -> N
 
 
 def test_what_is_no_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(CspprofError, match="cannot read .*: Is a directory") as told:
+    with pytest.raises(CspprofError, match=r"cannot read .*: Is a directory") as told:
         Profile.load(tmp_path)
     assert told.value.hint == "Name another file."
 

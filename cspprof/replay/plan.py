@@ -17,7 +17,7 @@ CAST = frozenset({"parameter", "buffer"})
 """Roles of tensors whose floating dtype follows that of the trace."""
 
 KEPT = 8
-"""Programs of a dtype that are kept, the latest."""
+"""Programs of a dtype that are kept, those that were run last."""
 
 
 class Plan:
@@ -40,9 +40,10 @@ class Plan:
     def at(self, wanted: Sequence[TensorSpec], dtype: str | None) -> Profile:
         """The profile on other inputs, with weights of another dtype. Raises ReplayError."""
         programs = self._programs.setdefault((dtype, *[t.dtype for t in wanted]), [])
-        for program in programs:
+        for i, program in enumerate(programs):
             found = program.run(wanted)
             if found is not None:
+                programs.insert(0, programs.pop(i))  # the next size is often alike
                 return found
         with uncollected():
             program = self._program(wanted, dtype)

@@ -19,8 +19,7 @@ def notes_of(scope: Scope, recorder: Recorder) -> Iterator[str]:
     """In words; nothing where nothing is remarkable."""
     if recorder.autocast:
         yield AUTOCAST
-    strangers = {id(p): p for m in scope.strangers.values() for p in m._parameters.values() if p is not None}
-    unknown = [p for p in strangers.values() if not _registered(p, recorder)]
+    unknown = _unknown(scope, recorder) if scope.strangers else []
     if unknown:
         kinds = ", ".join(sorted({type(module).__name__ for module in scope.strangers.values()}))
         yield (
@@ -30,7 +29,9 @@ def notes_of(scope: Scope, recorder: Recorder) -> Iterator[str]:
         )
 
 
-def _registered(parameter: torch.Tensor, recorder: Recorder) -> bool:
-    """Whether it is a parameter of the model, or stands for one, that an unregistered module holds as well."""
-    tag = recorder.held.get(id(parameter))
-    return tag is not None and recorder.storages[tag.storage].role == "parameter"
+def _unknown(scope: Scope, recorder: Recorder) -> list[torch.Tensor]:
+    """Parameters of modules that are not registered, but for those that are the model's, or stand for one of them."""
+    parameters = {s.id for s in recorder.storages if s.role == "parameter"}
+    registered = {key for key, tag in recorder.held.items() if tag.storage in parameters}
+    held = {id(p): p for m in scope.strangers.values() for p in m._parameters.values() if p is not None}
+    return [p for key, p in held.items() if key not in registered]
