@@ -41,7 +41,7 @@ def tensors(model: nn.Module) -> list[tuple[object, ...]]:
 
 def originals() -> list[object]:
     ways = [nn.Module.__init__, nn.Module.__setattr__]
-    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name in RESETS] + ways
+    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name, _ in RESETS] + ways
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,9 +104,28 @@ def test_what_torch_refuses_is_refused() -> None:
             lambda: nn.init.kaiming_uniform_(torch.empty(3)),
             lambda: nn.Parameter(torch.empty(3)).fill_(0),
             lambda: torch.zeros(3).item(),
+            lambda: nn.init.kaiming_normal_(torch.empty(3, 3), nonlinearity="none"),
+            lambda: nn.init.kaiming_uniform_(torch.empty(3, 3), mode="none"),
         ):
             with pytest.raises((RuntimeError, ValueError)):
                 wrong()
+
+
+def test_what_a_class_of_ones_own_does_while_it_is_reset_is_done() -> None:
+    class Counting(nn.BatchNorm2d):
+        def reset_running_stats(self) -> None:
+            super().reset_running_stats()
+            self.register_buffer("steps", torch.zeros(2))
+
+    class Padded(nn.Embedding):
+        def _fill_padding_idx_with_zero(self) -> None:
+            self.filled = True
+
+    with weightless():
+        norm, table = Counting(3), Padded(5, 4, padding_idx=0)
+    with torch.device("meta"):
+        assert tensors(norm) == tensors(Counting(3))
+    assert table.filled
 
 
 def test_another_thread_initialises_its_weights_meanwhile() -> None:

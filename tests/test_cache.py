@@ -142,6 +142,18 @@ def test_a_folder_that_is_listed_gets_another_file(ask: Ask, tmp_path: Path) -> 
     assert ask() == "made 1"
 
 
+def test_an_entry_of_a_folder_is_asked_for_its_size(ask: Ask, tmp_path: Path) -> None:
+    (home(tmp_path) / "far.py").write_text(
+        "import os\nNUMBER = str(sum(e.stat().st_size for e in os.scandir('data') if e.is_file()))\n"
+    )
+    data = home(tmp_path) / "data"
+    data.mkdir()
+    (data / "weights").write_bytes(b"12345678")
+    assert [ask(), ask()] == ["made 8", "remembered 8"]
+    (data / "weights").write_bytes(b"123456789")
+    assert [ask(), ask()] == ["made 9", "remembered 9"]
+
+
 def test_a_module_comes_to_stand_before_another(ask: Ask, tmp_path: Path) -> None:
     lib = home(tmp_path) / "lib"
     lib.mkdir()
@@ -163,7 +175,7 @@ def test_a_module_that_could_not_be_imported_appears(ask: Ask, tmp_path: Path) -
 @pytest.mark.parametrize(
     "read",
     ["os.environ.get('DEPTH', 'unset')", "os.getenv('DEPTH', 'unset')", "dict(os.environ).get('DEPTH', 'unset')",
-     "os.environ['DEPTH'] if 'DEPTH' in os.environ else 'unset'"],
+     "os.environ['DEPTH'] if 'DEPTH' in os.environ else 'unset'", "os.environb.get(b'DEPTH', b'unset').decode()"],
 )  # fmt: skip
 def test_an_environment_variable_is_set_and_changed(ask: Ask, tmp_path: Path, read: str) -> None:
     (home(tmp_path) / "far.py").write_text(f"import os\nNUMBER = {read}\n")
@@ -334,7 +346,7 @@ def test_a_library_is_upgraded(ask_anew: Ask, tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.cache.evidence._libraries", lambda: (f"{tmp_path}{os.sep}",))
+    monkeypatch.setattr("cspprof.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
     file = tmp_path / "library.py"
     file.write_text("a = 1\n")
     before = of_file(str(file))
@@ -344,7 +356,7 @@ def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch
 
 
 def test_a_library_that_is_upgraded_meanwhile_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.cache.evidence._libraries", lambda: (f"{tmp_path}{os.sep}",))
+    monkeypatch.setattr("cspprof.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
     file = tmp_path / "library.py"
     file.write_text("a = 1\n")
     time.sleep(0.05)
@@ -360,7 +372,12 @@ def test_a_library_that_is_upgraded_meanwhile_is_no_evidence(tmp_path: Path, mon
     ["import subprocess\nNUMBER = subprocess.run(['echo', 'x'], capture_output=True, text=True).stdout.strip()",
      "import os\nos.system('true')\nNUMBER = 'x'",
      "import cspprof\n@cspprof.metric('mine', unit='elements')\ndef my(op):\n    'One.'\n    return 1\nNUMBER = 'x'",
-     "import time\nopen('made.txt', 'w').write('x')\nNUMBER = open('made.txt').read()"],
+     "import time\nopen('made.txt', 'w').write('x')\nNUMBER = open('made.txt').read()",
+     "import sqlite3\nNUMBER = sqlite3.connect('numbers.db').execute(\"SELECT 'x'\").fetchone()[0]",
+     "import multiprocessing\nwith multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+     "    NUMBER = pool.apply(str, ('x',))",
+     "import pyarrow\nNUMBER = 'x'",
+     "import safetensors\nNUMBER = 'x'"],
 )  # fmt: skip
 def test_what_cannot_be_vouched_for_is_not_kept(ask: Ask, tmp_path: Path, code: str) -> None:
     (home(tmp_path) / "far.py").write_text(code)

@@ -29,7 +29,8 @@ def test_layers_in_a_plain_list_are_noted(device: str) -> None:
     (note,) = found.notes
     assert note == (
         "the forward calls modules that are not registered (BatchNorm2d, Conv2d): the table of layers and params leave "
-        f"out their {8 * 8 + 8 + 2 * 8} parameters; hold them in a ModuleList, a ModuleDict or attributes of their own"
+        f"out their {8 * 8 + 8 + 2 * 8} parameters; make them in __init__ and hold them in a ModuleList, a ModuleDict "
+        "or attributes of their own"
     )
     assert found.total("macs") == 36 * (3 * 8 * 9 + 8 * 8), "what they compute is counted"
 

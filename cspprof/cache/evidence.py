@@ -72,8 +72,8 @@ def gathered(
     `known` are states of files that were gathered before in this process, and get those of this time: an installed
     file's state, once left, does not come back, and a user's was not changed.
     """
-    steady = sorted(f for f in files if not f.startswith(UNSTEADY) and not _of_python(f))
-    unsure = (f for f in steady if f not in known or not f.startswith(_libraries()))
+    steady = sorted(f for f in files if not f.startswith(UNSTEADY) and not of_python(f))
+    unsure = (f for f in steady if f not in known or not f.startswith(libraries()))
     if any(_changed(f) > since - TICK for f in unsure):
         return None
     known |= {f: of_file(f) for f in steady if f not in known}
@@ -120,7 +120,7 @@ def of_file(path: str) -> str:
         found = os.stat(path)
         if not stat.S_ISREG(found.st_mode):
             return "no file"
-        if path.startswith(_libraries()) or found.st_size > BY_STATE:
+        if path.startswith(libraries()) or found.st_size > BY_STATE:
             return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
         with open(path, "rb") as file:
             return blake2b(file.read(), digest_size=16).hexdigest()
@@ -168,12 +168,12 @@ def _beside(told: set[str], asked: dict[str, str]) -> dict[str, str]:
 
 def _steady(states: dict[str, str]) -> dict[str, str]:
     """Those of paths that are not the kernel's, nor of Python's own library."""
-    return {p: states[p] for p in sorted(states) if not p.startswith(UNSTEADY) and not _of_python(p)}
+    return {p: states[p] for p in sorted(states) if not p.startswith(UNSTEADY) and not of_python(p)}
 
 
 def of_names(folder: str) -> str:
     """All names in it."""
-    return _digest(_names(folder))
+    return _digest(names_in(folder))
 
 
 def of_modules(folder: str) -> str:
@@ -185,7 +185,7 @@ def of_modules(folder: str) -> str:
         except OSError:
             return ABSENT
         return f"{found.st_mtime_ns} {found.st_ino}"
-    names = ((name, name.lower()) for name in _names(folder))
+    names = ((name, name.lower()) for name in names_in(folder))
     return _digest(n for n, low in names if low.endswith(IMPORTABLE) or ("." not in n and n != "__pycache__"))
 
 
@@ -193,7 +193,7 @@ def of_environment(variables: Mapping[str, str]) -> str:
     return _digest(f"{name}={value}" for name, value in variables.items())
 
 
-def _names(folder: str) -> list[str]:
+def names_in(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError:
@@ -213,7 +213,7 @@ def _changed(path: str) -> float:
 
 
 @cache
-def _libraries() -> tuple[str, ...]:
+def libraries() -> tuple[str, ...]:
     """Folders of installed packages."""
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
     return tuple(f"{os.path.normpath(p)}{os.sep}" for p in (*site.getsitepackages(), user) if p)
@@ -227,8 +227,8 @@ def _python() -> tuple[str, ...]:
 
 
 def _installed(path: str) -> bool:
-    return f"{path}{os.sep}".startswith(_libraries())
+    return f"{path}{os.sep}".startswith(libraries())
 
 
-def _of_python(path: str) -> bool:
+def of_python(path: str) -> bool:
     return path.startswith(_python()) and "site-packages" not in path and not _installed(path)

@@ -4,6 +4,9 @@ Python tells an audit hook of every file that is opened and every folder that is
 taken away again, so there is one, which is deaf outside `watching`. Of questions about a path (`os.path.exists`,
 `Path.is_file`, `os.access`) it hears nothing: for these `os.stat`, `os.lstat` and `os.access` are replaced meanwhile.
 Python's own import asks elsewhere, thousands of times; what it finds is among the files and folders.
+
+What is compiled may open files where no hook hears it. Where such a thing was imported, nothing is vouched for, but of
+packages that are known to open theirs through Python.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import source_from_cache
 from types import FrameType
 from typing import Any
@@ -22,22 +26,39 @@ from cspprof.cache.evidence import (
     UNSTEADY,
     Evidence,
     gathered,
+    libraries,
+    names_in,
     of_environment,
     of_link,
     of_modules,
     of_names,
     of_path,
+    of_python,
 )
 
 MADE_BY = ("torch", "cspprof.rules", "cspprof.trace")
 """Where one of these was imported before we watched, something may have been done that nobody saw."""
 
 LEAVING = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
-                     "urllib.Request"})  # fmt: skip
-"""Answers from other programs and other machines may be different next time."""
+                     "urllib.Request", "sqlite3.connect"})  # fmt: skip
+"""Answers from other programs, other machines and databases may be different next time."""
 HEARD = LEAVING | {"open", "os.listdir", "os.scandir"}
 """Of the forty thousand events of a trace, most of which are calls of `id`, a few thousand."""
 
+
+HEARABLE = frozenset({
+    "PIL", "_cyutility", "contourpy", "cuda", "google", "kiwisolver", "markupsafe", "matplotlib", "ml_dtypes", "numpy",
+    "onnx", "pandas", "pydantic_core", "rpds", "safetensors", "scipy", "torch", "torchvision", "triton", "wcwidth",
+    "yaml",
+})  # fmt: skip
+"""Installed packages with compiled parts that open files through Python, or none. Of safetensors that is not true: see
+`Witness.deaf`."""
+OTHER_PROCESSES = frozenset({"multiprocessing.popen_spawn_posix", "multiprocessing.popen_forkserver",
+                             "multiprocessing.popen_spawn_win32", "_gdbm", "_dbm"})  # fmt: skip
+"""Of Python's own modules those that are imported when a process is started of which no hook hears, or a database."""
+OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
+MANY = 10_000
+"""Files of a folder whose states are looked at one by one."""
 
 IMPORTING = ("<frozen importlib", os.path.join(os.path.dirname(os.__file__), "importlib", "metadata", ""))
 """Python's own code that lists a folder to find modules in it, or what is installed there."""
@@ -99,14 +120,29 @@ class Witness:
 
     def evidence(self) -> Evidence | None:
         """What was seen so far with its present state; None where that cannot vouch for the answer."""
-        if self.left:
+        files = self._files()
+        if self.left or self.deaf(files):
             return None
         variables = {name: self.before.get(name) for name in sorted(self.variables)}
         environment = of_environment(self.before) if self.environment else None
         return gathered(
-            self._files(), self.listed, self.searched, self.asked, self.asked_link, variables, environment,
+            files, self.listed, self.searched, self.asked, self.asked_link, variables, environment,
             self.since, self.known,
         )  # fmt: skip
+
+    def deaf(self, files: Iterable[str]) -> bool:
+        """Whether something was imported that may have read what nobody heard of, or asked other processes.
+
+        Whoever imports timm imports safetensors, whose files are opened in Rust; what counts is whether the user's own
+        sources among `files` name it.
+        """
+        if not OTHER_PROCESSES.isdisjoint(sys.modules):
+            return True
+        modules = [(name, getattr(m, "__dict__", {}).get("__file__")) for name, m in list(sys.modules.items())]
+        compiled = [(name, f) for name, f in modules if isinstance(f, str) and f.endswith(tuple(EXTENSION_SUFFIXES))]
+        if any(name.partition(".")[0] not in HEARABLE and not of_python(file) for name, file in compiled):
+            return True
+        return "safetensors" in sys.modules and any(map(_names_safetensors, files))
 
     def _files(self) -> dict[str, bool]:
         """Files that were read, and whether they were there; where a module's bytecode was read, its source."""
@@ -142,8 +178,18 @@ class Witness:
                 place = os.path.abspath(os.fsdecode(path))
                 if place not in seen and not place.startswith(UNSTEADY):
                     seen[place] = look(place)
+                if event == "os.scandir" and not importing and not place.startswith(UNSTEADY):
+                    self._scanned(place)
         elif not _called_from("ctypes.util"):  # which asks the linker where libraries are
             self.left = True
+
+    def _scanned(self, folder: str) -> None:
+        """Each entry can be asked for its kind and size, of which no hook hears."""
+        names = names_in(folder)
+        self.left = self.left or len(names) > MANY
+        for place in [os.path.join(folder, name) for name in names[:MANY]]:
+            self.asked.setdefault(place, of_path(place))
+            self.asked_link.setdefault(place, of_link(place))
 
     def _asking(self, plain: Any) -> Any:
         """`plain`, which notes what a path is when it is first asked about. Code that keeps a reference may go on
@@ -167,8 +213,8 @@ class Witness:
 
     def _item(self, plain: Any) -> Any:
         def read(environ: Any, name: str) -> str:
-            if environ is os.environ:
-                self.variables.add(name)
+            if _is_ours(environ):
+                self.variables.add(os.fsdecode(name))
             return plain(environ, name)  # type: ignore[no-any-return]
 
         return read
@@ -177,10 +223,25 @@ class Witness:
         def read(environ: Any) -> Iterator[str]:
             if _called_from("tqdm"):  # goes through all for its own, which change progress bars and no count
                 return (name for name in plain(environ) if name.startswith("TQDM_"))
-            self.environment = self.environment or environ is os.environ
+            self.environment = self.environment or _is_ours(environ)
             return plain(environ)  # type: ignore[no-any-return]
 
         return read
+
+
+def _is_ours(environ: Any) -> bool:
+    """Whether it is the environment of this process, as texts or as bytes."""
+    return environ is os.environ or environ is getattr(os, "environb", None)
+
+
+def _names_safetensors(file: str) -> bool:
+    if not file.endswith(".py") or file.startswith((*libraries(), OURS)) or of_python(file):
+        return False
+    try:
+        with open(file, "rb") as source:
+            return b"safetensors" in source.read()
+    except OSError:
+        return True
 
 
 def _called_from(name: str, within: int = 12) -> bool:

@@ -34,15 +34,19 @@ CONSTRUCTORS = frozenset(_device_constructors())
 ANY_SHAPE = ("constant_", "ones_", "zeros_", "normal_", "uniform_", "trunc_normal_")
 WITH_FANS = ("xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_", "orthogonal_")
 """Functions of `nn.init`; the latter refuse tensors of fewer than two dimensions."""
-RESETS: tuple[tuple[type[nn.Module], str], ...] = (
-    (nn.modules.conv._ConvNd, "reset_parameters"),
-    (nn.Linear, "reset_parameters"),
-    (nn.Embedding, "reset_parameters"),
-    (nn.LayerNorm, "reset_parameters"),
-    (nn.GroupNorm, "reset_parameters"),
-    (nn.modules.batchnorm._NormBase, "reset_parameters"),
-    (nn.modules.batchnorm._NormBase, "reset_running_stats"),
+KNOWN = frozenset({"fan_in", "fan_out", "relu", "leaky_relu", "linear", "sigmoid", "tanh", "selu", "conv1d", "conv2d",
+                   "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})  # fmt: skip
+"""Texts that they take; others they refuse."""
+RESETS: tuple[tuple[type[nn.Module], str, tuple[str, ...]], ...] = (
+    (nn.modules.conv._ConvNd, "reset_parameters", ()),
+    (nn.Linear, "reset_parameters", ()),
+    (nn.Embedding, "reset_parameters", ("_fill_padding_idx_with_zero",)),
+    (nn.LayerNorm, "reset_parameters", ()),
+    (nn.GroupNorm, "reset_parameters", ()),
+    (nn.modules.batchnorm._NormBase, "reset_parameters", ("reset_running_stats",)),
+    (nn.modules.batchnorm._NormBase, "reset_running_stats", ()),
 )
+"""Classes, their methods that only write values, and others that those call, which a subclass may have its own of."""
 
 
 class _OnMeta(DeviceContext):
@@ -78,7 +82,8 @@ def weightless() -> Iterator[None]:
 
     def initialised(original: Callable[..., Any], least: int) -> Callable[..., Any]:
         def init(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if type(tensor) in PLAIN and threading.get_ident() == thread:
+            texts = [a for a in (*args, *kwargs.values()) if isinstance(a, str)]
+            if type(tensor) in PLAIN and threading.get_ident() == thread and KNOWN.issuperset(texts):
                 with torch._C.DisableTorchFunction():  # or each question goes through the mode
                     if tensor.is_meta and tensor.ndim >= least:
                         return tensor
@@ -86,12 +91,15 @@ def weightless() -> Iterator[None]:
 
         return init
 
-    def left_out(original: Callable[..., Any]) -> Callable[..., Any]:
+    def left_out(cls: type[nn.Module], name: str, calls: tuple[str, ...]) -> Callable[..., Any]:
+        original = getattr(cls, name)
+
         def reset(module: nn.Module) -> None:
             held = [t for t in (*module._parameters.values(), *module._buffers.values()) if t is not None]
             with torch._C.DisableTorchFunction():
                 nothing = all(t.is_meta for t in held)
-            if not nothing or threading.get_ident() != thread:
+            own = any(getattr(type(module), call) is not getattr(cls, call) for call in calls)
+            if own or not nothing or threading.get_ident() != thread:
                 original(module)
 
         return reset
@@ -100,7 +108,7 @@ def weightless() -> Iterator[None]:
         changes: list[tuple[Any, str, Any]] = [*short_ways()]
         for names, least in ((ANY_SHAPE, 0), (WITH_FANS, 2)):
             changes += [(nn.init, name, initialised(getattr(nn.init, name), least)) for name in names]
-        changes += [(cls, name, left_out(getattr(cls, name))) for cls, name in RESETS]
+        changes += [(cls, name, left_out(cls, name, calls)) for cls, name, calls in RESETS]
         originals = [(place, name, getattr(place, name)) for place, name, _ in changes]
         try:
             for place, name, change in changes:

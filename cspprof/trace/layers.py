@@ -18,7 +18,7 @@ from cspprof.trace.asks import Slot, shown
 from cspprof.trace.describe import Entry, alike
 from cspprof.trace.forms import Form, form_of
 from cspprof.trace.given import Given, given_to
-from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, genuine
+from cspprof.trace.memo import ANSWERED, LIMIT, RECIPES, Recipe, as_before, genuine
 from cspprof.trace.metas import Meta, Tag, operator
 from cspprof.trace.nests import tensors_in
 from cspprof.trace.recorder import Recorder, Seen, result_of
@@ -159,8 +159,8 @@ def _learn(
         result = forward(module, tensors[0])
     finally:
         recorder.watched = None
-    if len(recorder.looks) > looks:
-        return result  # each such layer is to be seen asking
+    if len(recorder.looks) > looks or not as_before():
+        return result  # each such layer is to be seen asking; what a replaced function did is not the layer's
     if not seen and result is tensors[0]:
         _keep(key, nothing(tags[0]))
         RECIPES[_outline(key)] = None

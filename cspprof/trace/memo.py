@@ -67,7 +67,12 @@ _GENUINE: list[bool] = []
 
 def genuine() -> bool:
     """Whether nobody put another function in the place of one of torch's, which is then to be called."""
-    return all(_GENUINE) and _functions() == _KNOWN[-len(_GENUINE) :]
+    return all(_GENUINE) and as_before()
+
+
+def as_before() -> bool:
+    """Whether those functions are still what they were when the trace began: a forward may replace some."""
+    return _functions() == _KNOWN[-len(_GENUINE) :]
 
 
 def _functions() -> list[Any]:

@@ -24,8 +24,8 @@ def notes_of(scope: Scope, recorder: Recorder) -> Iterator[str]:
         kinds = ", ".join(sorted({type(module).__name__ for module in scope.strangers.values()}))
         yield (
             f"the forward calls modules that are not registered ({kinds}): the table of layers and params leave out "
-            f"their {sum(map(torch.Tensor.numel, unknown)):,} parameters; hold them in a ModuleList, a ModuleDict or "
-            "attributes of their own"
+            f"their {sum(map(torch.Tensor.numel, unknown)):,} parameters; make them in __init__ and hold them in a "
+            "ModuleList, a ModuleDict or attributes of their own"
         )
 
 
