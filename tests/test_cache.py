@@ -87,6 +87,12 @@ def ask(ask_anew: Ask, imported: Warm, tmp_path: Path) -> Ask:
     return call
 
 
+@pytest.fixture
+def _hears(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tests themselves have imported in this process."""
+    monkeypatch.setattr(Witness, "deaf", lambda self, files: False)
+
+
 def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
@@ -270,6 +276,7 @@ def test_a_file_of_its_own_that_it_removes_again_is_no_obstacle(ask: Ask, tmp_pa
     assert [ask(), ask()] == ["made own", "remembered own"]
 
 
+@pytest.mark.usefixtures("_hears")
 def test_two_models_of_one_process_share_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file's state is looked at once; one that was changed since is noticed all the same."""
     read: list[str] = []
@@ -355,6 +362,7 @@ def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch
     assert of_file(str(file)) != before
 
 
+@pytest.mark.usefixtures("_hears")
 def test_a_library_that_is_upgraded_meanwhile_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cspprof.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
     file = tmp_path / "library.py"
