@@ -24,14 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from goals import Round, goals, medians
-from tables import tables
+from tables import MACS, tables
 
 WORKLOAD = Path(__file__).with_name("workload.py")
-MODELS = (
-    "resnext50", "csp_resnext50", "csp_darknet53", "timm:densenet201", "timm:convnext_base",
-    "timm:vit_base_patch16_224", "timm:swin_tiny_patch4_window7_224", "timm:efficientnet_b0",
-    "timm:mobilenetv3_large_100", "timm:regnety_032",
-)  # fmt: skip
+MODELS = tuple(MACS)
 PEERS = ("FlopCounterMode", "fvcore", "torchinfo", "ptflops", "thop", "calflops", "torchprofile", "torchlens")
 LARGE = ("resnext50", "timm:convnext_xxlarge", "decoder-70b")
 GENERATED = ("chain", "dense")

@@ -50,7 +50,7 @@ def load(path: Path) -> Profile:
     except FileNotFoundError:
         raise ProfileError(f"there is no file {path}", "Make one with: cspprof profile SPEC --save FILE") from None
     except OSError as error:
-        raise ProfileError(f"cannot read {path}: {error.strerror}", "Name another file.") from None
+        raise ProfileError(f"cannot read {path}: {error.strerror or error}", "Name another file.") from None
     return from_bytes(data, str(path))
 
 

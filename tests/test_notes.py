@@ -1,5 +1,7 @@
 """What a trace says beside its record: modules that a forward calls and that are not the model's."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -61,6 +63,17 @@ def test_a_module_made_for_a_call_is_noted_where_it_has_parameters_of_its_own() 
     assert trace(Net(tied=True), (1, 3)).notes == ()
     (note,) = trace(Net(tied=False), (1, 3)).notes
     assert "(Linear): the table of layers and params leave out their 12 parameters" in note
+
+
+def test_what_another_thread_calls_is_not_the_models() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            other = threading.Thread(target=nn.Linear(3, 3), args=(torch.ones(1, 3),))
+            other.start()
+            other.join()
+            return x + 1
+
+    assert trace(Net(), (1, 3)).notes == ()
 
 
 def test_registered_modules_in_lists_and_scripted_ones_are_no_strangers() -> None:

@@ -188,8 +188,9 @@ class Witness:
         names = names_in(folder)
         self.left = self.left or len(names) > MANY
         for place in [os.path.join(folder, name) for name in names[:MANY]]:
-            self.asked.setdefault(place, of_path(place))
-            self.asked_link.setdefault(place, of_link(place))
+            for seen, look in ((self.asked, of_path), (self.asked_link, of_link)):
+                if place not in seen:
+                    seen[place] = look(place)
 
     def _asking(self, plain: Any) -> Any:
         """`plain`, which notes what a path is when it is first asked about. Code that keeps a reference may go on

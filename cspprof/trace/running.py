@@ -40,7 +40,7 @@ def hooked(scope: Scope, move: Move) -> Iterator[None]:
     def enter(module: nn.Module, args: Any) -> None:
         layer = index.get(id(module))
         if layer is None:
-            if module._parameters and id(module) not in scope.index:
+            if module._parameters and id(module) not in scope.index and get_ident() == thread:
                 scope.strangers[id(module)] = module
             return
         if get_ident() != thread:
