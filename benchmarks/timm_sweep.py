@@ -108,9 +108,9 @@ def torch_counter() -> Any:
     """A FlopCounterMode that also remembers the MACs, by cspprof's rules, of each operation it has no formula for."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from cspprof.record import TensorSpec
-    from cspprof.rules import RULES
-    from cspprof.trace.nests import replace, tensors_in
+    from cspprof.core.record import TensorSpec
+    from cspprof.ops import RULES
+    from cspprof.trace.pytree import replace_tensors, tensors_in
 
     class Counting(FlopCounterMode):
         def __init__(self) -> None:
@@ -122,8 +122,10 @@ def torch_counter() -> Any:
             if packet not in self.flop_registry and target in RULES:
                 specs = (TensorSpec(tuple(t.shape)) for t in tensors_in((args, list(kwargs.values()))))
                 made = [TensorSpec(tuple(t.shape)) for t in tensors_in(out)]
-                named = {k: replace(v, specs) for k, v in kwargs.items()}
-                facts = RULES.get(target)(*replace(args, specs), out=made[0] if made else TensorSpec((0,)), **named)
+                named = {k: replace_tensors(v, specs) for k, v in kwargs.items()}
+                facts = RULES.get(target)(
+                    *replace_tensors(args, specs), out=made[0] if made else TensorSpec((0,)), **named
+                )
                 self.missed.setdefault(target, []).append(facts.macs or 0)
             return super()._count_flops(packet, out, args, kwargs)
 

@@ -191,7 +191,7 @@ def count(what: str, name: str, repeated: int = 9) -> dict[str, Any]:
 
 def build(name: str) -> dict[str, Any]:
     """Building on meta, ours and torch's, interleaved."""
-    from cspprof.sources.weightless import weightless
+    from cspprof.sources.skip_init import weightless
 
     make = factory(name)
     times: dict[str, list[float]] = {"cspprof": [], "torch": []}
@@ -210,7 +210,7 @@ def memory(name: str) -> dict[str, Any]:
 
     make = factory(name)
     if name == "decoder-70b":
-        from cspprof.sources.weightless import weightless
+        from cspprof.sources.skip_init import weightless
         from cspprof.trace import trace
 
         with weightless():
@@ -261,7 +261,7 @@ LARGEST = 100_000
 def growth(name: str, passes: int = 3) -> dict[str, Any]:
     """Seconds for networks of a hundred to a hundred thousand operations: the medians of several passes, in each of
     which all sizes take turns."""
-    from cspprof.sources.weightless import weightless
+    from cspprof.sources.skip_init import weightless
 
     with weightless():
         models = [
@@ -276,10 +276,11 @@ def lived(name: str, model: nn.Module) -> dict[str, float]:
     """A trace, all totals, saving then and when they are not known, loading, and what a check asks of a saved profile:
     of its first line, and of the whole. A small network is traced as often as makes as many operations as the largest
     has: the processor changes its pace by a half within seconds, and all sizes are to have the same share of either."""
-    from cspprof.gate.measured import measured
     from cspprof.glance import glance_at
+
+    from cspprof.gate.measurement import measured
     from cspprof.metrics import METRICS
-    from cspprof.saving import from_bytes, to_bytes
+    from cspprof.storage.profile_file import from_bytes, to_bytes
     from cspprof.trace import trace
 
     def checked(read: Callable[[bytes, str], Any], data: bytes) -> Any:
@@ -311,6 +312,7 @@ def replay(name: str, passes: int = 3) -> dict[str, Any]:
     """Seconds for a network at sizes that it was not at before: traced one after another, and replayed one after
     another from the record of another size; and what people then ask of either. Passes take turns."""
     from cspprof.replay import replay as replayed
+
     from cspprof.trace import trace
 
     with torch.device("meta"):

@@ -6,22 +6,19 @@ Names are imported when they are first used, so `import cspprof` loads neither t
 from __future__ import annotations
 
 from importlib import import_module
-from time import time
 from typing import TYPE_CHECKING
 
 from cspprof._version import __version__
 
 if TYPE_CHECKING:
-    from cspprof import errors
     from cspprof.api import check, compare, plot, profile, reproduce
-    from cspprof.comparison import Comparison
+    from cspprof.core import errors
+    from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
-    from cspprof.record import Profile, TensorSpec
-    from cspprof.rules import op_rule
+    from cspprof.ops import op_rule
+    from cspprof.profiles import Profile
+    from cspprof.results import Comparison
     from cspprof.zoo import model
-
-LOADED = time()
-"""When this process began to read cspprof: a file that was changed later is not what runs."""
 
 _HOMES = {
     "profile": "cspprof.api",
@@ -29,11 +26,11 @@ _HOMES = {
     "reproduce": "cspprof.api",
     "check": "cspprof.api",
     "plot": "cspprof.api",
-    "Comparison": "cspprof.comparison",
-    "Profile": "cspprof.record",
-    "TensorSpec": "cspprof.record",
+    "Comparison": "cspprof.results",
+    "Profile": "cspprof.profiles",
+    "TensorSpec": "cspprof.core.tensors",
     "metric": "cspprof.metrics",
-    "op_rule": "cspprof.rules",
+    "op_rule": "cspprof.ops",
     "model": "cspprof.zoo",
 }
 
@@ -56,7 +53,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "errors":
-        return import_module("cspprof.errors")
+        return import_module("cspprof.core.errors")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'cspprof' has no attribute {name!r}")

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspprof.comparison import Comparison
-from cspprof.comparison import compare as compare_profiles
-from cspprof.inputs import Inputs, known_device, known_float
-from cspprof.record import Profile
+from cspprof.analysis.verify import ToolResult, Verification
+from cspprof.core.errors import CspprofError, TraceError
+from cspprof.core.inputs import Inputs
+from cspprof.profiles import Profile, profile_model, profile_spec
+from cspprof.results import Chart, Comparison, Reproduction
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from cspprof.csp.closed_form import Block
+    from cspprof.csp.closed_form.checking import Check
     from cspprof.gate.checking import Verdict
-    from cspprof.marks import Chart
-    from cspprof.reproduction import Reproduction
+    from cspprof.sources import Request
 
     Model = nn.Module | str | Profile
 
@@ -41,23 +43,7 @@ def profile(
     >>> cspprof.profile("resnext50").total("cio_cspnet")
     34411496
     """
-    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
-    if isinstance(model, (Profile, str)):
-        from cspprof.sources import Request, profile_spec
-        from cspprof.sources.saved_profile import granted
-
-        request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
-        if isinstance(model, str):
-            return profile_spec(model, request)
-        return granted(model, request, model.model)
-    from cspprof.errors import TraceError
-    from cspprof.trace import trace
-
-    if inputs is None:
-        raise TraceError(
-            "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
-        )
-    return trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)
+    return profile_model(model, inputs, device=device, dtype=dtype, train=train, name=name)
 
 
 def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any) -> Chart:
@@ -73,7 +59,7 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any
     >>> sum(r["cio_cspnet"] for r in chart.records if r["panel"] == "csp_resnext50")
     32642024
     """
-    from cspprof.charts import CHARTS, draw
+    from cspprof.report.charts import CHARTS, draw
 
     entry = CHARTS.get(kind)
     named = [m for m in models if isinstance(m, str)]
@@ -82,7 +68,7 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any
     shape = inputs if models or inputs is not None else entry.traced_on
     with entry.tried(named):
         profiles = [profile(m, shape) for m in chosen]
-    return draw(kind, profiles, **options)
+    return Chart.of(draw(kind, profiles, **options))
 
 
 def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:
@@ -93,7 +79,9 @@ def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Com
     ...     print(delta.base_value, delta.value, round(delta.relative, 4))
     34411496 32642024 -0.0514
     """
-    return compare_profiles(*(profile(m, inputs, **options) for m in models))
+    if len(models) < 2:
+        raise CspprofError("comparing takes at least two models", "For one model: cspprof profile SPEC")
+    return Comparison(tuple(profile(m, inputs, **options) for m in models))
 
 
 def reproduce(name: str = "all") -> Reproduction:
@@ -108,11 +96,13 @@ def reproduce(name: str = "all") -> Reproduction:
     CSPResNeXt-50, CIO 32.6 M exact
     CSPResNeXt-50, compute −22 % exact
     """
-    from cspprof.reproduction import chosen, reproduced, subjects
-    from cspprof.sources import Request, profile_spec
+    from cspprof.papers.figures import chosen
+    from cspprof.papers.reproduction import reproduced, subjects
+    from cspprof.sources import Request
 
     tables = chosen(name)
-    return reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
+    found = reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
+    return Reproduction(found.findings, found.beside)
 
 
 def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:
@@ -128,3 +118,63 @@ def check(config: str | Path | None = None, models: Sequence[str] = (), *, again
 
     read = load(find(None if config is None else Path(config)))
     return check_config(read, models, recorded=record_revision(read, against, models) if against else None)
+
+
+def verify(spec: str, request: Request | None = None) -> Verification:
+    """The MACs of a model beside the counts of torch's `FlopCounterMode` and of fvcore, layer by layer.
+
+    Our trace and torch's counter run where `request` says, on meta by default; fvcore computes the forward, with real
+    weights, on the CPU. Raises TraceError if neither counter has a result.
+    """
+    from cspprof.sources import Request, opened_spec
+    from cspprof.sources.build import Loaded, traced
+    from cspprof.trace import other_counters
+
+    request = request or Request()
+    versions = other_counters.versions()
+
+    def count(tool: str, loaded: Loaded, device: str) -> ToolResult:
+        inputs = loaded.inputs if request.inputs is None else request.inputs
+        counter = {"flop_counter": other_counters.flop_counter, "fvcore": other_counters.fvcore}[tool]
+        try:
+            counts = counter(loaded.module, inputs, device=device, dtype=request.dtype, train=request.train)
+        except TraceError as error:
+            return ToolResult(tool, versions[tool], None, error.message)
+        return ToolResult(tool, versions[tool], counts)
+
+    with opened_spec(spec, request) as loaded:
+        record = traced(loaded, request)
+        by_torch = count("flop_counter", loaded, request.device or loaded.device)
+    real = "cpu" if request.device in (None, "meta") else request.device
+    with opened_spec(spec, request._replace(device=real)) as loaded:
+        by_fvcore = count("fvcore", loaded, real)
+    if by_torch.counts is None and by_fvcore.counts is None:
+        raise TraceError(
+            f"no other tool has a result for {record.label}:\n{by_torch.failure}\n{by_fvcore.failure}",
+            f"Our own count: cspprof flops {spec}",
+        )
+    return Verification(record, (by_torch, by_fvcore))
+
+
+def check_closed_form(block: Block) -> Check:
+    """Build the block from the zoo's parts, trace it, and compare it with the closed form layer by layer."""
+    from cspprof.csp.closed_form.checking import compare
+    from cspprof.sources import Spec
+    from cspprof.sources.build import build
+    from cspprof.trace import trace
+    from cspprof.zoo.form_blocks import Sizes, build_block
+
+    form, numbers = block.form, block.integers()
+    h, w, c = (numbers.pop(name) for name in ("h", "w", "c"))
+    bypass = int(block.numbers.get("gamma", 0) * c)
+    multiplier = float(block.numbers.get("r", 1.7))
+    sizes = Sizes(c, bypass=bypass, multiplier=multiplier, **numbers)
+    parts: tuple[str, ...] = ()
+
+    def factory() -> nn.Module:
+        nonlocal parts
+        module, parts = build_block(form.name, sizes, form.base or "", block.c_out if form.base else 0)
+        return module
+
+    module, _ = build(Spec(form.name, form.name), factory, None)
+    return compare(block, trace(module, (1, sizes.a or c, h, w), name=form.name), parts)

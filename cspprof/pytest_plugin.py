@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from cspprof.gate.asserting import Gate
+    from cspprof.gate.pytest_fixture import Gate
 
 RECORDER = "cspprof-recorder"
 """What pytest calls the part that is only there with `--cspprof-update`."""
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """With `--cspprof-update`, add what collects the recordings of all tests and writes them at the end."""
     if config.getoption("cspprof_update"):
-        from cspprof.gate.recording import Recorder
+        from cspprof.gate.pytest_baseline import Recorder
 
         config.pluginmanager.register(Recorder(config), RECORDER)
 
@@ -37,6 +37,6 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def cspprof(request: pytest.FixtureRequest) -> Gate:
     """Assertions about what models cost: assert_budget, assert_drop, assert_matches_baseline."""
-    from cspprof.gate.asserting import Gate
+    from cspprof.gate.pytest_fixture import Gate
 
     return Gate(request.path.parent, request.config.rootpath, request.config.pluginmanager.get_plugin(RECORDER))

@@ -10,8 +10,8 @@ import cspprof
 from cspprof.gate.config import schema
 from cspprof.metrics import METRICS, Metric
 from cspprof.metrics.conventions import conventions
-from cspprof.reference import derived, example
-from cspprof.tables import quantity
+from cspprof.report.catalog import derived, example
+from cspprof.report.tables import quantity
 
 PAGE = Path(__file__).parent / "semantics.md"
 CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"

@@ -14,14 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cspprof
-from cspprof.charts import CHARTS
-from cspprof.marks import Chart
 from cspprof.render import render
 from cspprof.render.data import table_of
 from cspprof.render.figure import image
 from cspprof.render.page.document import page
-from cspprof.reproduction import Reproduction
-from cspprof.reproduction.report import report
+from cspprof.report.chart_model import Chart
+from cspprof.report.charts import CHARTS
+from cspprof.report.reproduction import reproduction_report
+from cspprof.results import Reproduction
 
 HERE = Path(__file__).parent
 DRAWING = ("jinja2", "matplotlib", "numpy", "pillow", "torch")
@@ -55,7 +55,7 @@ def table(name: str) -> str:
         tuple(f for f in found.findings if f.table.name == name),
         tuple(b for b in found.beside if b[0].name == name),
     )
-    return render("markdown", report(part)).decode()
+    return render("markdown", reproduction_report(part)).decode()
 
 
 def readme() -> str:
@@ -79,8 +79,8 @@ def data() -> Iterator[tuple[str, bytes]]:
         yield f"{kind}.csv", table_of(chart(kind).records).encode()
     for name in TABLES:
         yield f"{name}.md", table(name).encode()
-    yield "reproduction.md", render("markdown", report(reproduction()))
-    yield "reproduction.csv", render("csv", report(reproduction()))
+    yield "reproduction.md", render("markdown", reproduction_report(reproduction()))
+    yield "reproduction.csv", render("csv", reproduction_report(reproduction()))
     yield "README.md", readme().encode()
 
 

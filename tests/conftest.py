@@ -16,7 +16,8 @@ import pytest
 from warm import Warm
 
 from cspprof.__main__ import RARELY
-from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
+from cspprof.profiles import Profile
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +31,13 @@ gc.set_threshold(RARELY, 50, 100)
 # Workers have the cores among themselves; more threads in each would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def trace(model: Any, inputs: Any, **options: Any) -> Profile:
+    """What `cspprof.trace.trace` records, as a profile."""
+    from cspprof.trace import trace as trace_record
+
+    return Profile.of(trace_record(model, inputs, **options))
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +74,8 @@ class Result:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """`run("cio", "resnext50")` as on the command line: exit code, standard output, standard error. Nothing is
     remembered: in a process of tests anything may have been replaced."""
-    from cspprof.cache import WITNESS
     from cspprof.cli import main
 
-    monkeypatch.setattr(WITNESS, "reliable", lambda: False)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.delenv("FORCE_COLOR", raising=False)

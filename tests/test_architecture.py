@@ -16,9 +16,16 @@ import cspprof
 PACKAGE = CHECKOUT / "cspprof"
 HEAVY = {"torch", "timm", "torchvision", "fvcore", "matplotlib", "pandas", "numpy", "sympy"}
 NETWORKS = {"torch", "timm", "torchvision"}
-LOWEST = {"cspprof.errors", "cspprof.registry", "cspprof.units", "cspprof._version", "cspprof.garbage"}
-FACTS = {"cspprof.kinds", "cspprof.tensors", "cspprof.record", "cspprof.formulas", "cspprof.inputs", "cspprof.files"}
-TRACING = ("cspprof.trace", "cspprof.zoo", "cspprof.sources", "cspprof.rules", "cspprof.replay")
+LOWEST = {"cspprof.core.errors", "cspprof.core.registry", "cspprof.core.units", "cspprof._version", "cspprof.garbage"}
+FACTS = {
+    "cspprof.core.kinds",
+    "cspprof.core.tensors",
+    "cspprof.core.record",
+    "cspprof.core.formulas",
+    "cspprof.core.inputs",
+    "cspprof.core.files",
+}
+TRACING = ("cspprof.trace", "cspprof.zoo", "cspprof.sources", "cspprof.ops", "cspprof.replay")
 ENTRANCES = {"cspprof", "cspprof.__main__", "cspprof.api"}  # where the two sides meet
 
 
@@ -77,10 +84,10 @@ def complaints(name: str, source: str) -> list[str]:
     allowed = {"torch"} if may_load_torch(name) else set()
     if name == "cspprof.sources.onnx_graph.graph":
         allowed.add("numpy")  # small constants; loaded only once a graph is read
-    if within(name, "cspprof.closed_form"):
+    if within(name, "cspprof.csp.closed_form"):
         allowed.add("sympy")  # the room is imported in functions only, so that its command alone waits for it
     else:
-        refuse({i for i in top if within(i, "cspprof.closed_form")})
+        refuse({i for i in top if within(i, "cspprof.csp.closed_form")})
     refuse({i for i in top if i.split(".")[0] in HEAVY - allowed})
     if not within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources"):
         refuse({i for i in all_ if i.split(".")[0] in NETWORKS})
@@ -111,22 +118,22 @@ def test_imports_go_one_way(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("cspprof.rules", "import torch"),
-        ("cspprof.rules", "def f():\n    import torch"),
+        ("cspprof.ops", "import torch"),
+        ("cspprof.ops", "def f():\n    import torch"),
         ("cspprof.sources", "import torch"),
         ("cspprof.sources.timm_models", "import timm"),
         ("cspprof.metrics.compute", "from cspprof.trace import trace"),
-        ("cspprof.metrics.compute", "from cspprof.views import overview"),
+        ("cspprof.metrics.compute", "from cspprof.report.profile import overview"),
         ("cspprof.trace.run", "from cspprof.metrics import METRICS"),
-        ("cspprof.views", "try:\n    pass\nfinally:\n    import pandas as pd"),
-        ("cspprof.views", "class A:\n    from cspprof.sources import Request"),
-        ("cspprof.comparison", "from cspprof.render import html"),
-        ("cspprof.comparison", "import sympy"),
-        ("cspprof.closed_form.dense", "from cspprof.zoo.densenet import dense_block"),
-        ("cspprof.cli.closed_form", "from cspprof.closed_form import FORMS"),
+        ("cspprof.report.profile", "try:\n    pass\nfinally:\n    import pandas as pd"),
+        ("cspprof.report.profile", "class A:\n    from cspprof.sources import Request"),
+        ("cspprof.analysis.comparison", "from cspprof.render import html"),
+        ("cspprof.analysis.comparison", "import sympy"),
+        ("cspprof.csp.closed_form.dense", "from cspprof.zoo.densenet import dense_block"),
+        ("cspprof.cli.closed_form", "from cspprof.csp.closed_form import FORMS"),
         ("cspprof.render.html", "def f():\n    from cspprof.zoo import catalog"),
-        ("cspprof.record", "from cspprof import metrics"),
-        ("cspprof.errors", "from cspprof.record import Profile"),
+        ("cspprof.core.record", "from cspprof import metrics"),
+        ("cspprof.core.errors", "from cspprof.core.record import Profile"),
         ("cspprof.api", "def f():\n    from cspprof import cli"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from cspprof.sources.weightless import RESETS, weightless
+from cspprof.sources.skip_init import RESETS, weightless
 from cspprof.zoo import catalog
 
 NETWORKS = [

@@ -14,18 +14,19 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT
+from cspprof.storage.cache.evidence import ABSENT, TICK, of_file, of_modules, of_names
+from cspprof.storage.cache.witness import Witness
 from warm import Warm
 
-from cspprof.cache import store
-from cspprof.cache.evidence import ABSENT, TICK, of_file, of_modules, of_names
-from cspprof.cache.witness import Witness
-from cspprof.cli import analyse
-from cspprof.record import Profile
+from cspprof.cli import profile as analyse
+from cspprof.profiles import Profile
+from cspprof.storage import cache_store as store
 
 IMPORTS = """
 import importlib, sys
-from cspprof.cache import remembered
-from cspprof.record import Calls, Layer, Profile
+from cspprof.storage.cache import remembered
+from cspprof.core.record import Calls, Layer
+from cspprof.profiles import Profile
 from cspprof.sources import Request
 """
 RUN = f"""{IMPORTS}
@@ -280,7 +281,7 @@ def test_a_file_of_its_own_that_it_removes_again_is_no_obstacle(ask: Ask, tmp_pa
 def test_two_models_of_one_process_share_what_was_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file's state is looked at once; one that was changed since is noticed all the same."""
     read: list[str] = []
-    monkeypatch.setattr("cspprof.cache.evidence.of_file", lambda path: read.append(path) or of_file(path))
+    monkeypatch.setattr("cspprof.storage.cache.evidence.of_file", lambda path: read.append(path) or of_file(path))
     common, more = tmp_path / "common.txt", tmp_path / "more.txt"
     common.write_text("a")
     more.write_text("b")
@@ -353,7 +354,7 @@ def test_a_library_is_upgraded(ask_anew: Ask, tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
+    monkeypatch.setattr("cspprof.storage.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
     file = tmp_path / "library.py"
     file.write_text("a = 1\n")
     before = of_file(str(file))
@@ -364,7 +365,7 @@ def test_an_installed_file_is_known_by_its_inode_too(tmp_path: Path, monkeypatch
 
 @pytest.mark.usefixtures("_hears")
 def test_a_library_that_is_upgraded_meanwhile_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
+    monkeypatch.setattr("cspprof.storage.cache.evidence.libraries", lambda: (f"{tmp_path}{os.sep}",))
     file = tmp_path / "library.py"
     file.write_text("a = 1\n")
     time.sleep(0.05)

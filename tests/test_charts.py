@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.accuracy import PUBLISHED, published
-from cspprof.charts import CHARTS, draw
-from cspprof.charts.order import thinned
-from cspprof.errors import CspprofError
-from cspprof.hardware import HARDWARE, hardware
-from cspprof.marks import Chart
-from cspprof.record import Profile
+from cspprof.core.errors import CspprofError
+from cspprof.papers.accuracy import PUBLISHED, published
+from cspprof.papers.hardware import HARDWARE, hardware
+from cspprof.profiles import Profile
+from cspprof.report.chart_model import Chart
+from cspprof.report.charts import CHARTS, draw
+from cspprof.report.charts.order import thinned
 
 
 @cache

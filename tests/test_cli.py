@@ -23,7 +23,7 @@ from conftest import CHECKOUT, Result
 from cspprof import __version__
 from cspprof.cli import COMMANDS
 from cspprof.metrics import METRICS
-from cspprof.record import Profile
+from cspprof.profiles import Profile
 
 Run = Callable[..., Result]
 SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "cio-1.schema.json").read_text())
@@ -164,7 +164,7 @@ def test_the_zoos_papers_need_no_trace(run: Run, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_unknown_operation_is_null_and_named(run: Run, tmp_path: Path) -> None:
-    from cspprof.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
+    from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
 
     x = TensorSpec((1, 4))
     odd = OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None)
@@ -405,7 +405,7 @@ def test_an_unwritable_file_is_found_before_the_work(run: Run, monkeypatch: pyte
     def work(*arguments: object) -> None:
         raise AssertionError("the model was traced first")
 
-    monkeypatch.setattr("cspprof.cli.analyse.measure", work)
+    monkeypatch.setattr("cspprof.cli.profile.measure", work)
     got = run("cio", "resnet50", "-o", str(tmp_path))
     assert got.code == 2
     assert "it is a folder" in got.err
@@ -430,7 +430,7 @@ def test_a_bug_shows_no_traceback_without_debug(run: Run, monkeypatch: pytest.Mo
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("cspprof.cli.analyse.measure", broken)
+    monkeypatch.setattr("cspprof.cli.profile.measure", broken)
     got = run("cio", "resnet50")
     assert (got.code, got.err) == (
         2, "error: ZeroDivisionError: oops\n  This is a bug in cspprof; --debug shows where.\n",
@@ -484,7 +484,7 @@ try:
 except SystemExit:
     pass
 rooms = {f"cspprof.cli.{c.room}" for c in COMMANDS.values()} & set(sys.modules)
-sys.exit(f"imported: {rooms}" if rooms or "rich" in sys.modules or "cspprof.record" in sys.modules else 0)
+sys.exit(f"imported: {rooms}" if rooms or "rich" in sys.modules or "cspprof.core.record" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -19,16 +19,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.closed_form import FORMS, block, form, real_stages, saving, saving_curve
-from cspprof.closed_form.algebra import latex, text, tidy, tidy_ratio
-from cspprof.closed_form.checking import check
-from cspprof.closed_form.forms import symbolic, total
-from cspprof.closed_form.layers import QUANTITIES, c, conv, d, gamma, h, i, m, repeated, rho, w
-from cspprof.closed_form.number_reports import bar
-from cspprof.closed_form.saving import by_ratio, limits, saved
-from cspprof.dense_networks import NETWORKS
-from cspprof.errors import CspprofError
-from cspprof.rows import by_stage
+from cspprof.analysis.layer_rows import by_stage
+from cspprof.core.errors import CspprofError
+from cspprof.csp.closed_form import FORMS, block, form, real_stages, saving, saving_curve
+from cspprof.csp.closed_form.algebra import latex, text, tidy, tidy_ratio
+from cspprof.csp.closed_form.checking import check
+from cspprof.csp.closed_form.forms import symbolic, total
+from cspprof.csp.closed_form.layers import QUANTITIES, c, conv, d, gamma, h, i, m, repeated, rho, w
+from cspprof.csp.closed_form.number_reports import bar
+from cspprof.csp.closed_form.saving import by_ratio, limits, saved
+from cspprof.papers.dense_networks import NETWORKS
 from cspprof.zoo.form_blocks import BLOCKS
 
 Run = Callable[..., Result]

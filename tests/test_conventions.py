@@ -20,17 +20,17 @@ import jsonschema
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Result
+from conftest import Result, trace
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import cspprof
-from cspprof.errors import UnknownNameError
+from cspprof.core.errors import UnknownNameError
+from cspprof.core.record import Kind, OpSpec, TensorSpec
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.conventions import conventions
-from cspprof.record import Kind, OpSpec, Profile, TensorSpec
-from cspprof.reference import example
-from cspprof.trace import trace
+from cspprof.profiles import Profile
+from cspprof.report.catalog import example
 from cspprof.zoo import catalog
 
 Run = Callable[..., Result]

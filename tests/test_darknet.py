@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 import cspprof
-from cspprof.errors import SourceError
+from cspprof.core.errors import SourceError
 from cspprof.metrics import METRICS
-from cspprof.record import Profile
+from cspprof.profiles import Profile
 from cspprof.sources.darknet import ops
 from cspprof.sources.darknet.activations import NAMES, activation
 from cspprof.sources.darknet.cfg import read

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 import cspprof
-from cspprof.errors import CspprofError
-from cspprof.rows import Row, rows
+from cspprof.analysis.layer_rows import Row, rows
+from cspprof.analysis.stages import depths
+from cspprof.core.errors import CspprofError
 from cspprof.sources.darknet import ops
-from cspprof.stages import depths
 from cspprof.zoo import catalog
 from cspprof.zoo.necks import Fusion, Maxout, SpatialAttention, SpatialPyramidPooling
 from cspprof.zoo.thundernet import ContextEnhancement, ShuffleUnit

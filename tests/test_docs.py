@@ -12,10 +12,10 @@ from conftest import CHECKOUT
 
 import cspprof
 import cspprof.api
-import cspprof.formulas
-import cspprof.registry
+import cspprof.core.formulas
+import cspprof.core.registry
 from cspprof.metrics import METRICS
-from cspprof.rules import RULES
+from cspprof.ops import RULES
 
 
 def test_semantics_are_those_of_the_code() -> None:
@@ -48,7 +48,9 @@ def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         RULES.remove("mylib.fused_conv")
 
 
-@pytest.mark.parametrize("module", [cspprof.api, cspprof.formulas, cspprof.registry], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [cspprof.api, cspprof.core.formulas, cspprof.core.registry], ids=lambda m: m.__name__
+)
 def test_examples_in_docstrings(module: object) -> None:
     result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]
     assert result.attempted > 0

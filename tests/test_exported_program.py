@@ -13,8 +13,8 @@ from conftest import Result
 from torch import nn
 
 import cspprof
-from cspprof.errors import SourceError
-from cspprof.inputs import parse_inputs
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import parse_inputs
 from cspprof.sources.exported_program import _is_arithmetic
 
 

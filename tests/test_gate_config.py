@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.gate.config import schema
 from cspprof.gate.loading import Config, find, load
 from cspprof.gate.toml_lines import key_lines, nearest

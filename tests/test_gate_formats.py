@@ -23,7 +23,7 @@ from cspprof.gate.config import Model, Rule
 from cspprof.gate.formats import FORMATS
 from cspprof.gate.formats.summary import LIMIT, fitted
 from cspprof.gate.loading import Config, Problem
-from cspprof.gate.measured import Measured
+from cspprof.gate.measurement import Measured
 from cspprof.gate.report import document, verdict_report
 from cspprof.gate.rules import Cause, Finding, Outcome
 from cspprof.metrics import Peak, Ratio, Sum

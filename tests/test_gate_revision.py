@@ -16,7 +16,7 @@ import pytest
 from conftest import ONE_CONV, Result, git
 from warm import Warm
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.gate import against
 from cspprof.gate.against import record_revision
 from cspprof.gate.loading import load

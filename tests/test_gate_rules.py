@@ -16,20 +16,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof import glance, units
-from cspprof.errors import CspprofError
+from cspprof import glance
+from cspprof.analysis.structural_hash import structural_hash
+from cspprof.core import units
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import Kind
 from cspprof.gate import baseline
-from cspprof.gate import measured as gate_measured
+from cspprof.gate import measurement as gate_measured
 from cspprof.gate.checking import check
 from cspprof.gate.config import Rule
 from cspprof.gate.loading import load
-from cspprof.gate.measured import Measured, Part, measured
+from cspprof.gate.measurement import Measured, Part, measured
+from cspprof.gate.metric_names import matches, metric_of
 from cspprof.gate.report import numbers
 from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
-from cspprof.gate.words import matches, metric_of
 from cspprof.metrics import Amount, Peak, Ratio, Sum
-from cspprof.record import Kind, Profile
-from cspprof.structure import structure
+from cspprof.profiles import Profile
 
 
 def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any) -> Measured:
@@ -338,18 +340,18 @@ def test_layers_add_up_to_the_modules_around_them(chain: Profile) -> None:
 def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> None:
 
     layers = tuple(y._replace(path=y.path and f"net.{y.path}", class_name="Other") for y in chain.layers)
-    assert structure(replace(chain, layers=layers)) == structure(chain)
-    assert structure(replace(chain, specs=(chain.specs[0], chain.specs[1], conv_spec(8, 8, 4, k=1)))) != structure(
-        chain
-    )
+    assert structural_hash(replace(chain, layers=layers)) == structural_hash(chain)
+    assert structural_hash(
+        replace(chain, specs=(chain.specs[0], chain.specs[1], conv_spec(8, 8, 4, k=1)))
+    ) != structural_hash(chain)
     moved = [0, 1, 3, 3, 3, 3, 2, 5]  # the same operations on other storages, which are numbered as they appear
-    assert structure(replace(chain, calls=replace(chain.calls, storage=moved))) == structure(chain)
+    assert structural_hash(replace(chain, calls=replace(chain.calls, storage=moved))) == structural_hash(chain)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1024])
 def test_structure_is_the_hash_of_operations_and_wires_in_order(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it was always written: what is in baselines stays true."""
-    monkeypatch.setattr("cspprof.structure.AT_ONCE", at_once)
+    monkeypatch.setattr("cspprof.analysis.structural_hash.AT_ONCE", at_once)
     profile = cspprof.profile("csp_peleenet")
     numbers: dict[int, int] = {}
     text = ""
@@ -359,7 +361,7 @@ def test_structure_is_the_hash_of_operations_and_wires_in_order(at_once: int, mo
             wires = [t.storage for ts in (op.reads, op.weights, op.writes) for t in ts]
             text += json.dumps([op.target, tensors, dict(op.attrs)], sort_keys=True, default=str)
             text += str([numbers.setdefault(n, len(numbers)) for n in wires])
-    assert structure(profile) == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert structural_hash(profile) == hashlib.sha256(text.encode()).hexdigest()[:16]
     assert {op.kind is Kind.VIEW for op in profile.ops} == {True, False}
 
 

@@ -15,7 +15,7 @@ from conftest import CHECKOUT, Result
 from warm import Warm
 
 from cspprof.metrics import METRICS
-from cspprof.rules import RULES
+from cspprof.ops import RULES
 
 DOCS = CHECKOUT / "docs"
 GUIDE = sorted((DOCS / "guide").glob("*.md"))

@@ -9,22 +9,22 @@ import pytest
 from torch import nn
 
 from cspprof.api import profile
-from cspprof.trace import memo, recorder
+from cspprof.trace import dispatch, op_cache
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Operations that torch's own kernels answered, views left out."""
     seen: Counter[str] = Counter()
-    original = recorder.from_torch
+    original = dispatch.execute
 
-    def from_torch(tracing: recorder.Recorder, op: Any, *args: Any) -> Any:
-        if not op.views:
+    def execute(tracing: dispatch.DispatchRecorder, op: Any, *args: Any) -> Any:
+        if not op.returns_views:
             seen[op.target] += 1
         return original(tracing, op, *args)
 
-    monkeypatch.setattr(recorder, "from_torch", from_torch)
-    memo.forget()
+    monkeypatch.setattr(dispatch, "execute", execute)
+    op_cache.clear()
     return seen
 
 
@@ -96,7 +96,7 @@ def test_layers_seen_at_one_size_are_not_run_at_another(monkeypatch: pytest.Monk
 
     for name in ("conv2d", "batch_norm", "leaky_relu"):
         monkeypatch.setattr(nn.functional, name, counted(getattr(nn.functional, name)))
-    memo.forget()
+    op_cache.clear()
     profile("csp_darknet53", (1, 3, 64, 64))
     assert 0 < called.total() < 20  # one of each sort, not of each size
     called.clear()

@@ -9,9 +9,10 @@ from conftest import conv_spec, relu_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspprof.errors import CspprofError, UnknownNameError
+from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.record import ARITHMETIC, Calls, Kind, Layer, OpSpec, Storage, TensorSpec
 from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric, times
-from cspprof.record import ARITHMETIC, Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
+from cspprof.profiles import Profile
 
 
 def single(spec: OpSpec, n: int = 1) -> Profile:

@@ -1,12 +1,13 @@
 """What a trace says beside its record: modules that a forward calls and that are not the model's."""
 
+from __future__ import annotations
+
 import threading
 
 import pytest
 import torch
+from conftest import trace
 from torch import nn
-
-from cspprof.trace import trace
 
 
 class Listed(nn.Module):

@@ -14,8 +14,9 @@ import pytest
 from conftest import Result
 
 import cspprof
-from cspprof.errors import SourceError
-from cspprof.record import Kind, Profile
+from cspprof.core.errors import SourceError
+from cspprof.core.record import Kind
+from cspprof.profiles import Profile
 
 onnx = pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402

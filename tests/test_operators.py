@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import trace
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from cspprof.errors import TraceError
-from cspprof.record import Kind, Profile, TensorSpec
-from cspprof.remarks import remarks
-from cspprof.rows import rows
-from cspprof.trace import trace
+from cspprof.analysis.layer_rows import rows
+from cspprof.core.errors import TraceError
+from cspprof.core.record import Kind, TensorSpec
+from cspprof.profiles import Profile
+from cspprof.report.notes import remarks
 
 aten = torch.ops.aten
 META, CPU = ("meta",), ("cpu",)

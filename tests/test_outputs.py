@@ -12,13 +12,13 @@ import pytest
 from conftest import Result
 
 import cspprof
-from cspprof.edges import INPUT, edges
-from cspprof.errors import OutputError
-from cspprof.record import Profile
+from cspprof.core.dataflow import INPUT, edges
+from cspprof.core.errors import OutputError
+from cspprof.profiles import Profile
 from cspprof.render import RENDERERS, asked_by, render
 from cspprof.render.latex import escape
-from cspprof.tables import Cell, Column, Report, Table, text
-from cspprof.views import CIO, Breakdown, analysis
+from cspprof.report.profile import CIO, Breakdown, analysis
+from cspprof.report.tables import Cell, Column, Report, Table, text
 
 Run = Callable[..., Result]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cspprof.record import Profile
-from cspprof.rows import rows
-from cspprof.saving import to_bytes
-from cspprof.stages import depths, stages
+from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.stages import depths, stages
+from cspprof.profiles import Profile
+from cspprof.storage.profile_file import to_bytes
 
 
 def test_rows_stages_and_depths_are_worked_out_once(chain: Profile) -> None:

@@ -21,13 +21,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 import cspprof
-from cspprof.charts import CHARTS, draw
-from cspprof.errors import CspprofError, OutputError
-from cspprof.marks import Axis, Chart, Mark, Panel, Series
-from cspprof.record import Profile
+from cspprof.core.errors import CspprofError, OutputError
+from cspprof.profiles import Profile
 from cspprof.render import figure
 from cspprof.render.bars import chart_text
 from cspprof.render.page.svg import Scale
+from cspprof.report.chart_model import Axis, Mark, Panel, Series
+from cspprof.report.charts import CHARTS
+from cspprof.report.charts import draw as draw_model
+from cspprof.results import Chart
 
 Run = Callable[..., Result]
 
@@ -70,6 +72,10 @@ def test_a_picture_shows_what_the_chart_says(kind: str, width: str, kinds: dict[
             assert -1 <= box.x0 <= box.x1 <= drawn.bbox.x1 + 1, text
             assert -1 <= box.y0 <= box.y1 <= drawn.bbox.y1 + 1, text
     assert drawn.get_size_inches()[0] == {"column": 3.4, "page": 7}[width]
+
+
+def draw(kind: str, profiles: Any, **options: Any) -> Chart:
+    return Chart.of(draw_model(kind, profiles, **options))
 
 
 def test_names_of_points_do_not_cover_each_other() -> None:

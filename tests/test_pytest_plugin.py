@@ -42,8 +42,8 @@ MATCHES = 'def test_cost(cspprof):\n    cspprof.assert_matches_baseline("net.py:
 @pytest.fixture(scope="module", autouse=True)
 def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What torch imports while a model is traced is there before the forks, and what the fixture imports."""
-    importlib.import_module("cspprof.gate.asserting")
-    importlib.import_module("cspprof.gate.recording")
+    importlib.import_module("cspprof.gate.pytest_fixture")
+    importlib.import_module("cspprof.gate.pytest_baseline")
     net = tmp_path_factory.mktemp("before") / "net.py"
     net.write_text(PLAIN)
     cspprof.profile(f"{net}:ResNeXt")

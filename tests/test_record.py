@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 import cspprof
-from cspprof import units
-from cspprof.comparison import Delta
-from cspprof.errors import CspprofError, ProfileError
-from cspprof.inputs import arguments
-from cspprof.record import Calls, Profile, Tensor, TensorSpec
-from cspprof.remarks import remarks
-from cspprof.saving import from_bytes, to_bytes, to_dict
+from cspprof.analysis.comparison import Delta
+from cspprof.core import units
+from cspprof.core.errors import CspprofError, ProfileError
+from cspprof.core.inputs import arguments
+from cspprof.core.record import Calls, Tensor, TensorSpec
+from cspprof.profiles import Profile
+from cspprof.report.notes import remarks
+from cspprof.storage.profile_file import from_bytes, to_bytes, to_dict
 
 
 def test_a_profile_is_immutable(chain: Profile) -> None:

@@ -15,14 +15,15 @@ import pytest
 from conftest import CHECKOUT, Result, conv_spec, relu_spec
 
 import cspprof
-from cspprof.charts import draw
+from cspprof.analysis.layer_rows import rows
+from cspprof.core.record import Calls, Layer, Storage, TensorSpec
 from cspprof.metrics import METRICS
-from cspprof.record import Calls, Layer, Profile, Storage, TensorSpec
+from cspprof.profiles import Profile
 from cspprof.render.page import layers as layer_module
 from cspprof.render.page.document import OWNERS, page
 from cspprof.render.page.layers import layer_tables
 from cspprof.render.page.stage_graph import stage_graph
-from cspprof.rows import rows
+from cspprof.report.charts import draw
 
 Run = Callable[..., Result]
 PAIR = ("resnext50", "csp_resnext50")

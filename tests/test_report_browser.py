@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import cspprof
+from cspprof.analysis.layer_rows import rows, sort_of
 from cspprof.render.page.document import page as made
-from cspprof.rows import rows, sort_of
 
 REQUIRED = bool(os.environ.get("CSPPROF_REQUIRE_BROWSER"))
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

@@ -17,20 +17,21 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import CHECKOUT, Result
+from cspprof.papers.report import notes, says
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.errors import CspprofError, IncompleteError
+from cspprof.core.errors import CspprofError, IncompleteError
+from cspprof.core.record import Kind
+from cspprof.core.registry import Registry
 from cspprof.metrics import Peak, Ratio, Sum
-from cspprof.record import Kind, Profile
-from cspprof.registry import Registry
-from cspprof.reproduction import Finding, Reproduction, Status, figures, reproduced
-from cspprof.reproduction.arithmetic import worked_out
-from cspprof.reproduction.figures import Published, published, read
-from cspprof.reproduction.printed import decimal, parse, rounded, truncated
-from cspprof.reproduction.recipes import Arithmetic, Change, Compression, Recipe, Saving, Subject, Total, exact
-from cspprof.reproduction.report import notes, says
+from cspprof.papers import Finding, Reproduction, Status, figures, reproduced
+from cspprof.papers.arithmetic import worked_out
+from cspprof.papers.figures import Published, published, read
+from cspprof.papers.printed import decimal, parse, rounded, truncated
+from cspprof.papers.recipes import Arithmetic, Change, Compression, Recipe, Saving, Subject, Total, exact
+from cspprof.profiles import Profile
 from cspprof.zoo import MODELS, catalog
 
 Run = Callable[..., Result]

@@ -6,11 +6,11 @@ import warnings
 
 import pytest
 import torch
+from conftest import trace
 from torch import nn
 
 import cspprof
-from cspprof.rules import Facts, op_rule
-from cspprof.trace import trace
+from cspprof.ops import Facts, op_rule
 
 
 @pytest.mark.parametrize("name", ["resnet50", "csp_resnext50", "csp_darknet53"])
@@ -59,5 +59,5 @@ def test_a_rule_may_leave_out_what_is_no_result() -> None:
 
 
 def test_an_operation_has_one_rule() -> None:
-    with pytest.raises(cspprof.errors.CspprofError, match=r"operation rule 'aten\.conv2d' is registered already"):
+    with pytest.raises(cspprof.core.errors.CspprofError, match=r"operation rule 'aten\.conv2d' is registered already"):
         op_rule("aten.conv2d")(lambda *args, **kwargs: Facts("conv"))

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from cspprof.trace import memo, recorder, shapes, trace
-from cspprof.trace.metas import meta_of
+from cspprof.ops import OUTPUT_RULES
+from cspprof.trace import dispatch, op_cache
+from cspprof.trace.tensor_meta import meta_of
 
 sizes = st.integers(1, 9)
 dtypes = st.sampled_from([torch.float32, torch.float16, torch.float64, torch.int64])
@@ -24,7 +26,7 @@ def check(name: str, function: Callable[..., torch.Tensor], *args: Any) -> None:
     given = [meta_of(a) if isinstance(a, torch.Tensor) else a for a in args]
     given = [[meta_of(t) for t in a] if isinstance(a, list) and a and isinstance(a[0], torch.Tensor) else a
              for a in given]  # fmt: skip
-    answer = shapes.ANSWERS[f"aten.{name}"](*given)
+    answer = OUTPUT_RULES[f"aten.{name}"](*given)
     try:
         with torch.inference_mode():
             expected = meta_of(function(*args))
@@ -203,9 +205,9 @@ def test_whole_networks_give_the_same_record_without_the_answers(
     if channels_last:
         x = x.to(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
-    memo.forget()
+    op_cache.clear()
     with_answers = trace(model, x, train=train)
     repeated = trace(model, x, train=train)
-    monkeypatch.setattr(recorder, "ANSWERS", {})
-    memo.forget()
+    monkeypatch.setattr(dispatch, "OUTPUT_RULES", {})
+    op_cache.clear()
     assert with_answers == repeated == trace(model, x, train=train)

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.errors import CspprofError, ReplayError, SourceError
-from cspprof.record import Profile
+from cspprof.core.errors import CspprofError, ReplayError, SourceError
+from cspprof.profiles import Profile
 from cspprof.sources import Request, parse, profile_spec
 
 NET = """

@@ -12,12 +12,12 @@ from conftest import CHECKOUT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cspprof.marks import Axis, Chart, Mark, Panel, Series
-from cspprof.record import Profile
+from cspprof.profiles import Profile
 from cspprof.render import Canvas
 from cspprof.render.aligned import aligned
 from cspprof.render.terminal import PIPED_WIDTH, laid_out, rich_text
-from cspprof.tables import Cell, Column, Report, Table
+from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
+from cspprof.report.tables import Cell, Column, Report, Table
 
 WORDS = ["a", "×", "−7.6 %", "MACs", "CIO (HarDNet) [elements]", "well-known", "1,234,567", "x" * 30, "two  spaces"]
 TEXTS = st.lists(st.sampled_from(WORDS), max_size=4).map(" ".join)
@@ -82,7 +82,7 @@ try:
     main(["cio", {str(saved)!r}, {str(saved)!r}])
 except SystemExit:
     pass
-unwanted = {{"rich", "cspprof.marks", "cspprof.charts", "tempfile", "torch"}}
+unwanted = {{"rich", "cspprof.report.chart_model", "cspprof.report.charts", "tempfile", "torch"}}
 sys.exit(f"imported: {{unwanted & set(sys.modules)}}" if unwanted & set(sys.modules) else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ import pytest
 from conftest import CHECKOUT
 
 import cspprof
-from cspprof.errors import SourceError
+from cspprof.core.errors import SourceError
 
 pytest.importorskip("timm", reason="the extra timm is not installed")
 

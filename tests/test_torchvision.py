@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from conftest import trace
 
 import cspprof
-from cspprof.errors import SourceError, TraceError
-from cspprof.record import Profile
-from cspprof.trace import trace
+from cspprof.core.errors import SourceError, TraceError
+from cspprof.profiles import Profile
 
 models = pytest.importorskip("torchvision", reason="the extra torchvision is not installed").models
 

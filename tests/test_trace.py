@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import trace
 from torch import nn
 
 from cspprof import op_rule
 from cspprof.api import profile
-from cspprof.errors import TraceError
+from cspprof.core.errors import TraceError
+from cspprof.core.record import Kind
 from cspprof.metrics import METRICS
-from cspprof.record import Kind, Profile
-from cspprof.rules import RULES, Facts
-from cspprof.trace import trace
+from cspprof.ops import RULES, Facts
+from cspprof.profiles import Profile
 
 
 def names(profile: Profile) -> list[str]:
@@ -161,7 +162,7 @@ def test_inputs_may_be_many_named_or_nested() -> None:
         def forward(self, pair: list[torch.Tensor], *, scale: torch.Tensor, more: dict[str, torch.Tensor]) -> Any:
             return {"sum": pair[0] + pair[1] * scale + more["z"]}
 
-    from cspprof.inputs import Call
+    from cspprof.core.inputs import Call
 
     shape = (1, 2, 3)
     p = trace(Net(), Call(([shape, torch.zeros(shape)],), {"scale": (1,), "more": {"z": shape}}))

@@ -12,9 +12,9 @@ from conftest import CHECKOUT, Result
 from jsonschema import validate
 
 import cspprof
-from cspprof.rules import Facts
+from cspprof.analysis.verify import verify
+from cspprof.ops import Facts
 from cspprof.sources import Request
-from cspprof.verify import verify
 
 NET = """
     import torch
@@ -78,7 +78,7 @@ def test_the_command(net: str, run: Callable[..., Result]) -> None:
 
 
 def test_an_unexplained_difference_is_exit_code_1(net: str, run: Callable[..., Result]) -> None:
-    from cspprof.rules import RULES
+    from cspprof.ops import RULES
 
     right = RULES.get("aten.conv2d")
     RULES.remove("aten.conv2d")

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import cspprof
-from cspprof.errors import CspprofError
-from cspprof.record import CONVOLUTIONS, POOLS
-from cspprof.rows import rows
-from cspprof.stages import depths, stages
+from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.stages import depths, stages
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import CONVOLUTIONS, POOLS
 from cspprof.zoo import catalog
 from cspprof.zoo.blocks import shortcut
 from cspprof.zoo.csp import CrossStagePartial

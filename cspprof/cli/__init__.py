@@ -16,7 +16,7 @@ import typer
 
 from cspprof._version import __version__
 from cspprof.cli.streams import fail, speak_utf8
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 
 
 class Command(NamedTuple):
@@ -30,24 +30,24 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "profile": Command("analyse", "profile_command", "Every number of each model."),
-    "cio": Command("analyse", "cio_command", "Convolutional input/output, and where a change comes from."),
-    "flops": Command("analyse", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
-    "compare": Command("analyse", "compare_command", "Models side by side in every number."),
-    "bottleneck": Command("analyse", "bottleneck_command", "The largest layers, their share of the whole."),
-    "whatif": Command("other_inputs", "whatif_command", "One model at other sizes, batches and dtypes."),
-    "plot": Command("draw", "plot_command", "Pictures: bottlenecks, traffic, memory, rooflines."),
-    "report": Command("page", "report_command", "One page with everything, for a browser."),
-    "verify": Command("second", "verify_command", "A second opinion: fvcore and torch's own counter."),
+    "profile": Command("profile", "profile_command", "Every number of each model."),
+    "cio": Command("profile", "cio_command", "Convolutional input/output, and where a change comes from."),
+    "flops": Command("profile", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
+    "compare": Command("profile", "compare_command", "Models side by side in every number."),
+    "bottleneck": Command("profile", "bottleneck_command", "The largest layers, their share of the whole."),
+    "whatif": Command("whatif", "whatif_command", "One model at other sizes, batches and dtypes."),
+    "plot": Command("plot", "plot_command", "Pictures: bottlenecks, traffic, memory, rooflines."),
+    "report": Command("report", "report_command", "One page with everything, for a browser."),
+    "verify": Command("verify", "verify_command", "A second opinion: fvcore and torch's own counter."),
     "reproduce": Command("reproduction", "reproduce_command", "The published figures, computed again."),
     "closed-form": Command("closed_form", "closed_form_command", "CIO, MACs and weights of a block as a formula."),
-    "models": Command("inspect", "models_command", "The zoo: every network with its totals."),
-    "metrics": Command("inspect", "metrics_command", "Every number with its unit."),
-    "explain": Command("inspect", "explain_command", "What a number is, and what it is not."),
+    "models": Command("models", "models_command", "The zoo: every network with its totals."),
+    "metrics": Command("models", "metrics_command", "Every number with its unit."),
+    "explain": Command("models", "explain_command", "What a number is, and what it is not."),
     "check": Command("gate", "check_command", "Hold models against the project's rules."),
     "init": Command("gate", "init_command", "Write cspprof.toml, a commented start."),
     "baseline": Command("gate", "baseline_app", "What was recorded, and how that changed."),
-    "cache": Command("remembering", "app", "What is remembered between runs; forget it."),
+    "cache": Command("cache", "app", "What is remembered between runs; forget it."),
 }
 
 
@@ -94,10 +94,7 @@ def _options(
     ] = False,
 ) -> None:
     """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
-    if no_cache or "cspprof.cache" in sys.modules:
-        from cspprof.cache import ENABLED
-
-        ENABLED.set(not no_cache)
+    return None
 
 
 ANYWHERE = ("--debug", "--no-cache")

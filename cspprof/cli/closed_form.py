@@ -8,7 +8,7 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 
 
 def _size(name: str, help: str) -> typer.models.OptionInfo:
@@ -51,9 +51,9 @@ def closed_form_command(
     In symbols; with numbers (--c 256 --m 24 --d 32) their value; --over draws the saving as a curve; --check holds the
     formula against the trace of that block.
     """
-    from cspprof.closed_form import FORMS, number_reports, reports
-    from cspprof.closed_form.checking import check as checked
-    from cspprof.closed_form.numbers import block
+    from cspprof.api import check_closed_form
+    from cspprof.csp.closed_form import FORMS, number_reports, reports
+    from cspprof.csp.closed_form.numbers import block
 
     outlet = Outlet(format, output)
     numbers = {
@@ -72,7 +72,7 @@ def closed_form_command(
     if over:
         outlet.emit(number_reports.curve(over, found, given))  # type: ignore[arg-type]
     elif check:
-        result = checked(block(found, given))
+        result = check_closed_form(block(found, given))
         outlet.emit(number_reports.checked(result))
         if not result.agrees:
             raise typer.Exit(1)

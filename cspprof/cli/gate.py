@@ -14,8 +14,8 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet, write
-from cspprof.errors import CspprofError, OutputError, UnknownNameError
-from cspprof.files import check_writable, write_atomically
+from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
+from cspprof.core.files import check_writable, write_atomically
 
 if TYPE_CHECKING:
     from cspprof.gate.checking import Verdict
@@ -182,7 +182,7 @@ def _no_baseline(settings: Config) -> CspprofError:
 
 def init_command() -> None:
     """Write cspprof.toml, a commented start with the models that are found here. Overwrites nothing."""
-    from cspprof.gate.starting import start
+    from cspprof.gate.init import start
 
     path, found = start(Path.cwd())
     names = ", ".join(c.target for c in found) or "none, see its comments"

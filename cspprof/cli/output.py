@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cspprof.errors import OutputError
-from cspprof.files import check_writable, write_atomically
+from cspprof.core.errors import OutputError
+from cspprof.core.files import check_writable, write_atomically
 from cspprof.render import RENDERERS, Canvas, asked_by, render
-from cspprof.tables import Report
+from cspprof.report.tables import Report
 
 NOTED = ("rich", "markdown", "latex")
 """Formats that say the notes themselves; with any other they go to standard error."""

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.analyse import profiled
 from cspprof.cli.output import Outlet, tracked
+from cspprof.profiles import profile_spec
 
 
 def reproduce_command(
@@ -23,13 +23,14 @@ def reproduce_command(
     output: o.Output = None,
 ) -> None:
     """Every published cost figure computed again, beside what is printed; exit code 1 where one no longer comes out."""
-    from cspprof.reproduction import chosen, reproduced, subjects
-    from cspprof.reproduction.report import report
+    from cspprof.papers.figures import chosen
+    from cspprof.papers.reproduction import reproduced, subjects
+    from cspprof.report.reproduction import reproduction_report
     from cspprof.sources import Request
 
     outlet, tables = Outlet(format, output), chosen(name)
-    profiles = {s: profiled(s.spec, Request(inputs=s.input)) for s in tracked(subjects(tables))}
+    profiles = {s: profile_spec(s.spec, Request(inputs=s.input), cache=True) for s in tracked(subjects(tables))}
     found = reproduced(tables, profiles)
-    outlet.emit(report(found))
+    outlet.emit(reproduction_report(found))
     if found.broken:
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 
 
 def speak_utf8() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.gate import baseline
 from cspprof.gate.checking import Recorded, choose, layered
 from cspprof.gate.loading import Config, Problem

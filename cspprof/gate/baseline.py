@@ -7,18 +7,14 @@ different layers of one, merge without a conflict. An exact ratio is kept as its
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from cspprof.errors import CspprofError
-from cspprof.files import shown, write_atomically
-from cspprof.garbage import uncollected
-from cspprof.gate.measured import Later, Measured, Part
+from cspprof.core.errors import CspprofError
+from cspprof.core.files import shown, write_atomically
+from cspprof.gate.measurement import Measured, Part
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
 SCHEMA = "cspprof.baseline/1"
@@ -58,8 +54,7 @@ def parse(data: bytes, name: str) -> dict[str, Measured]:
                     f"{name}:{number}: an unresolved merge conflict", f"Record what the merged code costs: {RECORD}"
                 )
     try:
-        with uncollected():
-            document = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
         raise BaselineError(f"{name} is not JSON: {error}", f"Restore it from git, or record anew: {RECORD}") from None
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -94,7 +89,7 @@ def _entry(m: Measured) -> dict[str, Any]:
     return {
         "convention": m.convention,
         "inputs": list(m.inputs),
-        "structure": m.structure(),
+        "structure": m.structure,
         "totals": {name: _written(a) for name, a in m.totals.items()},
         "layers": {
             path: {"is": part.form, **{name: _written(a) for name, a in part.amounts.items()}}
@@ -114,12 +109,9 @@ def _written(amount: Amount) -> Any:
 
 
 def _measured(name: str, entry: Mapping[str, Any]) -> Measured:
-    parts: Mapping[str, Part] = Later(partial(_parts, entry["layers"]))
-    if not _plain(entry["layers"]):
-        parts = dict(parts)  # at once, so that what is wrong is said at once
     totals = {m: _amount(m, v) for m, v in entry["totals"].items()}
     return Measured(
-        name, entry["convention"], tuple(entry["inputs"]), lambda: str(entry["structure"]), totals, parts, {},
+        name, entry["convention"], tuple(entry["inputs"]), str(entry["structure"]), totals, _parts(entry["layers"]), {},
         entry["versions"], entry.get("by", ""),
     )  # fmt: skip
 
@@ -129,13 +121,6 @@ def _parts(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Part]:
         path: Part(part["is"], {m: _amount(m, v) for m, v in part.items() if m != "is"})
         for path, part in layers.items()
     }
-
-
-def _plain(layers: Mapping[str, dict[str, Any]]) -> bool:
-    """Whether each layer is a form and whole numbers, so that nothing can be wrong with it."""
-    values = Counter(map(type, chain.from_iterable(map(dict.values, layers.values()))))
-    forms = [type(part.get("is")) for part in layers.values()]
-    return forms.count(str) == values[str] == len(layers) and values.keys() <= {str, int}
 
 
 def _amount(metric: str, value: Any) -> Amount:
@@ -173,7 +158,7 @@ def changes(before: Models, after: Models, metrics: Iterable[str] | None = None)
 def restructured(before: Measured, after: Measured) -> bool:
     """Whether another network is computed although every recorded number stayed the same."""
     same = all(after.totals.get(m) == a for m, a in before.totals.items() if m in after.totals)
-    return same and before.structure() != after.structure()
+    return same and before.structure != after.structure
 
 
 def reformed(before: Measured, after: Measured) -> list[tuple[str, str, str]]:

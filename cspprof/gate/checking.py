@@ -8,23 +8,22 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
-from cspprof.errors import CspprofError, UnknownNameError
-from cspprof.files import shown
+from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.files import shown
 from cspprof.gate import baseline
+from cspprof.gate.causes import causes, class_lines
 from cspprof.gate.config import Model, Rule
 from cspprof.gate.loading import Config, Problem
-from cspprof.gate.measured import Measured, measured
-from cspprof.gate.measuring import profile_of
+from cspprof.gate.measure import profile_of
+from cspprof.gate.measurement import Measured, measured
+from cspprof.gate.metric_names import metric_of, suggestion
 from cspprof.gate.rules import BASELINE, Finding, Outcome, contradictions, judge, selected
-from cspprof.gate.why import causes, class_lines
-from cspprof.gate.words import metric_of, suggestion
-from cspprof.glance import Glance
-from cspprof.record import Profile
+from cspprof.profiles import Profile
 
 LAYERED = ("macs", "cio_cspnet")
 """Recorded layer by layer in any case."""
 
-Measure = Callable[[Model], Profile | Glance]
+Measure = Callable[[Model], Profile]
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from cspprof.errors import CspprofError
-from cspprof.gate.words import known_convention, known_metric, metric_of
-from cspprof.inputs import known_device, known_float, parse_inputs
+from cspprof.core.errors import CspprofError
+from cspprof.core.inputs import known_device, known_float, parse_inputs
+from cspprof.core.units import Quantity, parse_quantity
+from cspprof.gate.metric_names import known_convention, known_metric, metric_of
 from cspprof.metrics import METRICS
-from cspprof.units import Quantity, parse_quantity
 
 BASELINE = "cspprof-baseline.json"
 Level = Literal["error", "warn", "off"]

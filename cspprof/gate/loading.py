@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from cspprof.errors import CspprofError
-from cspprof.files import shown
+from cspprof.core.errors import CspprofError
+from cspprof.core.files import shown
 from cspprof.gate.config import Model, Rule, Settings
 from cspprof.gate.toml_lines import Key, key_lines, nearest
 

@@ -7,15 +7,15 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from cspprof.core.units import change, told_apart
 from cspprof.gate.baseline import Change
+from cspprof.gate.causes import SHOWN
 from cspprof.gate.checking import Verdict
 from cspprof.gate.loading import Problem
-from cspprof.gate.measured import Measured, exact
+from cspprof.gate.measurement import Measured, exact
 from cspprof.gate.rules import Cause, Finding, Outcome, difference
-from cspprof.gate.why import SHOWN
 from cspprof.metrics import METRICS, Amount
-from cspprof.tables import Cell, Column, Report, Table, text
-from cspprof.units import change, told_apart
+from cspprof.report.tables import Cell, Column, Report, Table, text
 
 SCHEMA = "cspprof.check/1"
 NONE = Cell(None, "–")
@@ -192,7 +192,7 @@ def document(verdict: Verdict) -> dict[str, Any]:
             name: {
                 "inputs": list(m.inputs),
                 "convention": m.convention,
-                "structure": m.structure(),
+                "structure": m.structure,
                 "complete": not m.uncounted,
                 "totals": {metric: number(exact(a)) for metric, a in m.totals.items()},
             }
@@ -221,7 +221,7 @@ def baseline_report(models: Mapping[str, Measured], name: str) -> Report:
         "baseline": name,
         "models": [
             {
-                "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure(),
+                "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure,
                 "versions": dict(m.versions), "totals": {k: number(exact(a)) for k, a in m.totals.items()},
             }
             for m in ordered

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 
 
 def git(folder: Path, *arguments: str) -> bytes:

@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import floor
 
+from cspprof.core.units import Quantity, change, told_apart
 from cspprof.gate.baseline import RECORD
 from cspprof.gate.config import Level, Rule
-from cspprof.gate.measured import Measured, chosen
-from cspprof.gate.words import metric_of, suggestion
+from cspprof.gate.measurement import Measured, chosen
+from cspprof.gate.metric_names import metric_of, suggestion
 from cspprof.metrics import METRICS
-from cspprof.units import Quantity, change, told_apart
 
 BASELINE = "the baseline"
 """What messages call the recorded numbers; a reference of any other name is another model, or a revision."""

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.gate import baseline
 from cspprof.gate.config import Model
-from cspprof.gate.measured import Measured, measured
-from cspprof.gate.measuring import profile_of
+from cspprof.gate.measure import profile_of
+from cspprof.gate.measurement import Measured, measured
 
 
 def main() -> None:

@@ -7,7 +7,7 @@
 ...     return op.writes[0].numel if op.name in ("relu", "relu_") else 0
 
 A number of operations is computed from one `OpSpec` and summed over calls; a number of the whole model, from the
-`Profile`. How two values combine belongs to the value: `Sum` adds, `Peak` takes the larger, `Ratio` keeps both
+`Record`. How two values combine belongs to the value: `Sum` adds, `Peak` takes the larger, `Ratio` keeps both
 halves and divides last.
 """
 
@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from cspprof.errors import CspprofError
-from cspprof.record import OpSpec, Profile
-from cspprof.registry import Registry
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import OpSpec, Record
+from cspprof.core.registry import Registry
 
 Number = int | float | None
 HIGHER_IS_BETTER = frozenset({"moc", "balance"})
@@ -88,14 +87,12 @@ class Metric:
     """What it is often taken for."""
     paper: str
     of_op: Callable[[OpSpec], Any] | None
-    of_profile: Callable[[Profile], Any] | None
+    of_profile: Callable[[Record], Any] | None
     definition: str
     scale: int
     zero: Amount
-    printed: Callable[[Profile], float | None] | None
+    printed: Callable[[Record], float | None] | None
     """The total as the tool that prints it rounds it on the way, for people to compare; the value stays exact."""
-    computing: bool
-    """Whether it is nothing, or unknown, for all operations but those in `Profile.computing`."""
 
     @property
     def ours(self) -> bool:
@@ -111,11 +108,11 @@ class Metric:
         """One operation's value; None where nobody knows, or where the number is only of the whole model."""
         return None if self.of_op is None else self._amount(self.of_op(spec))
 
-    def total(self, profile: Profile) -> Amount:
+    def total(self, record: Record) -> Amount:
         """The whole model's value. Unknown operations are left out; `profile.complete` says whether there are any."""
         if self.of_profile is None:
-            return self.over(profile.computing if self.computing else profile.spec_counts)
-        amount: Amount = self._amount(self.of_profile(profile))
+            return self.over(record.spec_counts)
+        amount: Amount = self._amount(self.of_profile(record))
         return amount
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
@@ -149,6 +146,15 @@ class Metric:
         return Peak(int(value)) if isinstance(self.zero, Peak) else Sum(int(value), self.scale)
 
 
+def value_of(record: Record, metric: str) -> Any:
+    """The value of a registered metric for the whole model: an exact int for a count, a float for a ratio or a scaled
+    count, None for a ratio whose denominator is 0.
+
+    A sum leaves out operations without a rule; see `Record.complete` and `Record.uncounted`.
+    """
+    return METRICS.get(metric).total(record).value
+
+
 def times(amount: Amount, n: int) -> Amount:
     """`n` equal values combined."""
     if isinstance(amount, Sum):
@@ -174,15 +180,13 @@ def metric(
     of: Literal["op", "profile"] = "op",
     scale: int = 1,
     zero: Amount | None = None,
-    printed: Callable[[Profile], float | None] | None = None,
-    computing: bool = False,
+    printed: Callable[[Record], float | None] | None = None,
 ) -> Callable[[F], F]:
     """Register a number; the decorated function's docstring is its definition.
 
     With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown; with
-    `of="profile"` it takes the `Profile`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹);
+    `of="profile"` it takes the `Record`. `scale` divides the exact sum when it is shown (BFLOPs: 10⁹);
     `printed` gives what people read instead, where the tool itself prints a rounded total (None: it is the value).
-    `computing` promises 0 or None for all operations but those in `Profile.computing`, so that a total asks no others.
     """
 
     def register(function: F) -> F:
@@ -194,7 +198,7 @@ def metric(
             Metric(
                 name, title or name, unit, is_not, paper,
                 function if of == "op" else None, function if of == "profile" else None,
-                definition, scale, zero or Sum(0, scale), printed, computing,
+                definition, scale, zero or Sum(0, scale), printed,
             ),
         )  # fmt: skip
         return function
@@ -211,6 +215,3 @@ for _room in (
     "module_counters",
 ):  # listed in this order
     import_module(f"{__name__}.{_room}")
-
-OURS = MappingProxyType(dict(METRICS.items()))
-"""The numbers that come with cspprof, whatever is registered or removed later."""

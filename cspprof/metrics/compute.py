@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from struct import pack, unpack
 
-from cspprof.metrics import Peak, Ratio, metric
-from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Profile
+from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Record
+from cspprof.metrics import Peak, Ratio, metric, value_of
 
 SIXTEENTHS = 16
 """Darknet divides the 2·MACs of a binary convolution by 32: in sixteenths of a FLOP its count is whole."""
@@ -18,7 +18,6 @@ SIXTEENTHS = 16
     title="MACs",
     is_not="FLOPs (twice as many), nor time: a depthwise convolution of few MACs can be slow",
     paper="conv: k_h·k_w·(c_in/groups)·c_out·h_out·w_out",
-    computing=True,
 )
 def macs(op: OpSpec) -> int | None:
     """Multiply-accumulates of convolutions, linear layers, matrix products, attention and recurrent layers.
@@ -27,7 +26,7 @@ def macs(op: OpSpec) -> int | None:
     return op.macs
 
 
-@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name", computing=True)
+@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name")
 def flops(op: OpSpec) -> int | None:
     """Two floating-point operations for each multiply-accumulate: 2·MACs, and nothing else."""
     return None if op.macs is None else 2 * op.macs
@@ -39,7 +38,6 @@ def flops(op: OpSpec) -> int | None:
     title="BFLOPs",
     is_not="what Darknet prints (bflops_darknet)",
     scale=10**9,
-    computing=True,
 )
 def bflops(op: OpSpec) -> int | None:
     """2·MACs / 10⁹."""
@@ -53,7 +51,6 @@ def bflops(op: OpSpec) -> int | None:
     is_not="the plain bflops; it is the rule to compare with the tables of the CSPNet and PRN papers",
     paper="Wang et al. 2019, tables 1 to 4",
     scale=10**9,
-    computing=True,
 )
 def bflops_cspnet(op: OpSpec) -> int | None:
     """2·MACs and size²·c·h_out·w_out of pooling with a window, divided by 10⁹: max and local average pooling are one
@@ -68,14 +65,14 @@ def is_local_pool(op: OpSpec) -> bool:
     return op.kind in POOLS and (op.kind is Kind.MAX_POOL or not op.attrs.get("global"))
 
 
-def darknet_prints(profile: Profile) -> float | None:
+def darknet_prints(record: Record) -> float | None:
     """BFLOPs of one image through a Darknet cfg as Darknet prints them: layer after layer in single precision, which
     can change the last of three digits. None for any other model."""
-    if not profile.source.endswith(".cfg") or profile.inputs[0].shape[0] != 1:
+    if not record.source.endswith(".cfg") or record.inputs[0].shape[0] != 1:
         return None
     layers: dict[str, int] = defaultdict(int)
-    for spec, layer in zip(profile.calls.spec, profile.calls.layer, strict=True):
-        layers[profile.layers[layer].path.partition(".")[0]] += bflops_darknet(profile.specs[spec]) or 0
+    for spec, layer in zip(record.calls.spec, record.calls.layer, strict=True):
+        layers[record.layers[layer].path.partition(".")[0]] += bflops_darknet(record.specs[spec]) or 0
     total = 0.0
     for sixteenths in layers.values():
         total = _single(total + _single(sixteenths / (SIXTEENTHS * 10**9)))
@@ -95,7 +92,6 @@ def _single(x: float) -> float:
     paper="the loader of AlexeyAB's Darknet",
     scale=SIXTEENTHS * 10**9,
     printed=darknet_prints,
-    computing=True,
 )
 def bflops_darknet(op: OpSpec) -> int | None:
     """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions (a 32nd of it for xnor=1, nothing for the
@@ -130,14 +126,13 @@ def shortcut_flops(op: OpSpec) -> int:
     title="conv output",
     is_not="CIO (inputs count there too), nor memory",
     paper="Radosavovic et al. 2020, section 2: activations; timm's macts column",
-    computing=True,
 )
 def activations(op: OpSpec) -> int:
     """Output elements of all convolutions."""
     return op.writes[0].numel if op.kind in CONVOLUTIONS else 0
 
 
-@metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0), computing=True)
+@metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0))
 def bottleneck_macs(op: OpSpec) -> int | None:
     """MACs of the largest single operation: the peak of the paper's Fig. 7."""
     return op.macs
@@ -146,14 +141,14 @@ def bottleneck_macs(op: OpSpec) -> int | None:
 @metric(
     "bottleneck_share", unit="fraction", title="its share", is_not="a share of the time", of="profile", zero=Ratio(0, 0)
 )
-def bottleneck_share(profile: Profile) -> Ratio:
+def bottleneck_share(record: Record) -> Ratio:
     """MACs of the largest single operation divided by all MACs."""
-    return Ratio(int(profile.total("bottleneck_macs")), int(profile.total("macs")))
+    return Ratio(int(value_of(record, "bottleneck_macs")), int(value_of(record, "macs")))
 
 
 @metric("balance", unit="fraction", title="balance", is_not="utilisation", of="profile", zero=Ratio(0, 0))
-def balance(profile: Profile) -> Ratio:
+def balance(record: Record) -> Ratio:
     """Mean MACs of the operations that have any, divided by those of the largest: 1 when all layers are equal,
     near 0 when one dominates."""
-    layers = sum(n for spec, n in profile.computing if spec.macs)
-    return Ratio(int(profile.total("macs")), layers * int(profile.total("bottleneck_macs")))
+    layers = sum(n for spec, n in record.spec_counts if spec.macs)
+    return Ratio(int(value_of(record, "macs")), layers * int(value_of(record, "bottleneck_macs")))

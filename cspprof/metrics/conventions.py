@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cspprof.core.record import COMPUTE, CONVOLUTIONS, Kind, Layer, OpSpec, Record, TensorSpec
 from cspprof.metrics import CONVENTIONS, Amount, Metric, Ratio, Sum
-from cspprof.record import COMPUTE, CONVOLUTIONS, Kind, Layer, OpSpec, Profile, TensorSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 UNTOLD = Ratio(0, 0)
@@ -47,24 +47,24 @@ class Module:
         yield from (self.ops[i * width : (i + 1) * width] for i in range(n))
 
 
-def modules(profile: Profile) -> list[Module]:
+def modules(record: Record) -> list[Module]:
     """The modules that ran, in the order of `named_modules`."""
     ops: dict[int, list[OpSpec]] = defaultdict(list)
-    for spec, layer in zip(profile.calls.spec, profile.calls.layer, strict=True):
-        ops[layer].append(profile.specs[spec])
+    for spec, layer in zip(record.calls.spec, record.calls.layer, strict=True):
+        ops[layer].append(record.specs[spec])
     params: dict[str, dict[str, TensorSpec]] = defaultdict(dict)
-    for storage in profile.storages:
+    for storage in record.storages:
         if storage.role == "parameter":
             owner, _, name = storage.name.rpartition(".")
             params[owner][name] = storage.spec
-    classes = {layer.path: layer.class_name for layer in profile.layers}
+    classes = {layer.path: layer.class_name for layer in record.layers}
     parents = {path.rpartition(".")[0] for path in classes if path}
     return [
         Module(
             layer, tuple(classes[p] for p in _above(layer.path) if p in classes), layer.path not in parents,
             params[layer.path], tuple(ops[i]),
         )
-        for i, layer in enumerate(profile.layers)
+        for i, layer in enumerate(record.layers)
         if layer.calls
     ]  # fmt: skip
 
@@ -88,11 +88,11 @@ class Convention(Metric):
     holds: str
     """Where the rule is the tool's, and where it is not."""
 
-    def total(self, profile: Profile) -> Amount:
+    def total(self, record: Record) -> Amount:
         """The model's value; one without a value where the rule cannot tell some part of it."""
         if self.of_module is None:
-            return self.over(profile.spec_counts)
-        return self._sum([self.of_module(m) for m in modules(profile)])
+            return self.over(record.spec_counts)
+        return self._sum([self.of_module(m) for m in modules(record)])
 
     def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
         """The value of some operations, of a tool that sees operations."""
@@ -105,12 +105,12 @@ class Convention(Metric):
         """What the tool adds for one operation; None where that cannot be told, or where it counts by module."""
         return None if self.of_op is None else self.of_op(spec)
 
-    def beside(self, profile: Profile) -> Counter[str]:
+    def beside(self, record: Record) -> Counter[str]:
         """What the tool counts more (or, negative, less) than `per_mac` for each MAC, by what it counts."""
         if self.of_module is None:
-            return self.beside_of(profile.spec_counts)
+            return self.beside_of(record.spec_counts)
         parts: Counter[str] = Counter()
-        for m in modules(profile):
+        for m in modules(record):
             _add(parts, m.ops, self.of_module(m) or 0, self.per_mac * sum(spec.macs or 0 for spec in m.ops))
         return parts
 
@@ -164,7 +164,7 @@ def convention_named(name: str) -> Convention:
 
 def convention(
     name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", holds: str = "", scale: int = 1,
-    printed: Callable[[Profile], float | None] | None = None,
+    printed: Callable[[Record], float | None] | None = None,
 ) -> Callable[[F], F]:  # fmt: skip
     """Register what `tool` counts; the decorated function's docstring says what that is.
 
@@ -180,7 +180,7 @@ def convention(
             Convention(
                 name, title, f"{per_mac} per MAC", "", "", function if by_op else None,
                 None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale), printed,
-                False, tool, counts, per_mac, None if by_op else function, holds,
+                tool, counts, per_mac, None if by_op else function, holds,
             ),
         )  # fmt: skip
         return function

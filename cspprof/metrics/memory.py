@@ -6,8 +6,9 @@ from itertools import accumulate
 from operator import attrgetter, getitem
 from typing import NamedTuple
 
+from cspprof.core.cached import cached
+from cspprof.core.record import Kind, Record
 from cspprof.metrics import Peak, metric
-from cspprof.record import Kind, Profile
 
 
 @metric(
@@ -18,12 +19,12 @@ from cspprof.record import Kind, Profile
     of="profile",
     zero=Peak(0),
 )
-def peak_bytes(profile: Profile) -> Peak:
+def peak_bytes(record: Record) -> Peak:
     """The most activation memory alive at once. While an operation runs, its inputs and its first output are alive;
     a storage lives until its last reader; a view owns nothing; an in-place operation reuses its input's storage;
     the model's input is freed at its last use, its outputs live to the end. Weights, buffers and saved statistics
     are not in it."""
-    return Peak(max(profile.live_bytes, default=0))
+    return Peak(max(live_bytes(record), default=0))
 
 
 BYTES = attrgetter("nbytes")
@@ -40,28 +41,29 @@ class Lifetimes(NamedTuple):
     ends: list[int]
 
 
-def lifetimes(profile: Profile) -> Lifetimes:
-    calls, storages = profile.calls, profile.calls.storage
+@cached
+def lifetimes(record: Record) -> Lifetimes:
+    calls, storages = record.calls, record.calls.storage
     view = Kind.VIEW
     # Of the storages that a call touches: which it writes, and how many it needs alive. What it writes besides the
     # first is nobody's input.
     written = [
         range(0) if s.kind is view else range(n := len(s.reads) + len(s.weights), n + len(s.writes))
-        for s in profile.specs
+        for s in record.specs
     ]
     alive = [places.start + bool(places) for places in written]
     last: dict[int, int] = {}
-    for i, (spec, at) in enumerate(zip(calls.spec, profile.offsets, strict=True)):
+    for i, (spec, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
         for storage in storages[at : at + alive[spec]]:
             last[storage] = i
-    for storage in profile.outputs:
+    for storage in record.outputs:
         last[storage] = len(calls.spec) - 1
     inputs, starts, outputs, ends = found = Lifetimes([], [], [], [])
-    for i, (held, _, role, _) in enumerate(profile.storages):
+    for i, (held, _, role, _) in enumerate(record.storages):
         end = last.pop(held, None)
         if role == "input" and end is not None:
             inputs.append((i, end + 1))
-    for i, (spec, at) in enumerate(zip(calls.spec, profile.offsets, strict=True)):
+    for i, (spec, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
         for place in written[spec]:
             end = last.pop(storages[at + place], None)
             if end is not None:
@@ -71,13 +73,14 @@ def lifetimes(profile: Profile) -> Lifetimes:
     return found
 
 
-def live_bytes(profile: Profile) -> list[int]:
+@cached
+def live_bytes(record: Record) -> list[int]:
     """Bytes alive while each call runs, in execution order."""
-    of_call, specs = profile.calls.spec, profile.specs
-    alive = profile.lifetimes
+    of_call, specs = record.calls.spec, record.specs
+    alive = lifetimes(record)
     steps = [0] * (len(of_call) + 1)
     for place, end in alive.inputs:
-        nbytes = profile.storages[place].spec.nbytes
+        nbytes = record.storages[place].spec.nbytes
         steps[0] += nbytes
         steps[end] -= nbytes
     written = [spec.writes for spec in specs]

@@ -9,9 +9,9 @@ from __future__ import annotations
 from fractions import Fraction
 from math import prod
 
+from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec
 from cspprof.metrics.conventions import Module, convention
 from cspprof.metrics.operation_counters import has_bias, has_weight, name_of, source
-from cspprof.record import CONVOLUTIONS, Kind, OpSpec
 
 
 def torch_class(class_name: str) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import floor
 
-from cspprof.formulas import broadcast
+from cspprof.core.formulas import broadcast
+from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, TensorSpec
 from cspprof.metrics.compute import SIXTEENTHS, bflops_darknet, darknet_prints, flops, macs
 from cspprof.metrics.conventions import convention
-from cspprof.record import CONVOLUTIONS, Kind, OpSpec, TensorSpec
 
 convention("macs", tool="cspprof; torchvision's _ops in 10⁹", counts="MACs", per_mac=1)(macs)
 convention("flops", tool="cspprof, two for each MAC", counts="FLOPs", per_mac=2)(flops)

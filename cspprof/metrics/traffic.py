@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from operator import attrgetter
 
+from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec
 from cspprof.metrics import Ratio, metric
-from cspprof.record import CONVOLUTIONS, POOLS, Kind, OpSpec
 
 NBYTES = attrgetter("nbytes")
 STILL = frozenset({Kind.VIEW, Kind.DATA})
@@ -18,7 +18,6 @@ STILL = frozenset({Kind.VIEW, Kind.DATA})
     title="CIO (HarDNet)",
     is_not="measured DRAM traffic: no cache, no fusion, no weights; nor bytes (cio_bytes)",
     paper="Chao et al. 2019, section 3: Σ (c_in·w_in·h_in + c_out·w_out·h_out); quoted at 224×224",
-    computing=True,
 )
 def cio_hardnet(op: OpSpec) -> int:
     """Convolutional input/output: input plus output elements of every convolution, 1×1 projections and depthwise
@@ -32,7 +31,6 @@ def cio_hardnet(op: OpSpec) -> int:
     title="CIO (CSPNet)",
     is_not="measured DRAM traffic; nor the HarDNet paper's own rule, which leaves pooling out",
     paper="the rule that gives both numbers of Wang et al. 2019, Fig. 8; quoted at 256×256",
-    computing=True,
 )
 def cio_cspnet(op: OpSpec) -> int:
     """Input plus output elements of every convolution and of every pooling layer (max, average, global average).
@@ -45,7 +43,6 @@ def cio_cspnet(op: OpSpec) -> int:
     unit="bytes",
     title="CIO bytes",
     is_not="traffic_bytes, where every operation counts",
-    computing=True,
 )
 def cio_bytes(op: OpSpec) -> int:
     """CIO by HarDNet's rule, each element at the size of its dtype."""
@@ -59,7 +56,6 @@ def cio_bytes(op: OpSpec) -> int:
     is_not="arithmetic intensity in FLOPs per byte; nor the mean of the layers' ratios",
     paper="Chao et al. 2019, section 3: MACs over CIO",
     zero=Ratio(0, 0),
-    computing=True,
 )
 def moc(op: OpSpec) -> Ratio | None:
     """MACs of convolutions divided by their CIO (HarDNet's rule); both are summed before they are divided. A low

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record, TensorSpec
 from cspprof.metrics import metric
-from cspprof.record import CONVOLUTIONS, Kind, OpSpec, Profile, TensorSpec
 
 LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
 
 
 @metric("params", unit="values", title="params", is_not="the #Params column of the CSPNet tables", of="profile")
-def params(profile: Profile) -> int:
+def params(record: Record) -> int:
     """Elements of all parameters of the model, each parameter once, used by this forward or not, and the weights that
     quantised layers keep packed. Buffers (running mean and variance) are not parameters."""
-    return profile.params
+    return record.params
 
 
 @metric(
@@ -25,10 +25,10 @@ def params(profile: Profile) -> int:
     paper="Wang et al. 2019: the #Params columns",
     of="profile",
 )
-def conv_weights(profile: Profile) -> int:
+def conv_weights(record: Record) -> int:
     """Weights of convolutions, linear and recurrent layers that the forward reads, each once, without biases and
     without normalisation."""
-    return _read_once(profile, _matrices)
+    return _read_once(record, _matrices)
 
 
 @metric(
@@ -39,16 +39,16 @@ def conv_weights(profile: Profile) -> int:
     paper="the values of a Darknet weight file; the PRN repository's tables",
     of="profile",
 )
-def params_darknet(profile: Profile) -> int:
+def params_darknet(record: Record) -> int:
     """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values per
     batch-normalised channel (scale, shift, running mean, running variance)."""
-    return _read_once(profile, _of_darknet)
+    return _read_once(record, _of_darknet)
 
 
-def _read_once(profile: Profile, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
+def _read_once(record: Record, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
     """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
-    total = sum([n * weight.numel for spec, n in profile.spec_counts for weight in chosen(spec)])
-    for held, readings in profile.weights_read_again:
+    total = sum([n * weight.numel for spec, n in record.spec_counts for weight in chosen(spec)])
+    for held, readings in record.weights_read_again:
         read = [weight.numel for spec, weight in readings if weight in chosen(spec)]
         if len(read) > 1:
             total -= max(0, sum(read) - held.numel)

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from cspprof.errors import OutputError
-from cspprof.registry import Registry
-from cspprof.tables import Report
+from cspprof.core.errors import OutputError
+from cspprof.core.registry import Registry
+from cspprof.report.tables import Report
 
 
 class Canvas(NamedTuple):

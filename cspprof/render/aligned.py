@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 
-from cspprof.tables import Column, Report, Table
+from cspprof.report.tables import Column, Report, Table
 
 GAP = "  "
 SINGLE = frozenset(map(chr, [*range(0x20, 0x7F), *range(0xA0, 0xAD), *range(0xAE, 0x300), *range(0x370, 0x483),

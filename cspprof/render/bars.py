@@ -9,8 +9,8 @@ from string import ascii_letters, digits
 
 from rich.text import Text
 
-from cspprof.marks import Axis, Chart, Mark, Panel, Series, Tone
-from cspprof.units import shortened, significant
+from cspprof.core.units import shortened, significant
+from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series, Tone
 
 COLOURS = ("blue", "yellow", "green", "magenta", "cyan", "red")
 MEANING = {"muted": "bright_black", "strong": "bold", "less": "blue", "more": "red"}

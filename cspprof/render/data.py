@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Report
+from cspprof.report.tables import Report
 
 
 @renderer("json", ".json")

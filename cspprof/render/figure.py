@@ -11,9 +11,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cspprof.errors import CspprofError, OutputError
-from cspprof.files import check_writable, write_atomically
-from cspprof.marks import Chart, Panel
+from cspprof.core.errors import CspprofError, OutputError
+from cspprof.core.files import check_writable, write_atomically
+from cspprof.report.chart_model import Chart, Panel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

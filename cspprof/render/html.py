@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from cspprof.tables import Table
+from cspprof.report.tables import Table
 
 
 def fragment(tables: Sequence[Table]) -> str:

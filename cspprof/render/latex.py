@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Cell, Formula, Report, Table
+from cspprof.report.tables import Cell, Formula, Report, Table
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Report, Table
+from cspprof.report.tables import Report, Table
 
 
 @renderer("markdown", ".md")

@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from cspprof.edges import INPUT, edges
-from cspprof.errors import OutputError
+from cspprof.analysis.layer_rows import Group, Row, rows, sort_of
+from cspprof.core.dataflow import INPUT, edges
+from cspprof.core.errors import OutputError
+from cspprof.core.record import Record
+from cspprof.core.units import shape, share
 from cspprof.metrics import METRICS
-from cspprof.record import Profile
 from cspprof.render import Canvas, renderer
 from cspprof.render.netron import OF_NODES, one_model, rows_by_node
-from cspprof.rows import Group, Row, rows, sort_of
-from cspprof.tables import Report, quantity
-from cspprof.units import shape, share
-from cspprof.views import label
+from cspprof.report.profile import label
+from cspprof.report.tables import Report, quantity
 
 SCALE = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")
 """From nothing to the largest: lighter for less, and readable in black but for the last."""
@@ -46,15 +46,15 @@ def _value(row: Row, metric: str) -> Any:
     return Group(row.path, (row,)).value(metric)
 
 
-def _graph(profile: Profile, focus: str) -> dict[str, Any]:
-    listed = rows(profile)
+def _graph(record: Record, focus: str) -> dict[str, Any]:
+    listed = rows(record)
     values = [_value(r, focus) or 0 for r in listed]
     largest, total = max(values, default=0), sum(values)
     incoming: dict[int, list[str]] = {}
-    for edge in edges(profile):
+    for edge in edges(record):
         incoming.setdefault(edge.target, []).append("input" if edge.source == INPUT else str(edge.source))
     nodes = [{"id": "input", "label": "input", "namespace": "", "attrs": _attrs(
-        [("shape", ", ".join(shape(t.shape) for t in profile.inputs))])}]  # fmt: skip
+        [("shape", ", ".join(shape(t.shape) for t in record.inputs))])}]  # fmt: skip
     for row, value in zip(listed, values, strict=True):
         node: dict[str, Any] = {"id": str(row.index), "label": sort_of(row.spec), "namespace": _namespace(row)}
         node["attrs"] = _attrs(_facts(row, focus, value, total))
@@ -63,9 +63,9 @@ def _graph(profile: Profile, focus: str) -> dict[str, Any]:
             step = min(int(value / largest * (len(SCALE) - 1)) + 1, len(SCALE) - 1)
             node["style"] = {"backgroundColor": SCALE[step]} | ({"textColor": "#ffffff"} if step == 5 else {})
         nodes.append(node)
-    out = len(profile.calls.spec)
+    out = len(record.calls.spec)
     nodes.append({"id": "output", "label": "output", "namespace": "", "incomingEdges": _sources(incoming, out)})
-    return {"id": profile.model, "nodes": nodes}
+    return {"id": record.model, "nodes": nodes}
 
 
 def _sources(incoming: dict[int, list[str]], index: int) -> list[dict[str, str]]:

@@ -10,13 +10,13 @@ import json
 from collections import Counter
 from typing import Any
 
-from cspprof.errors import OutputError
-from cspprof.metrics import METRICS
-from cspprof.record import Profile
+from cspprof.analysis.layer_rows import Group, Row, rows
+from cspprof.core.errors import OutputError
+from cspprof.core.record import Record
+from cspprof.metrics import METRICS, value_of
 from cspprof.render import Canvas, renderer
-from cspprof.rows import Group, Row, rows
-from cspprof.tables import Report, quantity
-from cspprof.views import label
+from cspprof.report.profile import label
+from cspprof.report.tables import Report, quantity
 
 OF_NODES = ("macs", "cio_hardnet", "cio_cspnet", "moc", "traffic_bytes", "params")
 OF_MODEL = (*OF_NODES, "peak_bytes")
@@ -32,7 +32,7 @@ def as_netron(report: Report, canvas: Canvas) -> str:
         metadata += [_item("node", name, "layer", row.path), _item("node", name, "stage", row.stage)]
         group = Group(row.path, (row,))
         metrics += [_metric("node", name, m, group.value(m)) for m in OF_NODES]
-    metrics += [_metric("model", "", m, profile.total(m)) for m in OF_MODEL]
+    metrics += [_metric("model", "", m, value_of(profile, m)) for m in OF_MODEL]
     if left_out:
         metadata.append(
             _item("model", "", "cspprof", f"operations left out, without a name that is theirs alone: {left_out}")
@@ -53,7 +53,7 @@ def _metric(kind: str, target: str, metric: str, value: Any) -> dict[str, Any] |
     return None if value is None else _item(kind, target, m.title, text)
 
 
-def one_model(report: Report, format_name: str) -> Profile:
+def one_model(report: Report, format_name: str) -> Record:
     if len(report.profiles) != 1:
         raise OutputError(
             f"{format_name} shows the graph of one model; this answer is about {len(report.profiles) or 'none'}",
@@ -62,19 +62,19 @@ def one_model(report: Report, format_name: str) -> Profile:
     return report.profiles[0]
 
 
-def rows_by_node(profile: Profile) -> tuple[dict[str, Row], int]:
+def rows_by_node(record: Record) -> tuple[dict[str, Row], int]:
     """Rows by the name of their node, and how many rows have none that is theirs alone.
 
     Raises OutputError where the source names no nodes at all.
     """
-    if not profile.calls.name:
+    if not record.calls.name:
         raise OutputError(
-            f"{profile.model} has no names for the nodes of its graph; an ONNX graph has",
+            f"{record.model} has no names for the nodes of its graph; an ONNX graph has",
             "Export it (torch.onnx.export) and name the .onnx; or let Model Explorer show cspprof's own graph: "
             "--format model-explorer",
         )
-    listed = rows(profile)
-    names = [profile.calls.name[r.index] for r in listed]
+    listed = rows(record)
+    names = [record.calls.name[r.index] for r in listed]
     seen = Counter(names)
     named = {n: r for n, r in zip(names, listed, strict=True) if n and "\n" not in n and seen[n] == 1}
     return named, len(listed) - len(named)

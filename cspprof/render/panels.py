@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cspprof.marks import Line, Mark, Panel, Series, Tone
-from cspprof.units import shortened
+from cspprof.core.units import shortened
+from cspprof.report.chart_model import Line, Mark, Panel, Series, Tone
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

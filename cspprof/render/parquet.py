@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Report
+from cspprof.report.tables import Report
 
 if TYPE_CHECKING:
     from pyarrow import Array

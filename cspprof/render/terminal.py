@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cspprof.render import Canvas, renderer
 from cspprof.render.aligned import aligned, head
-from cspprof.tables import Cell, Report, Table
+from cspprof.report.tables import Cell, Report, Table
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

@@ -5,7 +5,7 @@
 A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory`, `pkg.mod:factory`, a Darknet
 `model.cfg`, an exported program `model.pt2`, an ONNX graph `model.onnx` or a saved `x.profile.json`. To add a kind,
 write a file with a context manager `opened(spec, request)` that yields the model as a `Loaded` (or, where there is no
-module to run, a function `load(spec, request) -> Profile`), and a line in `SOURCES`.
+module to run, a function `load(spec, request) -> Record`), and a line in `SOURCES`.
 Neither torch nor an optional library is imported before a source that needs it is used.
 """
 
@@ -19,9 +19,9 @@ from pathlib import PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cspprof.errors import SourceError
-from cspprof.inputs import Inputs
-from cspprof.record import Profile
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs
+from cspprof.core.record import Record
 
 if TYPE_CHECKING:
     from cspprof.sources.build import Loaded
@@ -53,7 +53,7 @@ class Source(NamedTuple):
     matches: Callable[[str], bool]
     module: str
 
-    def load(self, spec: Spec, request: Request) -> Profile:
+    def load(self, spec: Spec, request: Request) -> Record:
         """The profile: read from where it is, or traced."""
         room = import_module(self.module)
         if hasattr(room, "load"):
@@ -87,8 +87,8 @@ SOURCES: list[Source] = [
 """In the order in which they are asked; the first that matches takes the target."""
 
 
-def profile_spec(text: str, request: Request | None = None) -> Profile:
-    """The profile of whatever `text` names. Raises SourceError, or TraceError from the forward."""
+def record_of_spec(text: str, request: Request | None = None) -> Record:
+    """The record of the model that `text` names. Raises SourceError, or TraceError from the forward."""
     spec = parse(text)
     return source_of(spec).load(spec, request or Request())
 

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cspprof.errors import CspprofError, OptionError, SourceError
-from cspprof.inputs import Inputs
-from cspprof.record import Profile
+from cspprof.core.errors import CspprofError, OptionError, SourceError
+from cspprof.core.inputs import Inputs
+from cspprof.core.record import Record
 from cspprof.sources import Request, Spec
-from cspprof.sources.weightless import weightless
+from cspprof.sources.skip_init import SkipInit
 from cspprof.trace import trace
 
 
@@ -37,7 +37,7 @@ class Loaded:
     """See `Profile.status`."""
 
 
-def traced(loaded: Loaded, request: Request) -> Profile:
+def traced(loaded: Loaded, request: Request) -> Record:
     """Trace the model as asked."""
     return trace(
         loaded.module,
@@ -61,7 +61,7 @@ def build(spec: Spec, factory: Callable[..., Any], device: str | None) -> tuple[
     check_arguments(spec, factory)
     places: list[Any] = [torch.device(device or "meta")]
     if places[0].type == "meta":
-        places = [weightless(), _WeightsOnMeta(), nullcontext()]
+        places = [_on_meta(), _WeightsOnMeta(), nullcontext()]
     for place in places:
         try:
             with same_weights(), place:
@@ -80,6 +80,12 @@ def build(spec: Spec, factory: Callable[..., Any], device: str | None) -> tuple[
             "Name a class, a function that returns a module, or a module.",
         )
     return made, notes
+
+
+@contextmanager
+def _on_meta() -> Iterator[None]:
+    with SkipInit(), torch.device("meta"):
+        yield
 
 
 class _WeightsOnMeta(TorchFunctionMode):

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from cspprof.errors import SourceError
-from cspprof.files import shown
-from cspprof.inputs import Call
-from cspprof.record import TensorSpec
+from cspprof.core.errors import SourceError
+from cspprof.core.files import shown
+from cspprof.core.inputs import Call
+from cspprof.core.record import TensorSpec
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import nn
 
-from cspprof.errors import SourceError
-from cspprof.files import shown
+from cspprof.core.errors import SourceError
+from cspprof.core.files import shown
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build
 

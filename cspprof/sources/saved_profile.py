@@ -1,59 +1,51 @@
-"""A profile that was saved. No torch."""
+"""A saved profile: `x.profile.json` or `x.profile.json.gz`. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cspprof.errors import SourceError
-from cspprof.inputs import Inputs, arguments
-from cspprof.record import Profile, TensorSpec
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.record import Record, TensorSpec
 from cspprof.sources import Request, Spec
+from cspprof.storage import profile_file
 
 
-def load(spec: Spec, request: Request) -> Profile:
-    """Read the file, and replay it where another input or dtype is asked for. What only a new trace could give is
-    refused, not ignored."""
+def load(spec: Spec, request: Request) -> Record:
+    """Read the file. Raises SourceError if the request differs from what was traced: only a new trace can answer it."""
     if spec.options:
         raise SourceError(f"{spec.target} is a saved profile and takes no options", f"Write only: {spec.target}")
-    profile = Profile.load(Path(spec.target))
-    return granted(profile, request, spec.target)
+    record = profile_file.load(Path(spec.target))
+    check_request(record, request, spec.target)
+    return record
 
 
-def granted(profile: Profile, request: Request, name: str) -> Profile:
-    """The profile as asked for. Raises SourceError for what could only be had by tracing the model again, ReplayError
-    where the record does not say what it would do on that input."""
-    for asked, option in (
+def check_request(record: Record, request: Request, name: str) -> None:
+    """Raise SourceError if the record cannot answer the request."""
+    other_inputs = request.inputs is not None and not _same_inputs(record.inputs, request.inputs)
+    other_dtype = request.dtype is not None and _float_dtypes(record) != {request.dtype}
+    for differs, option in (
         (request.train, "--train"),
         (request.device not in (None, "meta"), "--device"),
+        (other_inputs, "--input"),
+        (other_dtype, "--dtype"),
     ):
-        if asked:
+        if differs:
             raise SourceError(
                 f"{name} is a saved profile: {option} cannot change it",
                 f"Trace the model again: cspprof profile SPEC {option} … --save x.profile.json",
             )
-    inputs, dtype = request.inputs, request.dtype
-    if inputs is not None and _are(profile.inputs, inputs):
-        inputs = None
-    if dtype is not None and _floats(profile) == {dtype}:
-        dtype = None
-    return profile if inputs is None and dtype is None else profile.at(inputs, dtype=dtype)
 
 
-def holds(inputs: Sequence[TensorSpec], request: Request) -> bool:
-    """Whether a record on these inputs is granted as it is, whatever else it says."""
-    plain = not request.train and request.device in (None, "meta") and request.dtype is None
-    return plain and (request.inputs is None or _are(inputs, request.inputs))
-
-
-def _are(held: Sequence[TensorSpec], inputs: Inputs) -> bool:
-    asked: list[tuple[tuple[int, ...], str]] = []
-    arguments(inputs, lambda given: asked.append((tuple(given.shape), str(given.dtype).removeprefix("torch."))))
-    return len(asked) == len(held) and all(
+def _same_inputs(traced: Sequence[TensorSpec], inputs: Inputs) -> bool:
+    requested: list[tuple[tuple[int, ...], str]] = []
+    arguments(inputs, lambda given: requested.append((tuple(given.shape), str(given.dtype).removeprefix("torch."))))
+    return len(requested) == len(traced) and all(
         shape == tensor.shape and dtype in ("", tensor.dtype)
-        for (shape, dtype), tensor in zip(asked, held, strict=True)
+        for (shape, dtype), tensor in zip(requested, traced, strict=True)
     )
 
 
-def _floats(profile: Profile) -> set[str]:
-    return {s.spec.dtype for s in profile.storages if "float" in s.spec.dtype}
+def _float_dtypes(record: Record) -> set[str]:
+    return {s.spec.dtype for s in record.storages if "float" in s.spec.dtype}

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from cspprof.errors import SourceError
+from cspprof.core.errors import SourceError
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build, refuse_weights
 

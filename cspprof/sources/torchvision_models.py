@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.errors import SourceError
-from cspprof.inputs import Inputs
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build, refuse_weights
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cspprof.errors import SourceError, UnknownNameError
+from cspprof.core.errors import SourceError, UnknownNameError
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, build
 from cspprof.zoo import catalog

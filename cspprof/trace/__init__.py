@@ -1,4 +1,4 @@
-"""From a module and its inputs to a `Profile`. The only rooms besides `sources` and `zoo` that import torch."""
+"""From a module and its inputs to a `Record`. The only rooms besides `sources` and `zoo` that import torch."""
 
 from cspprof.trace.run import trace
 

@@ -1,4 +1,4 @@
-"""What a reader of a record has to know about the trace that it comes from."""
+"""Notes about a trace for the reader of its numbers."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Iterator
 
 import torch
 
-from cspprof.trace.recorder import Recorder
-from cspprof.trace.scope import Scope
+from cspprof.trace.dispatch import DispatchRecorder
+from cspprof.trace.module_tree import ModuleTree
 
 AUTOCAST = (
-    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside it; "
-    "trace on the device that it is for (--device cpu, cuda) to see its own"
+    "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside the "
+    "region; trace on the device that the region is for (--device cpu, cuda) to see its own dtypes"
 )
 
 
-def notes_of(scope: Scope, recorder: Recorder) -> Iterator[str]:
-    """In words; nothing where nothing is remarkable."""
-    if recorder.autocast:
+def trace_notes(tree: ModuleTree, recorder: DispatchRecorder) -> Iterator[str]:
+    """What a reader must know: autocast regions, and modules that the model does not register."""
+    if recorder.saw_autocast:
         yield AUTOCAST
-    unknown = _unknown(scope, recorder) if scope.strangers else []
-    if unknown:
-        kinds = ", ".join(sorted({type(module).__name__ for module in scope.strangers.values()}))
+    missing = _unregistered_parameters(tree, recorder) if tree.unregistered else []
+    if missing:
+        classes = ", ".join(sorted({type(module).__name__ for module in tree.unregistered.values()}))
         yield (
-            f"the forward calls modules that are not registered ({kinds}): the table of layers and params leave out "
-            f"their {sum(map(torch.Tensor.numel, unknown)):,} parameters; make them in __init__ and hold them in a "
+            f"the forward calls modules that are not registered ({classes}): the table of layers and params leave out "
+            f"their {sum(map(torch.Tensor.numel, missing)):,} parameters; create them in __init__ and keep them in a "
             "ModuleList, a ModuleDict or attributes of their own"
         )
 
 
-def _unknown(scope: Scope, recorder: Recorder) -> list[torch.Tensor]:
-    """Parameters of modules that are not registered, but for those that are the model's, or stand for one of them."""
+def _unregistered_parameters(tree: ModuleTree, recorder: DispatchRecorder) -> list[torch.Tensor]:
+    """Parameters of unregistered modules that are not parameters of the model under another path."""
     parameters = {s.id for s in recorder.storages if s.role == "parameter"}
-    registered = {key for key, tag in recorder.held.items() if tag.storage in parameters}
-    held = {id(p): p for m in scope.strangers.values() for p in m._parameters.values() if p is not None}
-    return [p for key, p in held.items() if key not in registered]
+    registered = {key for key, tag in recorder.registered.items() if tag.storage in parameters}
+    found = {id(p): p for m in tree.unregistered.values() for p in m._parameters.values() if p is not None}
+    return [p for key, p in found.items() if key not in registered]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from cspprof.registry import Registry
+from cspprof.core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 
 M = TypeVar("M", bound=nn.Module)
 

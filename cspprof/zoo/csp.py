@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.zoo.blocks import ConvNormAct
 
 FUSIONS = ("csp", "first", "last", "none")

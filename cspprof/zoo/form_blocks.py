@@ -1,4 +1,4 @@
-"""The very blocks that `cspprof.closed_form` has formulas for, made of the zoo's own parts.
+"""The very blocks that `cspprof.csp.closed_form` has formulas for, made of the zoo's own parts.
 
 A builder takes the form's whole-numbered parameters by name and returns a module that reads (N, c, H, W) (a residual
 entry: (N, a, H, W)). The partial twin of a form is its block inside a `CrossStagePartial`.
@@ -7,11 +7,11 @@ entry: (N, a, H, W)). The partial twin of a form is its block inside a `CrossSta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from cspprof.registry import Registry
+from cspprof.core.registry import Registry
 from cspprof.zoo.blocks import Basic, Bottleneck, ConvNormAct, Residual
 from cspprof.zoo.csp import CrossStagePartial
 from cspprof.zoo.densenet import dense_block
@@ -166,3 +166,15 @@ def _around_dense(n: Sizes, c_out: int, fusion: str) -> nn.Module:
 
 def _pool() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+
+
+def build_block(form: str, sizes: Sizes, base: str = "", c_out: int = 0) -> tuple[nn.Module, tuple[str, ...]]:
+    """The block of a closed form, and the names of the submodules that the form counts (empty: all).
+
+    For a partial form `base` names its plain form, and `c_out` is the number of channels that the inner block writes.
+    """
+    builder, parts = BLOCKS.get(base or form)
+    if not base:
+        return builder(sizes), parts
+    plain = replace(sizes, c=sizes.main, bypass=0)
+    return partial(builder, sizes, plain, c_out), PARTIAL_PARTS

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from cspprof.formulas import harmonic_links as links
-from cspprof.formulas import harmonic_width
+from cspprof.core.formulas import harmonic_links as links
+from cspprof.core.formulas import harmonic_width
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, check_depths, network, one_for_each, widened
 

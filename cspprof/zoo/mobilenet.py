@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, SqueezeExcite, check_channels, check_depths, network, widened
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice

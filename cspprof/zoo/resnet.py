@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from cspprof.errors import CspprofError
+from cspprof.core.errors import CspprofError
 from cspprof.zoo import model
 from cspprof.zoo.blocks import (
     Basic,

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cspprof.core.registry import Registry
 from cspprof.gate.checking import Verdict
 from cspprof.gate.report import problems
 from cspprof.gate.rules import Finding
-from cspprof.registry import Registry
 
 VerdictFormat = Callable[[Verdict], str]
 FORMATS: Registry[VerdictFormat] = Registry("format")

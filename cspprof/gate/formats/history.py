@@ -6,7 +6,7 @@ import json
 
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats import verdict_format
-from cspprof.gate.measured import exact
+from cspprof.gate.measurement import exact
 from cspprof.gate.report import number
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 

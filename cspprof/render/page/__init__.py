@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cspprof.errors import OutputError
+from cspprof.core.errors import OutputError
 from cspprof.render import Canvas, renderer
-from cspprof.tables import Report
+from cspprof.report.tables import Report
 
 GENERATOR = b'<meta name=generator content="cspprof '
 

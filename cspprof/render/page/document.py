@@ -14,19 +14,19 @@ from importlib import resources
 from typing import Any
 
 from cspprof._version import __version__
-from cspprof.charts import CHARTS, draw
-from cspprof.comparison import Comparison, Delta, dashed
-from cspprof.errors import CspprofError
-from cspprof.marks import Chart
-from cspprof.metrics import HIGHER_IS_BETTER, METRICS
-from cspprof.record import Profile
-from cspprof.remarks import remarks
+from cspprof.analysis.comparison import Comparison, Delta, dashed
+from cspprof.analysis.stages import depths
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import Record
+from cspprof.core.units import shape
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
 from cspprof.render.page import stage_graph, svg
 from cspprof.render.page.layers import LayerTable, definitions, layer_tables
-from cspprof.stages import depths
-from cspprof.tables import Cell, Table, change, quantity
-from cspprof.units import shape
-from cspprof.views import CIO, label, where_from
+from cspprof.report.chart_model import Chart
+from cspprof.report.charts import CHARTS, draw
+from cspprof.report.notes import remarks
+from cspprof.report.profile import CIO, label, where_from
+from cspprof.report.tables import Cell, Table, change, quantity
 
 CARD = ("macs", "cio_cspnet", "params", "peak_bytes", "moc")
 CHANGES = ("cio_cspnet", "macs")
@@ -42,7 +42,7 @@ class Figure:
     legend: Sequence[tuple[str, str]]
 
 
-def page(profiles: Sequence[Profile]) -> str:
+def page(profiles: Sequence[Record]) -> str:
     """The whole document. The same profiles give the same text: no time, no path, no name of a machine."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -55,7 +55,7 @@ def page(profiles: Sequence[Profile]) -> str:
     return template.render(**assets, **content(profiles)) + "\n"
 
 
-def content(profiles: Sequence[Profile]) -> dict[str, Any]:
+def content(profiles: Sequence[Record]) -> dict[str, Any]:
     """What the template shows."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
@@ -81,21 +81,21 @@ def content(profiles: Sequence[Profile]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _card(profile: Profile, base: Profile) -> Iterator[tuple[str, str, Cell, Cell | None]]:
+def _card(record: Record, base: Record) -> Iterator[tuple[str, str, Cell, Cell | None]]:
     """(name, label, value, change from the first model) of the numbers that a summary shows."""
     for name in CARD:
-        value = quantity(name, profile.total(name))
-        yield name, METRICS.get(name).title, value, None if profile is base else _change(name, base, profile)
+        value = quantity(name, value_of(record, name))
+        yield name, METRICS.get(name).title, value, None if record is base else _change(name, base, record)
 
 
-def _compared(name: str, profiles: Sequence[Profile]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
+def _compared(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
     base = profiles[0]
-    cells = [(quantity(name, p.total(name)), None if p is base else _change(name, base, p)) for p in profiles]
+    cells = [(quantity(name, value_of(p, name)), None if p is base else _change(name, base, p)) for p in profiles]
     return name, label(name), cells
 
 
-def _change(name: str, base: Profile, profile: Profile) -> Cell:
-    delta = Delta(base.model, profile.model, name, base.total(name), profile.total(name))
+def _change(name: str, base: Record, record: Record) -> Cell:
+    delta = Delta(base.model, record.model, name, value_of(base, name), value_of(record, name))
     return change(delta.relative, name not in HIGHER_IS_BETTER)
 
 
@@ -104,7 +104,7 @@ def _changes(comparison: Comparison) -> Iterator[Table]:
         yield from where_from(comparison, name)
 
 
-def _command(profiles: Sequence[Profile]) -> str:
+def _command(profiles: Sequence[Record]) -> str:
     """What makes the page again. An input is named where all models have one and the same."""
     words = ["cspprof", "report", *(p.source for p in profiles)]
     inputs = {p.inputs for p in profiles}
@@ -118,7 +118,7 @@ def _command(profiles: Sequence[Profile]) -> str:
 # -- charts -------------------------------------------------------------------------------------------
 
 
-def _figures(profiles: Sequence[Profile], tables: Sequence[LayerTable]) -> Iterator[Figure]:
+def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> Iterator[Figure]:
     """What can be drawn of all the models: in groups where one chart cannot hold so many."""
     for kind in ("fig7", "fig8", "memory", "roofline"):
         most = CHARTS.get(kind).most
@@ -136,14 +136,14 @@ def _figures(profiles: Sequence[Profile], tables: Sequence[LayerTable]) -> Itera
                 yield _figure(chart, tables)
 
 
-def _models_figures(model: int, profiles: Sequence[Profile], tables: Sequence[LayerTable]) -> list[Figure]:
+def _models_figures(model: int, profiles: Sequence[Record], tables: Sequence[LayerTable]) -> list[Figure]:
     """The charts that are of one model: its largest layers, and beside others nothing that stands above already."""
     drawn = _drawn("bottleneck", [profiles[model]])
     alone = len(profiles) == 1
     return [_figure(c if alone else replace(c, panels=c.panels[-1:]), [tables[model]]) for c in drawn]
 
 
-def _drawn(kind: str, profiles: Sequence[Profile], **options: Any) -> Iterator[Chart]:
+def _drawn(kind: str, profiles: Sequence[Record], **options: Any) -> Iterator[Chart]:
     """The chart, or nothing where there is nothing to draw of these models."""
     try:
         yield draw(kind, profiles, **options)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cspprof.metrics import METRICS
-from cspprof.record import Profile
-from cspprof.rows import Group, Row, by_kind, by_module, rows, sort_of
-from cspprof.tables import Cell, Column, quantity, shapes, share, text
-from cspprof.views import label
+from cspprof.analysis.layer_rows import Group, Row, by_kind, by_module, rows, sort_of
+from cspprof.core.record import Record
+from cspprof.metrics import METRICS, value_of
+from cspprof.metrics.memory import live_bytes
+from cspprof.report.profile import label
+from cspprof.report.tables import Cell, Column, quantity, shapes, share, text
 
 MOST_ROWS = 10_000
 """Operations that a page lists one by one; with more, models are rolled up to modules."""
@@ -54,7 +55,7 @@ class LayerTable:
         return self.anchors.get(path, "")
 
 
-def layer_tables(profiles: Sequence[Profile]) -> list[LayerTable]:
+def layer_tables(profiles: Sequence[Record]) -> list[LayerTable]:
     """A table for each model. Past 10⁴ operations in all, each model with more than its part is rolled up."""
     listed = [rows(p) for p in profiles]
     part = MOST_ROWS // len(profiles)
@@ -70,21 +71,21 @@ def _columns(first: str) -> tuple[Column, ...]:
     return (*(Column(h) for h in (first, "stage", "in", "out")), *(Column(h, numeric=True) for h in numbers))
 
 
-def _all(model: int, profile: Profile, listed: Sequence[Row]) -> LayerTable:
+def _all(model: int, record: Record, listed: Sequence[Row]) -> LayerTable:
     root = Node()
     for row in listed:
         node = root
         for part in row.path.split("."):
             node = node.children.setdefault(part, Node())
         node.rows.append(row)
-    lines = tuple(_walk(root, "", 0, model, profile))
+    lines = tuple(_walk(root, "", 0, model, record))
     anchors: dict[str, str] = {}
     for line in lines:
         anchors.setdefault(line.above + line.name, line.id)
     return LayerTable(_columns("sort"), lines, anchors, "")
 
 
-def _walk(node: Node, above: str, depth: int, model: int, profile: Profile) -> Iterator[Line]:
+def _walk(node: Node, above: str, depth: int, model: int, record: Record) -> Iterator[Line]:
     for name, child in node.children.items():
         while len(child.children) == 1 and not child.rows and next(iter(child.children.values())).children:
             ((inner, child),) = child.children.items()
@@ -94,13 +95,13 @@ def _walk(node: Node, above: str, depth: int, model: int, profile: Profile) -> I
         if child.children:
             group = Group(path, tuple(inside))
             yield Line(f"m{model}-{inside[0].index}-{depth}", depth, above, name,
-                       (*_summed(inside), *_numbers(profile, group)), module=True)  # fmt: skip
+                       (*_summed(inside), *_numbers(record, group)), module=True)  # fmt: skip
         for row in child.rows:
             cells = (text(sort_of(row.spec)), text(row.stage), shapes(row.spec.reads), shapes(row.spec.writes))
             own = depth + 1 if child.children else depth
             yield Line(f"r{model}-{row.index}", own, above, name,
-                       (*cells, *_numbers(profile, Group(path, (row,)))), module=False)  # fmt: skip
-        yield from _walk(child, f"{path}.", depth + 1, model, profile)
+                       (*cells, *_numbers(record, Group(path, (row,)))), module=False)  # fmt: skip
+        yield from _walk(child, f"{path}.", depth + 1, model, record)
 
 
 def _below(node: Node) -> list[Row]:
@@ -115,27 +116,28 @@ def _summed(members: Sequence[Row]) -> tuple[Cell, ...]:
     return text(f"{len(members)} operations"), text(stage), text(""), text("")
 
 
-def _numbers(profile: Profile, group: Group) -> tuple[Cell, ...]:
+def _numbers(record: Record, group: Group) -> tuple[Cell, ...]:
     macs, *others = ((m, group.value(m)) for m in NUMBERS)
     first = Cell(None, "?") if macs[1] is None else quantity(*macs)
-    part = share(macs[1], profile.total("macs")) if macs[1] else text("")
-    live = max(profile.live_bytes[r.index] for r in group.rows)
+    part = share(macs[1], value_of(record, "macs")) if macs[1] else text("")
+    alive = live_bytes(record)
+    live = max(alive[r.index] for r in group.rows)
     return (first, part, *(text("") if v is None else quantity(m, v) for m, v in others), quantity("peak_bytes", live))
 
 
-def _rolled_up(model: int, profile: Profile, most: int) -> LayerTable:
+def _rolled_up(model: int, record: Record, most: int) -> LayerTable:
     """The deepest modules that fit; sorts of operations where not even the outermost ones do."""
-    deepest = max(layer.depth for layer in profile.layers)
-    fitting = (groups for d in range(deepest, 0, -1) if len(groups := by_module(profile, d)) <= most)
+    deepest = max(layer.depth for layer in record.layers)
+    fitting = (groups for d in range(deepest, 0, -1) if len(groups := by_module(record, d)) <= most)
     groups = next(fitting, [])
     what = "modules" if groups else "sorts of operations"
-    groups = groups or by_kind(profile)
+    groups = groups or by_kind(record)
     lines = tuple(
-        Line(f"r{model}-{i}", 0, "", g.name, (*_summed(g.rows), *_numbers(profile, g)), module=False)
+        Line(f"r{model}-{i}", 0, "", g.name, (*_summed(g.rows), *_numbers(record, g)), module=False)
         for i, g in enumerate(groups)
     )
     n = sum(len(g.rows) for g in groups)
-    told = f"{profile.label} has {n:,} operations; this table shows its {len(groups):,} {what}."
+    told = f"{record.label} has {n:,} operations; this table shows its {len(groups):,} {what}."
     anchors = {line.name: line.id for line in lines} if what == "modules" else {}
     return LayerTable(_columns("operations"), lines, anchors, told)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from html import escape
 from math import prod
 
-from cspprof.edges import Edge, edges
-from cspprof.record import CONVOLUTIONS, POOLS, Kind, Profile, TensorSpec
-from cspprof.rows import Group, Row, rows
-from cspprof.units import shape, share, significant
+from cspprof.analysis.layer_rows import Group, Row, rows
+from cspprof.core.dataflow import Edge, edges
+from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, Record, TensorSpec
+from cspprof.core.units import shape, share, significant
+from cspprof.metrics import value_of
 
 MOST = 24
 """Boxes that a reader can follow; where a model enters stages more often, each stage is one box."""
@@ -47,13 +48,13 @@ class Flow:
         return first if len(self.tensors) == 1 else f"{len(self.tensors)} tensors"
 
 
-def stage_graph(profile: Profile) -> tuple[list[Box], list[Flow]]:
+def stage_graph(record: Record) -> tuple[list[Box], list[Flow]]:
     """Boxes in execution order and the flows between them, from the record's storages."""
-    runs = _runs(rows(profile))
+    runs = _runs(rows(record))
     of_call = {r.index: i for i, members in enumerate(runs) for r in members}
     inner: dict[int, list[Edge]] = defaultdict(list)
     between: dict[tuple[int, int], dict[int, TensorSpec]] = defaultdict(dict)
-    for edge in edges(profile):
+    for edge in edges(record):
         source = of_call.get(edge.source, -1)
         target = of_call.get(edge.target, len(runs))
         if source == target:
@@ -102,9 +103,9 @@ def _bypass(members: Sequence[Row], inner: Sequence[Edge]) -> str:
     return f"{what} past {n} of {len(convolutions)} convolutions"
 
 
-def drawing(profile: Profile, row_of: Callable[[str], str]) -> str:
+def drawing(record: Record, row_of: Callable[[str], str]) -> str:
     """The graph as one `<svg>`; a box links to the row of its first operation."""
-    boxes, flows = stage_graph(profile)
+    boxes, flows = stage_graph(record)
     tops, y = [], 22 + GAP
     for box in boxes:
         tops.append(y)
@@ -113,7 +114,7 @@ def drawing(profile: Profile, row_of: Callable[[str], str]) -> str:
     skips = [f for f in flows if f.target != f.source + 1]
     lanes = _lanes(skips)
     wide = 20 + WIDE + (max(lanes.values(), default=-1) + 1) * LANE + (84 if skips else 0)
-    whole = {m: profile.total(m) or 0 for m in ("macs", "cio_cspnet")}
+    whole = {m: value_of(record, m) or 0 for m in ("macs", "cio_cspnet")}
     parts = [_end("input", 2), _end("output", y - 8)]
     parts += [_box(box, top, whole, row_of(box.rows[0].path)) for box, top in zip(boxes, tops, strict=True)]
     starts = [2, *tops, y - 8]
@@ -123,7 +124,7 @@ def drawing(profile: Profile, row_of: Callable[[str], str]) -> str:
             parts.append(_arrow(a, b, flow))
         else:
             parts.append(_arc(a, b, lanes[flow.source, flow.target], flow))
-    label = escape(f"Stages of {profile.label}")
+    label = escape(f"Stages of {record.label}")
     opened = f'<svg viewBox="0 0 {wide} {y + 16}" style="--w:{wide}" role=group aria-label="{label}" class=stages>'
     return f"{opened}{''.join(parts)}</svg>"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from math import ceil, floor, log10, sqrt
 
-from cspprof.marks import Axis, Chart, Line, Mark, Number, Panel, Series, Span
+from cspprof.report.chart_model import Axis, Chart, Line, Mark, Number, Panel, Series, Span
 
 WIDTH, UNIT = 1000, 150
 """Of the drawing, and the height of a panel of height 1."""

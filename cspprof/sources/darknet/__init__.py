@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from cspprof.errors import SourceError
-from cspprof.files import shown
-from cspprof.inputs import arguments
+from cspprof.core.errors import SourceError
+from cspprof.core.files import shown
+from cspprof.core.inputs import arguments
 from cspprof.sources import Request, Spec
 from cspprof.sources.build import Loaded, same_weights
 from cspprof.sources.darknet.cfg import read

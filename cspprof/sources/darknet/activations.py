@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cspprof.record import Kind, TensorSpec
-from cspprof.rules import Facts, op_rule
+from cspprof.core.record import Kind, TensorSpec
+from cspprof.ops import Facts, op_rule
 from cspprof.sources.darknet.ops import whole
 
 Tensor = torch.Tensor

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cspprof.errors import SourceError
+from cspprof.core.errors import SourceError
 
 LARGEST = 2**31 - 1
 """Darknet keeps every number in a C int."""

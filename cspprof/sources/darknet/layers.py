@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cspprof.registry import Registry
+from cspprof.core.registry import Registry
 from cspprof.sources.darknet import ops
 from cspprof.sources.darknet.activations import NAMES, activation
 from cspprof.sources.darknet.cfg import Section

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from cspprof.errors import SourceError
+from cspprof.core.errors import SourceError
 from cspprof.sources.darknet import convolutions, heads, pools, wiring  # noqa: F401  (they register their layers)
 from cspprof.sources.darknet.cfg import Section
 from cspprof.sources.darknet.heads import Head

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.nn.functional as F
 
-from cspprof import formulas as f
-from cspprof.record import Kind, TensorSpec
-from cspprof.rules import Facts, op_rule
+from cspprof.core import formulas as f
+from cspprof.core.record import Kind, TensorSpec
+from cspprof.ops import Facts, op_rule
 
 Tensor = torch.Tensor
 

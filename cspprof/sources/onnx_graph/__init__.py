@@ -9,13 +9,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from cspprof.errors import SourceError
-from cspprof.files import shown
-from cspprof.record import Profile
+from cspprof.core.errors import SourceError
+from cspprof.core.files import shown
+from cspprof.core.record import Record
 from cspprof.sources import Request, Spec
 
 
-def load(spec: Spec, request: Request) -> Profile:
+def load(spec: Spec, request: Request) -> Record:
     """The profile of `model.onnx`. Raises SourceError."""
     if spec.options:
         raise SourceError(f"{spec.target} is an ONNX graph and takes no options", f"Write only: {spec.target}")

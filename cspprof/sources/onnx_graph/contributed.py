@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cspprof import formulas as f
-from cspprof.record import Kind
-from cspprof.rules import Facts
+from cspprof.core import formulas as f
+from cspprof.core.record import Kind
+from cspprof.ops import Facts
 from cspprof.sources.onnx_graph import rules
 from cspprof.sources.onnx_graph.rules import ONNX_RULES, SHAPES, Node, Spec, onnx_rule, out_numel, plain, window
 

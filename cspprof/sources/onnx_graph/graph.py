@@ -1,4 +1,4 @@
-"""From the nodes of a graph to a `Profile`: shapes node by node, constants folded, layers from the nodes' names."""
+"""From the nodes of a graph to a `Record`: shapes node by node, constants folded, layers from the nodes' names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from onnx.reference import ReferenceEvaluator
 
 from cspprof._version import __version__
-from cspprof.errors import SourceError
-from cspprof.record import Calls, Kind, Layer, OpSpec, Profile, Storage, TensorSpec
-from cspprof.rules import Facts
+from cspprof.core.errors import SourceError
+from cspprof.core.record import Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
+from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.contributed import AS
 from cspprof.sources.onnx_graph.reading import SMALL, dtype_of, value_of
 from cspprof.sources.onnx_graph.rules import SHAPES, VIEWS, Node, facts_of
@@ -263,11 +263,11 @@ class Graph:
         spec = self.specs[name]
         return name in self.constant and spec.dtype in ("int64", "int32", "bool") and spec.numel <= HEADERS
 
-    def profile(self, source: str, inputs: dict[str, TensorSpec], notes: tuple[str, ...]) -> Profile:
+    def profile(self, source: str, inputs: dict[str, TensorSpec], notes: tuple[str, ...]) -> Record:
         held = {s.id: s for s in self.storages}
         weights = [held[i] for i in self.used if i in held and held[i].role == "parameter"]
         touched = {*self.call_storage}
-        return Profile(
+        return Record(
             model=self.file, source=source, inputs=tuple(inputs.values()), layers=self.layers.table(),
             specs=tuple(self.columns),
             calls=Calls(self.call_spec, self.call_layer, self.call_storage, self.call_name),

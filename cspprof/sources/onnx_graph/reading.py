@@ -10,9 +10,9 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.inliner import inline_local_functions
 
-from cspprof.errors import SourceError
-from cspprof.inputs import Inputs, arguments
-from cspprof.record import TensorSpec
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.record import TensorSpec
 from cspprof.sources import Spec
 
 SMALL = 65_536

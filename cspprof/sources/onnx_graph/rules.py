@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from cspprof import formulas as f
-from cspprof.record import Kind, TensorSpec
-from cspprof.registry import Registry
-from cspprof.rules import Facts
+from cspprof.core import formulas as f
+from cspprof.core.record import Kind, TensorSpec
+from cspprof.core.registry import Registry
+from cspprof.ops import Facts
 
 Spec = TensorSpec
 

@@ -1,0 +1,111 @@
+"""What a model is called with: parsing `--input`, and the nests that the Python API takes. No torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cspprof.core.errors import CspprofError
+from cspprof.core.tensors import ITEM_SIZES, TensorSpec
+
+Inputs = Any
+"""A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a nest of these: a list or tuple holds positional
+arguments, a dict keyword arguments; nests within an argument reach the model as they are."""
+
+_FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×,]\d+)*|scalar)(?::(?P<dtype>\w+))?")
+
+
+def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
+    """`["1x3x224x224", "mask=1x8:bool"]` -> the nest that `profile` takes; None for no text at all.
+
+    A name makes a keyword argument, a dtype after a colon overrides `dtype` for that input.
+    """
+    positional: list[TensorSpec] = []
+    named: dict[str, TensorSpec] = {}
+    for text in texts:
+        match = _FORM.fullmatch(text.strip())
+        if match is None:
+            raise CspprofError(
+                f"cannot read the input {text!r}",
+                "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: ids=1x128:int64",
+            )
+        shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
+        spec = TensorSpec(shape, known_dtype(match["dtype"] or dtype))
+        if match["name"] in named:
+            raise CspprofError(f"the input {match['name']!r} is given twice", "Give each name once.")
+        if match["name"]:
+            named[match["name"]] = spec
+        else:
+            positional.append(spec)
+    if not positional and not named:
+        return None
+    return Call(tuple(positional), named)
+
+
+class Call:
+    """Positional and keyword arguments together."""
+
+    __slots__ = ("args", "kwargs")
+
+    def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.args = args
+        self.kwargs = kwargs
+
+    def __repr__(self) -> str:
+        return f"Call({self.args!r}, {self.kwargs!r})"
+
+
+def known_dtype(name: str) -> str:
+    aliases = {"half": "float16", "float": "float32", "double": "float64", "long": "int64", "int": "int32",
+               "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}  # fmt: skip
+    name = aliases.get(name, name)
+    if name not in ITEM_SIZES:
+        raise CspprofError(f"no dtype named {name!r}", f"There are: {', '.join(sorted(ITEM_SIZES))}")
+    return name
+
+
+def known_float(name: str) -> str:
+    """`name`, if it is a dtype that a model's parameters can have."""
+    dtype = known_dtype(name)
+    if "float" not in dtype:
+        raise CspprofError(f"{name} is not a floating dtype", "Give one input another with --input ids=1x128:int64")
+    return dtype
+
+
+DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
+
+
+def known_device(name: str) -> str:
+    """`name`, if it is a device to trace on, with or without a number: `cuda:1`."""
+    if name.partition(":")[0] not in DEVICES:
+        raise CspprofError(f"no device named {name!r}", f"There are: {', '.join(DEVICES)}; meta computes nothing.")
+    return name
+
+
+def is_shape(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and bool(value) and all(type(n) is int for n in value)
+
+
+def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call's positional and keyword arguments, with `leaf` of each shape, spec or tensor."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, TensorSpec) or hasattr(value, "untyped_storage"):
+            return leaf(value)
+        if is_shape(value):
+            return leaf(TensorSpec(tuple(value), ""))
+        if isinstance(value, dict):
+            return {k: convert(v) for k, v in value.items()}
+        if isinstance(value, (list, tuple)):
+            made = map(convert, value)
+            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)  # a named tuple
+        return value
+
+    if isinstance(inputs, Call):
+        return tuple(convert(a) for a in inputs.args), convert(inputs.kwargs)
+    if isinstance(inputs, dict):
+        return (), convert(inputs)
+    if isinstance(inputs, (list, tuple)) and not isinstance(inputs, TensorSpec) and not is_shape(inputs):
+        return tuple(convert(a) for a in inputs), {}
+    return (convert(inputs),), {}

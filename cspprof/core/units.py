@@ -1,0 +1,172 @@
+"""Quantities as people read and write them. Nothing here changes a number; integers are exact up to this point."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+
+from cspprof.core.errors import CspprofError
+
+MINUS = "\N{MINUS SIGN}"
+
+
+def count(n: int) -> str:
+    """Every digit: 34,411,496."""
+    return f"{n:,}".replace("-", MINUS)
+
+
+def nbytes(n: int) -> str:
+    """Binary prefixes: 9.19 MiB."""
+    for limit, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if abs(n) >= limit:
+            return f"{_digits(n / limit)} {prefix}".replace("-", MINUS)
+    return f"{n} B".replace("-", MINUS)
+
+
+def decimal(x: float) -> str:
+    """Enough digits to compare with a printed table: 10.110, 0.000123."""
+    text = f"{x:,.3f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"
+    return MINUS + text[1:] if text.startswith("-") else text
+
+
+def significant(x: float, digits: int = 3) -> str:
+    """So many digits, without an exponent where people would not write one: 1.05, 34.4, 0.0123."""
+    text = f"{x:,.{digits}g}" if abs(x) < 10**digits else f"{x:,.0f}"
+    return text.replace("-", MINUS)
+
+
+def change(relative: float | None) -> str:
+    """A signed percentage: −5.1 %, +0.04 %, 0 %. What rounds to none or to all gets more digits until it does not."""
+    if relative is None:
+        return "from 0"
+    if relative == 0:
+        return "0 %"
+    size = abs(relative) * 100
+    for places in (1, 2, 3, 4):
+        if round(size, places) > 0 and (round(size, places) != 100 or size == 100):
+            break
+    else:
+        if size < 1:
+            return ("+" if relative > 0 else MINUS) + "<0.0001 %"
+    return f"{'+' if relative > 0 else MINUS}{size:.{places}f} %"
+
+
+def share(fraction: float) -> str:
+    """A part of a whole: 12.3 %."""
+    return f"{fraction * 100:.1f} %".replace("-", MINUS)
+
+
+def shortened(text: str, longest: int) -> str:
+    """A path with its middle left out where it is too long: backbone.…conv2.conv."""
+    return text if len(text) <= longest else f"{text[: longest // 3]}…{text[-(longest - longest // 3 - 1) :]}"
+
+
+def shape(dims: tuple[int, ...] | list[int]) -> str:
+    return "×".join(map(str, dims)) or "scalar"
+
+
+def signed(parts: Mapping[str, int]) -> str:
+    """A sum's terms by name, the largest first: + 22,227,968 batch norm − 1,000 bias."""
+    terms = sorted(parts.items(), key=lambda part: -abs(part[1]))
+    return " ".join(f"{'+' if n > 0 else MINUS} {count(abs(n))} {name}" for name, n in terms if n)
+
+
+def _digits(x: float) -> str:
+    size = abs(x)
+    return f"{x:.0f}" if size >= 99.95 else f"{x:.1f}" if size >= 9.995 else f"{x:.2f}"
+
+
+# -- read ------------------------------------------------------------------------------------------
+
+PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
+_WORDS = "B|iB|bytes|MACs/element|MACs|FLOPs|BFLOPs|elements|values|ops|%"
+_QUANTITY = re.compile(
+    r"(?P<sign>[+\-\u2212]?)(?P<number>\d[\d_]*(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*"
+    rf"(?P<prefix>[kKMGTP]?)\s?(?P<unit>{_WORDS})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An exact number and the unit it was written with; `5%` is 1/20 of something."""
+
+    value: Fraction
+    unit: str = ""
+    """Empty, `%`, `bytes`, or a number's own unit: `MACs`, `elements` …"""
+    prefixed: bool = False
+    """Whether it was written with k, M, G …"""
+    text: str = ""
+
+    @property
+    def relative(self) -> bool:
+        return self.unit == "%"
+
+
+def parse_quantity(written: str | int | float) -> Quantity:
+    """`"24 M"`, `"4.09 G"`, `"200 MB"`, `"1.5 MiB"`, `"+2%"`, `24_000_000` as exactly the number that is written.
+
+    k, M, G, T and P are powers of 1000; Ki, Mi … before B powers of 1024. Raises CspprofError for anything else.
+
+    >>> parse_quantity("4.09 G").value
+    Fraction(4090000000, 1)
+    """
+    text = str(written).strip()
+    match = _QUANTITY.fullmatch(text)
+    if match is None or isinstance(written, bool):
+        raise CspprofError(
+            f"cannot read the quantity {text!r}", "Write for example: 24 M, 4.09 G, 200 MB, 1.5 MiB, 2%, or every digit"
+        )
+    prefix, unit = match["prefix"], match["unit"] or ""
+    if unit == "iB" and not prefix:
+        raise CspprofError(f"cannot read the quantity {text!r}", "Write for example: 200 MB or 190 MiB")
+    scale = 1024 ** ("KMGTP".index(prefix.upper()) + 1) if unit == "iB" else PREFIXES[prefix]
+    value = Fraction(match["number"].replace(",", "").replace("_", "")) * scale
+    if unit == "%":
+        if prefix:
+            raise CspprofError(f"cannot read the quantity {text!r}", "A percentage has no k, M or G: 2%")
+        value /= 100
+    value = -value if match["sign"] in ("-", MINUS) else value
+    return Quantity(value, "bytes" if unit in ("B", "iB") else unit, bool(prefix), text)
+
+
+# -- written so that two that differ look different ------------------------------------------------
+
+
+def told_apart(a: Fraction, b: Fraction, unit: str) -> tuple[str, str]:
+    """Both numbers in `unit`, with as many digits as it takes for two that differ to read differently.
+
+    >>> told_apart(Fraction(20004, 100000), Fraction(1, 5), "fraction")
+    ('20.004 %', '20.000 %')
+    """
+    for how in _writings(unit):
+        texts = how(a), how(b)
+        if a == b or texts[0] != texts[1]:
+            return texts
+    return str(a), str(b)
+
+
+def _writings(unit: str) -> list[Callable[[Fraction], str]]:
+    if unit == "bytes":
+        return [lambda x: nbytes(int(x)) if x.denominator == 1 else f"{fixed(x, 1)} B", lambda x: f"{_plain(x)} B"]
+    if unit == "fraction":
+        return [partial(percent, places=n) for n in range(1, 20)]
+    return [_plain, *(partial(fixed, places=n) for n in range(4, 20))]
+
+
+def percent(x: Fraction, places: int) -> str:
+    return f"{fixed(x * 100, places)} %"
+
+
+def _plain(x: Fraction) -> str:
+    return count(x.numerator) if x.denominator == 1 else fixed(x, 3)
+
+
+def fixed(x: Fraction, places: int) -> str:
+    """Rounded to `places` decimals, exactly, whatever the number's size: 12,345.679."""
+    scaled = round(abs(x) * 10**places)
+    whole, part = divmod(scaled, 10**places)
+    sign = MINUS if x < 0 and scaled else ""
+    return f"{sign}{whole:,}" + (f".{part:0{places}d}" if places else "")

@@ -1,0 +1,1 @@
+"""The theory of cross stage partial networks."""

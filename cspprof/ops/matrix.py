@@ -1,0 +1,85 @@
+"""Linear layers and matrix products in every dtype, and what is made of them: distances, a fused loss.
+
+A multiply-accumulate counts once whatever its dtype: a complex one is one, an 8-bit one is one.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from cspprof.core import formulas as f
+from cspprof.core.record import Kind
+from cspprof.ops import Facts, Spec, op_rule
+
+
+@op_rule("aten.linear", "aten._mixed_dtypes_linear")
+def linear(input: Spec, weight: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    return Facts(Kind.LINEAR, input.shape[-1] * out.numel)
+
+
+LINEARS = (
+    "linear linear_relu linear_leaky_relu linear_tanh linear_dynamic linear_relu_dynamic linear_dynamic_fp16 "
+    "linear_relu_dynamic_fp16 linear_with_input_q_dq_qweight_dq_output_fp32 "
+    "linear_with_input_q_dq_qweight_dq_relu_output_fp32"
+)
+
+
+@op_rule(*(f"quantized.{name}" for name in LINEARS.split()))
+def quantised_linear(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    return Facts(Kind.LINEAR, input.shape[-1] * out.numel)
+
+
+@op_rule("aten.bilinear")
+def bilinear(input1: Spec, input2: Spec, weight: Spec, bias: Spec | None = None, *, out: Spec) -> Facts:
+    # y[o] = Σ_i Σ_j x1[i]·W[o,i,j]·x2[j]: the inner product over j first, then over i.
+    return Facts(Kind.LINEAR, out.numel * weight.shape[1] * (weight.shape[2] + 1))
+
+
+@op_rule(
+    "aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._int_mm", "aten._scaled_mm",
+    "aten._scaled_mm_v2", "aten._weight_int8pack_mm", "aten._weight_int4pack_mm", "aten._weight_int4pack_mm_for_cpu",
+    "aten._dyn_quant_matmul_4bit", "quantized.matmul",
+)  # fmt: skip
+def matmul(left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """Scales of quantised factors are not MACs."""
+    return Facts(Kind.MATMUL, f.matmul_macs(left.shape, out.shape))
+
+
+@op_rule("aten.addmm", "aten.baddbmm", "aten.addmv", "aten._addmm_activation")
+def addmm(bias: Spec, left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    return Facts(Kind.MATMUL, f.matmul_macs(left.shape, out.shape))
+
+
+@op_rule("aten.addbmm")
+def addbmm(bias: Spec, left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    return Facts(Kind.MATMUL, prod(left.shape) * right.shape[-1])
+
+
+@op_rule("aten._grouped_mm", "aten._scaled_grouped_mm")
+def grouped_mm(left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """A product for each group. Where a side is 2-d its groups are runs of rows or columns of any length; together
+    they are taken to be the whole side, so that the offsets make no difference."""
+    groups = left.shape[0] if len(left.shape) == len(right.shape) == 3 else 1
+    return Facts(Kind.MATMUL, groups * left.shape[-2] * left.shape[-1] * right.shape[-1])
+
+
+@op_rule("aten.outer", "aten.ger", "aten.addr")
+def outer(*args: Spec, out: Spec, **kwargs: Any) -> Facts:
+    return Facts(Kind.MATMUL, out.numel)
+
+
+@op_rule("aten._euclidean_dist", "aten._cdist_forward", "aten._pdist_forward")
+def distance(left: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """Of every pair, over the coordinates: a difference, and for p = 2 a square that is accumulated, one MAC."""
+    coordinates = left.shape[-1] * out.numel
+    p = next((a for a in args if isinstance(a, (int, float))), 2)
+    if p == 2:
+        return Facts(Kind.MATMUL, coordinates, elementwise=coordinates)
+    return Facts(Kind.REDUCTION, elementwise=2 * coordinates)
+
+
+@op_rule("torch_nn._linear_cross_entropy_batch_chunked", "torch_nn._linear_cross_entropy_batch_chunked_no_reduction")
+def linear_cross_entropy(input: Spec, weight: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    logits = input.numel // input.shape[-1] * weight.shape[0]
+    return Facts(Kind.LINEAR, logits * input.shape[-1], elementwise=logits, outputs=1)

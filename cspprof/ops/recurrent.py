@@ -1,0 +1,35 @@
+"""Recurrent layers: every weight matrix meets every step of every sequence; gates are scalar operations."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from cspprof.core.record import Kind, TensorSpec
+from cspprof.ops import Facts, PackedWeights, Spec, op_rule
+
+
+def _matrices(params: Any) -> list[Spec]:
+    """The weight matrices among parameters, projections of the output (`proj_size`) included."""
+    given = [t for p in params for t in (p.tensors if isinstance(p, PackedWeights) else [p])]
+    return [t for t in given if len(t.shape) == 2]
+
+
+def _facts(weights: list[Spec], steps: int) -> Facts:
+    """A scalar operation for every row, which is an element of a gate or of a projection."""
+    rows = sum(w.shape[0] for w in weights)
+    return Facts(Kind.RECURRENT, sum(w.numel for w in weights) * steps, elementwise=rows * steps)
+
+
+@op_rule("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu", "aten.quantized_lstm", "aten.quantized_gru")
+def recurrent(input: Spec, hx: Any, params: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """A padded batch has the steps of its longest sequence; a packed one, (steps of all sequences, c) with the batch
+    sizes as second argument, has just its own."""
+    if isinstance(hx, TensorSpec) and hx.dtype == "int64":
+        params = args[0]
+    return _facts(_matrices(params), prod(input.shape[:-1]))
+
+
+@op_rule(*(f"quantized.quantized_{cell}_cell_dynamic" for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")))
+def quantised_cell(input: Spec, hx: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    return _facts(_matrices(a for a in args if isinstance(a, PackedWeights)), prod(input.shape[:-1]))

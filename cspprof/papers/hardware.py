@@ -1,0 +1,75 @@
+"""What hardware can do at best: multiply-accumulates a second in float32, and bytes a second from memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """A roof and a slope. Peaks are of ordinary float32 arithmetic, without tensor cores, sparsity or narrow types."""
+
+    name: str
+    title: str
+    gmacs: float
+    """10⁹ multiply-accumulates a second: half of the FLOPs that makers print."""
+    gb_per_s: float
+    source: str
+
+    @property
+    def ridge(self) -> float:
+        """MACs per byte below which memory is what limits."""
+        return self.gmacs / self.gb_per_s
+
+    def attainable(self, macs_per_byte: float) -> float:
+        """10⁹ MACs a second at this intensity, at best (Williams et al. 2009)."""
+        return min(self.gmacs, self.gb_per_s * macs_per_byte)
+
+
+FORM = "name:peak_gmacs:gb_per_s, as in mychip:500:25.6"
+HARDWARE: Registry[Hardware] = Registry("hardware")
+
+
+def _add(name: str, title: str, lanes: int, ghz: float, gb_per_s: float, source: str) -> None:
+    """`lanes` multiply-accumulates each clock."""
+    HARDWARE.add(name, Hardware(name, title, lanes * ghz, gb_per_s, source))
+
+
+_add("i9-9900k", "Core i9-9900K", 8 * 2 * 8, 3.6, 41.6,
+     "8 cores at their base clock, two 8-wide FMA units each; two channels of DDR4-2666 (Intel ARK)")  # fmt: skip
+_add("gtx1080ti", "GeForce GTX 1080 Ti", 3584, 1.582, 484, "3,584 cores at boost clock; 352 bits of GDDR5X at 11 Gb/s")
+_add("jetson-tx2", "Jetson TX2", 256, 1.3, 59.7, "256 cores at 1.3 GHz; 128 bits of LPDDR4 (module data sheet)")
+_add("jetson-nano", "Jetson Nano", 128, 0.9216, 25.6, "128 cores at 921.6 MHz; 64 bits of LPDDR4 (module data sheet)")
+_add("t4", "Tesla T4", 2560, 1.59, 320, "2,560 cores at boost clock; 256 bits of GDDR6 at 10 Gb/s (data sheet)")
+_add(
+    "a100",
+    "A100 80 GB SXM",
+    6912,
+    1.41,
+    2039,
+    "6,912 cores at boost clock; HBM2e (data sheet: 19.5 TFLOPS, 2,039 GB/s)",
+)
+_add("rtx4090", "GeForce RTX 4090", 16384, 2.52, 1008, "16,384 cores at boost clock; 384 bits of GDDR6X at 21 Gb/s")
+_add(
+    "pi4", "Raspberry Pi 4", 4 * 4, 1.5, 12.8, "four Cortex-A72 at 1.5 GHz, one 4-wide FMA each; 32 bits of LPDDR4-3200"
+)
+
+
+def hardware(text: str) -> Hardware:
+    """A known name, or `name:peak_gmacs:gb_per_s`. Raises CspprofError for anything else."""
+    if ":" not in text:
+        if text not in HARDWARE:
+            known = ", ".join(HARDWARE)
+            raise UnknownNameError(f"no hardware named {text!r}", f"There are: {known}; or write {FORM}")
+        return HARDWARE.get(text)
+    name, _, numbers = text.partition(":")
+    try:
+        gmacs, gb_per_s = map(float, numbers.split(":"))
+    except ValueError:
+        gmacs = gb_per_s = 0
+    if not (name and 0 < gmacs < float("inf") and 0 < gb_per_s < float("inf")):
+        raise CspprofError(f"cannot read the hardware {text!r}", f"Write {FORM}, both above 0")
+    return Hardware(name, name, gmacs, gb_per_s, "as given")

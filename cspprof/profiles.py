@@ -1,0 +1,108 @@
+"""`Profile`: the record of one forward pass, together with the calls that users make on it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cspprof.analysis.layer_rows import layer_records
+from cspprof.core.errors import TraceError
+from cspprof.core.inputs import Inputs, known_device, known_float
+from cspprof.core.record import Record
+from cspprof.metrics import value_of
+from cspprof.metrics.memory import live_bytes
+from cspprof.render.html import fragment
+from cspprof.report.profile import overview
+from cspprof.sources import Request, record_of_spec
+from cspprof.sources.saved_profile import check_request
+from cspprof.storage.cache import cached_record
+from cspprof.storage.profile_file import load, save
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+
+class Profile(Record):
+    """What one forward pass of a model did: its operations, layers and tensors, and every number computed from them."""
+
+    @classmethod
+    def of(cls, record: Record) -> Profile:
+        """The same facts as a `Profile`."""
+        return record if isinstance(record, cls) else cls(**{f.name: getattr(record, f.name) for f in fields(Record)})
+
+    def total(self, metric: str) -> Any:
+        """The value of a registered metric for the whole model, e.g. `total("cio_hardnet")`: an exact int for a count,
+        a float for a ratio or a scaled count, None for a ratio whose denominator is 0.
+
+        A sum leaves out operations without a rule; see `complete` and `uncounted`. Raises UnknownNameError.
+        """
+        return value_of(self, metric)
+
+    @property
+    def live_bytes(self) -> list[int]:
+        """Activation memory in bytes that is alive while each operation runs, in execution order; see `peak_bytes`."""
+        return live_bytes(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per operation that is not a view, in execution order. The columns are path, kind, stage, in, out,
+        macs, params, cio_hardnet and cio_cspnet."""
+        import pandas
+
+        return pandas.DataFrame(layer_records(self))
+
+    def save(self, path: str | Path) -> Path:
+        """Write `*.profile.json` or `*.profile.json.gz`. If writing fails, an existing file stays as it was."""
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Profile:
+        """Read a file that `save` wrote. Raises ProfileError."""
+        return cls.of(load(Path(path)))
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(map(str, self.inputs))
+        return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
+
+    def _repr_html_(self) -> str:
+        return fragment(overview([self]))
+
+
+def profile_spec(text: str, request: Request | None = None, *, cache: bool = False) -> Profile:
+    """The profile of the model that the SPEC `text` names.
+
+    With `cache`, a SPEC whose content cannot change unnoticed is looked up in the user's cache first. Raises
+    SourceError, or TraceError from the forward.
+    """
+    request = request or Request()
+    if cache:
+        return Profile.of(cached_record(text, request, lambda: record_of_spec(text, request)))
+    return Profile.of(record_of_spec(text, request))
+
+
+def profile_model(
+    model: nn.Module | str | Profile,
+    inputs: Inputs | None = None,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    train: bool = False,
+    name: str | None = None,
+) -> Profile:
+    """The profile of a module, of a SPEC, or the given profile itself; see `cspprof.profile`."""
+    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
+    request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
+    if isinstance(model, str):
+        return profile_spec(model, request)
+    if isinstance(model, Record):
+        check_request(model, request, model.model)
+        return Profile.of(model)
+    if inputs is None:
+        raise TraceError(
+            "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
+        )
+    from cspprof.trace import trace
+
+    record = trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)
+    return Profile.of(record)

@@ -1,0 +1,1 @@
+"""What a reader gets, before it is rendered: tables, notes, charts as data, JSON documents."""

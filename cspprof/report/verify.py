@@ -1,0 +1,134 @@
+"""A verification as a report: totals, the layers in which counters differ, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from cspprof.analysis.verify import Checked, Finding, ToolResult, Verification
+from cspprof.core.units import count, shape, signed
+from cspprof.metrics import value_of
+from cspprof.report.catalog import macs_as
+from cspprof.report.notes import incomplete
+from cspprof.report.tables import Cell, Column, Report, Table, integer, text
+
+NOT_EXPLAINED = "not explained"
+
+
+def second_opinion(v: Verification, every_layer: bool) -> Report:
+    """The answer to `verify`; layers on which all agree are summed up in one line unless `every_layer`."""
+    shown = v.layers if every_layer else [layer for layer in v.layers if not layer.agrees]
+    tables = [_totals(v)]
+    if shown:
+        tables.append(_layers(v, shown))
+    return Report(tables, [_record(layer) for layer in v.layers], _document(v), _notes(v))
+
+
+def _notes(v: Verification) -> list[str]:
+    agreeing = sum(layer.agrees for layer in v.layers)
+    differing, open_ = len(v.layers) - agreeing, len(v.unexplained)
+    notes = [*v.profile.notes]
+    notes += [incomplete(v.profile)] if not v.profile.complete else []
+    notes += [f"{o.tool} has no answer: {o.failure}" for o in v.opinions if o.counts is None]
+    notes.append(f"{agreeing} of {len(v.layers)} layers agree exactly.")
+    if differing:
+        explained = f"{differing - open_} differ by rule" if differing > open_ else ""
+        unknown = (
+            f"{open_} differ{'s' * (open_ == 1)} and {'is' if open_ == 1 else 'are'} {NOT_EXPLAINED}" if open_ else ""
+        )
+        notes.append(", ".join(filter(None, (explained, unknown))) + ": cspprof explain NAME says what a tool counts.")
+    return notes
+
+
+def _totals(v: Verification) -> Table:
+    columns = [
+        Column("counter"),
+        Column("version"),
+        Column("counts"),
+        Column("answer", numeric=True),
+        Column("which is"),
+    ]
+    p = v.profile
+    ours = integer(value_of(p, "macs"))
+    lines = [[
+        text("cspprof"), text(p.tool.get("cspprof", "")), text("MACs"),
+        ours if p.complete else Cell(ours.value, f"≥ {ours.text}"), text("MACs"),
+    ]]  # fmt: skip
+    for o in v.opinions:
+        which = "–" if o.counts is None else f"{macs_as(o.convention)} {signed(_parts(v, o))}".rstrip()
+        answer = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
+        lines.append([text(o.tool), text(o.version), text(o.convention.counts), answer, text(which)])
+    inputs = ", ".join(shape(t.shape) for t in p.inputs)
+    return Table(f"{p.label} at {inputs}", columns, lines)
+
+
+def _parts(v: Verification, o: ToolResult) -> Counter[str]:
+    """What the tool counts beside the MACs, by name; what no rule explains under a name of its own."""
+    parts: Counter[str] = Counter()
+    for f in (f for layer in v.layers for f in layer.findings if f.tool == o.tool):
+        parts.update(f.parts if f.explained and not f.agrees else {} if f.agrees else {NOT_EXPLAINED: f.difference})
+    return parts
+
+
+def _layers(v: Verification, shown: list[Checked]) -> Table:
+    heard = [o for o in v.opinions if o.counts is not None]
+    columns = [Column("layer"), Column("MACs", numeric=True)]
+    columns += [Column(o.tool + (f" ÷ {o.convention.per_mac}" if o.convention.per_mac > 1 else ""), numeric=True)
+                for o in heard]  # fmt: skip
+    columns.append(Column("why"))
+    lines = [
+        [text(layer.path or v.profile.label), integer(layer.macs), *(_per_mac(f) for f in layer.findings),
+         text("; ".join(filter(None, (f"{f.tool} {_why(f)}" for f in layer.findings if not f.agrees))))]
+        for layer in shown
+    ]  # fmt: skip
+    return Table("Layers" if any(layer.agrees for layer in shown) else "Layers that differ", columns, lines)
+
+
+def _per_mac(f: Finding) -> Cell:
+    whole, rest = divmod(f.count, f.per_mac)
+    return Cell(f.count / f.per_mac if rest else whole, count(whole) + ".5" * bool(rest))
+
+
+def _why(f: Finding) -> str:
+    """The finding's reason in the tool's own unit, or that there is none."""
+    if f.explained:
+        return signed(f.parts)
+    rule = "cannot tell" if f.predicted is None else f"gives {count(f.predicted)}"
+    return f"{signed({NOT_EXPLAINED: f.difference})} (its rule {rule})"
+
+
+def _record(layer: Checked) -> dict[str, Any]:
+    row: dict[str, Any] = {"path": layer.path, "class": layer.class_name, "macs": layer.macs}
+    for f in layer.findings:
+        row |= {f.tool: f.count, f"{f.tool}_rule": f.predicted, f"{f.tool}_why": "" if f.agrees else _why(f)}
+    return row | {"agrees": layer.agrees, "explained": layer.explained}
+
+
+def _document(v: Verification) -> dict[str, Any]:
+    p = v.profile
+    return {
+        "schema": "cspprof.verify/1",
+        "model": p.model,
+        "status": p.status,
+        "source": p.source,
+        "inputs": [list(t.shape) for t in p.inputs],
+        "dtype": p.dtype,
+        "macs": value_of(p, "macs"),
+        "complete": p.complete,
+        "uncounted": p.uncounted,
+        "explained": not v.unexplained,
+        "tools": [
+            {"name": o.tool, "tool": o.convention.tool, "version": o.version, "per_mac": o.convention.per_mac,
+             "total": None if o.counts is None else sum(o.counts.values()), "failure": o.failure}
+            for o in v.opinions
+        ],
+        "layers": [
+            {"path": layer.path, "class": layer.class_name, "macs": layer.macs, "agrees": layer.agrees,
+             "explained": layer.explained, "findings": [
+                {"tool": f.tool, "count": f.count, "rule": f.predicted, "difference": f.difference,
+                 "explained": f.explained, "beside": {} if f.agrees or not f.explained else dict(f.parts)}
+                for f in layer.findings]}
+            for layer in v.layers
+        ],
+        "notes": _notes(v),
+    }  # fmt: skip

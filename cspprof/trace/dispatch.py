@@ -1,0 +1,329 @@
+"""The dispatch mode that sees every operation of a forward, produces its outputs, and records it.
+
+Under `torch.inference_mode()` a dispatch mode receives convolutions, norms and attention as one operation each. The
+outputs come from the cache if the same operation was traced before, from an output rule of `ops` if there is one, else
+from torch's own kernel. A composite operation without a rule is decomposed and its parts are recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cspprof.core.errors import TraceError
+from cspprof.core.record import Calls, OpSpec, Storage, TensorSpec
+from cspprof.ops import OUTPUT_RULES, RULES
+from cspprof.trace.aliasing import Alias, Output, output_of
+from cspprof.trace.bound_args import bind_args
+from cspprof.trace.execute import execute, values_known
+from cspprof.trace.op_cache import CACHES, LIMIT
+from cspprof.trace.op_entries import OpEntry, is_decomposed, make_entry, rule_of, written_tensors
+from cspprof.trace.operators import HigherOrderOperator, Operator, operator
+from cspprof.trace.pytree import NUMBERS, tensors_in
+from cspprof.trace.quantized_weights import unpack
+from cspprof.trace.tensor_meta import TensorTag, empty_tensor, meta_of
+
+ANSWERED_NO = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
+"""Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
+
+
+class FailedOp(NamedTuple):
+    """The operation in which a forward raised."""
+
+    error: BaseException
+    target: str
+    inputs: list[TensorSpec]
+
+
+class DispatchRecorder(TorchDispatchMode):
+    """Records the operations of a forward as columns. The forward hooks set `layer` to the module that runs."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Without this method torch 2.13 and 2.14 wrap __torch_dispatch__, which imports torch._dynamo (about a second)
+        # on the first operation.
+        return False
+
+    def __init__(self, on_meta: bool, protect: Callable[[torch.Tensor], None]) -> None:
+        super().__init__()
+        self.on_meta = on_meta
+        self.protect = protect
+        """Called with a tensor of the model before a real kernel writes into it."""
+        self.layer = 0
+        self.saw_autocast = False
+        """Whether an operation ran on meta inside an autocast region, which changes no dtype there."""
+        self.within: tuple[str, ...] = ()
+        """The composite operation that is being decomposed, and its text arguments."""
+        self.cache = CACHES[on_meta, self.within]
+        self.registered: dict[int, TensorTag] = {}
+        """Tags of tensors that no operation of this trace produced, by the tensor's id."""
+        self.owners: dict[int, torch.Tensor] = {}
+        """The registered tensor of each storage. Holding it keeps its id unique."""
+        self.stale: set[int] = set()
+        """Storages of constants that an operation with unknown values wrote into, without being carried out."""
+        self.unrecorded = object()
+        """The `trace` of tags of outputs that are not recorded."""
+        self.unpacked: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
+        self.storages: list[Storage] = []
+        self.next_storage = 0
+        self.log: list[tuple[OpEntry, int, list[TensorTag], Sequence[int]]] = []
+        """The calls: entry, layer, tags of the tensor arguments, storages of the outputs."""
+        self.failure: FailedOp | None = None
+
+    def set_layer(self, layer: int) -> int:
+        """Operations from now on belong to `layer`. Returns the layer before."""
+        previous, self.layer = self.layer, layer
+        return previous
+
+    def release(self) -> None:
+        """Drop the reference cycles between this recorder and its tags, so that tensors are freed immediately."""
+        self.registered.clear()
+        self.log.clear()
+
+    # -- tensors ----------------------------------------------------------------------------------
+
+    def register_tensor(self, tensor: torch.Tensor, name: str, role: str) -> TensorTag:
+        """Give a storage and a tag to a tensor that no operation of this trace produced."""
+        found = self.registered.get(id(tensor))
+        if found is not None:
+            return found
+        meta = meta_of(tensor, role not in ("input", "byproduct"))
+        storage = self.new_storage()
+        self.storages.append(Storage(storage, name, role, meta.spec))
+        constant = role in ("buffer", "constant") and not tensor.is_meta
+        tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
+        self.owners[storage] = tensor
+        return tag
+
+    def new_storage(self) -> int:
+        self.next_storage += 1
+        return self.next_storage - 1
+
+    def tag(self, tensor: torch.Tensor) -> TensorTag:
+        """The tag of a tensor. A tensor that this trace has not seen is registered as a constant."""
+        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
+        if tag is None or tag.trace is not self:
+            role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
+            tag = self.registered.get(id(tensor)) or self.register_tensor(tensor, "", role)
+        return tag
+
+    # -- operations -------------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if types and any(hasattr(c, "__tensor_flatten__") for c in types):
+            return NotImplemented  # a tensor made of tensors (jagged, quantized …) dispatches operations on those
+        kwargs = kwargs or {}
+        tensors: list[torch.Tensor] = []
+        tags: list[TensorTag] = []
+        parts: list[Any] = [id(func)]
+        self._extend_key(args, parts, tensors, tags)
+        if kwargs:
+            parts.extend(kwargs)
+            self._extend_key(kwargs.values(), parts, tensors, tags)
+        key = tuple(parts)
+        entry = self.cache.get(key)
+        if self.on_meta and not self.saw_autocast:
+            self.detect_autocast()
+        if entry is not None and not entry.runs:
+            return self.dispatch_cached(entry, tensors, tags)
+        if entry is not None and entry.view and tensors[0].is_meta:
+            return self.dispatch_view(entry, func, args, kwargs, tags)
+        return self.dispatch_uncached(func, args, kwargs, key, entry, tensors, tags)
+
+    def _extend_key(
+        self, values: Iterable[Any], key: list[Any], tensors: list[torch.Tensor], tags: list[TensorTag]
+    ) -> None:
+        """Append what distinguishes the arguments, including the types of scalars, since 1 == True == 1.0."""
+        for value in values:
+            kind = type(value)
+            if isinstance(value, torch.Tensor):
+                tag = value.__dict__.get("_cspprof")
+                if tag is None or tag.trace is not self:
+                    tag = self.tag(value)
+                tensors.append(value)
+                tags.append(tag)
+                key.append(tag.meta)
+                if tag.constant:
+                    key.append("constant")
+            elif value is None or kind is str:
+                key.append(value)
+            elif kind in NUMBERS:
+                key += (kind, value)
+            elif kind is list or kind is tuple:
+                key.append(len(value))
+                if value and type(value[0]) in NUMBERS:
+                    key += map(type, value)
+                    key += value
+                else:
+                    self._extend_key(value, key, tensors, tags)
+            elif isinstance(value, torch.ScriptObject):
+                # One packed object appears as many Python objects with the same hash.
+                _, (weights, window) = self.unpacked.setdefault(hash(value), (value, unpack(value)))
+                for weight in weights:
+                    self.register_tensor(weight, "", "parameter")
+                self._extend_key(weights, key, tensors, tags)
+                key.append(str(window))
+            else:
+                try:
+                    hash(value)
+                except TypeError:
+                    value = repr(value)
+                key.append(value)
+
+    def dispatch_cached(self, entry: OpEntry, tensors: list[torch.Tensor], tags: list[TensorTag]) -> torch.Tensor:
+        """Produce the output of an operation from its entry, on meta, without a kernel."""
+        output = entry.outputs[0]
+        if output.alias is Alias.NONE:
+            result = empty_tensor(output.meta)
+            storage = self.new_storage()
+            result.__dict__["_cspprof"] = TensorTag(self, storage, output.meta, False)
+        else:
+            result, storage = tensors[output.argument], tags[output.argument].storage
+        if entry.spec is not None:
+            self.log.append((entry, self.layer, tags, (storage,)))
+        return result
+
+    def dispatch_view(
+        self, entry: OpEntry, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[TensorTag]
+    ) -> Any:
+        """Let torch produce views on meta whose `TensorMeta` are known."""
+        result = func(*args, **kwargs)
+        views = result if isinstance(result, (list, tuple)) else [result]
+        storage = tags[0].storage
+        for view, output in zip(views, entry.outputs, strict=True):
+            view.__dict__["_cspprof"] = TensorTag(self, storage, output.meta, False)
+        self.log.append((entry, self.layer, tags, (storage,) * len(views)))
+        return result
+
+    def detect_autocast(self) -> None:
+        """Autocast is off below the dispatcher; the nesting depth still says whether a region is open."""
+        self.saw_autocast = torch.autocast_increment_nesting() > 1
+        torch.autocast_decrement_nesting()
+
+    def dispatch_uncached(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...], entry: OpEntry | None,
+        tensors: list[torch.Tensor], tags: list[TensorTag],
+    ) -> Any:  # fmt: skip
+        """Produce the outputs of an operation that is new, or that torch must run each time."""
+        try:
+            op = operator(func)
+            if isinstance(op, HigherOrderOperator) and op.target not in RULES:
+                raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
+            if op.target in ANSWERED_NO:
+                return False
+            symbolic = self.on_meta and not values_known(self, tags, args, kwargs)
+            if symbolic and op.written:
+                self.stale.update(self.tag(t).storage for t in written_tensors(op, args, kwargs))
+            if entry is None and is_decomposed(op):
+                result = self._decompose(op, args, kwargs)
+                if result is not NotImplemented:
+                    return result
+            if symbolic and entry is None:
+                entry = self._entry_by_rule(op, args, kwargs, tags)
+                if entry is not None:
+                    self._remember(key, entry)
+                    return self.dispatch_cached(entry, tensors, tags)
+            result, passed = execute(self, op, args, kwargs, tensors, tags, symbolic)
+            made = list(tensors_in(result)) or written_tensors(op, args, kwargs)
+            outputs = [output_of(t, op, tensors, passed, tags) for t in made]
+        except Exception as error:
+            if self.failure is None or self.failure.error is not error:
+                name = getattr(getattr(func, "_schema", None), "name", str(func)).replace("::", ".")
+                self.failure = FailedOp(error, name, [t.meta.spec for t in tags])
+            raise
+        if entry is None or entry.outputs != tuple(outputs):  # a shape may depend on values: x[x > 0]
+            bound, single = bind_args(op, args, kwargs, tags), isinstance(result, torch.Tensor)
+            entry = make_entry(op, args, kwargs, bound, outputs, tags, single, self.on_meta, self.within)
+            self._remember(key, entry)
+        self._record_call(op, made, entry, outputs, tags, constant=not symbolic)
+        return result
+
+    def _entry_by_rule(
+        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[TensorTag]
+    ) -> OpEntry | None:
+        """The entry by the rules of `ops` alone, if they cover the operation and these arguments."""
+        rule = OUTPUT_RULES.get(op.plain)
+        if rule is None or op.outs or not (rule_of(op) or op.pointwise):
+            return None
+        bound = bind_args(op, args, kwargs, tags)
+        try:
+            meta = rule(*bound.metas, **bound.named_metas)
+        except (TypeError, ValueError, IndexError):  # arguments that the rule does not cover
+            return None
+        if meta is None or (op.written and meta.shape != tags[0].meta.shape):
+            return None
+        output = Output(Alias.SAME, 0, tags[0].meta) if op.written else Output(Alias.NONE, -1, meta)
+        entry = make_entry(op, (), {}, bound, [output], tags, single=True, on_meta=True, within=self.within)
+        return None if entry.runs else entry
+
+    def _remember(self, key: tuple[Any, ...], entry: OpEntry) -> None:
+        if len(self.cache) >= LIMIT:
+            self.cache.clear()  # interned specs stay: this trace numbers them by identity
+        self.cache[key] = entry
+
+    def _decompose(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the parts of a composite operation under this mode, each labelled with the outermost composite."""
+        outer = self.within
+        self.within = outer or (op.target, *(a for a in args if isinstance(a, str)))
+        self.cache = CACHES[self.on_meta, self.within]
+        try:
+            with self:
+                return op.func.decompose(*args, **kwargs)
+        finally:
+            self.within = outer
+            self.cache = CACHES[self.on_meta, outer]
+
+    def _record_call(
+        self, op: Operator, made: list[torch.Tensor], entry: OpEntry, outputs: list[Output], tags: list[TensorTag],
+        constant: bool,
+    ) -> None:  # fmt: skip
+        """Tag the outputs and append the call to the log."""
+        storages = []
+        for i, (tensor, (alias, argument, meta)) in enumerate(zip(made, outputs, strict=True)):
+            if alias is Alias.SAME:
+                storages.append(tags[argument].storage)
+                if op.written and meta is not tags[argument].meta:  # unsqueeze_, resize_, t_ …
+                    self._retag(tensor, tags[argument]._replace(meta=meta))
+                continue
+            storage = tags[argument].storage if alias is Alias.VIEW else self.new_storage()
+            storages.append(storage)
+            known = constant and (alias is Alias.NONE or tags[argument].constant)
+            known = known or (self.on_meta and alias is Alias.NONE and not tensor.is_meta)
+            recorded = entry.spec is None or alias is Alias.VIEW or i < entry.recorded
+            tensor.__dict__["_cspprof"] = TensorTag(self if recorded else self.unrecorded, storage, meta, known)
+        if entry.spec is not None:
+            self.log.append((entry, self.layer, tags, storages))
+
+    def _retag(self, tensor: torch.Tensor, tag: TensorTag) -> None:
+        if id(tensor) in self.registered:
+            self.registered[id(tensor)] = tag
+        else:
+            tensor.__dict__["_cspprof"] = tag
+
+    # -- the record -------------------------------------------------------------------------------
+
+    def columns(self) -> tuple[tuple[OpSpec, ...], Calls]:
+        """The specs in the order of their first calls, and the calls."""
+        numbers: dict[int, int] = {}
+        specs: list[OpSpec] = []
+        called: list[int] = []
+        layers: list[int] = []
+        storages: list[int] = []
+        for entry, layer, tags, written in self.log:
+            spec = entry.spec
+            assert spec is not None, "an operation that is not recorded is in no log"
+            number = numbers.setdefault(id(spec), len(specs))
+            if number == len(specs):
+                specs.append(spec)
+            called.append(number)
+            layers.append(layer)
+            storages += [tags[i].storage for i in entry.reads]
+            storages += written[: entry.recorded]
+        return tuple(specs), Calls(called, layers, storages)

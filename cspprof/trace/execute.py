@@ -1,0 +1,89 @@
+"""Run an operation with torch: on a real device every operation; on meta views, known values, and operations without
+an output rule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cspprof.trace.op_entries import STATISTICS, written_tensors
+from cspprof.trace.operators import Operator
+from cspprof.trace.pytree import replace_tensors
+from cspprof.trace.tensor_meta import TensorTag, empty_tensor
+
+if TYPE_CHECKING:
+    from cspprof.trace.dispatch import DispatchRecorder
+
+RETURNS_VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
+"""Operations that return a tensor's values as Python numbers."""
+
+READS_VALUES = frozenset({"aten._pack_padded_sequence", "aten._pad_packed_sequence", "aten.lstm", "aten.gru",
+                          "aten.rnn_tanh", "aten.rnn_relu", "aten.tensor_split"})  # fmt: skip
+"""Operations with an argument that torch reads on the CPU, wherever the other arguments are: lengths, batch sizes,
+indices."""
+
+
+def values_known(recorder: DispatchRecorder, tags: list[TensorTag], args: Any, kwargs: Any) -> bool:
+    """Whether all values are known during a trace on meta: no argument depends on the model's inputs or parameters."""
+    if any(not tag.constant or tag.storage in recorder.stale for tag in tags):
+        return False
+    if not tags:
+        return str(kwargs.get("device", "cpu")) != "meta"
+    devices = (kwargs.get("device", ""), *(a for a in args if isinstance(a, torch.device)))
+    return "meta" not in map(str, devices)
+
+
+def execute(
+    recorder: DispatchRecorder, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
+    tensors: list[torch.Tensor], tags: list[TensorTag], symbolic: bool,
+) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
+    """The result, and the tensors that the kernel received: meta tensors if the values are unknown (`symbolic`), else
+    the arguments themselves."""
+    if not symbolic:
+        for tensor in written_tensors(op, args, kwargs, STATISTICS):
+            owner = recorder.owners.get(recorder.tag(tensor).storage)
+            if owner is not None:
+                recorder.protect(tensor if id(tensor) in recorder.registered else owner)
+        return _run(op, args, kwargs, tensors), tensors
+    all_meta = all(t.is_meta for t in tensors)
+    if all_meta and op.returns_views:
+        return op.func(*args, **kwargs), tensors
+    known = op.target in RETURNS_VALUES and not any(t.storage in recorder.stale for t in tags)
+    if known or (op.returns_views and not any(t.is_meta for t in tensors)):
+        return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
+    if op.in_place and tags[0].meta.weight:
+        return args[0], tensors  # a write into the model's own tensors is recorded and not carried out
+    passed = tensors
+    if all_meta:
+        result = op.func(*args, **kwargs)
+    else:
+        reads_values = op.target in READS_VALUES
+        passed = [
+            t if reads_values and not t.is_floating_point() and recorder.tag(t).constant else _on_meta(t, recorder)
+            for t in tensors
+        ]
+        items = iter(passed)
+        replaced = replace_tensors(args, items)
+        result = op.func(*replaced, **{k: replace_tensors(v, items) for k, v in kwargs.items()})
+    if op.in_place and isinstance(result, torch.Tensor) and result.shape == tensors[0].shape:
+        result = args[0]
+    return result, passed
+
+
+def _run(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
+    """Run a real kernel. Its outputs are not inference tensors: the forward may keep them in a cache, and training may
+    use them later."""
+    if any(t.is_inference() for t in tensors):
+        return op.func(*args, **kwargs)
+    with torch.inference_mode(False), torch.no_grad():
+        return op.func(*args, **kwargs)
+
+
+def _on_meta(tensor: torch.Tensor, recorder: DispatchRecorder) -> torch.Tensor:
+    """The tensor if it is on meta, else an empty meta tensor like it. That is not an inference tensor, because a view
+    of it may stand for a view of a parameter."""
+    if tensor.is_meta:
+        return tensor
+    with torch.inference_mode(False):
+        return empty_tensor(recorder.tag(tensor).meta)

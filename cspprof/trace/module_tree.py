@@ -1,0 +1,151 @@
+"""The modules of a model, the tensors that they hold, and the table of layers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch import ScriptObject, nn
+
+from cspprof.core.record import Layer
+from cspprof.trace.quantized_weights import unpack
+
+STAGE = "cspprof_stage"
+"""Attribute with which a model's author names the stage that a module and its submodules belong to."""
+
+CLASS = "cspprof_class"
+"""Attribute with the class name to show instead of the module's own."""
+
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+STANDARD = frozenset(vars(nn.Module()))
+"""Attributes that every module has."""
+HOOKS = tuple(sorted(name for name in STANDARD if "hooks" in name))
+CONTAINERS = (dict, list, OrderedDict)
+
+
+class HeldTensor(NamedTuple):
+    """A parameter or buffer, where it is found first."""
+
+    layer: int
+    path: str
+    tensor: torch.Tensor
+
+
+class ModuleTree:
+    """The modules of a model in `named_modules` order, each once, under its first path."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.index: dict[int, int] = {id(model): 0}
+        """The position of a module by its id."""
+        self.modules: list[nn.Module] = [model]
+        self.paths: list[str] = [""]
+        self.depths: list[int] = [0]
+        self.parents: list[int] = [-1]
+        self.shared_with: dict[int, list[str]] = {}
+        """The other paths of modules that have more than one."""
+        self._walk(model, "", 1, 0)
+        self.calls = [0] * len(self.modules)
+        """How often the forward called each module."""
+        self.called_by_other_thread: int | None = None
+        """A module that another thread called, whose operations a trace does not see."""
+        self.unregistered: dict[int, nn.Module] = {}
+        """Modules with parameters that the forward called although they are not submodules, by id."""
+        self.parameters = self._held("_parameters")
+        self.buffers = self._held("_buffers")
+
+    def _walk(self, module: nn.Module, prefix: str, depth: int, parent: int) -> None:
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            path, level = prefix + name, depth
+            if name == "_orig_mod":  # the wrapper of a compiled module adds no level
+                path, level = prefix[:-1], depth - 1
+            position = self.index.setdefault(id(child), len(self.modules))
+            if position < len(self.modules):
+                self.shared_with.setdefault(position, []).append(path)
+            else:
+                self.modules.append(child)
+                self.paths.append(path)
+                self.depths.append(level)
+                self.parents.append(parent)
+            self._walk(child, f"{path}." if path else "", level + 1, position)
+
+    def _held(self, table: str) -> list[HeldTensor]:
+        found: dict[int, HeldTensor] = {}
+        for layer, module in enumerate(self.modules):
+            for name, tensor in getattr(module, table).items():
+                if tensor is not None and id(tensor) not in found:
+                    path = self.paths[layer]
+                    found[id(tensor)] = HeldTensor(layer, f"{path}.{name}" if path else name, tensor)
+        return list(found.values())
+
+    def containers(self) -> list[Any]:
+        """The lists and dicts that are attributes of modules, without the tables that every module has."""
+        return [
+            value
+            for module in self.modules
+            for name, value in vars(module).items()
+            if name not in STANDARD and type(value) in CONTAINERS
+        ]
+
+    def layers(self) -> tuple[Layer, ...]:
+        """The table of layers. A parameter counts for the first layer that owns it."""
+        params = self._own_params()
+        stages: list[str | None] = []
+        layers = []
+        for i, module in enumerate(self.modules):
+            inherited = stages[self.parents[i]] if i else None
+            stages.append(_declared(module, STAGE) or inherited)
+            cls = type(module)
+            name = _declared(module, CLASS) or f"{cls.__module__}.{cls.__qualname__}"
+            shared = tuple(self.shared_with.get(i, ()))
+            layers.append(Layer(self.paths[i], name, self.depths[i], self.calls[i], params[i], shared, stages[i]))
+        return tuple(layers)
+
+    def _own_params(self) -> list[int]:
+        """Elements of each module's own parameters that no earlier module owns, packed weights included."""
+        counts = [0] * len(self.modules)
+        for layer, _, tensor in self.parameters:
+            counts[layer] += tensor.numel()
+        seen: set[int] = set()
+        for layer, module in enumerate(self.modules):
+            for packed in (v for v in vars(module).values() if type(v) is ScriptObject):
+                if hash(packed) not in seen:
+                    seen.add(hash(packed))
+                    counts[layer] += sum(t.numel() for t in unpack(packed)[0])
+        return counts
+
+    def sources(self) -> dict[str, str]:
+        """The files below the current folder that define the modules' classes, by class; installed packages excluded."""
+        here = f"{Path.cwd()}{os.sep}"
+        found = {}
+        for cls in dict.fromkeys(map(type, self.modules)):
+            file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+            if file.startswith(here) and "site-packages" not in file:
+                found[f"{cls.__module__}.{cls.__qualname__}"] = file[len(here) :].replace(os.sep, "/")
+        return found
+
+    def failing_layer(self, traceback: TracebackType | None) -> int:
+        """The innermost module of the model among the frames of an exception."""
+        layer = 0
+        while traceback is not None:
+            owner = traceback.tb_frame.f_locals.get("self")
+            layer = self.index.get(id(owner), layer)
+            traceback = traceback.tb_next
+        return layer
+
+
+def _declared(module: nn.Module, name: str) -> str | None:
+    """An attribute that the module or its class declares, without a call of the module's `__getattr__`."""
+    return vars(module).get(name) or getattr(type(module), name, None)
+
+
+def without_wrappers(path: str) -> str:
+    """A path without the names that wrappers of compiled modules add."""
+    return ".".join(part for part in path.split(".") if part != "_orig_mod")

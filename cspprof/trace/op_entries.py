@@ -1,0 +1,144 @@
+"""What a trace remembers about an operation on tensors of known shapes: its `OpSpec`, and how to produce its outputs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+
+from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
+from cspprof.ops import RULES, Facts, Rule
+from cspprof.trace.aliasing import Alias, Output
+from cspprof.trace.bound_args import BoundArgs
+from cspprof.trace.operators import Operator
+from cspprof.trace.pytree import tensors_in
+from cspprof.trace.tensor_meta import TensorTag, empty_tensor
+
+NOT_RECORDED = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", "aten.sym_stride",
+                          "aten.sym_numel", "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip
+"""Operations that neither compute nor change a shape."""
+
+DROPOUTS = frozenset({"aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout"})
+
+SPECS: dict[OpSpec, OpSpec] = {}
+"""Interned specs, so that a trace can number them by identity."""
+
+
+class OpEntry(NamedTuple):
+    """An operation on tensors of known shapes: what to record, and how to produce its outputs again."""
+
+    spec: OpSpec | None
+    """None if nothing is recorded: a view of the whole tensor, a dropout in eval mode."""
+    reads: tuple[int, ...]
+    """Positions among the tensor arguments: those of `spec.reads`, then those of `spec.weights`."""
+    outputs: tuple[Output, ...]
+    recorded: int
+    """How many of the outputs are recorded."""
+    runs: bool
+    """Whether torch must produce the outputs each time: views, and lists of outputs."""
+    view: bool = False
+    """Whether all outputs are views of the only tensor argument, on meta: then their `TensorMeta` stays valid."""
+
+
+def make_entry(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bound: BoundArgs, outputs: list[Output],
+    tags: list[TensorTag], single: bool, on_meta: bool, within: tuple[str, ...] = (),
+) -> OpEntry:  # fmt: skip
+    """The entry of an operation whose outputs are known.
+
+    `single` says whether it returns one tensor rather than a list, `within` which composite operation it is part of.
+    """
+    aliases = {out.alias for out in outputs}
+    aliased = bool(aliases) and Alias.NONE not in aliases
+    is_off = op.plain in DROPOUTS and bound.attrs.get("train") is False
+    if aliases == {Alias.SAME} and (is_off or not op.written):
+        return OpEntry(None, (), tuple(outputs), 0, runs=not (on_meta and single))
+    queries = not outputs and op.builtin and op.target not in RULES  # returns a size, a flag …
+    if queries or op.target in NOT_RECORDED:
+        return OpEntry(None, (), tuple(outputs), 0, runs=True)
+    view = aliased and (not op.written or (op.changes_shape_in_place and op.target not in RULES))
+    if not all(tag.meta.dense for tag in tags) or not all(out.meta.dense for out in outputs):
+        facts = Facts(Kind.UNKNOWN, None)  # no rule holds for sparse tensors
+    else:
+        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bound, outputs)
+    spec, reads = _make_spec(op, facts, bound, outputs, tags, () if view else within)
+    constant = any(tag.constant for tag in tags)
+    runs = not on_meta or view or constant or not tags or not single or outputs[0].alias is Alias.VIEW
+    runs = runs or any(o.alias is Alias.SAME and o.meta is not tags[o.argument].meta for o in outputs)  # unsqueeze_ …
+    only_view = on_meta and not op.written and len(tags) == 1 and not constant and aliases == {Alias.VIEW}
+    return OpEntry(spec, reads, tuple(outputs), len(spec.writes), runs, only_view)
+
+
+def _make_spec(
+    op: Operator, facts: Facts, bound: BoundArgs, outputs: list[Output], tags: list[TensorTag], within: tuple[str, ...]
+) -> tuple[OpSpec, tuple[int, ...]]:
+    """The spec, and the positions of its reads and weights among the tensor arguments."""
+    reads, weights, kind = bound.reads, bound.weights, Kind(facts.kind)
+    if not reads and kind in CONVOLUTIONS:  # the input is a parameter: a learned feature map
+        reads, weights = weights[:1], weights[1:]
+    if not reads and kind in POOLS:  # of weights only, e.g. their mean over the kernel: not a layer of the network
+        kind = Kind.REDUCTION
+    attrs = {**bound.attrs, **facts.attrs}
+    if within:
+        attrs["within"] = within
+    spec = OpSpec(
+        op.target,
+        kind,
+        tuple([tags[i].meta.spec for i in reads]),
+        tuple([tags[i].meta.spec for i in weights]),
+        tuple([out.meta.spec for out in outputs[: facts.outputs]]),
+        attrs,
+        facts.macs,
+        facts.elementwise,
+    )
+    return SPECS.setdefault(spec, spec), (*reads, *weights)
+
+
+def is_decomposed(op: Operator) -> bool:
+    """Whether a trace records the parts of the operation instead: a composite operation without a rule."""
+    return not (rule_of(op) or op.pointwise or op.target in NOT_RECORDED) and op.composite
+
+
+def rule_of(op: Operator) -> Rule | None:
+    """The rule for the operation's cost: registered for its own name, or for its name without the underscore."""
+    return next((RULES.get(name) for name in (op.target, op.plain) if name in RULES), None)
+
+
+def facts_of(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bound: BoundArgs, outputs: list[Output]
+) -> Facts:
+    """What the operation costs: by its rule, else by torch's own classification, else unknown."""
+    out = outputs[0].meta.spec if outputs else TensorSpec((0,))
+    rule = rule_of(op)
+    if rule is not None:
+        return rule(*bound.specs, out=out, **{k: v for k, v in bound.named_specs.items() if k not in op.outs})
+    if op.pointwise:
+        return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
+    return _facts_from_flop_formula(op, args, kwargs, outputs)
+
+
+def _facts_from_flop_formula(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Output]
+) -> Facts:
+    """A formula that the user passed to torch's `register_flop_formula`. Torch counts two FLOPs per MAC."""
+    counter = sys.modules.get("torch.utils.flop_counter")
+    formula = None if counter is None else counter.flop_registry.get(op.func.overloadpacket)
+    if formula is None:
+        return Facts(Kind.UNKNOWN, None)
+    tensors = [empty_tensor(out.meta) for out in outputs]
+    flops = int(formula(*args, **kwargs, out_val=tensors[0] if len(tensors) == 1 else tuple(tensors)))
+    return Facts(Kind.CUSTOM, (flops + 1) // 2, attrs={"flops": flops})
+
+
+STATISTICS = ("running_mean", "running_var")
+"""Arguments that batch and instance norm write in training, although their schemas do not say so."""
+
+
+def written_tensors(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], also: Iterable[str] = ()
+) -> list[torch.Tensor]:
+    """The tensor arguments that the operation writes into by its schema, and those named in `also`."""
+    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+    return [tensor for name in (*op.written, *also) for tensor in tensors_in(named.get(name))]

@@ -1,0 +1,70 @@
+"""`TensorMeta` of torch's tensors, and the tag that a trace attaches to each tensor that it meets."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+
+from cspprof.core.errors import TraceError
+from cspprof.core.formulas import contiguous_strides
+from cspprof.core.tensors import TensorMeta, tensor_meta
+
+META_DEVICE = torch.device("meta")
+
+
+class TensorTag(NamedTuple):
+    """What a trace knows about a tensor. Stored in the tensor's `__dict__`, or in a table for the model's own tensors."""
+
+    trace: object
+    """The trace that attached the tag. A tag of another trace is ignored."""
+    storage: int
+    meta: TensorMeta
+    constant: bool
+    """Whether the values are known during a trace on meta: the tensor was computed from constants only."""
+
+
+@cache
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name that a record uses: `float32`."""
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype that a record calls `name`."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def empty_tensor(meta: TensorMeta) -> torch.Tensor:
+    """A new tensor on the meta device with this shape, these strides and this dtype."""
+    return torch.empty_strided(meta.shape, meta.strides, dtype=torch_dtype(meta.dtype), device=META_DEVICE)
+
+
+_BY_TORCH_FACTS: dict[tuple[Any, ...], TensorMeta] = {}
+
+
+def meta_of(tensor: torch.Tensor, weight: bool = False) -> TensorMeta:
+    """The `TensorMeta` of a tensor. Raises TraceError for a nested tensor, which has no single shape."""
+    try:
+        # A Size hashes like a tuple. The layout is part of the key: a sparse tensor may report strides of 0, as an
+        # expanded tensor does.
+        key = (tensor.shape, tensor.stride(), tensor.dtype, weight, tensor.layout is torch.strided)
+        found = _BY_TORCH_FACTS.get(key)
+    except (RuntimeError, TypeError):  # a layout without strides, or symbolic sizes
+        return _meta_of(tensor, weight)
+    return found or _BY_TORCH_FACTS.setdefault(key, _meta_of(tensor, weight))
+
+
+def _meta_of(tensor: torch.Tensor, weight: bool) -> TensorMeta:
+    if tensor.is_nested:
+        raise TraceError(
+            "a nested tensor has no single shape, so operations on it cannot be counted",
+            "Trace with padded tensors, or use nested tensors of layout torch.jagged.",
+        )
+    dense = tensor.layout is torch.strided
+    shape = tuple(tensor.shape)
+    strides = tensor.stride() if dense else contiguous_strides(shape)
+    return tensor_meta(shape, strides, dtype_name(tensor.dtype), weight, dense)
