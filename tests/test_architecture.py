@@ -84,7 +84,7 @@ def complaints(name: str, source: str) -> list[str]:
     allowed = {"torch"} if may_load_torch(name) else set()
     if name == "cspprof.sources.onnx_graph.graph":
         allowed.add("numpy")  # small constants; loaded only once a graph is read
-    if within(name, "cspprof.csp.closed_form"):
+    if within(name, "cspprof.csp.closed_form") or name.startswith("cspprof.report.closed_form"):
         allowed.add("sympy")  # the room is imported in functions only, so that its command alone waits for it
     else:
         refuse({i for i in top if within(i, "cspprof.csp.closed_form")})

@@ -26,9 +26,9 @@ from cspprof.csp.closed_form.algebra import latex, text, tidy, tidy_ratio
 from cspprof.csp.closed_form.checking import check
 from cspprof.csp.closed_form.forms import symbolic, total
 from cspprof.csp.closed_form.layers import QUANTITIES, c, conv, d, gamma, h, i, m, repeated, rho, w
-from cspprof.csp.closed_form.number_reports import bar
 from cspprof.csp.closed_form.saving import by_ratio, limits, saved
 from cspprof.papers.dense_networks import NETWORKS
+from cspprof.report.closed_form_numbers import bar
 from cspprof.zoo.form_blocks import BLOCKS
 
 Run = Callable[..., Result]

@@ -52,8 +52,9 @@ def closed_form_command(
     formula against the trace of that block.
     """
     from cspprof.api import check_closed_form
-    from cspprof.csp.closed_form import FORMS, number_reports, reports
+    from cspprof.csp.closed_form import FORMS
     from cspprof.csp.closed_form.numbers import block
+    from cspprof.report import closed_form, closed_form_numbers
 
     outlet = Outlet(format, output)
     numbers = {
@@ -62,7 +63,7 @@ def closed_form_command(
     }  # fmt: skip
     given = {name: value for name, value in numbers.items() if value is not None}
     if every:
-        outlet.emit(reports.form_list())
+        outlet.emit(closed_form.form_list())
         return
     found = FORMS.get(form)
     if check and over:
@@ -70,13 +71,13 @@ def closed_form_command(
     if latex and (over or check or set(given) - {"gamma", "m"}):
         raise CspprofError("--latex writes formulas, and these are numbers", "Leave the numbers out.")
     if over:
-        outlet.emit(number_reports.curve(over, found, given))  # type: ignore[arg-type]
+        outlet.emit(closed_form_numbers.curve_report(over, found, given))  # type: ignore[arg-type]
     elif check:
         result = check_closed_form(block(found, given))
-        outlet.emit(number_reports.checked(result))
+        outlet.emit(closed_form_numbers.check_report(result))
         if not result.agrees:
             raise typer.Exit(1)
     elif set(given) - {"gamma"} - ({"m"} if found.by_number else set()):
-        outlet.emit(number_reports.in_numbers(found, given))
+        outlet.emit(closed_form_numbers.block_report(found, given))
     else:
-        outlet.emit(reports.derivation(found, m, gamma or "1/2", latex))
+        outlet.emit(closed_form.derivation_report(found, m, gamma or "1/2", latex))

@@ -103,9 +103,9 @@ def _check_number(name: str) -> None:
 
 
 def _explain_closed_form() -> Report:
-    from cspprof.csp.closed_form.reports import explained
+    from cspprof.report.closed_form import explain_closed_form
 
-    return explained()
+    return explain_closed_form()
 
 
 TOPICS: dict[str, Callable[[], Report]] = {"closed-form": _explain_closed_form, "gamma": explain_gamma}

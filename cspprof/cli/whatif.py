@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cspprof.analysis.whatif import Answer, check_metrics, table, variations
+from cspprof.analysis.whatif import VariationResult, input_variations
 from cspprof.cli import options as o
 from cspprof.cli.output import Outlet
 from cspprof.cli.profile import measure
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import TensorSpec
 from cspprof.profiles import profile_spec
+from cspprof.report.whatif import metrics_or_default, whatif_report
 from cspprof.sources import Request
 
 Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A model or a saved profile, as for every command.",
@@ -31,16 +32,16 @@ def whatif_command(
 
     The exit code is 2 if the model fails on one of them.
     """
-    outlet, metrics = Outlet(format, output), check_metrics(metric or ())
+    outlet, metrics = Outlet(format, output), metrics_or_default(metric or ())
     profile = measure([spec], None, None, None, False, strict)[0]
-    answers = [_answer(spec, given) for given in variations(profile, size, batch, dtype)]
-    outlet.emit(table(profile.label, answers, metrics))
-    if any(a.problem for a in answers):
+    results = [_profile_on(spec, given) for given in input_variations(profile, size, batch, dtype)]
+    outlet.emit(whatif_report(profile.label, results, metrics))
+    if any(result.problem for result in results):
         raise typer.Exit(2)
 
 
-def _answer(spec: str, given: TensorSpec) -> Answer:
+def _profile_on(spec: str, given: TensorSpec) -> VariationResult:
     try:
-        return Answer(given, profile_spec(spec, Request(inputs=[given], dtype=given.dtype), cache=True))
+        return VariationResult(given, profile_spec(spec, Request(inputs=[given], dtype=given.dtype), cache=True))
     except CspprofError as error:
-        return Answer(given, None, error.message)
+        return VariationResult(given, None, error.message)

@@ -43,7 +43,7 @@ def form_list() -> Report:
     return Report([table, Table("Parameters", [Column("name"), Column("is")], meanings)], records, document)
 
 
-def explained() -> Report:
+def explain_closed_form() -> Report:
     """What a closed form is, and what it is not."""
     facts = {
         "name": "closed-form",
@@ -60,7 +60,7 @@ def explained() -> Report:
     return Report([table], [facts], {"schema": "cspprof.explain/1", **facts})
 
 
-def derivation(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Report:
+def derivation_report(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Report:
     """A form in symbols: each layer, its sum, the totals, and for a pair what the partial twin saves.
 
     `depth` is m of a form that has none in symbols, `gamma` that of the real stages.

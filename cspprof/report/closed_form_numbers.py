@@ -11,8 +11,8 @@ from cspprof.csp.closed_form.checking import Check, Term
 from cspprof.csp.closed_form.forms import Form, pair
 from cspprof.csp.closed_form.layers import QUANTITIES, Layer
 from cspprof.csp.closed_form.numbers import Block, Given, block
-from cspprof.csp.closed_form.reports import OUTSIDE, SCHEMA, stage_notes, stage_table
 from cspprof.csp.closed_form.saving import Axis, real_stages, saving_curve
+from cspprof.report.closed_form import OUTSIDE, SCHEMA, stage_notes, stage_table
 from cspprof.report.tables import Cell, Column, Report, Table, change, integer, text
 
 BAR = 40
@@ -22,7 +22,7 @@ LISTED = 500
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def in_numbers(form: Form, given: Given) -> Report:
+def block_report(form: Form, given: Given) -> Report:
     """The costs of a block, of its partial twin beside it, and layer by layer."""
     blocks = beside(form, given)
     layers = blocks[0].layout.length(blocks[0].values)
@@ -129,7 +129,7 @@ def _layer_table(blocks: list[Block]) -> Table:
     return Table("Layer by layer", columns, lines)
 
 
-def curve(over: Axis, form: Form, given: Given) -> Report:
+def curve_report(over: Axis, form: Form, given: Given) -> Report:
     """The saving over γ, c/(m·d) or m, a bar a row."""
     records = saving_curve(over, form=form.name, **given)
     first = {"gamma": "γ", "ratio": "c/(m·d)", "m": "m"}[over]
@@ -165,7 +165,7 @@ def bar(fraction: float) -> str:
     return "█" * whole + _EIGHTHS[part].strip()
 
 
-def checked(found: Check) -> Report:
+def check_report(found: Check) -> Report:
     """A check: every term by the formula and as it ran, and the totals."""
     agreeing = sum(term.agrees for term in found.terms)
     columns = [Column(x) for x in ("layer", "ran as", "convolves")]
