@@ -49,7 +49,7 @@ def verdict(*findings: Finding, problems: tuple[Problem, ...] = ()) -> Verdict:
         "balance": Ratio(0, 0),
         "peak_bytes": Peak(3),
     }
-    net = Measured("net", "cspnet", ("1x3x8x8:float32",), lambda: "s", totals, {})
+    net = Measured("net", "cspnet", ("1x3x8x8:float32",), "s", totals, {})
     return Verdict(config, findings, problems, ("net has another structure",), {"net": net})
 
 
