@@ -76,7 +76,7 @@ BESIDE = {
 
 @pytest.fixture(scope="module")
 def resnet50() -> Profile:
-    return example()
+    return Profile.of(example())
 
 
 # -- one network, and what everyone says of it -------------------------------------------------------

@@ -100,16 +100,6 @@ def window_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return out - 1 if (out - 1) * stride >= size + padding else out
 
 
-def slice_length(size: int, start: int, end: int | None, step: int = 1) -> int:
-    """Places that a slice takes of `size`; negative ends count from the back. `step` is positive.
-
-    >>> slice_length(7, 1, -1, 2)
-    3
-    """
-    first, last = (max(n + size, 0) if n < 0 else min(n, size) for n in (start, size if end is None else end))
-    return max((last - first + step - 1) // step, 0)
-
-
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
     """The common shape, NumPy's rule. Raises ValueError when there is none."""
     longest, *others = sorted(shapes, key=len, reverse=True) or [()]

@@ -16,7 +16,6 @@ from itertools import accumulate, chain, compress
 from typing import Any, NamedTuple, overload
 
 from cspprof.core.errors import ProfileError
-from cspprof.core.kinds import ARITHMETIC as ARITHMETIC
 from cspprof.core.kinds import COMPUTE as COMPUTE
 from cspprof.core.kinds import CONVOLUTIONS as CONVOLUTIONS
 from cspprof.core.kinds import POOLS as POOLS
