@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import is_
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.trace.module_tree import CONTAINERS, HOOKS, TABLES, ModuleTree
+from cspprof.trace.module_tree import STANDARD, ModuleTree
 
-COPIED_TABLES = (*CONTAINERS, set)
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
+HOOKS = tuple(sorted(name for name in STANDARD if "hooks" in name))
 
 
 @contextmanager
@@ -26,13 +28,13 @@ def isolation(tree: ModuleTree) -> Iterator[None]:
     module may refer to them, and get their items back. Hooks that the forward registers are removed.
     """
     attributes = [vars(module) for module in tree.modules]
+    copies, empty = _copies(attributes)
     requires_grad = [(p, p.requires_grad) for _, _, p in tree.parameters]
-    containers = tree.containers()
-    containers += [hooks for own in attributes for name in HOOKS if (hooks := own.get(name)) is not None]
-    snapshots = [(container, container.copy()) for container in containers]
+    hooks = [hooks for own in attributes for name in HOOKS if (hooks := own.get(name))]
+    snapshots = [(container, container.copy()) for container in (*tree.containers, *hooks)]
     restore_generators = _save_generators()
     try:
-        for module, own in zip(tree.modules, _copies(attributes), strict=True):
+        for module, own in zip(tree.modules, copies, strict=True):
             _set_attributes(module, own)
         yield
     finally:
@@ -40,6 +42,8 @@ def isolation(tree: ModuleTree) -> Iterator[None]:
             _set_attributes(module, own)
         for container, items in snapshots:
             _restore_items(container, items)
+        for table in filter(None, empty):
+            table.clear()
         for parameter, before in requires_grad:  # the model's own train() may change it
             if parameter.requires_grad != before:
                 parameter.requires_grad = before
@@ -50,16 +54,21 @@ def _set_attributes(module: nn.Module, attributes: dict[str, Any]) -> None:
     object.__setattr__(module, "__dict__", attributes)  # nn.Module's __setattr__ would store it as an attribute
 
 
-def _copies(attributes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Copies of the modules' attributes and tables. A table that two modules share stays shared."""
+def _copies(attributes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Copies of the modules' attributes and tables, and the tables and hooks that are empty and need no copy.
+
+    A table that two modules share stays shared.
+    """
     copies = [own.copy() for own in attributes]
     copied: dict[int, Any] = {}
+    empty = []
     for own in copies:
         for name in TABLES:
             table = own.get(name)
-            if type(table) in COPIED_TABLES:  # that of a scripted module is not a Python object
+            if table and type(table) in (dict, OrderedDict, set):  # that of a scripted module is not a Python object
                 own[name] = copied.setdefault(id(table), table.copy())
-    return copies
+        empty += [table for name in (*TABLES, *HOOKS) if (table := own.get(name)) is not None and not table]
+    return copies, empty
 
 
 def _restore_items(container: Any, items: Any) -> None:

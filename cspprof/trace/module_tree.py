@@ -21,11 +21,9 @@ STAGE = "cspprof_stage"
 CLASS = "cspprof_class"
 """Attribute with the class name to show instead of the module's own."""
 
-TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 STANDARD = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
-HOOKS = tuple(sorted(name for name in STANDARD if "hooks" in name))
-CONTAINERS = (dict, list, OrderedDict)
+CONTAINERS = frozenset({dict, list, OrderedDict})
 
 
 class HeldTensor(NamedTuple):
@@ -58,6 +56,17 @@ class ModuleTree:
         """Modules with parameters that the forward called although they are not submodules, by id."""
         self.parameters = self._held("_parameters")
         self.buffers = self._held("_buffers")
+        self.containers: list[Any] = []
+        """Lists and dicts that are attributes of modules, without the tables that every module has."""
+        self.packed_weights: dict[int, tuple[int, ScriptObject]] = {}
+        """Objects in which quantized layers keep their weights, each with the first layer that holds it, by hash."""
+        for layer, module in enumerate(self.modules):
+            for name, value in vars(module).items():
+                kind = type(value)
+                if kind in CONTAINERS and name not in STANDARD:
+                    self.containers.append(value)
+                elif kind is ScriptObject:
+                    self.packed_weights.setdefault(hash(value), (layer, value))
 
     def _walk(self, module: nn.Module, prefix: str, depth: int, parent: int) -> None:
         for name, child in module._modules.items():
@@ -78,21 +87,11 @@ class ModuleTree:
 
     def _held(self, table: str) -> list[HeldTensor]:
         found: dict[int, HeldTensor] = {}
-        for layer, module in enumerate(self.modules):
+        for layer, (module, path) in enumerate(zip(self.modules, self.paths, strict=True)):
             for name, tensor in getattr(module, table).items():
                 if tensor is not None and id(tensor) not in found:
-                    path = self.paths[layer]
                     found[id(tensor)] = HeldTensor(layer, f"{path}.{name}" if path else name, tensor)
         return list(found.values())
-
-    def containers(self) -> list[Any]:
-        """The lists and dicts that are attributes of modules, without the tables that every module has."""
-        return [
-            value
-            for module in self.modules
-            for name, value in vars(module).items()
-            if name not in STANDARD and type(value) in CONTAINERS
-        ]
 
     def layers(self) -> tuple[Layer, ...]:
         """The table of layers. A parameter counts for the first layer that owns it."""
@@ -113,12 +112,8 @@ class ModuleTree:
         counts = [0] * len(self.modules)
         for layer, _, tensor in self.parameters:
             counts[layer] += tensor.numel()
-        seen: set[int] = set()
-        for layer, module in enumerate(self.modules):
-            for packed in (v for v in vars(module).values() if type(v) is ScriptObject):
-                if hash(packed) not in seen:
-                    seen.add(hash(packed))
-                    counts[layer] += sum(t.numel() for t in unpack(packed)[0])
+        for layer, packed in self.packed_weights.values():
+            counts[layer] += sum(t.numel() for t in unpack(packed)[0])
         return counts
 
     def sources(self) -> dict[str, str]:

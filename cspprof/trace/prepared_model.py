@@ -79,7 +79,7 @@ def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Rep
                     tensor: Any = table[name]
                     replaced.append((table, name, tensor))
                     table[name] = stand_in(tensor)
-        for items in tree.containers() if made else ():
+        for items in tree.containers if made else ():
             if type(items) is list:  # recurrent layers keep their parameters in a list too; `isolation` restores it
                 items[:] = [made.get(id(item), item) for item in items]
         yield made
