@@ -1,8 +1,8 @@
 """One measurement in a process of its own: `python workload.py WHAT MODEL` prints one line of JSON.
 
-WHAT is `cspprof`, `bare` (a forward on meta with nothing recorded), another counter, `build`, `memory`, `growth` or
-`replay`. A counter is imported and the model built first; then it is called: the first call of the process is one
-figure, for cspprof and the bare forward the median of nine more another.
+WHAT is `cspprof`, `bare` (a forward on meta that records nothing), another counter, `build`, `memory` or `growth`. The
+counter is imported and the model built first. Then the first call of the process is timed and, for cspprof and the
+bare forward, the median of nine more calls.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,19 +40,19 @@ def counter(
 @counter("cspprof")
 def cspprof() -> Count:
     """The whole profile and every registered total."""
-    from cspprof.metrics import METRICS
+    from cspprof.metrics import METRICS, value_of
     from cspprof.trace import trace
 
     def count(model: nn.Module) -> float:
-        profile = trace(model, SHAPE)
-        return float({name: profile.total(name) for name in METRICS.names()}["macs"])
+        record = trace(model, SHAPE)
+        return float({name: value_of(record, name) for name in METRICS.names()}["macs"])
 
     return count
 
 
 @counter("bare")
 def bare() -> Count:
-    """Nothing is counted."""
+    """The forward alone."""
 
     def count(model: nn.Module) -> float:
         with torch.inference_mode():
@@ -129,7 +129,7 @@ def torchlens() -> Count:
 
 
 def factory(name: str) -> Callable[[], nn.Module]:
-    """What builds a model of the zoo, of timm, or the large decoder."""
+    """A function that builds a model of the zoo, of timm, or the large decoder."""
     if name.startswith("timm:"):
         import timm
 
@@ -142,7 +142,7 @@ def factory(name: str) -> Callable[[], nn.Module]:
 
 
 def decoder(width: int = 8192, hidden: int = 28_672, depth: int = 80, heads: int = 64, groups: int = 8) -> nn.Module:
-    """A language model of seventy thousand million parameters: grouped attention, gated feed-forward layers."""
+    """A language model of 70 billion parameters with grouped attention and gated feed-forward layers."""
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -170,8 +170,17 @@ def decoder(width: int = 8192, hidden: int = 28_672, depth: int = 80, heads: int
     )
 
 
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Modules are built on meta, and their weights are not initialized, as for a SPEC."""
+    from cspprof.sources.skip_init import SkipInit
+
+    with SkipInit(), torch.device("meta"):
+        yield
+
+
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Of the processor, or of the clock where that is less, and what came out."""
+    """CPU seconds, or wall seconds if that is less, and the result of `work`."""
     cpu, wall = time.process_time(), time.perf_counter()
     found = work()
     return min(time.process_time() - cpu, time.perf_counter() - wall), found
@@ -180,7 +189,7 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 def count(what: str, name: str, repeated: int = 9) -> dict[str, Any]:
     tool, per_mac, device = COUNTERS[what]
     function = tool()
-    with torch.device(device):  # one that computes needs what the model computes with: tables of indices, masks
+    with torch.device(device):  # tools that compute need the values of index tables and masks
         model = factory(name)().eval()
     first, found = seconds(partial(function, model))
     counted = {"first": first, "macs": found / per_mac}
@@ -190,41 +199,38 @@ def count(what: str, name: str, repeated: int = 9) -> dict[str, Any]:
 
 
 def build(name: str) -> dict[str, Any]:
-    """Building on meta, ours and torch's, interleaved."""
-    from cspprof.sources.skip_init import weightless
-
+    """Build on meta as for a SPEC, and under torch.device alone, in turns."""
     make = factory(name)
     times: dict[str, list[float]] = {"cspprof": [], "torch": []}
     for _ in range(6):
-        for who, place in (("cspprof", weightless()), ("torch", torch.device("meta"))):
+        for who, place in (("cspprof", without_weights()), ("torch", torch.device("meta"))):
             with place:
                 times[who].append(seconds(make)[0])
     return {who: sorted(found[1:])[2] for who, found in times.items()}
 
 
 def memory(name: str) -> dict[str, Any]:
-    """Peak of the resident set above that after importing torch and the model's own library, in MB."""
+    """The growth of the peak resident set since torch and the model's library were imported, in MB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    from cspprof.api import profile
-    from cspprof.metrics import METRICS
+    from cspprof.metrics import METRICS, value_of
+    from cspprof.sources import record_of_spec
 
     make = factory(name)
     if name == "decoder-70b":
-        from cspprof.sources.skip_init import weightless
         from cspprof.trace import trace
 
-        with weightless():
+        with without_weights():
             model = make()
         found = trace(model, torch.empty(1, 2048, dtype=torch.long, device="meta"))
     else:
-        found = profile(name)
+        found = record_of_spec(name)
     for metric in METRICS.names():
-        found.total(metric)
+        value_of(found, metric)
     return {"megabytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "params": found.params}
 
 
 def chain(operations: int) -> nn.Module:
-    """Convolution, norm and activation, over and over."""
+    """Convolution, norm and activation, repeated."""
     kinds = [lambda: nn.Conv2d(16, 16, 3, padding=1, bias=False), lambda: nn.BatchNorm2d(16), nn.ReLU]
     return nn.Sequential(*(kinds[i % 3]() for i in range(operations)))
 
@@ -254,87 +260,32 @@ class Dense(nn.Module):
         return x
 
 
-LARGEST = 100_000
-"""Operations of a generated network."""
-
-
 def growth(name: str, passes: int = 3) -> dict[str, Any]:
-    """Seconds for networks of a hundred to a hundred thousand operations: the medians of several passes, in each of
-    which all sizes take turns."""
-    from cspprof.sources.skip_init import weightless
-
-    with weightless():
-        models = [
-            {"chain": chain, "dense": Dense}[name](n).eval() for n in (100, 1_000, 12_500, 25_000, 50_000, 100_000)
-        ]
-    lived(name, models[0])  # to warm up
-    found = zip(*[[lived(name, model) for model in models] for _ in range(passes)], strict=True)
-    return {"sizes": [{key: sorted(one[key] for one in of)[passes // 2] for key in of[0]} for of in found]}
+    """Networks of a hundred to a hundred thousand operations: medians of several passes over all sizes."""
+    with without_weights():
+        build = {"chain": chain, "dense": Dense}[name]
+        models = [build(n).eval() for n in (100, 1_000, 12_500, 25_000, 50_000, 100_000)]
+    profile_and_save(name, models[0])  # to warm up
+    results = zip(*[[profile_and_save(name, model) for model in models] for _ in range(passes)], strict=True)
+    return {"sizes": [{key: sorted(one[key] for one in of)[passes // 2] for key in of[0]} for of in results]}
 
 
-def lived(name: str, model: nn.Module) -> dict[str, float]:
-    """A trace, all totals, saving then and when they are not known, loading, and what a check asks of a saved profile:
-    of its first line, and of the whole. A small network is traced as often as makes as many operations as the largest
-    has: the processor changes its pace by a half within seconds, and all sizes are to have the same share of either."""
-    from cspprof.glance import glance_at
-
-    from cspprof.gate.measurement import measured
-    from cspprof.metrics import METRICS
+def profile_and_save(name: str, model: nn.Module) -> dict[str, float]:
+    """Seconds to trace, to compute all totals, to save and to load; operations; MB of the file."""
+    from cspprof.metrics import METRICS, value_of
     from cspprof.storage.profile_file import from_bytes, to_bytes
     from cspprof.trace import trace
 
-    def checked(read: Callable[[bytes, str], Any], data: bytes) -> Any:
-        found = measured(name, read(data, name), "cspnet")
-        return found.totals, found.structure()
-
-    def traced_often() -> None:
-        for _ in range(often):
-            trace(model, (1, 16, 32, 32))
-
-    often = max(1, round(LARGEST / sum(1 for _ in model.modules())))
-    traced, _ = seconds(traced_often)
-    profile = trace(model, (1, 16, 32, 32))
-    totals, _ = seconds(partial(list, map(profile.total, METRICS.names())))
-    saving, data = seconds(partial(to_bytes, profile, compressed=True))
-    saving_alone, _ = seconds(partial(to_bytes, replace(profile), compressed=True))
-    loading, again = seconds(partial(from_bytes, data, name))
-    (check, found), (whole, expected) = (seconds(partial(checked, read, data)) for read in (glance_at, from_bytes))
-    if again != profile or found != expected:
-        raise SystemExit("what was saved is not what was loaded")
+    tracing, record = seconds(partial(trace, model, (1, 16, 32, 32)))
+    totals, _ = seconds(lambda: [value_of(record, metric) for metric in METRICS.names()])
+    saving, data = seconds(partial(to_bytes, record, compressed=True))
+    loading, loaded = seconds(partial(from_bytes, data, name))
+    if loaded != record:
+        raise SystemExit("the loaded record differs from the saved one")
     return {
-        "operations": len(profile.calls.spec), "trace": traced / often, "totals": totals, "save": saving,
-        "save alone": saving_alone, "load": loading, "check": check, "check whole": whole,
+        "operations": len(record.calls.spec), "trace": tracing, "totals": totals, "save": saving, "load": loading,
         "megabytes": len(data) / 1e6,
     }  # fmt: skip
-
-
-def replay(name: str, passes: int = 3) -> dict[str, Any]:
-    """Seconds for a network at sizes that it was not at before: traced one after another, and replayed one after
-    another from the record of another size; and what people then ask of either. Passes take turns."""
-    from cspprof.replay import replay as replayed
-
-    from cspprof.trace import trace
-
-    with torch.device("meta"):
-        model = factory(name)().eval()
-    record = trace(model, SHAPE)
-    replayed(record, (1, 3, 256, 256))  # what is prepared once for a record
-    shapes = [(1, 3, size, size + 32) for size in (288, 320, 352, 384, 416, 448, 480)]
-    times: dict[str, list[float]] = {"trace": [], "replay": [], "trace and totals": [], "replay and totals": []}
-    for _ in range(passes):
-        found = []
-        for who, make in (("trace", partial(trace, model)), ("replay", partial(replayed, record))):
-            made = [seconds(partial(make, shape)) for shape in shapes]
-            found.append([profile for _, profile in made])
-            asked = [
-                seconds(partial(list, map(profile.total, ("macs", "cio_hardnet", "peak_bytes"))))[0]
-                for profile in found[-1]
-            ]
-            times[who] += [taken for taken, _ in made]
-            times[f"{who} and totals"] += [taken + more for (taken, _), more in zip(made, asked, strict=True)]
-        if found[0] != found[1]:
-            raise SystemExit("what was replayed is not what was traced")
-    return {who: sorted(taken)[len(taken) // 2] for who, taken in times.items()}
 
 
 if __name__ == "__main__":
@@ -342,6 +293,6 @@ if __name__ == "__main__":
     what, name = sys.argv[1:]
     import timm  # noqa: F401  in every process, so that none has an advantage
 
-    sections = {"build": build, "memory": memory, "growth": growth, "replay": replay}
+    sections = {"build": build, "memory": memory, "growth": growth}
     result = sections[what](name) if what in sections else count(what, name)
     print("\n" + json.dumps(result))

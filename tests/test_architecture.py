@@ -1,4 +1,4 @@
-"""The house keeps its shape: who may import whom, how long a module is, and what the repository does not say."""
+"""The architecture: rooms import in one direction, without cycles, and heavy libraries load only where they are used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import CHECKOUT
@@ -14,19 +17,44 @@ from conftest import CHECKOUT
 import cspprof
 
 PACKAGE = CHECKOUT / "cspprof"
-HEAVY = {"torch", "timm", "torchvision", "fvcore", "matplotlib", "pandas", "numpy", "sympy"}
-NETWORKS = {"torch", "timm", "torchvision"}
-LOWEST = {"cspprof.core.errors", "cspprof.core.registry", "cspprof.core.units", "cspprof._version", "cspprof.garbage"}
-FACTS = {
-    "cspprof.core.kinds",
-    "cspprof.core.tensors",
-    "cspprof.core.record",
-    "cspprof.core.formulas",
-    "cspprof.core.inputs",
-    "cspprof.core.files",
+
+ROOMS: dict[str, set[str]] = {
+    "core": set(),
+    "ops": {"core"},
+    "trace": {"core", "ops"},
+    "zoo": {"core", "ops", "trace"},
+    "storage": {"core"},
+    "sources": {"core", "ops", "trace", "zoo", "storage"},
+    "metrics": {"core"},
+    "analysis": {"core", "metrics"},
+    "csp": {"core", "metrics", "analysis"},
+    "papers": {"core", "metrics", "analysis", "csp"},
+    "report": {"core", "metrics", "analysis", "csp", "papers"},
+    "render": {"core", "metrics", "analysis", "csp", "papers", "report"},
 }
-TRACING = ("cspprof.trace", "cspprof.zoo", "cspprof.sources", "cspprof.ops", "cspprof.replay")
-ENTRANCES = {"cspprof", "cspprof.__main__", "cspprof.api"}  # where the two sides meet
+"""What each room may import. Facts come from the left branch (ops, trace, zoo, sources), numbers from the right one."""
+
+BELOW_PROFILES = set(ROOMS)
+"""`profiles` and `results` join the branches; the gate, the API and the command line stand above them."""
+ROOMS |= {
+    "profiles": BELOW_PROFILES,
+    "results": {*BELOW_PROFILES, "profiles"},
+    "gate": {*BELOW_PROFILES, "profiles", "results"},
+    "api": {*BELOW_PROFILES, "profiles", "results", "gate"},
+    "pytest_plugin": {*BELOW_PROFILES, "profiles", "gate"},
+    "cli": {*BELOW_PROFILES, "profiles", "results", "gate", "api"},
+    "__main__": {"cli"},
+}
+VERSION = "cspprof._version"
+
+HEAVY = {
+    "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy", "sympy",
+    "rich", "jinja2", "pydantic", "pydantic_core", "platformdirs", "typer", "pytest",
+}  # fmt: skip
+"""Libraries that take long to import, or that are optional."""
+
+LATE = {"tempfile", "difflib", "importlib.metadata", "subprocess"}
+"""Modules of the standard library that may be imported inside a function, because most commands do not need them."""
 
 
 def name_of(path: Path) -> str:
@@ -34,124 +62,113 @@ def name_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+MODULES = {name_of(path): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def within(name: str, *rooms: str) -> bool:
-    """Whether a module is one of the rooms or lies in one."""
-    return any(name == room or name.startswith(room + ".") for room in rooms)
+class Import(NamedTuple):
+    module: str
+    in_function: bool
 
 
-def may_load_torch(name: str) -> bool:
-    """`zoo` and `sources` themselves only list what they hold, and a saved profile needs no torch."""
-    free = within(name, "cspprof.sources.onnx_graph") or name in (
-        "cspprof.zoo",
-        "cspprof.sources",
-        "cspprof.sources.saved_profile",
-    )
-    return within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources") and not free
-
-
-def imports(source: str, everywhere: bool) -> Iterator[str]:
-    """Modules imported with this one or, everywhere, also in its functions. Imports for types only do not count."""
-    nodes: list[ast.AST] = [ast.parse(source)]
+def imports(source: str) -> Iterator[Import]:
+    """Every import of a module, function bodies included; imports for type checkers excluded."""
+    nodes: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     while nodes:
-        node = nodes.pop()
+        node, in_function = nodes.pop()
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            nodes += node.orelse
-            continue
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and not everywhere:
+            nodes += [(child, in_function) for child in node.orelse]
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (Import(alias.name, in_function) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: imports are written in full"
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
             for alias in node.names:  # `from cspprof import cli` imports cspprof.cli
                 full = f"{node.module}.{alias.name}"
-                yield full if full in MODULES else str(node.module)
-        nodes += ast.iter_child_nodes(node)
+                yield Import(full if full in MODULES else str(node.module), in_function)
+        inside = in_function or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        nodes += [(child, inside) for child in ast.iter_child_nodes(node)]
 
 
-def complaints(name: str, source: str) -> list[str]:
-    """What a module imports and should not."""
-    top, all_ = set(imports(source, everywhere=False)), set(imports(source, everywhere=True))
-    ours = {i for i in top if within(i, "cspprof")}
-    wrong: set[str] = set()
-
-    def refuse(imported: set[str]) -> None:
-        wrong.update(f"{name} imports {i}" for i in imported)
-
-    allowed = {"torch"} if may_load_torch(name) else set()
-    if name == "cspprof.sources.onnx_graph.graph":
-        allowed.add("numpy")  # small constants; loaded only once a graph is read
-    if within(name, "cspprof.csp.closed_form") or name.startswith("cspprof.report.closed_form"):
-        allowed.add("sympy")  # the room is imported in functions only, so that its command alone waits for it
-    else:
-        refuse({i for i in top if within(i, "cspprof.csp.closed_form")})
-    refuse({i for i in top if i.split(".")[0] in HEAVY - allowed})
-    if not within(name, "cspprof.trace", "cspprof.zoo", "cspprof.sources"):
-        refuse({i for i in all_ if i.split(".")[0] in NETWORKS})
-    if not within(name, "cspprof.cli", "cspprof.__main__"):
-        refuse({i for i in all_ if within(i, "cspprof.cli")})
-    if not within(name, "cspprof.cli", "cspprof.render"):
-        refuse({i for i in top if within(i, "cspprof.render")})
-    if within(name, "cspprof.render"):
-        refuse({i for i in all_ if within(i, *TRACING)})
-    if name in LOWEST:
-        refuse(ours - LOWEST)
-    elif name in FACTS:
-        refuse(ours - LOWEST - FACTS)
-    elif within(name, "cspprof.metrics"):
-        refuse({i for i in ours if i not in LOWEST | FACTS and not within(i, "cspprof.metrics")})
-    elif within(name, *TRACING):
-        refuse({i for i in ours if i not in LOWEST | FACTS and not within(i, *TRACING)})
-    elif name not in ENTRANCES and not within(name, "cspprof.cli"):
-        refuse({i for i in ours if within(i, *TRACING)})
-    return sorted(wrong)
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_imports_go_one_way(name: str) -> None:
-    assert complaints(name, MODULES[name].read_text(encoding="utf-8")) == []
+@cache
+def loads_heavy(module: str) -> bool:
+    """Whether importing a module of ours imports a heavy library."""
+    top = [i.module for i in imports(MODULES[module]) if not i.in_function]
+    parents = [module.rpartition(".")[0]] if "." in module.partition(".")[2] else []
+    return any(name.split(".")[0] in HEAVY or (name in MODULES and loads_heavy(name)) for name in [*top, *parents])
+
+
+def violations(module: str, source: str) -> list[str]:
+    room, found = room_of(module), []
+    for name, in_function in imports(source):
+        ours = name.split(".")[0] == "cspprof"
+        if ours and name != VERSION and room and room_of(name) not in {room, *ROOMS[room]}:
+            found.append(f"{module} imports {name}: {room} stands below {room_of(name) or 'the package'}")
+        if in_function and ours and room not in ("cli", "", "__main__") and not (name in MODULES and loads_heavy(name)):
+            found.append(f"{module} imports {name} inside a function, though it loads no heavy library")
+        if in_function and not ours and name.split(".")[0] not in HEAVY and name not in LATE:
+            found.append(f"{module} imports {name} inside a function")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_direction(module: str) -> None:
+    assert violations(module, MODULES[module]) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "source"),
+    ("module", "source"),
     [
-        ("cspprof.ops", "import torch"),
-        ("cspprof.ops", "def f():\n    import torch"),
-        ("cspprof.sources", "import torch"),
-        ("cspprof.sources.timm_models", "import timm"),
-        ("cspprof.metrics.compute", "from cspprof.trace import trace"),
-        ("cspprof.metrics.compute", "from cspprof.report.profile import overview"),
-        ("cspprof.trace.run", "from cspprof.metrics import METRICS"),
-        ("cspprof.report.profile", "try:\n    pass\nfinally:\n    import pandas as pd"),
-        ("cspprof.report.profile", "class A:\n    from cspprof.sources import Request"),
-        ("cspprof.analysis.comparison", "from cspprof.render import html"),
-        ("cspprof.analysis.comparison", "import sympy"),
-        ("cspprof.csp.closed_form.dense", "from cspprof.zoo.densenet import dense_block"),
-        ("cspprof.cli.closed_form", "from cspprof.csp.closed_form import FORMS"),
-        ("cspprof.render.html", "def f():\n    from cspprof.zoo import catalog"),
         ("cspprof.core.record", "from cspprof import metrics"),
-        ("cspprof.core.errors", "from cspprof.core.record import Profile"),
-        ("cspprof.api", "def f():\n    from cspprof import cli"),
+        ("cspprof.core.record", "def total():\n    from cspprof.metrics import METRICS"),
+        ("cspprof.ops.matrix", "from cspprof.trace import trace"),
+        ("cspprof.metrics.compute", "from cspprof.report.tables import Table"),
+        ("cspprof.analysis.verify", "class A:\n    from cspprof.sources import Request"),
+        ("cspprof.report.tables", "try:\n    pass\nfinally:\n    from cspprof.render import render"),
+        ("cspprof.gate.config", "from cspprof import cli"),
+        ("cspprof.render.latex", "def draw():\n    from cspprof.core import units"),
+        ("cspprof.render.latex", "def draw():\n    import json"),
     ],
 )
-def test_a_wrong_import_is_seen(name: str, source: str) -> None:
-    assert len(complaints(name, source)) == 1
+def test_a_wrong_import_is_found(module: str, source: str) -> None:
+    assert len(violations(module, source)) >= 1
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_a_module_stays_readable(name: str) -> None:
-    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) < 400
+def test_no_cycle_of_modules() -> None:
+    graph = {
+        name: {i.module for i in imports(source) if i.module in MODULES and i.module not in ("cspprof", name)}
+        for name, source in MODULES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
 
 
-def test_no_module_hides_behind_an_exported_name() -> None:
+@pytest.mark.parametrize("library", sorted({"torch", "timm", "torchvision", "matplotlib", "pandas", "sympy"}))
+def test_heavy_libraries_are_imported_at_module_level_only_where_a_room_needs_them(library: str) -> None:
+    allowed = {
+        "torch": ("cspprof.trace", "cspprof.zoo", "cspprof.sources"),
+        "sympy": ("cspprof.csp.closed_form", "cspprof.report.closed_form"),
+    }
+    for module, source in MODULES.items():
+        tops = {i.module.split(".")[0] for i in imports(source) if not i.in_function}
+        assert library not in tops or module.startswith(allowed.get(library, ())), module
+
+
+def test_the_top_of_the_package_is_small() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 8
+
+
+def test_no_module_hides_behind_a_public_name() -> None:
     modules = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    assert not modules & (set(cspprof.__all__) - {"errors"})
+    assert not modules & set(cspprof.__all__)
 
 
-def test_public_names_are_all_there() -> None:
+def test_every_public_name_exists() -> None:
     for name in cspprof.__all__:
         assert getattr(cspprof, name) is not None
     assert dir(cspprof) == cspprof.__all__
@@ -160,20 +177,20 @@ def test_public_names_are_all_there() -> None:
 
 
 def files_of_the_repository() -> list[Path]:
-    """What git tracks or would; without git, as in a source archive, what the package holds."""
+    """The files that git tracks or would track; without git, as in a source archive, the files of the package."""
     try:
         command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         listed = ""
-    return [p for p in (CHECKOUT / line for line in listed.splitlines()) if p.is_file()] or list(MODULES.values())
+    return [p for p in (CHECKOUT / line for line in listed.splitlines()) if p.is_file()] or list(PACKAGE.rglob("*.py"))
 
 
-def test_no_path_of_a_machine_is_in_the_repository() -> None:
-    # Written in pieces, so that this file does not hold what it looks for.
+def test_no_file_contains_a_path_of_this_machine() -> None:
+    # The paths are written in pieces, so that this file does not contain them.
     paths = ["/" + "work/", "/" + "tmp/venv", f"{Path.home()}/", f"{CHECKOUT}/"]
-    wanted = re.compile("|".join(rf"(?<![\w.-]){re.escape(p)}" for p in paths if p.strip("/")))
+    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(p)}" for p in paths if p.strip("/")))
     for file in files_of_the_repository():
-        if b"\0" not in (data := file.read_bytes()):  # pictures are not text
-            found = wanted.search(data.decode(errors="replace"))
-            assert found is None, f"{file.relative_to(CHECKOUT)} holds {found}"
+        if b"\0" not in (data := file.read_bytes()):  # images are binary
+            match = pattern.search(data.decode(errors="replace"))
+            assert match is None, f"{file.relative_to(CHECKOUT)} contains {match}"
