@@ -1,4 +1,4 @@
-"""The architecture: rooms import in one direction, without cycles, and heavy libraries load only where they are used."""
+"""The architecture: one direction of imports, no cycles, and heavy libraries only where they are used."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ ROOMS |= {
 VERSION = "cspprof._version"
 
 HEAVY = {
-    "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy", "sympy",
+    "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy",
+    "sympy", "markupsafe",
     "rich", "jinja2", "pydantic", "pydantic_core", "platformdirs", "typer", "pytest",
 }  # fmt: skip
 """Libraries that take long to import, or that are optional."""
