@@ -1,4 +1,4 @@
-"""The command line: what people see, what programs read, and what happens when it goes wrong."""
+"""The command line: tables, JSON and CSV, output to terminals and pipes, and error messages."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "cio-1.schema.json
 
 
 def shell(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A process of its own, as users start it."""
+    """Run `python -m cspprof` in a new process."""
     return subprocess.run(
         [sys.executable, "-m", "cspprof", *arguments], capture_output=True, text=True, check=False, **options
     )
 
 
-# -- the main job ---------------------------------------------------------------------------------
+# -- tables ---------------------------------------------------------------------------------------
 
 HEADLINE = """\
                               resnext50  csp_resnext50   change
@@ -65,7 +65,7 @@ total   34,411,496     32,642,024  −1,769,472
 """
 
 
-def test_the_headline(run: Run) -> None:
+def test_cio_of_resnext50_and_csp_resnext50(run: Run) -> None:
     got = run("cio", "resnext50", "csp_resnext50")
     assert got.code == 0
     assert got.out.startswith(HEADLINE)
@@ -73,14 +73,14 @@ def test_the_headline(run: Run) -> None:
     assert got.err == ""
 
 
-def test_less_compute_and_more_traffic_is_said_plainly(run: Run) -> None:
+def test_note_on_less_compute_and_more_traffic(run: Run) -> None:
     got = run("cio", "darknet53", "csp_darknet53")
     assert "−29.6 %" in got.out
     assert "+43.6 %" in got.out
     assert "note: csp_darknet53 lowers compute and raises CIO." in got.out
 
 
-def test_the_readme_shows_what_the_command_prints(run: Run) -> None:
+def test_readme_shows_the_output_of_the_command(run: Run) -> None:
     shown = (
         (CHECKOUT / "README.md").read_text().split("```\n$ cspprof cio resnext50 csp_resnext50\n")[1].split("```")[0]
     )
@@ -100,12 +100,12 @@ def document() -> dict[str, Any]:
     return parsed
 
 
-def test_the_document_fits_its_schema(document: dict[str, Any]) -> None:
+def test_json_matches_its_schema(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(document, SCHEMA)
 
 
-def test_exact_integers_in_the_document(document: dict[str, Any]) -> None:
+def test_json_contains_exact_integers(document: dict[str, Any]) -> None:
     plain, csp = document["models"]
     assert document["schema"] == "cspprof.cio/1"
     assert plain["inputs"] == [[1, 3, 256, 256]]
@@ -120,7 +120,7 @@ def test_exact_integers_in_the_document(document: dict[str, Any]) -> None:
     assert any("3-4-6-3" in note for note in csp["notes"])
 
 
-def test_rows_add_up_to_the_totals(document: dict[str, Any]) -> None:
+def test_json_layers_sum_to_the_totals(document: dict[str, Any]) -> None:
     for m in document["models"]:
         for key, total in (
             ("macs", m["macs"]), ("params", m["params"]),
@@ -130,7 +130,7 @@ def test_rows_add_up_to_the_totals(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("command", ["profile", "flops", "compare", "bottleneck", "models", "metrics", "explain"])
-def test_every_command_speaks_json_alone(run: Run, command: str) -> None:
+def test_json_output_of_each_command(run: Run, command: str) -> None:
     arguments = {"models": ("--family", "vgg"), "metrics": (), "explain": ("moc",)}.get(
         command, ("resnet50", "csp_resnet50")
     )
@@ -141,7 +141,7 @@ def test_every_command_speaks_json_alone(run: Run, command: str) -> None:
         jsonschema.validate(parsed, SCHEMA)
 
 
-def test_the_zoo_is_listed_with_its_totals(run: Run) -> None:
+def test_models_lists_totals(run: Run) -> None:
     listed = json.loads(run("models", "--family", "yolo", "--format", "json").out)["models"]
     assert [(m["name"], m["status"], m["metrics"]["macs"]) for m in listed] == [
         ("yolov3_tiny", "published", 2_782_480_896),
@@ -154,8 +154,8 @@ def test_the_zoo_is_listed_with_its_totals(run: Run) -> None:
     assert [row["conv_weights"] for row in flat] == ["8845488", "4930096"]
 
 
-def test_the_zoos_papers_need_no_trace(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.sources.profile_spec", lambda *_: pytest.fail("traced"))
+def test_models_with_papers_traces_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.cli.models.profile_spec", lambda *_, **__: pytest.fail("traced"))
     out = run("models", "--papers").out
     assert {line.split()[0] for line in out.splitlines()[2:] if line and not line.startswith("note")} >= {
         "csp_peleenet_efm", "vgg16", "thundernet_snet49", "hardnet39ds",
@@ -163,12 +163,12 @@ def test_the_zoos_papers_need_no_trace(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "reading: our best reconstruction" in out
 
 
-def test_an_unknown_operation_is_null_and_named(run: Run, tmp_path: Path) -> None:
+def test_unknown_operation_is_null_in_json_and_named_in_a_note(run: Run, tmp_path: Path) -> None:
     from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
 
     x = TensorSpec((1, 4))
-    odd = OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None)
-    p = Profile("odd", "odd", (x,), (Layer("", "Odd", 0, 1, 0),), (odd,), Calls([0], [0], [0, 1]),
+    unknown = OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None)
+    p = Profile("odd", "odd", (x,), (Layer("", "Odd", 0, 1, 0),), (unknown,), Calls([0], [0], [0, 1]),
                 (Storage(0, "input", "input", x),), params=0)  # fmt: skip
     file = str(p.save(tmp_path / "odd.profile.json"))
     model = json.loads(run("cio", file, "--format", "json").out)["models"][0]
@@ -183,10 +183,10 @@ def test_an_unknown_operation_is_null_and_named(run: Run, tmp_path: Path) -> Non
     assert "no rule for mylib.thing (1)" in strict.err
 
 
-# -- other forms ----------------------------------------------------------------------------------
+# -- other formats --------------------------------------------------------------------------------
 
 
-def test_csv_has_one_row_a_model_or_a_layer(run: Run) -> None:
+def test_csv_has_one_row_per_model_or_layer(run: Run) -> None:
     models = list(csv.DictReader(io.StringIO(run("cio", "resnet50", "csp_resnet50", "--format", "csv").out)))
     assert [(r["model"], r["cio_cspnet"]) for r in models] == [
         ("resnet50", "25950184"),
@@ -196,7 +196,7 @@ def test_csv_has_one_row_a_model_or_a_layer(run: Run) -> None:
     assert sum(int(r["cio_cspnet"]) for r in layers) == 25_950_184
 
 
-def test_markdown_is_a_table(run: Run) -> None:
+def test_markdown_table(run: Run) -> None:
     lines = run("flops", "resnet50", "--format", "markdown").out.splitlines()
     assert lines[0] == "|  | resnet50 |"
     assert lines[1] == "| --- | ---: |"
@@ -204,13 +204,13 @@ def test_markdown_is_a_table(run: Run) -> None:
 
 
 @pytest.mark.parametrize("by", ["kind", "stage"])
-def test_groups_add_up(run: Run, by: str) -> None:
+def test_groups_sum_to_the_total(run: Run, by: str) -> None:
     rows = list(csv.DictReader(io.StringIO(run("cio", "csp_resnext50", "--by", by, "--format", "csv").out)))
     assert sum(int(r["macs"]) for r in rows) == 3_964_616_704
     assert sum(int(r["params"]) for r in rows) == 20_557_480
 
 
-def test_modules_roll_up_to_a_depth(run: Run) -> None:
+def test_depth_sums_layers_into_modules(run: Run) -> None:
     rows = list(csv.DictReader(io.StringIO(run("cio", "resnet50", "--depth", "1", "--format", "csv").out)))
     assert [r["module"] for r in rows] == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
     assert sum(int(r["cio_hardnet"]) for r in rows) == 24_574_464
@@ -223,13 +223,13 @@ def test_sort_and_top(run: Run) -> None:
     assert [int(r["macs"]) for r in rows] == [301_989_888] * 3
 
 
-def test_the_bottleneck_of_several_models(run: Run) -> None:
+def test_bottleneck_of_several_models(run: Run) -> None:
     got = json.loads(run("bottleneck", "resnet50", "darknet53", "--top", "2", "--format", "json").out)
     assert [m["model"] for m in got["models"]] == ["resnet50", "darknet53"]
     assert [row["path"] for row in got["models"][1]["layers"]] == ["stage1.down.conv", "stage1.blocks.0.conv2.conv"]
 
 
-def test_a_file_gets_the_form_of_its_ending(run: Run, tmp_path: Path) -> None:
+def test_file_name_ending_sets_the_format(run: Run, tmp_path: Path) -> None:
     for name, start in (("a.json", "{"), ("a.csv", "model,"), ("a.md", "|  |"), ("a.txt", "      ")):
         got = run("cio", "resnet50", "-o", str(tmp_path / name))
         assert (got.code, got.out) == (0, "")
@@ -237,7 +237,7 @@ def test_a_file_gets_the_form_of_its_ending(run: Run, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.csv", "a.json", "a.md", "a.txt"]
 
 
-def test_inputs_batch_and_dtype(run: Run) -> None:
+def test_input_batch_and_dtype(run: Run) -> None:
     one = json.loads(run("cio", "resnet50", "--input", "1x3x224x224", "--format", "json").out)["models"][0]
     eight = json.loads(run("cio", "resnet50", "--input", "8x3x224x224", "--dtype", "float16", "--format", "json").out)[
         "models"
@@ -248,7 +248,7 @@ def test_inputs_batch_and_dtype(run: Run) -> None:
     assert eight["metrics"]["cio_bytes"] == 4 * one["metrics"]["cio_bytes"]
 
 
-def test_save_then_compare_with_the_file(run: Run, tmp_path: Path) -> None:
+def test_compare_with_a_saved_profile(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "before.profile.json"
     assert run("profile", "resnext50", "--save", str(file)).code == 0
     assert "−5.1 %" in run("cio", str(file), "csp_resnext50").out
@@ -264,7 +264,7 @@ def test_explain_prints_the_definition(run: Run, name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_the_same_bytes_whatever_the_terminal() -> None:
+def test_pipe_gets_the_same_bytes_with_any_terminal() -> None:
     plain = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR", "NO_COLOR")}
     wide = shell("cio", "resnet50", env=plain | {"TERM": "xterm-256color"})
     dumb = shell("cio", "resnet50", env=plain | {"TERM": "dumb", "NO_COLOR": "1"})
@@ -274,7 +274,7 @@ def test_a_pipe_gets_the_same_bytes_whatever_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("columns", ["20", "40", "60", "80", "200"])
-def test_no_digit_is_cut_in_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+def test_narrow_terminal_cuts_no_digit(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     out = run("cio", "resnext50", "csp_resnext50").out
     for number in ("34,411,496", "32,642,024", "5,055,135,744", "−1,769,472"):
@@ -282,7 +282,7 @@ def test_no_digit_is_cut_in_a_narrow_terminal(run: Run, monkeypatch: pytest.Monk
     assert "…" not in out
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m cspprof cio resnet50 --layers --format csv"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | head -n 1"], capture_output=True, text=True,
                           check=False)  # fmt: skip
@@ -296,7 +296,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     pytest.param("--version > /dev/full", "cannot write: No space left", id="version"),
     pytest.param("--help > /dev/full", "cannot write: No space left", id="help"),
 ])  # fmt: skip
-def test_output_that_cannot_be_written_is_one_error(command: str, message: str) -> None:
+def test_failed_write_prints_one_error(command: str, message: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     done = subprocess.run(f"{sys.executable} -m cspprof {command}", shell=True, capture_output=True, text=True,
@@ -305,7 +305,7 @@ def test_output_that_cannot_be_written_is_one_error(command: str, message: str) 
     assert message in done.stderr
 
 
-def test_the_bytes_do_not_depend_on_the_terminals_encoding() -> None:
+def test_output_is_utf8_with_any_encoding() -> None:
     plain, ascii_ = (
         shell("metrics", env=os.environ | {"PYTHONIOENCODING": encoding}, encoding="utf-8")
         for encoding in ("utf-8", "ascii")
@@ -314,17 +314,17 @@ def test_the_bytes_do_not_depend_on_the_terminals_encoding() -> None:
     assert not plain.stdout.isascii()
 
 
-def test_a_ratio_of_layers_has_no_share(run: Run) -> None:
+def test_ratio_metric_has_no_share(run: Run) -> None:
     listed = json.loads(run("bottleneck", "resnet50", "--metric", "moc", "--format", "json").out)["models"][0]["layers"]
     assert listed[0]["moc"] > listed[-1]["moc"] > 0
     assert {(row["share"], row["cumulative_share"]) for row in listed} == {(None, None)}
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_130() -> None:
+def test_ctrl_c_exits_with_130() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", "import time\nfrom cspprof.cli import analyse, main\n"
-         "analyse.measure = lambda *a: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
+        [sys.executable, "-c", "import time\nfrom cspprof.cli import main, profile\n"
+         "profile.profile_specs = lambda *a: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -336,7 +336,7 @@ def test_ctrl_c_is_one_line_and_130() -> None:
 
 
 @pytest.mark.slow
-def test_the_main_job_loads_torch_and_little_else() -> None:
+def test_cio_imports_few_modules_besides_torch() -> None:
     program = """
 import sys, torch
 before = set(sys.modules)
@@ -370,7 +370,10 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 
             ("cio", "resnet50", "--input", f"1x3x{10**10}x{10**12}"),
             "cannot make the input: Storage size calculation over",
         ),
-        (("cio", "resnet50", "--sort", "peak_bytes"), "peak_bytes is a number of whole models\n  Sort by"),
+        (
+            ("cio", "resnet50", "--sort", "peak_bytes"),
+            "peak_bytes is a metric of whole models, not of layers\n  Metrics of layers: macs",
+        ),
         (("compare", "resnet50", "resnet50", "--metric", "peak_bytes"), "a change in peak_bytes cannot be split"),
         (("compare", "resnet50", "resnet50", "--metric", "moc"), "a change in moc cannot be split"),
         (("compare", "resnet50", "resnet50", "--metric", "bottleneck_macs"), "a change in bottleneck_macs cannot be"),
@@ -378,40 +381,40 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 
         (("cio", "resnet50", "--format", "yaml"), "no format named 'yaml'"),
         (("cio", "resnet50", "--by", "colour"), "cannot group by 'colour'\n  Group by one of: kind, stage"),
         (("cio", "resnet50", "--sort", "mac"), "no metric named 'mac'\n  Did you mean: macs"),
-        (("cio", "resnet50", "--by", "kind", "--depth", "1"), "group in two ways at once"),
+        (("cio", "resnet50", "--by", "kind", "--depth", "1"), "--by and --depth exclude each other"),
         (("compare", "resnet50"), "at least two models\n  For one model: cspprof profile resnet50"),
-        (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a number of whole models"),
+        (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a metric of whole models"),
         (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
         (("explain", "mac"), "no metric named 'mac'\n  Did you mean: macs, moc?"),
         (("explain", "gama"), "no metric named 'gama'\n  Did you mean: gamma?"),
         (("models", "--family", "rnn"), "no family named 'rnn'\n  There are: darknet"),
         (("models", "--sort", "mcas"), "no metric named 'mcas'\n  Did you mean: macs"),
-        (("models", "--papers", "--sort", "macs"), "--papers traces nothing"),
-        (("profile", "resnet50", "--save", "x.json"), "Call it x.json.profile.json"),
+        (("models", "--papers", "--sort", "macs"), "--papers traces no network"),
+        (("profile", "resnet50", "--save", "x.json"), "Write: --save x.json.profile.json"),
         (("cio", "nowhere/x.profile.json"), "there is no file nowhere/x.profile.json"),
         (("cio", "resnet50", "-o", "nowhere/x.json"), "there is no folder nowhere\n  Make it: mkdir -p nowhere"),
         (("cio",), "Missing argument"),
         (("cio", "resnet50", "--colour"), "No such option"),
     ],
 )
-def test_bad_input_says_what_and_what_to_type(run: Run, arguments: tuple[str, ...], message: str) -> None:
+def test_error_message_and_hint(run: Run, arguments: tuple[str, ...], message: str) -> None:
     got = run(*arguments)
     assert (got.code, got.out) == (2, "")
     assert re.search(message, got.err)
     assert "Traceback" not in got.err
 
 
-def test_an_unwritable_file_is_found_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def work(*arguments: object) -> None:
+def test_output_path_is_checked_before_tracing(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def trace(*arguments: object) -> None:
         raise AssertionError("the model was traced first")
 
-    monkeypatch.setattr("cspprof.cli.profile.measure", work)
+    monkeypatch.setattr("cspprof.cli.profile.profile_specs", trace)
     got = run("cio", "resnet50", "-o", str(tmp_path))
     assert got.code == 2
     assert "it is a folder" in got.err
 
 
-def test_a_failure_while_writing_leaves_the_old_file(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_failed_write_keeps_the_existing_file(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     target.write_text("old")
 
@@ -426,14 +429,14 @@ def test_a_failure_while_writing_leaves_the_old_file(run: Run, monkeypatch: pyte
     assert target.read_text() == "old"
 
 
-def test_a_bug_shows_no_traceback_without_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback_is_shown_only_with_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("cspprof.cli.profile.measure", broken)
+    monkeypatch.setattr("cspprof.cli.profile.profile_specs", broken)
     got = run("cio", "resnet50")
     assert (got.code, got.err) == (
-        2, "error: ZeroDivisionError: oops\n  This is a bug in cspprof; --debug shows where.\n",
+        2, "error: ZeroDivisionError: oops\n  This is a bug in cspprof. --debug shows the traceback.\n",
     )  # fmt: skip
     from cspprof.cli import main
 
@@ -444,7 +447,7 @@ def test_a_bug_shows_no_traceback_without_debug(run: Run, monkeypatch: pytest.Mo
 # -- entry points ---------------------------------------------------------------------------------
 
 
-def test_three_ways_in() -> None:
+def test_module_script_and_console_script() -> None:
     expected = f"cspprof {__version__}\n"
     script = Path(sys.executable).parent / "cspprof"
     for command in (
@@ -457,7 +460,7 @@ def test_three_ways_in() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["cio", "--help"], ["metrics"], ["explain", "moc"]])
-def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_metrics_import_no_heavy_library(arguments: list[str]) -> None:
     program = f"""
 import sys
 from cspprof.cli import main
@@ -475,7 +478,7 @@ sys.exit(f"imported: {{heavy}}" if heavy else 0)
 # -- the list of commands -------------------------------------------------------------------------
 
 
-def test_a_command_is_imported_when_it_is_called_and_all_are_listed_without() -> None:
+def test_help_lists_all_commands_and_imports_none() -> None:
     program = """
 import sys
 from cspprof.cli import COMMANDS, main
@@ -483,8 +486,8 @@ try:
     main(["--help"])
 except SystemExit:
     pass
-rooms = {f"cspprof.cli.{c.room}" for c in COMMANDS.values()} & set(sys.modules)
-sys.exit(f"imported: {rooms}" if rooms or "rich" in sys.modules or "cspprof.core.record" in sys.modules else 0)
+modules = {f"cspprof.cli.{c.module}" for c in COMMANDS.values()} & set(sys.modules)
+sys.exit(f"imported: {modules}" if modules or "rich" in sys.modules or "cspprof.core.record" in sys.modules else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -494,13 +497,13 @@ sys.exit(f"imported: {rooms}" if rooms or "rich" in sys.modules or "cspprof.core
 
 
 @pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("baseline", "cache")])
-def test_each_command_has_its_help(name: str, run: Run) -> None:
+def test_help_of_each_command(name: str, run: Run) -> None:
     answer = run(name, "--help")
     assert answer.code == 0
     assert answer.out.startswith(f"Usage: cspprof {name} [OPTIONS]")
 
 
-def test_the_shell_completes_commands_and_their_options() -> None:
+def test_shell_completion_of_options() -> None:
     asked = {**os.environ, "_CSPPROF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     asked["COMP_WORDS"] = "cspprof bottleneck --m"
     done = subprocess.run([sys.executable, "-m", "cspprof"], env=asked, capture_output=True, text=True, check=False)

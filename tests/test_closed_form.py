@@ -412,8 +412,8 @@ def test_curves_of_other_forms() -> None:
         ("two_way --over m --c 32 --d 32", "holds where d·q ≤ c·(1 − γ): here 32 > 16"),
         ("--over gamma --c 256 --m 2 --d 4 --gamma 0.3", "Nearest: --gamma 77/256 or --gamma 39/128"),
         ("--over gamma --c 1 --m 2 --d 4", "= 1/2 = 0.5 channels\n  Nearest: --c 2"),
-        ("--over m --check --c 3 --d 2", "--check is of one block, --over of many"),
-        ("--latex --c 3 --m 2 --d 1", "--latex writes formulas, and these are numbers"),
+        ("--over m --check --c 3 --d 2", "--check needs one block, --over draws many"),
+        ("--latex --c 3 --m 2 --d 1", "--latex writes formulas, not values"),
         ("--format yaml", "no format named 'yaml'"),
     ],
 )  # fmt: skip

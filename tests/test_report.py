@@ -82,7 +82,7 @@ def test_the_command_writes_one_page(run: Run, tmp_path: Path, monkeypatch: pyte
     assert "cspprof report resnet10 --input 1x3x256x256 -o report.html" in made
     assert run("compare", "resnet10", "resnet10", "-o", "x.html").code == 0, "html is a format like any other"
     assert run("report", "resnet10").err == "wrote report.html\n"
-    assert run("report", "resnet10").err == "wrote over report.html\n", "a report of ours is made anew"
+    assert run("report", "resnet10").err == "replaced report.html\n", "a report of ours is made anew"
     assert (tmp_path / "report.html").read_text() == made, "the same input gives the same bytes"
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["r.html", "report.html", "x.html"]
 
@@ -93,7 +93,7 @@ def test_a_page_of_somebody_elses_is_kept(run: Run, tmp_path: Path, monkeypatch:
     theirs.write_text("<!DOCTYPE html><title>Our quarter</title>")
     done = run("report", "resnet10")
     assert (done.code, done.out) == (2, "")
-    assert "report.html is there and is no report of cspprof\n  Say where to: -o FILE" in done.err
+    assert "report.html exists and is not a report of cspprof\n  Name another file: -o FILE" in done.err
     assert "Our quarter" in theirs.read_text()
     assert run("report", "resnet10", "-o", "report.html").code == 0, "who names a file means it"
 
@@ -101,7 +101,7 @@ def test_a_page_of_somebody_elses_is_kept(run: Run, tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("resnet10", "-o", "r.pdf"), "a report is a page of HTML, r.pdf does not end so"),
+        (("resnet10", "-o", "r.pdf"), "a report is an HTML page, and the name r.pdf does not end in .html"),
         (("resnet10", "-o", "nowhere/r.html"), "there is no folder nowhere"),
         (("resnet11", "-o", "r.html"), "Did you mean:"),
     ],

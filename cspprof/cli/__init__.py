@@ -1,11 +1,12 @@
-"""The command line: parse options, call one library function, print, choose the exit code.
+"""The command line: parse the options, call the library, write the result, set the exit code.
 
-Exit codes: 0 yes or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
+Exit codes: 0 for success, 1 if a check failed, 2 for an error, 130 if interrupted.
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Container, Sequence
@@ -15,128 +16,143 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from cspprof._version import __version__
-from cspprof.cli.streams import fail, speak_utf8
 from cspprof.core.errors import CspprofError
 
 
 class Command(NamedTuple):
-    """Where a command is, and what the list of commands says of it."""
+    """Where the code of a command is, and its line in the list of commands."""
 
-    room: str
-    """The module in this package; imported when the command is called."""
-    name: str
-    """Its function, or the group of further commands."""
+    module: str
+    """The module in this package. It is imported only if the command is called."""
+    function: str
+    """The function of the command, or the Typer object of a group of commands."""
     summary: str
 
 
 COMMANDS = {
-    "profile": Command("profile", "profile_command", "Every number of each model."),
+    "profile": Command("profile", "profile_command", "Every metric of each model."),
     "cio": Command("profile", "cio_command", "Convolutional input/output, and where a change comes from."),
     "flops": Command("profile", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
-    "compare": Command("profile", "compare_command", "Models side by side in every number."),
-    "bottleneck": Command("profile", "bottleneck_command", "The largest layers, their share of the whole."),
-    "whatif": Command("whatif", "whatif_command", "One model at other sizes, batches and dtypes."),
-    "plot": Command("plot", "plot_command", "Pictures: bottlenecks, traffic, memory, rooflines."),
-    "report": Command("report", "report_command", "One page with everything, for a browser."),
-    "verify": Command("verify", "verify_command", "A second opinion: fvcore and torch's own counter."),
-    "reproduce": Command("reproduction", "reproduce_command", "The published figures, computed again."),
+    "compare": Command("profile", "compare_command", "Models side by side in every metric."),
+    "bottleneck": Command("bottleneck", "bottleneck_command", "The largest layers and their share of the total."),
+    "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
+    "plot": Command("plot", "plot_command", "Charts: bottlenecks, traffic, memory, rooflines."),
+    "report": Command("report", "report_command", "One HTML page with every metric, chart and layer."),
+    "verify": Command("verify", "verify_command", "Compare the MACs with fvcore and torch's FlopCounterMode."),
+    "reproduce": Command("reproduce", "reproduce_command", "Compute published figures and compare them with print."),
     "closed-form": Command("closed_form", "closed_form_command", "CIO, MACs and weights of a block as a formula."),
     "models": Command("models", "models_command", "The zoo: every network with its totals."),
-    "metrics": Command("models", "metrics_command", "Every number with its unit."),
-    "explain": Command("models", "explain_command", "What a number is, and what it is not."),
-    "check": Command("gate", "check_command", "Hold models against the project's rules."),
-    "init": Command("gate", "init_command", "Write cspprof.toml, a commented start."),
-    "baseline": Command("gate", "baseline_app", "What was recorded, and how that changed."),
-    "cache": Command("cache", "app", "What is remembered between runs; forget it."),
+    "metrics": Command("models", "metrics_command", "Every metric with its unit."),
+    "explain": Command("models", "explain_command", "The definition of a metric."),
+    "check": Command("gate", "check_command", "Check models against the project's rules."),
+    "init": Command("gate", "init_command", "Write a commented cspprof.toml."),
+    "baseline": Command("gate", "baseline_app", "Show the recorded baseline, or what changed in it."),
+    "cache": Command("cache", "app", "Show or clear the cache of profiles."),
 }
 
 
-def application(wanted: Container[str] = COMMANDS) -> typer.Typer:
-    """The command line, in which the commands not wanted are only listed: each costs the import of what it needs."""
+def application(names: Container[str] = COMMANDS) -> typer.Typer:
+    """The command line with the named commands. The others are listed in the help, but their modules are not imported:
+    importing all of them takes longer than many commands."""
     app = typer.Typer(
         name="cspprof",
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode=None,  # help in boxes takes as long to import as everything else together
+        rich_markup_mode=None,  # boxed help doubles the import time
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     )
-    app.callback()(_options)
+    app.callback()(_global_options)
     for name, command in COMMANDS.items():
-        if name not in wanted:
-            app.command(name, help=command.summary)(_listed)
+        if name not in names:
+            app.command(name, help=command.summary)(_not_imported)
             continue
-        found: Any = getattr(import_module(f"cspprof.cli.{command.room}"), command.name)
-        if isinstance(found, typer.Typer):
-            app.add_typer(found, name=name, short_help=command.summary)
+        target: Any = getattr(import_module(f"cspprof.cli.{command.module}"), command.function)
+        if isinstance(target, typer.Typer):
+            app.add_typer(target, name=name, short_help=command.summary)
         else:
-            app.command(name, short_help=command.summary)(found)
+            app.command(name, short_help=command.summary)(target)
     return app
 
 
-def _listed() -> None:
-    raise AssertionError("a command that was not wanted has run")
+def _not_imported() -> None:
+    raise AssertionError("this command was only listed, not imported")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"cspprof {__version__}")
         raise typer.Exit
 
 
-def _options(
+def _global_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     no_cache: Annotated[
-        bool, typer.Option("--no-cache", help="Trace anew, whatever is remembered; see cspprof cache.")
+        bool, typer.Option("--no-cache", help="Trace every model, and neither read nor write the cache of profiles.")
     ] = False,
 ) -> None:
     """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
-    return None
+    return
 
 
-ANYWHERE = ("--debug", "--no-cache")
-"""Options of all commands: they may stand before the command or behind it."""
-
-
-def _unforeseen(error: Exception) -> CspprofError:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return CspprofError(f"cannot write: {error.strerror}", "Make room, or write elsewhere.")
-    return CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof; --debug shows where.")
+GLOBAL_OPTIONS = ("--debug", "--no-cache")
+"""Options of all commands. They are accepted before and after the name of the command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Never shows a traceback, unless --debug stands among the arguments."""
-    speak_utf8()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    given.sort(key=lambda argument: argument not in ANYWHERE)
-    debug = "--debug" in given
+    """The console script. It exits with the exit code, and shows a traceback only with `--debug`."""
+    _set_utf8()
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    argv.sort(key=lambda argument: argument not in GLOBAL_OPTIONS)  # typer accepts them only before the command
+    debug = "--debug" in argv
     try:
-        application(_wanted(given))(given, prog_name="cspprof")
+        application(_called_commands(argv))(argv, prog_name="cspprof")
         code = 0
-    except SystemExit as leaving:  # typer's own way out: --help, bad usage, an interrupted command
-        code = leaving.code if isinstance(leaving.code, int) else 0
+    except SystemExit as exit_:  # raised by typer: --help, wrong usage, an interrupted command
+        code = exit_.code if isinstance(exit_.code, int) else 0
     except KeyboardInterrupt:
         code = 130
     except CspprofError as error:
         if debug:
             raise
-        fail(error)
+        _print_error(error)
         code = error.exit_code
     except Exception as error:
         if debug:
             raise
-        fail(_unforeseen(error))
+        _print_error(_as_cspprof_error(error))
         code = 2
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
 
 
-def _wanted(given: list[str]) -> Container[str]:
-    """The command that is asked for; the shell, which completes from options too, is told of all."""
+def _called_commands(argv: list[str]) -> Container[str]:
+    """The name of the command in `argv`. Shell completion needs all commands."""
     if "_CSPPROF_COMPLETE" in os.environ:
         return COMMANDS
-    return [argument for argument in given if not argument.startswith("-")][:1]
+    return [argument for argument in argv if not argument.startswith("-")][:1]
+
+
+def _set_utf8() -> None:
+    """Write standard output in UTF-8 in every locale: tables contain × and −, and a pipe always gets the same bytes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _print_error(error: CspprofError) -> None:
+    """Print the message and the hint to standard error."""
+    color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+    label = "\x1b[31merror:\x1b[0m" if color else "error:"
+    print(f"{label} {error.message}", file=sys.stderr)
+    for line in (error.hint or "").splitlines():
+        print(f"  {line}", file=sys.stderr)
+
+
+def _as_cspprof_error(error: Exception) -> CspprofError:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CspprofError(f"cannot write: {error.strerror}", "Free some space, or write to another disk.")
+    return CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof. --debug shows the traceback.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet
+from cspprof.cli.output import ReportWriter
 from cspprof.core.units import nbytes
 from cspprof.report.tables import Cell, Column, Report, Table, integer, text
 from cspprof.storage import cache_store as store
@@ -16,13 +16,13 @@ app = typer.Typer(no_args_is_help=True, help="What is remembered between runs: h
 @app.command("info")
 def info_command(format: o.Format = None, output: o.Output = None) -> None:
     """Where profiles are remembered, how many, and how large that may become."""
-    Outlet(format, output).emit(_report("", store.contents()))
+    ReportWriter(format, output).write(_report("", store.contents()))
 
 
 @app.command("clear")
 def clear_command(format: o.Format = None, output: o.Output = None) -> None:
     """Forget all profiles."""
-    Outlet(format, output).emit(_report("Forgotten", store.clear()))
+    ReportWriter(format, output).write(_report("Forgotten", store.clear()))
 
 
 def _report(title: str, found: store.Contents) -> Report:

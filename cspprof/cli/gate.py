@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet, write
+from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
 from cspprof.core.files import check_writable, write_atomically
 
@@ -69,15 +69,15 @@ def check_command(
     if against is not None and update_baseline:
         raise CspprofError("--against compares, --update-baseline records", "Give one of them.")
     voices = [_voice(text) for text in formats or ["rich"]]
-    if update_baseline and not all(isinstance(voice, Outlet) for voice in voices):
+    if update_baseline and not all(isinstance(voice, ReportWriter) for voice in voices):
         raise CspprofError("--update-baseline prints changes, no verdict", f"Take one of: {', '.join(TABLES)}")
     settings = configuration(config)
     if update_baseline:
         changed, notes = update(settings, models or ())
         report = changes_report(changed, f"Recorded in {settings.baseline.name}", notes)
         for voice in voices:
-            if isinstance(voice, Outlet):
-                voice.emit(report)
+            if isinstance(voice, ReportWriter):
+                voice.write(report)
         return
     recorded = None
     if against is not None:
@@ -86,10 +86,10 @@ def check_command(
         recorded = record_revision(settings, against, models or ())
     verdict = check(settings, models or (), recorded=recorded)
     for voice in voices:
-        if isinstance(voice, Outlet):
-            voice.emit(verdict_report(verdict, why))
+        if isinstance(voice, ReportWriter):
+            voice.write(verdict_report(verdict, why))
         else:
-            write(voice.say(verdict).encode(), voice.path)
+            write_bytes(voice.say(verdict).encode(), voice.path)
     _summarise(verdict)
     raise typer.Exit(verdict.exit_code)
 
@@ -102,14 +102,14 @@ class _Voice:
     path: Path | None
 
 
-def _voice(text: str) -> Outlet | _Voice:
+def _voice(text: str) -> ReportWriter | _Voice:
     """`KIND` or `KIND=FILE`, checked before any work is done."""
     from cspprof.gate.formats import FORMATS
 
     kind, _, file = text.partition("=")
     path = Path(file) if file else None
     if kind in TABLES:
-        return Outlet(kind, path)
+        return ReportWriter(kind, path)
     if kind not in FORMATS:
         known = [*TABLES, *FORMATS.names()]
         near = get_close_matches(kind, known, 3, 0.5)
@@ -144,11 +144,11 @@ def show_command(config: ConfigPath = None, format: o.Format = None, output: o.O
     from cspprof.gate.baseline import read
     from cspprof.gate.report import baseline_report
 
-    outlet, settings = Outlet(format, output), configuration(config)
+    writer, settings = ReportWriter(format, output), configuration(config)
     models = read(settings.baseline)
     if models is None:
         raise _no_baseline(settings)
-    outlet.emit(baseline_report(models, settings.baseline.name))
+    writer.write(baseline_report(models, settings.baseline.name))
 
 
 @baseline_app.command("diff")
@@ -165,7 +165,7 @@ def diff_command(
     from cspprof.gate.report import changes_report
     from cspprof.gate.revision import file_at
 
-    outlet, settings = Outlet(format, output), configuration(config)
+    writer, settings = ReportWriter(format, output), configuration(config)
     now = read(settings.baseline)
     if now is None:
         raise _no_baseline(settings)
@@ -173,7 +173,7 @@ def diff_command(
     notes = [f"{revision} has no {settings.baseline.name}"] if then is None else []
     before = {} if then is None else parse(then, f"{settings.baseline.name} at {revision}")
     title = f"{settings.baseline.name} since {revision}"
-    outlet.emit(changes_report(changes(before, now), title, notes))
+    writer.write(changes_report(changes(before, now), title, notes))
 
 
 def _no_baseline(settings: Config) -> CspprofError:

@@ -1,18 +1,19 @@
-"""Commands that tell what cspprof knows: models, metrics, explain."""
+"""The commands `models`, `metrics` and `explain`: the zoo, and the definitions of metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet, tracked
-from cspprof.cli.profile import measure
+from cspprof.cli.output import ReportWriter, with_progress_bar
+from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS
+from cspprof.profiles import profile_spec
 from cspprof.report.catalog import (
     example,
     explain,
@@ -32,67 +33,63 @@ def models_command(
     output: o.Output = None,
     family: Annotated[str | None, typer.Option("--family", help="Only this family.")] = None,
     sort: o.Sort = None,
-    papers: Annotated[bool, typer.Option("--papers", help="Where each comes from; nothing is traced.")] = False,
+    papers: Annotated[
+        bool, typer.Option("--papers", help="Show the paper of each network instead of totals; no network is traced.")
+    ] = False,
 ) -> None:
-    """The zoo: every network with its totals at its native input and its status, or with its paper."""
-    outlet = Outlet(format, output)
+    """List the zoo: every network with its status and its totals at its native input, or with its paper."""
+    writer = ReportWriter(format, output)
     if sort is not None:
         METRICS.get(sort)
+    if papers and sort is not None:
+        raise CspprofError("--papers traces no network, so --sort has no values", "Use one of them.")
+    networks = zoo_networks(family)
     if papers:
-        if sort is not None:
-            raise CspprofError("--papers traces nothing that --sort could compare", "Give one of them.")
-        outlet.emit(model_list(_listed(family)))
+        writer.write(model_list([network_record(e) for e in networks]))
         return
-    outlet.emit(model_totals(_traced(family), sort))
-
-
-def _listed(family: str | None) -> list[dict[str, Any]]:
-    return [network_record(e) for e in zoo_networks(family)]
-
-
-def _traced(family: str | None) -> list[dict[str, Any]]:
-    from cspprof.profiles import profile_spec
-
-    return [network_record(e, profile_spec(e.name, cache=True)) for e in tracked(zoo_networks(family))]
+    traced = [network_record(e, profile_spec(e.name, cache=True)) for e in with_progress_bar(networks)]
+    writer.write(model_totals(traced, sort))
 
 
 def metrics_command(format: o.Format = None, output: o.Output = None) -> None:
-    """Every registered number with its unit."""
-    Outlet(format, output).emit(metric_list())
+    """List every metric with its unit and definition."""
+    ReportWriter(format, output).write(metric_list())
 
 
 def explain_command(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="A number (cspprof metrics), conventions, closed-form or gamma.", show_default=False
+            metavar="NAME",
+            help="A metric (cspprof metrics), a convention, or: conventions, closed-form, gamma.",
+            show_default=False,
         ),
     ],
     format: o.Format = None,
     output: o.Output = None,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="SPEC", help="With conventions: of this model, not of ResNet-50.")
+        str | None,
+        typer.Option("--model", metavar="SPEC", help="For conventions: the model to count. Default: ResNet-50."),
     ] = None,
     input: o.Input = None,
 ) -> None:
-    """What a number is, and what it is not; `explain conventions`: why tools differ; `explain gamma`: the split."""
+    """Define a metric. `explain conventions` shows why tools differ, `explain gamma` what a CSP network splits."""
+    writer = ReportWriter(format, output)
     if name == "conventions":
-        outlet = Outlet(format, output)
-        profile = example() if model is None else measure([model], input, None, "meta", False, False)[0]
-        outlet.emit(explain_conventions(profile))
+        profile = example() if model is None else profile_specs([model], input, device="meta")[0]
+        writer.write(explain_conventions(profile))
         return
     if name not in TOPICS:
-        _check_number(name)
+        _check_metric(name)
     if model is not None or input:
         raise CspprofError(
-            f"the definition of {name} is of no model", "Write: cspprof explain conventions --model SPEC"
+            f"the definition of {name} does not depend on a model", "Write: cspprof explain conventions --model SPEC"
         )
-    outlet = Outlet(format, output)
-    outlet.emit(TOPICS[name]() if name in TOPICS else explain(name))
+    writer.write(TOPICS[name]() if name in TOPICS else explain(name))
 
 
-def _check_number(name: str) -> None:
-    """Raise UnknownNameError for what is no number; a name near a topic's is led there."""
+def _check_metric(name: str) -> None:
+    """Raise UnknownNameError for an unknown metric. The hint names a topic if one is closer than any metric."""
     try:
         METRICS.get(name)
     except UnknownNameError as error:
@@ -103,10 +100,10 @@ def _check_number(name: str) -> None:
 
 
 def _explain_closed_form() -> Report:
-    from cspprof.report.closed_form import explain_closed_form
+    from cspprof.report.closed_form import explain_closed_form  # imports sympy
 
     return explain_closed_form()
 
 
 TOPICS: dict[str, Callable[[], Report]] = {"closed-form": _explain_closed_form, "gamma": explain_gamma}
-"""What `explain` knows besides the numbers."""
+"""What `explain` explains besides metrics and conventions."""

@@ -1,4 +1,4 @@
-"""Options that every command spells the same way."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ Specs = Annotated[
     typer.Argument(
         metavar="SPEC...",
         help="A zoo name, timm:NAME, torchvision:NAME, file.py:factory, pkg.mod:factory, model.cfg, model.pt2, "
-        "model.onnx or x.profile.json; factory options follow after commas.",
+        "model.onnx or x.profile.json; options of the factory follow after commas.",
         show_default=False,
     ),
 ]
+Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A model, as in cspprof profile SPEC.", show_default=False)]
 Format = Annotated[
     str | None,
     typer.Option("--format", "-f", metavar="FORMAT", help=f"{', '.join(RENDERERS.names())}."),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE; its ending chooses the format."),
+    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE. The file name ending sets the format."),
 ]
 Input = Annotated[
     list[str] | None,
@@ -36,16 +37,18 @@ Dtype = Annotated[str | None, typer.Option("--dtype", help="Floating dtype of in
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="meta computes nothing; cpu runs the forward. Default: meta where that does."
+        "--device",
+        metavar="DEVICE",
+        help="meta computes no values; cpu runs the forward pass. Default: meta, or cpu for models that need values.",
     ),
 ]
 Train = Annotated[bool, typer.Option("--train", help="Trace in training mode instead of eval mode.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Operations without a rule are an error (exit 2).")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 2 if an operation has no rule.")]
 Layers = Annotated[bool, typer.Option("--layers", help="List every layer.")]
-Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="Roll layers up to modules N deep.")]
-By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Group layers by sort or by stage.")]
-Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Largest first by this number.")]
-Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Only the first N rows of a list.")]
+Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="Sum layers into modules at depth N.")]
+By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Sum layers by kind or by stage.")]
+Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Sort by this metric, largest first.")]
+Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Show only the first N rows of a list.")]
 Convention = Annotated[
     str | None,
     typer.Option(
@@ -54,4 +57,4 @@ Convention = Annotated[
         help="Count compute as another tool does: macs, flops, darknet, fvcore … (all: cspprof explain conventions).",
     ),
 ]
-Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Keep the profile: x.profile.json.")]
+Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Save the profile as x.profile.json.")]

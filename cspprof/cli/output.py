@@ -1,4 +1,4 @@
-"""Where an answer goes: a terminal, a pipe or a file; and the progress bar of long work."""
+"""Where the result of a command goes: a terminal, a pipe or a file. And the progress bar of long commands."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from cspprof.core.files import check_writable, write_atomically
 from cspprof.render import RENDERERS, Canvas, asked_by, render
 from cspprof.report.tables import Report
 
-NOTED = ("rich", "markdown", "latex")
-"""Formats that say the notes themselves; with any other they go to standard error."""
+FORMATS_WITH_NOTES = ("rich", "markdown", "latex")
+"""Formats that contain the notes of a report. For the other formats the notes go to standard error."""
 T = TypeVar("T")
 
 
-class Outlet:
-    """The chosen format and place, checked before any work is done."""
+class ReportWriter:
+    """A format and a destination, checked before the models are traced."""
 
     def __init__(self, format_name: str | None, path: Path | None) -> None:
+        """`format_name` defaults to the format of the file name, then to `rich`. Raises OutputError."""
         self.path = path
         self.format = format_name or (asked_by(path) if path else None) or "rich"
         chosen = RENDERERS.get(self.format)
@@ -29,55 +30,50 @@ class Outlet:
         if path is not None:
             check_writable(path)
         elif chosen.binary and sys.stdout is not None and sys.stdout.isatty():
-            raise OutputError(f"{self.format} is no text for a terminal", "Write to a file: -o FILE")
+            raise OutputError(f"a terminal cannot show the format {self.format}", "Write to a file: -o FILE")
 
-    def emit(self, report: Report) -> None:
-        """Write the answer; notes that the format has no place for go to standard error."""
-        if self.path is None and self.format not in NOTED:
+    def write(self, report: Report) -> None:
+        """Render the report and write it. Raises OutputError."""
+        if self.path is None and self.format not in FORMATS_WITH_NOTES:
             for note in report.notes:
                 print(f"note: {note}", file=sys.stderr)
-        write(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
+        write_bytes(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
 
 
-def write(data: bytes, path: Path | None) -> None:
-    """To a file, whole or not at all, or to standard output. Raises OutputError."""
+def write_bytes(data: bytes, path: Path | None) -> None:
+    """Write a whole file or nothing; without a path, write to standard output. Raises OutputError."""
     if path is not None:
         write_atomically(path, data)
         return
     if sys.stdout is None:
         raise OutputError("standard output is closed", "Write to a file: -o FILE")
     try:
-        write_out(data)
+        if hasattr(sys.stdout, "buffer"):
+            sys.stdout.flush()
+            sys.stdout.buffer.write(data)
+        else:
+            sys.stdout.write(data.decode())
+        sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes nowhere
-        if not isinstance(error, BrokenPipeError):  # else the reader has gone: `cspprof … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard the buffer, or exiting fails again
+        if not isinstance(error, BrokenPipeError):  # a reader that closed the pipe (`cspprof … | head`) is no error
             raise OutputError(
                 f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
             ) from None
 
 
-def write_out(data: bytes) -> None:
-    """To standard output: as bytes where that takes any."""
-    if hasattr(sys.stdout, "buffer"):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-    else:
-        sys.stdout.write(data.decode())
-    sys.stdout.flush()
-
-
 def terminal_canvas() -> Canvas:
-    """Colour and width of standard output; a pipe gets neither, unless FORCE_COLOR or COLUMNS ask for them."""
+    """Color and width of standard output. A pipe gets neither, unless FORCE_COLOR or COLUMNS is set."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else None
     if sys.stdout is None or not sys.stdout.isatty():
         return Canvas(width, bool(os.environ.get("FORCE_COLOR")))
-    colour = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Canvas(width or os.get_terminal_size(sys.stdout.fileno()).columns, colour)
+    color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Canvas(width or os.get_terminal_size(sys.stdout.fileno()).columns, color)
 
 
-def tracked(items: Sequence[T]) -> Iterable[T]:
-    """The items, with a progress bar on standard error where that is a terminal and there is something to wait for."""
+def with_progress_bar(items: Sequence[T]) -> Iterable[T]:
+    """The items. If there are several and standard error is a terminal, it shows a progress bar."""
     if len(items) < 2 or not sys.stderr.isatty():
         return items
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""The command that draws: plot."""
+"""The command `plot`: charts as image files, or as bars in the terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet
-from cspprof.cli.profile import measure
+from cspprof.cli.output import ReportWriter
+from cspprof.cli.specs import profile_specs
 from cspprof.core.units import shape
 from cspprof.render import asked_by
 from cspprof.render.figure import check_picture, inches, save
@@ -19,16 +19,14 @@ from cspprof.report.charts import CHARTS, draw
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="One of: " + ", ".join(CHARTS) + ".", show_default=False)]
 Specs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SPEC...]", help="Models, as for every command. Unless named: those of the paper.",
+    typer.Argument(metavar="[SPEC...]", help="Models, as in cspprof profile SPEC. Default: those of the paper.",
                    show_default=False),
 ]  # fmt: skip
-Width = Annotated[
-    str, typer.Option("--width", metavar="INCHES", help="Of a picture: inches, or column (3.4), page (7).")
-]
+Width = Annotated[str, typer.Option("--width", metavar="INCHES", help="Inches, or column (3.4), or page (7).")]
 Hardware = Annotated[
     list[str] | None,
-    typer.Option("--hardware", metavar="NAME", help="Of roofline: gtx1080ti, i9-9900k, jetson-tx2 … or "
-                 "name:peak_gmacs:gb_per_s; repeat for more roofs."),
+    typer.Option("--hardware", metavar="NAME", help="For roofline: gtx1080ti, i9-9900k, jetson-tx2 … or "
+                 "name:peak_gmacs:gb_per_s; repeat for more."),
 ]  # fmt: skip
 
 
@@ -36,32 +34,34 @@ def plot_command(
     kind: Kind, specs: Specs = None, format: o.Format = None, output: o.Output = None, width: Width = "column",
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,
-    metric: Annotated[str | None, typer.Option("--metric", help="The number that is drawn.")] = None,
-    top: Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Of bottleneck: so many layers.")] = None,
-    x: Annotated[str | None, typer.Option("--x", metavar="METRIC", help="Of pareto: a number, top1 or top5.")] = None,
-    y: Annotated[str | None, typer.Option("--y", metavar="METRIC", help="Of pareto: a number, top1 or top5.")] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="The metric to draw.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="For bottleneck: the number of layers.")
+    ] = None,
+    x: Annotated[str | None, typer.Option("--x", metavar="METRIC", help="For pareto: a metric, top1 or top5.")] = None,
+    y: Annotated[str | None, typer.Option("--y", metavar="METRIC", help="For pareto: a metric, top1 or top5.")] = None,
     hardware: Hardware = None,
-    c: Annotated[int | None, typer.Option("--c", help="Of closed-form: channels of the base layer.")] = None,
-    m: Annotated[int | None, typer.Option("--m", help="Of closed-form: dense layers.")] = None,
-    d: Annotated[int | None, typer.Option("--d", help="Of closed-form: growth rate.")] = None,
+    c: Annotated[int | None, typer.Option("--c", help="For closed-form: channels of the base layer.")] = None,
+    m: Annotated[int | None, typer.Option("--m", help="For closed-form: dense layers.")] = None,
+    d: Annotated[int | None, typer.Option("--d", help="For closed-form: growth rate.")] = None,
 ) -> None:  # fmt: skip
-    """A picture (-o x.png, .svg or .pdf, with x.csv of what it shows beside it), or bars in the terminal."""
+    """Draw a chart: an image (-o x.png, .svg or .pdf) with its data beside it in x.csv, or bars in the terminal."""
     entry = CHARTS.get(kind)
-    given = {"metric": metric, "top": top, "x": x, "y": y, "hardware": hardware, "c": c, "m": m, "d": d}
-    options = {name: value for name, value in given.items() if value}
+    values = {"metric": metric, "top": top, "x": x, "y": y, "hardware": hardware, "c": c, "m": m, "d": d}
+    options = {name: value for name, value in values.items() if value}
     chosen = entry.specs(specs or ())
     entry.check(len(chosen), options)
     inches(width)
-    drawn = output is not None and format is None and asked_by(output) is None
-    if output is not None and drawn:
+    is_image = output is not None and format is None and asked_by(output) is None
+    if output is not None and is_image:
         check_picture(output)
-    outlet = None if drawn else Outlet(format, output)
-    native = [shape(entry.traced_on)] if entry.traced_on and not specs else None
+    writer = None if is_image else ReportWriter(format, output)
+    default_input = [shape(entry.traced_on)] if entry.traced_on and not specs else None
     with entry.tried(specs or ()):
-        profiles = measure(chosen, input or native, dtype, device, train, strict)
+        profiles = profile_specs(chosen, input or default_input, dtype, device, train, strict)
     chart = draw(kind, profiles, **options)
-    if outlet is not None:
-        outlet.emit(picture(chart, profiles))
+    if writer is not None:
+        writer.write(picture(chart, profiles))
     elif output is not None:
         save(chart, output, width)
         for note in picture(chart, profiles).notes:

@@ -1,4 +1,4 @@
-"""The command that makes a page to be opened in a browser: report."""
+"""The command `report`: an HTML page."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet
-from cspprof.cli.profile import measure
+from cspprof.cli.output import ReportWriter
+from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import OutputError
 from cspprof.render.page import is_page
 from cspprof.report.profile import Breakdown, analysis
 
-USUAL = Path("report.html")
+DEFAULT_PATH = Path("report.html")
 
 
 def report_command(
     specs: o.Specs,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to: an .html file. Unless given: "
-                                  "report.html, if that is not somebody else's.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="An .html file. Default: report.html, unless "
+                                  "another program made that file.")
     ] = None,
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,
 ) -> None:  # fmt: skip
-    """One page with every number, chart and layer of the models, for a browser; it needs no network and no other file.
+    """Write one HTML page with every metric, chart and layer of the models. It needs no network and no other file.
 
-    The first model is the base of all changes.
+    Changes are relative to the first model.
     """
     if output is None:
-        output = USUAL
+        output = DEFAULT_PATH
         if output.exists() and not is_page(output):
-            raise OutputError(f"{output} is there and is no report of cspprof", "Say where to: -o FILE")
+            raise OutputError(f"{output} exists and is not a report of cspprof", "Name another file: -o FILE")
     if output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
-            f"a report is a page of HTML, {output.name} does not end so",
+            f"a report is an HTML page, and the name {output.name} does not end in .html",
             f"Write: -o {output.with_suffix('.html').name}. For other formats: cspprof compare SPEC… -o FILE",
         )
-    outlet = Outlet("html", output)
-    profiles = measure(specs, input, dtype, device, train, strict)
-    again = output.exists()
-    outlet.emit(analysis("report", profiles, [], "cio_cspnet", Breakdown()))
-    print(f"{'wrote over' if again else 'wrote'} {output}", file=sys.stderr)
+    writer = ReportWriter("html", output)
+    profiles = profile_specs(specs, input, dtype, device, train, strict)
+    existed = output.exists()
+    writer.write(analysis("report", profiles, [], "cio_cspnet", Breakdown()))
+    print(f"{'replaced' if existed else 'wrote'} {output}", file=sys.stderr)

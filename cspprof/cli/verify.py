@@ -1,4 +1,4 @@
-"""The command that asks other tools: verify."""
+"""The command `verify`: our MACs beside the counts of other tools."""
 
 from __future__ import annotations
 
@@ -8,33 +8,25 @@ import typer
 
 from cspprof.api import verify
 from cspprof.cli import options as o
-from cspprof.cli.output import Outlet
-from cspprof.core.errors import IncompleteError
-from cspprof.core.inputs import known_device, known_float, parse_inputs
-from cspprof.report.notes import incomplete
+from cspprof.cli.output import ReportWriter
+from cspprof.cli.specs import check_complete, parse_request
 from cspprof.report.verify import second_opinion
 
 
 def verify_command(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help="A model, as for every command.", show_default=False)],
-    format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
+    spec: o.Spec, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False,
-    every: Annotated[bool, typer.Option("--all", help="List the layers on which all agree, too.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List also the layers on which all counters agree.")] = False,
 ) -> None:  # fmt: skip
-    """Our MACs beside fvcore's and torch's own counter, layer by layer; exit code 1 where a difference is unexplained.
+    """Compare our MACs with fvcore and torch's FlopCounterMode, layer by layer.
 
-    fvcore computes the forward for real, so the model is built a second time with weights, on the CPU.
+    The exit code is 1 if a difference is not explained by a counter's rules. fvcore runs the forward pass, so the model
+    is built a second time on the CPU, with weights.
     """
-    from cspprof.sources import Request
-
-    outlet = Outlet(format, output)
-    dtype = known_float(dtype) if dtype else None
-    inputs = parse_inputs(input or (), dtype or "float32")
-    found = verify(
-        spec, Request(inputs=inputs, device=known_device(device) if device else None, dtype=dtype, train=train)
-    )
-    if strict and not found.profile.complete:
-        raise IncompleteError(incomplete(found.profile), "Teach cspprof the operation: see cspprof.op_rule.")
-    outlet.emit(second_opinion(found, every))
-    if found.unexplained:
+    writer = ReportWriter(format, output)
+    verification = verify(spec, parse_request(input, dtype, device, train))
+    if strict:
+        check_complete(verification.profile)
+    writer.write(second_opinion(verification, every))
+    if verification.unexplained:
         raise typer.Exit(1)

@@ -1,0 +1,49 @@
+"""The profiles of the models that a command's arguments name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cspprof.cli.output import with_progress_bar
+from cspprof.core.errors import CspprofError, IncompleteError
+from cspprof.core.inputs import known_device, known_float, parse_inputs
+from cspprof.core.record import Record
+from cspprof.metrics import METRICS
+from cspprof.profiles import Profile, profile_spec
+from cspprof.report.notes import incomplete
+from cspprof.sources import Request
+
+
+def parse_request(
+    inputs: Sequence[str] | None, dtype: str | None = None, device: str | None = None, train: bool = False
+) -> Request:
+    """The values of `--input`, `--dtype`, `--device` and `--train`, checked. Raises CspprofError."""
+    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
+    return Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
+
+
+def profile_specs(
+    specs: Sequence[str], inputs: Sequence[str] | None = None, dtype: str | None = None, device: str | None = None,
+    train: bool = False, strict: bool = False,
+) -> list[Profile]:  # fmt: skip
+    """The profile of each SPEC, in order; a repeated SPEC is traced once. Raises IncompleteError with `strict`."""
+    request = parse_request(inputs, dtype, device, train)
+    profiles = {spec: profile_spec(spec, request, cache=True) for spec in with_progress_bar(list(dict.fromkeys(specs)))}
+    if strict:
+        check_complete(*profiles.values())
+    return [profiles[spec] for spec in specs]
+
+
+def check_complete(*records: Record) -> None:
+    """Raise IncompleteError if an operation of a record has no rule."""
+    messages = [incomplete(record) for record in records if not record.complete]
+    if messages:
+        raise IncompleteError("\n".join(messages), "Register a rule for the operation: see cspprof.op_rule.")
+
+
+def check_layer_metric(name: str) -> None:
+    """Raise CspprofError if the metric has no values for single layers."""
+    if METRICS.get(name).of_op is None:
+        raise CspprofError(
+            f"{name} is a metric of whole models, not of layers", "Metrics of layers: macs, cio_cspnet, traffic_bytes …"
+        )
