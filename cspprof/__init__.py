@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cspprof.core import errors
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
-    from cspprof.ops import op_rule
+    from cspprof.ops import Facts, op_rule
     from cspprof.profiles import Profile
     from cspprof.results import Comparison
     from cspprof.zoo import model
@@ -31,11 +31,13 @@ _HOMES = {
     "TensorSpec": "cspprof.core.tensors",
     "metric": "cspprof.metrics",
     "op_rule": "cspprof.ops",
+    "Facts": "cspprof.ops",
     "model": "cspprof.zoo",
 }
 
 __all__ = [
     "Comparison",
+    "Facts",
     "Profile",
     "TensorSpec",
     "__version__",

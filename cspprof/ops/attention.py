@@ -1,7 +1,8 @@
-"""Attention: two products over every pair of a query and a key, whatever the kernel.
+"""Attention: two products over every pair of a query and a key, whichever kernel computes them.
 
-The whole score matrix is counted. What a causal mask, a padding mask or a block mask lets a kernel skip is not taken
-off, because masks are values; torch's own counter holds it the same way. Scores count as scalar operations, one each.
+The whole score matrix counts. A causal mask, a padding mask or a block mask may let a kernel skip parts of it, but
+masks are values, so the count ignores them, as torch's own counter does. Each score also counts as one scalar
+operation.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind, TensorSpec
-from cspprof.ops import Facts, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta, TensorSpec, tensor_meta
+from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
 
 
 def _attention(queries: int, keys: int, size: int, value_size: int) -> Facts:
@@ -28,48 +30,67 @@ BACKENDS = (
 @op_rule("aten.scaled_dot_product_attention", "higher_order.flex_attention",
          *(f"aten._scaled_dot_product_{name}" for name in BACKENDS.split()))  # fmt: skip
 def attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Query (…, H, L, E), key (…, S, E), value (…, S, Ev); `out` (…, H, L, Ev) has the heads of a grouped query and
-    the batch that all of them broadcast to. What a `score_mod` of flex_attention computes is not in it."""
+    """Query (…, H, L, E), key (…, S, E), value (…, S, Ev); `out` (…, H, L, Ev) has the broadcast batch and all heads
+    of a grouped query. The `score_mod` function of flex_attention is not counted."""
     return _attention(prod(out.shape[:-1]), key.shape[-2], query.shape[-1], value.shape[-1])
+
+
+@output_rule("aten.scaled_dot_product_attention")
+def attention_output(
+    query: TensorMeta, key: TensorMeta, value: TensorMeta, mask: TensorMeta | None = None, dropout: float = 0.0,
+    *args: Any, **kwargs: Any,
+) -> TensorMeta | None:  # fmt: skip
+    """Queries cut from one projection lie in memory as (N, L, 3, H, E). The output then lies as (N, L, H, E), so that
+    joining the heads is a view. The CPU kernel returns this; torch's meta kernel does not."""
+    if dropout or kwargs.get("enable_gqa") or len(query.shape) != 4 or query.contiguous or query.is_complex:
+        return None
+    if not query.shape == key.shape == value.shape or not query.dtype == key.dtype == value.dtype:
+        return None
+    (n, heads, length, size), (of_image, of_head, of_token, of_element) = query.shape, query.strides
+    if not of_image >= of_token > of_head >= size > of_element == 1:
+        return None
+    if mask is not None and len(mask.shape) not in (2, 4):
+        return None
+    return tensor_meta((n, heads, length, size), (length * heads * size, size, heads * size, 1), query.dtype)
 
 
 @op_rule("aten._flash_attention_forward", "aten._efficient_attention_forward")
 def packed_attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Heads after length: query (N, L, H, E). Sequences of different lengths, laid end to end, have their bounds in
-    tensors of int32: values, so the count is not known."""
+    """Heads after length: query (N, L, H, E). Packed sequences of different lengths pass their bounds as int32 tensors;
+    bounds are values, so the count is then unknown."""
     if any(isinstance(a, TensorSpec) and a.dtype == "int32" for a in (*args, *kwargs.values())):
         return Facts(Kind.UNKNOWN, None)
     return _attention(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
 
 
-def _heads(query: Spec, keys: int, size: int, heads: int) -> Facts:
-    """Projections of query, key, value and output, and attention; all of length `size`, over `heads` heads."""
+# -- fast paths of torch.nn -------------------------------------------------------------------------
+
+
+def _multi_head(query: Spec, keys: int, size: int, heads: int) -> tuple[int, int]:
+    """MACs and scalar operations of attention with its four projections (query, key, value, output), all of width
+    `size`."""
     tokens = query.numel // size
-    inner = _attention(tokens * heads, keys, size // heads, size // heads)
-    assert inner.macs is not None
-    return Facts(Kind.ATTENTION, 4 * tokens * size * size + inner.macs, elementwise=inner.elementwise)
+    scores = tokens * heads * keys
+    head_size = size // heads
+    return 4 * tokens * size * size + f.attention_macs(tokens * heads, keys, head_size, head_size), scores
 
 
 @op_rule("aten._native_multi_head_attention")
 def multi_head_attention(
     query: Spec, key: Spec, value: Spec, embed_dim: int, num_head: int, *args: Any, out: Spec, **kwargs: Any
 ) -> Facts:
-    """The fast path of `nn.MultiheadAttention`, which is for query, key and value of one shape (N, L, embed_dim)."""
-    return _heads(query, key.shape[1], embed_dim, num_head)
+    """The fast path of `nn.MultiheadAttention`: query, key and value have one shape (N, L, embed_dim)."""
+    macs, scores = _multi_head(query, key.shape[1], embed_dim, num_head)
+    return Facts(Kind.ATTENTION, macs, elementwise=scores)
 
 
 @op_rule("aten._transformer_encoder_layer_fwd")
 def encoder_layer(src: Spec, embed_dim: int, num_heads: int, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """The fast path of `nn.TransformerEncoderLayer`: attention, then two linear layers; activation and the two
+    """The fast path of `nn.TransformerEncoderLayer`: attention, then two linear layers. The activation and the two
     norms are scalar operations."""
-    attended = _heads(src, src.shape[1], embed_dim, num_heads)
-    assert attended.macs is not None
-    weights = [a for a in args if isinstance(a, TensorSpec) and len(a.shape) == 2]
-    forward = weights[2:4]  # after those of the projections
+    macs, scores = _multi_head(src, src.shape[1], embed_dim, num_heads)
+    matrices = [a for a in args if isinstance(a, TensorSpec) and len(a.shape) == 2]
+    linears = matrices[2:4]  # the first two are projections
     tokens = src.numel // embed_dim
-    scalars = tokens * forward[0].shape[0] + 2 * 2 * src.numel
-    return Facts(
-        Kind.ATTENTION,
-        attended.macs + tokens * sum(w.numel for w in forward),
-        elementwise=attended.elementwise + scalars,
-    )
+    scalars = tokens * linears[0].shape[0] + 2 * 2 * src.numel
+    return Facts(Kind.ATTENTION, macs + tokens * sum(w.numel for w in linears), elementwise=scores + scalars)

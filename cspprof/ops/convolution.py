@@ -1,12 +1,15 @@
-"""Convolutions of every rank: plain, transposed, deformable, quantised."""
+"""Convolutions of every rank: plain, transposed, deformable, quantized."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Ints, PackedWeights, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops.layouts import all_contiguous_or_channel_slices, contiguous_output
+from cspprof.ops.op_rules import Facts, Ints, PackedWeights, Spec, op_rule, output_rule
 
 
 def _window(weight: Spec, stride: Ints, padding: Ints | str, dilation: Ints, groups: int) -> dict[str, Any]:
@@ -20,6 +23,9 @@ def _window(weight: Spec, stride: Ints, padding: Ints | str, dilation: Ints, gro
     }
 
 
+# -- plain ------------------------------------------------------------------------------------------
+
+
 @op_rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
 def conv(
     input: Spec, weight: Spec, bias: Spec | None = None, stride: Ints = 1, padding: Ints | str = 0,
@@ -27,6 +33,31 @@ def conv(
 ) -> Facts:  # fmt: skip
     attrs = _window(weight, stride, padding, dilation, groups)
     return Facts(Kind.CONV, f.conv_macs(weight.shape, out.shape), attrs=attrs)
+
+
+@output_rule("aten.conv2d")
+def conv2d_output(
+    input: TensorMeta, weight: TensorMeta, bias: TensorMeta | None = None, stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0), dilation: Sequence[int] = (1, 1), groups: int = 1,
+) -> TensorMeta | None:  # fmt: skip
+    if not len(input.shape) == len(weight.shape) == 4 or isinstance(padding, str):
+        return None
+    if not all_contiguous_or_channel_slices(input, weight, bias):
+        return None
+    n, channels, h, w = input.shape
+    c_out, c_in, k_h, k_w = weight.shape
+    if not channels or channels != c_in * groups or c_out % groups or (bias is not None and bias.shape != (c_out,)):
+        return None
+    if channels == 1 and (k_h == 1 or k_w == 1):  # the weight is both contiguous and channels-last
+        return None
+    (s_h, s_w), (p_h, p_w), (d_h, d_w) = f.pair(stride), f.pair(padding), f.pair(dilation)
+    if s_h < 1 or s_w < 1:
+        return None
+    h, w = f.window_size(h, k_h, s_h, p_h, d_h), f.window_size(w, k_w, s_w, p_w, d_w)
+    return contiguous_output((n, c_out, h, w), input) if h > 0 and w > 0 else None
+
+
+# -- transposed -------------------------------------------------------------------------------------
 
 
 @op_rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
@@ -48,6 +79,9 @@ def convolution(
     return conv(input, weight, bias, stride, padding, dilation, groups, out=out)
 
 
+# -- other layouts and kernels ----------------------------------------------------------------------
+
+
 @op_rule("aten.conv_tbc")
 def conv_tbc(input: Spec, weight: Spec, bias: Spec, pad: int = 0, *, out: Spec) -> Facts:
     """Time first, channels last: input (T, N, c_in), weight (kernel, c_in, c_out), out (T', N, c_out)."""
@@ -61,36 +95,38 @@ def deform_conv2d(
     input: Spec, weight: Spec, offset: Spec, mask: Spec, bias: Spec, stride_h: int, stride_w: int, pad_h: int,
     pad_w: int, dilation_h: int, dilation_w: int, groups: int, *args: Any, out: Spec,
 ) -> Facts:  # fmt: skip
-    """The convolution itself; the samples that it interpolates first are not MACs."""
+    """The convolution alone: the bilinear sampling of its input is not counted as MACs."""
     attrs = _window(weight, (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), groups)
     return Facts(Kind.CONV, f.conv_macs(weight.shape, out.shape), attrs=attrs)
 
 
-QUANTISED = (
+# -- quantized --------------------------------------------------------------------------------------
+
+QUANTIZED = (
     "conv1d conv1d_relu conv1d_dynamic conv2d conv2d_relu conv2d_dynamic conv2d_add conv2d_add_relu conv3d "
     "conv3d_relu conv3d_dynamic"
 )
-QUANTISED_TRANSPOSED = (
+QUANTIZED_TRANSPOSED = (
     "conv_transpose1d conv_transpose1d_dynamic conv_transpose2d conv_transpose2d_dynamic conv_transpose3d "
     "conv_transpose3d_dynamic"
 )
 
 
-def _packed(args: tuple[Any, ...]) -> tuple[Spec, dict[str, Any]]:
+def _unpack(args: tuple[Any, ...]) -> tuple[Spec, dict[str, Any]]:
     """The weight and the window of the packed convolution among the arguments."""
-    held = next(a for a in args if isinstance(a, PackedWeights))
-    weight, attrs = held.tensors[0], held.attrs
+    packed = next(a for a in args if isinstance(a, PackedWeights))
+    weight, attrs = packed.tensors[0], packed.attrs
     return weight, _window(weight, attrs["stride"], attrs["padding"], attrs["dilation"], attrs["groups"])
 
 
-@op_rule(*(f"quantized.{name}" for name in QUANTISED.split()))
-def quantised_conv(*args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """A 1-d convolution is packed as a 2-d one of height 1, which leaves the product as it is."""
-    weight, attrs = _packed(args)
+@op_rule(*(f"quantized.{name}" for name in QUANTIZED.split()))
+def quantized_conv(*args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """Torch packs a 1-d convolution as a 2-d one of height 1, which has the same MACs."""
+    weight, attrs = _unpack(args)
     return Facts(Kind.CONV, f.conv_macs(weight.shape, out.shape), attrs=attrs)
 
 
-@op_rule(*(f"quantized.{name}" for name in QUANTISED_TRANSPOSED.split()))
-def quantised_conv_transpose(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    weight, attrs = _packed(args)
+@op_rule(*(f"quantized.{name}" for name in QUANTIZED_TRANSPOSED.split()))
+def quantized_conv_transpose(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    weight, attrs = _unpack(args)
     return Facts(Kind.CONV_TRANSPOSE, f.conv_transpose_macs(weight.shape, input.shape), attrs=attrs)

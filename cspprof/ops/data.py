@@ -1,31 +1,64 @@
-"""Operations that move, look up or make elements and compute nothing."""
+"""Operations that move, look up or create elements: no MACs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Spec, no_macs, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops.layouts import (
+    all_contiguous_or_channel_slices,
+    contiguous_output,
+    is_contiguous_to_torch,
+    output_like,
+)
+from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule, register_without_macs
 
-no_macs(Kind.CONCAT, "cat stack hstack vstack dstack concat concatenate column_stack block_diag _chunk_cat")
-no_macs(Kind.CONCAT, "cat cat_relu", room="quantized")
-no_macs(Kind.EMBEDDING, "embedding")
-no_macs(Kind.EMBEDDING, "embedding_byte embedding_4bit", room="quantized")
+# -- concatenation ----------------------------------------------------------------------------------
+
+register_without_macs(
+    Kind.CONCAT, "cat stack hstack vstack dstack concat concatenate column_stack block_diag _chunk_cat"
+)
+register_without_macs(Kind.CONCAT, "cat cat_relu", namespace="quantized")
+
+
+@output_rule("aten.cat")
+def cat_output(tensors: Sequence[TensorMeta], dim: int = 0) -> TensorMeta | None:
+    first = tensors[0]
+    rank = len(first.shape)
+    if not rank or not -rank <= dim < rank or not all_contiguous_or_channel_slices(*tensors):
+        return None
+    dim %= rank
+    before, after = first.shape[:dim], first.shape[dim + 1 :]
+    if any(len(t.shape) != rank or t.shape[:dim] != before or t.shape[dim + 1 :] != after for t in tensors):
+        return None
+    if rank == 4 and 1 in first.shape[1:]:
+        return None
+    return contiguous_output((*before, sum(t.shape[dim] for t in tensors), *after), first)
+
+
+# -- embedding --------------------------------------------------------------------------------------
+
+register_without_macs(Kind.EMBEDDING, "embedding")
+register_without_macs(Kind.EMBEDDING, "embedding_byte embedding_4bit", namespace="quantized")
 
 
 @op_rule("aten.embedding_bag", "aten._embedding_bag")
 def embedding_bag(weight: Spec, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Every row looked up is added to its bag or compared with it."""
+    """Each row is added to its bag, or compared with it."""
     return Facts(Kind.EMBEDDING, elementwise=indices.numel * weight.shape[-1], outputs=1)
 
 
 @op_rule("quantized.embedding_bag_byte", "quantized.embedding_bag_4bit")
-def quantised_embedding_bag(packed: Any, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+def quantized_embedding_bag(packed: Any, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return Facts(Kind.EMBEDDING, elementwise=indices.numel * out.shape[-1])
 
 
-no_macs(Kind.DATA, "nms", room="torchvision")
-no_macs(
+# -- copies, indexing, padding, sorting, factories ---------------------------------------------------
+
+register_without_macs(Kind.DATA, "nms", namespace="torchvision")
+register_without_macs(
     Kind.DATA,
     "clone copy copy_ contiguous to _to_copy reshape flatten unflatten fill zero fill_ zero_ pad constant_pad_nd "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
@@ -43,10 +76,37 @@ no_macs(
     "set_ resize_ resize_as_ combinations cartesian_prod _pack_padded_sequence _pad_packed_sequence int_repr "
     "q_per_channel_scales q_per_channel_zero_points _empty_affine_quantized _empty_per_channel_affine_quantized",
 )
-no_macs(  # views by another name, carried out
+register_without_macs(  # the copying forms of views
     Kind.DATA,
     "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy lift_fresh_copy narrow_copy permute_copy "
     "select_copy slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy",
 )
-no_macs(Kind.VIEW, "squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ as_strided_")
+register_without_macs(Kind.VIEW, "squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ as_strided_")
+
+
+@output_rule("aten.contiguous")
+def contiguous_copy_output(input: TensorMeta, memory_format: Any = None) -> TensorMeta | None:
+    if memory_format is not None or is_contiguous_to_torch(input):  # the input itself
+        return None
+    return contiguous_output(input.shape, input)
+
+
+@output_rule("aten.roll")
+def roll_output(input: TensorMeta, shifts: Sequence[int], dims: Sequence[int] = ()) -> TensorMeta | None:
+    rank = len(input.shape)
+    valid = len(shifts) == len(dims) > 0 and all(-rank <= d < rank and input.shape[d] > 1 for d in dims)
+    return output_like(input) if valid and input.contiguous and 1 not in input.shape[1:] else None
+
+
+@output_rule("aten.pad")
+def pad_output(
+    input: TensorMeta, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> TensorMeta | None:
+    rank, n = len(input.shape), len(pad) // 2
+    if mode != "constant" or len(pad) % 2 or not 0 < n <= rank or min(pad) < 0 or not input.contiguous:
+        return None
+    if rank in (4, 5) and 1 in input.shape[1:]:
+        return None
+    ends = [(0, 0)] * (rank - n) + [(pad[2 * i], pad[2 * i + 1]) for i in reversed(range(n))]
+    return contiguous_output(tuple(size + a + b for size, (a, b) in zip(input.shape, ends, strict=True)), input)

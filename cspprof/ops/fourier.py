@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.ops.op_rules import Facts, Spec, op_rule
 
 
 @op_rule("aten._fft_c2c")

@@ -11,8 +11,8 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.ops.op_rules import Facts, Spec, op_rule
 
 
 @op_rule("aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten._linalg_det", "aten._linalg_slogdet")

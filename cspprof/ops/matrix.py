@@ -1,6 +1,6 @@
-"""Linear layers and matrix products in every dtype, and what is made of them: distances, a fused loss.
+"""Linear layers and matrix products of every dtype, and operations built on them: distances, a fused loss.
 
-A multiply-accumulate counts once whatever its dtype: a complex one is one, an 8-bit one is one.
+A multiply-accumulate counts once whatever its dtype, complex and 8-bit ones included.
 """
 
 from __future__ import annotations
@@ -9,25 +9,34 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops.layouts import all_contiguous, contiguous_output, same_dtype
+from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
 
+# -- linear layers ----------------------------------------------------------------------------------
 
-@op_rule("aten.linear", "aten._mixed_dtypes_linear")
-def linear(input: Spec, weight: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    return Facts(Kind.LINEAR, input.shape[-1] * out.numel)
-
-
-LINEARS = (
+QUANTIZED_LINEARS = (
     "linear linear_relu linear_leaky_relu linear_tanh linear_dynamic linear_relu_dynamic linear_dynamic_fp16 "
     "linear_relu_dynamic_fp16 linear_with_input_q_dq_qweight_dq_output_fp32 "
     "linear_with_input_q_dq_qweight_dq_relu_output_fp32"
 )
 
 
-@op_rule(*(f"quantized.{name}" for name in LINEARS.split()))
-def quantised_linear(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+@op_rule("aten.linear", "aten._mixed_dtypes_linear", *(f"quantized.{name}" for name in QUANTIZED_LINEARS.split()))
+def linear(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return Facts(Kind.LINEAR, input.shape[-1] * out.numel)
+
+
+@output_rule("aten.linear")
+def linear_output(input: TensorMeta, weight: TensorMeta, bias: TensorMeta | None = None) -> TensorMeta | None:
+    if len(weight.shape) != 2 or not all_contiguous(weight, bias) or not same_dtype(input, weight) or not input.shape:
+        return None
+    if not input.contiguous and len(input.shape) != 2:
+        return None
+    if input.shape[-1] != weight.shape[1] or (bias is not None and bias.shape != weight.shape[:1]):
+        return None
+    return contiguous_output((*input.shape[:-1], weight.shape[0]), input)
 
 
 @op_rule("aten.bilinear")
@@ -36,14 +45,26 @@ def bilinear(input1: Spec, input2: Spec, weight: Spec, bias: Spec | None = None,
     return Facts(Kind.LINEAR, out.numel * weight.shape[1] * (weight.shape[2] + 1))
 
 
+# -- matrix products --------------------------------------------------------------------------------
+
+
 @op_rule(
     "aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten._int_mm", "aten._scaled_mm",
     "aten._scaled_mm_v2", "aten._weight_int8pack_mm", "aten._weight_int4pack_mm", "aten._weight_int4pack_mm_for_cpu",
     "aten._dyn_quant_matmul_4bit", "quantized.matmul",
 )  # fmt: skip
 def matmul(left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Scales of quantised factors are not MACs."""
+    """Scales of quantized factors are not MACs."""
     return Facts(Kind.MATMUL, f.matmul_macs(left.shape, out.shape))
+
+
+@output_rule("aten.matmul")
+def matmul_output(left: TensorMeta, right: TensorMeta) -> TensorMeta | None:
+    if len(left.shape) < 2 or len(left.shape) != len(right.shape) or not same_dtype(left, right):
+        return None
+    if left.shape[:-2] != right.shape[:-2] or left.shape[-1] != right.shape[-2]:
+        return None
+    return contiguous_output((*left.shape[:-1], right.shape[-1]), left)
 
 
 @op_rule("aten.addmm", "aten.baddbmm", "aten.addmv", "aten._addmm_activation")
@@ -58,8 +79,8 @@ def addbmm(bias: Spec, left: Spec, right: Spec, *args: Any, out: Spec, **kwargs:
 
 @op_rule("aten._grouped_mm", "aten._scaled_grouped_mm")
 def grouped_mm(left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """A product for each group. Where a side is 2-d its groups are runs of rows or columns of any length; together
-    they are taken to be the whole side, so that the offsets make no difference."""
+    """One product for each group. If a factor is 2-d, its groups are runs of rows or columns, whose lengths are values;
+    the runs are assumed to cover the whole factor, so the count does not depend on them."""
     groups = left.shape[0] if len(left.shape) == len(right.shape) == 3 else 1
     return Facts(Kind.MATMUL, groups * left.shape[-2] * left.shape[-1] * right.shape[-1])
 
@@ -69,9 +90,12 @@ def outer(*args: Spec, out: Spec, **kwargs: Any) -> Facts:
     return Facts(Kind.MATMUL, out.numel)
 
 
+# -- operations built on products -------------------------------------------------------------------
+
+
 @op_rule("aten._euclidean_dist", "aten._cdist_forward", "aten._pdist_forward")
 def distance(left: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Of every pair, over the coordinates: a difference, and for p = 2 a square that is accumulated, one MAC."""
+    """For each pair and coordinate a difference and, for p = 2, one MAC (the square, accumulated)."""
     coordinates = left.shape[-1] * out.numel
     p = next((a for a in args if isinstance(a, (int, float))), 2)
     if p == 2:

@@ -1,4 +1,4 @@
-"""Pooling: no MACs; the comparisons or additions of every window are its scalar operations."""
+"""Pooling: no MACs; each comparison or addition in a window is one scalar operation."""
 
 from __future__ import annotations
 
@@ -7,54 +7,82 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
-from cspprof.core.record import Kind
-from cspprof.ops import Facts, Ints, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops.layouts import contiguous_output
+from cspprof.ops.op_rules import Facts, Ints, Spec, op_rule, output_rule
+
+# -- windows of one size ----------------------------------------------------------------------------
 
 
-def _pool(kind: Kind, kernel: Sequence[int], out: Spec, outputs: int | None = None, **attrs: Any) -> Facts:
+def pool_facts(kind: Kind, kernel: Sequence[int], out: Spec, outputs: int | None = None, **attrs: Any) -> Facts:
+    """Pooling over a window of size `kernel` for each element of `out`."""
     return Facts(kind, 0, f.pool_elementwise(kernel, out.shape), {"kernel": tuple(kernel), **attrs}, outputs)
 
 
-def _windows(kind: Kind, n: int, *targets: str) -> None:
-    """Pooling over windows of one size in `n` dimensions. Indices are there only if they were asked for."""
+def _register_pool(kind: Kind, n: int, *targets: str) -> None:
+    """Pooling over windows in `n` dimensions. The operation returns indices only on request."""
 
     @op_rule(*targets)
     def pool(input: Spec, kernel_size: Ints, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-        return _pool(kind, f.pair(kernel_size, n), out)
+        return pool_facts(kind, f.pair(kernel_size, n), out)
 
 
 for _n in (1, 2, 3):
-    _windows(Kind.AVG_POOL, _n, f"aten.avg_pool{_n}d")
-    _windows(Kind.MAX_POOL, _n, f"aten.max_pool{_n}d", f"aten.max_pool{_n}d_with_indices")
+    _register_pool(Kind.AVG_POOL, _n, f"aten.avg_pool{_n}d")
+    _register_pool(Kind.MAX_POOL, _n, f"aten.max_pool{_n}d", f"aten.max_pool{_n}d_with_indices")
 for _n in (1, 2):
-    _windows(Kind.MAX_POOL, _n, f"quantized.max_pool{_n}d")
+    _register_pool(Kind.MAX_POOL, _n, f"quantized.max_pool{_n}d")
 for _n in (2, 3):
-    _windows(Kind.MAX_POOL, _n, f"aten.fractional_max_pool{_n}d")
+    _register_pool(Kind.MAX_POOL, _n, f"aten.fractional_max_pool{_n}d")
 
 
-def _adaptive(kind: Kind, n: int, *targets: str) -> None:
-    """Pooling to a given size in `n` dimensions. The kernels of max pooling always write indices, asked or not: they
-    are left out."""
+@output_rule("aten.max_pool2d")
+def max_pool2d_output(
+    input: TensorMeta, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1), ceil_mode: bool = False,
+) -> TensorMeta | None:  # fmt: skip
+    if len(input.shape) != 4 or not input.contiguous or not input.is_floating or input.shape[1] == 1:
+        return None
+    k, p, d = f.pair(kernel), f.pair(padding), f.pair(dilation)
+    s = f.pair(stride) if stride else k
+    if 0 in input.shape or min(*k, *s, *d) < 1 or min(p) < 0 or 2 * p[0] > k[0] or 2 * p[1] > k[1]:
+        return None
+    h, w = (f.window_size(input.shape[2 + i], k[i], s[i], p[i], d[i], ceil_mode) for i in (0, 1))
+    return contiguous_output((*input.shape[:2], h, w), input) if min(h, w) > 0 else None
+
+
+@output_rule("aten.avg_pool2d")
+def avg_pool2d_output(
+    input: TensorMeta, kernel: Sequence[int], stride: Sequence[int] = (), padding: Sequence[int] = (0, 0),
+    ceil_mode: bool = False, *args: Any,
+) -> TensorMeta | None:  # fmt: skip
+    return max_pool2d_output(input, kernel, stride, padding, (1, 1), ceil_mode)
+
+
+# -- adaptive ---------------------------------------------------------------------------------------
+
+
+def _register_adaptive_pool(kind: Kind, n: int, *targets: str) -> None:
+    """Pooling to a requested output size in `n` dimensions. The max pooling kernels always write indices, which are
+    not recorded."""
 
     @op_rule(*targets)
     def pool(input: Spec, output_size: Ints, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-        size, whole = out.shape[-n:], input.shape[-n:]
+        size, map_size = out.shape[-n:], input.shape[-n:]
         if prod(size) == 1:
-            return _pool(kind, whole, out, outputs=1, **{"global": True})
-        windows = prod(f.adaptive_windows(a, b) for a, b in zip(whole, size, strict=True))
-        return Facts(kind, 0, prod(out.shape[:-n]) * windows, {"output_size": size}, outputs=1)
+            return pool_facts(kind, map_size, out, outputs=1, **{"global": True})
+        elements = prod(f.adaptive_windows(a, b) for a, b in zip(map_size, size, strict=True))
+        return Facts(kind, 0, prod(out.shape[:-n]) * elements, {"output_size": size}, outputs=1)
 
 
 for _n in (1, 2, 3):
-    _adaptive(Kind.AVG_POOL, _n, f"aten.adaptive_avg_pool{_n}d", f"aten._adaptive_avg_pool{_n}d")
-    _adaptive(Kind.MAX_POOL, _n, f"aten.adaptive_max_pool{_n}d")
+    _register_adaptive_pool(Kind.AVG_POOL, _n, f"aten.adaptive_avg_pool{_n}d", f"aten._adaptive_avg_pool{_n}d")
+    _register_adaptive_pool(Kind.MAX_POOL, _n, f"aten.adaptive_max_pool{_n}d")
 
 
-@op_rule("aten.mean")
-def mean(input: Spec, dim: Ints | None = None, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """A mean over exactly the spatial dimensions of (N, C, H, W) is global average pooling by another name."""
-    rank = len(input.shape)
-    dims = {d % rank for d in f.pair(dim, 1)} if dim is not None and rank else set()
-    if rank == 4 and dims == {2, 3}:
-        return _pool(Kind.AVG_POOL, input.shape[2:], out, **{"global": True})
-    return Facts(Kind.REDUCTION, elementwise=input.numel)
+@output_rule("aten.adaptive_avg_pool2d")
+def adaptive_avg_pool2d_output(input: TensorMeta, size: Sequence[int]) -> TensorMeta | None:
+    if len(input.shape) != 4 or not input.contiguous or not input.is_floating or min(input.shape[1:]) <= 1:
+        return None
+    return contiguous_output((*input.shape[:2], *size), input)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from cspprof.core.record import Kind, TensorSpec
-from cspprof.ops import Facts, PackedWeights, Spec, op_rule
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorSpec
+from cspprof.ops.op_rules import Facts, PackedWeights, Spec, op_rule
 
 
 def _matrices(params: Any) -> list[Spec]:
@@ -31,5 +32,5 @@ def recurrent(input: Spec, hx: Any, params: Any, *args: Any, out: Spec, **kwargs
 
 
 @op_rule(*(f"quantized.quantized_{cell}_cell_dynamic" for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")))
-def quantised_cell(input: Spec, hx: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+def quantized_cell(input: Spec, hx: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return _facts(_matrices(a for a in args if isinstance(a, PackedWeights)), prod(input.shape[:-1]))

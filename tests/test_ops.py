@@ -1,7 +1,8 @@
-"""Every answer given without torch is the answer that torch gives: shape, strides and dtype."""
+"""Rules of operations: costs equal to fvcore's, and output rules that agree with torch on shape, strides and dtype."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -12,42 +13,97 @@ from conftest import trace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils import _pytree as pytree
 
-from cspprof.ops import OUTPUT_RULES
+import cspprof
+from cspprof import ops
+from cspprof.core.errors import CspprofError
+from cspprof.ops import OUTPUT_RULES, Facts, op_rule
 from cspprof.trace import dispatch, op_cache
 from cspprof.trace.tensor_meta import meta_of
+from cspprof.zoo import catalog
+
+# -- costs ------------------------------------------------------------------------------------------
+
+
+def test_every_family_of_operations_is_imported() -> None:
+    assert {module.name for module in pkgutil.iter_modules(ops.__path__)} <= set(dir(ops))
+
+
+def fvcore_count(counter: type, name: str) -> Any:
+    """A counter of fvcore for a network of the zoo at 64×64."""
+    model = catalog().get(name).factory().eval()
+    return counter(model, torch.zeros(1, 3, 64, 64)).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["resnet50", "csp_resnext50", "csp_darknet53"])
+def test_convolution_macs_equal_fvcore(name: str) -> None:
+    from fvcore.nn import FlopCountAnalysis
+
+    expected = fvcore_count(FlopCountAnalysis, name).by_operator()["conv"]  # fvcore calls MACs "flops"
+    assert cspprof.profile(name, (1, 3, 64, 64)).total("macs") == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_activations_equal_fvcore() -> None:
+    from fvcore.nn import ActivationCountAnalysis
+
+    expected = fvcore_count(ActivationCountAnalysis, "csp_resnet50").total()
+    assert cspprof.profile("csp_resnet50", (1, 3, 64, 64)).total("activations") == expected
+
+
+def test_a_rule_limits_the_recorded_outputs() -> None:
+    class Pool(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pooled, indices = nn.functional.adaptive_max_pool2d(x, 2, return_indices=True)
+            return nn.functional.max_unpool2d(pooled, indices, 2)
+
+    p = trace(Pool(), (1, 4, 4, 4))
+    p.self_check()
+    pool, unpool = p.ops
+    assert len(pool.writes) == 1  # without the indices, which the kernel always writes
+    assert p.total("cio_cspnet") == 64 + 16
+    assert [t.dtype for t in unpool.reads] == ["float32", "int64"]
+    assert [s.role for s in p.storages] == ["input", "byproduct"]
+
+
+def test_a_second_rule_for_an_operation_is_refused() -> None:
+    with pytest.raises(CspprofError, match=r"operation rule 'aten\.conv2d' is registered already"):
+        op_rule("aten.conv2d")(lambda *args, **kwargs: Facts("conv"))
+
+
+# -- outputs ----------------------------------------------------------------------------------------
 
 sizes = st.integers(1, 9)
 dtypes = st.sampled_from([torch.float32, torch.float16, torch.float64, torch.int64])
 
 
 def check(name: str, function: Callable[..., torch.Tensor], *args: Any) -> None:
-    """The answer for these arguments is None, or torch's own; where torch refuses, there is none."""
-    given = [meta_of(a) if isinstance(a, torch.Tensor) else a for a in args]
-    given = [[meta_of(t) for t in a] if isinstance(a, list) and a and isinstance(a[0], torch.Tensor) else a
-             for a in given]  # fmt: skip
-    answer = OUTPUT_RULES[f"aten.{name}"](*given)
+    """The output rule gives what torch gives, or None. If torch raises an error, it gives None."""
+    metas = pytree.tree_map_only(torch.Tensor, meta_of, args)
+    output = OUTPUT_RULES[f"aten.{name}"](*metas)
     try:
         with torch.inference_mode():
             expected = meta_of(function(*args))
     except (RuntimeError, ValueError, IndexError, NotImplementedError, ZeroDivisionError):
-        assert answer is None
+        assert output is None
         return
-    assert answer in (None, expected), (args, answer and (answer.shape, answer.strides), expected.strides)
+    assert output in (None, expected), (args, output and (output.shape, output.strides), expected.strides)
 
 
 @st.composite
 def maps(draw: Any, rank: int = 4, dtype: Any = None) -> torch.Tensor:
-    """A meta tensor of small sizes: contiguous, channels-last, transposed, or channels of something wider."""
+    """A small meta tensor: contiguous, channels-last, transposed, or channels of a wider map."""
     shape = [draw(sizes) for _ in range(rank)]
-    made = torch.empty(shape, device="meta", dtype=dtype or draw(dtypes))
-    layout = draw(st.sampled_from(["plain", "plain", "last", "turned", "sliced"]))
+    tensor = torch.empty(shape, device="meta", dtype=dtype or draw(dtypes))
+    layout = draw(st.sampled_from(["contiguous", "contiguous", "channels_last", "transposed", "sliced"]))
     if layout == "sliced" and rank > 1:
         batch = draw(st.sampled_from([1, 1, shape[0]]))
-        return torch.empty([batch, shape[1] + 1, *shape[2:]], device="meta", dtype=made.dtype)[:, 1:]
-    if layout == "last" and rank == 4:
-        return made.to(memory_format=torch.channels_last)
-    return made.transpose(0, -1) if layout == "turned" else made
+        return torch.empty([batch, shape[1] + 1, *shape[2:]], device="meta", dtype=tensor.dtype)[:, 1:]
+    if layout == "channels_last" and rank == 4:
+        return tensor.to(memory_format=torch.channels_last)
+    return tensor.transpose(0, -1) if layout == "transposed" else tensor
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -57,28 +113,29 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 @settings(deadline=None, max_examples=200)
 @given(maps(dtype=torch.float32), sizes, st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2),
        st.integers(1, 3), st.booleans())  # fmt: skip
-def test_conv2d(x: torch.Tensor, c_out: int, k: int, stride: int, padding: int, dilation: int, groups: int, off: bool
-                ) -> None:  # fmt: skip
-    w = empty(c_out * groups, max(x.shape[1] // groups, 1) + off, k, k)
+def test_conv2d_output(
+    x: torch.Tensor, c_out: int, k: int, stride: int, padding: int, dilation: int, groups: int, wrong: bool
+) -> None:
+    w = empty(c_out * groups, max(x.shape[1] // groups, 1) + wrong, k, k)
     args = (None, [stride, stride], [padding, padding], [dilation, dilation], groups)
     check("conv2d", torch.ops.aten.conv2d, x, w, *args)
 
 
 @settings(deadline=None)
 @given(maps(rank=3, dtype=torch.float32), sizes, st.booleans())
-def test_linear(x: torch.Tensor, out: int, off: bool) -> None:
-    check("linear", F.linear, x, empty(out, x.shape[-1] + off), empty(out))
+def test_linear_output(x: torch.Tensor, out: int, wrong: bool) -> None:
+    check("linear", F.linear, x, empty(out, x.shape[-1] + wrong), empty(out))
 
 
 @settings(deadline=None)
 @given(maps(rank=3), maps(rank=3), st.booleans())
-def test_matmul(a: torch.Tensor, b: torch.Tensor, fit: bool) -> None:
+def test_matmul_output(a: torch.Tensor, b: torch.Tensor, fit: bool) -> None:
     check("matmul", torch.matmul, a, empty(a.shape[0], a.shape[2], 3, dtype=a.dtype) if fit else b)
 
 
 @settings(deadline=None, max_examples=200)
 @given(maps(), maps(), st.sampled_from(["add", "sub", "mul", "div"]), st.booleans())
-def test_binary(a: torch.Tensor, b: torch.Tensor, name: str, fit: bool) -> None:
+def test_binary_output(a: torch.Tensor, b: torch.Tensor, name: str, fit: bool) -> None:
     if fit:
         b = empty(*(n if i % 2 else 1 for i, n in enumerate(a.shape)), dtype=a.dtype)
     for right in (b, 2, 2.5, True):
@@ -87,28 +144,28 @@ def test_binary(a: torch.Tensor, b: torch.Tensor, name: str, fit: bool) -> None:
 
 @settings(deadline=None)
 @given(maps(), st.sampled_from(["relu", "silu", "gelu", "hardswish", "sigmoid", "tanh", "leaky_relu", "elu"]))
-def test_unary(x: torch.Tensor, name: str) -> None:
+def test_unary_output(x: torch.Tensor, name: str) -> None:
     check(name, getattr(F, name, None) or getattr(torch, name), x)
 
 
 @settings(deadline=None)
 @given(maps(), st.integers(-5, 4))
-def test_softmax(x: torch.Tensor, dim: int) -> None:
+def test_softmax_output(x: torch.Tensor, dim: int) -> None:
     check("softmax", lambda t, d: t.softmax(d), x, dim)
 
 
 @settings(deadline=None, max_examples=200)
 @given(maps(), st.integers(-4, 3), st.integers(1, 3), st.booleans())
-def test_cat(x: torch.Tensor, dim: int, n: int, off: bool) -> None:
+def test_cat_output(x: torch.Tensor, dim: int, n: int, wrong: bool) -> None:
     tensors = [x.clone() if i % 2 else x for i in range(n)]
-    if off:
+    if wrong:
         tensors.append(empty(*(s + 1 for s in x.shape), dtype=x.dtype))
     check("cat", torch.cat, tensors, dim)
 
 
 @settings(deadline=None, max_examples=200)
 @given(maps(dtype=torch.float32), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.booleans(), st.booleans())
-def test_pools(x: torch.Tensor, k: int, stride: int, padding: int, ceil: bool, maximum: bool) -> None:
+def test_pooling_output(x: torch.Tensor, k: int, stride: int, padding: int, ceil: bool, maximum: bool) -> None:
     if maximum:
         args: tuple[Any, ...] = ([k, k], [stride, stride], [padding, padding], [1, 1], ceil)
         check("max_pool2d", torch.ops.aten.max_pool2d, x, *args)
@@ -119,22 +176,22 @@ def test_pools(x: torch.Tensor, k: int, stride: int, padding: int, ceil: bool, m
 @settings(deadline=None, max_examples=200)
 @given(maps(), sizes, st.sampled_from([0.4, 0.5, 1.0, 1.5, 2.0, 2.3]),
        st.sampled_from(["nearest", "bilinear", "bicubic"]), st.booleans())  # fmt: skip
-def test_resizes(x: torch.Tensor, size: int, scale: float, mode: str, by_size: bool) -> None:
+def test_resize_output(x: torch.Tensor, size: int, scale: float, mode: str, by_size: bool) -> None:
     operation = getattr(torch.ops.aten, f"upsample_{mode}2d").vec
-    settled = () if mode == "nearest" else (False,)
-    how = ([size, size + 1], *settled, None) if by_size else (None, *settled, [scale, 2.0])
-    check(f"upsample_{mode}2d", operation, x, *how)
+    align_corners = () if mode == "nearest" else (False,)
+    sizes = ([size, size + 1], *align_corners, None) if by_size else (None, *align_corners, [scale, 2.0])
+    check(f"upsample_{mode}2d", operation, x, *sizes)
 
 
 @settings(deadline=None)
 @given(maps(dtype=torch.float32), sizes)
-def test_adaptive_pool(x: torch.Tensor, size: int) -> None:
+def test_adaptive_pool_output(x: torch.Tensor, size: int) -> None:
     check("adaptive_avg_pool2d", torch.ops.aten.adaptive_avg_pool2d, x, [size, size])
 
 
 @settings(deadline=None, max_examples=200)
 @given(maps(), st.lists(st.integers(-5, 4), min_size=1, max_size=3), st.booleans())
-def test_reductions(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
+def test_reductions_output(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
     aten = torch.ops.aten
     for name, operation in (("mean", aten.mean.dim), ("sum", aten.sum.dim_IntList), ("amax", aten.amax.default)):
         check(name, operation, x, dims, keepdim)
@@ -142,10 +199,10 @@ def test_reductions(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
 
 @settings(deadline=None)
 @given(maps(dtype=torch.float32), st.booleans(), st.booleans())
-def test_norms(x: torch.Tensor, off: bool, train: bool) -> None:
-    c = empty(x.shape[1] + off)
+def test_norms_output(x: torch.Tensor, wrong: bool, train: bool) -> None:
+    c = empty(x.shape[1] + wrong)
     check("batch_norm", torch.ops.aten.batch_norm, x, c, c, c, c, train, 0.1, 1e-5, False)
-    last = empty(x.shape[-1] + off)
+    last = empty(x.shape[-1] + wrong)
     check("layer_norm", torch.ops.aten.layer_norm, x, list(last.shape), last, last)
 
 
@@ -155,7 +212,7 @@ def test_norms(x: torch.Tensor, off: bool, train: bool) -> None:
     st.lists(st.integers(-5, 4), min_size=1, max_size=3),
     st.lists(st.integers(0, 3), max_size=6),
 )
-def test_moves(x: torch.Tensor, dims: list[int], pads: list[int]) -> None:
+def test_roll_pad_and_contiguous_output(x: torch.Tensor, dims: list[int], pads: list[int]) -> None:
     check("roll", torch.roll, x, [1] * len(dims), dims)
     check("pad", torch.ops.aten.pad, x, pads)
     check("contiguous", torch.Tensor.contiguous, x)
@@ -163,7 +220,7 @@ def test_moves(x: torch.Tensor, dims: list[int], pads: list[int]) -> None:
 
 @settings(deadline=None, max_examples=400)
 @given(maps(dtype=torch.float32), maps(dtype=torch.float32), st.lists(st.booleans(), min_size=4, max_size=4))
-def test_layouts_of_elementwise_results(a: torch.Tensor, b: torch.Tensor, same: list[bool]) -> None:
+def test_layout_of_outputs(a: torch.Tensor, b: torch.Tensor, same: list[bool]) -> None:
     shape = [n if keep else 1 for n, keep in zip(a.shape, same, strict=True)]
     for other in (
         empty(*shape),
@@ -183,7 +240,7 @@ def test_layouts_of_elementwise_results(a: torch.Tensor, b: torch.Tensor, same: 
     check("conv2d", torch.ops.aten.conv2d, a, empty(4, a.shape[1], 1, 1), empty(4))
 
 
-def test_one_image_whose_stride_is_not_the_largest() -> None:
+def test_a_batch_of_one_whose_stride_is_not_the_largest() -> None:
     x = torch.empty(2, 2, 3, 2, device="meta")[:, 1:].movedim(1, 0)[:, :, 1:]
     assert x.stride() == (6, 12, 2, 1)
     check("gelu", F.gelu, x)
@@ -194,11 +251,9 @@ def test_one_image_whose_stride_is_not_the_largest() -> None:
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("name", ["resnext50", "csp_darknet53"])
-def test_whole_networks_give_the_same_record_without_the_answers(
+def test_a_network_has_the_same_record_without_output_rules(
     name: str, train: bool, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cspprof.zoo import catalog
-
     with torch.device("meta"):
         model: nn.Module = catalog().get(name).factory()
         x = torch.empty(2, 3, 64, 64)
@@ -206,8 +261,8 @@ def test_whole_networks_give_the_same_record_without_the_answers(
         x = x.to(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
     op_cache.clear()
-    with_answers = trace(model, x, train=train)
+    with_rules = trace(model, x, train=train)
     repeated = trace(model, x, train=train)
     monkeypatch.setattr(dispatch, "OUTPUT_RULES", {})
     op_cache.clear()
-    assert with_answers == repeated == trace(model, x, train=train)
+    assert with_rules == repeated == trace(model, x, train=train)

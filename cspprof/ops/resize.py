@@ -1,0 +1,39 @@
+"""Resampling of feature maps: no MACs, one scalar operation for each element of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cspprof.core.kinds import Kind
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops.layouts import all_contiguous_or_channel_slices, contiguous_output
+from cspprof.ops.op_rules import output_numel, output_rule, register_without_macs
+
+register_without_macs(
+    Kind.RESIZE,
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa grid_sampler grid_sampler_2d "
+    "grid_sampler_3d",
+    output_numel,
+)
+register_without_macs(Kind.RESIZE, "roi_align roi_pool ps_roi_align ps_roi_pool", output_numel, "torchvision")
+
+
+@output_rule("aten.upsample_nearest2d")
+def upsample_nearest2d_output(input: TensorMeta, size: Sequence[int] | None, *scales: Any) -> TensorMeta | None:
+    if len(input.shape) != 4 or not input.is_floating or 1 in input.shape[1:]:
+        return None
+    if not all_contiguous_or_channel_slices(input):
+        return None
+    if size is None:
+        size = [int(n * scale) for n, scale in zip(input.shape[2:], scales[0], strict=True)]
+    return contiguous_output((*input.shape[:2], *size), input) if len(size) == 2 and min(size) > 0 else None
+
+
+@output_rule("aten.upsample_bilinear2d", "aten.upsample_bicubic2d")
+def upsample2d_output(
+    input: TensorMeta, size: Sequence[int] | None, align_corners: bool, *scales: Any
+) -> TensorMeta | None:
+    return upsample_nearest2d_output(input, size, *scales)
