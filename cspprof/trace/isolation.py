@@ -7,7 +7,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from cspprof.trace.module_tree import STANDARD, ModuleTree
 
 TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 HOOKS = tuple(sorted(name for name in STANDARD if "hooks" in name))
+get_tables_and_hooks = itemgetter(*TABLES, *HOOKS)
 
 
 @contextmanager
@@ -28,9 +29,9 @@ def isolation(tree: ModuleTree) -> Iterator[None]:
     module may refer to them, and get their items back. Hooks that the forward registers are removed.
     """
     attributes = [vars(module) for module in tree.modules]
-    copies, empty = _copies(attributes)
+    copies = [own.copy() for own in attributes]
+    hooks, empty = _copy_tables(copies)
     requires_grad = [(p, p.requires_grad) for _, _, p in tree.parameters]
-    hooks = [hooks for own in attributes for name in HOOKS if (hooks := own.get(name))]
     snapshots = [(container, container.copy()) for container in (*tree.containers, *hooks)]
     restore_generators = _save_generators()
     try:
@@ -54,21 +55,25 @@ def _set_attributes(module: nn.Module, attributes: dict[str, Any]) -> None:
     object.__setattr__(module, "__dict__", attributes)  # nn.Module's __setattr__ would store it as an attribute
 
 
-def _copies(attributes: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[Any]]:
-    """Copies of the modules' attributes and tables, and the tables and hooks that are empty and need no copy.
+def _copy_tables(modules: list[dict[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """Replace the tables in the attributes of modules by copies; a table that two modules share stays shared.
 
-    A table that two modules share stays shared.
+    Returns the dicts of hooks, and the tables and dicts of hooks that are empty and were not copied.
     """
-    copies = [own.copy() for own in attributes]
+    hooks: list[Any] = []
+    empty: list[Any] = []
     copied: dict[int, Any] = {}
-    empty = []
-    for own in copies:
-        for name in TABLES:
-            table = own.get(name)
+    for attributes in modules:
+        try:
+            values = get_tables_and_hooks(attributes)
+        except KeyError:  # a scripted module, or one from an old file
+            values = tuple(map(attributes.get, (*TABLES, *HOOKS)))
+        empty += [value for value in values if value is not None and not value]
+        hooks += filter(None, values[len(TABLES) :])
+        for name, table in zip(TABLES, values, strict=False):
             if table and type(table) in (dict, OrderedDict, set):  # that of a scripted module is not a Python object
-                own[name] = copied.setdefault(id(table), table.copy())
-        empty += [table for name in (*TABLES, *HOOKS) if (table := own.get(name)) is not None and not table]
-    return copies, empty
+                attributes[name] = copied.setdefault(id(table), table.copy())
+    return hooks, empty
 
 
 def _restore_items(container: Any, items: Any) -> None:

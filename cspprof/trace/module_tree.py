@@ -16,10 +16,10 @@ from cspprof.core.record import Layer
 from cspprof.trace.quantized_weights import unpack
 
 STAGE = "cspprof_stage"
-"""Attribute with which a model's author names the stage that a module and its submodules belong to."""
+"""Attribute of a module or its class: the stage that the module and its submodules belong to."""
 
 CLASS = "cspprof_class"
-"""Attribute with the class name to show instead of the module's own."""
+"""Attribute of a module or its class: the class name to record instead of its own."""
 
 STANDARD = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
@@ -61,11 +61,12 @@ class ModuleTree:
         self.packed_weights: dict[int, tuple[int, ScriptObject]] = {}
         """Objects in which quantized layers keep their weights, each with the first layer that holds it, by hash."""
         for layer, module in enumerate(self.modules):
-            for name, value in vars(module).items():
-                kind = type(value)
-                if kind in CONTAINERS and name not in STANDARD:
+            attributes = vars(module)
+            for name in attributes.keys() - STANDARD:
+                value = attributes[name]
+                if type(value) in CONTAINERS:
                     self.containers.append(value)
-                elif kind is ScriptObject:
+                elif type(value) is ScriptObject:
                     self.packed_weights.setdefault(hash(value), (layer, value))
 
     def _walk(self, module: nn.Module, prefix: str, depth: int, parent: int) -> None:
@@ -96,13 +97,18 @@ class ModuleTree:
     def layers(self) -> tuple[Layer, ...]:
         """The table of layers. A parameter counts for the first layer that owns it."""
         params = self._own_params()
+        by_class: dict[type, tuple[str, str | None]] = {}
         stages: list[str | None] = []
         layers = []
         for i, module in enumerate(self.modules):
+            cls, attributes = type(module), vars(module)
+            if cls not in by_class:
+                name = getattr(cls, CLASS, None) or f"{cls.__module__}.{cls.__qualname__}"
+                by_class[cls] = name, getattr(cls, STAGE, None)
+            name, stage = by_class[cls]
             inherited = stages[self.parents[i]] if i else None
-            stages.append(_declared(module, STAGE) or inherited)
-            cls = type(module)
-            name = _declared(module, CLASS) or f"{cls.__module__}.{cls.__qualname__}"
+            stages.append(attributes.get(STAGE) or stage or inherited)
+            name = attributes.get(CLASS) or name
             shared = tuple(self.shared_with.get(i, ()))
             layers.append(Layer(self.paths[i], name, self.depths[i], self.calls[i], params[i], shared, stages[i]))
         return tuple(layers)
@@ -117,7 +123,7 @@ class ModuleTree:
         return counts
 
     def sources(self) -> dict[str, str]:
-        """The files below the current folder that define the modules' classes, by class; installed packages excluded."""
+        """The files below the current folder that define the modules' classes, by class, without installed packages."""
         here = f"{Path.cwd()}{os.sep}"
         found = {}
         for cls in dict.fromkeys(map(type, self.modules)):
@@ -134,11 +140,6 @@ class ModuleTree:
             layer = self.index.get(id(owner), layer)
             traceback = traceback.tb_next
         return layer
-
-
-def _declared(module: nn.Module, name: str) -> str | None:
-    """An attribute that the module or its class declares, without a call of the module's `__getattr__`."""
-    return vars(module).get(name) or getattr(type(module), name, None)
 
 
 def without_wrappers(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What a trace remembers about an operation on tensors of known shapes: its `OpSpec`, and how to produce its outputs."""
+"""An operation on tensors of known shapes: its `OpSpec`, and how to produce its outputs."""
 
 from __future__ import annotations
 

@@ -38,10 +38,20 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
     with isolation(tree):
         for module in tree.modules:
             vars(module).pop("_compiled_call_impl", None)  # Module.compile() stores its compiled forward there
-        with suppress(NotImplementedError):  # an exported module keeps the mode of its export
-            tree.model.train(train)
+        set_mode(tree, train)
         with weights_on(tree, dtype, device) as replacements, eager():
             yield replacements
+
+
+def set_mode(tree: ModuleTree, train: bool) -> None:
+    """What `model.train(train)` does: it sets a flag, unless a class overrides `train` or `__setattr__`."""
+    classes = set(map(type, tree.modules))
+    if all(c.train is nn.Module.train and c.__setattr__ is nn.Module.__setattr__ for c in classes):
+        for module in tree.modules:
+            vars(module)["training"] = train
+    else:
+        with suppress(NotImplementedError):  # an exported module keeps the mode of its export
+            tree.model.train(train)
 
 
 @contextmanager
@@ -70,8 +80,9 @@ def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Rep
             made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
         return made[id(tensor)]
 
+    missing = any(needs_stand_in(held.tensor) for held in (*tree.parameters, *tree.buffers))
     try:
-        for module in tree.modules:
+        for module in tree.modules if missing else ():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python objects; its weights are recorded where they are
             for table in (module._parameters, module._buffers):

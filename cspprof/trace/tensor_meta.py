@@ -15,7 +15,7 @@ META_DEVICE = torch.device("meta")
 
 
 class TensorTag(NamedTuple):
-    """What a trace knows about a tensor. Stored in the tensor's `__dict__`, or in a table for the model's own tensors."""
+    """What a trace knows about a tensor. It lies in the tensor's `__dict__`, or in a table for the model's tensors."""
 
     trace: object
     """The trace that attached the tag. A tag of another trace is ignored."""
