@@ -45,7 +45,7 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
 
 def set_mode(tree: ModuleTree, train: bool) -> None:
     """What `model.train(train)` does: it sets a flag, unless a class overrides `train` or `__setattr__`."""
-    classes = set(map(type, tree.modules))
+    classes: set[Any] = set(map(type, tree.modules))
     if all(c.train is nn.Module.train and c.__setattr__ is nn.Module.__setattr__ for c in classes):
         for module in tree.modules:
             vars(module)["training"] = train
@@ -85,11 +85,11 @@ def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Rep
         for module in tree.modules if missing else ():
             if isinstance(module, torch.jit.ScriptModule):
                 continue  # its tables are not Python objects; its weights are recorded where they are
-            for table in (module._parameters, module._buffers):
+            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for table in tables:
                 for name in [name for name, tensor in table.items() if needs_stand_in(tensor)]:
-                    tensor: Any = table[name]
-                    replaced.append((table, name, tensor))
-                    table[name] = stand_in(tensor)
+                    replaced.append((table, name, table[name]))
+                    table[name] = stand_in(table[name])
         for items in tree.containers if made else ():
             if type(items) is list:  # recurrent layers keep their parameters in a list too; `isolation` restores it
                 items[:] = [made.get(id(item), item) for item in items]
