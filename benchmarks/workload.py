@@ -175,7 +175,7 @@ def without_weights() -> Iterator[None]:
     """Modules are built on meta, and their weights are not initialized, as for a SPEC."""
     from cspprof.sources.skip_init import SkipInit
 
-    with SkipInit(), torch.device("meta"):
+    with SkipInit():
         yield
 
 

@@ -126,14 +126,14 @@ def verify(spec: str, request: Request | None = None) -> Verification:
     Our trace and torch's counter run where `request` says, on meta by default; fvcore computes the forward, with real
     weights, on the CPU. Raises TraceError if neither counter has a result.
     """
-    from cspprof.sources import Request, opened_spec
-    from cspprof.sources.build import Loaded, traced
+    from cspprof.sources import LoadedModel, Request, open_model
+    from cspprof.sources.build import trace_loaded
     from cspprof.trace import other_counters
 
     request = request or Request()
     versions = other_counters.versions()
 
-    def count(tool: str, loaded: Loaded, device: str) -> ToolResult:
+    def count(tool: str, loaded: LoadedModel, device: str) -> ToolResult:
         inputs = loaded.inputs if request.inputs is None else request.inputs
         counter = {"flop_counter": other_counters.flop_counter, "fvcore": other_counters.fvcore}[tool]
         try:
@@ -142,11 +142,11 @@ def verify(spec: str, request: Request | None = None) -> Verification:
             return ToolResult(tool, versions[tool], None, error.message)
         return ToolResult(tool, versions[tool], counts)
 
-    with opened_spec(spec, request) as loaded:
-        record = traced(loaded, request)
+    with open_model(spec, request) as loaded:
+        record = trace_loaded(loaded, request)
         by_torch = count("flop_counter", loaded, request.device or loaded.device)
     real = "cpu" if request.device in (None, "meta") else request.device
-    with opened_spec(spec, request._replace(device=real)) as loaded:
+    with open_model(spec, request._replace(device=real)) as loaded:
         by_fvcore = count("fvcore", loaded, real)
     if by_torch.counts is None and by_fvcore.counts is None:
         raise TraceError(
@@ -160,7 +160,7 @@ def check_closed_form(block: Block) -> Check:
     """Build the block from the zoo's parts, trace it, and compare it with the closed form layer by layer."""
     from cspprof.csp.closed_form.checking import compare
     from cspprof.sources import Spec
-    from cspprof.sources.build import build
+    from cspprof.sources.build import build_module
     from cspprof.trace import trace
     from cspprof.zoo.form_blocks import Sizes, build_block
 
@@ -176,5 +176,5 @@ def check_closed_form(block: Block) -> Check:
         module, parts = build_block(form.name, sizes, form.base or "", block.c_out if form.base else 0)
         return module
 
-    module, _ = build(Spec(form.name, form.name), factory, None)
+    module, _ = build_module(Spec(form.name, form.name), factory, None)
     return compare(block, trace(module, (1, sizes.a or c, h, w), name=form.name), parts)

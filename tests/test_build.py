@@ -1,16 +1,19 @@
-"""Modules built on meta without filling them: the same modules, only sooner."""
+"""Modules built on the meta device without initializing their weights: the modules that torch builds, only sooner."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._device import _device_constructors
 
-from cspprof.sources.skip_init import RESETS, weightless
+from cspprof.core.errors import SourceError
+from cspprof.sources.build import REAL_WEIGHTS, build_module
+from cspprof.sources.skip_init import FACTORIES, SkipInit
+from cspprof.sources.spec import Spec
 from cspprof.zoo import catalog
 
 NETWORKS = [
@@ -35,24 +38,17 @@ def factory(name: str) -> Callable[[], nn.Module]:
 
 
 def tensors(model: nn.Module) -> list[tuple[object, ...]]:
-    held = (*model.named_parameters(), *model.named_buffers())
-    return [(n, t.shape, t.stride(), t.dtype, t.device, t.requires_grad, type(t), t.is_leaf) for n, t in held]
-
-
-def originals() -> list[object]:
-    ways = [nn.Module.__init__, nn.Module.__setattr__]
-    return [getattr(nn.init, n) for n in dir(nn.init)] + [getattr(cls, name) for cls, name, _ in RESETS] + ways
+    named = (*model.named_parameters(), *model.named_buffers())
+    return [(n, t.shape, t.stride(), t.dtype, t.device, t.requires_grad, type(t), t.is_leaf) for n, t in named]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_networks_are_the_ones_that_torch_builds_on_meta(name: str) -> None:
+def test_networks_equal_those_that_torch_builds_on_meta(name: str) -> None:
     make = factory(name)
     with torch.device("meta"):
         expected = make()
-    before = originals()
-    with weightless():
+    with SkipInit():
         built = make()
-    assert originals() == before
     assert tensors(built) == tensors(expected)
     assert str(built) == str(expected)
     assert built.state_dict().keys() == expected.state_dict().keys()
@@ -74,21 +70,36 @@ def test_networks_are_the_ones_that_torch_builds_on_meta(name: str) -> None:
         lambda: nn.Conv2d(3, 4, 3, dtype=torch.float16),
     ],
 )
-def test_layers_of_every_sort(make: Callable[[], nn.Module]) -> None:
-    def facts() -> list[tuple[object, ...]]:
+def test_layers_equal_those_that_torch_builds_on_meta(make: Callable[[], nn.Module]) -> None:
+    def tensor_facts() -> list[tuple[object, ...]]:
         module = make()
         lazy = nn.parameter.is_lazy
-        held = (*module.named_parameters(), *module.named_buffers())
-        return [(n, type(t), t.dtype, t.device.type, lazy(t) or tuple(t.shape), t.requires_grad) for n, t in held]
+        named = (*module.named_parameters(), *module.named_buffers())
+        return [(n, type(t), t.dtype, t.device.type, lazy(t) or tuple(t.shape), t.requires_grad) for n, t in named]
 
     with torch.device("meta"):
-        expected = facts()
-    with weightless():
-        assert facts() == expected
+        expected = tensor_facts()
+    with SkipInit():
+        assert tensor_facts() == expected
 
 
-def test_tensors_that_are_asked_for_elsewhere_have_their_values() -> None:
-    with weightless():
+@pytest.mark.parametrize("name", [n for n in nn.init.__all__ if n.endswith("_")])
+def test_every_init_function_returns_its_meta_tensor(name: str) -> None:
+    arguments = {"constant_": (2.0,), "sparse_": (0.5,)}.get(name, ())
+    shape = (4, 4, 3) if name == "dirac_" else (4, 4)
+    with SkipInit():
+        tensor = torch.empty(shape)
+        result = getattr(nn.init, name)(tensor, *arguments)
+    assert result is tensor
+    assert (tensor.device.type, tensor.shape) == ("meta", shape)
+
+
+def test_the_functions_that_create_tensors_are_those_of_torch() -> None:
+    assert _device_constructors() <= FACTORIES
+
+
+def test_a_tensor_with_an_explicit_device_has_its_values() -> None:
+    with SkipInit():
         table = nn.init.constant_(torch.empty(3, device="cpu"), 2.0)
         filled = torch.empty(3, device="cpu").fill_(1).mul_(3)
         norm = nn.BatchNorm2d(3, device="cpu")
@@ -98,160 +109,70 @@ def test_tensors_that_are_asked_for_elsewhere_have_their_values() -> None:
     assert (norm.weight.tolist(), norm.running_var.tolist(), zeros.tolist()) == ([1.0] * 3, [1.0] * 3, [0.0, 0.0])
 
 
-def test_what_torch_refuses_is_refused() -> None:
-    with weightless():
-        for wrong in (
-            lambda: nn.init.kaiming_uniform_(torch.empty(3)),
-            lambda: nn.Parameter(torch.empty(3)).fill_(0),
-            lambda: torch.zeros(3).item(),
-            lambda: nn.init.kaiming_normal_(torch.empty(3, 3), nonlinearity="none"),
-            lambda: nn.init.kaiming_uniform_(torch.empty(3, 3), mode="none"),
-        ):
-            with pytest.raises((RuntimeError, ValueError)):
-                wrong()
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: nn.init.kaiming_uniform_(torch.empty(3)),
+        lambda: nn.init.kaiming_uniform_(torch.empty(3, 3), mode="none"),
+        lambda: nn.init.kaiming_uniform_(torch.empty(3, 3), nonlinearity="none"),
+        lambda: nn.init.kaiming_normal_(torch.empty(3, 3), nonlinearity="none"),
+        lambda: nn.init.xavier_uniform_(torch.empty(3)),
+        lambda: nn.Parameter(torch.empty(3)).fill_(0),
+        lambda: torch.empty(3, dtype=torch.long).normal_(),
+        lambda: torch.empty(3).add_(torch.empty(4)),
+        lambda: torch.zeros(3).item(),
+    ],
+)
+def test_a_call_that_torch_refuses_raises(wrong: Callable[[], object]) -> None:
+    with SkipInit(), pytest.raises((RuntimeError, ValueError)):
+        wrong()
 
 
-def test_what_a_class_of_ones_own_does_while_it_is_reset_is_done() -> None:
-    class Counting(nn.BatchNorm2d):
-        def reset_running_stats(self) -> None:
-            super().reset_running_stats()
-            self.register_buffer("steps", torch.zeros(2))
-
-    class Padded(nn.Embedding):
-        def _fill_padding_idx_with_zero(self) -> None:
-            self.filled = True
-
-    with weightless():
-        norm, table = Counting(3), Padded(5, 4, padding_idx=0)
-    with torch.device("meta"):
-        assert tensors(norm) == tensors(Counting(3))
-    assert table.filled
-
-
-def test_another_thread_initialises_its_weights_meanwhile() -> None:
-    made: list[nn.Linear] = []
-    with weightless():
+def test_other_threads_initialize_their_weights() -> None:
+    made: list[torch.Tensor] = []
+    with SkipInit():
         other = threading.Thread(target=lambda: made.append(nn.init.ones_(nn.Linear(2, 2).weight)))
         other.start()
         other.join()
-    assert made[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]  # type: ignore[operator]
+    assert made[0].tolist() == [[1.0, 1.0], [1.0, 1.0]]
 
 
-def test_torch_is_put_back_when_a_factory_fails() -> None:
-    before = originals()
-    with pytest.raises(ValueError, match="on purpose"), weightless():
+def test_after_a_failed_factory_torch_is_as_before() -> None:
+    with pytest.raises(ValueError, match="on purpose"), SkipInit():
         raise ValueError("on purpose")
-    assert originals() == before
-    assert torch.empty(1).device.type == "cpu"
+    assert nn.init.ones_(torch.empty(1)).tolist() == [1.0]
 
 
-class Counted(nn.Module):
-    """Has what a module can have, and a property that is set like an attribute."""
+@pytest.mark.parametrize(
+    ("read", "weights", "notes"),
+    [
+        (lambda layer: None, "meta", ()),
+        (lambda layer: torch.ones(1).item(), "meta", ()),
+        (lambda layer: torch.linspace(0, 1, 3).tolist(), "meta", ()),
+        (lambda layer: layer.weight[0, 0].item(), "cpu", (REAL_WEIGHTS,)),
+    ],
+)
+def test_a_factory_that_reads_values_is_built_again_with_them(
+    read: Callable[[nn.Linear], object], weights: str, notes: tuple[str, ...]
+) -> None:
+    def make() -> nn.Module:
+        layer = nn.Linear(2, 2)
+        read(layer)
+        return layer
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.weight = nn.Parameter(torch.empty(2))
-        self.register_buffer("table", torch.empty(3), persistent=False)
-        self.child = nn.ReLU()
-        self.plain = 1
-
-    @property
-    def width(self) -> int:
-        return len(self.calls)
-
-    @width.setter
-    def width(self, value: int) -> None:
-        self.calls = ["set"] * value
-
-
-class Mixed(nn.Module):
-    """Initialises whatever comes after `nn.Module`."""
-
-    call_super_init = True
+    state = torch.get_rng_state()
+    module, added = build_module(Spec("net", "net"), make, None)
+    assert (module.get_parameter("weight").device.type, added) == (weights, notes)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
-class Unready(nn.Module):
-    def __init__(self) -> None:
-        self.weight = nn.Parameter(torch.empty(2))
+def test_an_error_of_the_factory_is_not_retried() -> None:
+    calls: list[int] = []
 
+    def make() -> nn.Module:
+        calls.append(1)
+        raise KeyError("width")
 
-def test_what_a_module_begins_with_is_its_own() -> None:
-    with weightless():
-        first, second = nn.Module(), nn.Module()
-    assert {n: (type(v), v) for n, v in vars(first).items()} == {n: (type(v), v) for n, v in vars(nn.Module()).items()}
-    assert list(vars(first)) == list(vars(nn.Module()))
-    for name, value in vars(first).items():
-        assert value is None or isinstance(value, bool) or value is not vars(second)[name]
-
-
-@pytest.mark.parametrize("value", [3, None, (1, 2), "text", True, torch.float16, nn.Sigmoid])
-@pytest.mark.parametrize("name", ["weight", "table", "child", "plain", "new", "width", "training"])
-def test_an_attribute_is_set_as_torch_sets_it(name: str, value: object) -> None:
-    """Or refused as torch refuses it: over a parameter, a buffer, a submodule, a property, or something new."""
-    assert outcome(lambda m: setattr(m, name, value), torch.device("meta")) == outcome(
-        lambda m: setattr(m, name, value), weightless()
-    )
-
-
-@pytest.mark.parametrize("make", [nn.Tanh, lambda: nn.Parameter(torch.empty(5)), lambda: nn.Buffer(torch.empty(5)),
-                                  lambda: torch.empty(5), lambda: nn.Module])  # fmt: skip
-@pytest.mark.parametrize("name", ["weight", "table", "child", "plain", "new", "training"])
-def test_what_torch_registers_is_registered(name: str, make: Callable[[], object]) -> None:
-    assert outcome(lambda m: setattr(m, name, make()), torch.device("meta")) == outcome(
-        lambda m: setattr(m, name, make()), weightless()
-    )
-
-
-@pytest.mark.parametrize("make", [Unready, Mixed, lambda: Mixed(3), lambda: nn.Module(3), lambda: nn.Module(size=3)])
-def test_a_module_begins_as_torch_lets_it(make: Callable[[], nn.Module]) -> None:
-    assert outcome(lambda m: make(), torch.device("meta")) == outcome(lambda m: make(), weightless())
-
-
-def test_whoever_waits_for_modules_and_parameters_hears_of_them() -> None:
-    heard: list[str] = []
-    hooks = [
-        nn.modules.module.register_module_module_registration_hook(lambda m, name, value: heard.append(name)),
-        nn.modules.module.register_module_parameter_registration_hook(lambda m, name, value: heard.append(name)),
-    ]
-    try:
-        with weightless():
-            Counted()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    assert heard == ["weight", "child"]
-
-
-def test_a_method_that_somebody_else_replaced_stays_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-    plain = nn.Module.__setattr__
-
-    def watched(module: nn.Module, name: str, value: object) -> None:
-        seen.append(name)
-        plain(module, name, value)
-
-    monkeypatch.setattr(nn.Module, "__setattr__", watched)
-    with weightless():
-        Counted()
-    assert {"weight", "child", "plain"} <= set(seen)
-
-
-def outcome(act: Callable[[nn.Module], object], place: AbstractContextManager[object]) -> object:
-    """What a module holds after `act`, or what was raised."""
-    with place:
-        module = Counted()
-        try:
-            act(module)
-        except Exception as error:
-            return type(error), str(error)
-    return {
-        name: {n: describe(v) for n, v in value.items()} if isinstance(value, dict) else describe(value)
-        for name, value in vars(module).items()
-    }
-
-
-def describe(value: object) -> object:
-    if isinstance(value, torch.Tensor):
-        return type(value), value.shape, value.dtype, value.device, value.requires_grad
-    return str(value) if isinstance(value, nn.Module) else value
+    with pytest.raises(SourceError, match=r"building net failed: KeyError: 'width' \(test_build.py, line \d+\)"):
+        build_module(Spec("net", "net"), make, None)
+    assert calls == [1]

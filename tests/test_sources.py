@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.core.errors import CspprofError, ReplayError, SourceError
-from cspprof.profiles import Profile
-from cspprof.sources import Request, parse, profile_spec
+from cspprof.core.errors import CspprofError, SourceError
+from cspprof.core.record import TensorSpec
+from cspprof.profiles import Profile, profile_spec
+from cspprof.sources import Request, parse
 
 NET = """
     from torch import nn
@@ -82,7 +87,7 @@ def test_what_python_writes_is_read_back(options: dict[str, object]) -> None:
     [
         ("", "names no model"),
         ("net,width", "cannot read the option 'width'"),
-        ("net,a=1,a=2", "the option 'a' is given twice"),
+        ("net,a=1,a=2", "the option 'a' appears twice"),
         ("net,d=(1,2", "is not closed"),
         ("net,d=1)", "is not closed"),
     ],
@@ -107,7 +112,7 @@ def test_bad_grammar_says_what(text: str, message: str) -> None:
     ],
 )
 def test_a_profile_repeats_no_absolute_path_of_an_option(tmp_path: Path, option: str, shown: str) -> None:
-    assert parse(f"resnet50,{option},width=4").shown == f"resnet50,{shown},width=4"
+    assert parse(f"resnet50,{option},width=4").portable_text == f"resnet50,{shown},width=4"
     (tmp_path / "net.py").write_text(
         "from torch import nn\nexample_input_shape = (1, 3, 4, 4)\ndef f(**options):\n    return nn.Conv2d(3, 1, 1)\n"
     )
@@ -149,9 +154,9 @@ def test_a_module_by_its_import_name(net: Path, monkeypatch: pytest.MonkeyPatch)
     ("what", "message"),
     [
         ("Nat", r"has no 'Nat'\nDid you mean: .*Net"),
-        ("Net,wdth=3", r"unexpected keyword argument 'wdth'\nIt takes: width=4, act=None"),
+        ("Net,wdth=3", r"unexpected keyword argument 'wdth'\nIt accepts: width=4, act=None"),
         ("Needy", r"missing a required argument: 'depth'\nGive depth, width: .*net.py:Needy,depth=…,width=…"),
-        ("nothing", "gave a NoneType, not a torch.nn.Module"),
+        ("nothing", "returns a NoneType, not a torch.nn.Module"),
         ("number", "is a int, not a class, function or module"),
         ("made,width=3", "is a module already and takes no options"),
         ("broken", r"failed: KeyError: 'weights' \(net.py, line \d+\)"),
@@ -303,7 +308,7 @@ def test_an_unknown_name_suggests() -> None:
 )  # fmt: skip
 def test_trained_weights_are_refused_before_anything_is_downloaded(spec: str) -> None:
     pytest.importorskip(spec.partition(":")[0], reason="the extra is not installed")
-    with pytest.raises(SourceError, match=r"asks for trained weights, .* never downloaded\nLeave .* out"):
+    with pytest.raises(SourceError, match=r"requests trained weights, .* never downloaded\nLeave .* out"):
         profile_spec(spec)
 
 
@@ -328,19 +333,49 @@ def test_a_saved_profile_is_a_source(tmp_path: Path, ending: str) -> None:
     assert file.read_bytes() == first
 
 
-def test_what_a_saved_profile_cannot_do_is_refused(tmp_path: Path, chain: Profile) -> None:
-    file = str(chain.save(tmp_path / "x.profile.json"))
-    for request, option in ((Request(train=True), "--train"), (Request(device="cpu"), "--device")):
-        with pytest.raises(SourceError, match=f"{option} cannot change it"):
-            profile_spec(file, request)
-    for request in (Request(inputs=(1, 3, 8, 8)), Request(dtype="float16")):
-        with pytest.raises(ReplayError, match="does not say whether its forward depends on sizes"):
-            profile_spec(file, request)
+@pytest.mark.parametrize(
+    ("request_", "option", "command"),
+    [
+        (Request(train=True), "--train", "net.py:f --train"),
+        (Request(device="cpu"), "--device", "net.py:f --device cpu"),
+        (Request(inputs=(1, 3, 8, 8)), "--input", "net.py:f --input 1x3x8x8"),
+        (Request(inputs={"x": TensorSpec((1, 3), "int64")}), "--input", "net.py:f --input x=1x3:int64"),
+        (Request(dtype="float16"), "--dtype", "net.py:f --dtype float16"),
+        (
+            Request(inputs=[TensorSpec((1, 3, 8, 8), "float16")], dtype="float16"),
+            "--input",
+            "net.py:f --input 1x3x8x8 --dtype float16",
+        ),
+    ],
+)
+def test_a_saved_profile_names_the_command_for_another_request(
+    tmp_path: Path, chain: Profile, request_: Request, option: str, command: str
+) -> None:
+    profile = replace(chain, source="net.py:f")
+    file = str(profile.save(tmp_path / "x.profile.json"))
+    hint = f"Trace the model again: cspprof profile {command} --save x.profile.json"
+    for call in (lambda: profile_spec(file, request_), lambda: cspprof.profile(profile, **request_._asdict())):
+        with pytest.raises(SourceError, match=f"is a saved profile: {option} cannot change it") as refused:
+            call()
+        assert refused.value.hint == hint
 
 
-def test_what_a_saved_profile_holds_already_is_granted(tmp_path: Path, chain: Profile) -> None:
+def test_the_command_for_another_request_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Result]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cspprof.profile("squeezenet,num_classes=10").save("x.profile.json")
+    refused = run("cio", "x.profile.json", "--input", "1x3x64x64")
+    assert refused.code == 2
+    command = shlex.split(refused.err.partition("again: ")[2])
+    assert run(*command[1:]).code == 0
+    assert Profile.load("x.profile.json").inputs == (TensorSpec((1, 3, 64, 64)),)
+
+
+def test_a_saved_profile_answers_the_request_that_it_was_traced_with(tmp_path: Path, chain: Profile) -> None:
     file = str(chain.save(tmp_path / "x.profile.json"))
     assert profile_spec(file, Request(inputs=(1, 3, 4, 4), dtype="float32")) == chain
+    assert cspprof.profile(chain, (1, 3, 4, 4)) is chain
 
 
 @pytest.mark.parametrize(
@@ -373,16 +408,6 @@ def test_a_corrupt_gzip_file_says_so(tmp_path: Path, chain: Profile) -> None:
     file.write_bytes(data)
     with pytest.raises(CspprofError, match="is not a saved profile"):
         Profile.load(file)
-
-
-def test_a_profile_does_not_pretend_to_have_another_input(chain: Profile) -> None:
-    assert cspprof.profile(chain, (1, 3, 4, 4)) is chain
-    for options in ({"train": True}, {"device": "cpu"}):
-        with pytest.raises(SourceError, match="cannot change it"):
-            cspprof.profile(chain, **options)
-    for options in ({"inputs": (1, 3, 8, 8)}, {"dtype": "float16"}):
-        with pytest.raises(ReplayError, match="does not say"):
-            cspprof.profile(chain, **options)
 
 
 def test_parsing_and_importing_load_no_library() -> None:

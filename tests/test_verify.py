@@ -98,7 +98,7 @@ def test_an_unexplained_difference_is_exit_code_1(net: str, run: Callable[..., R
 
 def test_what_cannot_be_asked_is_exit_code_2(net: str, run: Callable[..., Result], tmp_path: Path) -> None:
     saved = cspprof.profile("resnet10").save(tmp_path / "x.profile.json")
-    for spec, message in ((str(saved), "holds no model that could be run"), (f"{net}:Hopeless", "no way")):
+    for spec, message in ((str(saved), "contains no model that can run"), (f"{net}:Hopeless", "no way")):
         result = run("verify", spec)
         assert (result.code, result.out) == (2, "")
         assert message in result.err

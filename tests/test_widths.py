@@ -14,7 +14,7 @@ import cspprof
 from cspprof.analysis.layer_rows import rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, POOLS
-from cspprof.sources.skip_init import weightless
+from cspprof.sources.skip_init import SkipInit
 from cspprof.zoo import catalog
 from cspprof.zoo.blocks import widened
 
@@ -109,7 +109,7 @@ def test_weights_of_resnet_10_at_half_width() -> None:
 def test_every_channel_of_every_layer_is_multiplied(name: str) -> None:
     """But for the image's and the classes."""
     factory = catalog().get(name).factory
-    with weightless():
+    with SkipInit():
         one, two = (dict(factory(num_classes=10, width=w).named_parameters()) for w in (1, 2))
     assert one.keys() == two.keys()
     for path, parameter in one.items():

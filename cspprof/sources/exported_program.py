@@ -24,8 +24,7 @@ from cspprof.core.errors import SourceError
 from cspprof.core.files import shown
 from cspprof.core.inputs import Call
 from cspprof.core.record import TensorSpec
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded
+from cspprof.sources.spec import LoadedModel, Request, Spec
 
 HINT = "Write one with torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 OPERATORS = re.compile(r"torch\.ops\.[\w.]+|torch\.sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*")
@@ -36,7 +35,7 @@ ARITHMETIC = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.ke
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The program with the modules that it was exported from, called as its example was."""
     path = Path(spec.target)
     if spec.options:
@@ -53,7 +52,7 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         type_name = getattr(type(part), "type_name", None)
         if type_name is not None:
             part.cspprof_class = type_name(part)
-    yield Loaded(module, _example(spec, program, request), path.name, shown(path))
+    yield LoadedModel(module, _example(spec, program, request), path.name, shown(path))
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:

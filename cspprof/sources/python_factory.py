@@ -17,8 +17,8 @@ from torch import nn
 
 from cspprof.core.errors import SourceError
 from cspprof.core.files import shown
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded, build
+from cspprof.sources.build import build_module
+from cspprof.sources.spec import LoadedModel, Request, Spec
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 
@@ -31,7 +31,7 @@ _SIBLINGS: dict[Path, dict[str, ModuleType]] = {}
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """Import the file or module, find the factory in it, and build; its siblings can be imported until it is closed.
 
     The input is `--input`, else the attribute `example_input_shape` of the factory or of what holds it (its class,
@@ -52,20 +52,20 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         notes: tuple[str, ...] = ()
         if request.inputs is None and declared is None:
             notes = (f"no input given for {called}: 1x3x224x224 assumed (--input changes it)",)
-        made, built = build(spec, _callable(spec, factory), request.device)
+        made, built = build_module(spec, _callable(spec, factory), request.device)
         name, source = _with_options(called, spec), _source(place, attribute, spec)
-        yield Loaded(made, declared or DEFAULT_INPUT, name, source, notes + built)
+        yield LoadedModel(made, declared or DEFAULT_INPUT, name, source, notes + built)
 
 
 def _with_options(called: str, spec: Spec) -> str:
-    return called + spec.shown[len(spec.target) :]
+    return called + spec.portable_text[len(spec.target) :]
 
 
 def _source(place: str, attribute: str, spec: Spec) -> str:
     """The SPEC without a path of this machine."""
     if place.endswith(".py") and Path(place).is_absolute():
         return _with_options(f"{shown(Path(place))}:{attribute}", spec)
-    return spec.shown
+    return spec.portable_text
 
 
 def _callable(spec: Spec, factory: Any) -> Any:

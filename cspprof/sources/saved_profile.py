@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record, TensorSpec
-from cspprof.sources import Request, Spec
+from cspprof.sources.spec import Request, Spec
 from cspprof.storage import profile_file
 
 
-def load(spec: Spec, request: Request) -> Record:
-    """Read the file. Raises SourceError if the request differs from what was traced: only a new trace can answer it."""
+def read_record(spec: Spec, request: Request) -> Record:
+    """Read the file. Raises ProfileError, and SourceError if the request differs from the recorded trace."""
     if spec.options:
         raise SourceError(f"{spec.target} is a saved profile and takes no options", f"Write only: {spec.target}")
     record = profile_file.load(Path(spec.target))
@@ -22,30 +23,56 @@ def load(spec: Spec, request: Request) -> Record:
 
 
 def check_request(record: Record, request: Request, name: str) -> None:
-    """Raise SourceError if the record cannot answer the request."""
-    other_inputs = request.inputs is not None and not _same_inputs(record.inputs, request.inputs)
-    other_dtype = request.dtype is not None and _float_dtypes(record) != {request.dtype}
+    """Raise SourceError if the request differs from the recorded trace; the hint is the command for a new trace."""
     for differs, option in (
         (request.train, "--train"),
         (request.device not in (None, "meta"), "--device"),
-        (other_inputs, "--input"),
-        (other_dtype, "--dtype"),
+        (request.inputs is not None and not _same_inputs(record.inputs, request.inputs), "--input"),
+        (request.dtype is not None and _float_dtypes(record) != {request.dtype}, "--dtype"),
     ):
         if differs:
             raise SourceError(
                 f"{name} is a saved profile: {option} cannot change it",
-                f"Trace the model again: cspprof profile SPEC {option} … --save x.profile.json",
+                f"Trace the model again: {_profile_command(record.source, request)}",
             )
 
 
 def _same_inputs(traced: Sequence[TensorSpec], inputs: Inputs) -> bool:
     requested: list[tuple[tuple[int, ...], str]] = []
-    arguments(inputs, lambda given: requested.append((tuple(given.shape), str(given.dtype).removeprefix("torch."))))
+    arguments(inputs, lambda leaf: requested.append((tuple(leaf.shape), _dtype(leaf))))
     return len(requested) == len(traced) and all(
         shape == tensor.shape and dtype in ("", tensor.dtype)
         for (shape, dtype), tensor in zip(requested, traced, strict=True)
     )
 
 
+def _dtype(leaf: TensorSpec) -> str:
+    """The dtype of a spec or tensor; empty for a bare shape."""
+    return str(leaf.dtype).removeprefix("torch.")
+
+
 def _float_dtypes(record: Record) -> set[str]:
     return {s.spec.dtype for s in record.storages if "float" in s.spec.dtype}
+
+
+def _profile_command(source: str, request: Request) -> str:
+    """The command that saves a profile with this request; `source` is the SPEC, empty for a module from Python."""
+    words = ["cspprof", "profile", shlex.quote(source) if source else "SPEC"]
+    if request.inputs is not None:
+        words += _input_options(request.inputs, request.dtype or "float32")
+    for option, value in (("--dtype", request.dtype), ("--device", request.device)):
+        words += [option, value] if value else []
+    words += ["--train"] * request.train
+    return " ".join([*words, "--save", "x.profile.json"])
+
+
+def _input_options(inputs: Inputs, dtype: str) -> list[str]:
+    """`--input` options for the inputs; `--input …` for a container, which the command line cannot express."""
+
+    def text(leaf: TensorSpec) -> str:
+        shape = "x".join(map(str, leaf.shape)) or "scalar"
+        return shape if _dtype(leaf) in ("", dtype) else f"{shape}:{_dtype(leaf)}"
+
+    positional, named = arguments(inputs, text)
+    values = [(value, value) for value in positional] + [(value, f"{name}={value}") for name, value in named.items()]
+    return [word for value, shown in values for word in ("--input", shown if isinstance(value, str) else "…")]

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from cspprof.core.errors import SourceError
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded, build, refuse_weights
+from cspprof.sources.build import build_module, refuse_weights
+from cspprof.sources.spec import LoadedModel, Request, Spec
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The architecture without weights, at its own input size."""
     try:
         import timm
@@ -35,6 +35,6 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         made: nn.Module = timm.create_model(name, **({"pretrained": False} | options))
         return made
 
-    module, notes = build(spec, factory, request.device)
+    module, notes = build_module(spec, factory, request.device)
     native = (1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))
-    yield Loaded(module, native, spec.shown, spec.shown, notes)
+    yield LoadedModel(module, native, spec.portable_text, spec.portable_text, notes)

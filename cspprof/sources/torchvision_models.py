@@ -15,8 +15,8 @@ from torch import nn
 
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded, build, refuse_weights
+from cspprof.sources.build import build_module, refuse_weights
+from cspprof.sources.spec import LoadedModel, Request, Spec
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
 """Input height and width where a model's weights do not say: what torchvision states its models' GFLOPs at."""
@@ -33,7 +33,7 @@ FLOAT = "is the network before it is quantized: the same layers and MACs, in flo
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The model without weights, at the input that its weights would have."""
     try:
         from torchvision import models
@@ -72,11 +72,13 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
         return made
 
     device = "cpu" if room == "detection" else "meta"
-    module, notes = build(spec, factory, request.device or device)
+    module, notes = build_module(spec, factory, request.device or device)
     if room == "detection":
         _forget_weights(module)
     notes += tuple(f"{spec.target} {note}" for note in said)
-    yield Loaded(module, _native(room, _size(models, name, room, module)), spec.shown, spec.shown, notes, device)
+    yield LoadedModel(
+        module, _native(room, _size(models, name, room, module)), spec.portable_text, spec.portable_text, notes, device
+    )
 
 
 def _forget_weights(module: nn.Module) -> None:

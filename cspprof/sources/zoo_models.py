@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cspprof.core.errors import SourceError, UnknownNameError
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded, build
+from cspprof.sources.build import build_module
+from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.zoo import catalog
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The network, at its native input."""
     models = catalog()
     if spec.target not in models:
         raise _unknown(spec.target)
     entry = models.get(spec.target)
-    module, notes = build(spec, entry.factory, request.device)
+    module, notes = build_module(spec, entry.factory, request.device)
     status = entry.status_with(spec.options)
     shown = "" if status == "published" else status
-    yield Loaded(module, entry.input, spec.shown, spec.shown, notes, status=shown)
+    yield LoadedModel(module, entry.input, spec.portable_text, spec.portable_text, notes, status=shown)
 
 
 def _unknown(name: str) -> SourceError:

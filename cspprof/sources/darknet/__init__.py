@@ -12,14 +12,14 @@ import torch
 from cspprof.core.errors import SourceError
 from cspprof.core.files import shown
 from cspprof.core.inputs import arguments
-from cspprof.sources import Request, Spec
-from cspprof.sources.build import Loaded, same_weights
+from cspprof.sources.build import fixed_seed
 from cspprof.sources.darknet.cfg import read
 from cspprof.sources.darknet.network import build, native_input
+from cspprof.sources.spec import LoadedModel, Request, Spec
 
 
 @contextmanager
-def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
+def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The network, built for `--input` or for the size that `[net]` names."""
     if spec.options:
         raise SourceError(f"{spec.target} is a cfg and takes no options", f"Write only: {spec.target}")
@@ -28,9 +28,9 @@ def opened(spec: Spec, request: Request) -> Iterator[Loaded]:
     net, *layers = sections
     shape = native_input(net) if request.inputs is None else _asked(spec, request.inputs)
     image = (shape[1], *(shape[2:] or (1, 1)))
-    with same_weights(), torch.device(request.device or "meta"):
+    with fixed_seed(), torch.device(request.device or "meta"):
         module, more = build(layers, image)  # type: ignore[arg-type]
-    yield Loaded(module, shape, path.name, shown(path), notes + more)
+    yield LoadedModel(module, shape, path.name, shown(path), notes + more)
 
 
 def _asked(spec: Spec, inputs: Any) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from cspprof.core.errors import SourceError
 from cspprof.core.files import shown
 from cspprof.core.record import Record
-from cspprof.sources import Request, Spec
+from cspprof.sources.spec import Request, Spec
 
 
-def load(spec: Spec, request: Request) -> Record:
+def read_record(spec: Spec, request: Request) -> Record:
     """The profile of `model.onnx`. Raises SourceError."""
     if spec.options:
         raise SourceError(f"{spec.target} is an ONNX graph and takes no options", f"Write only: {spec.target}")

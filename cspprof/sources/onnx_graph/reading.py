@@ -13,7 +13,7 @@ from onnx.inliner import inline_local_functions
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import TensorSpec
-from cspprof.sources import Spec
+from cspprof.sources.spec import Spec
 
 SMALL = 65_536
 """Bytes of a constant that is read where a shape may depend on it."""

@@ -1,0 +1,122 @@
+"""What every source works with: the parsed SPEC, the request, and the loaded model; and the grammar of SPECs. No torch."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Spec(NamedTuple):
+    """A parsed SPEC."""
+
+    text: str
+    target: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    portable_text: str = ""
+    """The text as records repeat it: an absolute path in the value of an option is reduced to its last part."""
+
+
+class Request(NamedTuple):
+    """How to trace the model of a SPEC. None means the default of the source."""
+
+    inputs: Inputs | None = None
+    device: str | None = None
+    dtype: str | None = None
+    train: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to run, and the defaults of its trace."""
+
+    module: nn.Module
+    inputs: Inputs
+    name: str
+    source: str
+    notes: tuple[str, ...] = ()
+    device: str = "meta"
+    status: str = ""
+    """See `Record.status`."""
+
+
+def parse(text: str) -> Spec:
+    """`"net,depths=(3,4),act=relu"` -> target `net`, options `{"depths": (3, 4), "act": "relu"}`.
+
+    A value that is no Python literal is a string. Commas inside brackets or quotes do not separate options. Raises
+    SourceError.
+    """
+    target, *rest = _split(text)
+    if not target:
+        raise SourceError(f"the SPEC {text!r} names no model", "Write for example: resnext50,num_classes=10")
+    options: dict[str, Any] = {}
+    portable = [target]
+    for part in rest:
+        name, equals, literal = part.partition("=")
+        name = name.strip()
+        if not equals or not name.isidentifier():
+            raise SourceError(
+                f"cannot read the option {part!r} in {text!r}", "Options are name=value: resnext50,num_classes=10"
+            )
+        if name in options:
+            raise SourceError(f"the option {name!r} appears twice in {text!r}", "Give each option once.")
+        options[name] = _value(literal.strip())
+        value = _portable(options[name])
+        portable.append(part if value == options[name] else f"{name}={value}")
+    return Spec(text, target, options, ",".join(portable))
+
+
+def _portable(value: Any) -> Any:
+    """The value without folders of this machine: `/home/me/net.yaml` -> `net.yaml`, also inside containers."""
+    if isinstance(value, str):
+        path = value.removeprefix("file://")
+        for kind in (PurePosixPath, PureWindowsPath):
+            if kind(path).is_absolute():
+                return kind(path).name or value
+        return value
+    if isinstance(value, (list, tuple, set)):
+        return type(value)(map(_portable, value))
+    if isinstance(value, dict):
+        return {_portable(k): _portable(v) for k, v in value.items()}
+    return value
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside brackets and quotes."""
+    parts, depth, quote, start, escaped = [], 0, "", 0, False
+    for i, c in enumerate(text):
+        if quote:
+            quote = "" if c == quote and not escaped else quote
+            escaped = c == "\\" and not escaped
+        elif c in "'\"":
+            quote = c
+        elif c in "([{":
+            depth += 1
+        elif c in ")]}":
+            depth -= 1
+        elif c == "," and depth == 0:
+            parts.append(text[start:i])
+            start = i + 1
+        if depth < 0:
+            break
+    if depth or quote:
+        raise SourceError(
+            f"a bracket or quote in {text!r} is not closed", "Quote the SPEC for the shell: 'net,depths=(3,4)'"
+        )
+    return [p.strip() for p in (*parts, text[start:])]
