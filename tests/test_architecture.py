@@ -96,10 +96,19 @@ def room_of(module: str) -> str:
 
 @cache
 def loads_heavy(module: str) -> bool:
-    """Whether importing a module of ours imports a heavy library."""
-    top = [i.module for i in imports(MODULES[module]) if not i.in_function]
-    parents = [module.rpartition(".")[0]] if "." in module.partition(".")[2] else []
-    return any(name.split(".")[0] in HEAVY or (name in MODULES and loads_heavy(name)) for name in [*top, *parents])
+    """Whether importing a module of ours imports a heavy library, itself or through the modules that it imports."""
+    reached, pending = set(), [module]
+    while pending:
+        name = pending.pop()
+        if name in reached:
+            continue
+        reached.add(name)
+        if name in MODULES:
+            pending += [i.module for i in imports(MODULES[name]) if not i.in_function]
+            pending += (
+                [name.rpartition(".")[0]] if name.count(".") > 1 else []
+            )  # a package is imported before its modules
+    return any(name.split(".")[0] in HEAVY for name in reached)
 
 
 def violations(module: str, source: str) -> list[str]:

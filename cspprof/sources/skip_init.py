@@ -73,6 +73,6 @@ def _writes_only_values(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> bool
 def _has_fans(
     tensor: torch.Tensor, a: float, mode: str, nonlinearity: Any, generator: torch.Generator | None = None
 ) -> bool:
-    """Whether `kaiming_uniform_` accepts the arguments. Raises ValueError for an unknown nonlinearity, as torch does."""
+    """Whether `kaiming_uniform_` accepts the arguments. Raises ValueError as torch does."""
     nn.init.calculate_gain(nonlinearity, a)
     return tensor.ndim > 1 and mode in ("fan_in", "fan_out")

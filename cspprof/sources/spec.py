@@ -1,4 +1,4 @@
-"""What every source works with: the parsed SPEC, the request, and the loaded model; and the grammar of SPECs. No torch."""
+"""The parsed SPEC and its grammar, the request, and the loaded model: what every source works with. No torch."""
 
 from __future__ import annotations
 
