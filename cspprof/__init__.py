@@ -1,6 +1,6 @@
 """cspprof: where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better.
 
-Names are imported when they are first used, so `import cspprof` loads neither torch nor pandas.
+`import cspprof` imports neither torch nor pandas: each public name is imported on its first use.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cspprof.results import Comparison
     from cspprof.zoo import model
 
-_HOMES = {
+MODULES = {
     "profile": "cspprof.api",
     "compare": "cspprof.api",
     "reproduce": "cspprof.api",
@@ -30,10 +30,11 @@ _HOMES = {
     "Profile": "cspprof.profiles",
     "TensorSpec": "cspprof.core.tensors",
     "metric": "cspprof.metrics",
-    "op_rule": "cspprof.ops",
     "Facts": "cspprof.ops",
+    "op_rule": "cspprof.ops",
     "model": "cspprof.zoo",
 }
+"""The module that defines each public name."""
 
 __all__ = [
     "Comparison",
@@ -56,8 +57,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "errors":
         return import_module("cspprof.core.errors")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'cspprof' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""The process of a command: `python -m cspprof`, and the console script. It lives for one answer."""
+"""The process of a command: `python -m cspprof`, and the console script."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import sys
 import threading
 from pathlib import Path
 
-RARELY = 200_000
-"""Objects made before the collector looks for garbage again. Importing torch makes some hundred thousand, all of which
-stay; at Python's own 700 they are gone through hundreds of times, for a twelfth of the time."""
+GC_THRESHOLD = 200_000
+"""New objects between two garbage collections. Importing torch makes some hundred thousand objects, and all of them
+stay. With Python's default of 700 the collector scans them hundreds of times: a twelfth of the import time."""
 
 
 def run() -> None:
-    """Run the command that the arguments name, and end the process."""
-    gc.set_threshold(RARELY, 50, 100)
-    opened = _open_files()
+    """Run the command in `sys.argv` and end the process with its exit code."""
+    gc.set_threshold(GC_THRESHOLD, 50, 100)
+    files_before = _open_files()
     from cspprof.cli import main
 
     try:
         main()
-    except SystemExit as leaving:
-        if isinstance(leaving.code, int) and _may_leave(opened):
-            os._exit(leaving.code)
+    except SystemExit as exit_:
+        if isinstance(exit_.code, int) and _can_exit_at_once(files_before):
+            # Python's normal exit frees every object of torch one by one: a sixth of the time of `import torch`.
+            os._exit(exit_.code)
         raise
 
 
-def _may_leave(opened: list[str] | None) -> bool:
-    """Whether nobody would notice that the process ends at once. Python first frees every object one by one, which
-    takes a sixth of the time of importing torch; but a model may have left a thread running or a file unclosed, and a
-    debugger may be watching: then everything ends as it always does."""
-    watched = sys.gettrace() or sys.getprofile() or sys.flags.inspect
-    if watched or opened is None or threading.active_count() > 1:
+def _can_exit_at_once(files_before: list[str] | None) -> bool:
+    """Run the exit handlers, flush the streams, and return whether nothing else is left to do.
+
+    A model may have left a thread running or a file open, and a debugger or a profiler may wait for the normal exit.
+    """
+    observed = sys.gettrace() or sys.getprofile() or sys.flags.inspect
+    if observed or files_before is None or threading.active_count() > 1:
         return False
     atexit._run_exitfuncs()
     try:
@@ -42,11 +44,11 @@ def _may_leave(opened: list[str] | None) -> bool:
                 stream.flush()
     except (OSError, ValueError):
         return False
-    return _open_files() == opened
+    return _open_files() == files_before
 
 
 def _open_files() -> list[str] | None:
-    """Numbers of all open files; None where the system does not say."""
+    """The numbers of all open files, or None if the system does not list them."""
     try:
         return sorted(path.name for path in Path("/dev/fd").iterdir())
     except OSError:

@@ -1,4 +1,8 @@
-"""The calls that most people need: `profile`, `compare`, `plot`, `check`, and published figures: `reproduce`."""
+"""The Python API: `profile`, `compare`, `plot`, `check` and `reproduce`.
+
+`verify` and `check_closed_form` are the functions behind two commands. Each function here traces models and passes the
+records to the analysis.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 from cspprof.analysis.verify import ToolResult, Verification
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs
+from cspprof.papers.figures import chosen
+from cspprof.papers.reproduction import reproduced, subjects
 from cspprof.profiles import Profile, profile_model, profile_spec
+from cspprof.report.charts import CHARTS, draw
 from cspprof.results import Chart, Comparison, Reproduction
+from cspprof.sources import LoadedModel, Request, Spec, open_model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +26,6 @@ if TYPE_CHECKING:
     from cspprof.csp.closed_form import Block
     from cspprof.csp.closed_form.checking import Check
     from cspprof.gate.checking import Verdict
-    from cspprof.sources import Request
 
     Model = nn.Module | str | Profile
 
@@ -32,12 +39,12 @@ def profile(
     train: bool = False,
     name: str | None = None,
 ) -> Profile:
-    """What one forward pass of `model` does: a module, or a SPEC such as `"resnext50"` or `"timm:resnet50"`.
+    """The profile of one forward pass of a module, or of a SPEC such as `"resnext50"` or `"timm:resnet50"`.
 
-    `inputs` is a shape `(1, 3, 224, 224)`, a tensor, or a nest of either: a list or tuple holds positional
-    arguments, a dict keyword ones. A SPEC knows its own default; a module needs them. On the meta device (the
-    default, but for SPECs that need values) nothing is computed; `device="cpu"` carries the forward out.
-    `dtype` replaces the floating dtype of inputs and weights. The module comes back untouched.
+    `inputs` is a shape `(1, 3, 224, 224)`, a tensor, or a nested structure of these: a list or tuple holds positional
+    arguments, a dict keyword arguments. A SPEC has a default input; a module needs `inputs`. On the meta device no
+    value is computed; `device="cpu"` runs the forward pass. The default is meta, and cpu for SPECs that need values.
+    `dtype` replaces the floating dtype of inputs and weights. The module is left unchanged.
 
     >>> import cspprof
     >>> cspprof.profile("resnext50").total("cio_cspnet")
@@ -47,32 +54,30 @@ def profile(
 
 
 def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any) -> Chart:
-    """A chart of the models: `fig7`, `fig8`, `bottleneck`, `stages`, `roofline`, `pareto`, `fusion`, `memory`,
-    `closed-form`. Without models, of those that the kind is known for. `options` are those of the kind.
+    """A chart of the models: `fig7`, `fig8`, `bottleneck`, `stages`, `roofline`, `pareto`, `fusion`, `memory` or
+    `closed-form`. Without models, the chart shows the default models of its kind. `options` are those of the kind.
 
-    A notebook shows it; `chart.save("x.pdf")` writes it with a table of what it shows beside it.
+    A notebook displays the chart; `chart.save("x.pdf")` writes it, with a table of its data beside it.
 
-    Raises CspprofError where these models cannot be drawn so.
+    Raises CspprofError if the kind cannot show these models.
 
     >>> import cspprof
     >>> chart = cspprof.plot("fig8", "resnext50", "csp_resnext50")
     >>> sum(r["cio_cspnet"] for r in chart.records if r["panel"] == "csp_resnext50")
     32642024
     """
-    from cspprof.report.charts import CHARTS, draw
-
     entry = CHARTS.get(kind)
-    named = [m for m in models if isinstance(m, str)]
-    chosen = entry.specs(named) if len(named) == len(models) else list(models)
-    entry.check(len(chosen), options)
+    specs = [m for m in models if isinstance(m, str)]
+    chosen_models = entry.specs(specs) if len(specs) == len(models) else list(models)
+    entry.check(len(chosen_models), options)
     shape = inputs if models or inputs is not None else entry.traced_on
-    with entry.tried(named):
-        profiles = [profile(m, shape) for m in chosen]
+    with entry.tried(specs):
+        profiles = [profile(m, shape) for m in chosen_models]
     return Chart.of(draw(kind, profiles, **options))
 
 
 def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:
-    """Profiles of the models side by side, the first being the base; options as for `profile`.
+    """Profiles of the models side by side. Changes are relative to the first model. `options` are those of `profile`.
 
     >>> import cspprof
     >>> for delta in cspprof.compare("resnext50", "csp_resnext50").deltas(["cio_cspnet"]):
@@ -80,14 +85,14 @@ def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Com
     34411496 32642024 -0.0514
     """
     if len(models) < 2:
-        raise CspprofError("comparing takes at least two models", "For one model: cspprof profile SPEC")
+        raise CspprofError("compare needs at least two models", "For one model: cspprof.profile(model)")
     return Comparison(tuple(profile(m, inputs, **options) for m in models))
 
 
 def reproduce(name: str = "all") -> Reproduction:
     """The published figures of a table or figure (`"table1"`, `"fig8"`, `"hardnet-table4"` …), computed again.
 
-    Every network is traced once. Raises UnknownNameError for a name that there is not.
+    Every network is traced once. Raises UnknownNameError for an unknown name.
 
     >>> import cspprof
     >>> for figure in cspprof.reproduce("fig8").records:
@@ -96,37 +101,33 @@ def reproduce(name: str = "all") -> Reproduction:
     CSPResNeXt-50, CIO 32.6 M exact
     CSPResNeXt-50, compute −22 % exact
     """
-    from cspprof.papers.figures import chosen
-    from cspprof.papers.reproduction import reproduced, subjects
-    from cspprof.sources import Request
-
     tables = chosen(name)
-    found = reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
-    return Reproduction(found.findings, found.beside)
+    result = reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
+    return Reproduction(result.findings, result.beside)
 
 
 def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:
-    """Hold a project's models against its rules, as `cspprof check` does: `.ok`, `.failures`, `.problems`.
+    """Check a project's models against its rules, as `cspprof check` does. The verdict has `.ok`, `.failures` and
+    `.problems`.
 
-    `config` is the configuration or a folder in the project (by default the current one), `models` names or globs of
-    its models, `against` a git revision to compare with in place of the baseline. Raises CspprofError where there is
-    no configuration, model or revision of that name; what else cannot be measured is a problem of the verdict.
+    `config` is the configuration file or a folder of the project (default: the current folder), `models` are names or
+    globs of its models, `against` is a git revision that replaces the baseline. Raises CspprofError if there is no such
+    configuration, model or revision; a model that cannot be profiled is a problem of the verdict.
     """
     from cspprof.gate.against import record_revision
     from cspprof.gate.checking import check as check_config
     from cspprof.gate.loading import find, load
 
-    read = load(find(None if config is None else Path(config)))
-    return check_config(read, models, recorded=record_revision(read, against, models) if against else None)
+    settings = load(find(None if config is None else Path(config)))
+    return check_config(settings, models, recorded=record_revision(settings, against, models) if against else None)
 
 
 def verify(spec: str, request: Request | None = None) -> Verification:
     """The MACs of a model beside the counts of torch's `FlopCounterMode` and of fvcore, layer by layer.
 
-    Our trace and torch's counter run where `request` says, on meta by default; fvcore computes the forward, with real
-    weights, on the CPU. Raises TraceError if neither counter has a result.
+    Our trace and torch's counter run on the device of `request`, meta by default; fvcore runs the forward pass with
+    real weights, on the CPU. Raises TraceError if neither counter has a result.
     """
-    from cspprof.sources import LoadedModel, Request, open_model
     from cspprof.sources.build import trace_loaded
     from cspprof.trace import other_counters
 
@@ -157,9 +158,8 @@ def verify(spec: str, request: Request | None = None) -> Verification:
 
 
 def check_closed_form(block: Block) -> Check:
-    """Build the block from the zoo's parts, trace it, and compare it with the closed form layer by layer."""
+    """The closed form of a block compared, layer by layer, with a trace of the block built from the zoo's parts."""
     from cspprof.csp.closed_form.checking import compare
-    from cspprof.sources import Spec
     from cspprof.sources.build import build_module
     from cspprof.trace import trace
     from cspprof.zoo.form_blocks import Sizes, build_block

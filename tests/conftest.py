@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from warm import Warm
 
-from cspprof.__main__ import RARELY
+from cspprof.__main__ import GC_THRESHOLD
 from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
 from cspprof.profiles import Profile
 
@@ -26,7 +26,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
 
 # With every library loaded a collection of all garbage takes a third of a second: it is made rarely, as in a command.
-gc.set_threshold(RARELY, 50, 100)
+gc.set_threshold(GC_THRESHOLD, 50, 100)
 
 # Workers have the cores among themselves; more threads in each would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
