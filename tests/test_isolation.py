@@ -1,0 +1,319 @@
+"""A trace leaves the model, the user's tensors and the random generators as they were, also with several threads."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import random
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import trace
+from networks import ConvNet, Function
+from torch import nn
+
+from cspprof.core.errors import TraceError
+
+DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """The attributes, hooks and tensors of the modules of a model, and the state of the random generators."""
+    found: dict[str, Any] = {
+        "torch": torch.get_rng_state().tolist(), "python": random.getstate(), "numpy": np.random.get_state(),
+    }  # fmt: skip
+    for path, m in model.named_modules():
+        found[path] = {k: v for k, v in m.__dict__.items() if not k.startswith("_")}
+        found[path + "/hooks"] = [list(v) for k, v in m.__dict__.items() if k.endswith("_hooks")]
+    for k, v in (*model.named_parameters(), *model.named_buffers()):
+        found[k] = (id(v), v.device, v.dtype, v.requires_grad, v.clone(), v.__dict__.copy())
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return bool((a == b).all())
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
+# -- the model ------------------------------------------------------------------------------------
+
+
+class ChangesItself(ConvNet):
+    """Stores tensors, registers a hook and a buffer, and draws random numbers in its forward, then fails if `fails`."""
+
+    def __init__(self, fails: bool) -> None:
+        super().__init__()
+        self.fails = fails
+        self.cache: dict[str, torch.Tensor] = {}
+        self.seen: list[torch.Tensor] = []
+        self.last: torch.Tensor | None = None
+        self.drop = nn.Dropout()
+
+    def train(self, mode: bool = True) -> ChangesItself:
+        self.conv.weight.requires_grad_(mode)
+        return super().train(mode)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.cache["x"] = x
+        self.seen.append(x)
+        self.last = x + torch.rand(1) + random.random() + np.random.rand()
+        self.conv.register_forward_hook(lambda *_: None)
+        self.register_buffer("late", torch.zeros(1))
+        y = self.drop(super().forward(x))
+        if self.fails:
+            raise ValueError("on purpose")
+        return y
+
+
+@DEVICES
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_model_and_the_random_generators_are_restored(device: str, train: bool, fails: bool) -> None:
+    model = ChangesItself(fails).train()
+    model.norm.eval()  # differs from the mode of the whole model
+    before = state(model)
+    if fails:
+        with pytest.raises(TraceError, match="on purpose"):
+            trace(model, (2, 3, 8, 8), device=device, train=train)
+    else:
+        trace(model, (2, 3, 8, 8), device=device, train=train)
+    assert same(before, state(model))
+    model.fails = False
+    assert model(torch.randn(2, 3, 8, 8)).shape == (2, 2)
+
+
+def test_hooks_and_submodules_that_the_forward_adds_or_removes_are_restored() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.handle = self.register_state_dict_post_hook(lambda *_: None)
+            self.submodules = self._modules
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.handle.remove()
+            self.conv._forward_hooks["without register_forward_hook"] = lambda *_: None
+            self.conv.register_forward_pre_hook(lambda *_: None)
+            self.submodules["late"] = nn.ReLU()
+            return x + 1
+
+    model = Net()
+    trace(model, (1, 4, 8, 8))
+    assert list(model._modules) == ["conv"]
+    assert not model.conv._forward_hooks
+    assert not model.conv._forward_pre_hooks
+    assert len(model._state_dict_hooks) == 1
+
+
+def test_attributes_are_restored_by_name_order_and_identity() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one = self.two = object()
+            self.act = nn.ReLU()
+            self.table = {"a": 1, "b": 2}
+            self.items = [1, 2]
+            self.empty: list[int] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.three = self.one
+            del self.one  # as many attributes as before with the same values, under other names
+            self.table["a"] = self.table.pop("a")
+            self.items[:] = [True, 2]  # equal to the items before, but other objects
+            self.empty.append(1)
+            self.act.added = 1
+            del self.act._modules
+            self.act.__dict__["_modules"] = {}
+            return self.act(x)
+
+    net = Net()
+    before = [[(k, id(v)) for k, v in m.__dict__.items()] for m in (net, net.act)]
+    trace(net, (1, 3))
+    assert [[(k, id(v)) for k, v in m.__dict__.items()] for m in (net, net.act)] == before
+    assert list(net.table.items()) == [("a", 1), ("b", 2)]
+    assert net.items[0] is not True
+    assert net.empty == []
+
+
+def test_the_statistics_of_an_unregistered_norm_are_restored() -> None:
+    norm = nn.BatchNorm2d(4)
+    before = state(norm)
+    trace(Function(lambda x: norm(x)), (2, 4, 8, 8), device="cpu")
+    assert same(before, state(norm))
+
+
+@pytest.mark.slow
+def test_a_detection_model_is_restored() -> None:
+    models = pytest.importorskip("torchvision", reason="the extra torchvision is not installed").models
+    model = models.get_model("ssdlite320_mobilenet_v3_large", weights=None, weights_backbone=None).eval()
+    before = state(model)
+    p = trace(model, [[(3, 320, 320)]], device="cpu")
+    assert p.complete
+    assert same(before, state(model))
+
+
+def test_weights_are_neither_copied_nor_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a weight was copied")
+
+    model = ConvNet()
+    for name in ("to", "clone", "cpu"):
+        monkeypatch.setattr(nn.Parameter, name, refuse, raising=False)
+    monkeypatch.setattr(copy, "deepcopy", refuse)
+    monkeypatch.setattr(nn.Module, "to", refuse)
+    assert trace(model, (1, 3, 8, 8)).complete
+
+
+# -- tensors --------------------------------------------------------------------------------------
+
+
+@DEVICES
+def test_writes_through_views_of_weights_and_inputs_are_undone(device: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+            self.attribute = torch.ones(4)
+            self.register_buffer("count", torch.zeros(4, dtype=torch.long))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.weight.data[0].mul_(5)
+            self.attribute[1:].view(-1)[0] = 7
+            self.count[0] += 1
+            x[:, 0].mul_(5)
+            return x * self.weight + self.attribute + self.count
+
+    model, x = Net(), torch.ones(2, 4)
+    before = state(model)
+    trace(model, x, device=device)
+    assert same(before, state(model))
+    assert torch.equal(x, torch.ones(2, 4))
+
+
+@DEVICES
+def test_the_input_is_not_changed_by_in_place_operations(device: str) -> None:
+    x = torch.ones(2, 2)
+    p = trace(Function(lambda x: x.mul_(2).add_(1)), x, device=device)
+    assert torch.equal(x, torch.ones(2, 2))
+    assert p.total("peak_bytes") == 16
+
+
+def test_tensors_that_are_only_read_keep_their_version() -> None:
+    model = ConvNet().eval()
+    before = [b._version for b in model.buffers()]
+    loss = model(torch.randn(1, 3, 8, 8)).sum()
+    trace(model, (1, 3, 8, 8), device="cpu")
+    loss.backward()  # fails if a saved tensor has a new version
+    assert [b._version for b in model.buffers()] == before
+
+
+def scaled_by_a_cached_table() -> nn.Module:
+    """A linear layer whose output is scaled by a tensor that the first forward creates and keeps."""
+
+    @functools.lru_cache
+    def table(n: int) -> torch.Tensor:
+        return torch.linspace(0, 1, n) * 2
+
+    fc = nn.Linear(4, 4)
+    net = Function(lambda x: fc(x) * table(4))
+    net.fc = fc
+    return net
+
+
+@DEVICES
+def test_a_tensor_that_the_forward_caches_can_be_trained_with(device: str) -> None:
+    model = scaled_by_a_cached_table()
+    trace(model, (1, 4), device=device)
+    model(torch.randn(1, 4)).sum().backward()
+    assert model.fc.weight.grad is not None
+
+
+def test_a_tensor_that_the_forward_caches_is_a_constant_of_the_next_trace() -> None:
+    model = scaled_by_a_cached_table()
+    first, second = ([op.spec.name for op in trace(model, (1, 4)).ops] for _ in range(2))
+    assert first == ["linear", "linspace", "mul", "mul"]
+    assert second == ["linear", "mul"]
+    trace(model, (1, 4)).self_check()
+
+
+def test_a_trace_creates_no_reference_cycle_for_each_operation() -> None:
+    model = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(100)))
+    trace(model, (1, 8, 8, 8))
+    gc.collect()
+    gc.freeze()  # so that the collection below searches new objects only
+    try:
+        trace(model, (1, 8, 8, 8))
+        assert gc.collect() < 50, "fewer objects in cycles than there are operations"
+    finally:
+        gc.unfreeze()
+    assert gc.isenabled()
+
+
+# -- threads --------------------------------------------------------------------------------------
+
+
+def in_threads(n: int, work: Callable[[int], None]) -> None:
+    """Run `work(0)`, `work(1)` … each in a thread, switching between them often. An exception fails the test."""
+    errors: list[BaseException] = []
+
+    def run(i: int) -> None:
+        try:
+            work(i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if errors:
+        raise errors[0]
+
+
+def test_threads_may_trace_different_models() -> None:
+    def work(i: int) -> None:
+        n = 3 + 2 * i
+        model = nn.Sequential(*(nn.Conv2d(n, n, 3, padding=1) for _ in range(5)), nn.Conv2d(n, n, 3))
+        for _ in range(20):
+            p = trace(model, (1, n, 9, 9))
+            p.self_check()
+            assert [op.macs for op in p.ops] == [9 * n * n * 81] * 5 + [9 * n * n * 49]
+
+    in_threads(2, work)
+
+
+def test_threads_may_trace_the_same_model() -> None:
+    pytest.importorskip("torch._dynamo", reason="this build of torch has no compiler")
+    from torch._dynamo import eval_frame
+
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(10)))
+    before, stance = state(model), eval_frame._stance
+
+    def work(i: int) -> None:
+        for _ in range(8):
+            assert [(op.layer, op.macs) for op in trace(model, (1, 3, 8, 8)).ops] == [
+                (str(i), 81 * 64) for i in range(10)
+            ]
+
+    in_threads(3, work)
+    assert same(before, state(model))
+    assert eval_frame._stance == stance
