@@ -23,8 +23,8 @@ from cspprof.sources import LoadedModel, Request, Spec, open_model
 if TYPE_CHECKING:
     from torch import nn
 
-    from cspprof.csp.closed_form import Block
-    from cspprof.csp.closed_form.checking import Check
+    from cspprof.csp.closed_form import SizedBlock
+    from cspprof.csp.closed_form.trace_check import ClosedFormCheck
     from cspprof.gate.checking import Verdict
 
     Model = nn.Module | str | Profile
@@ -157,24 +157,22 @@ def verify(spec: str, request: Request | None = None) -> Verification:
     return Verification(record, (by_torch, by_fvcore))
 
 
-def check_closed_form(block: Block) -> Check:
-    """The closed form of a block compared, layer by layer, with a trace of the block built from the zoo's parts."""
-    from cspprof.csp.closed_form.checking import compare
+def check_closed_form(block: SizedBlock) -> ClosedFormCheck:
+    """The closed form of a block compared, layer by layer, with a trace of the block built from parts of the zoo."""
+    from cspprof.csp.closed_form.trace_check import check_block
     from cspprof.sources.build import build_module
     from cspprof.trace import trace
-    from cspprof.zoo.form_blocks import Sizes, build_block
+    from cspprof.zoo.form_blocks import BlockSizes, build_block, build_partial_block, counted_submodules
 
-    form, numbers = block.form, block.integers()
-    h, w, c = (numbers.pop(name) for name in ("h", "w", "c"))
-    bypass = int(block.numbers.get("gamma", 0) * c)
-    multiplier = float(block.numbers.get("r", 1.7))
-    sizes = Sizes(c, bypass=bypass, multiplier=multiplier, **numbers)
-    parts: tuple[str, ...] = ()
+    form, numbers = block.form, block.python_numbers()
+    height, width = numbers.pop("h"), numbers.pop("w")
+    sizes = BlockSizes(**numbers)  # type: ignore[arg-type]
 
     def factory() -> nn.Module:
-        nonlocal parts
-        module, parts = build_block(form.name, sizes, form.base or "", block.c_out if form.base else 0)
-        return module
+        if form.plain:
+            return build_partial_block(form.plain, sizes, block.c_out)
+        return build_block(form.name, sizes)
 
     module, _ = build_module(Spec(form.name, form.name), factory, None)
-    return compare(block, trace(module, (1, sizes.a or c, h, w), name=form.name), parts)
+    record = trace(module, (1, sizes.c_in, height, width), name=form.name)
+    return check_block(block, record, counted_submodules(form.name))

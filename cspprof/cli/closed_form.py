@@ -52,8 +52,7 @@ def closed_form_command(
     Without numbers the result is symbolic; with numbers (--c 256 --m 24 --d 32) it is their value. --over draws the
     saving as a curve. --check compares the formula with a trace of the block.
     """
-    from cspprof.csp.closed_form import FORMS  # imports sympy
-    from cspprof.csp.closed_form.numbers import block
+    from cspprof.csp.closed_form import CLOSED_FORMS, sized_block  # imports sympy
     from cspprof.report import closed_form, closed_form_numbers
 
     writer = ReportWriter(format, output)
@@ -65,7 +64,7 @@ def closed_form_command(
     if every:
         writer.write(closed_form.form_list())
         return
-    block_form = FORMS.get(form)
+    block_form = CLOSED_FORMS.get(form)
     if check and over:
         raise CspprofError("--check needs one block, --over draws many", "Use one of them.")
     if latex and (over or check or set(numbers) - {"gamma", "m"}):
@@ -73,11 +72,11 @@ def closed_form_command(
     if over:
         writer.write(closed_form_numbers.curve_report(over, block_form, numbers))  # type: ignore[arg-type]
     elif check:
-        result = check_closed_form(block(block_form, numbers))
+        result = check_closed_form(sized_block(block_form, numbers))
         writer.write(closed_form_numbers.check_report(result))
         if not result.agrees:
             raise typer.Exit(1)
-    elif set(numbers) - {"gamma"} - ({"m"} if block_form.by_number else set()):
+    elif set(numbers) - {"gamma"} - ({"m"} if block_form.needs_depth else set()):
         writer.write(closed_form_numbers.block_report(block_form, numbers))
     else:
         writer.write(closed_form.derivation_report(block_form, m, gamma or "1/2", latex))

@@ -154,10 +154,11 @@ class Saving:
         return f"cspprof closed-form dense {given}" + ("" if "c" in dict(self.numbers) else ", c → ∞")
 
     def value(self, unit: str, profiles: Profiles) -> Fraction:
-        from cspprof.csp.closed_form.forms import FORMS, PARAMETERS
+        from cspprof.csp.closed_form import CLOSED_FORMS
+        from cspprof.csp.closed_form.forms import PARAMETERS
         from cspprof.csp.closed_form.saving import limits, saving
 
-        found = saving(FORMS.get("dense"))
+        found = saving(CLOSED_FORMS.get("dense"))
         if "c" not in dict(self.numbers):
             found = next(limit.value for limit in limits(found) if limit.symbol.name == "c")
         return Fraction(str(found.subs({PARAMETERS[name][0]: n for name, n in self.numbers}))) * UNITS[unit]["fraction"]

@@ -10,12 +10,12 @@ import sympy
 from sympy import Expr
 
 from cspprof.core.units import decimal, share
-from cspprof.csp.closed_form import algebra
-from cspprof.csp.closed_form.forms import FORMS, PARAMETERS, Form, pair, symbolic, total
-from cspprof.csp.closed_form.layers import QUANTITIES, Layer, Part, c, m
-from cspprof.csp.closed_form.numbers import gamma_of
-from cspprof.csp.closed_form.saving import by_ratio, limits, real_stages, saving
-from cspprof.papers.dense_networks import NETWORKS
+from cspprof.csp.closed_form import notation
+from cspprof.csp.closed_form.forms import CLOSED_FORMS, PARAMETERS, ClosedForm, plain_and_partial, total_cost
+from cspprof.csp.closed_form.layers import COSTS, RepeatedLayers, SymbolicLayer, c, m
+from cspprof.csp.closed_form.saving import limits, network_savings, saving, saving_by_ratio
+from cspprof.csp.closed_form.sized_block import parse_gamma
+from cspprof.csp.dense_networks import NETWORKS
 from cspprof.report.tables import Cell, Column, Formula, Report, Table, integer, text
 
 SCHEMA = "cspprof.closed_form/1"
@@ -30,11 +30,11 @@ OUTSIDE = (
 def form_list() -> Report:
     """One row per form: its parameters, its partial twin, and what it is."""
     records = [
-        {"name": f.name, "takes": " ".join(f.takes), "twin": f.twin or f.base or "", "summary": f.summary,
+        {"name": f.name, "takes": " ".join(f.parameters), "twin": f.twin or f.plain or "", "summary": f.summary,
          "paper": f.paper}
-        for _, f in FORMS.items()
+        for _, f in CLOSED_FORMS.items()
     ]  # fmt: skip
-    shown = [r for r, (_, f) in zip(records, FORMS.items(), strict=True) if not f.base]
+    shown = [r for r, (_, f) in zip(records, CLOSED_FORMS.items(), strict=True) if not f.plain]
     columns = [Column("form"), Column("partial twin"), Column("takes"), Column("is")]
     keys = ("name", "twin", "takes", "summary")
     table = Table("", columns, [[text(r[key]) for key in keys] for r in shown])
@@ -60,22 +60,22 @@ def explain_closed_form() -> Report:
     return Report([table], [facts], {"schema": "cspprof.explain/1", **facts})
 
 
-def derivation_report(form: Form, depth: int | None, gamma: Any, as_latex: bool) -> Report:
+def derivation_report(form: ClosedForm, depth: int | None, gamma: Any, as_latex: bool) -> Report:
     """A form in symbols: each layer, its sum, the totals, and for a pair what the partial twin saves.
 
     `depth` is m of a form that has none in symbols, `gamma` that of the real stages.
     """
-    gamma = gamma_of(gamma)
-    depth = (depth or EXAMPLE_DEPTH) if form.by_number else None
-    both = pair(form)
-    derived = both if both and not form.by_number else (form,)
-    stages = real_stages(gamma) if both and both[0].name in ("dense", *(n.form for n in NETWORKS.values())) else []
+    gamma = parse_gamma(gamma)
+    depth = (depth or EXAMPLE_DEPTH) if form.needs_depth else None
+    both = plain_and_partial(form)
+    derived = both if both and not form.needs_depth else (form,)
+    stages = network_savings(gamma) if both and both[0].name in ("dense", *(n.form for n in NETWORKS.values())) else []
     tables = [*(_terms(f, depth, as_latex) for f in derived), _closed_forms(both or (form,), depth, as_latex)]
     tables += [_saving(both, depth, as_latex)] if both else []
     tables += [stage_table(stages, gamma)] if stages else []
     document: dict[str, Any] = {
         "schema": SCHEMA, "shows": "derivation", "form": form.name, "summary": form.summary, "paper": form.paper,
-        "takes": {name: PARAMETERS[name][1] for name in form.takes}, "m": depth,
+        "takes": {name: PARAMETERS[name][1] for name in form.parameters}, "m": depth,
         "terms": {f.name: [_term_document(part, layer) for part, layer in _layers(f, depth)] for f in derived},
         "closed_forms": {f.name: _forms_document(f, depth) for f in both or (form,)},
         "saving": _saving_document(form, depth) if both else None,
@@ -90,11 +90,11 @@ def derivation_report(form: Form, depth: int | None, gamma: Any, as_latex: bool)
     return Report(tables, records, document, document["notes"])
 
 
-def _layers(form: Form, depth: int | None) -> list[tuple[Part, Layer]]:
-    return [(part, layer) for part in symbolic(form, depth).parts for layer in part.layers]
+def _layers(form: ClosedForm, depth: int | None) -> list[tuple[RepeatedLayers, SymbolicLayer]]:
+    return [(part, layer) for part in form.symbolic_layers(depth).parts for layer in part.layers]
 
 
-def _terms(form: Form, depth: int | None, as_latex: bool) -> Table:
+def _terms(form: ClosedForm, depth: int | None, as_latex: bool) -> Table:
     columns = [Column(x) for x in ("layer", "for", "reads", "writes", "CIO of one", "of all")]
     lines = []
     for part, layer in _layers(form, depth):
@@ -102,28 +102,28 @@ def _terms(form: Form, depth: int | None, as_latex: bool) -> Table:
         each = [_written(x) for x in (layer.c_in, layer.c_out, term)]
         often = text("" if part.count == 1 else f"i = 1…{part.count}")
         lines.append([text(layer.name), often, *(_cell(x, as_latex) for x in [*each, _summed(part, term)])])
-    whole = _cell(_written(total(form, "cio_cspnet", depth)), as_latex)
+    whole = _cell(_written(total_cost(form, "cio_cspnet", depth)), as_latex)
     lines.append([text("all layers"), *(text("") for _ in range(4)), whole])
     return Table(f"{form.name}: {form.summary} ({form.paper})", columns, lines)
 
 
-def _closed_forms(forms: tuple[Form, ...], depth: int | None, as_latex: bool) -> Table:
+def _closed_forms(forms: tuple[ClosedForm, ...], depth: int | None, as_latex: bool) -> Table:
     """The two rules of CIO are one row where no layer is a pool."""
     pools = any(layer.pool for form in forms for _, layer in _layers(form, depth))
-    headings = QUANTITIES if pools else {"cio_cspnet": "CIO", "macs": "MACs", "conv_weights": "weights"}
+    headings = COSTS if pools else {"cio_cspnet": "CIO", "macs": "MACs", "conv_weights": "weights"}
     lines = [
-        [text(heading), *(_cell(_written(total(form, quantity, depth)), as_latex) for form in forms)]
+        [text(heading), *(_cell(_written(total_cost(form, quantity, depth)), as_latex) for form in forms)]
         for quantity, heading in headings.items()
     ]
     return Table("Closed forms", [Column(""), *(Column(form.name) for form in forms)], lines)
 
 
-def _saving(both: tuple[Form, Form], depth: int | None, as_latex: bool) -> Table:
+def _saving(both: tuple[ClosedForm, ClosedForm], depth: int | None, as_latex: bool) -> Table:
     expr = saving(both[0], depth)
     shown = [("saving", expr), *((f"{x.symbol} → ∞", x.value) for x in limits(expr))]
-    if (ratio := by_ratio(expr)) is not None:
+    if (ratio := saving_by_ratio(expr)) is not None:
         shown += [("with ρ = c/(m·d)", ratio), ("and m → ∞", sympy.limit(ratio, m, sympy.oo))]
-    lines = [[text(name), _cell(_written(x, algebra.tidy_ratio), as_latex)] for name, x in shown]
+    lines = [[text(name), _cell(_written(x, notation.arrange_ratio), as_latex)] for name, x in shown]
     return Table(f"What {both[1].name} saves of {both[0].name}'s CIO", [Column(""), Column("part of it")], lines)
 
 
@@ -153,63 +153,63 @@ def _saved(value: float | None) -> Cell:
     return Cell(None, "–") if value is None else Cell(value, share(value))
 
 
-def _written(expr: Expr, tidy: Callable[[Expr], Expr] = algebra.tidy) -> Formula:
-    arranged = tidy(expr)
-    return Formula(algebra.text(arranged), algebra.latex(arranged))
+def _written(expr: Expr, arrange: Callable[[Expr], Expr] = notation.arrange) -> Formula:
+    arranged = arrange(expr)
+    return Formula(notation.text(arranged), notation.latex(arranged))
 
 
-def _summed(part: Part, term: Expr) -> Formula:
+def _summed(part: RepeatedLayers, term: Expr) -> Formula:
     """A sum over repetitions and what it comes to; of a single layer, the term."""
     if part.count == 1:
         return _written(term)
-    left, right = _series(part, term), _written(part.sum_of(term))
+    left, right = _series(part, term), _written(part.evaluated_sum(term))
     return Formula(f"{left.text} = {right.text}", f"{left.latex} = {right.latex}")
 
 
-def _series(part: Part, term: Expr) -> Formula:
+def _series(part: RepeatedLayers, term: Expr) -> Formula:
     series = part.series(term)
-    return Formula(algebra.text(series), algebra.latex(series))
+    return Formula(notation.text(series), notation.latex(series))
 
 
 def _cell(formula: Formula, as_latex: bool) -> Cell:
     return Cell(formula, formula.latex if as_latex else formula.text)
 
 
-def _forms_document(form: Form, depth: int | None) -> dict[str, dict[str, str]]:
-    return {quantity: asdict(_written(total(form, quantity, depth))) for quantity in QUANTITIES}
+def _forms_document(form: ClosedForm, depth: int | None) -> dict[str, dict[str, str]]:
+    return {quantity: asdict(_written(total_cost(form, quantity, depth))) for quantity in COSTS}
 
 
-def _term_document(part: Part, layer: Layer) -> dict[str, Any]:
+def _term_document(part: RepeatedLayers, layer: SymbolicLayer) -> dict[str, Any]:
     term = layer.cio_cspnet
     return {
         "layer": layer.name, "kernel": layer.kernel, "pool": layer.pool, "count": _written(part.count).text,
         "groups": asdict(_written(layer.groups)), "reads": asdict(_written(layer.c_in)),
-        "writes": asdict(_written(layer.c_out)), "size": [algebra.text(x) for x in layer.size],
-        "size_out": [algebra.text(x) for x in layer.size_out], "cio": asdict(_written(term)),
-        "sum": asdict(_series(part, term)), "summed": asdict(_written(part.sum_of(term))),
+        "writes": asdict(_written(layer.c_out)), "size": [notation.text(x) for x in layer.size],
+        "size_out": [notation.text(x) for x in layer.size_out], "cio": asdict(_written(term)),
+        "sum": asdict(_series(part, term)), "summed": asdict(_written(part.evaluated_sum(term))),
     }  # fmt: skip
 
 
-def _saving_document(form: Form, depth: int | None) -> dict[str, Any]:
+def _saving_document(form: ClosedForm, depth: int | None) -> dict[str, Any]:
     expr = saving(form, depth)
-    ratio = by_ratio(expr)
+    ratio = saving_by_ratio(expr)
     quotient = {"symbol": "ρ", "is": "c/(m·d)"}
     return {
-        "saving": asdict(_written(expr, algebra.tidy_ratio)),
+        "saving": asdict(_written(expr, notation.arrange_ratio)),
         "limits": [{"symbol": str(x.symbol), "to": "∞", "value": asdict(_written(x.value))} for x in limits(expr)],
-        "ratio": None if ratio is None else quotient | {"saving": asdict(_written(ratio, algebra.tidy_ratio))},
+        "ratio": None if ratio is None else quotient | {"saving": asdict(_written(ratio, notation.arrange_ratio))},
     }
 
 
-def _notes(form: Form, depth: int | None) -> list[str]:
-    named = ", ".join(f"{algebra.text(PARAMETERS[name][0])} {PARAMETERS[name][1]}" for name in form.takes)
+def _notes(form: ClosedForm, depth: int | None) -> list[str]:
+    named = ", ".join(f"{notation.text(PARAMETERS[name][0])} {PARAMETERS[name][1]}" for name in form.parameters)
     notes = [f"{named}."]
-    notes += [f"it holds where {algebra.text(relation)}." for relation in form.holds]
-    if form.by_number:
+    notes += [f"it holds where {notation.text(relation)}." for relation in form.conditions]
+    if form.needs_depth:
         notes.append(
             f"which layers are linked depends on the binary digits of their numbers, so there is a form for each m: "
             f"this is m = {depth}; another: --m N. kₙ is d·rⁿ⁻¹, made even."
         )
-    if c in {PARAMETERS[name][0] for name in form.takes} and (form.base or form.twin):
+    if c in {PARAMETERS[name][0] for name in form.parameters} and (form.plain or form.twin):
         notes.append(OUTSIDE)
     return notes

@@ -7,11 +7,11 @@ from typing import Any
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.units import count, decimal, share
-from cspprof.csp.closed_form.checking import Check, Term
-from cspprof.csp.closed_form.forms import Form, pair
-from cspprof.csp.closed_form.layers import QUANTITIES, Layer
-from cspprof.csp.closed_form.numbers import Block, Given, block
-from cspprof.csp.closed_form.saving import Axis, real_stages, saving_curve
+from cspprof.csp.closed_form.forms import ClosedForm, plain_and_partial
+from cspprof.csp.closed_form.layers import COSTS, SymbolicLayer
+from cspprof.csp.closed_form.saving import CurveAxis, network_savings, saving_curve
+from cspprof.csp.closed_form.sized_block import Numbers, SizedBlock, sized_block
+from cspprof.csp.closed_form.trace_check import ClosedFormCheck, LayerCheck
 from cspprof.report.closed_form import OUTSIDE, SCHEMA, stage_notes, stage_table
 from cspprof.report.tables import Cell, Column, Report, Table, change, integer, text
 
@@ -22,13 +22,13 @@ LISTED = 500
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-def block_report(form: Form, given: Given) -> Report:
+def block_report(form: ClosedForm, given: Numbers) -> Report:
     """The costs of a block, of its partial twin beside it, and layer by layer."""
     blocks = beside(form, given)
-    layers = blocks[0].layout.length(blocks[0].values)
+    layers = blocks[0].layer_count()
     listed = blocks if layers <= LISTED else []
     gamma = numbers_of(blocks[-1]).get("gamma")
-    stages = real_stages(gamma) if blocks[0].form.name == "dense" and len(blocks) > 1 else []
+    stages = network_savings(gamma) if blocks[0].form.name == "dense" and len(blocks) > 1 else []
     tables = [_totals(blocks)]
     tables += [_layer_table(listed)] if listed else []
     tables += [stage_table(stages, gamma)] if stages else []
@@ -48,12 +48,12 @@ def block_report(form: Form, given: Given) -> Report:
     return Report(tables, records, document, notes)
 
 
-def _totals(blocks: list[Block]) -> Table:
+def _totals(blocks: list[SizedBlock]) -> Table:
     """A row per quantity; of two blocks the change, too."""
     columns = [Column(""), *(Column(_titled(b), numeric=True) for b in blocks)]
     columns += [Column("change", numeric=True)] * (len(blocks) == 2)
     lines = []
-    for quantity, heading in QUANTITIES.items():
+    for quantity, heading in COSTS.items():
         values = [b.total(quantity) for b in blocks]
         line = [text(heading), *map(integer, values)]
         if len(values) == 2:
@@ -62,32 +62,32 @@ def _totals(blocks: list[Block]) -> Table:
     return Table(_described(blocks[0]), columns, lines)
 
 
-def beside(form: Form, given: Given) -> list[Block]:
+def beside(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
     """The block and, where there is one, its twin, the plain one first. A plain form whose c is not to be halved stands
     alone unless γ is given."""
-    both = pair(form)
+    both = plain_and_partial(form)
     if both is None:
-        return [block(form, given)]
+        return [sized_block(form, given)]
     plain_numbers = {name: value for name, value in given.items() if name != "gamma"}
-    plain = block(both[0], plain_numbers)
+    plain = sized_block(both[0], plain_numbers)
     try:
-        return [plain, block(both[1], given)]
+        return [plain, sized_block(both[1], given)]
     except CspprofError:
         if form is both[0] and given.get("gamma") is None:
             return [plain]
         raise
 
 
-def _why_alone(form: Form) -> list[str]:
+def _why_alone(form: ClosedForm) -> list[str]:
     return [f"{form.twin} would have no whole number of channels at γ = 1/2; another: --gamma"] if form.twin else []
 
 
-def _titled(made: Block) -> str:
+def _titled(made: SizedBlock) -> str:
     gamma = made.numbers.get("gamma")
-    return made.form.name if gamma is None or not made.form.base else f"{made.form.name} (γ = {gamma})"
+    return made.form.name if gamma is None or not made.form.plain else f"{made.form.name} (γ = {gamma})"
 
 
-def _described(made: Block) -> str:
+def _described(made: SizedBlock) -> str:
     numbers = numbers_of(made)
     h, w = numbers.pop("h"), numbers.pop("w")
     return f"{made.form.name} at {_listed(numbers)}, on {h}×{w}"
@@ -97,26 +97,22 @@ def _listed(numbers: dict[str, Any]) -> str:
     return ", ".join(f"{'γ' if name == 'gamma' else name} = {value}" for name, value in numbers.items())
 
 
-def numbers_of(made: Block) -> dict[str, Any]:
-    """The parameters by name, γ as text: exact."""
-    found: dict[str, Any] = dict(made.integers())
-    if "gamma" in made.numbers:
-        found["gamma"] = str(made.numbers["gamma"])
-    if "r" in made.numbers:
-        found["r"] = float(made.numbers["r"])
-    return {name: found[name] for name in made.numbers}
+def numbers_of(block: SizedBlock) -> dict[str, Any]:
+    """The parameters by name. γ is an exact fraction as text."""
+    numbers = block.python_numbers()
+    return {name: str(value) if isinstance(value, Fraction) else value for name, value in numbers.items()}
 
 
-def _layer(x: Layer) -> dict[str, Any]:
+def _layer(x: SymbolicLayer) -> dict[str, Any]:
     (height, width), (height_out, width_out) = x.size, x.size_out
     return {
         "layer": x.name, "c_in": int(x.c_in), "c_out": int(x.c_out), "kernel": x.kernel, "groups": int(x.groups),
         "height": int(height), "width": int(width), "height_out": int(height_out), "width_out": int(width_out),
-        **{quantity: int(getattr(x, quantity)) for quantity in QUANTITIES},
+        **{quantity: int(getattr(x, quantity)) for quantity in COSTS},
     }  # fmt: skip
 
 
-def _layer_table(blocks: list[Block]) -> Table:
+def _layer_table(blocks: list[SizedBlock]) -> Table:
     columns = [Column("layer")]
     columns += [
         Column(x, numeric=True) for b in blocks for x in (f"reads ({b.form.name})", "writes", "CIO", "MACs")
@@ -129,7 +125,7 @@ def _layer_table(blocks: list[Block]) -> Table:
     return Table("Layer by layer", columns, lines)
 
 
-def curve_report(over: Axis, form: Form, given: Given) -> Report:
+def curve_report(over: CurveAxis, form: ClosedForm, given: Numbers) -> Report:
     """The saving over γ, c/(m·d) or m, a bar a row."""
     records = saving_curve(over, form=form.name, **given)
     first = {"gamma": "γ", "ratio": "c/(m·d)", "m": "m"}[over]
@@ -153,7 +149,7 @@ def curve_report(over: Axis, form: Form, given: Given) -> Report:
     return Report([Table(title, columns, lines)], records, document)
 
 
-def _place(over: Axis, record: dict[str, Any]) -> Cell:
+def _place(over: CurveAxis, record: dict[str, Any]) -> Cell:
     if over == "m":
         return integer(record["m"])
     return Cell(record[over], record["gamma_exact"] if over == "gamma" else decimal(record["ratio"]))
@@ -165,38 +161,38 @@ def bar(fraction: float) -> str:
     return "█" * whole + _EIGHTHS[part].strip()
 
 
-def check_report(found: Check) -> Report:
+def check_report(found: ClosedFormCheck) -> Report:
     """A check: every term by the formula and as it ran, and the totals."""
-    agreeing = sum(term.agrees for term in found.terms)
+    agreeing = sum(term.agrees for term in found.layers)
     columns = [Column(x) for x in ("layer", "ran as", "convolves")]
     columns += [Column(x, numeric=True) for x in ("CIO by formula", "CIO traced", "MACs", "weights")]
     columns.append(Column("verdict"))
-    lines = [_term(term) for term in found.terms]
-    same = found.closed == found.traced
+    lines = [_term(term) for term in found.layers]
+    same = found.formula_totals == found.traced_totals
     lines.append([
-        text("sum"), text(""), text(""), integer(found.closed["cio_cspnet"]), integer(found.traced["cio_cspnet"]),
-        *(_two(found.closed[x], found.traced[x]) for x in ("macs", "conv_weights")), _verdict(same),
+        text("sum"), text(""), text(""), integer(found.formula_totals["cio_cspnet"]), integer(found.traced_totals["cio_cspnet"]),
+        *(_two(found.formula_totals[x], found.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
     ])  # fmt: skip
     notes = [
-        f"{agreeing} of {len(found.terms)} layers agree in shape, CIO by both rules, MACs and weights; "
+        f"{agreeing} of {len(found.layers)} layers agree in shape, CIO by both rules, MACs and weights; "
         f"{'so do the sums' if same else 'the sums differ'}."
     ]
-    if found.block.form.base:
+    if found.block.form.plain:
         notes.append("the block ran inside a cross-stage-partial stage, whose transitions are outside the form.")
     document = {
         "schema": SCHEMA, "shows": "check", "form": found.block.form.name, "numbers": numbers_of(found.block),
-        "agrees": found.agrees, "closed": found.closed, "traced": found.traced,
+        "agrees": found.agrees, "closed": found.formula_totals, "traced": found.traced_totals,
         "terms": [
             {"layer": t.name, "path": t.path, "agrees": t.agrees, "differing": t.differing, "formula": t.formula,
              "traced": t.traced}
-            for t in found.terms
+            for t in found.layers
         ],
         "notes": notes,
     }  # fmt: skip
-    return Report([Table(_described(found.block), columns, lines)], [_flat(t) for t in found.terms], document, notes)
+    return Report([Table(_described(found.block), columns, lines)], [_flat(t) for t in found.layers], document, notes)
 
 
-def _term(term: Term) -> list[Cell]:
+def _term(term: LayerCheck) -> list[Cell]:
     formula, traced = term.formula or {}, term.traced or {}
     return [
         text(term.name or "–"), text(term.path or "did not run"), _two(_convolves(formula), _convolves(traced)),
@@ -229,7 +225,7 @@ def _verdict(agrees: bool) -> Cell:
     return Cell(agrees, "agrees" if agrees else "differs", good=agrees)
 
 
-def _flat(term: Term) -> dict[str, Any]:
+def _flat(term: LayerCheck) -> dict[str, Any]:
     row: dict[str, Any] = {"layer": term.name, "path": term.path, "agrees": term.agrees}
     for name, side in (("formula", term.formula), ("traced", term.traced)):
         for key, value in (side or {}).items():

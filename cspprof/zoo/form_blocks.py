@@ -1,13 +1,14 @@
-"""The very blocks that `cspprof.csp.closed_form` has formulas for, made of the zoo's own parts.
+"""The modules that the closed forms of `cspprof.csp.closed_form` describe, built from parts of the zoo.
 
-A builder takes the form's whole-numbered parameters by name and returns a module that reads (N, c, H, W) (a residual
-entry: (N, a, H, W)). The partial twin of a form is its block inside a `CrossStagePartial`.
+`build_block` returns the module of a plain form, `build_partial_block` puts it inside a `CrossStagePartial`. A module
+takes (N, c, H, W), the first block of a residual stage (N, a, H, W). To add one, decorate its builder with `form_block`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from torch import nn
 
@@ -18,12 +19,10 @@ from cspprof.zoo.densenet import dense_block
 from cspprof.zoo.hardnet import HarmonicBlock
 from cspprof.zoo.peleenet import DenseBlock, TwoWayLayer
 
-Builder = Callable[["Sizes"], nn.Module]
-
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Numbers for a block; those that its form does not have are 0."""
+class BlockSizes:
+    """The parameters of a closed form, by their names there. Parameters that the form does not have are 0."""
 
     c: int
     m: int = 0
@@ -32,149 +31,158 @@ class Sizes:
     b: int = 0
     g: int = 0
     q: int = 0
+    r: float = 0
     s: int = 0
     t: int = 0
     o: int = 0
-    bypass: int = 0
-    """Channels of c that bypass the block: γ·c."""
-    multiplier: float = 1.7
-    """Of a harmonic layer's width."""
+    gamma: Fraction = Fraction(0)
+
+    @property
+    def c_in(self) -> int:
+        """Channels of the input."""
+        return self.a or self.c
+
+    @property
+    def bypass(self) -> int:
+        """Channels of c that bypass the block."""
+        return int(self.gamma * self.c)
 
     @property
     def main(self) -> int:
+        """Channels of c that run through the block."""
         return self.c - self.bypass
 
 
+Builder = Callable[[BlockSizes], nn.Module]
 BLOCKS: Registry[tuple[Builder, tuple[str, ...]]] = Registry("block")
-"""By the name of the plain form: what builds it, and the submodules that the form counts (none named: all)."""
+"""The builder of each plain form, and the names of the submodules that the form counts (empty: all)."""
 
 
-def block(name: str, *parts: str) -> Callable[[Builder], Builder]:
-    """Register the decorated builder for a form."""
+def form_block(form: str, *counted: str) -> Callable[[Builder], Builder]:
+    """Register the decorated builder for a closed form. `counted` names the submodules that the form counts."""
 
     def register(builder: Builder) -> Builder:
-        BLOCKS.add(name, (builder, parts))
+        BLOCKS.add(form, (builder, counted))
         return builder
 
     return register
 
 
-def partial(builder: Builder, n: Sizes, plain: Sizes, c_blocks: int) -> nn.Module:
-    """The block of `plain`, which reads the processed channels and gives `c_blocks`, in a sliced cross-stage-partial
-    stage with both transitions."""
+def build_block(form: str, sizes: BlockSizes) -> nn.Module:
+    """The module of a plain closed form."""
+    builder, _ = BLOCKS.get(form)
+    return builder(sizes)
+
+
+def build_partial_block(plain_form: str, sizes: BlockSizes, c_blocks: int) -> nn.Module:
+    """The module of `plain_form` on the processed channels, inside a sliced cross-stage-partial stage with both
+    transitions. `c_blocks` is the number of channels that the inner module writes."""
+    inner = build_block(plain_form, replace(sizes, c=sizes.main, gamma=Fraction(0)))
     return CrossStagePartial(
-        n.c, n.c, bypass=n.bypass, main=n.main, blocks=builder(plain), c_blocks=c_blocks, split="slice"
+        sizes.c, sizes.c, bypass=sizes.bypass, main=sizes.main, blocks=inner, c_blocks=c_blocks, split="slice"
     )
 
 
-PARTIAL_PARTS = ("blocks",)
+def counted_submodules(form: str) -> tuple[str, ...]:
+    """The names of the submodules that a form, plain or partial, counts. Empty: all."""
+    return BLOCKS.get(form)[1] if form in BLOCKS else ("blocks",)
 
 
-@block("dense")
-def _dense(n: Sizes) -> nn.Module:
-    return DenseBlock(n.c, n.m, lambda c_in: ConvNormAct(c_in, n.d, 3), n.d)
+@form_block("dense")
+def _dense(sizes: BlockSizes) -> nn.Module:
+    return DenseBlock(sizes.c, sizes.m, lambda c_in: ConvNormAct(c_in, sizes.d, 3), sizes.d)
 
 
-@block("dense_bottleneck")
-def _dense_bottleneck(n: Sizes) -> nn.Module:
-    return dense_block(n.c, n.d, n.m)
+@form_block("dense_bottleneck")
+def _dense_bottleneck(sizes: BlockSizes) -> nn.Module:
+    return dense_block(sizes.c, sizes.d, sizes.m)
 
 
-@block("two_way")
-def _two_way(n: Sizes) -> nn.Module:
-    return DenseBlock(n.c, n.m, lambda c_in: TwoWayLayer(c_in, n.q, n.d, "relu"), n.d)
+@form_block("two_way")
+def _two_way(sizes: BlockSizes) -> nn.Module:
+    return DenseBlock(sizes.c, sizes.m, lambda c_in: TwoWayLayer(c_in, sizes.q, sizes.d, "relu"), sizes.d)
 
 
-@block("harmonic")
-def _harmonic(n: Sizes) -> nn.Module:
-    return HarmonicBlock(n.c, n.d, n.multiplier, n.m, separable=False)
+@form_block("harmonic")
+def _harmonic(sizes: BlockSizes) -> nn.Module:
+    return HarmonicBlock(sizes.c, sizes.d, sizes.r, sizes.m, separable=False)
 
 
-@block("harmonic_separable")
-def _harmonic_separable(n: Sizes) -> nn.Module:
-    return HarmonicBlock(n.c, n.d, n.multiplier, n.m, separable=True)
+@form_block("harmonic_separable")
+def _harmonic_separable(sizes: BlockSizes) -> nn.Module:
+    return HarmonicBlock(sizes.c, sizes.d, sizes.r, sizes.m, separable=True)
 
 
-@block("residual")
-def _residual(n: Sizes) -> nn.Module:
-    return nn.Sequential(*(Basic(n.c, n.c) for _ in range(n.m)))
+@form_block("residual")
+def _residual(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(*(Basic(sizes.c, sizes.c) for _ in range(sizes.m)))
 
 
-@block("residual_bottleneck")
-def _residual_bottleneck(n: Sizes) -> nn.Module:
-    return nn.Sequential(*(Bottleneck(n.c, n.b, n.c) for _ in range(n.m)))
+@form_block("residual_bottleneck")
+def _residual_bottleneck(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(*(Bottleneck(sizes.c, sizes.b, sizes.c) for _ in range(sizes.m)))
 
 
-@block("residual_darknet")
-def _residual_darknet(n: Sizes) -> nn.Module:
-    return nn.Sequential(*(Residual(n.c, n.b) for _ in range(n.m)))
+@form_block("residual_darknet")
+def _residual_darknet(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(*(Residual(sizes.c, sizes.b) for _ in range(sizes.m)))
 
 
-@block("resnext")
-def _resnext(n: Sizes) -> nn.Module:
-    return nn.Sequential(*(Bottleneck(n.c, n.c, n.c, groups=n.g) for _ in range(n.m)))
+@form_block("resnext")
+def _resnext(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(*(Bottleneck(sizes.c, sizes.c, sizes.c, groups=sizes.g) for _ in range(sizes.m)))
 
 
-@block("resnext_bottleneck")
-def _resnext_bottleneck(n: Sizes) -> nn.Module:
-    return nn.Sequential(*(Bottleneck(n.c, n.b, n.c, groups=n.g) for _ in range(n.m)))
+@form_block("resnext_bottleneck")
+def _resnext_bottleneck(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(*(Bottleneck(sizes.c, sizes.b, sizes.c, groups=sizes.g) for _ in range(sizes.m)))
 
 
-@block("entry")
-def _entry(n: Sizes) -> nn.Module:
-    return Basic(n.a, n.c, n.s)
+@form_block("entry")
+def _entry(sizes: BlockSizes) -> nn.Module:
+    return Basic(sizes.a, sizes.c, sizes.s)
 
 
-@block("entry_bottleneck")
-def _entry_bottleneck(n: Sizes) -> nn.Module:
-    return Bottleneck(n.a, n.b, n.c, n.s, n.g)
+@form_block("entry_bottleneck")
+def _entry_bottleneck(sizes: BlockSizes) -> nn.Module:
+    return Bottleneck(sizes.a, sizes.b, sizes.c, sizes.s, sizes.g)
 
 
-@block("projection")
-def _projection(n: Sizes) -> nn.Module:
-    return ConvNormAct(n.a, n.c, 1, n.s, act=None)
+@form_block("projection")
+def _projection(sizes: BlockSizes) -> nn.Module:
+    return ConvNormAct(sizes.a, sizes.c, 1, sizes.s, act=None)
 
 
-@block("transition")
-def _transition(n: Sizes) -> nn.Module:
-    return nn.Sequential(ConvNormAct(n.c, n.o), _pool())
+@form_block("transition")
+def _transition(sizes: BlockSizes) -> nn.Module:
+    return nn.Sequential(ConvNormAct(sizes.c, sizes.o), _pool())
 
 
-@block("transitions_csp", "block_transition", "pool", "transition")
-def _transitions_csp(n: Sizes) -> nn.Module:
-    return _around_dense(n, n.o, "csp")
+@form_block("transitions_csp", "block_transition", "pool", "transition")
+def _transitions_csp(sizes: BlockSizes) -> nn.Module:
+    return _around_dense(sizes, sizes.o, "csp")
 
 
-@block("transitions_last", "block_transition", "pool")
-def _transitions_last(n: Sizes) -> nn.Module:
-    return _around_dense(n, n.t + n.bypass, "last")
+@form_block("transitions_last", "block_transition", "pool")
+def _transitions_last(sizes: BlockSizes) -> nn.Module:
+    return _around_dense(sizes, sizes.t + sizes.bypass, "last")
 
 
-@block("split", "bypass", "main")
-def _split(n: Sizes) -> nn.Module:
-    return CrossStagePartial(n.c, n.c, bypass=n.bypass, main=n.main, blocks=nn.Identity(), c_blocks=n.main)
-
-
-def _around_dense(n: Sizes, c_out: int, fusion: str) -> nn.Module:
-    """A partial dense stage whose transitions are those asked for."""
+@form_block("split", "bypass", "main")
+def _split(sizes: BlockSizes) -> nn.Module:
     return CrossStagePartial(
-        n.c, c_out, bypass=n.bypass, main=n.main, c_blocks=n.main + n.m * n.d, c_transition=n.t, split="slice",
-        blocks=DenseBlock(n.main, n.m, lambda c_in: ConvNormAct(c_in, n.d, 3), n.d),
+        sizes.c, sizes.c, bypass=sizes.bypass, main=sizes.main, blocks=nn.Identity(), c_blocks=sizes.main
+    )
+
+
+def _around_dense(sizes: BlockSizes, c_out: int, fusion: str) -> nn.Module:
+    """A cross-stage-partial dense stage with the transitions of `fusion`."""
+    return CrossStagePartial(
+        sizes.c, c_out, bypass=sizes.bypass, main=sizes.main, c_blocks=sizes.main + sizes.m * sizes.d, c_transition=sizes.t, split="slice",
+        blocks=DenseBlock(sizes.main, sizes.m, lambda c_in: ConvNormAct(c_in, sizes.d, 3), sizes.d),
         fusion=fusion, pool=_pool(),
     )  # fmt: skip
 
 
 def _pool() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-
-
-def build_block(form: str, sizes: Sizes, base: str = "", c_out: int = 0) -> tuple[nn.Module, tuple[str, ...]]:
-    """The block of a closed form, and the names of the submodules that the form counts (empty: all).
-
-    For a partial form `base` names its plain form, and `c_out` is the number of channels that the inner block writes.
-    """
-    builder, parts = BLOCKS.get(base or form)
-    if not base:
-        return builder(sizes), parts
-    plain = replace(sizes, c=sizes.main, bypass=0)
-    return partial(builder, sizes, plain, c_out), PARTIAL_PARTS

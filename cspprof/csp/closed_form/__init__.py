@@ -1,14 +1,23 @@
-"""Closed forms of what blocks cost, derived layer by layer with sympy, and what their partial twins save. No torch.
+"""Closed forms: what a block costs as a formula, derived layer by layer with sympy, and what its partial twin saves.
 
-CIO of a dense block (CSPNet, Wang et al. 2019, section 3) is w·h·(c·m + (m² + m)·d/2); the form of every other block
-comes from its layers in the same way. Importing this room imports sympy.
+The CIO of a dense block (CSPNet, Wang et al. 2019, section 3) is w·h·(c·m + (m² + m)·d/2). The closed form of every
+other block is derived from its layers in the same way. Importing this package imports sympy, never torch.
 """
 
 from __future__ import annotations
 
-from cspprof.csp.closed_form import dense, harmonic, residual, transitions  # noqa: F401 - register themselves
-from cspprof.csp.closed_form.forms import FORMS, Form, form
-from cspprof.csp.closed_form.numbers import Block, block
-from cspprof.csp.closed_form.saving import real_stages, saving, saving_curve
+from cspprof.csp.closed_form import definitions  # noqa: F401 - registers the closed forms
+from cspprof.csp.closed_form.forms import CLOSED_FORMS, ClosedForm, closed_form
+from cspprof.csp.closed_form.saving import network_savings, saving, saving_curve
+from cspprof.csp.closed_form.sized_block import SizedBlock, sized_block
 
-__all__ = ["FORMS", "Block", "Form", "block", "form", "real_stages", "saving", "saving_curve"]
+__all__ = [
+    "CLOSED_FORMS",
+    "ClosedForm",
+    "SizedBlock",
+    "closed_form",
+    "network_savings",
+    "saving",
+    "saving_curve",
+    "sized_block",
+]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import share
-from cspprof.papers.dense_networks import NETWORKS
+from cspprof.csp.dense_networks import NETWORKS
 from cspprof.report.chart_model import Axis, Chart, Line, Mark, Panel, Series
 from cspprof.report.charts import chart
 from cspprof.report.charts.order import HEADROOM
@@ -29,9 +29,9 @@ class DenseStage:
 
     def saved(self, gamma: float) -> float:
         """The part of the block's CIO that is saved where γ of the base layer bypasses it."""
-        from cspprof.csp.closed_form.saving import saved
+        from cspprof.csp.closed_form.saving import saving_at
 
-        return saved(gamma, c=self.c, m=self.m, d=self.d)
+        return saving_at(gamma, c=self.c, m=self.m, d=self.d)
 
     def mark(self, x: float, y: float, text: str = "") -> Mark:
         """A datum of this stage."""
