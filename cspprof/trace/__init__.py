@@ -1,4 +1,20 @@
-"""From a module and its inputs to a `Record`. The only rooms besides `sources` and `zoo` that import torch."""
+"""From a module and its inputs to a `Record`: one forward pass, observed by forward hooks and a dispatch mode.
+
+How an operation becomes a call in the record:
+
+1. `run.trace` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and prepares the
+   model (`prepared_model`: eval mode, eager, stand-ins for weights; `isolation`: everything is restored afterwards).
+2. During the forward, `module_hooks` tell the recorder which module runs.
+3. `dispatch.DispatchRecorder` receives every operation. It tags each tensor with its storage and its shape, strides and
+   dtype (`tensor_meta`), and looks the operation up in `op_cache`.
+4. A new operation is bound to its schema (`operators`, `bound_args`). Its outputs come from an output rule of `ops`, or
+   from torch (`execute`); `aliasing` says which of them are views. `op_entries` asks the cost rule of `ops` and makes
+   the `OpSpec`.
+5. The call is logged: spec, layer, storages. At the end the log becomes the columns of the `Record`, with the table of
+   layers and `notes`.
+
+`other_counters` runs torch's FlopCounterMode and fvcore on the same modules, for verification.
+"""
 
 from cspprof.trace.run import trace
 
