@@ -1,4 +1,4 @@
-"""Darknet cfgs: each layer's shape, cost and arithmetic, the authors' totals, and files that are wrong."""
+"""Darknet cfgs: output shape, cost and arithmetic of each layer, published totals, and invalid files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
@@ -18,44 +18,47 @@ import cspprof
 from cspprof.core.errors import SourceError
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile
-from cspprof.sources.darknet import ops
 from cspprof.sources.darknet.activations import NAMES, activation
-from cspprof.sources.darknet.cfg import read
-from cspprof.sources.darknet.layers import LAYERS as BUILDERS
-from cspprof.sources.darknet.network import Darknet, build
+from cspprof.sources.darknet.cfg import read_cfg
+from cspprof.sources.darknet.connections import Shortcut, resized_like
+from cspprof.sources.darknet.convolution import blur, xnor_conv
+from cspprof.sources.darknet.layers import LAYER_BUILDERS
+from cspprof.sources.darknet.network import DarknetModel, build_network
+from cspprof.sources.darknet.pooling import Pool, avg_pool, max_pool, max_pool_depth
+from cspprof.sources.darknet.transforms import depth_to_space, original_reorg, response_norm, space_to_depth
 
 
 @pytest.fixture
 def cfg(tmp_path: Path) -> Callable[..., Path]:
-    """`cfg("maxpool size=2 stride=2", ...)`: a file with these layers behind a 3×8×8 image."""
+    """`cfg("maxpool size=2 stride=2", …)` writes a file with these layers for a 3×8×8 image."""
 
     def write(*layers: str, net: str = "channels=3 height=8 width=8") -> Path:
         file = tmp_path / "net.cfg"
-        file.write_text(text_of(f"net {net}", *layers))
+        file.write_text(cfg_text(f"net {net}", *layers))
         return file
 
     return write
 
 
-def text_of(*sections: str) -> str:
+def cfg_text(*sections: str) -> str:
     parts = [section.split() for section in sections]
     return "\n\n".join("\n".join([f"[{name}]", *options]) for name, *options in parts) + "\n"
 
 
-def module_of(path: Path, c: int = 3, h: int = 8, w: int = 8) -> Darknet:
-    sections, _ = read(path)
-    return build(sections[1:], (c, h, w))[0].eval()
+def module_of(path: Path) -> DarknetModel:
+    sections, _ = read_cfg(path)
+    return build_network(sections[1:], (3, 8, 8))[0].eval()
 
 
 def darknet_flops(profile: Profile) -> float:
     return float(profile.total("bflops_darknet")) * 1e9
 
 
-# -- each layer: shape, MACs and what Darknet's loader adds up ---------------------------------------
+# -- output shape, MACs and Darknet's FLOPs of each layer --------------------------------------------
 
 CONV = "convolutional activation=linear"
 LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
-    # name: layers behind 3×8×8, output, MACs, FLOPs by Darknet
+    # name: layers for a 3×8×8 image, output shape, MACs, FLOPs by Darknet
     "conv": ([f"{CONV} filters=5 size=3 pad=1"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64),
     "conv without pad": ([f"{CONV} filters=5 size=3"], (5, 6, 6), 27 * 5 * 36, 2 * 27 * 5 * 36),
     "conv, padding": ([f"{CONV} filters=5 size=3 padding=2"], (5, 10, 10), 27 * 5 * 100, 2 * 27 * 5 * 100),
@@ -65,7 +68,7 @@ LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
     "conv, groups": ([f"{CONV} filters=6 size=3 pad=1 groups=3"], (6, 8, 8), 9 * 6 * 64, 2 * 9 * 6 * 64),
     "conv, dilation": ([f"{CONV} filters=4 size=3 pad=1 dilation=4"], (4, 8, 8), 27 * 4 * 64, 2 * 27 * 4 * 64),
     "conv, dilation, no pad": ([f"{CONV} filters=4 size=3 dilation=2"], (4, 6, 6), 27 * 4 * 36, 2 * 27 * 4 * 36),
-    "1×1 knows no dilation": ([f"{CONV} filters=4 size=1 dilation=3 pad=1"], (4, 8, 8), 12 * 64, 24 * 64),
+    "1×1 ignores dilation": ([f"{CONV} filters=4 size=1 dilation=3 pad=1"], (4, 8, 8), 12 * 64, 24 * 64),
     "xnor": ([f"{CONV} filters=5 size=3 pad=1 xnor=1 groups=3"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64 / 32),
     "binary": ([f"{CONV} filters=5 size=3 pad=1 binary=1"], (5, 8, 8), 27 * 5 * 64, 2 * 27 * 5 * 64),
     "antialiasing": (
@@ -89,7 +92,7 @@ LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
         [f"{CONV} filters=4 size=1", "route layers=-1 groups=2 group_id=1"], (2, 8, 8), 12 * 64, 24 * 64,
     ),
     "shortcut": (["softmax", "softmax", "shortcut from=-2 activation=linear"], (3, 8, 8), 0, 192),
-    "shortcut, two": (["softmax", "softmax", "softmax", "shortcut from=-2,-3"], (3, 8, 8), 0, 2 * 192),
+    "shortcut, two maps": (["softmax", "softmax", "softmax", "shortcut from=-2,-3"], (3, 8, 8), 0, 2 * 192),
     "shortcut, weighted": (
         ["softmax", "softmax", "softmax", "shortcut from=-2,0 weights_type=per_channel"], (3, 8, 8), 0, 4 * 192,
     ),
@@ -105,14 +108,14 @@ LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
         (3, 8, 8), 0, 4 * 3 * 16 + 3 * 64,
     ),
     "upsample": (["upsample stride=2"], (3, 16, 16), 0, 0),
-    "upsample backwards": (["upsample stride=-2"], (3, 4, 4), 0, 0),
+    "upsample, negative stride": (["upsample stride=-2"], (3, 4, 4), 0, 0),
     "reorg": ([f"{CONV} filters=4 size=1", "reorg stride=2"], (16, 4, 4), 12 * 64, 24 * 64),
-    "reorg of odd channels": (["reorg stride=2"], (12, 4, 4), 0, 0),
-    "reorg reverse": ([f"{CONV} filters=4 size=1", "reorg stride=2 reverse=1"], (1, 16, 16), 12 * 64, 24 * 64),
+    "reorg, odd channels": (["reorg stride=2"], (12, 4, 4), 0, 0),
+    "reorg, reverse": ([f"{CONV} filters=4 size=1", "reorg stride=2 reverse=1"], (1, 16, 16), 12 * 64, 24 * 64),
     "reorg3d": (["reorg3d stride=4"], (48, 2, 2), 0, 0),
     "scale_channels": (["softmax", "avgpool", "scale_channels from=-2"], (3, 8, 8), 0, 0),
     "sam": (["softmax", "softmax", "sam from=-2"], (3, 8, 8), 0, 0),
-    "sam, Darknet reads one source": (["softmax", "softmax", "sam from=-2,-1"], (3, 8, 8), 0, 0),
+    "sam, only the first source": (["softmax", "softmax", "sam from=-2,-1"], (3, 8, 8), 0, 0),
     "dropout": (["dropout probability=.5"], (3, 8, 8), 0, 0),
     "softmax": (["softmax groups=4"], (3, 8, 8), 0, 0),
     "softmax, spatial": (["softmax spatial=1"], (3, 8, 8), 0, 0),
@@ -133,7 +136,7 @@ LAYERS: dict[str, tuple[list[str], tuple[int, ...], int, float]] = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_has_darknets_shape_and_count(name: str, cfg: Callable[..., Path]) -> None:
+def test_layer_shape_macs_and_darknet_flops(name: str, cfg: Callable[..., Path]) -> None:
     layers, shape, macs, flops = LAYERS[name]
     path = cfg(*layers)
     p = cspprof.profile(str(path))
@@ -143,20 +146,19 @@ def test_a_layer_has_darknets_shape_and_count(name: str, cfg: Callable[..., Path
     assert tuple(module_of(path)(torch.randn(2, 3, 8, 8)).shape) == (2, *shape)
 
 
-def test_every_section_type_stands_in_the_table() -> None:
-    shown = {section.split()[0] for layers, *_ in LAYERS.values() for section in layers}
-    others = {"conv", "conn", "max", "avg", "local_avg", "soft", "lrn"}  # Darknet's second names
-    passed = {"contrastive", "empty", "silence"}  # as cost
-    assert set(BUILDERS.names()) == shown | others | passed
+def test_every_section_type_is_tested() -> None:
+    tested = {section.split()[0] for layers, *_ in LAYERS.values() for section in layers}
+    aliases = {"conv", "conn", "max", "avg", "local_avg", "soft", "lrn", "contrastive", "empty", "silence"}
+    assert set(LAYER_BUILDERS.names()) == tested | aliases
 
 
-def test_the_networks_forward_returns_its_heads(cfg: Callable[..., Path]) -> None:
+def test_forward_returns_the_outputs_of_all_heads(cfg: Callable[..., Path]) -> None:
     head = [f"{CONV} filters=21 size=1", "yolo classes=2 mask=0,1,2 num=9"]
     both = module_of(cfg("softmax", *head, "route layers=0", "upsample stride=2", *head))(torch.randn(1, 3, 8, 8))
     assert [tuple(y.shape) for y in both] == [(1, 21, 8, 8), (1, 21, 16, 16)]
 
 
-def test_maps_live_no_longer_than_they_are_read(cfg: Callable[..., Path]) -> None:
+def test_outputs_are_freed_after_their_last_reader(cfg: Callable[..., Path]) -> None:
     deep = cspprof.profile(str(cfg(*[f"{CONV} filters=8 size=1"] * 30)))
     assert deep.total("peak_bytes") == 2 * 8 * 64 * 4
 
@@ -164,60 +166,40 @@ def test_maps_live_no_longer_than_they_are_read(cfg: Callable[..., Path]) -> Non
 # -- the arithmetic ----------------------------------------------------------------------------------
 
 
-def window_maxima(x: torch.Tensor, size: int, stride: int, padding: int) -> torch.Tensor:
-    """By Darknet's loop: the offset is half the padding, rounded down; places outside do not count."""
+def windows(x: torch.Tensor, size: int, stride: int, padding: int) -> list[list[torch.Tensor]]:
+    """The windows of Darknet's loop over a square map: they start at −⌊padding/2⌋ and are cut at the border."""
+
+    def span(i: int) -> slice:
+        start = i * stride - padding // 2
+        return slice(max(start, 0), start + size)
+
     n = (x.shape[-1] + padding - size) // stride + 1
-    out = x.new_empty(*x.shape[:2], n, n)
-    for i in range(n):
-        for j in range(n):
-            rows = [
-                r for r in range(i * stride - padding // 2, i * stride - padding // 2 + size) if 0 <= r < x.shape[2]
-            ]
-            cols = [
-                c for c in range(j * stride - padding // 2, j * stride - padding // 2 + size) if 0 <= c < x.shape[3]
-            ]
-            out[:, :, i, j] = x[:, :, rows][:, :, :, cols].amax((2, 3))
-    return out
+    return [[x[:, :, span(i), span(j)] for j in range(n)] for i in range(n)]
 
 
+@settings(deadline=None)  # the first call of a custom operation is slow
 @given(
     side=st.integers(4, 9), size=st.integers(1, 4), stride=st.integers(1, 3), padding=st.integers(0, 3),
     average=st.booleans(),
 )  # fmt: skip
-def test_pools_are_darknets_for_every_padding(side: int, size: int, stride: int, padding: int, average: bool) -> None:
-    from cspprof.sources.darknet.pools import Pool
-
+def test_pooling_with_any_padding(side: int, size: int, stride: int, padding: int, average: bool) -> None:
     padding = min(padding, size - 1)
     x = torch.randn(1, 2, side, side, dtype=torch.float64)
-    got = Pool(average, size, (stride, stride), padding)(x)
-    if average:
-        ones = torch.ones_like(x)
-        total, count = (-window_sums(-t, size, stride, padding) for t in (x, ones))
-        torch.testing.assert_close(got, total / count)
-    else:
-        assert torch.equal(got, window_maxima(x, size, stride, padding))
+    rows = [
+        torch.stack([w.mean((2, 3)) if average else w.amax((2, 3)) for w in row], 2)
+        for row in windows(x, size, stride, padding)
+    ]
+    torch.testing.assert_close(Pool(average, size, (stride, stride), padding)(x), torch.stack(rows, 2))
 
 
-def window_sums(x: torch.Tensor, size: int, stride: int, padding: int) -> torch.Tensor:
-    n = (x.shape[-1] + padding - size) // stride + 1
-    out = x.new_zeros(*x.shape[:2], n, n)
-    for i in range(n):
-        for j in range(n):
-            top, left = i * stride - padding // 2, j * stride - padding // 2
-            out[:, :, i, j] = x[:, :, max(top, 0) : top + size, max(left, 0) : left + size].sum((2, 3))
-    return out
-
-
-def test_maxpool_depth_takes_the_largest_of_the_channels_that_are_congruent() -> None:
+def test_max_pool_depth_pools_congruent_channels() -> None:
     x = torch.randn(1, 7, 2, 2)
-    got = ops.max_pool_depth(x, 3, 1)
+    got = max_pool_depth(x, 3, 1)
     for g in range(3):
         assert torch.equal(got[:, g], x[:, g::3].amax(1))
 
 
-def test_reorg_moves_elements_as_darknet_does() -> None:
-    from cspprof.sources.darknet.wiring import _as_darknet_did, _to_depth, _to_space
-
+def test_reorg_matches_darknets_loop() -> None:
     c, h, w, s = 8, 4, 6, 2
     x = torch.arange(float(c * h * w)).view(1, c, h, w)
     flat, out = x.flatten(), torch.empty(c * h * w)
@@ -228,43 +210,41 @@ def test_reorg_moves_elements_as_darknet_does() -> None:
                 offset, channel = k // part, k % part
                 source = i * s + offset % s + w * s * (j * s + offset // s + h * s * channel)
                 out[i + w * (j + h * k)] = flat[source]
-    assert torch.equal(_as_darknet_did(x, s).flatten(), out)
-    assert torch.equal(_to_space(_to_depth(x, s), s), x)
+    assert torch.equal(original_reorg(x, s).flatten(), out)
+    assert torch.equal(depth_to_space(space_to_depth(x, s), s), x)
 
 
-def test_a_shortcut_adds_the_channels_and_places_that_overlap() -> None:
-    from cspprof.sources.darknet.wiring import Shortcut, fitted
-
+def test_shortcut_of_maps_with_unequal_shapes() -> None:
     y = torch.zeros(1, 2, 4, 4)
     large, small = torch.randn(1, 3, 8, 8), torch.randn(1, 1, 2, 2)
-    assert torch.equal(fitted(large, y), large[:, :2, ::2, ::2])
-    assert torch.equal(fitted(small, y)[:, 0, ::2, ::2], small[:, 0])
-    assert fitted(small, y).count_nonzero() == 4
+    assert torch.equal(resized_like(large, y), large[:, :2, ::2, ::2])
+    assert torch.equal(resized_like(small, y)[:, 0, ::2, ::2], small[:, 0])
+    assert resized_like(small, y).count_nonzero() == 4
     weighted = Shortcut(2, 2, "per_feature", "softmax", None)
     with torch.no_grad():
-        torch.testing.assert_close(weighted(y + 1, y + 3), y + 2)  # equal weights: the mean
+        torch.testing.assert_close(weighted(y + 1, y + 3), y + 2)  # equal weights give the mean
 
 
-def test_xnor_convolves_signs() -> None:
+def test_xnor_conv_is_a_convolution_of_signs() -> None:
     x, w = torch.randn(1, 4, 5, 5), torch.randn(2, 4, 3, 3)
     mean = w.abs().mean((1, 2, 3))
     signs = torch.nn.functional.conv2d(x.sign(), w.sign(), padding=0) * mean[:, None, None]
-    torch.testing.assert_close(ops.xnor_conv(x, w, [1, 1], 0, 1), signs)
+    torch.testing.assert_close(xnor_conv(x, w, [1, 1], 0, 1), signs)
 
 
-def test_gradients_pass_through_whole_operations() -> None:
+def test_gradients_of_custom_operations() -> None:
     x = torch.randn(1, 4, 5, 5, dtype=torch.float64, requires_grad=True)
     for call in (
-        lambda x: ops.max_pool(x, 2, [1, 1], 1),
-        lambda x: ops.avg_pool(x, 2, [1, 1], 1),
-        lambda x: ops.max_pool_depth(x, 2, 1),
-        lambda x: ops.blur(x, 3, [2, 2]),
-        lambda x: ops.response_norm(x, 5, 1e-2, 0.75, 1.0),
+        lambda x: max_pool(x, 2, [1, 1], 1),
+        lambda x: avg_pool(x, 2, [1, 1], 1),
+        lambda x: max_pool_depth(x, 2, 1),
+        lambda x: blur(x, 3, [2, 2]),
+        lambda x: response_norm(x, 5, 1e-2, 0.75, 1.0),
     ):
         assert gradcheck(call, (x,))
 
 
-ACTIVATIONS = {  # at −5, −0.5, 0.5, 5
+ACTIVATIONS = {  # the values at −5, −0.5, 0.5 and 5
     "linear": (-5, -0.5, 0.5, 5),
     "relu": (0, 0, 0.5, 5),
     "relu6": (0, 0, 0.5, 5),
@@ -289,7 +269,7 @@ ACTIVATIONS = {  # at −5, −0.5, 0.5, 5
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
-def test_activations_by_their_definitions(name: str) -> None:
+def test_activation_values(name: str) -> None:
     act = activation(name) or torch.nn.Identity()
     if name.startswith("normalize_channels"):
         y = act(torch.randn(1, 5, 3, 3).abs())
@@ -301,10 +281,8 @@ def test_activations_by_their_definitions(name: str) -> None:
 
 # -- whole networks ----------------------------------------------------------------------------------
 
-CFGS = sorted((Path(__file__).resolve().parents[2] / "shared" / "reference" / "cfg").glob("*.cfg"))
 
-
-def test_the_authors_networks_come_out_layer_by_layer(reference: Path, darknet_totals: dict[str, Any]) -> None:
+def test_published_cfgs_match_the_reference_layer_by_layer(reference: Path, darknet_totals: dict[str, Any]) -> None:
     assert len(darknet_totals) == 28
     for file, expected in darknet_totals.items():
         p = cspprof.profile(str(reference / "cfg" / file))
@@ -330,7 +308,7 @@ def head(layer: int) -> list[str]:
 
 
 def yolov4_tiny() -> list[str]:
-    """Written from its description: three partial blocks, each of half the channels twice."""
+    """Three cross-stage-partial blocks, each with two convolutions of half the channels."""
     layers = [conv(32, 3, 2), conv(64, 3, 2)]
     for c in (64, 128, 256):
         layers += [conv(c), "route layers=-1 groups=2 group_id=1", conv(c // 2), conv(c // 2), "route layers=-1,-2"]
@@ -340,7 +318,7 @@ def yolov4_tiny() -> list[str]:
 
 
 def yolov3() -> list[str]:
-    """Darknet-53, then three levels of five convolutions."""
+    """Darknet-53, then three levels of six convolutions and a head."""
     layers = [conv(32)]
     for i, depth in enumerate((1, 2, 8, 8, 4)):
         c = 64 << i
@@ -354,38 +332,38 @@ def yolov3() -> list[str]:
 
 
 @pytest.mark.parametrize(("layers", "printed"), [(yolov4_tiny(), 6.910), (yolov3(), 65.879)])
-def test_totals_that_darknet_prints(layers: list[str], printed: float, cfg: Callable[..., Path]) -> None:
+def test_bflops_that_darknet_prints(layers: list[str], printed: float, cfg: Callable[..., Path]) -> None:
     p = cspprof.profile(str(cfg(*layers, net="width=416 height=416 channels=3")))
     assert round(p.total("bflops_darknet"), 3) == printed
 
 
 def yolov3_voc() -> list[str]:
-    """Twenty classes: 75 channels before each head."""
+    """The network of yolov3 for twenty classes: 75 channels before each head."""
     return [s.replace("filters=255", "filters=75").replace("classes=80", "classes=20") for s in yolov3()]
 
 
-def test_a_table_shows_darknets_last_digit_and_json_the_exact_sum(
+def test_tables_round_bflops_as_darknet_does_and_json_is_exact(
     cfg: Callable[..., Path], run: Callable[..., Result]
 ) -> None:
-    """Darknet adds in single precision, and prints 65.442 for 65.4425108."""
+    """Darknet adds in single precision: it prints 65.442 for 65.4425108."""
     path = str(cfg(*yolov3_voc(), net="width=416 height=416 channels=3"))
     table = {line.split("  ")[0]: line.split()[-1] for line in run("flops", path).out.splitlines() if line}
     assert table["BFLOPs (Darknet)"] == "65.442"
     exact = json.loads(run("flops", path, "--format", "json").out)["models"][0]["bflops_darknet"]
     assert exact == pytest.approx(65.442510848, rel=1e-15)
     assert run("flops", path, "--convention", "darknet").out.count("65.442") == 1
-    two = run("flops", path, "--input", "2x3x416x416")  # Darknet has no word on two images
+    two = run("flops", path, "--input", "2x3x416x416")  # Darknet counts one image only
     assert f"{2 * exact:.3f}" in two.out
 
 
-def test_weights_can_be_shared(cfg: Callable[..., Path]) -> None:
+def test_share_index_shares_weights(cfg: Callable[..., Path]) -> None:
     first = f"{CONV} batch_normalize=1 filters=3 size=3 pad=1"
     p = cspprof.profile(str(cfg(first, f"{first} dilation=2 share_index=-1", f"{first} share_index=0")))
     assert p.params == 81 + 6
     assert p.total("macs") == 3 * 81 * 64
 
 
-def test_another_input_builds_the_network_for_it(cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
+def test_network_is_built_for_the_requested_input(cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
     path = str(cfg("connected output=2 activation=linear"))
     assert cspprof.profile(path, (1, 3, 4, 4)).total("macs") == 48 * 2
     assert run("flops", path, "--input", "2x1x8x8").out.count("256")
@@ -393,41 +371,41 @@ def test_another_input_builds_the_network_for_it(cfg: Callable[..., Path], run: 
     assert cspprof.profile(vector).total("macs") == 200
 
 
-# -- what is wrong -----------------------------------------------------------------------------------
+# -- invalid files -----------------------------------------------------------------------------------
 
-WRONG = {
-    "cycle": (["softmax", "route layers=1"], "net.cfg, line 9: layer 1, [route] layers=1: layer 1 is not before it"),
-    "before the first": (["softmax", "route layers=-3"], "layer -2 comes before the first layer"),
-    "first layer reads none": (["route layers=-1"], "It is the first layer"),
-    "far": (["softmax", "shortcut from=-1000000"], "The layers before it are 0 to 0"),
+INVALID = {
+    "cycle": (["softmax", "route layers=1"], "net.cfg, line 9: layer 1, [route] layers=1: layer 1 is not an earlier"),
+    "before the first layer": (["softmax", "route layers=-3"], "layer -2 comes before the first layer"),
+    "route in the first layer": (["route layers=-1"], "This is the first layer"),
+    "far before the first layer": (["softmax", "shortcut from=-1000000"], "The earlier layers are 0 to 0"),
     "stride": ([f"{CONV} filters=2 stride=0"], "[convolutional] stride=0 is too small"),
     "pool stride": (["maxpool size=2 stride=0"], "[maxpool] stride=0 is too small"),
     "upsample stride": (["upsample stride=0"], "[upsample] stride=0"),
     "missing layers": (["softmax", "route"], "net.cfg, line 8: [route] has no layers"),
     "missing from": (["softmax", "shortcut activation=linear"], "[shortcut] has no from"),
-    "no number": ([f"{CONV} filters=many"], "net.cfg, line 8: [convolutional] filters='many' is not a number"),
+    "not an integer": ([f"{CONV} filters=many"], "net.cfg, line 8: [convolutional] filters='many' is not an integer"),
     "too large": ([f"{CONV} filters=99999999999"], "does not fit a C int"),
     "small map": ([f"{CONV} filters=2 size=9"], "a window of 9×9 does not fit a map of 3×8×8"),
     "groups": ([f"{CONV} filters=2 groups=2"], "the map before it has 3 channels, which 2 groups do not divide"),
     "unknown layer": (["softmax", "warp x=1", "softmax", "bend"], "does not know: [warp] in line 8, [bend] in line 13"),
-    "sizes": (["softmax", "avgpool", "route layers=1,0"], "different sizes: layer 1 3×1×1, layer 0 3×8×8"),
-    "heads": ([f"{CONV} filters=20", "yolo classes=2 mask=0,1,2"], "[yolo] wants 3·7 = 21 channels"),
-    "detection": (["detection side=2 num=1 coords=4 classes=1"], "wants 24 values"),
-    "weights_type": (["softmax", "softmax", "shortcut from=-2 weights_type=odd"], "weights_type=odd"),
-    "share": (["softmax", f"{CONV} filters=2 share_index=0"], "layer 0 has no weights of shape 2×3×1×1"),
+    "route sizes": (["softmax", "avgpool", "route layers=1,0"], "different sizes: layer 1 3×1×1, layer 0 3×8×8"),
+    "yolo channels": ([f"{CONV} filters=20", "yolo classes=2 mask=0,1,2"], "[yolo] needs 3·7 = 21 channels"),
+    "detection values": (["detection side=2 num=1 coords=4 classes=1"], "needs 24 values"),
+    "weights_type": (["softmax", "softmax", "shortcut from=-2 weights_type=odd"], "weights_type=odd is unknown"),
+    "share_index": (["softmax", f"{CONV} filters=2 share_index=0"], "layer 0 has no weights of shape 2×3×1×1"),
     "long route": (["softmax", "route layers=" + ",".join(["0"] * 1_000_000)], "layers lists 1,000,000 numbers"),
     "scale": (["softmax", f"{CONV} filters=2 size=1", "scale_channels from=-2"], "cannot scale layer 0 3×8×8 by 2×8×8"),
     "crop": (["crop crop_height=99 crop_width=1"], "cannot cut 99×1 out of 3×8×8"),
     "temperature": (["softmax temperature=0"], "net.cfg, line 7: [softmax] temperature=0 divides by zero"),
-    "trailing comma": (["softmax", "softmax", "route layers=-1,"], "[route] layers=-1, has a comma and no number"),
-    "recurrent": (["softmax", "crnn output=4 hidden=4"], "does not know: [crnn] in line 8 Recurrent sections are not"),
+    "trailing comma": (["softmax", "softmax", "route layers=-1,"], "[route] layers=-1, has a comma without a number"),
+    "recurrent": (["softmax", "crnn output=4 hidden=4"], "does not know: [crnn] in line 8 Recurrent layers are not"),
     "reorg": (["reorg3d stride=3"], "stride 3 does not divide a map of 3×8×8"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named_with_its_line(name: str, cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
-    layers, message = WRONG[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_layer_error_names_the_line(name: str, cfg: Callable[..., Path], run: Callable[..., Result]) -> None:
+    layers, message = INVALID[name]
     result = run("cio", str(cfg(*layers)))
     assert (result.code, result.out) == (2, "")
     assert message in " ".join(result.err.split())
@@ -438,16 +416,16 @@ def test_what_is_wrong_is_named_with_its_line(name: str, cfg: Callable[..., Path
     ("data", "message"),
     [
         (b"", "net.cfg has no sections"),
-        (b"width=3\n", "line 1: 'width=3' stands before any section"),
+        (b"width=3\n", "line 1: 'width=3' stands before the first section"),
         (b"[net]\nwidth=8\nheight=8\nchannels=3\n", "there is no layer after [net]"),
         (b"[convolutional]\nfilters=3\n", "line 1: the first section is [convolutional]"),
-        (b"[net]\nwidth=8\n[avgpool]\n", "[net] says no channels and no height"),
-        (b"[net\nwidth=8\n", "cannot read the section"),
-        (b"\x80\x02}q\x00.", "line 1: these bytes are not text"),
-        (b"[net]\nwidth=\xff\xfe\n", "line 2: these bytes are not text"),
+        (b"[net]\nwidth=8\n[avgpool]\n", "[net] has no channels and no height"),
+        (b"[net\nwidth=8\n", "line 1: '[net' is not a section header"),
+        (b"\x80\x02}q\x00.", "line 1 is not text"),
+        (b"[net]\nwidth=\xff\xfe\n", "line 2 is not text"),
     ],
 )
-def test_files_that_are_no_cfg(data: bytes, message: str, tmp_path: Path, run: Callable[..., Result]) -> None:
+def test_file_that_is_not_a_cfg(data: bytes, message: str, tmp_path: Path, run: Callable[..., Result]) -> None:
     file = tmp_path / "net.cfg"
     file.write_bytes(data)
     result = run("cio", str(file))
@@ -455,16 +433,16 @@ def test_files_that_are_no_cfg(data: bytes, message: str, tmp_path: Path, run: C
     assert message in " ".join(result.err.split())
 
 
-def test_a_missing_file_and_options_are_refused(tmp_path: Path, cfg: Callable[..., Path]) -> None:
+def test_missing_file_options_and_wrong_input_are_refused(tmp_path: Path, cfg: Callable[..., Path]) -> None:
     with pytest.raises(SourceError, match=r"cannot read .*No such file"):
         cspprof.profile(str(tmp_path / "none.cfg"))
     with pytest.raises(SourceError, match="takes no options"):
         cspprof.profile(f"{cfg('avgpool')},width=3")
-    with pytest.raises(SourceError, match="reads one image"):
+    with pytest.raises(SourceError, match="takes one image"):
         cspprof.profile(str(cfg("avgpool")), (1, 3, 8))
 
 
-def test_reading_is_darknets(tmp_path: Path) -> None:
+def test_cfg_syntax_is_read_as_darknet_reads_it(tmp_path: Path) -> None:
     file = tmp_path / "net.cfg"
     file.write_bytes(
         "\ufeff# Kommentar: größer\r\n[net] # first\r\n wi dth = 8\r\nheight=8 ; eight\r\nheight=9\r\nchannels=3\r\n"
@@ -474,6 +452,6 @@ def test_reading_is_darknets(tmp_path: Path) -> None:
     assert p.inputs[0].shape == (1, 3, 8, 8)
     assert p.source == "net.cfg"
     assert p.notes == (
-        "line 10 of net.cfg is no key=value and was passed over, as Darknet does",
-        "line 9: Darknet knows no activation 'odd' and takes relu, as is done here",
+        "line 10 of net.cfg has no '=' and is skipped, as in Darknet",
+        "line 9: the activation 'odd' is unknown, so relu is used, as in Darknet",
     )

@@ -10,7 +10,7 @@ import cspprof
 from cspprof.analysis.layer_rows import Row, rows
 from cspprof.analysis.stages import depths
 from cspprof.core.errors import CspprofError
-from cspprof.sources.darknet import ops
+from cspprof.sources.darknet.pooling import max_pool_depth
 from cspprof.zoo import catalog
 from cspprof.zoo.necks import Fusion, Maxout, SpatialAttention, SpatialPyramidPooling
 from cspprof.zoo.thundernet import ContextEnhancement, ShuffleUnit
@@ -79,7 +79,7 @@ def test_maxout_leaves_a_quarter_of_what_is_concatenated() -> None:
 def test_maxout_groups_channels_as_darknet_does(channels: int, out: int) -> None:
     x = torch.randn(2, channels, 3, 5)
     y = Maxout(out)(x)
-    assert torch.equal(y, ops.max_pool_depth(x, out, 1))
+    assert torch.equal(y, max_pool_depth(x, out, 1))
     for g in range(out):
         assert torch.equal(y[:, g], x[:, g::out].amax(1))
 

@@ -1,7 +1,7 @@
-"""A Darknet cfg as text: sections with their options, each known by its line. No torch.
+"""Read a Darknet cfg file into sections. Needs no torch.
 
-Reading follows Darknet's own: white space anywhere in a line means nothing, `#` and `;` begin a comment line, the
-first of two equal keys counts, and a line that is no `key=value` is passed over (with a note here).
+The rules are those of Darknet's own reader: white space anywhere in a line is ignored, `#` and `;` start a comment
+line, the first of two equal keys counts, and a line without `=` is skipped (here with a note).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 from cspprof.core.errors import SourceError
 
-LARGEST = 2**31 - 1
-"""Darknet keeps every number in a C int."""
+INT_MAX = 2**31 - 1
+"""The largest C int, the type in which Darknet stores every integer."""
 
-_NUMBER = re.compile(r"([+-]?\d+)(\.\d*)?(?=$|[#;,])")
+_INTEGER = re.compile(r"([+-]?\d+)(\.\d*)?(?=$|[#;,])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Section:
     options: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def error(self, what: str, hint: str, key: str = "") -> SourceError:
-        """What is wrong here, with the file and the line of `key` (or of the section)."""
+        """An error that names the file and the line of `key`, or of the section if it has no such key."""
         line = self.options[key][1] if key in self.options else self.line
         return SourceError(f"{self.file}, line {line}: {what}", hint)
 
@@ -40,18 +40,19 @@ class Section:
         return self.options[key][0] if key in self.options else default
 
     def flag(self, key: str) -> bool:
-        return self.number(key, 0) != 0
+        return self.integer(key, 0) != 0
 
-    def number(self, key: str, default: int, least: int | None = None) -> int:
-        """The whole number of `key`. Raises SourceError where it is none, or below `least`."""
+    def integer(self, key: str, default: int, minimum: int | None = None) -> int:
+        """The integer value of `key`. Raises SourceError if it is not an integer or is less than `minimum`."""
         if key not in self.options:
             return default
-        n = self._number(key, self.options[key][0])
-        if least is not None and n < least:
-            raise self.error(f"[{self.type}] {key}={n} is too small", f"Write {least} or more: {key}={least}", key)
+        n = self._parse_integer(key, self.options[key][0])
+        if minimum is not None and n < minimum:
+            raise self.error(f"[{self.type}] {key}={n} is too small", f"Write {key}={minimum} or more.", key)
         return n
 
     def real(self, key: str, default: float) -> float:
+        """The floating-point value of `key`. Raises SourceError if it is not a number."""
         try:
             return float(self.text(key, str(default)))
         except ValueError:
@@ -59,31 +60,35 @@ class Section:
                 f"[{self.type}] {key}={self.text(key)!r} is not a number", f"Write for example {key}={default}", key
             ) from None
 
-    def numbers(self, key: str, most: int) -> list[int]:
-        """The whole numbers of a list such as `layers=-1,4`. Raises SourceError where it is missing or too long."""
+    def integers(self, key: str) -> list[int]:
+        """The integers of a list such as `layers=-1,4`. Raises SourceError if it is missing, too long or malformed."""
         if not self.text(key):
-            raise self.error(f"[{self.type}] has no {key}", f"Say which layers it reads: {key}=-1")
+            raise self.error(f"[{self.type}] has no {key}", f"Name the layers that it reads: {key}=-1")
         parts = self.text(key).partition("#")[0].split(",")
         if "" in parts:
             raise self.error(
-                f"[{self.type}] {key}={self.text(key)} has a comma and no number", "Darknet reads 0 there.", key
+                f"[{self.type}] {key}={self.text(key)} has a comma without a number",
+                "Remove the comma: Darknet would read it as layer 0.",
+                key,
             )
-        if len(parts) > most:
-            raise self.error(f"[{self.type}] {key} lists {len(parts):,} numbers", f"At most {most:,} make sense.", key)
-        return [self._number(key, part) for part in parts]
+        if len(parts) > 10_000:
+            raise self.error(f"[{self.type}] {key} lists {len(parts):,} numbers", "The limit is 10,000.", key)
+        return [self._parse_integer(key, part) for part in parts]
 
-    def _number(self, key: str, text: str) -> int:
-        found = _NUMBER.match(text)
-        if not found:
-            raise self.error(f"[{self.type}] {key}={text!r} is not a number", f"Write for example {key}=1", key)
-        n = int(found[1]) if len(found[1]) < 12 else LARGEST + 1
-        if abs(n) > LARGEST:
-            raise self.error(f"[{self.type}] {key}={found[1][:12]}… does not fit a C int", f"Up to {LARGEST:,}.", key)
-        return n
+    def _parse_integer(self, key: str, text: str) -> int:
+        match = _INTEGER.match(text)
+        if not match:
+            raise self.error(f"[{self.type}] {key}={text!r} is not an integer", f"Write for example {key}=1", key)
+        digits = match[1]
+        if len(digits) >= 12 or abs(int(digits)) > INT_MAX:  # int() of a very long text is slow
+            raise self.error(
+                f"[{self.type}] {key}={digits[:12]}… does not fit a C int", f"The largest value is {INT_MAX:,}.", key
+            )
+        return int(digits)
 
 
-def read(path: Path) -> tuple[list[Section], tuple[str, ...]]:
-    """The sections of a cfg, `[net]` first, and notes on lines that were passed over. Raises SourceError."""
+def read_cfg(path: Path) -> tuple[list[Section], tuple[str, ...]]:
+    """The sections of a cfg file, `[net]` first, and notes on skipped lines. Raises SourceError."""
     sections: list[Section] = []
     notes: list[str] = []
     for number, line in _lines(path):
@@ -91,7 +96,7 @@ def read(path: Path) -> tuple[list[Section], tuple[str, ...]]:
             sections.append(_section(path.name, line, number))
         elif not sections:
             raise SourceError(
-                f"{path.name}, line {number}: {line[:40]!r} stands before any section",
+                f"{path.name}, line {number}: {line[:40]!r} stands before the first section",
                 "A Darknet cfg begins with [net].",
             )
         else:
@@ -99,7 +104,7 @@ def read(path: Path) -> tuple[list[Section], tuple[str, ...]]:
             if equals:
                 sections[-1].options.setdefault(key, (value, number))
             else:
-                notes.append(f"line {number} of {path.name} is no key=value and was passed over, as Darknet does")
+                notes.append(f"line {number} of {path.name} has no '=' and is skipped, as in Darknet")
     if not sections:
         raise SourceError(f"{path.name} has no sections", "A Darknet cfg begins with [net].")
     if sections[0].type not in ("net", "network"):
@@ -112,24 +117,26 @@ def read(path: Path) -> tuple[list[Section], tuple[str, ...]]:
 def _section(file: str, line: str, number: int) -> Section:
     name, bracket, rest = line[1:].partition("]")
     if not bracket or not name or (rest and rest[0] not in "#;"):
-        raise SourceError(f"{file}, line {number}: cannot read the section {line[:40]!r}", "Write [convolutional].")
+        raise SourceError(
+            f"{file}, line {number}: {line[:40]!r} is not a section header", "Write for example [convolutional]."
+        )
     return Section(file, name, number)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and text of every line that says something, white space taken out."""
+    """The number and the text, without white space, of every line that is not empty and not a comment."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}", "Check the path.") from None
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
-        bare = b"".join(raw.split())
-        if not bare or bare[:1] in (b"#", b";"):
+        line = b"".join(raw.split())
+        if not line or line[:1] in (b"#", b";"):
             continue
         try:
-            text = bare.decode("utf-8")
+            text = line.decode("utf-8")
         except UnicodeDecodeError:
             text = "\0"
         if not text.isprintable():
-            raise SourceError(f"{path.name}, line {number}: these bytes are not text", "Is it a Darknet cfg?")
+            raise SourceError(f"{path.name}, line {number} is not text", "Is it a Darknet cfg?")
         yield number, text
