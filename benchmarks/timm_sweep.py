@@ -1,11 +1,11 @@
-"""Every architecture that timm lists, profiled on meta at its own input and held against torch's FlopCounterMode.
+"""Compare cspprof with torch's FlopCounterMode on every architecture that timm lists, at its own input size, on meta.
 
 `python benchmarks/timm_sweep.py [--only GLOB] [--limit N] [--jobs 2] [--no-oracle] [--json FILE]`
 
-Where both count the same there is nothing to say. The table at the end is of the others, each with a reason that was
-found, not listed by hand: what FlopCounterMode raised, or the operations that it ran without a formula, if their MACs
-are the whole difference. Leaves with 1 when anything failed, is incomplete or has no explanation. Each architecture
-runs in a worker process, so one that crashes is a row like any other; Ctrl-C keeps what was measured.
+The table at the end lists the architectures on which the two differ, each with a reason: the error that FlopCounterMode
+raised, or the operations for which it has no formula, if their MACs are the whole difference. The exit code is 1 if an
+architecture failed, has an unknown operation, or differs for no known reason. Each architecture runs in a worker
+process, so a crash becomes a row of the table. Ctrl-C keeps the rows measured so far.
 """
 
 from __future__ import annotations
@@ -32,24 +32,26 @@ from rich.table import Table
 
 EQUAL, EXPLAINED, UNEXPLAINED, INCOMPLETE, FAILED = "equal", "explained", "unexplained", "incomplete", "failed"
 UNCHECKED = "not checked"
-FINE = {EQUAL, EXPLAINED, UNCHECKED}
+PASSING = {EQUAL, EXPLAINED, UNCHECKED}
 
 
 @dataclass
 class Row:
-    """One architecture. `macs` are ours, `torch_macs` FlopCounterMode's FLOPs / 2; None where there is no number."""
+    """The result for one architecture."""
 
     name: str
     verdict: str
     input: str = ""
     macs: int | None = None
+    """The count of cspprof."""
     torch_macs: float | None = None
+    """Half of the FLOPs of FlopCounterMode."""
     reason: str = ""
     seconds: float = 0.0
 
 
-def measured(name: str, oracle: bool) -> Row:
-    """The architecture by both counters."""
+def measure(name: str, oracle: bool) -> Row:
+    """Count an architecture with cspprof, and with FlopCounterMode if `oracle`."""
     import cspprof
 
     start = time.perf_counter()
@@ -58,27 +60,27 @@ def measured(name: str, oracle: bool) -> Row:
         profile = cspprof.profile(f"timm:{name}")
         profile.self_check()
     except Exception as error:
-        row.reason = _line(error)
+        row.reason = _first_line(error)
         return row
     row.input, row.macs = str(profile.inputs[0]), profile.total("macs")
     if not profile.complete:
         row.verdict = INCOMPLETE
         row.reason = ", ".join(f"no rule for {op} ×{n}" for op, n in profile.uncounted.items())
     elif oracle:
-        row.torch_macs, row.verdict, row.reason = compared(name, profile.inputs[0].shape, row.macs)
+        row.torch_macs, row.verdict, row.reason = compare(name, profile.inputs[0].shape, row.macs)
     else:
         row.verdict = UNCHECKED
     row.seconds = round(time.perf_counter() - start, 3)
     return row
 
 
-def compared(name: str, shape: tuple[int, ...], macs: int) -> tuple[float | None, str, str]:
-    """FlopCounterMode's MACs, the verdict and its reason."""
+def compare(name: str, shape: tuple[int, ...], macs: int) -> tuple[float | None, str, str]:
+    """FlopCounterMode's MACs, the verdict on `macs`, and its reason."""
     counter = torch_counter()
     try:
         count_by_torch(counter, name, shape)
     except Exception as error:
-        return None, EXPLAINED, f"FlopCounterMode raises {_line(error)}"
+        return None, EXPLAINED, f"FlopCounterMode raises {_first_line(error)}"
     theirs = counter.get_total_flops() / 2
     if theirs == macs:
         return theirs, EQUAL, ""
@@ -92,8 +94,8 @@ def compared(name: str, shape: tuple[int, ...], macs: int) -> tuple[float | None
 def count_by_torch(counter: Any, name: str, shape: tuple[int, ...]) -> None:
     """Run the forward on meta under FlopCounterMode.
 
-    Nothing requires a gradient: the counter's module tracker sets backward hooks even under `no_grad`, and fails
-    on modules that are handed a parameter.
+    No parameter requires a gradient, because the counter's module tracker sets backward hooks even under `no_grad` and
+    then fails on modules that are called with a parameter.
     """
     import timm
     import torch
@@ -105,7 +107,7 @@ def count_by_torch(counter: Any, name: str, shape: tuple[int, ...]) -> None:
 
 
 def torch_counter() -> Any:
-    """A FlopCounterMode that also remembers the MACs, by cspprof's rules, of each operation it has no formula for."""
+    """A FlopCounterMode that also counts, by the rules of cspprof, the operations for which it has no formula."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from cspprof.core.record import TensorSpec
@@ -116,6 +118,7 @@ def torch_counter() -> Any:
         def __init__(self) -> None:
             super().__init__(display=False)
             self.missed: dict[str, list[int]] = {}
+            """The MACs of each call, by operation."""
 
         def _count_flops(self, packet: Any, out: Any, args: Any, kwargs: Any) -> Any:
             target = str(packet)
@@ -132,8 +135,8 @@ def torch_counter() -> Any:
     return Counting()
 
 
-def _line(error: BaseException) -> str:
-    """An exception in one line."""
+def _first_line(error: BaseException) -> str:
+    """The type of an exception and the first line of its message."""
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0] if text else ''}"[:200]
 
@@ -142,7 +145,7 @@ def _line(error: BaseException) -> str:
 
 
 def serve(pipe: Connection, oracle: bool) -> None:
-    """A worker: names in, rows out, until the pipe closes. The terminal's Ctrl-C is for the parent to answer."""
+    """Run in a worker: receive names and send rows until the pipe closes. The parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     import torch
@@ -153,7 +156,7 @@ def serve(pipe: Connection, oracle: bool) -> None:
             name = pipe.recv()
         except EOFError:
             return
-        pipe.send(measured(name, oracle))
+        pipe.send(measure(name, oracle))
 
 
 class Worker:
@@ -167,7 +170,7 @@ class Worker:
         theirs.close()
         self.name = ""
 
-    def give(self, name: str) -> None:
+    def start(self, name: str) -> None:
         self.name = name
         self.pipe.send(name)
 
@@ -178,14 +181,14 @@ class Worker:
 
 
 def sweep(names: list[str], jobs: int, oracle: bool) -> Iterator[Row]:
-    """Rows as they are measured. A worker that dies is a failed row, and another one takes its place."""
+    """Yield rows as they are measured. A worker that dies yields a failed row and is replaced."""
     waiting = deque(names)
     busy: dict[Any, Worker] = {}
     try:
         for _ in range(min(jobs, len(names))):
             worker = Worker(oracle)
             busy[worker.pipe] = worker
-            worker.give(waiting.popleft())
+            worker.start(waiting.popleft())
         while busy:
             for pipe in wait(list(busy)):
                 worker = busy.pop(pipe)
@@ -193,11 +196,11 @@ def sweep(names: list[str], jobs: int, oracle: bool) -> Iterator[Row]:
                     row = worker.pipe.recv()
                 except (EOFError, OSError):
                     worker.process.join()
-                    row = Row(worker.name, FAILED, reason=f"its process died with {worker.process.exitcode}")
+                    row = Row(worker.name, FAILED, reason=f"its process ended with exit code {worker.process.exitcode}")
                     worker.stop()
                     worker = Worker(oracle)
                 if waiting:
-                    worker.give(waiting.popleft())
+                    worker.start(waiting.popleft())
                     busy[worker.pipe] = worker
                 else:
                     worker.stop()
@@ -207,11 +210,11 @@ def sweep(names: list[str], jobs: int, oracle: bool) -> Iterator[Row]:
             worker.stop()
 
 
-# -- what is seen of it ----------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------
 
 
-def shown(rows: Iterator[Row], total: int, console: Console) -> list[Row]:
-    """Collect the rows: under a progress bar on a terminal, a line each in a pipe. Ctrl-C ends it early."""
+def collect(rows: Iterator[Row], total: int, console: Console) -> list[Row]:
+    """Collect the rows and show progress: a bar on a terminal, else a line for each row. Ctrl-C ends it early."""
     done: list[Row] = []
     columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, TextColumn("{task.fields[now]}"), console=console, disable=not console.is_terminal)
@@ -229,7 +232,7 @@ def shown(rows: Iterator[Row], total: int, console: Console) -> list[Row]:
     return done
 
 
-def exceptions(rows: list[Row]) -> Table:
+def table_of(rows: list[Row]) -> Table:
     table = Table("architecture", "MACs", "FlopCounterMode / 2", "difference", "reason", box=None, header_style="bold")
     for column in table.columns[1:4]:
         column.justify = "right"
@@ -243,13 +246,13 @@ def exceptions(rows: list[Row]) -> Table:
 
 
 def main() -> int:
-    """0 when every architecture asked for is complete and agrees or is explained, else 1; 130 after Ctrl-C."""
+    """The exit code: 0 if all architectures are complete and equal or explained, else 1; 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", metavar="GLOB", default="*", help="architectures by name, such as 'vit_*'")
+    parser.add_argument("--only", metavar="GLOB", default="*", help="architectures whose names match, such as 'vit_*'")
     parser.add_argument("--limit", metavar="N", type=int, help="the first N of them")
     parser.add_argument("--jobs", metavar="N", type=int, default=2, help="worker processes (default: 2)")
     parser.add_argument("--no-oracle", action="store_true", help="profile only, without FlopCounterMode")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write every row there")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all rows to this file")
     options = parser.parse_args()
 
     import timm
@@ -260,17 +263,17 @@ def main() -> int:
     listed = timm.list_models()
     names = [n for n in listed if fnmatch(n, options.only)][: options.limit]
     if not names:
-        parser.error(f"timm lists nothing like {options.only!r}")
+        parser.error(f"timm has no architecture that matches {options.only!r}")
     console = Console(width=None if sys.stdout.isatty() else 200)
     versions = f"cspprof {cspprof.__version__}, timm {timm.__version__}, torch {torch.__version__}"
     console.print(f"{versions}: {len(names):,} of {len(listed):,} architectures")
     start = time.perf_counter()
-    rows = shown(sweep(names, max(options.jobs, 1), not options.no_oracle), len(names), console)
+    rows = collect(sweep(names, max(options.jobs, 1), not options.no_oracle), len(names), console)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    strange = [row for row in rows if row.verdict not in (EQUAL, UNCHECKED)]
-    if strange:
-        console.print(exceptions(strange))
+    differing = [row for row in rows if row.verdict not in (EQUAL, UNCHECKED)]
+    if differing:
+        console.print(table_of(differing))
     complete = sum(row.verdict not in (FAILED, INCOMPLETE) for row in rows)
     verdicts = ", ".join(f"{n:,} {verdict}" for verdict, n in Counter(row.verdict for row in rows).most_common())
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024
@@ -278,7 +281,7 @@ def main() -> int:
     print(f"{time.perf_counter() - start:.0f} s with {options.jobs} jobs, at most {memory} MiB in a worker")
     if len(rows) < len(names):
         return 130
-    return 0 if all(row.verdict in FINE for row in rows) else 1
+    return 0 if all(row.verdict in PASSING for row in rows) else 1
 
 
 if __name__ == "__main__":

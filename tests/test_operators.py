@@ -543,11 +543,11 @@ def test_dynamically_quantized_layers(
 
 # -- torch's own database of operations -----------------------------------------------------------
 
-ITERATIVE = "iterates until the result is good enough"
-REFLECTIONS = "Householder reflections in blocks, whose size is the library's choice"
-PIVOTS = "pivots in blocks of one or two, by value"
-SPARSE = "what is stored is a matter of values"
-BACKWARD = "a backward pass, which is not traced"
+ITERATIVE = "the number of iterations depends on the values"
+REFLECTIONS = "the library chooses the block size of Householder reflections"
+PIVOTS = "the size of each pivot, one or two, depends on the values"
+SPARSE = "the number of stored elements depends on the values"
+BACKWARD = "part of a backward pass, which is not counted"
 
 UNCOUNTED = {
     "_linalg_eigh": ITERATIVE, "_linalg_svd": ITERATIVE, "linalg_eig": ITERATIVE, "linalg_pinv": ITERATIVE,
@@ -555,14 +555,14 @@ UNCOUNTED = {
     "linalg_qr": REFLECTIONS, "geqrf": REFLECTIONS, "ormqr": REFLECTIONS, "linalg_lstsq": REFLECTIONS,
     "linalg_householder_product": REFLECTIONS,
     "linalg_ldl_factor_ex": PIVOTS, "linalg_ldl_solve": PIVOTS,
-    "cholesky_inverse": "the inverse of a triangle and its square, which no layer needs",
+    "cholesky_inverse": "no layer uses it",
     "_to_sparse": SPARSE, "_sparse_mm_reduce_impl": SPARSE, "sparse_sampled_addmm": SPARSE,
     "_softmax_backward_data": BACKWARD, "max_pool2d_with_indices_backward": BACKWARD,
 }  # fmt: skip
-"""Operations without a rule, and why."""
+"""Operations without a rule, with the reason."""
 
-NOT_HERE = ("jiterator", "as_strided.partial_views")
-"""Entries that fail on a CPU by themselves: made for GPUs only, and a sample that is more than the tensor shown."""
+FAILS_IN_TORCH = ("jiterator", "as_strided.partial_views")
+"""Entries that plain torch cannot run on a CPU: kernels for GPUs, and a view beyond the tensor that is passed."""
 
 NO_FORMULA = {
     "mv", "dot", "vdot", "addmv", "outer", "ger", "addr", "addbmm", "bilinear", "_euclidean_dist", "_cdist_forward",
@@ -571,11 +571,11 @@ NO_FORMULA = {
     "triangular_solve", "cholesky_solve", "_linear_cross_entropy_batch_chunked",
     "_linear_cross_entropy_batch_chunked_no_reduction",
 }  # fmt: skip
-"""Operations that torch's counter takes for free."""
+"""Operations that torch's counter ignores."""
 
 
 class Sample(nn.Module):
-    """A call of torch's database, its tensors made inputs."""
+    """A sample call of torch's database as a module; its tensors are the inputs."""
 
     def __init__(self, function: Callable[..., Any], sample: Any) -> None:
         super().__init__()
@@ -583,29 +583,28 @@ class Sample(nn.Module):
 
         self.function = function
         self.unflatten = tree.tree_unflatten
-        self.leaves, self.nest = tree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
-        self.places = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, torch.Tensor)]
+        self.leaves, self.structure = tree.tree_flatten(((sample.input, *sample.args), sample.kwargs))
+        self.positions = [i for i, leaf in enumerate(self.leaves) if isinstance(leaf, torch.Tensor)]
 
     def forward(self, *tensors: torch.Tensor) -> Any:
         leaves = list(self.leaves)
-        for i, tensor in zip(self.places, tensors, strict=True):
+        for i, tensor in zip(self.positions, tensors, strict=True):
             leaves[i] = tensor
-        args, kwargs = self.unflatten(leaves, self.nest)
+        args, kwargs = self.unflatten(leaves, self.structure)
         return self.function(*args, **kwargs)
 
     def tensors(self) -> list[torch.Tensor]:
-        return [self.leaves[i].clone() for i in self.places]
+        return [self.leaves[i].clone() for i in self.positions]
 
 
-def samples(entry: Any, most: int = 2) -> list[Any]:
-    """The first of an entry; none of one that is made for another device."""
+def samples(entry: Any, limit: int = 2) -> list[Any]:
+    """The first sample inputs of an entry of the database; none for an entry of another device."""
     dtypes = entry.supported_dtypes("cpu")
-    wanted = (torch.float32, torch.int64, torch.bool, torch.complex64)
-    dtype = next((d for d in wanted if d in dtypes), None)
+    dtype = next((d for d in (torch.float32, torch.int64, torch.bool, torch.complex64) if d in dtypes), None)
     if dtype is None:
         return []
     try:
-        return list(islice(entry.sample_inputs("cpu", dtype), most))
+        return list(islice(entry.sample_inputs("cpu", dtype), limit))
     except StopIteration:
         return []
 
@@ -613,7 +612,7 @@ def samples(entry: Any, most: int = 2) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("device", META + CPU)
 @pytest.mark.filterwarnings("ignore")
-def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(
+def test_every_operation_of_torchs_database_is_counted_or_has_a_reason(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
@@ -621,7 +620,7 @@ def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(
     from torch.testing._internal.common_methods_invocations import op_db
     from torch.testing._internal.opinfo import core
 
-    for module in (common_utils, core):  # which look for a TestCase through all of pytest's stack, for every entry
+    for module in (common_utils, core):  # it searches the whole stack of pytest for a TestCase, for each sample
         monkeypatch.setattr(module, "extract_test_fn", lambda: None)
     done, wrong = 0, {}
     for entry in op_db:
@@ -631,28 +630,30 @@ def test_every_operation_of_torchs_own_database_is_counted_or_has_its_reason(
             try:
                 p = trace(call, call.tensors(), device=device)
             except TraceError as error:
-                if not name.startswith(NOT_HERE) and not (device == "meta" and "--device cpu" in str(error)):
+                if not name.startswith(FAILS_IN_TORCH) and not (device == "meta" and "--device cpu" in str(error)):
                     wrong[name] = str(error)
                 continue
             p.self_check()
             done += 1
             if unknown := {u.removeprefix("aten.") for u in p.uncounted} - UNCOUNTED.keys():
-                wrong[name] = f"no rule and no reason: {unknown}"
+                wrong[name] = f"no rule for {unknown}"
             elif not agrees_with_torch(call, p, device):
-                wrong[name] = f"{p.total('macs')} is not what torch's counter says"
+                wrong[name] = f"torch's counter disagrees with {p.total('macs')} MACs"
     assert wrong == {}
     assert done > 1000
 
 
 def agrees_with_torch(call: Sample, p: Profile, device: str) -> bool:
-    """Torch's counter says the same of all that it has formulas for; with vectors it does not always, and some
-    releases do not see the attention of a CPU."""
+    """Whether torch's counter has the same MACs for all operations that it has formulas for.
+
+    It may have no formula for products with vectors, and in some releases for the attention kernel of the CPU.
+    """
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), counter:
             call(*(x.to(device) for x in call.tensors()))
     except (NotImplementedError, RuntimeError):
-        return True  # the trace knows values that plain meta tensors do not have
+        return True  # a trace has values of constants, plain torch on meta has not
     ours = sum(op.macs for op in p.ops if op.macs and op.spec.name not in NO_FORMULA)
     vectors = any(len(x.shape) < 2 for op in p.ops if op.macs for x in (*op.reads, *op.weights)[:2])
     unseen = not CPU_ATTENTION_HAS_A_FORMULA and all(op.kind is Kind.ATTENTION for op in p.ops if op.macs)

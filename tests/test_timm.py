@@ -1,4 +1,4 @@
-"""Sixty architectures of timm, one or two of a family, by the sweep that `benchmarks/` runs over all of them."""
+"""Sixty architectures of timm, one or two of each family, counted by `benchmarks/timm_sweep.py`."""
 
 from __future__ import annotations
 
@@ -31,65 +31,66 @@ ARCHITECTURES = [
     "swinv2_cr_tiny_ns_224", "tnt_s_patch16_224", "twins_svt_small", "vgg11", "visformer_tiny",
     "vit_base_patch16_siglip_224", "volo_d1_224", "xcit_nano_12_p16_224",
 ]  # fmt: skip
-"""Attention written out and fused, over windows, channels and classes; state-space mixers; grouped, depthwise,
-dilated and standardised convolutions; lambda layers, MLP mixers, parameters handed to modules."""
+"""Among their operations: attention as one operation and as matrix products, over windows, channels and classes; state
+space models; grouped, depthwise, dilated and standardized convolutions; lambda layers; MLP mixers; modules that are
+called with parameters."""
 
 
 @pytest.fixture(scope="module")
 def sweep() -> ModuleType:
     if not SWEEP.is_file():
-        pytest.skip("the benchmarks are not part of this archive")
+        pytest.skip("the benchmarks are not part of this source archive")
     sys.path.insert(0, str(SWEEP.parent))
     try:
-        import timm_sweep  # type: ignore[import-not-found]
+        import timm_sweep
     finally:
         sys.path.remove(str(SWEEP.parent))
     return timm_sweep
 
 
-def test_there_are_sixty() -> None:
+def test_the_architectures_are_distinct_and_listed_by_timm() -> None:
     import timm
 
-    assert len(set(ARCHITECTURES)) == 60
+    assert len(set(ARCHITECTURES)) == len(ARCHITECTURES)
     assert set(ARCHITECTURES) <= set(timm.list_models())
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if i % 3 else []) for i, n in enumerate(ARCHITECTURES)]
 )
-def test_macs_are_torchs_own(sweep: ModuleType, name: str) -> None:
-    row = sweep.measured(name, oracle=True)
+def test_macs_equal_those_of_torchs_counter(sweep: ModuleType, name: str) -> None:
+    row = sweep.measure(name, oracle=True)
     assert (row.verdict, row.reason) == ("equal", "")
     assert row.macs == row.torch_macs
     assert row.macs > 0
 
 
-def test_a_formula_that_torch_lacks_is_found_as_the_reason(sweep: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_formula_of_torch_explains_a_difference(sweep: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from torch.utils.flop_counter import flop_registry
 
     monkeypatch.delitem(flop_registry, torch.ops.aten.bmm)
-    row = sweep.measured("vit_base_patch16_siglip_224", oracle=True)
-    attention = 2 * 196 * 196 * 768  # of each of twelve blocks; the pooling at the end has one query
+    row = sweep.measure("vit_base_patch16_siglip_224", oracle=True)
+    attention = 2 * 196 * 196 * 768  # in each of 12 blocks; the pooling at the end has one query
     missed = 12 * attention + 2 * 196 * 768
     assert (row.verdict, row.macs - row.torch_macs) == ("explained", missed)
     assert row.reason == f"no formula in torch's registry for aten.bmm ×26 ({missed:,} MACs)"
 
 
-def test_what_nothing_explains_is_said_to_be_unexplained(sweep: ModuleType) -> None:
-    row = sweep.measured("resnet18", oracle=True)
-    theirs, verdict, _ = sweep.compared("resnet18", (1, 3, 224, 224), row.macs + 1)
+def test_a_difference_without_a_reason_is_unexplained(sweep: ModuleType) -> None:
+    row = sweep.measure("resnet18", oracle=True)
+    theirs, verdict, _ = sweep.compare("resnet18", (1, 3, 224, 224), row.macs + 1)
     assert (theirs, verdict) == (row.macs, "unexplained")
 
 
-def test_an_architecture_that_fails_is_a_row(sweep: ModuleType) -> None:
-    row = sweep.measured("resnet1800", oracle=True)
+def test_an_architecture_that_fails_has_a_row(sweep: ModuleType) -> None:
+    row = sweep.measure("resnet1800", oracle=True)
     assert row.verdict == "failed"
     assert "timm has no model named 'resnet1800'" in row.reason
 
 
 @pytest.mark.slow
-def test_the_sweep_is_one_command(tmp_path: Path) -> None:
+def test_the_sweep_runs_as_a_command(tmp_path: Path) -> None:
     rows = tmp_path / "rows.json"
     command = [sys.executable, str(SWEEP), "--only", "resnet18*", "--limit", "2", "--jobs", "1", "--json", str(rows)]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -98,10 +99,7 @@ def test_the_sweep_is_one_command(tmp_path: Path) -> None:
     assert [row["name"] for row in json.loads(rows.read_text())] == ["resnet18", "resnet18d"]
 
 
-# -- the source -----------------------------------------------------------------------------------
-
-
-def test_options_reach_the_architecture_and_an_unknown_name_suggests() -> None:
+def test_a_spec_passes_options_to_timm_and_an_unknown_name_gives_suggestions() -> None:
     assert cspprof.profile("timm:resnet50,num_classes=10").total("macs") == 4_089_184_256 - 990 * 2048
     with pytest.raises(SourceError, match="Did you mean: timm:"):
         cspprof.profile("timm:resnet5000")
