@@ -1,4 +1,4 @@
-"""Rewrites the parts of the documentation that are generated; `--check` only says whether they are current."""
+"""Write the generated parts of the documentation. With `--check`, exit with 1 if they are not current."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PAGE = Path(__file__).parent / "semantics.md"
 CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"
 
 
-def numbers() -> str:
-    """A section per registered number: the text that `cspprof explain NAME` prints."""
+def metrics() -> str:
+    """A section per registered metric: the text that `cspprof explain NAME` prints."""
     return "\n".join(_section(name, m) for name, m in METRICS.items())
 
 
@@ -32,7 +32,7 @@ def _section(name: str, m: Metric) -> str:
 
 
 def other_tools() -> str:
-    """Each convention: what it gives for ResNet-50, its rule, and where that holds."""
+    """The total of each convention for ResNet-50, its rule, and where the rule holds."""
     profile = example()
     lines = ["| convention | counts | ResNet-50 at 224×224 | which is |", "| --- | --- | ---: | --- |"]
     sections = []
@@ -44,17 +44,17 @@ def other_tools() -> str:
     return "\n".join([*lines, "", *sections, ""])
 
 
-PARTS = {"numbers": numbers, "conventions": other_tools}
-"""What stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
+PARTS = {"metrics": metrics, "conventions": other_tools}
+"""The generated text between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
 
 
 def page() -> str:
-    """The whole page with its generated parts renewed."""
+    """The whole page with its generated parts replaced."""
     text = PAGE.read_text()
-    for name, made in PARTS.items():
+    for name, generate in PARTS.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, rest = text.split(begin)
-        text = f"{before}{begin}\n\n{made()}\n{end}{rest.split(end)[1]}"
+        text = f"{before}{begin}\n\n{generate()}\n{end}{rest.split(end)[1]}"
     return text
 
 
@@ -64,10 +64,10 @@ def config() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    made = {PAGE: page(), CONFIG: config()}
+    pages = {PAGE: page(), CONFIG: config()}
     if "--check" in arguments:
-        return int(any(not file.exists() or file.read_text() != text for file, text in made.items()))
-    for file, text in made.items():
+        return int(any(not file.exists() or file.read_text() != text for file, text in pages.items()))
+    for file, text in pages.items():
         file.write_text(text)
     return 0
 

@@ -183,6 +183,39 @@ def test_unknown_operation_is_null_in_json_and_named_in_a_note(run: Run, tmp_pat
     assert "no rule for mylib.thing (1)" in strict.err
 
 
+# -- other inputs ---------------------------------------------------------------------------------
+
+
+def test_whatif_traces_each_size_batch_and_dtype(run: Run) -> None:
+    arguments = ("--size", "64,96x128", "--batch", "1,2", "--dtype", "float16", "--metric", "macs")
+    results = json.loads(run("whatif", "resnet10", *arguments, "--format", "json").out)["results"]
+    assert [r["input"] for r in results] == [[1, 3, 64, 64], [1, 3, 96, 128], [2, 3, 64, 64], [2, 3, 96, 128]]
+    for r in results:
+        shape = "x".join(map(str, r["input"]))
+        alone = run("flops", "resnet10", "--input", shape, "--dtype", "float16", "--format", "json").out
+        assert r["macs"] == json.loads(alone)["models"][0]["macs"]
+        assert r["dtype"] == "float16"
+
+
+def test_whatif_names_the_input_that_fails(run: Run) -> None:
+    got = run("whatif", "timm:vit_tiny_patch16_224", "--size", "224,230")
+    assert got.code == 2
+    assert "note: 1×3×230×230: " in got.out
+    assert "1×3×224×224" in got.out
+
+
+@pytest.mark.parametrize("arguments", [("--size", "64"), ("--batch", "2"), ("--dtype", "float16")])
+def test_whatif_on_a_saved_profile_is_refused(run: Run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = str(tmp_path / "net.profile.json")
+    assert run("profile", "resnet10", "--save", file).code == 0
+    got = run("whatif", file, *arguments)
+    assert (got.code, got.out) == (2, "")
+    hint = re.search("Trace the model again: cspprof (.*)", got.err)
+    assert hint is not None
+    assert run(*hint[1].replace("x.profile.json", file).split()).code == 0
+    assert run("whatif", file, *arguments).code == 0
+
+
 # -- other formats --------------------------------------------------------------------------------
 
 
