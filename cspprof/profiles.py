@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.layer_rows import layer_records
 from cspprof.core.errors import TraceError
-from cspprof.core.inputs import Inputs, known_device, known_float
+from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
@@ -91,7 +91,7 @@ def profile_model(
     name: str | None = None,
 ) -> Profile:
     """The profile of a module, of a SPEC, or the given profile itself; see `cspprof.profile`."""
-    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
+    dtype, device = parse_float_dtype(dtype) if dtype else None, parse_device(device) if device else None
     request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
     if isinstance(model, str):
         return profile_spec(model, request)

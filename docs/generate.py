@@ -39,8 +39,8 @@ def other_tools() -> str:
     for name, c in conventions().items():
         value = c.total(profile).value
         lines.append(f"| `{name}` | {c.counts} | {quantity(name, value).text} | {derived(c, profile, value)} |")
-        holds = f" The rule holds {c.holds}." if c.holds else ""
-        sections.append(f"- **`{name}`** ({c.tool}; {c.per_mac} for each MAC): {c.definition}{holds}")
+        validity = f" The rule is valid {c.validity}." if c.validity else ""
+        sections.append(f"- **`{name}`** ({c.tool}; {c.per_mac} for each MAC): {c.definition}{validity}")
     return "\n".join([*lines, "", *sections, ""])
 
 

@@ -90,7 +90,7 @@ def test_every_convention_is_held_to_a_number() -> None:
 @pytest.mark.parametrize("name", ANSWERS)
 def test_resnet50(resnet50: Profile, name: str) -> None:
     assert resnet50.total(name) == ANSWERS[name]
-    assert conventions()[name].beside(resnet50) == Counter(BESIDE[name])
+    assert conventions()[name].deviations(resnet50) == Counter(BESIDE[name])
 
 
 @pytest.mark.parametrize("name", ["resnext50", "csp_darknet53", "csp_resnet50"])
@@ -99,7 +99,7 @@ def test_an_answer_is_the_macs_and_what_stands_beside_them(name: str, convention
     p = cspprof.profile(name, (2, 3, 64, 64))
     c = conventions()[convention]
     total = c.total(p)
-    assert total.n == c.per_mac * p.total("macs") + c.beside(p).total()  # type: ignore[union-attr]
+    assert total.n == c.per_mac * p.total("macs") + c.deviations(p).total()  # type: ignore[union-attr]
 
 
 def test_the_example_is_what_a_trace_gives(resnet50: Profile) -> None:
@@ -132,7 +132,7 @@ def test_the_order_of_a_product_is_found_by_its_shapes() -> None:
     assert fvcore.count(product((2, 3, 5), (5, 7), (2, 3, 7), 210)) == 210
     assert fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7  # it forgets the batch of the right
     assert fvcore.count(product((2, 4, 4), (4, 4), (2, 4, 4), 128)) is None
-    assert fvcore.over([(product((2, 4, 4), (4, 4), (2, 4, 4), 128), 1)]).value is None
+    assert fvcore.group_value([(product((2, 4, 4), (4, 4), (2, 4, 4), 128), 1)]).value is None
 
 
 def test_a_total_with_an_untold_part_has_no_value() -> None:

@@ -295,7 +295,7 @@ def test_published_cfgs_match_the_reference_layer_by_layer(reference: Path, dark
         for op in p.ops:
             row = rows[int(op.layer.partition("_")[0])]
             row[0] += op.macs or 0
-            row[1] += METRICS.get("cio_cspnet").op(op.spec).value  # type: ignore[union-attr, operator]
+            row[1] += METRICS.get("cio_cspnet").op_value(op.spec).value  # type: ignore[union-attr, operator]
         assert rows == [layer[4:6] for layer in expected["layers"]], file
 
 

@@ -312,7 +312,7 @@ def test_a_failing_value_is_never_printed_equal_to_its_limit(n: int, over: int, 
     value = limit + Fraction(over, 10**9)
     failed = Finding("r", "max", "error", "m", "macs", FAILS, value=value, limit=limit)
     assert len({*numbers(failed)}) == 2
-    assert len({*units.told_apart(value, limit, unit)}) == 2
+    assert len({*units.distinct_texts(value, limit, unit)}) == 2
 
 
 @given(st.fractions(), st.integers(0, 12))

@@ -43,7 +43,7 @@ def test_operations_are_a_sequence(chain: Profile) -> None:
         (Calls([0, 9], [0, 0], [0, 1, 3]), "a spec that does not exist"),
         (Calls([0], [9], [0, 1, 3]), "a layer that does not exist"),
         (Calls([0], [0, 1], [0, 1, 3]), "differ in length"),
-        (Calls([2], [0], [7, 2, 4]), "reads storage 7 unwritten"),
+        (Calls([2], [0], [7, 2, 4]), "reads storage 7 before it is written"),
         (Calls([0], [0], [0, 1, 3, 4]), "does not fit"),
     ],
 )

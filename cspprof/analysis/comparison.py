@@ -121,7 +121,7 @@ def dashed(numbers: Sequence[int]) -> str:
 def check_explainable(metric: str) -> None:
     """Refuse a number whose change cannot be told stage by stage: it is no count, or does not add up over layers."""
     m = METRICS.get(metric)
-    if metric != "params" and not (m.adds_up and m.scale == 1):
+    if metric != "params" and not (m.additive and m.scale == 1):
         raise CspprofError(
             f"a change in {metric} cannot be split into layers",
             "Take a count that adds up over them: macs, flops, cio_cspnet, traffic_bytes …",

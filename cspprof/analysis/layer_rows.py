@@ -87,7 +87,7 @@ class Group:
         m = METRICS.get(metric)
         if m.of_op is None:
             return None
-        value = m.over([(r.spec, 1) for r in self.rows]).value
+        value = m.group_value([(r.spec, 1) for r in self.rows]).value
         if not value and m.name in ("macs", "flops") and self.rows and all(r.spec.macs is None for r in self.rows):
             return None
         return value
@@ -153,4 +153,4 @@ def layer_records(record: Record) -> list[dict[str, Any]]:
 def values_by_spec(record: Record, metric: str) -> list[Any]:
     """The value of each spec: a hundred thousand calls have a few hundred."""
     m = METRICS.get(metric)
-    return [m.over([(spec, 1)]).value for spec in record.specs]
+    return [m.group_value([(spec, 1)]).value for spec in record.specs]

@@ -117,11 +117,11 @@ def _checked(path: str, class_name: str, ran: Counter[OpSpec], heard: list[ToolR
     findings = []
     for opinion in heard:
         c = opinion.convention
-        predicted = c.over(ran.items()).value
+        predicted = c.group_value(ran.items()).value
         findings.append(
             Finding(
                 opinion.tool, c.per_mac, macs, complete, (opinion.counts or {}).get(path, 0),
-                None if predicted is None else int(predicted), c.beside_of(ran.items()),
+                None if predicted is None else int(predicted), c.group_deviations(ran.items()),
             )
         )  # fmt: skip
     return Checked(path, class_name, macs if complete else None, tuple(findings))

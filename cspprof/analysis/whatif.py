@@ -7,7 +7,7 @@ from itertools import product
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.inputs import known_float
+from cspprof.core.inputs import parse_float_dtype
 from cspprof.core.record import Record, TensorSpec
 
 
@@ -32,7 +32,7 @@ def input_variations(record: Record, sizes: str | None, batches: str | None, dty
         )
     n, c, *size = record.inputs[0].shape
     combinations = product(
-        map(known_float, _split(dtypes)) if dtypes else [record.dtype],
+        map(parse_float_dtype, _split(dtypes)) if dtypes else [record.dtype],
         map(_positive_integer, _split(batches)) if batches else [n],
         map(_height_and_width, _split(sizes)) if sizes else [tuple(size)],
     )

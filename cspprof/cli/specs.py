@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cspprof.cli.output import with_progress_bar
 from cspprof.core.errors import CspprofError, IncompleteError
-from cspprof.core.inputs import known_device, known_float, parse_inputs
+from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile, profile_spec
@@ -18,7 +18,7 @@ def parse_request(
     inputs: Sequence[str] | None, dtype: str | None = None, device: str | None = None, train: bool = False
 ) -> Request:
     """The values of `--input`, `--dtype`, `--device` and `--train`, checked. Raises CspprofError."""
-    dtype, device = known_float(dtype) if dtype else None, known_device(device) if device else None
+    dtype, device = parse_float_dtype(dtype) if dtype else None, parse_device(device) if device else None
     return Request(inputs=parse_inputs(inputs or (), dtype or "float32"), device=device, dtype=dtype, train=train)
 
 

@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 
 def cached(function: Callable[Concatenate[Record, P], T]) -> Callable[Concatenate[Record, P], T]:
-    """Cache `function(record, …)` on the record, by the function's name and its other arguments.
+    """A function that stores the results of `function(record, …)` on the record, by its name and other arguments.
 
-    The result lives as long as the record, beside the record's cached properties: it is neither compared nor copied.
+    Results live as long as the record. They are stored like cached properties, and neither compared nor copied.
     Callers must not change a result.
     """
 

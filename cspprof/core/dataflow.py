@@ -1,4 +1,4 @@
-"""Who reads what whom wrote: the edges of the graph that a profile's storages draw."""
+"""Producer–consumer edges between the calls of a record, through the storages that they read and write."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ INPUT = -1
 
 
 class Edge(NamedTuple):
-    """A tensor that one call wrote last and another reads. `target` is the number of calls for a model's output."""
+    """A tensor from the call that wrote its storage last to a call that reads it."""
 
     source: int
+    """Index of the call, or `INPUT`."""
     target: int
+    """Index of the call; the number of calls for an output of the model."""
     tensor: TensorSpec
-    """As it is read, which may be a view of what was written."""
+    """The tensor as the target reads it, possibly a view of the tensor that the source wrote."""
 
 
 def edges(record: Record) -> Iterator[Edge]:
-    """Every read of an activation, in execution order, then the outputs. Views are neither source nor target: whoever
-    reads one reads what was written to the storage behind it."""
+    """All reads of activations in execution order, then the outputs of the model. Views are neither source nor target:
+    an edge leads from the call that wrote the storage of the view to the call that reads the view."""
     calls, specs = record.calls, record.specs
     wrote = {s.id: (INPUT, s.spec) for s in record.storages if s.role == "input"}
     for i, index in enumerate(calls.spec):

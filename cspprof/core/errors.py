@@ -1,14 +1,14 @@
-"""Everything that cspprof raises on purpose.
+"""The exceptions of cspprof. Each says what is wrong, where, and what to type next.
 
-An error says what is wrong, where, and what to type next. The command line prints `message` and
-`hint` and leaves with `exit_code`: 1 when the answer is no, 2 when there is no answer.
+The command line prints `message` and `hint` and exits with `exit_code`: 1 if a check fails, 2 if a command cannot
+produce its result.
 """
 
 from __future__ import annotations
 
 
 class CspprofError(Exception):
-    """The one base class: catching it catches whatever cspprof raises on purpose."""
+    """The base class of all exceptions that cspprof raises on purpose."""
 
     exit_code = 2
 
@@ -22,23 +22,23 @@ class CspprofError(Exception):
 
 
 class UnknownNameError(CspprofError):
-    """A name that no registry holds; the hint lists the nearest ones."""
+    """A name that is not registered; the hint lists similar names."""
 
 
 class SourceError(CspprofError):
-    """A SPEC that cannot be turned into a model or a profile."""
+    """A SPEC that yields no model and no profile."""
 
 
 class OptionError(SourceError):
-    """A SPEC with an option that its factory does not take, or without one that it needs."""
+    """A SPEC with an option that its factory does not accept, or without an option that it requires."""
 
 
 class TraceError(CspprofError):
-    """A forward pass that could not be followed to its end."""
+    """A forward pass that failed or could not be recorded."""
 
 
 class ProfileError(CspprofError):
-    """A saved profile that cannot be read, or a record that contradicts itself."""
+    """A saved profile that cannot be read, or a record that is inconsistent."""
 
 
 class ReplayError(CspprofError):
@@ -46,7 +46,7 @@ class ReplayError(CspprofError):
 
 
 class IncompleteError(CspprofError):
-    """A total was asked for strictly, and some operation has no rule."""
+    """A strict total is requested and some operation has no rule."""
 
 
 class OutputError(CspprofError):

@@ -1,4 +1,4 @@
-"""Files that are written: checked before the work, and whole or not at all; and paths as they are shown."""
+"""Writing files atomically, with a check before long work, and paths as outputs show them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from cspprof.core.errors import OutputError
 
 
 def check_writable(path: Path) -> None:
-    """Raise OutputError, before any work is done, where `path` could not be written after it."""
+    """Raise OutputError if `path` cannot be written. Called before long work."""
     if path.is_dir():
-        raise OutputError(f"cannot write {path}: it is a folder", "Name a file in it.")
+        raise OutputError(f"cannot write {path}: it is a folder", "Give a file in that folder.")
     folder = path.parent
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OutputError(f"cannot write {path}: no permission", "Name another file with -o.")
+        raise OutputError(f"cannot write {path}: no permission", "Give another file with -o.")
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, then rename over it; whatever goes wrong, the old content stays."""
-    if path.exists() and not path.is_file():  # a device or a pipe: nothing to rename over
+    """Write `data` to `path`. If writing fails, an existing file keeps its content. Raises OutputError."""
+    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced by a rename
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file with -o.") from None
+            raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
         return
     check_writable(path)
-    import tempfile  # reads twenty modules, and most commands write none
+    import tempfile  # imports twenty modules, and most commands write no file
 
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -43,7 +43,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file with -o.") from None
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
 
 
 def _umask() -> int:
@@ -52,8 +52,8 @@ def _umask() -> int:
     return mask
 
 
-def shown(path: Path) -> str:
-    """`path` as it may stand in an output: relative to where we are, or the name alone. No path of this machine."""
+def display_path(path: Path) -> str:
+    """`path` relative to the current folder, or only its name: outputs contain no absolute paths."""
     if path.is_absolute():
         here = Path.cwd()
         path = path.relative_to(here) if path.is_relative_to(here) else Path(path.name)

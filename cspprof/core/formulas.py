@@ -16,8 +16,8 @@ def pair(value: int | Sequence[int], n: int = 2) -> tuple[int, ...]:
 def conv_macs(weight: Sequence[int], out: Sequence[int]) -> int:
     """MACs of a convolution: k_h·k_w·(c_in/groups) for every output element.
 
-    `weight` is (c_out, c_in/groups, *kernel), `out` (N, c_out, *spatial). Padding is multiplied too, as every
-    engine and every published table counts it.
+    `weight` is (c_out, c_in/groups, *kernel), `out` is (N, c_out, *spatial). Products with padding count too, as in
+    published tables.
 
     >>> conv_macs((64, 3, 7, 7), (1, 64, 112, 112))
     118013952
@@ -26,9 +26,9 @@ def conv_macs(weight: Sequence[int], out: Sequence[int]) -> int:
 
 
 def conv_transpose_macs(weight: Sequence[int], inputs: Sequence[int]) -> int:
-    """MACs of a transposed convolution: every input element meets (c_out/groups)·kernel weights.
+    """MACs of a transposed convolution: (c_out/groups)·k_h·k_w for every input element.
 
-    `weight` is (c_in, c_out/groups, *kernel), `inputs` (N, c_in, *spatial).
+    `weight` is (c_in, c_out/groups, *kernel), `inputs` is (N, c_in, *spatial).
     """
     return prod(weight[1:]) * prod(inputs)
 
@@ -39,16 +39,16 @@ def matmul_macs(left: Sequence[int], out: Sequence[int]) -> int:
 
 
 def attention_macs(queries: int, keys: int, size: int, value_size: int) -> int:
-    """MACs of softmax(q·kᵀ)·v: two products over every query-key pair. A mask, causal or not, saves nothing here.
+    """MACs of softmax(q·kᵀ)·v: two products over every query-key pair, masked or not.
 
-    `queries` counts them over batch, heads and length, `keys` is what each of them meets; `size` and `value_size`
-    are the lengths of a query and of a value vector.
+    `queries` is the number of queries over batch, heads and length, `keys` the number of keys for each query. `size`
+    and `value_size` are the lengths of a query and of a value vector.
     """
     return queries * keys * (size + value_size)
 
 
 def lu_macs(m: int, n: int) -> int:
-    """MACs of an LU factorisation of an m×n matrix: after the k-th pivot, a product for every element left.
+    """MACs of an LU factorization of an m×n matrix: after the k-th pivot, (m − k)·(n − k).
 
     >>> lu_macs(3, 3)  # 2·2 + 1·1
     5
@@ -57,20 +57,21 @@ def lu_macs(m: int, n: int) -> int:
 
 
 def cholesky_macs(n: int) -> int:
-    """MACs of a Cholesky factorisation: element (i, j ≤ i) is an inner product of length j, counting from 0."""
+    """MACs of a Cholesky factorization: element (i, j ≤ i), counted from 0, is an inner product of length j."""
     return n * (n * n - 1) // 6
 
 
 def substitution_macs(n: int, solution: int) -> int:
-    """MACs of solving with a triangular n×n matrix: 0 + 1 + … + (n−1) a column. `solution` counts all its elements."""
+    """MACs of solving with a triangular n×n matrix: 0 + 1 + … + (n−1) for each column of a solution with `solution`
+    elements."""
     return solution * (n - 1) // 2
 
 
 def fft_operations(elements: int, lengths: Sequence[int]) -> int:
     """Real additions and multiplications of complex Fourier transforms over the dimensions of these lengths.
 
-    The radix-2 count, 5·n·log₂n for each transform of length n, with log₂ rounded up where n is no power of two;
-    `elements` counts the whole array. A transform of real values, or to them, is half of it.
+    The radix-2 count: 5·n·log₂n for each transform of length n, log₂ rounded up. `elements` is the size of the whole
+    array. A transform from or to real values takes half of it.
 
     >>> fft_operations(8, [8])
     120
@@ -79,19 +80,19 @@ def fft_operations(elements: int, lengths: Sequence[int]) -> int:
 
 
 def adaptive_windows(size: int, out: int) -> int:
-    """Elements in all windows of adaptive pooling in one dimension: from ⌊i·size/out⌋ up to ⌈(i+1)·size/out⌉."""
+    """Sum of the window lengths of adaptive pooling in one dimension: from ⌊i·size/out⌋ to ⌈(i+1)·size/out⌉."""
     return sum(-(-(i + 1) * size // out) - i * size // out for i in range(out))
 
 
 def pool_elementwise(kernel: Sequence[int], out: Sequence[int]) -> int:
-    """Comparisons or additions of a pooling layer: the window's size for every output element."""
+    """Comparisons or additions of a pooling layer: the size of the window for every output element."""
     return prod(kernel) * prod(out)
 
 
 def window_size(size: int, kernel: int, stride: int, padding: int, dilation: int = 1, ceil: bool = False) -> int:
     """Output length of a sliding window over `size` elements, padded on both sides.
 
-    With `ceil` a last window that would start in the right padding is dropped, as torch drops it.
+    With `ceil`, a last window that would start in the right padding is dropped, as in torch.
     """
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil:
@@ -101,7 +102,7 @@ def window_size(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
-    """The common shape, NumPy's rule. Raises ValueError when there is none."""
+    """The common shape by NumPy's broadcasting rule. Raises ValueError if the shapes do not broadcast."""
     longest, *others = sorted(shapes, key=len, reverse=True) or [()]
     out = list(longest)
     for shape in others:
@@ -115,7 +116,7 @@ def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides; a dimension of length 0 counts as 1, as in torch."""
+    """Row-major strides. A dimension of length 0 counts as 1, as in torch."""
     strides, step = [], 1
     for n in reversed(shape):
         strides.append(step)
@@ -125,8 +126,8 @@ def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def harmonic_links(k: int) -> list[int]:
-    """The layers that layer k of a HarDNet block reads, nearest first: k − 2ⁿ for every n with 2ⁿ | k. Layer 0 is the
-    block's input.
+    """The inputs of layer k of a HarDNet block, nearest first: layers k − 2ⁿ for every n with 2ⁿ | k. Layer 0 is the
+    input of the block. (Chao et al. 2019, section 3.)
 
     >>> harmonic_links(4)
     [3, 2, 0]
@@ -135,8 +136,8 @@ def harmonic_links(k: int) -> list[int]:
 
 
 def harmonic_width(links: int, growth: int, multiplier: float) -> int:
-    """Channels of a HarDNet layer that reads so many layers: growth·multiplier^(links − 1), made even as the released
-    definition does.
+    """Channels of a HarDNet layer with `links` inputs: growth·multiplier^(links − 1), rounded to an even number as in
+    the released code.
 
     >>> harmonic_width(2, 14, 1.7)
     24

@@ -1,4 +1,4 @@
-"""What a model is called with: parsing `--input`, and the nests that the Python API takes. No torch."""
+"""The inputs of a model: parsing `--input`, and nested inputs of the Python API. Also dtypes and devices by name."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.tensors import ITEM_SIZES, TensorSpec
 
 Inputs = Any
-"""A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a nest of these: a list or tuple holds positional
-arguments, a dict keyword arguments; nests within an argument reach the model as they are."""
+"""A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a container of these: a list or tuple of positional
+arguments, a dict of keyword arguments. Containers within an argument are passed to the model as they are."""
 
 _FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×,]\d+)*|scalar)(?::(?P<dtype>\w+))?")
 
 
 def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
-    """`["1x3x224x224", "mask=1x8:bool"]` -> the nest that `profile` takes; None for no text at all.
+    """The inputs that texts such as `"1x3x224x224"` and `"mask=1x8:bool"` describe; None if there are no texts.
 
-    A name makes a keyword argument, a dtype after a colon overrides `dtype` for that input.
+    A text with a name becomes a keyword argument. A dtype after the colon replaces `dtype` for that input. Raises
+    CspprofError.
     """
     positional: list[TensorSpec] = []
     named: dict[str, TensorSpec] = {}
@@ -31,7 +32,7 @@ def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
                 "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: ids=1x128:int64",
             )
         shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
-        spec = TensorSpec(shape, known_dtype(match["dtype"] or dtype))
+        spec = TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
         if match["name"] in named:
             raise CspprofError(f"the input {match['name']!r} is given twice", "Give each name once.")
         if match["name"]:
@@ -40,11 +41,11 @@ def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
             positional.append(spec)
     if not positional and not named:
         return None
-    return Call(tuple(positional), named)
+    return ModelArguments(tuple(positional), named)
 
 
-class Call:
-    """Positional and keyword arguments together."""
+class ModelArguments:
+    """Positional and keyword arguments of a model."""
 
     __slots__ = ("args", "kwargs")
 
@@ -53,10 +54,11 @@ class Call:
         self.kwargs = kwargs
 
     def __repr__(self) -> str:
-        return f"Call({self.args!r}, {self.kwargs!r})"
+        return f"ModelArguments({self.args!r}, {self.kwargs!r})"
 
 
-def known_dtype(name: str) -> str:
+def parse_dtype(name: str) -> str:
+    """The full name of a dtype: `float16` for `half`. Raises CspprofError."""
     aliases = {"half": "float16", "float": "float32", "double": "float64", "long": "int64", "int": "int32",
                "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}  # fmt: skip
     name = aliases.get(name, name)
@@ -65,19 +67,21 @@ def known_dtype(name: str) -> str:
     return name
 
 
-def known_float(name: str) -> str:
-    """`name`, if it is a dtype that a model's parameters can have."""
-    dtype = known_dtype(name)
+def parse_float_dtype(name: str) -> str:
+    """The full name of a floating dtype, which parameters can have. Raises CspprofError."""
+    dtype = parse_dtype(name)
     if "float" not in dtype:
-        raise CspprofError(f"{name} is not a floating dtype", "Give one input another with --input ids=1x128:int64")
+        raise CspprofError(
+            f"{name} is not a floating dtype", "For one input, give its dtype after a colon: --input ids=1x128:int64"
+        )
     return dtype
 
 
 DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
 
 
-def known_device(name: str) -> str:
-    """`name`, if it is a device to trace on, with or without a number: `cuda:1`."""
+def parse_device(name: str) -> str:
+    """`name` if a trace can run on that device: `cpu`, `cuda:1`. Raises CspprofError."""
     if name.partition(":")[0] not in DEVICES:
         raise CspprofError(f"no device named {name!r}", f"There are: {', '.join(DEVICES)}; meta computes nothing.")
     return name
@@ -88,7 +92,8 @@ def is_shape(value: Any) -> bool:
 
 
 def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The call's positional and keyword arguments, with `leaf` of each shape, spec or tensor."""
+    """Positional and keyword arguments, with `leaf(x)` in the place of each shape, spec or tensor x. A shape reaches
+    `leaf` as a `TensorSpec` with an empty dtype."""
 
     def convert(value: Any) -> Any:
         if isinstance(value, TensorSpec) or hasattr(value, "untyped_storage"):
@@ -98,11 +103,11 @@ def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ..
         if isinstance(value, dict):
             return {k: convert(v) for k, v in value.items()}
         if isinstance(value, (list, tuple)):
-            made = map(convert, value)
-            return type(value)(*made) if hasattr(value, "_fields") else type(value)(made)  # a named tuple
+            items = map(convert, value)
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a named tuple
         return value
 
-    if isinstance(inputs, Call):
+    if isinstance(inputs, ModelArguments):
         return tuple(convert(a) for a in inputs.args), convert(inputs.kwargs)
     if isinstance(inputs, dict):
         return (), convert(inputs)

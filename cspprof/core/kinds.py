@@ -1,4 +1,4 @@
-"""Sorts of operations."""
+"""The kinds of operations, and groups of kinds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What sort of work an operation is. `UNKNOWN` has no MACs, which is not the same as zero MACs."""
+    """The kind of an operation. The MACs of an `UNKNOWN` operation are unknown, not zero."""
 
-    __hash__ = str.__hash__  # an enumeration's own is no hash of the string that it equals, and slow
+    __hash__ = str.__hash__  # Enum's own hash is slow and differs from the hash of the equal string
 
     CONV = "conv"
     CONV_TRANSPOSE = "conv_transpose"
@@ -27,13 +27,12 @@ class Kind(StrEnum):
     RESIZE = "resize"
     EMBEDDING = "embedding"
     FFT = "fft"
-    """Fourier transforms."""
     DATA = "data"
-    """Copies, gathers, sorts, factories: elements move or appear, nothing is multiplied."""
+    """Copies, gathers, sorts, factories: elements move or appear, without arithmetic."""
     VIEW = "view"
-    """A new shape over the same storage: free."""
+    """A new shape of the same storage, at no cost."""
     CUSTOM = "custom"
-    """Counted by a formula of the user's."""
+    """Counted by a formula that the user registered with torch."""
     UNKNOWN = "unknown"
 
 

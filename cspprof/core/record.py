@@ -1,18 +1,17 @@
-"""The central record: what a traced model did, as facts. Costs are computed from it, never stored in it.
+"""`Record`: what one forward pass of a model did. Metrics are computed from it and never stored in it.
 
-A `Record` is columnar. What an operation does, whichever call of it, is an `OpSpec`, kept once; a call is an
-index into the specs, a layer and the storages that it touched. A network of 10⁵ operations has a few
-hundred specs, so whatever depends on the spec alone is computed a few hundred times.
+A record is columnar. Calls with the same operation, shapes and arguments share one `OpSpec`; a call is an index into
+the specs, an index into the layers, and the storages that it reads and writes. A network of 10⁵ calls has a few hundred
+specs, so a metric of operations is computed a few hundred times.
 """
 
 from __future__ import annotations
 
-from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from itertools import accumulate, chain, compress
+from itertools import accumulate
 from typing import Any, NamedTuple, overload
 
 from cspprof.core.errors import ProfileError
@@ -27,38 +26,40 @@ SCHEMA = "cspprof.record/2"
 
 
 class OpSpec(NamedTuple):
-    """What an operation does, whichever call of it.
-
-    `reads` are activations, `weights` parameters, buffers and whatever stands in their place. `macs` is exact,
-    and None where nobody knows. `elementwise` counts scalar operations other than multiply-accumulates.
-    """
+    """An operation on tensors of known shapes, shared by all calls of it."""
 
     target: str
+    """The qualified name: `aten.conv2d`."""
     kind: Kind
     reads: tuple[TensorSpec, ...]
+    """Activations."""
     weights: tuple[TensorSpec, ...]
+    """Parameters, buffers, and activations passed in their place."""
     writes: tuple[TensorSpec, ...]
     attrs: Mapping[str, Any] = {}
+    """The other arguments by name, and what the cost rule adds."""
     macs: int | None = 0
+    """Exact multiply-accumulates; None if unknown."""
     elementwise: int = 0
+    """Scalar operations other than multiply-accumulates."""
 
     def __hash__(self) -> int:
         return hash((self.target, self.macs, self.elementwise, self.writes))
 
     @property
     def name(self) -> str:
-        """The operation's own name: `conv2d` of `aten.conv2d`."""
+        """The last part of the target: `conv2d` of `aten.conv2d`."""
         return self.target.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One call. Made on demand from the profile's columns."""
+    """One call, created on demand from the columns of the record."""
 
     index: int
     spec: OpSpec
     layer: str
-    """Path of the module whose forward ran it; the root's is the empty string."""
+    """Path of the module whose forward called it; empty for the model itself."""
     reads: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
     writes: tuple[Tensor, ...]
@@ -85,48 +86,48 @@ class Op:
 
 
 class Layer(NamedTuple):
-    """A module of the model, in the order of `named_modules`. A tuple, since there may be a hundred thousand."""
+    """A module of the model. A tuple, because a model can have a hundred thousand."""
 
     path: str
     class_name: str
-    """Qualified: `torch.nn.modules.conv.Conv2d`."""
+    """The qualified name: `torch.nn.modules.conv.Conv2d`."""
     depth: int
     calls: int
     params: int
-    """Own parameter elements, those of submodules and those counted with an earlier layer left out."""
+    """Elements of its own parameters, without those of submodules and those shared with an earlier layer."""
     shared_with: tuple[str, ...] = ()
-    """Further paths of the same module."""
+    """Other paths of the same module."""
     stage: str | None = None
-    """The stage that the model's author named for it, handed down to its submodules."""
+    """The stage that the author of the model declared for it or for a module around it."""
 
 
 class Storage(NamedTuple):
-    """A storage that no operation of the trace wrote first: a model input, or what the model holds."""
+    """A storage that exists before the first call that uses it: a model input, parameter, buffer or constant."""
 
     id: int
     name: str
     role: str
-    """`input`, `parameter`, `buffer`, `constant`, or `byproduct`: an output that its operation's rule leaves out, but
-    that is read later."""
+    """`input`, `parameter`, `buffer`, `constant`, or `byproduct`: an output that the rule of its operation excludes,
+    and that a later call reads."""
     spec: TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """The calls in execution order, as columns of equal length and one flat column of storages.
-
-    Call i touches `len(reads) + len(weights) + len(writes)` storages of its spec, laid end to end.
-    """
+    """The calls in execution order, as columns."""
 
     spec: Sequence[int]
+    """Index of the spec, for each call."""
     layer: Sequence[int]
+    """Index of the layer, for each call."""
     storage: Sequence[int]
+    """The storages of all calls, end to end: for each call those of its reads, weights and writes."""
     name: Sequence[str] = ()
-    """What the graph that was read calls each call, where it names its nodes as ONNX does; else nothing."""
+    """The name of the graph node, for each call, if the source names its nodes as ONNX does; else empty."""
 
 
 class Ops(Sequence[Op]):
-    """A profile's calls as `Op` objects, made when looked at."""
+    """The calls of a record as a sequence of `Op` objects, which are created on access."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -144,12 +145,12 @@ class Ops(Sequence[Op]):
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(index)
-        return self._make(position)
+        return self._op(position)
 
     def __iter__(self) -> Iterator[Op]:
-        return map(self._make, range(len(self)))
+        return map(self._op, range(len(self)))
 
-    def _make(self, i: int) -> Op:
+    def _op(self, i: int) -> Op:
         record = self._record
         spec = record.specs[record.calls.spec[i]]
         at = record.offsets[i]
@@ -163,7 +164,7 @@ class Ops(Sequence[Op]):
 
 @dataclass(frozen=True)
 class Record:
-    """What one forward pass of a model did, immutable and free of torch."""
+    """The operations, layers and tensors of one forward pass: immutable, without torch."""
 
     model: str
     source: str
@@ -172,22 +173,25 @@ class Record:
     specs: tuple[OpSpec, ...]
     calls: Calls
     storages: tuple[Storage, ...]
+    """Storages that no call writes first."""
     params: int
-    """Parameter elements of the whole model, each parameter once."""
+    """Elements of all parameters of the model, each parameter once."""
     outputs: tuple[int, ...] = ()
-    """Storages of what the forward returned."""
+    """Storages of the tensors that the forward returned."""
     notes: tuple[str, ...] = ()
+    """Remarks for the user, such as modules that ran but do not belong to the model."""
     tool: Mapping[str, str] = field(default_factory=dict)
+    """The versions of cspprof and torch that made the record."""
     status: str = ""
-    """Of the zoo's network: `reading` or `construction` where no published definition stands behind it; else empty."""
+    """`reading` or `construction` for a network of the zoo without a published definition; else empty."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where classes of the project that was traced are defined: qualified name and file, from where the trace ran."""
+    """Files that define classes of the user's project, by qualified name; relative to the folder of the trace."""
 
-    # -- facts in other arrangements -------------------------------------------------------------
+    # -- other arrangements of the same data -----------------------------------------------------
 
     @property
     def label(self) -> str:
-        """The model's name as people read it: `csp_peleenet (reading)`."""
+        """The name of the model with its status: `csp_peleenet (reading)`."""
         return f"{self.model} ({self.status})" if self.status else self.model
 
     @property
@@ -196,38 +200,29 @@ class Record:
 
     @cached_property
     def offsets(self) -> list[int]:
-        """Where each call's storages begin in the flat column."""
+        """The position of the first storage of each call in `calls.storage`."""
         widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
         return list(accumulate((widths[i] for i in self.calls.spec[:-1]), initial=0)) if self.calls.spec else []
 
     @cached_property
-    def call_counts(self) -> list[tuple[int, int]]:
-        """The number of each spec and how often it was called."""
-        return list(Counter(self.calls.spec).items())
-
-    @cached_property
     def spec_counts(self) -> list[tuple[OpSpec, int]]:
-        """Each spec and how often it was called; what sums over calls is a sum over these."""
-        return [(self.specs[i], n) for i, n in self.call_counts]
+        """Each spec and the number of its calls. A sum over calls is a sum over these."""
+        return [(self.specs[i], n) for i, n in Counter(self.calls.spec).items()]
 
     @cached_property
-    def weights_read_again(self) -> list[tuple[TensorSpec, list[tuple[OpSpec, TensorSpec]]]]:
-        """What the model holds and reads as a weight more than once, and each reading: the operation, and the weight
-        as that has it."""
-        calls, specs = self.calls, self.specs
-        held = [(False,) * len(s.reads) + (True,) * len(s.weights) + (False,) * len(s.writes) for s in specs]
-        read = list(compress(calls.storage, chain.from_iterable(map(held.__getitem__, calls.spec))))
-        if len(set(read)) == len(read):  # as nearly always
-            return []
-        weights = [(specs[i], weight) for i in calls.spec for weight in specs[i].weights]
-        readings: dict[int, list[tuple[OpSpec, TensorSpec]]] = {}
-        for storage, reading in zip(read, weights, strict=True):
-            readings.setdefault(storage, []).append(reading)
-        return [(s.spec, readings[s.id]) for s in self.storages if len(readings.get(s.id, ())) > 1]
+    def repeated_weight_reads(self) -> list[tuple[TensorSpec, list[tuple[OpSpec, TensorSpec]]]]:
+        """Stored tensors that are read as a weight more than once, each with all its reads: the operation, and the
+        weight as that operation reads it."""
+        reads: dict[int, list[tuple[OpSpec, TensorSpec]]] = {}
+        for i, at in zip(self.calls.spec, self.offsets, strict=True):
+            spec = self.specs[i]
+            for position, weight in enumerate(spec.weights, at + len(spec.reads)):
+                reads.setdefault(self.calls.storage[position], []).append((spec, weight))
+        return [(s.spec, reads[s.id]) for s in self.storages if len(reads.get(s.id, ())) > 1]
 
     @cached_property
     def uncounted(self) -> dict[str, int]:
-        """Operations without a rule: name and number of calls, sorted by name."""
+        """Operations of unknown cost: name and number of calls, sorted by name."""
         unknown: Counter[str] = Counter()
         for spec, n in self.spec_counts:
             if spec.macs is None:
@@ -236,35 +231,36 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether every operation was counted."""
+        """Whether the cost of every operation is known."""
         return not self.uncounted
 
     @property
     def dtype(self) -> str:
-        """The first floating input's dtype, else the first input's."""
+        """The dtype of the first floating input, else of the first input, else `float32`."""
         floating = [t.dtype for t in self.inputs if "float" in t.dtype]
         return (floating or [t.dtype for t in self.inputs] or ["float32"])[0]
 
     def self_check(self) -> None:
-        """Raise `ProfileError` where the record contradicts itself."""
+        """Raise ProfileError if the columns are inconsistent or a call reads a storage before it is written."""
         calls = self.calls
         if len(calls.spec) != len(calls.layer) or len(calls.name) not in (0, len(calls.spec)):
             raise ProfileError("the call columns differ in length")
-        for column, known, noun in ((calls.spec, self.specs, "spec"), (calls.layer, self.layers, "layer")):
-            if column and not 0 <= min(column) <= max(column) < len(known):
+        for column, entries, noun in ((calls.spec, self.specs, "spec"), (calls.layer, self.layers, "layer")):
+            if column and not 0 <= min(column) <= max(column) < len(entries):
                 raise ProfileError(f"a call names a {noun} that does not exist")
-        uses = [(False,) * (len(s.reads) + len(s.weights)) + (True,) * len(s.writes) for s in self.specs]
-        writes = list(chain.from_iterable([uses[i] for i in calls.spec]))
-        if len(writes) != len(calls.storage):
+        widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
+        if sum(widths[i] for i in calls.spec) != len(calls.storage):
             raise ProfileError("the storage column does not fit the calls")
-        first = dict(zip(reversed(calls.storage), reversed(writes), strict=True)) | {s.id: True for s in self.storages}
-        unwritten = [(calls.storage.index(s), s) for s, written in first.items() if not written]
-        if unwritten:
-            at, storage = min(unwritten)
-            op = self.ops[bisect(self.offsets, at) - 1]
-            raise ProfileError(f"operation {op.index} ({op.target}) reads storage {storage} unwritten")
+        written = {s.id for s in self.storages}
+        for i, (index, at) in enumerate(zip(calls.spec, self.offsets, strict=True)):
+            spec = self.specs[index]
+            first_write = at + len(spec.reads) + len(spec.weights)
+            for storage in calls.storage[at:first_write]:
+                if storage not in written:
+                    raise ProfileError(f"operation {i} ({spec.target}) reads storage {storage} before it is written")
+            written.update(calls.storage[first_write : at + widths[index]])
 
-    def __getstate__(self) -> dict[str, Any]:  # a copy works out again what was worked out
+    def __getstate__(self) -> dict[str, Any]:  # without cached properties
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Named things, registered once: metrics, operations, models, sources, formats."""
+"""`Registry`: entries by name, for metrics, operations, models, sources and formats."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """A mapping in which a duplicate raises and a miss suggests.
+    """A mapping that refuses a duplicate name and suggests similar names for an unknown one.
 
-    >>> colours = Registry[str]("colour")
-    >>> colours.add("red", "#f00")
+    >>> colors = Registry[str]("color")
+    >>> colors.add("red", "#f00")
     '#f00'
-    >>> colours.get("rde")
+    >>> colors.get("rde")
     Traceback (most recent call last):
-    cspprof.core.errors.UnknownNameError: no colour named 'rde'
+    cspprof.core.errors.UnknownNameError: no color named 'rde'
     Did you mean: red?
     """
 
-    def __init__(self, noun: str, listing: str | None = None, beside: Registry[T] | None = None) -> None:
+    def __init__(self, noun: str, listing: str | None = None, fallback: Registry[T] | None = None) -> None:
         self.noun = noun
         self._listing = listing
-        self._beside = beside
-        """Where else a name is looked for. What is found there is not listed, counted or iterated here."""
+        """The command that lists the entries, for hints."""
+        self._fallback = fallback
+        """Searched for a name that is not in this registry. Its entries are not listed, counted or iterated here."""
         self._entries: dict[str, T] = {}
         self.version = 0
-        """Grows with every change, for whoever keeps something derived from the entries."""
+        """The number of changes so far. A cache of something derived from the entries compares it."""
 
     def add(self, name: str, entry: T) -> T:
+        """Register `entry` and return it. Raises CspprofError if the name is taken."""
         if name in self._entries:
             raise CspprofError(f"the {self.noun} {name!r} is registered already")
         self._entries[name] = entry
@@ -44,15 +46,16 @@ class Registry(Generic[T]):
         self.version += 1
 
     def get(self, name: str) -> T:
+        """The entry. Raises UnknownNameError with similar names as its hint."""
         if name in self._entries:
             return self._entries[name]
-        if self._beside is not None and name in self._beside:
-            return self._beside.get(name)
+        if self._fallback is not None and name in self._fallback:
+            return self._fallback.get(name)
         raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name))
 
     def suggest(self, name: str) -> str:
-        """What to type instead of `name`."""
-        known = dict.fromkeys([*self._entries, *(self._beside or ())])
+        """A hint for the unknown `name`: similar names, or how to list all."""
+        known = dict.fromkeys([*self._entries, *(self._fallback or ())])
         near = get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"Did you mean: {', '.join(near)}?"
@@ -64,7 +67,7 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """In the order of registration."""
+        """Names and entries, in the order of registration."""
         return iter(self._entries.items())
 
     def __iter__(self) -> Iterator[str]:

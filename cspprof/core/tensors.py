@@ -1,4 +1,4 @@
-"""Tensors without their data, as the record holds them."""
+"""Tensors without data: `TensorSpec` and `Tensor` of a record, `TensorMeta` of a trace and of output rules."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ ITEM_SIZES = {
     "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
     "complex32": 4, "bcomplex32": 4, "complex64": 8, "complex128": 16, "bits16": 2,
 }  # fmt: skip
-"""Bytes of one element, by torch's name of the dtype without its prefix. One of any other has a byte, as torch's of
-less than eight bits have."""
+"""Bytes of one element, by the name of the dtype. Other dtypes, of less than eight bits, use one byte."""
 
 
 class _Elements(NamedTuple):
@@ -27,10 +26,9 @@ class _Elements(NamedTuple):
 
 
 class TensorSpec(_Elements):
-    """A tensor without its data. `shape` as torch writes it, (N, C, H, W) for an image batch.
+    """Shape and dtype of a tensor, with its number of elements and bytes. An image batch has shape (N, C, H, W).
 
-    A tuple, since there are thousands; what is asked of one again and again, how many elements and bytes it has,
-    lies in it.
+    A tuple, because a record has thousands.
     """
 
     __slots__ = ()
@@ -44,8 +42,8 @@ class TensorSpec(_Elements):
         return "×".join(map(str, self.shape)) or "scalar"
 
     def __repr__(self) -> str:
-        given = zip(self.__match_args__, self.__getnewargs__(), strict=True)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given)})"
+        fields = zip(self.__match_args__, self.__getnewargs__(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in fields)})"
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(getattr(self, name) for name in self.__match_args__)
@@ -55,7 +53,7 @@ class TensorSpec(_Elements):
 
 
 class Tensor(TensorSpec):
-    """A tensor that a call read or wrote: its spec, and the storage that it lies in."""
+    """A tensor that a call reads or writes: a spec and the id of its storage."""
 
     __slots__ = ()
     __match_args__ = ("shape", "dtype", "storage")
@@ -69,8 +67,8 @@ class Tensor(TensorSpec):
 class TensorMeta:
     """Shape, strides and dtype of a tensor of a traced forward, and whether its storage belongs to a weight.
 
-    Interned by `tensor_meta`: equal facts are the same object, so it hashes by identity and makes cache keys cheap.
-    A sparse tensor has `dense=False`; its shape and strides are those of its dense form.
+    Interned by `tensor_meta`: equal values give the same object, so it hashes by identity and cache keys are cheap. A
+    sparse tensor has `dense=False`, and the shape and strides of its dense form.
     """
 
     __slots__ = ("contiguous", "dense", "dtype", "is_complex", "is_floating", "shape", "spec", "strides", "weight")
@@ -93,7 +91,7 @@ _INTERNED: dict[tuple[Any, ...], TensorMeta] = {}
 def tensor_meta(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, weight: bool = False, dense: bool = True
 ) -> TensorMeta:
-    """The one `TensorMeta` of these facts."""
+    """The interned `TensorMeta` with these values."""
     key = (shape, strides, dtype, weight, dense)
     found = _INTERNED.get(key)
     return found or _INTERNED.setdefault(key, TensorMeta(*key))

@@ -1,4 +1,4 @@
-"""Quantities as people read and write them. Nothing here changes a number; integers are exact up to this point."""
+"""Formatting and parsing of quantities. Numbers stay exact until they are formatted here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def count(n: int) -> str:
-    """Every digit: 34,411,496."""
+    """All digits: 34,411,496."""
     return f"{n:,}".replace("-", MINUS)
 
 
@@ -27,19 +27,22 @@ def nbytes(n: int) -> str:
 
 
 def decimal(x: float) -> str:
-    """Enough digits to compare with a printed table: 10.110, 0.000123."""
+    """Three decimals, or three significant digits of a small number: 10.110, 0.000123."""
     text = f"{x:,.3f}" if abs(x) >= 0.1 or x == 0 else f"{x:.3g}"
     return MINUS + text[1:] if text.startswith("-") else text
 
 
 def significant(x: float, digits: int = 3) -> str:
-    """So many digits, without an exponent where people would not write one: 1.05, 34.4, 0.0123."""
+    """`digits` significant digits; large numbers without an exponent: 1.05, 34.4, 0.0123, 12,345."""
     text = f"{x:,.{digits}g}" if abs(x) < 10**digits else f"{x:,.0f}"
     return text.replace("-", MINUS)
 
 
 def change(relative: float | None) -> str:
-    """A signed percentage: −5.1 %, +0.04 %, 0 %. What rounds to none or to all gets more digits until it does not."""
+    """A signed percentage: −5.1 %, +0.04 %, 0 %. A change that would round to 0 % or 100 % gets more digits.
+
+    `relative` is the change divided by the base, None if the base is 0.
+    """
     if relative is None:
         return "from 0"
     if relative == 0:
@@ -55,12 +58,12 @@ def change(relative: float | None) -> str:
 
 
 def share(fraction: float) -> str:
-    """A part of a whole: 12.3 %."""
+    """A fraction as a percentage: 12.3 %."""
     return f"{fraction * 100:.1f} %".replace("-", MINUS)
 
 
 def shortened(text: str, longest: int) -> str:
-    """A path with its middle left out where it is too long: backbone.…conv2.conv."""
+    """`text` in at most `longest` characters, with an ellipsis in the middle: backbone.…conv2.conv."""
     return text if len(text) <= longest else f"{text[: longest // 3]}…{text[-(longest - longest // 3 - 1) :]}"
 
 
@@ -68,8 +71,8 @@ def shape(dims: tuple[int, ...] | list[int]) -> str:
     return "×".join(map(str, dims)) or "scalar"
 
 
-def signed(parts: Mapping[str, int]) -> str:
-    """A sum's terms by name, the largest first: + 22,227,968 batch norm − 1,000 bias."""
+def signed_terms(parts: Mapping[str, int]) -> str:
+    """The terms of a sum by name, the largest first: + 22,227,968 batch norm − 1,000 bias."""
     terms = sorted(parts.items(), key=lambda part: -abs(part[1]))
     return " ".join(f"{'+' if n > 0 else MINUS} {count(abs(n))} {name}" for name, n in terms if n)
 
@@ -79,7 +82,7 @@ def _digits(x: float) -> str:
     return f"{x:.0f}" if size >= 99.95 else f"{x:.1f}" if size >= 9.995 else f"{x:.2f}"
 
 
-# -- read ------------------------------------------------------------------------------------------
+# -- parsing ------------------------------------------------------------------------------------------
 
 PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _WORDS = "B|iB|bytes|MACs/element|MACs|FLOPs|BFLOPs|elements|values|ops|%"
@@ -91,13 +94,13 @@ _QUANTITY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """An exact number and the unit it was written with; `5%` is 1/20 of something."""
+    """An exact number and its unit. `5%` has the value 1/20."""
 
     value: Fraction
     unit: str = ""
-    """Empty, `%`, `bytes`, or a number's own unit: `MACs`, `elements` …"""
+    """Empty, `%`, `bytes`, or the unit of a metric: `MACs`, `elements` …"""
     prefixed: bool = False
-    """Whether it was written with k, M, G …"""
+    """Whether the text has a prefix: k, M, G …"""
     text: str = ""
 
     @property
@@ -105,17 +108,17 @@ class Quantity:
         return self.unit == "%"
 
 
-def parse_quantity(written: str | int | float) -> Quantity:
-    """`"24 M"`, `"4.09 G"`, `"200 MB"`, `"1.5 MiB"`, `"+2%"`, `24_000_000` as exactly the number that is written.
+def parse_quantity(quantity: str | int | float) -> Quantity:
+    """The exact value of `"24 M"`, `"4.09 G"`, `"200 MB"`, `"1.5 MiB"`, `"+2%"` or `24_000_000`.
 
-    k, M, G, T and P are powers of 1000; Ki, Mi … before B powers of 1024. Raises CspprofError for anything else.
+    k, M, G, T and P are powers of 1000; KiB, MiB … powers of 1024. Raises CspprofError for other text.
 
     >>> parse_quantity("4.09 G").value
     Fraction(4090000000, 1)
     """
-    text = str(written).strip()
+    text = str(quantity).strip()
     match = _QUANTITY.fullmatch(text)
-    if match is None or isinstance(written, bool):
+    if match is None or isinstance(quantity, bool):
         raise CspprofError(
             f"cannot read the quantity {text!r}", "Write for example: 24 M, 4.09 G, 200 MB, 1.5 MiB, 2%, or every digit"
         )
@@ -132,40 +135,44 @@ def parse_quantity(written: str | int | float) -> Quantity:
     return Quantity(value, "bytes" if unit in ("B", "iB") else unit, bool(prefix), text)
 
 
-# -- written so that two that differ look different ------------------------------------------------
+# -- two numbers with enough digits to differ ------------------------------------------------
 
 
-def told_apart(a: Fraction, b: Fraction, unit: str) -> tuple[str, str]:
-    """Both numbers in `unit`, with as many digits as it takes for two that differ to read differently.
+def distinct_texts(a: Fraction, b: Fraction, unit: str) -> tuple[str, str]:
+    """Both numbers in `unit`, with enough digits that different numbers have different texts.
 
-    >>> told_apart(Fraction(20004, 100000), Fraction(1, 5), "fraction")
+    >>> distinct_texts(Fraction(20004, 100000), Fraction(1, 5), "fraction")
     ('20.004 %', '20.000 %')
     """
-    for how in _writings(unit):
-        texts = how(a), how(b)
+    for format_number in _formats(unit):
+        texts = format_number(a), format_number(b)
         if a == b or texts[0] != texts[1]:
             return texts
     return str(a), str(b)
 
 
-def _writings(unit: str) -> list[Callable[[Fraction], str]]:
+def _formats(unit: str) -> list[Callable[[Fraction], str]]:
+    """Functions that format a number in `unit`, with more and more digits."""
     if unit == "bytes":
-        return [lambda x: nbytes(int(x)) if x.denominator == 1 else f"{fixed(x, 1)} B", lambda x: f"{_plain(x)} B"]
+        return [
+            lambda x: nbytes(int(x)) if x.denominator == 1 else f"{fixed(x, 1)} B",
+            lambda x: f"{_count_or_fixed(x)} B",
+        ]
     if unit == "fraction":
         return [partial(percent, places=n) for n in range(1, 20)]
-    return [_plain, *(partial(fixed, places=n) for n in range(4, 20))]
+    return [_count_or_fixed, *(partial(fixed, places=n) for n in range(4, 20))]
 
 
 def percent(x: Fraction, places: int) -> str:
     return f"{fixed(x * 100, places)} %"
 
 
-def _plain(x: Fraction) -> str:
+def _count_or_fixed(x: Fraction) -> str:
     return count(x.numerator) if x.denominator == 1 else fixed(x, 3)
 
 
 def fixed(x: Fraction, places: int) -> str:
-    """Rounded to `places` decimals, exactly, whatever the number's size: 12,345.679."""
+    """Rounded exactly to `places` decimals: 12,345.679."""
     scaled = round(abs(x) * 10**places)
     whole, part = divmod(scaled, 10**places)
     sign = MINUS if x < 0 and scaled else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import shown, write_atomically
+from cspprof.core.files import display_path, write_atomically
 from cspprof.gate.measurement import Measured, Part
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
@@ -37,11 +37,13 @@ Models = Mapping[str, Measured]
 def read(path: Path) -> dict[str, Measured] | None:
     """The recorded models by name; None where nothing was recorded yet. Raises BaselineError."""
     try:
-        return parse(path.read_bytes(), shown(path))
+        return parse(path.read_bytes(), display_path(path))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise BaselineError(f"cannot read {shown(path)}: {error.strerror}", "Name another: baseline = …") from None
+        raise BaselineError(
+            f"cannot read {display_path(path)}: {error.strerror}", "Name another: baseline = …"
+        ) from None
 
 
 def parse(data: bytes, name: str) -> dict[str, Measured]:
@@ -102,7 +104,7 @@ def _entry(m: Measured) -> dict[str, Any]:
 
 def _written(amount: Amount) -> Any:
     if isinstance(amount, Ratio):
-        return {"over": amount.over, "under": amount.under}
+        return {"over": amount.numerator, "under": amount.denominator}
     if isinstance(amount, Sum) and amount.scale != 1:
         return {"over": amount.n, "under": amount.scale}
     return amount.n

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from cspprof.core.errors import CspprofError, UnknownNameError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.gate import baseline
 from cspprof.gate.causes import causes, class_lines
 from cspprof.gate.config import Model, Rule
@@ -165,10 +165,10 @@ def _baseline(config: Config, problems: list[Problem]) -> Recorded:
         models = baseline.read(config.baseline)
     except baseline.BaselineError as error:
         if asked:
-            problems.append(Problem(shown(config.baseline), error.message, error.hint or ""))
-        return Recorded(BASELINE, {}, f"{shown(config.baseline)} cannot be read", hint=error.hint or "")
+            problems.append(Problem(display_path(config.baseline), error.message, error.hint or ""))
+        return Recorded(BASELINE, {}, f"{display_path(config.baseline)} cannot be read", hint=error.hint or "")
     if models is None:
-        return Recorded(BASELINE, {}, f"there is no baseline yet ({shown(config.baseline)})")
+        return Recorded(BASELINE, {}, f"there is no baseline yet ({display_path(config.baseline)})")
     return Recorded(BASELINE, models)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic_core import PydanticCustomError
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.inputs import known_device, known_float, parse_inputs
+from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.units import Quantity, parse_quantity
 from cspprof.gate.metric_names import known_convention, known_metric, metric_of
 from cspprof.metrics import METRICS
@@ -76,8 +76,8 @@ class Model(Entry):
     convention: Annotated[str, _asked_of(known_convention)] = Field(
         "cspnet", description="What `cio` (cspnet, hardnet) or `compute` (macs, flops, fvcore …) means for this model."
     )
-    dtype: Annotated[str, _asked_of(known_float)] | None = Field(None, description="Floating dtype: float16 …")
-    device: Annotated[str, _asked_of(known_device)] | None = Field(None, description="meta (nothing computed) or cpu.")
+    dtype: Annotated[str, _asked_of(parse_float_dtype)] | None = Field(None, description="Floating dtype: float16 …")
+    device: Annotated[str, _asked_of(parse_device)] | None = Field(None, description="meta (nothing computed) or cpu.")
     train: bool = Field(False, description="Trace in training mode.")
 
     @property

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.gate.config import Model, Rule, Settings
 from cspprof.gate.toml_lines import Key, key_lines, nearest
 
@@ -53,7 +53,7 @@ class Config:
 
     @property
     def name(self) -> str:
-        return shown(self.path)
+        return display_path(self.path)
 
 
 def find(start: Path | None = None) -> Path:
@@ -90,16 +90,18 @@ def load(path: Path) -> Config:
         text = path.read_bytes().decode()
         document = tomllib.loads(text)
     except OSError as error:
-        raise CspprofError(f"cannot read {shown(path)}: {error.strerror}", "Name another with --config.") from None
+        raise CspprofError(
+            f"cannot read {display_path(path)}: {error.strerror}", "Name another with --config."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         lines = path.read_bytes().count(b"\n") + 1
         said = str(error).replace("at end of document", f"at end of document, line {lines}")
-        raise CspprofError(f"{shown(path)} is not TOML: {said}", "Mend the syntax there.") from None
+        raise CspprofError(f"{display_path(path)} is not TOML: {said}", "Mend the syntax there.") from None
     at: tuple[str, ...] = ()
     if "cspprof" in document.get("tool", {}):
         at, document = ("tool", "cspprof"), document["tool"]["cspprof"]
     elif path.name == "pyproject.toml":
-        raise CspprofError(f"{shown(path)} has no [tool.cspprof]", "Write a start with: cspprof init")
+        raise CspprofError(f"{display_path(path)} has no [tool.cspprof]", "Write a start with: cspprof init")
     return _placed(path, document, at, key_lines(text))
 
 
@@ -155,7 +157,7 @@ def _problem(
         message, hint = "missing", f"Give {loc[-1]}: {_EXAMPLES.get(str(loc[-1]), '…')}"
     elif not hint:
         hint = f"It is {detail['input']!r} now. The keys and what they take: docs/guide/ci.md"
-    return Problem(f"{shown(path)}:{line or 1}", f"{_dotted(at + tuple(loc))}: {message}", hint, line)
+    return Problem(f"{display_path(path)}:{line or 1}", f"{_dotted(at + tuple(loc))}: {message}", hint, line)
 
 
 _EXAMPLES = {"target": 'target = "net.py:Net"', "id": 'id = "cio-budget"'}

@@ -74,7 +74,7 @@ def exact(amount: Amount) -> Fraction | None:
         return Fraction(amount.n, amount.scale)
     if isinstance(amount, Peak):
         return Fraction(amount.n)
-    return Fraction(amount.over, amount.under) if amount.under else None
+    return Fraction(amount.numerator, amount.denominator) if amount.denominator else None
 
 
 def measured(name: str, record: Record, convention: str, layered: Iterable[str] = ()) -> Measured:
@@ -107,7 +107,7 @@ def _amount(group: Group, metric: str) -> Amount | None:
     if metric == "params":
         return Sum(group.params)
     m = METRICS.get(metric)
-    return None if m.of_op is None else m.over((r.spec, 1) for r in group.rows)
+    return None if m.of_op is None else m.group_value((r.spec, 1) for r in group.rows)
 
 
 def _owners(record: Record) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import shown
-from cspprof.core.units import change, told_apart
+from cspprof.core.files import display_path
+from cspprof.core.units import change, distinct_texts
 from cspprof.gate import baseline
 from cspprof.gate.measurement import Measured, exact
 from cspprof.metrics import METRICS
@@ -99,7 +99,7 @@ class Recorder:
             baseline.write(file, after)
             models = "1 model" if count == 1 else f"{count} models"
             changed = baseline.changes(before, after)
-            self.told.append(f"{models} recorded in {shown(file)}" + (":" if changed else "; no number differs"))
+            self.told.append(f"{models} recorded in {display_path(file)}" + (":" if changed else "; no number differs"))
             self.told += [f"  {_line(c)}" for c in changed]
 
 
@@ -110,6 +110,6 @@ def _line(changed: baseline.Change) -> str:
     if now is None:
         return f"{head}: gone"
     if then is None:
-        return f"{head}: {told_apart(now, now, unit)[0]}"
-    texts = told_apart(then, now, unit)
+        return f"{head}: {distinct_texts(now, now, unit)[0]}"
+    texts = distinct_texts(then, now, unit)
     return f"{head}: {texts[0]} -> {texts[1]}" + (f" ({change(float(now / then - 1))})" if then else "")

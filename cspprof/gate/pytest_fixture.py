@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, parse_inputs
 from cspprof.gate import baseline
 from cspprof.gate.checking import LAYERED, explained, layered
@@ -176,7 +176,7 @@ class Gate:
 
     def _mismatch(self, found: Measured, metrics: Sequence[str]) -> str:
         """What differs from the baseline. Raises CspprofError where that has nothing to compare with."""
-        file = shown(self._baseline)
+        file = display_path(self._baseline)
         before = (baseline.read(self._baseline) or {}).get(found.name)
         if before is None:
             missing = f"does not have {found.name!r}" if self._baseline.exists() else "is not there yet"
@@ -195,7 +195,7 @@ class Gate:
     def _recorded(found: Measured, before: Measured) -> list[str]:
         """What to compare: what was recorded, and what this release would have recorded then."""
         of_then = before.versions.get("cspprof") == __version__
-        expected = [m for m in METRICS if METRICS.get(m).ours] if of_then else []
+        expected = [m for m in METRICS if METRICS.get(m).builtin] if of_then else []
         return list(dict.fromkeys([*(m for m in before.totals if m in found.totals), *expected]))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from cspprof.core.units import change, told_apart
+from cspprof.core.units import change, distinct_texts
 from cspprof.gate.checking import explained
 from cspprof.gate.measurement import Measured, exact
 from cspprof.gate.report import forms, source
@@ -47,9 +47,9 @@ def _moved(metric: str, found: Measured, before: Measured) -> str:
     now, then = (exact(side.totals[metric]) for side in (found, before))
     unit = METRICS.get(metric).unit
     if now is None or then is None:
-        texts = ["–" if v is None else told_apart(v, v, unit)[0] for v in (now, then)]
+        texts = ["–" if v is None else distinct_texts(v, v, unit)[0] for v in (now, then)]
         return f"{texts[0]}, recorded {texts[1]}"
-    texts = list(told_apart(now, then, unit))
+    texts = list(distinct_texts(now, then, unit))
     return f"{texts[0]}, recorded {texts[1]} ({change(float(now / then - 1) if then else None)})"
 
 
@@ -70,10 +70,10 @@ def _layers(finding: Finding) -> Iterator[str]:
 
 
 def _value(cause: Cause, unit: str, compared: bool) -> str:
-    value = told_apart(cause.value, cause.value, unit)[0]
+    value = distinct_texts(cause.value, cause.value, unit)[0]
     if not compared:
         return value
     if cause.new:
         return f"{value} (new)"
-    step = told_apart(cause.difference, cause.difference, unit)[0]
+    step = distinct_texts(cause.difference, cause.difference, unit)[0]
     return f"{value} ({'+' if cause.difference > 0 else ''}{step})"

@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from cspprof.core.units import change, told_apart
+from cspprof.core.units import change, distinct_texts
 from cspprof.gate.baseline import Change
 from cspprof.gate.causes import SHOWN
 from cspprof.gate.checking import Verdict
@@ -80,8 +80,8 @@ def numbers(finding: Finding) -> tuple[str, str]:
     if finding.value is None:
         return "", ""
     if finding.limit is None:
-        return told_apart(finding.value, finding.value, finding.unit)[0], ""
-    return told_apart(finding.value, finding.limit, finding.unit)
+        return distinct_texts(finding.value, finding.value, finding.unit)[0], ""
+    return distinct_texts(finding.value, finding.limit, finding.unit)
 
 
 def _cell(value: Fraction | None, shown: str) -> Cell:
@@ -123,7 +123,7 @@ def _sides(cause: Cause, unit: str) -> list[Cell]:
 
 
 def _shown(value: Fraction, unit: str) -> str:
-    return told_apart(value, value, unit)[0]
+    return distinct_texts(value, value, unit)[0]
 
 
 def _signed(value: Fraction, unit: str) -> str:
@@ -244,7 +244,7 @@ def changes_report(changed: Sequence[Change], title: str, notes: Iterable[str] =
         unit = METRICS.get(c.metric).unit if c.metric in METRICS else ""
         texts = ["–" if v is None else _shown(v, unit) for v in (old, new)]
         if old is not None and new is not None:
-            texts = list(told_apart(old, new, unit))
+            texts = list(distinct_texts(old, new, unit))
         step = None if old is None or new is None else new - old
         relative = None if step is None or not old else float(step / old)
         rows.append([

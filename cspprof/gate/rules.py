@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import floor
 
-from cspprof.core.units import Quantity, change, told_apart
+from cspprof.core.units import Quantity, change, distinct_texts
 from cspprof.gate.baseline import RECORD
 from cspprof.gate.config import Level, Rule
 from cspprof.gate.measurement import Measured, chosen
@@ -162,7 +162,7 @@ def _unfit(rule: Rule, metric: str) -> tuple[str, str] | None:
             return f"{key} = {limit.text!r}: {metric} is in {m.unit} already", "Write it without k, M or G: 7.93"
     if (rule.layer is not None or rule.kind == "max_share") and m.of_op is None and metric != "params":
         return f"{metric} is a number of whole models", "Take one of layers: macs, cio_cspnet, traffic_bytes, params"
-    if rule.kind == "max_share" and metric != "params" and not m.adds_up:
+    if rule.kind == "max_share" and metric != "params" and not m.additive:
         return f"{metric} does not add up over layers, so no layer has a share of it", "Take macs, cio_cspnet …"
     return None
 
@@ -268,7 +268,7 @@ def _settled(case: _Case, path: str, value: Fraction, limit: Fraction, before: F
         asked = before - (rule.gain.value * before if rule.gain.relative else rule.gain.value)
         if value <= asked and value < before:
             made = case.finding(Outcome.FAILS, path, value=value, reference=before, reference_name=case.reference_name)
-            now, then = told_apart(value, before, made.unit)
+            now, then = distinct_texts(value, before, made.unit)
             better = change(float((value - before) / before))
             text = f"{_subject(made)} is {now}, {better} against {case.reference_name}'s {then}"
             return _with_message(made, text, f"Keep the gain: {RECORD}")
@@ -287,7 +287,7 @@ def told(finding: Finding, rule: Rule) -> str:
     """A failure in one sentence: value, limit, difference."""
     assert finding.value is not None
     assert finding.limit is not None
-    value, limit = told_apart(finding.value, finding.limit, finding.unit)
+    value, limit = distinct_texts(finding.value, finding.limit, finding.unit)
     over = difference(finding)
     if finding.kind == "max_share":
         return (
@@ -296,7 +296,7 @@ def told(finding: Finding, rule: Rule) -> str:
     text = f"{_subject(finding)} is {value}; {limit} is allowed: {over} more"
     if finding.reference is None:
         return text
-    base, _ = told_apart(finding.reference, finding.value, finding.unit)
+    base, _ = distinct_texts(finding.reference, finding.value, finding.unit)
     moved = "" if not finding.reference else f", now {change(float(finding.value / finding.reference - 1))}"
     asked = {"max_increase": "at most +", "min_drop": "at least \N{MINUS SIGN}"}[finding.kind] + rule.limit.text.lstrip(
         "+"
@@ -308,7 +308,7 @@ def difference(finding: Finding) -> str:
     """How far past the limit, in the metric's unit."""
     if finding.difference is None:
         return ""
-    text, zero = told_apart(finding.difference, Fraction(0), finding.unit)
+    text, zero = distinct_texts(finding.difference, Fraction(0), finding.unit)
     return zero if finding.difference == 0 else text
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic: MACs, FLOPs, and the three published ways to count BFLOPs."""
+"""Arithmetic: MACs, FLOPs, three published ways to count BFLOPs, and how MACs spread over the layers."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from collections import defaultdict
 from struct import pack, unpack
 
 from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Record
-from cspprof.metrics import Peak, Ratio, metric, value_of
+from cspprof.metrics.amounts import Peak, Ratio
+from cspprof.metrics.definition import metric, value_of
 
 SIXTEENTHS = 16
-"""Darknet divides the 2·MACs of a binary convolution by 32: in sixteenths of a FLOP its count is whole."""
+"""Darknet divides the 2·MACs of a binary convolution by 32. In sixteenths of a FLOP its total is an integer."""
 
 
 @metric(
     "macs",
     unit="MACs",
     title="MACs",
-    is_not="FLOPs (twice as many), nor time: a depthwise convolution of few MACs can be slow",
+    is_not="FLOPs (twice as many), or time: a depthwise convolution has few MACs and can be slow",
     paper="conv: k_h·k_w·(c_in/groups)·c_out·h_out·w_out",
 )
 def macs(op: OpSpec) -> int | None:
     """Multiply-accumulates of convolutions, linear layers, matrix products, attention and recurrent layers.
-    Bias, normalisation, activation and pooling are not in it. An operation without a rule is reported, never
-    taken as zero."""
+    Biases, normalization, activations and pooling are not included. An operation without a rule is reported; it does
+    not count as zero."""
     return op.macs
 
 
-@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs; many tools print MACs under this name")
+@metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs, which many tools print under this name")
 def flops(op: OpSpec) -> int | None:
-    """Two floating-point operations for each multiply-accumulate: 2·MACs, and nothing else."""
+    """2·MACs: two floating-point operations for each multiply-accumulate. Other operations are not included."""
     return None if op.macs is None else 2 * op.macs
 
 
@@ -36,11 +37,11 @@ def flops(op: OpSpec) -> int | None:
     "bflops",
     unit="BFLOPs",
     title="BFLOPs",
-    is_not="what Darknet prints (bflops_darknet)",
+    is_not="the number that Darknet prints (bflops_darknet)",
     scale=10**9,
 )
 def bflops(op: OpSpec) -> int | None:
-    """2·MACs / 10⁹."""
+    """2·MACs divided by 10⁹."""
     return None if op.macs is None else 2 * op.macs
 
 
@@ -48,26 +49,26 @@ def bflops(op: OpSpec) -> int | None:
     "bflops_cspnet",
     unit="BFLOPs",
     title="BFLOPs (CSPNet)",
-    is_not="the plain bflops; it is the rule to compare with the tables of the CSPNet and PRN papers",
+    is_not="bflops: it is the rule behind the tables of the CSPNet and PRN papers",
     paper="Wang et al. 2019, tables 1 to 4",
     scale=10**9,
 )
 def bflops_cspnet(op: OpSpec) -> int | None:
-    """2·MACs and size²·c·h_out·w_out of pooling with a window, divided by 10⁹: max and local average pooling are one
-    layer in Darknet. Shortcuts and global average pooling do not count."""
+    """2·MACs, plus size²·c·h_out·w_out of max pooling and local average pooling (one layer in Darknet), divided by
+    10⁹. Shortcuts and global average pooling do not count."""
     if op.macs is None:
         return None
     return 2 * op.macs + (op.elementwise if is_local_pool(op) else 0)
 
 
 def is_local_pool(op: OpSpec) -> bool:
-    """Whether the operation pools windows of a map, not the whole map."""
+    """Whether the operation pools windows of a feature map, not the whole map."""
     return op.kind in POOLS and (op.kind is Kind.MAX_POOL or not op.attrs.get("global"))
 
 
-def darknet_prints(record: Record) -> float | None:
-    """BFLOPs of one image through a Darknet cfg as Darknet prints them: layer after layer in single precision, which
-    can change the last of three digits. None for any other model."""
+def darknet_printed_bflops(record: Record) -> float | None:
+    """BFLOPs of a Darknet cfg and one image as Darknet prints them: added layer by layer in single precision, which
+    can change the third decimal. None for any other model."""
     if not record.source.endswith(".cfg") or record.inputs[0].shape[0] != 1:
         return None
     layers: dict[str, int] = defaultdict(int)
@@ -80,7 +81,7 @@ def darknet_prints(record: Record) -> float | None:
 
 
 def _single(x: float) -> float:
-    """The nearest number of single precision."""
+    """`x` rounded to single precision."""
     return float(unpack("f", pack("f", x))[0])
 
 
@@ -88,16 +89,16 @@ def _single(x: float) -> float:
     "bflops_darknet",
     unit="BFLOPs",
     title="BFLOPs (Darknet)",
-    is_not="the whole arithmetic of the net: fully connected layers count as nothing there",
+    is_not="the arithmetic of the whole network: fully connected layers count as zero",
     paper="the loader of AlexeyAB's Darknet",
     scale=SIXTEENTHS * 10**9,
-    printed=darknet_prints,
+    printed=darknet_printed_bflops,
 )
 def bflops_darknet(op: OpSpec) -> int | None:
-    """What Darknet's loader adds up, divided by 10⁹: 2·MACs of convolutions (a 32nd of it for xnor=1, nothing for the
-    blur of antialiasing), size²·c·h_out·w_out of max pooling and local average pooling, c·h·w of an addition of two
-    maps (a shortcut; twice that where the added map has a weight). Linear layers and global average pooling count as
-    nothing. A table shows the total of a cfg as Darknet prints it, added up in single precision; JSON has the exact
+    """The sum of Darknet's loader, divided by 10⁹: 2·MACs of convolutions (1/32 of that for xnor=1, zero for the blur
+    of antialiasing), size²·c·h_out·w_out of max pooling and local average pooling, and c·h·w of an addition of two
+    feature maps (a shortcut; twice that if the added map has a weight). Linear layers and global average pooling count
+    as zero. Tables show the total of a cfg as Darknet prints it, summed in single precision; JSON has the exact
     sum."""
     if op.macs is None:
         return None
@@ -111,7 +112,7 @@ def bflops_darknet(op: OpSpec) -> int | None:
 
 
 def shortcut_flops(op: OpSpec) -> int:
-    """One for each element of a feature map that another is added to, two where that one is scaled first."""
+    """One for each element of a feature map to which another is added; two if the other map is scaled first."""
     if op.kind is not Kind.ELEMENTWISE or (name := op.name.rstrip("_").lower()) not in ("add", "addcmul"):
         return 0
     out = op.writes[0]
@@ -124,7 +125,7 @@ def shortcut_flops(op: OpSpec) -> int:
     "activations",
     unit="elements",
     title="conv output",
-    is_not="CIO (inputs count there too), nor memory",
+    is_not="CIO, which includes inputs, or memory",
     paper="Radosavovic et al. 2020, section 2: activations; timm's macts column",
 )
 def activations(op: OpSpec) -> int:
@@ -134,7 +135,7 @@ def activations(op: OpSpec) -> int:
 
 @metric("bottleneck_macs", unit="MACs", title="largest layer", is_not="the slowest layer", zero=Peak(0))
 def bottleneck_macs(op: OpSpec) -> int | None:
-    """MACs of the largest single operation: the peak of the paper's Fig. 7."""
+    """MACs of the operation with the most MACs: the peak in Fig. 7 of Wang et al. 2019."""
     return op.macs
 
 
@@ -142,13 +143,13 @@ def bottleneck_macs(op: OpSpec) -> int | None:
     "bottleneck_share", unit="fraction", title="its share", is_not="a share of the time", of="profile", zero=Ratio(0, 0)
 )
 def bottleneck_share(record: Record) -> Ratio:
-    """MACs of the largest single operation divided by all MACs."""
+    """MACs of the operation with the most MACs, divided by the MACs of the model."""
     return Ratio(int(value_of(record, "bottleneck_macs")), int(value_of(record, "macs")))
 
 
-@metric("balance", unit="fraction", title="balance", is_not="utilisation", of="profile", zero=Ratio(0, 0))
+@metric("balance", unit="fraction", title="balance", is_not="hardware utilization", of="profile", zero=Ratio(0, 0))
 def balance(record: Record) -> Ratio:
-    """Mean MACs of the operations that have any, divided by those of the largest: 1 when all layers are equal,
-    near 0 when one dominates."""
+    """Mean MACs of the operations that have MACs, divided by the maximum: 1 if all layers are equal, near 0 if one
+    layer dominates."""
     layers = sum(n for spec, n in record.spec_counts if spec.macs)
     return Ratio(int(value_of(record, "macs")), layers * int(value_of(record, "bottleneck_macs")))

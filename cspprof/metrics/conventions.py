@@ -1,9 +1,9 @@
-"""What other tools would print for the same model, each derived by a rule of ours from the same record.
+"""Totals that other tools would print for the same model, each computed from the record by a rule written here.
 
-A convention is a number like any other, looked up by its name (`profile.total("fvcore")`, `--sort fvcore`), and left
-out of every listing. Tools count in one of two ways. Some see operations: their rule takes an `OpSpec`. Others hang a
-hook on modules of classes that they know: their rule takes a `Module`. Either returns the tool's count, or None where
-what the tool does cannot be told from the record; a total with such a part has no value.
+A convention is a metric. It is found by its name (`profile.total("fvcore")`, `--sort fvcore`), but not listed with the
+metrics. Some tools see operations: their rule takes an `OpSpec`. Others put hooks on modules of classes that they know:
+their rule takes a `HookedModule`. A rule returns the count of the tool, or None if the record does not determine it; a
+total with such a part has no value.
 """
 
 from __future__ import annotations
@@ -14,40 +14,42 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cspprof.core.record import COMPUTE, CONVOLUTIONS, Kind, Layer, OpSpec, Record, TensorSpec
-from cspprof.metrics import CONVENTIONS, Amount, Metric, Ratio, Sum
+from cspprof.metrics.amounts import Amount, Ratio, Sum
+from cspprof.metrics.definition import CONVENTIONS, Metric
 
 F = TypeVar("F", bound=Callable[..., Any])
-UNTOLD = Ratio(0, 0)
-"""The total that cannot be told."""
+NO_VALUE = Ratio(0, 0)
+"""A total of which some part is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
-    """A module as a hook on it sees it: all its calls, with the operations that ran in it and in no submodule."""
+class HookedModule:
+    """What a hook on a module sees: the operations of all its calls, without those of its submodules."""
 
     layer: Layer
-    around: tuple[str, ...]
-    """Classes of the modules that it lies in, the model's own first."""
+    ancestors: tuple[str, ...]
+    """Classes of the modules around it, from the model inwards."""
     leaf: bool
+    """Whether it has no submodules."""
     params: dict[str, TensorSpec]
-    """Its own parameters by their own names; one that is shared is with the module that has it first."""
+    """Its own parameters by name. A shared parameter belongs to the first module that has it."""
     ops: tuple[OpSpec, ...]
-    """In execution order, views among them."""
+    """In execution order, with views."""
 
     @property
     def class_name(self) -> str:
         return self.layer.class_name
 
     def calls(self) -> Iterator[tuple[OpSpec, ...]]:
-        """The operations of each call, where every call ran as many."""
+        """The operations of each call, if all calls ran equally many; else all operations at once."""
         n = max(self.layer.calls, 1)
-        width, rest = divmod(len(self.ops), n)
+        per_call, rest = divmod(len(self.ops), n)
         if rest:
-            n, width = 1, len(self.ops)
-        yield from (self.ops[i * width : (i + 1) * width] for i in range(n))
+            n, per_call = 1, len(self.ops)
+        yield from (self.ops[i * per_call : (i + 1) * per_call] for i in range(n))
 
 
-def modules(record: Record) -> list[Module]:
+def hooked_modules(record: Record) -> list[HookedModule]:
     """The modules that ran, in the order of `named_modules`."""
     ops: dict[int, list[OpSpec]] = defaultdict(list)
     for spec, layer in zip(record.calls.spec, record.calls.layer, strict=True):
@@ -60,8 +62,8 @@ def modules(record: Record) -> list[Module]:
     classes = {layer.path: layer.class_name for layer in record.layers}
     parents = {path.rpartition(".")[0] for path in classes if path}
     return [
-        Module(
-            layer, tuple(classes[p] for p in _above(layer.path) if p in classes), layer.path not in parents,
+        HookedModule(
+            layer, tuple(classes[p] for p in _ancestors(layer.path) if p in classes), layer.path not in parents,
             params[layer.path], tuple(ops[i]),
         )
         for i, layer in enumerate(record.layers)
@@ -69,80 +71,83 @@ def modules(record: Record) -> list[Module]:
     ]  # fmt: skip
 
 
-def _above(path: str) -> list[str]:
+def _ancestors(path: str) -> list[str]:
+    """`["", "a", "a.b"]` for `a.b.c`."""
     parts = path.split(".") if path else []
     return [".".join(parts[:n]) for n in range(len(parts))]
 
 
 @dataclass(frozen=True, slots=True)
 class Convention(Metric):
-    """A number in another tool's sense."""
+    """The total that another tool prints."""
 
     tool: str
     """The call that prints it."""
     counts: str
-    """The tool's own word for what it counts."""
+    """The tool's name for its total: MACs, flops, mult-adds."""
     per_mac: int
     """What the tool adds for one multiply-accumulate: 1 or 2."""
-    of_module: Callable[[Module], int | None] | None
-    holds: str
-    """Where the rule is the tool's, and where it is not."""
+    of_module: Callable[[HookedModule], int | None] | None
+    validity: str
+    """In which cases the rule gives the number of the tool: "for a batch of one"."""
 
     def total(self, record: Record) -> Amount:
-        """The model's value; one without a value where the rule cannot tell some part of it."""
+        """The total of the model, without a value if the rule does not determine some part of it."""
         if self.of_module is None:
-            return self.over(record.spec_counts)
-        return self._sum([self.of_module(m) for m in modules(record)])
+            return self.group_value(record.spec_counts)
+        return self._sum([self.of_module(m) for m in hooked_modules(record)])
 
-    def over(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
-        """The value of some operations, of a tool that sees operations."""
-        return self._sum([None if (n := self.count(spec)) is None else n * k for spec, k in specs])
+    def group_value(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
+        """The total of operations given as (spec, number of calls), for a tool that sees operations."""
+        return self._sum([None if (n := self.count(spec)) is None else n * calls for spec, calls in specs])
 
     def _sum(self, counts: list[int | None]) -> Amount:
-        return UNTOLD if None in counts else Sum(sum(n or 0 for n in counts), self.scale)
+        return NO_VALUE if None in counts else Sum(sum(n or 0 for n in counts), self.scale)
 
     def count(self, spec: OpSpec) -> int | None:
-        """What the tool adds for one operation; None where that cannot be told, or where it counts by module."""
+        """What the tool adds for one operation; None if that is unknown or the tool sees modules."""
         return None if self.of_op is None else self.of_op(spec)
 
-    def beside(self, record: Record) -> Counter[str]:
-        """What the tool counts more (or, negative, less) than `per_mac` for each MAC, by what it counts."""
+    def deviations(self, record: Record) -> Counter[str]:
+        """The total of the tool minus `per_mac` times the MACs, split by what the tool counts more (positive) or less
+        (negative)."""
         if self.of_module is None:
-            return self.beside_of(record.spec_counts)
+            return self.group_deviations(record.spec_counts)
         parts: Counter[str] = Counter()
-        for m in modules(record):
-            _add(parts, m.ops, self.of_module(m) or 0, self.per_mac * sum(spec.macs or 0 for spec in m.ops))
+        for m in hooked_modules(record):
+            macs = sum(spec.macs or 0 for spec in m.ops)
+            _add_deviation(parts, m.ops, self.of_module(m) or 0, self.per_mac * macs)
         return parts
 
-    def beside_of(self, specs: Iterable[tuple[OpSpec, int]]) -> Counter[str]:
-        """The same for some operations, given as (spec, number of calls), of a tool that sees operations."""
+    def group_deviations(self, specs: Iterable[tuple[OpSpec, int]]) -> Counter[str]:
+        """The deviations of operations given as (spec, number of calls), for a tool that sees operations."""
         parts: Counter[str] = Counter()
-        for spec, n in specs:
-            _add(parts, (spec,), n * (self.count(spec) or 0), n * self.per_mac * (spec.macs or 0))
+        for spec, calls in specs:
+            _add_deviation(parts, (spec,), calls * (self.count(spec) or 0), calls * self.per_mac * (spec.macs or 0))
         return parts
 
 
-def _add(parts: Counter[str], specs: tuple[OpSpec, ...], count: int, macs: int) -> None:
-    if count != macs:
-        parts[_part(specs, count, macs)] += count - macs
+def _add_deviation(parts: Counter[str], specs: tuple[OpSpec, ...], count: int, expected: int) -> None:
+    if count != expected:
+        parts[_part_name(specs, count, expected)] += count - expected
 
 
-def _part(specs: tuple[OpSpec, ...], count: int, macs: int) -> str:
-    """What a tool counted where its `count` is not that of the MACs."""
+def _part_name(specs: tuple[OpSpec, ...], count: int, expected: int) -> str:
+    """A name for the difference between the `count` of a tool and what the MACs make it expect."""
     computing = [s for s in specs if s.kind in COMPUTE]
     spec = next(iter(computing or [s for s in specs if s.kind is not Kind.VIEW] or specs), None)
     if spec is None:
         return "modules without operations"
     kind = spec.kind.value.replace("_", " ")
     if spec.kind in COMPUTE:
-        return f"unseen {kind}" if not count else "bias" if count > macs and spec.kind in BIASED else kind
+        return f"unseen {kind}" if not count else "bias" if count > expected and spec.kind in WITH_BIAS else kind
     if spec.kind in (Kind.ELEMENTWISE, Kind.NORM):
         return spec.name.strip("_").replace("_", " ")
-    return _NAMES.get(spec.kind, kind)
+    return _PART_NAMES.get(spec.kind, kind)
 
 
-BIASED = CONVOLUTIONS | {Kind.LINEAR, Kind.RECURRENT}
-_NAMES = {
+WITH_BIAS = CONVOLUTIONS | {Kind.LINEAR, Kind.RECURRENT}
+_PART_NAMES = {
     Kind.MAX_POOL: "max pooling",
     Kind.AVG_POOL: "average pooling",
     Kind.ACTIVATION: "activations",
@@ -151,25 +156,25 @@ _NAMES = {
 
 
 def conventions() -> dict[str, Convention]:
-    """All of them by name, in the order of registration."""
+    """All conventions by name, in the order of registration."""
     return {name: entry for name, entry in CONVENTIONS.items() if isinstance(entry, Convention)}
 
 
 def convention_named(name: str) -> Convention:
-    """The convention of that name. Raises UnknownNameError, which suggests."""
-    found = CONVENTIONS.get(name)
-    assert isinstance(found, Convention)
-    return found
+    """The convention of that name. Raises UnknownNameError."""
+    entry = CONVENTIONS.get(name)
+    assert isinstance(entry, Convention)
+    return entry
 
 
 def convention(
-    name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", holds: str = "", scale: int = 1,
+    name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", validity: str = "", scale: int = 1,
     printed: Callable[[Record], float | None] | None = None,
 ) -> Callable[[F], F]:  # fmt: skip
-    """Register what `tool` counts; the decorated function's docstring says what that is.
+    """Register the counting rule of `tool`. The docstring of the decorated function is its definition.
 
-    `counts` is the tool's own word for it, `per_mac` what it adds for one MAC. With `of="op"` the function takes an
-    `OpSpec`, with `of="module"` a `Module`; it returns an int, or None for what cannot be told.
+    `counts` is the tool's name for its total, `per_mac` what it adds for one MAC. With `of="op"` the function takes an
+    `OpSpec`, with `of="module"` a `HookedModule`. It returns an int, or None if the record does not determine it.
     """
 
     def register(function: F) -> F:
@@ -180,7 +185,7 @@ def convention(
             Convention(
                 name, title, f"{per_mac} per MAC", "", "", function if by_op else None,
                 None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale), printed,
-                tool, counts, per_mac, None if by_op else function, holds,
+                tool, counts, per_mac, None if by_op else function, validity,
             ),
         )  # fmt: skip
         return function

@@ -1,14 +1,13 @@
-"""Live memory over the execution order."""
+"""Activation memory over the execution order."""
 
 from __future__ import annotations
 
 from itertools import accumulate
-from operator import attrgetter, getitem
-from typing import NamedTuple
 
 from cspprof.core.cached import cached
 from cspprof.core.record import Kind, Record
-from cspprof.metrics import Peak, metric
+from cspprof.metrics.amounts import Peak
+from cspprof.metrics.definition import metric
 
 
 @metric(
@@ -20,72 +19,38 @@ from cspprof.metrics import Peak, metric
     zero=Peak(0),
 )
 def peak_bytes(record: Record) -> Peak:
-    """The most activation memory alive at once. While an operation runs, its inputs and its first output are alive;
-    a storage lives until its last reader; a view owns nothing; an in-place operation reuses its input's storage;
-    the model's input is freed at its last use, its outputs live to the end. Weights, buffers and saved statistics
-    are not in it."""
+    """The largest activation memory alive at one time. While an operation runs, its inputs and its first output are
+    alive. A storage lives until its last reader has run. A view owns no memory, and an in-place operation reuses the
+    storage of its input. The model's input is freed after its last use; the model's outputs live to the end. Weights,
+    buffers and saved statistics are not included."""
     return Peak(max(live_bytes(record), default=0))
-
-
-BYTES = attrgetter("nbytes")
-
-
-class Lifetimes(NamedTuple):
-    """Until which call storages live. That depends on who reads what whom wrote, and on no size."""
-
-    inputs: list[tuple[int, int]]
-    """Of the model's inputs: the place among the profile's storages, and the call after the last that needs it."""
-    starts: list[int]
-    """Of all others, as columns: the call that writes one first, as which of its outputs, and until which call."""
-    outputs: list[int]
-    ends: list[int]
-
-
-@cached
-def lifetimes(record: Record) -> Lifetimes:
-    calls, storages = record.calls, record.calls.storage
-    view = Kind.VIEW
-    # Of the storages that a call touches: which it writes, and how many it needs alive. What it writes besides the
-    # first is nobody's input.
-    written = [
-        range(0) if s.kind is view else range(n := len(s.reads) + len(s.weights), n + len(s.writes))
-        for s in record.specs
-    ]
-    alive = [places.start + bool(places) for places in written]
-    last: dict[int, int] = {}
-    for i, (spec, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
-        for storage in storages[at : at + alive[spec]]:
-            last[storage] = i
-    for storage in record.outputs:
-        last[storage] = len(calls.spec) - 1
-    inputs, starts, outputs, ends = found = Lifetimes([], [], [], [])
-    for i, (held, _, role, _) in enumerate(record.storages):
-        end = last.pop(held, None)
-        if role == "input" and end is not None:
-            inputs.append((i, end + 1))
-    for i, (spec, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
-        for place in written[spec]:
-            end = last.pop(storages[at + place], None)
-            if end is not None:
-                starts.append(i)
-                outputs.append(place - written[spec].start)
-                ends.append(end + 1)
-    return found
 
 
 @cached
 def live_bytes(record: Record) -> list[int]:
-    """Bytes alive while each call runs, in execution order."""
-    of_call, specs = record.calls.spec, record.specs
-    alive = lifetimes(record)
-    steps = [0] * (len(of_call) + 1)
-    for place, end in alive.inputs:
-        nbytes = record.storages[place].spec.nbytes
-        steps[0] += nbytes
-        steps[end] -= nbytes
-    written = [spec.writes for spec in specs]
-    tensors = map(getitem, map(written.__getitem__, map(of_call.__getitem__, alive.starts)), alive.outputs)
-    for start, end, nbytes in zip(alive.starts, alive.ends, map(BYTES, tensors), strict=True):
-        steps[start] += nbytes
-        steps[end] -= nbytes
-    return list(accumulate(steps[:-1]))
+    """Bytes of activations that are alive while each call runs, in execution order."""
+    calls = record.calls
+    last_use: dict[int, int] = {}
+    for i, (index, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
+        spec = record.specs[index]
+        if spec.kind is not Kind.VIEW:
+            used = len(spec.reads) + len(spec.weights) + bool(spec.writes)  # later outputs only if a call reads them
+            last_use.update(dict.fromkeys(calls.storage[at : at + used], i))
+    last_use.update(dict.fromkeys(record.outputs, len(calls.spec) - 1))
+    changes = [0] * (len(calls.spec) + 1)
+    for storage, _, role, tensor in record.storages:
+        end = last_use.pop(storage, None)
+        if role == "input" and end is not None:
+            changes[0] += tensor.nbytes
+            changes[end + 1] -= tensor.nbytes
+    for i, (index, at) in enumerate(zip(calls.spec, record.offsets, strict=True)):
+        spec = record.specs[index]
+        if spec.kind is Kind.VIEW:
+            continue
+        first_write = at + len(spec.reads) + len(spec.weights)
+        for place, tensor in enumerate(spec.writes, first_write):
+            end = last_use.pop(calls.storage[place], None)  # None: written by an earlier call, or never used
+            if end is not None:
+                changes[i] += tensor.nbytes
+                changes[end + 1] -= tensor.nbytes
+    return list(accumulate(changes[:-1]))

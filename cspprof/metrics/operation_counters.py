@@ -1,4 +1,4 @@
-"""Conventions of tools that see operations: dispatch modes, JIT traces, patched functions."""
+"""Conventions of tools that see operations, by dispatch modes, JIT traces or patched functions."""
 
 from __future__ import annotations
 
@@ -6,53 +6,53 @@ from math import floor
 
 from cspprof.core.formulas import broadcast
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, TensorSpec
-from cspprof.metrics.compute import SIXTEENTHS, bflops_darknet, darknet_prints, flops, macs
+from cspprof.metrics.compute import SIXTEENTHS, bflops_darknet, darknet_printed_bflops, flops, macs
 from cspprof.metrics.conventions import convention
 
-convention("macs", tool="cspprof; torchvision's _ops in 10⁹", counts="MACs", per_mac=1)(macs)
+convention("macs", tool="cspprof; torchvision's _ops, in units of 10⁹", counts="MACs", per_mac=1)(macs)
 convention("flops", tool="cspprof, two for each MAC", counts="FLOPs", per_mac=2)(flops)
 
 
-@convention("darknet", tool="Darknet's loader", counts="BFLOPs", per_mac=2, scale=10**9, printed=darknet_prints)
+@convention("darknet", tool="Darknet's loader", counts="BFLOPs", per_mac=2, scale=10**9, printed=darknet_printed_bflops)
 def darknet(op: OpSpec) -> int | None:
-    """The number `bflops_darknet`, to whole FLOPs: what Darknet's loader adds up for convolutions, max pooling, local
-    average pooling and shortcuts."""
+    """`bflops_darknet` in whole FLOPs: the sum of Darknet's loader over convolutions, max pooling, local average
+    pooling and shortcuts."""
     sixteenths = bflops_darknet(op)
     return None if sixteenths is None else sixteenths // SIXTEENTHS
 
 
 PRODUCTS = frozenset({"mm", "bmm", "matmul"})
-"""Products of two operands; torch's mv, dot and outer are others, and no counter knows them."""
+"""Products of two operands that the tools count. No tool counts mv, dot and outer."""
 
 
-def name_of(op: OpSpec) -> str:
-    """The operation without the in-place underscore: `relu` of `aten.relu_`; empty for what is not torch's own."""
+def aten_name(op: OpSpec) -> str:
+    """The name of an ATen operation without the in-place underscore: `relu` of `aten.relu_`; empty for others."""
     return op.name.rstrip("_") if op.target.startswith("aten.") else ""
 
 
-def within(op: OpSpec) -> str:
-    """The composite call that the operation is a part of: `einsum`; empty where it was called for itself."""
+def composite(op: OpSpec) -> str:
+    """The composite operation that this one is a part of: `einsum`; empty if there is none."""
     return str(op.attrs.get("within", ("",))[0]).removeprefix("aten.")
 
 
-def source(op: OpSpec) -> TensorSpec:
-    """What the operation works on: its first activation, or what stands in that place."""
+def first_tensor(op: OpSpec) -> TensorSpec:
+    """The first activation, or the first weight of an operation without activations."""
     return (*op.reads, *op.weights)[0]
 
 
 def has_weight(op: OpSpec) -> bool:
-    """Whether a normalisation scales by learned weights."""
+    """Whether a normalization scales by weights."""
     return op.attrs.get("weight", True) is not None and bool(op.weights)
 
 
 def has_bias(op: OpSpec) -> bool:
-    """Whether a convolution or linear layer adds a bias: its last weight is a vector beside the matrix or kernel."""
+    """Whether a convolution or linear layer adds a bias, which is then its second weight."""
     return len(op.weights) > 1
 
 
 def operands(op: OpSpec) -> tuple[TensorSpec, TensorSpec] | None:
-    """Left and right of a product. A record keeps activations and weights apart, so the order of one of each is
-    found again by the shapes; None where both orders fit and differ."""
+    """The left and right operand of a product. A record separates activations from weights, so their order follows
+    from the shapes; None if both orders fit and differ."""
     tensors = (*op.reads, *op.weights)
     if len(tensors) != 2:
         return None
@@ -63,7 +63,7 @@ def operands(op: OpSpec) -> tuple[TensorSpec, TensorSpec] | None:
 
 
 def _fits(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]) -> bool:
-    """Whether left @ right has the shape `out`; a vector is a matrix of one row or column that is dropped again."""
+    """Whether left @ right has the shape `out`. A vector acts as a matrix of one row or column."""
     rows, columns = left[-2:-1], right[-1:] if len(right) > 1 else ()
     if left[-1] != (right[-2] if len(right) > 1 else right[0]):
         return False
@@ -73,8 +73,8 @@ def _fits(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...]) -
         return False
 
 
-def seen_as_matrices(op: OpSpec) -> int | None:
-    """MACs of a product by a counter of matrix products: one with a vector on the right is none of those."""
+def matrix_product_macs(op: OpSpec) -> int | None:
+    """MACs of a matrix product; 0 if the right operand is a vector, which the tools do not count. None if unknown."""
     pair = operands(op)
     if pair is None:
         return None
@@ -89,23 +89,23 @@ def seen_as_matrices(op: OpSpec) -> int | None:
     tool="torch.utils.flop_counter.FlopCounterMode",
     counts="flops",
     per_mac=2,
-    holds="on the meta device, where attention and recurrent layers are taken apart into products that it sees",
+    validity="on the meta device, where torch decomposes attention and recurrent layers into products that it counts",
 )
 def flop_counter(op: OpSpec) -> int | None:
-    """2·MACs of convolutions, linear layers, products of matrices and attention. Products with a vector on the
-    right, bilinear and deformable layers count as nothing."""
+    """2·MACs of convolutions, linear layers, matrix products and attention. Products with a vector on the right,
+    bilinear layers and deformable convolutions count as zero."""
     if op.kind in (Kind.RECURRENT, Kind.ATTENTION):
         return 2 * (op.macs or 0)
     if op.kind is Kind.CUSTOM:
         return int(op.attrs["flops"]) if "flops" in op.attrs else 0
     if op.kind in CONVOLUTIONS:
         return 2 * (op.macs or 0) if op.target.startswith("aten.") else 0
-    name = name_of(op)
+    name = aten_name(op)
     if name in ("linear", "addmm", "baddbmm"):
         return 2 * (op.macs or 0)
     if name in PRODUCTS:
-        seen = seen_as_matrices(op)
-        return None if seen is None else 2 * seen
+        macs = matrix_product_macs(op)
+        return None if macs is None else 2 * macs
     return 0
 
 
@@ -117,35 +117,35 @@ def flop_counter(op: OpSpec) -> int | None:
     tool="fvcore.nn.FlopCountAnalysis",
     counts="flops",
     per_mac=1,
-    holds="for what torch.jit.trace follows; a handle that the user sets is not known here",
+    validity="for models that torch.jit.trace can trace, with fvcore's default handles",
 )
 def fvcore(op: OpSpec) -> int | None:
-    """MACs of convolutions, linear layers and products, and besides: batch norm 2 for each element (1 without
-    weights, 5 in training), other norms 5 (4), adaptive average pooling 1 for each input element, nearest and
-    bilinear resizing 1 and 4 for each output element. Attention, recurrent, bilinear and deformable layers
-    and baddbmm count as nothing; an einsum is rounded to four digits."""
-    part_of = within(op)
+    """MACs of convolutions, linear layers and products. Also 2 for each element of a batch norm (1 without weights, 5
+    in training), 5 for each element of another norm (4 without weights), 1 for each input element of adaptive average
+    pooling, and 1 or 4 for each output element of nearest or bilinear resizing. Attention, recurrent layers, bilinear
+    layers, deformable convolutions and baddbmm count as zero. An einsum is rounded to four digits."""
+    part_of = composite(op)
     if part_of == "einsum":
         return _einsum(op)
-    if part_of:  # it sees the whole call, and knows no other composite
+    if part_of:  # fvcore sees the composite itself, and has no rule for others
         return 0
-    name = name_of(op)
+    name = aten_name(op)
     if op.kind in CONVOLUTIONS and name:
         return 0 if isinstance(op.attrs.get("padding"), str) else op.macs
     if name in ("linear", "addmm"):
         return op.macs
     if name in PRODUCTS:
         pair = operands(op)
-        if pair is None or len(pair[1].shape) < 2:  # it raises an error for a @ vector
+        if pair is None or len(pair[1].shape) < 2:  # fvcore raises an error if the right operand is a vector
             return None
         return pair[0].numel * pair[1].shape[-1]
     if name == "batch_norm":
         affine = has_weight(op)
-        return source(op).numel * ((5 if affine else 4) if op.attrs.get("training") else 2 if affine else 1)
+        return first_tensor(op).numel * ((5 if affine else 4) if op.attrs.get("training") else 2 if affine else 1)
     if name in ("layer_norm", "group_norm", "instance_norm"):
-        return source(op).numel * (5 if has_weight(op) else 4)
+        return first_tensor(op).numel * (5 if has_weight(op) else 4)
     if name == "adaptive_avg_pool2d":
-        return source(op).numel
+        return first_tensor(op).numel
     if name in ("upsample_nearest2d", "upsample_bilinear2d", "grid_sampler"):
         return op.writes[0].numel * (1 if name == "upsample_nearest2d" else 4)
     return 0
@@ -155,23 +155,24 @@ EXACT_EINSUMS = frozenset({"abc,abd->acd", "abc,adc->adb"})
 
 
 def _einsum_size(op: OpSpec) -> int:
-    """The product of all index lengths of a call of one or two operands, from the operation that it becomes."""
-    alone = "," not in str(op.attrs["within"][1])
-    return op.macs or {"mul": op.writes[0].numel, "sum": source(op).numel if alone else 0}.get(name_of(op), 0)
+    """The product of all index lengths of an einsum with one or two operands, from the operation that torch runs."""
+    one_operand = "," not in str(op.attrs["within"][1])
+    summed = first_tensor(op).numel if one_operand else 0
+    return op.macs or {"mul": op.writes[0].numel, "sum": summed}.get(aten_name(op), 0)
 
 
 def _einsum(op: OpSpec) -> int:
-    """Half of what NumPy's planner prints for the call, which is one too many and has four digits; two equations are
-    exact. For one or two operands: of more, NumPy may multiply others first."""
+    """Half of the cost that NumPy's planner prints, which is one too large and has four digits; exact for two
+    equations. Only for one or two operands: with more, NumPy may multiply them in another order."""
     size = _einsum_size(op)
-    if op.macs and _lettered(str(op.attrs["within"][1])) in EXACT_EINSUMS:
+    if op.macs and _canonical(str(op.attrs["within"][1])) in EXACT_EINSUMS:
         return size
-    planned = size if name_of(op) == "mul" else 2 * size
+    planned = size if aten_name(op) == "mul" else 2 * size
     return floor(float(f"{planned + 1:.3e}") / 2) if planned else 0
 
 
-def _lettered(equation: str) -> str:
-    """The equation with its letters renamed a, b, c … in the order in which they appear."""
+def _canonical(equation: str) -> str:
+    """The equation with its letters renamed to a, b, c … in order of appearance."""
     letters = dict.fromkeys(c for c in equation if c.isalpha())
     return equation.replace(" ", "").translate({ord(c): ord("a") + i for i, c in enumerate(letters)})
 
@@ -184,15 +185,16 @@ def _lettered(equation: str) -> str:
     tool="torchprofile.profile_macs",
     counts="MACs",
     per_mac=1,
-    holds="but for products of Python numbers in the forward, which it counts as 1 each, and for plain mm, left out",
+    validity="for models without torch.mm and without products of Python numbers in the forward, which it counts as 1 "
+    "each",
 )
 def torchprofile(op: OpSpec) -> int | None:
-    """MACs of convolutions, linear layers, products and attention, and besides: 1 for each element that a
-    normalisation with weights, a multiplication, average pooling, a mean or a leaky ReLU writes, 4 for bilinear
-    resizing. A transposed convolution counts c_in for every output element. GRU and plain recurrent layers count as
-    nothing."""
-    name = name_of(op)
-    if part_of := within(op):
+    """MACs of convolutions, linear layers, products and attention. Also 1 for each output element of a normalization
+    with weights, a multiplication, average pooling, a mean or a leaky ReLU, and 4 for each output element of bilinear
+    resizing. A transposed convolution counts c_in·k_h·k_w for each output element. GRU and plain recurrent layers count
+    as zero."""
+    name = aten_name(op)
+    if part_of := composite(op):
         return _einsum_size(op) if part_of == "einsum" else 0
     if op.kind is Kind.CONV_TRANSPOSE:
         weight = op.weights[0].shape
@@ -212,7 +214,7 @@ def torchprofile(op: OpSpec) -> int | None:
     return 0
 
 
-# -- ptflops, the other back end --------------------------------------------------------------------
+# -- ptflops with its aten backend --------------------------------------------------------------------
 
 
 @convention(
@@ -220,18 +222,18 @@ def torchprofile(op: OpSpec) -> int | None:
     tool="ptflops, backend='aten'",
     counts="MACs",
     per_mac=1,
-    holds="without recurrent layers, which CPU kernels may hide from it",
+    validity="without recurrent layers, whose CPU kernels it may not see",
 )
 def ptflops_aten(op: OpSpec) -> int | None:
-    """MACs of convolutions, linear layers and products, and 1 for each element that a bias is added to. Attention
-    on the CPU, baddbmm and products with a vector on the right count as nothing."""
-    name = name_of(op)
+    """MACs of convolutions, linear layers and products, and 1 for each element to which a bias is added. Attention on
+    the CPU, baddbmm and products with a vector on the right count as zero."""
+    name = aten_name(op)
     if op.kind is Kind.RECURRENT:
         return None
     if (op.kind in CONVOLUTIONS and name) or name in ("linear", "addmm"):
         return (op.macs or 0) + (op.writes[0].numel if has_bias(op) or name == "addmm" else 0)
     if name in PRODUCTS:
-        return seen_as_matrices(op)
+        return matrix_product_macs(op)
     return 0
 
 
@@ -243,12 +245,12 @@ def ptflops_aten(op: OpSpec) -> int | None:
     tool="calflops.calculate_flops, its MACs",
     counts="MACs",
     per_mac=1,
-    holds="for products written torch.matmul; it does not see a @ b, which a record cannot tell from that",
+    validity="for products written as torch.matmul(a, b). It does not see a @ b, the same operation in a record",
 )
 def calflops(op: OpSpec) -> int | None:
     """MACs of convolutions, linear layers and torch.matmul. Attention, bmm, einsum and recurrent layers count as
-    nothing."""
-    name = name_of(op)
-    if op.kind is Kind.CONV_TRANSPOSE:  # its rule divides by the groups twice
+    zero."""
+    name = aten_name(op)
+    if op.kind is Kind.CONV_TRANSPOSE:  # calflops divides by the groups twice
         return (op.macs or 0) // int(op.attrs.get("groups", 1))
     return op.macs if (op.kind is Kind.CONV and name) or name in ("linear", "matmul", "addmm") else 0

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record, TensorSpec
-from cspprof.metrics import metric
+from cspprof.metrics.definition import metric
 
-LEARNED = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
+WITH_MATRICES = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.RECURRENT}
+"""Kinds of operations whose weights are kernels or matrices."""
 
 
 @metric("params", unit="values", title="params", is_not="the #Params column of the CSPNet tables", of="profile")
 def params(record: Record) -> int:
-    """Elements of all parameters of the model, each parameter once, used by this forward or not, and the weights that
-    quantised layers keep packed. Buffers (running mean and variance) are not parameters."""
+    """Elements of all parameters of the model, each parameter once, whether this forward uses it or not. Includes the
+    packed weights of quantized layers. Buffers (running mean and variance) are not parameters."""
     return record.params
 
 
@@ -21,43 +22,44 @@ def params(record: Record) -> int:
     "conv_weights",
     unit="values",
     title="conv weights",
-    is_not="all parameters: no bias, no normalisation",
+    is_not="all parameters: no bias, no normalization",
     paper="Wang et al. 2019: the #Params columns",
     of="profile",
 )
 def conv_weights(record: Record) -> int:
-    """Weights of convolutions, linear and recurrent layers that the forward reads, each once, without biases and
-    without normalisation."""
-    return _read_once(record, _matrices)
+    """Elements of the weights of convolutions, linear and recurrent layers that the forward reads, each weight once.
+    Biases and normalization are not included."""
+    return _elements(record, _matrices)
 
 
 @metric(
     "params_darknet",
     unit="values",
     title="params (Darknet)",
-    is_not="torch's count: running mean and variance are in it",
+    is_not="torch's parameter count: running mean and variance are included",
     paper="the values of a Darknet weight file; the PRN repository's tables",
     of="profile",
 )
 def params_darknet(record: Record) -> int:
-    """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values per
-    batch-normalised channel (scale, shift, running mean, running variance)."""
-    return _read_once(record, _of_darknet)
+    """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values for each
+    batch-normalized channel (scale, shift, running mean, running variance)."""
+    return _elements(record, _darknet_weights)
 
 
-def _read_once(record: Record, chosen: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
-    """Elements of the chosen weights over all calls; a storage read again counts at most its own size."""
-    total = sum([n * weight.numel for spec, n in record.spec_counts for weight in chosen(spec)])
-    for held, readings in record.weights_read_again:
-        read = [weight.numel for spec, weight in readings if weight in chosen(spec)]
-        if len(read) > 1:
-            total -= max(0, sum(read) - held.numel)
+def _elements(record: Record, weights_of: Callable[[OpSpec], Sequence[TensorSpec]]) -> int:
+    """Elements of the weights that `weights_of` selects, over all calls. A storage that is read several times counts at
+    most its own size."""
+    total = sum([n * weight.numel for spec, n in record.spec_counts for weight in weights_of(spec)])
+    for stored, reads in record.repeated_weight_reads:
+        sizes = [weight.numel for spec, weight in reads if weight in weights_of(spec)]
+        if len(sizes) > 1:
+            total -= max(0, sum(sizes) - stored.numel)
     return total
 
 
 def _matrices(op: OpSpec) -> Sequence[TensorSpec]:
-    return [w for w in op.weights if len(w.shape) > 1] if op.kind in LEARNED else ()
+    return [w for w in op.weights if len(w.shape) > 1] if op.kind in WITH_MATRICES else ()
 
 
-def _of_darknet(op: OpSpec) -> Sequence[TensorSpec]:
-    return op.weights if op.kind in LEARNED or op.target.endswith("batch_norm") else ()
+def _darknet_weights(op: OpSpec) -> Sequence[TensorSpec]:
+    return op.weights if op.kind in WITH_MATRICES or op.target.endswith("batch_norm") else ()

@@ -167,7 +167,7 @@ class Saving:
 def exact(amount: Amount) -> Fraction:
     """An amount without rounding."""
     if isinstance(amount, Ratio):
-        return Fraction(amount.over, amount.under)
+        return Fraction(amount.numerator, amount.denominator)
     return Fraction(amount.n) if isinstance(amount, Peak) else Fraction(amount.n, amount.scale)
 
 

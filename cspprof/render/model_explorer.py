@@ -78,7 +78,7 @@ def _facts(row: Row, focus: str, value: Any, total: Any) -> list[tuple[str, str]
               for side, specs in (("in", row.spec.reads), ("out", row.spec.writes))]  # fmt: skip
     facts += [(label(m), "?" if m == "macs" and row.spec.macs is None else quantity(m, _value(row, m)).text)
               for m in OF_NODES]  # fmt: skip
-    if total and METRICS.get(focus).adds_up:
+    if total and METRICS.get(focus).additive:
         facts.append((f"share of {METRICS.get(focus).title}", share(value / total)))
     return facts
 

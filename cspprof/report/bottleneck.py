@@ -36,7 +36,7 @@ def bottleneck(profiles: Sequence[Record], metric: str, top: int) -> Report:
 
 def _bars_of_largest(profiles: Sequence[Record], metric: str, top: int) -> list[Chart]:
     """Each model's layers as bars, where the number adds up over them and is not 0 in all."""
-    if not METRICS.get(metric).adds_up:
+    if not METRICS.get(metric).additive:
         return []
     charts = [draw("bottleneck", [p], metric=metric, top=top) for p in profiles if value_of(p, metric)]
     return [replace(c, panels=tuple(p for p in c.panels if p.name != "share"), caption="") for c in charts]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.core.errors import UnknownNameError
 from cspprof.core.record import Record
-from cspprof.core.units import shape, signed
+from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.report.notes import STANDING
@@ -35,8 +35,8 @@ def explain(name: str) -> Report:
     """One number: definition, unit, what it is not, source."""
     m = METRICS.get(name)
     facts = [("name", name), ("unit", str(m.unit)), ("definition", m.definition)]
-    tool, holds = (m.tool, m.holds) if isinstance(m, Convention) else ("", "")
-    more = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule holds", holds))
+    tool, validity = (m.tool, m.validity) if isinstance(m, Convention) else ("", "")
+    more = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule is valid", validity))
     facts += [(k, v) for k, v in more if v]
     table = Table(m.title, [Column(""), Column("")], [[text(k), text(v)] for k, v in facts])
     record = {k.replace(" ", "_"): v for k, v in facts}
@@ -107,7 +107,7 @@ def explain_conventions(record: Record) -> Report:
     ]  # fmt: skip
     records: list[dict[str, Any]] = [
         {"name": name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "answer": value,
-         "beside": {} if value is None else dict(c.beside(record)), "definition": c.definition, "holds": c.holds}
+         "beside": {} if value is None else dict(c.deviations(record)), "definition": c.definition, "holds": c.validity}
         for name, c, value in found
     ]  # fmt: skip
     document = {
@@ -123,7 +123,7 @@ def explain_conventions(record: Record) -> Report:
     flat = [{**r, "beside": "; ".join(f"{n:+d} {part}" for part, n in r["beside"].items())} for r in records]
     notes = [
         "every answer is derived by rule from one profile; none of these tools was run.",
-        "a rule in words, and where it holds: cspprof explain NAME. A total by it: --convention NAME.",
+        "a rule in words, and its limits: cspprof explain NAME. Totals by a rule: --convention NAME.",
     ]
     if any(value is None for *_, value in found):
         notes.append("a dash: the rule cannot tell this model.")
@@ -132,7 +132,7 @@ def explain_conventions(record: Record) -> Report:
 
 def derived(c: Convention, record: Record, value: Any) -> str:
     """`MACs + 22,227,968 batch norm`."""
-    return "–" if value is None else f"{macs_as(c)} {signed(c.beside(record))}".rstrip()
+    return "–" if value is None else f"{macs_as(c)} {signed_terms(c.deviations(record))}".rstrip()
 
 
 def macs_as(c: Convention) -> str:

@@ -181,7 +181,7 @@ def largest(record: Record, metric: str, top: int = 5) -> Table:
     m = METRICS.get(metric)
     values = values_by_spec(record, metric)
     valued = [(r, values[record.calls.spec[r.index]] or 0) for r in rows(record)]
-    total = sum(v for _, v in valued) if m.adds_up else 0  # else there is nothing to have a share of
+    total = sum(v for _, v in valued) if m.additive else 0  # else there is nothing to have a share of
     ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
     columns = [
         Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out"),

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from cspprof.analysis.verify import Checked, Finding, ToolResult, Verification
-from cspprof.core.units import count, shape, signed
+from cspprof.core.units import count, shape, signed_terms
 from cspprof.metrics import value_of
 from cspprof.report.catalog import macs_as
 from cspprof.report.notes import incomplete
@@ -55,7 +55,7 @@ def _totals(v: Verification) -> Table:
         ours if p.complete else Cell(ours.value, f"≥ {ours.text}"), text("MACs"),
     ]]  # fmt: skip
     for o in v.opinions:
-        which = "–" if o.counts is None else f"{macs_as(o.convention)} {signed(_parts(v, o))}".rstrip()
+        which = "–" if o.counts is None else f"{macs_as(o.convention)} {signed_terms(_parts(v, o))}".rstrip()
         answer = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
         lines.append([text(o.tool), text(o.version), text(o.convention.counts), answer, text(which)])
     inputs = ", ".join(shape(t.shape) for t in p.inputs)
@@ -92,9 +92,9 @@ def _per_mac(f: Finding) -> Cell:
 def _why(f: Finding) -> str:
     """The finding's reason in the tool's own unit, or that there is none."""
     if f.explained:
-        return signed(f.parts)
+        return signed_terms(f.parts)
     rule = "cannot tell" if f.predicted is None else f"gives {count(f.predicted)}"
-    return f"{signed({NOT_EXPLAINED: f.difference})} (its rule {rule})"
+    return f"{signed_terms({NOT_EXPLAINED: f.difference})} (its rule {rule})"
 
 
 def _record(layer: Checked) -> dict[str, Any]:

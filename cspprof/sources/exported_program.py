@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from cspprof.core.errors import SourceError
-from cspprof.core.files import shown
-from cspprof.core.inputs import Call
+from cspprof.core.files import display_path
+from cspprof.core.inputs import ModelArguments
 from cspprof.core.record import TensorSpec
 from cspprof.sources.spec import LoadedModel, Request, Spec
 
@@ -52,7 +52,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
         type_name = getattr(type(part), "type_name", None)
         if type_name is not None:
             part.cspprof_class = type_name(part)
-    yield LoadedModel(module, _example(spec, program, request), path.name, shown(path))
+    yield LoadedModel(module, _example(spec, program, request), path.name, display_path(path))
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:
@@ -83,7 +83,7 @@ def _example(spec: Spec, program: torch.export.ExportedProgram, request: Request
     """The shapes that the program was exported with."""
     if program.example_inputs is not None:
         args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, _spec_of, program.example_inputs)
-        return Call(tuple(args), kwargs)
+        return ModelArguments(tuple(args), kwargs)
     if request.inputs is None:
         raise SourceError(
             f"{spec.target} was saved without its example inputs", "Say them: --input 1x3x224x224 (one for each)"

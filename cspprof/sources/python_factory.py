@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from cspprof.core.errors import SourceError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import LoadedModel, Request, Spec
 
@@ -64,7 +64,7 @@ def _with_options(called: str, spec: Spec) -> str:
 def _source(place: str, attribute: str, spec: Spec) -> str:
     """The SPEC without a path of this machine."""
     if place.endswith(".py") and Path(place).is_absolute():
-        return _with_options(f"{shown(Path(place))}:{attribute}", spec)
+        return _with_options(f"{display_path(Path(place))}:{attribute}", spec)
     return spec.portable_text
 
 

@@ -85,5 +85,5 @@ def _traced_values(op: OpSpec) -> dict[str, object]:
 def _traced_cost(op: OpSpec, cost: str) -> int:
     if cost == "conv_weights":  # the metric needs the whole record
         return sum(weight.numel for weight in op.weights if len(weight.shape) == 4)
-    amount = METRICS.get(cost).op(op)
+    amount = METRICS.get(cost).op_value(op)
     return int(amount.value or 0) if amount else 0

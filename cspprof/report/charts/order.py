@@ -41,11 +41,11 @@ def layers_with(record: Record, metric: str) -> Layers:
     Raises CspprofError where there is none, and for a number that is not one of layers.
     """
     m = METRICS.get(metric)
-    if not m.adds_up:
+    if not m.additive:
         raise CspprofError(
             f"{metric} is no count of layers", "Take one that adds up over them: macs, cio_cspnet, traffic_bytes"
         )
-    worth = {spec: amount.n for spec, _ in record.spec_counts if (amount := m.op(spec))}  # type: ignore[union-attr]
+    worth = {spec: amount.n for spec, _ in record.spec_counts if (amount := m.op_value(spec))}  # type: ignore[union-attr]
     found = [(r, worth[r.spec]) for r in rows(record) if worth.get(r.spec)]
     if not found:
         raise CspprofError(

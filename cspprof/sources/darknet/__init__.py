@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from cspprof.core.errors import SourceError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.sources.build import fixed_seed
 from cspprof.sources.darknet.cfg import read_cfg
@@ -32,7 +32,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     image = (shape[1], *(shape[2:] or (1, 1)))
     with fixed_seed(), torch.device(request.device or "meta"):
         module, more = build_network(layers, image)  # type: ignore[arg-type]
-    yield LoadedModel(module, shape, path.name, shown(path), notes + more)
+    yield LoadedModel(module, shape, path.name, display_path(path), notes + more)
 
 
 def _requested_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.core.record import Record
 from cspprof.sources.spec import Request, Spec
 
@@ -49,4 +49,4 @@ def read_record(spec: Spec, request: Request) -> Record:
                 f"its node gives {'×'.join(map(str, found))}",
                 "Export it again; if dimensions were changed by hand, leave them open.",
             )
-    return graph.profile(shown(path), inputs, tuple(notes))
+    return graph.profile(display_path(path), inputs, tuple(notes))
