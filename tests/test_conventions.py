@@ -345,7 +345,7 @@ def test_explain_gamma_says_both_senses_and_every_split_network(run: Run) -> Non
 
 def test_explain_one_convention(run: Run) -> None:
     got = run("explain", "fvcore")
-    assert "batch norm 2 for each element" in " ".join(got.out.split())
+    assert "2 for each element of a batch norm" in " ".join(got.out.split())
     assert "fvcore.nn.FlopCountAnalysis" in got.out
     refused = run("explain", "fvcore", "--model", "resnet50")
     assert refused.code == 2
