@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from cspprof.analysis.verify import ToolResult, Verification
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs
-from cspprof.papers.figures import chosen
-from cspprof.papers.reproduction import reproduced, subjects
+from cspprof.papers.published import tables_named
+from cspprof.papers.reproduction import networks_of, reproduce_tables
 from cspprof.profiles import Profile, profile_model, profile_spec
 from cspprof.report.charts import CHARTS, draw
 from cspprof.results import Chart, Comparison, Reproduction
@@ -101,9 +101,10 @@ def reproduce(name: str = "all") -> Reproduction:
     CSPResNeXt-50, CIO 32.6 M exact
     CSPResNeXt-50, compute −22 % exact
     """
-    tables = chosen(name)
-    result = reproduced(tables, {s: profile_spec(s.spec, Request(inputs=s.input)) for s in subjects(tables)})
-    return Reproduction(result.findings, result.beside)
+    tables = tables_named(name)
+    records = {network: profile_spec(network.spec, Request(inputs=network.input)) for network in networks_of(tables)}
+    result = reproduce_tables(tables, records)
+    return Reproduction(result.figures, result.related)
 
 
 def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:

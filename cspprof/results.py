@@ -31,7 +31,7 @@ class Reproduction(reproduction.Reproduction):
     @property
     def records(self) -> list[dict[str, Any]]:
         """One dict per figure: table, row, printed, computed, rule, status and how it was computed."""
-        return [figure_record(f) for f in self.findings]
+        return [figure_record(f) for f in self.figures]
 
     def _repr_html_(self) -> str:
         return fragment(reproduction_report(self).tables)

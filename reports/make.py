@@ -52,8 +52,8 @@ def table(name: str) -> str:
     """One table of the paper as Markdown: every figure in print beside ours."""
     found = reproduction()
     part = Reproduction(
-        tuple(f for f in found.findings if f.table.name == name),
-        tuple(b for b in found.beside if b[0].name == name),
+        tuple(f for f in found.figures if f.table.name == name),
+        tuple(b for b in found.related if b[0].name == name),
     )
     return render("markdown", reproduction_report(part)).decode()
 

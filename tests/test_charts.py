@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import cspprof
 from cspprof.core.errors import CspprofError
-from cspprof.papers.accuracy import PUBLISHED, published
+from cspprof.papers.accuracy import PUBLISHED, published_accuracy
 from cspprof.papers.hardware import HARDWARE, hardware
 from cspprof.profiles import Profile
 from cspprof.report.chart_model import Chart
@@ -122,9 +122,9 @@ def test_pareto_says_which_accuracy_nobody_knows() -> None:
 
 
 def test_accuracy_holds_for_the_published_input_and_options_only() -> None:
-    assert published(traced("csp_peleenet,fusion=csp,gamma=0.5")) == PUBLISHED["csp_peleenet", 224]
-    assert published(traced("csp_peleenet,gamma=0.3")) is None
-    assert published(traced("peleenet", 1, 3, 416, 416)) is None
+    assert published_accuracy(traced("csp_peleenet,fusion=csp,gamma=0.5")) == PUBLISHED["csp_peleenet", 224]
+    assert published_accuracy(traced("csp_peleenet,gamma=0.3")) is None
+    assert published_accuracy(traced("peleenet", 1, 3, 416, 416)) is None
 
 
 def test_accuracies_are_of_networks_that_there_are_at_their_own_input() -> None:
@@ -133,7 +133,7 @@ def test_accuracies_are_of_networks_that_there_are_at_their_own_input() -> None:
     for spec, size in PUBLISHED:
         assert catalog().get(spec.split(",")[0]).input[2:] == (size, size)
         if "," not in spec:
-            assert published(traced(spec)) == PUBLISHED[spec, size]
+            assert published_accuracy(traced(spec)) == PUBLISHED[spec, size]
 
 
 def test_fusion_beside_the_printed_figures() -> None:
@@ -271,7 +271,7 @@ def test_nothing_to_draw_is_said() -> None:
             "roofline",
             ["peleenet"],
             {"hardware": ["gtx1080"]},
-            "no hardware named 'gtx1080'\nThere are: i9-9900k, gtx1080ti",
+            "no hardware named 'gtx1080'\nKnown: i9-9900k, gtx1080ti",
         ),
         ("fig9", [], {}, "no chart named 'fig9'"),
     ],
@@ -284,5 +284,5 @@ def test_refusals(kind: str, specs: list[str], options: dict[str, Any], says: st
 
 @pytest.mark.parametrize("text", ["x:1", "x:0:5", "x:nan:5", "x:5:-1", ":5:5", "x:5:inf", "x:a:b"])
 def test_hardware_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(CspprofError, match="cannot read the hardware"):
+    with pytest.raises(CspprofError, match="cannot parse the hardware"):
         hardware(text)

@@ -1,4 +1,4 @@
-"""Published figures computed again: which digits agree, what a status follows from, and what makes exit code 1."""
+"""Published figures computed again: printed digits, statuses, the data file, and exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 import jsonschema
 import pytest
 from conftest import CHECKOUT, Result
-from cspprof.papers.report import notes, says
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,19 +25,31 @@ from cspprof.core.errors import CspprofError, IncompleteError
 from cspprof.core.record import Kind
 from cspprof.core.registry import Registry
 from cspprof.metrics import Peak, Ratio, Sum
-from cspprof.papers import Finding, Reproduction, Status, figures, reproduced
-from cspprof.papers.arithmetic import worked_out
-from cspprof.papers.figures import Published, published, read
-from cspprof.papers.printed import decimal, parse, rounded, truncated
-from cspprof.papers.recipes import Arithmetic, Change, Compression, Recipe, Saving, Subject, Total, exact
-from cspprof.profiles import Profile
+from cspprof.papers import published
+from cspprof.papers.printed_value import decimal, parse_printed, rounded, truncated
+from cspprof.papers.published import PublishedFigure, PublishedTable, parse_tables, published_tables
+from cspprof.papers.recipes import (
+    Arithmetic,
+    DenseBlockSaving,
+    LayerCompression,
+    MetricChange,
+    MetricTotal,
+    Network,
+    Recipe,
+    evaluate,
+    exact,
+)
+from cspprof.papers.reproduction import FigureResult, Reproduction, Status, reproduce_tables
+from cspprof.profiles import Profile, profile_spec
+from cspprof.report.reproduction import notes, says
+from cspprof.sources import Request
 from cspprof.zoo import MODELS, catalog
 
 Run = Callable[..., Result]
 DATA = (resources.files("cspprof") / "data" / "published.toml").read_text(encoding="utf-8")
 
 
-# -- digits ---------------------------------------------------------------------------------------
+# -- printed digits ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -52,22 +63,22 @@ DATA = (resources.files("cspprof") / "data" / "published.toml").read_text(encodi
         ("up to 50 %", Fraction(50), 0, "%"),
     ],
 )
-def test_what_is_printed_is_its_digits(text: str, number: Fraction, places: int, unit: str) -> None:
-    p = parse(text)
+def test_parse_printed_number(text: str, number: Fraction, places: int, unit: str) -> None:
+    p = parse_printed(text)
     assert (p.text, p.value, p.places, p.unit) == (text, number, places, unit)
 
 
 @pytest.mark.parametrize("text", ["22.19", "22.19M", "about 3 M", "3 apples", ".5 M", "-13 %", ""])
-def test_what_is_no_figure_is_refused(text: str) -> None:
-    with pytest.raises(CspprofError, match="cannot read the printed figure"):
-        parse(text)
+def test_parse_printed_refuses_anything_else(text: str) -> None:
+    with pytest.raises(CspprofError, match="cannot parse the printed number"):
+        parse_printed(text)
 
 
 PARTS = st.integers(-(10**9), 10**9).map(lambda n: Fraction(n, 10**6))
 
 
 @given(PARTS, st.integers(0, 4))
-def test_rounding_and_cutting_are_those_of_decimal(x: Fraction, places: int) -> None:
+def test_rounding_and_truncation_equal_the_decimal_module(x: Fraction, places: int) -> None:
     d, step = Decimal(x.numerator) / Decimal(x.denominator), Decimal(1).scaleb(-places)
     assert rounded(x, places) == Fraction(d.quantize(step, ROUND_HALF_UP))
     assert truncated(x, places) == Fraction(d.quantize(step, ROUND_DOWN))
@@ -77,7 +88,7 @@ def test_rounding_and_cutting_are_those_of_decimal(x: Fraction, places: int) -> 
 
 @given(PARTS, st.integers(0, 3))
 def test_a_value_agrees_with_its_own_digits(x: Fraction, places: int) -> None:
-    printed = replace(parse("1 M"), value=rounded(x, places), places=places)
+    printed = replace(parse_printed("1 M"), value=rounded(x, places), places=places)
     assert printed.agreement(x) == "exact"
     assert printed.agreement(x + Fraction(2, 10**places)) is None
     cut = replace(printed, value=truncated(x, places))
@@ -87,10 +98,12 @@ def test_a_value_agrees_with_its_own_digits(x: Fraction, places: int) -> None:
 # -- statuses -------------------------------------------------------------------------------------
 
 
-def finding(printed: str, computed: str | None, reading: bool = False, because: str = "", must: Any = None) -> Finding:
-    figure = figures.Figure("row", parse(printed), Arithmetic("1"), must, because)
-    return Finding(
-        Published("t", "T", (figure,), ()), figure, None if computed is None else Fraction(computed), reading
+def figure_result(
+    printed: str, computed: str | None, reading: bool = False, because: str = "", must: Any = None
+) -> FigureResult:
+    figure = PublishedFigure("row", parse_printed(printed), Arithmetic("1"), must, because)
+    return FigureResult(
+        PublishedTable("t", "T", (figure,), ()), figure, None if computed is None else Fraction(computed), reading
     )
 
 
@@ -124,10 +137,8 @@ def finding(printed: str, computed: str | None, reading: bool = False, because: 
         ("9.74 BFLOPs", None, False, "", "no public definition"),
     ],
 )  # fmt: skip
-def test_a_status_follows_from_digits(
-    printed: str, computed: str | None, reading: bool, because: str, text: str
-) -> None:
-    assert says(finding(printed, computed, reading, because)) == text
+def test_status_of_a_figure(printed: str, computed: str | None, reading: bool, because: str, text: str) -> None:
+    assert says(figure_result(printed, computed, reading, because)) == text
 
 
 @pytest.mark.parametrize(
@@ -144,58 +155,60 @@ def test_a_status_follows_from_digits(
         ("22.3", False, None, True),  # off, and nobody says why
     ],
 )
-def test_what_came_out_has_to_come_out(computed: str, reading: bool, must: str | None, broken: bool) -> None:
-    assert finding("22.19 M", computed, reading, must=must).broken is broken
+def test_a_figure_breaks_if_it_loses_its_required_agreement(
+    computed: str, reading: bool, must: str | None, broken: bool
+) -> None:
+    assert figure_result("22.19 M", computed, reading, must=must).broken is broken
 
 
-def test_a_reason_hides_nothing() -> None:
-    comes_out = finding("9.74 BFLOPs", "9.742", because="of the head")
-    assert comes_out.contradicted
-    assert not comes_out.broken
-    assert notes(Reproduction((comes_out,), ()))[1] == (
+def test_a_figure_that_reproduces_contradicts_its_reason() -> None:
+    result = figure_result("9.74 BFLOPs", "9.742", because="of the head")
+    assert result.contradicts_reason
+    assert not result.broken
+    assert notes(Reproduction((result,), ()))[1] == (
         "t, row, 9.74 BFLOPs: is said not to reproduce (of the head), and does."
     )
-    assert not finding("9.74 BFLOPs", "10", because="of the head").contradicted
+    assert not figure_result("9.74 BFLOPs", "10", because="of the head").contradicts_reason
 
 
-def test_amounts_become_fractions_without_rounding() -> None:
+def test_amounts_become_exact_fractions() -> None:
     assert exact(Sum(10_111_000_001, 10**9)) == Fraction(10_111_000_001, 10**9)
     assert exact(Peak(7)) == 7
     assert exact(Ratio(1, 3)) == Fraction(1, 3)
 
 
-def test_a_total_that_misses_something_reproduces_nothing(chain: Profile) -> None:
+def test_incomplete_totals_are_refused(chain: Profile) -> None:
     first = chain.specs[0]._replace(kind=Kind.UNKNOWN, macs=None)
     unknown = replace(chain, specs=(first, *chain.specs[1:]))
     with pytest.raises(IncompleteError, match="operations without a rule"):
-        Total("macs", Subject("chain")).value("B", {Subject("chain"): unknown})
+        MetricTotal("macs", Network("chain")).value("B", {Network("chain"): unknown})
 
 
 @pytest.mark.parametrize(
     ("recipe", "unit", "expected"),
     [
-        (Total("macs", Subject("chain")), "B", Fraction(216 * 16 + 576 * 16, 10**9)),
-        (Total("macs", Subject("chain")), "BFLOPs", Fraction(2 * (216 * 16 + 576 * 16), 10**9)),
-        (Total("bottleneck_macs", Subject("chain")), "BFLOPs", Fraction(2 * 576 * 16, 10**9)),
-        (Total("params", Subject("chain")), "M", Fraction(792, 10**6)),
-        (Total("bottleneck_share", Subject("chain")), "%", Fraction(100 * 576, 792)),
-        (Change("macs", Subject("chain"), Subject("chain")), "%", Fraction(0)),
-        (Total("macs", Subject("chain"), "-16 * 216"), "B", Fraction(576 * 16, 10**9)),
+        (MetricTotal("macs", Network("chain")), "B", Fraction(216 * 16 + 576 * 16, 10**9)),
+        (MetricTotal("macs", Network("chain")), "BFLOPs", Fraction(2 * (216 * 16 + 576 * 16), 10**9)),
+        (MetricTotal("bottleneck_macs", Network("chain")), "BFLOPs", Fraction(2 * 576 * 16, 10**9)),
+        (MetricTotal("params", Network("chain")), "M", Fraction(792, 10**6)),
+        (MetricTotal("bottleneck_share", Network("chain")), "%", Fraction(100 * 576, 792)),
+        (MetricChange("macs", Network("chain"), Network("chain")), "%", Fraction(0)),
+        (MetricTotal("macs", Network("chain"), "-16 * 216"), "B", Fraction(576 * 16, 10**9)),
         (Arithmetic("1 - 1/4"), "%", Fraction(75)),
         (Arithmetic("2 * 3*3*128*128 * 26*26"), "BFLOPs", Fraction(199_360_512, 10**9)),
     ],
 )
-def test_a_recipe_gives_an_exact_value_in_the_printed_unit(
+def test_recipes_give_exact_values_in_the_printed_unit(
     chain: Profile, recipe: Recipe, unit: str, expected: Fraction
 ) -> None:
-    assert recipe.value(unit, {Subject("chain"): chain}) == expected
+    assert recipe.value(unit, {Network("chain"): chain}) == expected
 
 
-def test_layers_of_a_class_write_less_than_they_read(chain: Profile) -> None:
-    profiles = {Subject("chain"): chain}
-    assert Compression("Conv2d", Subject("chain")).value("%", profiles) == 100 * (Fraction(2 * 128, 48 + 128) - 1)
+def test_layer_compression(chain: Profile) -> None:
+    profiles = {Network("chain"): chain}
+    assert LayerCompression("Conv2d", Network("chain")).value("%", profiles) == 100 * (Fraction(2 * 128, 48 + 128) - 1)
     with pytest.raises(CspprofError, match="chain has no layer of class Maxout"):
-        Compression("Maxout", Subject("chain")).value("%", profiles)
+        LayerCompression("Maxout", Network("chain")).value("%", profiles)
 
 
 @pytest.mark.parametrize(
@@ -207,55 +220,57 @@ def test_layers_of_a_class_write_less_than_they_read(chain: Profile) -> None:
         ({"gamma": "1/2", "c": 896, "m": 32, "d": 32}, Fraction(50 * 28672, 28672 + 33 * 32 * 16)),
     ],
 )
-def test_what_a_partial_dense_block_saves(numbers: dict[str, Any], saved: Fraction) -> None:
+def test_dense_block_saving(numbers: dict[str, Any], saved: Fraction) -> None:
     """Half of c·m, of c·m + (m² + m)·d/2 (CSPNet, section 3)."""
-    assert Saving(tuple(numbers.items())).value("%", {}) == saved
+    assert DenseBlockSaving(tuple(numbers.items())).value("%", {}) == saved
 
 
 @pytest.mark.parametrize("text", ["1 +", "x", "2**9", "1/0", "1.5", "print(1)", "True", "-'a'", ""])
-def test_arithmetic_is_of_whole_numbers(text: str) -> None:
-    with pytest.raises(CspprofError, match="cannot work out"):
-        worked_out(text)
+def test_evaluate_refuses_anything_but_integer_arithmetic(text: str) -> None:
+    with pytest.raises(CspprofError, match="cannot evaluate"):
+        evaluate(text)
 
 
 # -- the data file --------------------------------------------------------------------------------
 
 
-def test_the_tables_that_can_be_asked_for() -> None:
-    help_text = (CHECKOUT / "cspprof" / "cli" / "reproduction.py").read_text()
-    for name in published():
+def test_help_names_every_table() -> None:
+    help_text = (CHECKOUT / "cspprof" / "cli" / "reproduce.py").read_text()
+    for name in published_tables():
         assert name in help_text
-        assert published().get(name).figures
+        assert published_tables().get(name).figures
 
 
-def test_every_spec_exists() -> None:
+def test_every_spec_is_in_the_zoo() -> None:
     from cspprof.sources import parse as parse_spec
 
-    for _, table in published().items():
-        for subject in table.subjects:
+    for _, table in published_tables().items():
+        for subject in table.networks:
             assert parse_spec(subject.spec).target in catalog(), subject
 
 
-def test_a_row_is_printed_once_in_its_table() -> None:
-    for _, table in published().items():
+def test_rows_of_a_table_are_unique() -> None:
+    for _, table in published_tables().items():
         rows = [f.row for f in table.figures]
         assert len(rows) == len(set(rows))
 
 
-def test_what_is_printed_is_what_the_reference_gives(reference: Path) -> None:
+def test_printed_numbers_equal_the_reference(reference: Path) -> None:
     facts = (reference / "facts.md").read_text()
     digits = {
         f"{name}: {f.row}": re.findall(r"[\d.]+", f.printed.text)[0]
-        for name, table in published().items()
+        for name, table in published_tables().items()
         for f in table.figures
     }
-    assert {row for row, text in digits.items() if text not in facts} == {  # in the repository's README alone
+    assert {
+        row for row, text in digits.items() if text not in facts
+    } <= {  # printed only in the README of the repository
         "prn: Pelee-FPN at 320×320, BFLOPs",
         "prn: Pelee-PRN-3l at 320×320, BFLOPs",
     }
 
 
-def test_every_reason_is_somebodys() -> None:
+def test_every_reason_is_used() -> None:
     import tomllib
 
     document = tomllib.loads(DATA)
@@ -269,80 +284,82 @@ ENTRY = '[t]\ntitle = "T"\nfigures = [{{ row = "r", printed = "1.0 M", {} }}]\n[
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('metric = "cio"', "metric do not say how to compute it"),
+        ('metric = "cio"', "the keys metric are not a recipe"),
         ('metric = "parms", spec = "resnet50"', "no metric named 'parms'"),
-        ('metric = "macs", spec = "resnet50"', "macs is a number of MACs, never of M"),
+        ('metric = "macs", spec = "resnet50"', "macs has the unit MACs, which is not printed in M"),
         ('metric = "params", spec = "resnet50", base = "resnext50"', "a change is a percentage"),
         ('metric = "params", spec = "resnet50", must = "close"', "must = 'close'"),
         ('metric = "params", spec = "resnet50", because = "so"', "no reason named 'so'"),
         (
             'metric = "params", spec = "resnet50", because = "why", must = "exact"',
-            "has to come out and is known",
+            "must and because exclude each other",
         ),
-        ('must = "exact"', "nothing computes it"),
-        ('status = "exact"', "status is no key of it"),
-        ('arithmetic = "1 +"', "cannot work out"),
+        ('must = "exact"', "must and because need a recipe"),
+        ('status = "exact"', "unknown key status"),
+        ('arithmetic = "1 +"', "cannot evaluate"),
         ('saving = { gamma = "1/2" }', "a change is a percentage"),
         ('layers = "Maxout", spec = "resnet50"', "a change is a percentage"),
     ],
 )
-def test_an_entry_that_breaks_a_rule_is_named(entry: str, message: str) -> None:
+def test_invalid_entries_are_named(entry: str, message: str) -> None:
     with pytest.raises(CspprofError, match=message) as refused:
-        read(ENTRY.format(entry))
+        parse_tables(ENTRY.format(entry))
     assert refused.value.message.startswith("t, 'r': ")
 
 
-def test_a_table_has_a_title_and_figures() -> None:
-    with pytest.raises(CspprofError, match="t is no table of figures"):
-        read("[t]\nrows = []\n")
+def test_a_table_needs_a_title_and_figures() -> None:
+    with pytest.raises(CspprofError, match="t is not a table of figures"):
+        parse_tables("[t]\nrows = []\n")
 
 
-# -- what comes out -------------------------------------------------------------------------------
+# -- reproduced figures -------------------------------------------------------------------------------
 
 
-def test_fig8_comes_out() -> None:
+def test_fig8_reproduces() -> None:
     found = cspprof.reproduce("fig8")
-    assert [f.computed for f in found.findings][:2] == [Fraction(34_411_496, 10**6), Fraction(32_642_024, 10**6)]
+    assert [f.computed for f in found.figures][:2] == [Fraction(34_411_496, 10**6), Fraction(32_642_024, 10**6)]
     assert found.counts == {Status.EXACT: 3}
     assert "<td style" in found._repr_html_()
 
 
-def test_the_largest_layers_of_fig7() -> None:
+def test_fig7_reproduces() -> None:
     """640→128 3×3 on 26×26 in the head, 128→128 1×1 on 104×104 in the backbone."""
-    found = {f.figure.row: f for f in cspprof.reproduce("fig7").findings}
+    found = {f.figure.row: f for f in cspprof.reproduce("fig7").figures}
     yolo, prn, *cuts = found.values()
     assert (yolo.computed, prn.computed) == (Fraction(996_802_560, 10**9), Fraction(354_418_688, 10**9))
     assert (yolo.status, prn.status) == (Status.EXACT, Status.EXACT)
     assert [f.status for f in cuts] == [Status.READING, Status.READING]
 
 
-def test_the_arithmetic_beside_fig7() -> None:
-    found = {b.row.split(" ")[0]: value for _, b, value in cspprof.reproduce("fig7").beside}
+def test_related_numbers_of_fig7() -> None:
+    found = {b.row.split(" ")[0]: value for _, b, value in cspprof.reproduce("fig7").related}
     assert found["largest"] == Fraction(2 * 112 * 112 * 104 * 104, 10**9)
     assert found["a"] == Fraction(2 * 384 * 384 * 26 * 26, 10**9) == Fraction(2 * 192 * 192 * 52 * 52, 10**9)
 
 
-def test_maxout_keeps_a_quarter() -> None:
-    (found,) = cspprof.reproduce("memory").findings
+def test_maxout_removes_three_quarters_of_the_elements() -> None:
+    (found,) = cspprof.reproduce("memory").figures
     assert found.computed == -75
     assert says(found) == "reading, exact to the printed digit"
 
 
 @pytest.mark.slow
-def test_every_figure_comes_out_as_it_has_to() -> None:
+def test_every_figure_keeps_its_required_agreement() -> None:
     found = cspprof.reproduce()
     assert found.broken == []
-    assert not [f.figure.row for f in found.findings if f.contradicted]
+    assert not [f.figure.row for f in found.figures if f.contradicts_reason]
     assert Status.UNEXPLAINED not in found.counts
-    # A figure that comes out is held to it from then on.
-    assert not [f.figure.row for f in found.findings if f.status is Status.EXACT and f.figure.must != "exact"]
-    assert not [f.figure.row for f in found.findings if f.status is Status.TRUNCATED and f.figure.must != "truncated"]
+    # A figure that reproduces must keep reproducing.
+    assert not [f.figure.row for f in found.figures if f.status is Status.EXACT and f.figure.required != "exact"]
+    assert not [
+        f.figure.row for f in found.figures if f.status is Status.TRUNCATED and f.figure.required != "truncated"
+    ]
 
 
 # -- the command ----------------------------------------------------------------------------------
 
 
-def test_the_answer_for_people(run: Run) -> None:
+def test_table_output(run: Run) -> None:
     done = run("reproduce", "fig8")
     assert done.code == 0
     assert (
@@ -351,7 +368,7 @@ def test_the_answer_for_people(run: Run) -> None:
     assert "note: 3 figures: 3 exact to the printed digit" in done.out
 
 
-def test_the_answer_for_programs(run: Run) -> None:
+def test_json_csv_and_markdown_output(run: Run) -> None:
     document = json.loads(run("reproduce", "fig8", "-f", "json").out)
     schema = json.loads((CHECKOUT / "cspprof" / "schemas" / "reproduce-1.schema.json").read_text())
     jsonschema.validate(document, schema)
@@ -364,7 +381,7 @@ def test_the_answer_for_programs(run: Run) -> None:
     assert "| CSPResNeXt-50, CIO | 32.6 M | 32.642 M | cio\\_cspnet |" in run("reproduce", "fig8", "-f", "markdown").out
 
 
-def test_a_wrong_name_is_answered_with_near_ones(run: Run) -> None:
+def test_an_unknown_name_gets_suggestions(run: Run) -> None:
     done = run("reproduce", "tabel3")
     assert done.code == 2
     assert done.err.splitlines()[0] == "error: no table or figure named 'tabel3'"
@@ -372,21 +389,18 @@ def test_a_wrong_name_is_answered_with_near_ones(run: Run) -> None:
 
 
 def test_each_network_is_traced_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    import cspprof.sources as sources
+    traced: list[str] = []
 
-    asked: list[str] = []
-    original = sources.profile_spec
+    def counting_profile_spec(spec: str, request: Request, *, cache: bool) -> Profile:
+        traced.append(spec)
+        return profile_spec(spec, request)
 
-    def counted(spec: str, request: Any = None) -> Profile:
-        asked.append(spec)
-        return original(spec, request)
-
-    monkeypatch.setattr(sources, "profile_spec", counted)
+    monkeypatch.setattr("cspprof.cli.reproduce.profile_spec", counting_profile_spec)
     assert run("reproduce", "fig8").code == 0
-    assert sorted(asked) == ["csp_resnext50", "csp_resnext50,depths=(3,4,6,3)", "resnext50"]
+    assert sorted(traced) == ["csp_resnext50", "csp_resnext50,depths=(3,4,6,3)", "resnext50"]
 
 
-def test_a_network_that_changed_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_network_breaks_its_figures(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = catalog().get("resnext50")
     monkeypatch.setitem(
         MODELS._entries, "resnext50", replace(entry, factory=lambda: entry.factory(depths=(3, 4, 6, 4)))
@@ -397,7 +411,7 @@ def test_a_network_that_changed_is_found(run: Run, monkeypatch: pytest.MonkeyPat
     assert "note: fig8, ResNeXt-50, CIO, 34.4 M: came out exact to the printed digit, and no longer does." in done.out
 
 
-def test_a_network_that_is_no_longer_the_published_one_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reading_breaks_required_agreement(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS._entries, "resnext50", replace(catalog().get("resnext50"), status="reading"))
     done = run("reproduce", "fig8", "-f", "csv")
     assert done.code == 1
@@ -415,23 +429,21 @@ def test_a_network_that_is_no_longer_the_published_one_is_found(run: Run, monkey
          'printed = "32.6 M", metric = "cio_cspnet", spec = "csp_resnext50", because = "head"', "and does."),
     ],
 )  # fmt: skip
-def test_a_doctored_data_file_is_found(
-    run: Run, monkeypatch: pytest.MonkeyPatch, before: str, after: str, said: str
-) -> None:
+def test_changed_data_is_found(run: Run, monkeypatch: pytest.MonkeyPatch, before: str, after: str, said: str) -> None:
     assert before in DATA
-    doctored: Registry[Published] = read(DATA.replace(before, after))
-    monkeypatch.setattr(figures, "published", lambda: doctored)
+    changed: Registry[PublishedTable] = parse_tables(DATA.replace(before, after))
+    monkeypatch.setattr(published, "published_tables", lambda: changed)
     done = run("reproduce", "fig8")
     assert done.code == int(said not in ("", "and does."))
     assert said in done.out
 
 
-def test_reproduced_takes_profiles_from_anywhere(chain: Profile) -> None:
+def test_reproduce_tables_accepts_any_record(chain: Profile) -> None:
     tables = [
         entry
-        for _, entry in read(
+        for _, entry in parse_tables(
             '[t]\ntitle = "T"\nfigures = [{ row = "r", printed = "0.001 M", metric = "params", spec = "mine" }]\n'
         ).items()
     ]
-    found = reproduced(tables, {Subject("mine"): chain})
-    assert [says(f) for f in found.findings] == ["exact to the printed digit"]
+    found = reproduce_tables(tables, {Network("mine"): chain})
+    assert [says(f) for f in found.figures] == ["exact to the printed digit"]

@@ -8,8 +8,8 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, with_progress_bar
-from cspprof.papers.figures import chosen
-from cspprof.papers.reproduction import reproduced, subjects
+from cspprof.papers.published import tables_named
+from cspprof.papers.reproduction import networks_of, reproduce_tables
 from cspprof.profiles import profile_spec
 from cspprof.report.reproduction import reproduction_report
 from cspprof.sources import Request
@@ -30,10 +30,10 @@ def reproduce_command(
 
     The exit code is 1 if a figure no longer comes out as recorded, or does not come out and no reason is known.
     """
-    writer, tables = ReportWriter(format, output), chosen(name)
-    needed = with_progress_bar(subjects(tables))
-    records = {s: profile_spec(s.spec, Request(inputs=s.input), cache=True) for s in needed}
-    reproduction = reproduced(tables, records)
+    writer, tables = ReportWriter(format, output), tables_named(name)
+    networks = with_progress_bar(networks_of(tables))
+    records = {n: profile_spec(n.spec, Request(inputs=n.input), cache=True) for n in networks}
+    reproduction = reproduce_tables(tables, records)
     writer.write(reproduction_report(reproduction))
     if reproduction.broken:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Published ImageNet accuracies of networks in the zoo, by SPEC and the input they were measured on."""
+"""Published ImageNet accuracies of networks in the zoo."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ FIGURE = "Wang et al. 2019, Fig. 4"
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Percentages, as printed; None where the paper does not print one."""
+    """Accuracies in percent, as printed."""
 
     top1: float
     top5: float | None
+    """None if the paper does not print it."""
     source: str = TABLE
     cost_change: int | None = None
-    """Of the network's BFLOPs against the plain one, in whole percent as printed."""
+    """The printed change of BFLOPs from the plain network, in percent."""
 
 
 PUBLISHED: dict[tuple[str, int], Accuracy] = {
@@ -42,17 +43,18 @@ PUBLISHED: dict[tuple[str, int], Accuracy] = {
     ("csp_peleenet,fusion=first", 224): Accuracy(69.2, None, FIGURE, -26),
     ("csp_peleenet,fusion=none", 224): Accuracy(70.7, 90.0, FIGURE, 0),
 }
+"""By SPEC, and height and width of the input."""
 ACCURACIES = {"top1": "top-1 accuracy", "top5": "top-5 accuracy"}
-"""What there is of them, beside the registered numbers."""
+"""Names of accuracies where a metric is expected, and their titles."""
 DEFAULTS = {"gamma=0.5", "fusion=csp"}
-"""Options of the cross-stage-partial networks that say what is so anyway."""
+"""Options of the cross-stage-partial networks that are the default."""
 
 
-def published(record: Record) -> Accuracy | None:
-    """What is in print for this network at this resolution; None for any other, and for any other option."""
+def published_accuracy(record: Record) -> Accuracy | None:
+    """The published accuracy of this network with these options at this resolution; None if there is none."""
     if len(record.inputs) != 1 or len(record.inputs[0].shape) != 4:
         return None
     height, width = record.inputs[0].shape[2:]
     name, *options = record.source.split(",")
-    chosen = ",".join([name, *sorted(set(options) - DEFAULTS)])
-    return PUBLISHED.get((chosen, height)) if height == width else None
+    spec = ",".join([name, *sorted(set(options) - DEFAULTS)])
+    return PUBLISHED.get((spec, height)) if height == width else None

@@ -1,4 +1,4 @@
-"""What hardware can do at best: multiply-accumulates a second in float32, and bytes a second from memory."""
+"""Peak rates of hardware: float32 multiply-accumulates per second, and bytes per second from memory."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from cspprof.core.registry import Registry
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A roof and a slope. Peaks are of ordinary float32 arithmetic, without tensor cores, sparsity or narrow types."""
+    """The parameters of a Roofline (Williams et al. 2009). The peak is that of float32 arithmetic without tensor cores,
+    sparsity or narrower types."""
 
     name: str
     title: str
     gmacs: float
-    """10⁹ multiply-accumulates a second: half of the FLOPs that makers print."""
+    """10⁹ multiply-accumulates per second: half of the FLOPs that vendors print."""
     gb_per_s: float
     source: str
 
     @property
     def ridge(self) -> float:
-        """MACs per byte below which memory is what limits."""
+        """MACs per byte below which memory bandwidth is the limit."""
         return self.gmacs / self.gb_per_s
 
     def attainable(self, macs_per_byte: float) -> float:
-        """10⁹ MACs a second at this intensity, at best (Williams et al. 2009)."""
+        """The upper bound in 10⁹ MACs per second at this intensity."""
         return min(self.gmacs, self.gb_per_s * macs_per_byte)
 
 
-FORM = "name:peak_gmacs:gb_per_s, as in mychip:500:25.6"
+SYNTAX = "name:peak_gmacs:gb_per_s, as in mychip:500:25.6"
 HARDWARE: Registry[Hardware] = Registry("hardware")
 
 
 def _add(name: str, title: str, lanes: int, ghz: float, gb_per_s: float, source: str) -> None:
-    """`lanes` multiply-accumulates each clock."""
+    """Register hardware that does `lanes` multiply-accumulates in each clock cycle."""
     HARDWARE.add(name, Hardware(name, title, lanes * ghz, gb_per_s, source))
 
 
@@ -59,11 +60,11 @@ _add(
 
 
 def hardware(text: str) -> Hardware:
-    """A known name, or `name:peak_gmacs:gb_per_s`. Raises CspprofError for anything else."""
+    """The hardware of a known name, or of `name:peak_gmacs:gb_per_s`. Raises CspprofError for anything else."""
     if ":" not in text:
         if text not in HARDWARE:
             known = ", ".join(HARDWARE)
-            raise UnknownNameError(f"no hardware named {text!r}", f"There are: {known}; or write {FORM}")
+            raise UnknownNameError(f"no hardware named {text!r}", f"Known: {known}; or write {SYNTAX}")
         return HARDWARE.get(text)
     name, _, numbers = text.partition(":")
     try:
@@ -71,5 +72,5 @@ def hardware(text: str) -> Hardware:
     except ValueError:
         gmacs = gb_per_s = 0
     if not (name and 0 < gmacs < float("inf") and 0 < gb_per_s < float("inf")):
-        raise CspprofError(f"cannot read the hardware {text!r}", f"Write {FORM}, both above 0")
-    return Hardware(name, name, gmacs, gb_per_s, "as given")
+        raise CspprofError(f"cannot parse the hardware {text!r}", f"Write {SYNTAX}, both above 0")
+    return Hardware(name, name, gmacs, gb_per_s, "given by the user")

@@ -1,8 +1,10 @@
-"""How a number is computed: one small class for each way, chosen by the keys that an entry of the data file gives."""
+"""Recipes: how a published number is computed. Each class is one way; the keys of an entry in the data file select it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
@@ -10,12 +12,11 @@ from typing import Any, NamedTuple, Protocol
 from cspprof.core.errors import CspprofError, IncompleteError
 from cspprof.core.record import Kind, Record
 from cspprof.metrics import METRICS, Amount, Peak, Ratio
-from cspprof.papers.arithmetic import worked_out
-from cspprof.papers.printed import UNITS
+from cspprof.papers.printed_value import UNITS
 
 
-class Subject(NamedTuple):
-    """What has to be traced: a SPEC, and its input where that is not the native one."""
+class Network(NamedTuple):
+    """A network to trace: its SPEC, and an input shape if it is not the native one."""
 
     spec: str
     input: tuple[int, ...] | None = None
@@ -24,7 +25,7 @@ class Subject(NamedTuple):
         return self.spec if self.input is None else f"{self.spec} --input {'x'.join(map(str, self.input))}"
 
 
-Profiles = Mapping[Subject, Record]
+Records = Mapping[Network, Record]
 
 
 class Recipe(Protocol):
@@ -32,27 +33,26 @@ class Recipe(Protocol):
 
     @property
     def rule(self) -> str:
-        """What it is counted by: the name of a number where it is one."""
+        """What is counted: the name of a metric, or what stands in its place."""
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """What has to be traced: the network itself, then the one that it is set against."""
+    def networks(self) -> tuple[Network, ...]:
+        """The networks to trace: the one that is measured, then the one that it is compared with."""
 
     @property
     def how(self) -> str:
-        """What to trace or to work out."""
+        """What to trace or to calculate, as text."""
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
-        """The exact value in the printed unit. Raises IncompleteError where a network has operations without a rule: a
-        total that misses something reproduces nothing."""
+    def value(self, unit: str, records: Records) -> Fraction:
+        """The exact value in the printed unit. Raises IncompleteError if a network has operations without a rule."""
 
 
 @dataclass(frozen=True, slots=True)
-class Total:
-    """A number of a network, with what is added to it by arithmetic."""
+class MetricTotal:
+    """A metric of a network, plus the value of an arithmetic expression."""
 
     metric: str
-    subject: Subject
+    network: Network
     added: str = ""
 
     @property
@@ -60,112 +60,115 @@ class Total:
         return f"{self.metric} + arithmetic" if self.added else self.metric
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        return (self.subject,)
+    def networks(self) -> tuple[Network, ...]:
+        return (self.network,)
 
     @property
     def how(self) -> str:
-        return f"{self.subject} + {self.added}" if self.added else str(self.subject)
+        return f"{self.network} + {self.added}" if self.added else str(self.network)
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
-        total = _total(profiles[self.subject], self.metric) * UNITS[unit][METRICS.get(self.metric).unit]
-        return total + worked_out(self.added) * UNITS[unit]["number"] if self.added else total
+    def value(self, unit: str, records: Records) -> Fraction:
+        total = _total(records[self.network], self.metric) * UNITS[unit][METRICS.get(self.metric).unit]
+        return total + evaluate(self.added) * UNITS[unit]["number"] if self.added else total
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """The change in a number of one network from another's."""
+class MetricChange:
+    """The relative change of a metric from one network to another."""
 
     metric: str
-    subject: Subject
-    base: Subject
+    network: Network
+    base: Network
 
     @property
     def rule(self) -> str:
         return self.metric
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        return (self.subject, self.base)
+    def networks(self) -> tuple[Network, ...]:
+        return (self.network, self.base)
 
     @property
     def how(self) -> str:
-        return f"{self.subject} against {self.base}"
+        return f"{self.network} against {self.base}"
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
-        whole = _total(profiles[self.base], self.metric)
-        return (_total(profiles[self.subject], self.metric) / whole - 1) * UNITS[unit]["fraction"]
+    def value(self, unit: str, records: Records) -> Fraction:
+        base = _total(records[self.base], self.metric)
+        return (_total(records[self.network], self.metric) / base - 1) * UNITS[unit]["fraction"]
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """Whole numbers to work out."""
+    """An arithmetic expression in whole numbers."""
 
     how: str
     rule: str = "arithmetic"
-    subjects: tuple[Subject, ...] = ()
+    networks: tuple[Network, ...] = ()
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
-        return worked_out(self.how) * UNITS[unit]["number"]
+    def value(self, unit: str, records: Records) -> Fraction:
+        return evaluate(self.how) * UNITS[unit]["number"]
 
 
 @dataclass(frozen=True, slots=True)
-class Compression:
-    """How many elements the layers of a class write, less than they read."""
+class LayerCompression:
+    """The relative change from the elements that all layers of a class read to the elements that they write."""
 
-    layers: str
-    subject: Subject
+    layer_class: str
+    network: Network
 
     @property
     def rule(self) -> str:
         return "elements"
 
     @property
-    def subjects(self) -> tuple[Subject, ...]:
-        return (self.subject,)
+    def networks(self) -> tuple[Network, ...]:
+        return (self.network,)
 
     @property
     def how(self) -> str:
-        return f"what {self.layers} writes against what it reads, in {self.subject}"
+        return f"elements that {self.layer_class} writes against elements that it reads, in {self.network}"
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
-        profile, read, written = profiles[self.subject], 0, 0
-        for spec, layer in zip(profile.calls.spec, profile.calls.layer, strict=True):
-            op = profile.specs[spec]
-            if op.kind is not Kind.VIEW and profile.layers[layer].class_name.endswith(f".{self.layers}"):
+    def value(self, unit: str, records: Records) -> Fraction:
+        record, read, written = records[self.network], 0, 0
+        for spec, layer in zip(record.calls.spec, record.calls.layer, strict=True):
+            op = record.specs[spec]
+            if op.kind is not Kind.VIEW and record.layers[layer].class_name.endswith(f".{self.layer_class}"):
                 read += op.reads[0].numel
                 written += op.writes[0].numel
         if not read:
-            raise CspprofError(f"{self.subject} has no layer of class {self.layers}", f"cspprof profile {self.subject}")
+            raise CspprofError(
+                f"{self.network} has no layer of class {self.layer_class}", f"cspprof profile {self.network}"
+            )
         return (Fraction(written, read) - 1) * UNITS[unit]["fraction"]
 
 
 @dataclass(frozen=True, slots=True)
-class Saving:
-    """The part of a dense block's CIO that its partial twin saves, by the closed form; without c the limit c ≫ m·d."""
+class DenseBlockSaving:
+    """The part of a dense block's CIO that its partial twin saves, by the closed form. Without c it is the limit for
+    c ≫ m·d."""
 
     numbers: tuple[tuple[str, int | str], ...]
     rule: str = "closed form"
-    subjects: tuple[Subject, ...] = ()
+    networks: tuple[Network, ...] = ()
 
     @property
     def how(self) -> str:
-        given = " ".join(f"--{name} {number}" for name, number in self.numbers)
-        return f"cspprof closed-form dense {given}" + ("" if "c" in dict(self.numbers) else ", c → ∞")
+        options = " ".join(f"--{name} {number}" for name, number in self.numbers)
+        return f"cspprof closed-form dense {options}" + ("" if "c" in dict(self.numbers) else ", c → ∞")
 
-    def value(self, unit: str, profiles: Profiles) -> Fraction:
+    def value(self, unit: str, records: Records) -> Fraction:
         from cspprof.csp.closed_form import CLOSED_FORMS
         from cspprof.csp.closed_form.forms import PARAMETERS
         from cspprof.csp.closed_form.saving import limits, saving
 
-        found = saving(CLOSED_FORMS.get("dense"))
+        part = saving(CLOSED_FORMS.get("dense"))
         if "c" not in dict(self.numbers):
-            found = next(limit.value for limit in limits(found) if limit.symbol.name == "c")
-        return Fraction(str(found.subs({PARAMETERS[name][0]: n for name, n in self.numbers}))) * UNITS[unit]["fraction"]
+            part = next(limit.value for limit in limits(part) if limit.symbol.name == "c")
+        return Fraction(str(part.subs({PARAMETERS[name][0]: n for name, n in self.numbers}))) * UNITS[unit]["fraction"]
 
 
 def exact(amount: Amount) -> Fraction:
-    """An amount without rounding."""
+    """An amount as a fraction, without rounding."""
     if isinstance(amount, Ratio):
         return Fraction(amount.numerator, amount.denominator)
     return Fraction(amount.n) if isinstance(amount, Peak) else Fraction(amount.n, amount.scale)
@@ -177,39 +180,74 @@ def _total(record: Record, metric: str) -> Fraction:
     return exact(METRICS.get(metric).total(record))
 
 
+# -- arithmetic expressions ------------------------------------------------------------------------
+
+_OPERATIONS: dict[type[ast.operator], Callable[[Fraction, Fraction], Fraction]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+
+
+def evaluate(expression: str) -> Fraction:
+    """The exact value of an expression such as `2 * 3*3*128*128 * 26*26`: whole numbers, + - * / and parentheses.
+    Raises CspprofError for anything else."""
+    try:
+        return _evaluate_node(ast.parse(expression, mode="eval").body)
+    except (SyntaxError, ZeroDivisionError, TypeError, KeyError):
+        raise CspprofError(
+            f"cannot evaluate {expression!r}", "Write whole numbers, + - * / and parentheses: 1 - 5/8"
+        ) from None
+
+
+def _evaluate_node(node: ast.expr) -> Fraction:
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return Fraction(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_evaluate_node(node.operand)
+    if isinstance(node, ast.BinOp):
+        return _OPERATIONS[type(node.op)](_evaluate_node(node.left), _evaluate_node(node.right))
+    raise TypeError(ast.dump(node))
+
+
+# -- from an entry of the data file ----------------------------------------------------------------
+
 KEYS = ("spec", "input", "metric", "base", "arithmetic", "layers", "saving")
-"""Of an entry, those that say how it is computed."""
+"""The keys of an entry that select and describe its recipe."""
 
 
-def chosen_by(entry: Mapping[str, Any], unit: str) -> Recipe | None:
-    """The recipe of an entry; None where it gives none. Raises CspprofError for keys that make none, and for a number
-    that cannot be printed in `unit`."""
+def parse_recipe(entry: Mapping[str, Any], unit: str) -> Recipe | None:
+    """The recipe of an entry; None if it has none.
+
+    Raises CspprofError for an unknown combination of keys, and for a number that cannot be printed in `unit`.
+    """
     if unit not in UNITS:
-        raise CspprofError(f"no unit {unit!r}", f"There are: {', '.join(UNITS)}")
-    given = {key for key in KEYS if key in entry} - {"input"}
-    size = tuple(entry["input"]) if "input" in entry else None
-    if "arithmetic" in given:
-        worked_out(entry["arithmetic"])
-    if not given:
+        raise CspprofError(f"unknown unit {unit!r}", f"Units: {', '.join(UNITS)}")
+    keys = {key for key in KEYS if key in entry} - {"input"}
+    shape = tuple(entry["input"]) if "input" in entry else None
+    if "arithmetic" in keys:
+        evaluate(entry["arithmetic"])
+    if not keys:
         return None
-    if given == {"arithmetic"}:
+    if keys == {"arithmetic"}:
         return Arithmetic(entry["arithmetic"])
-    if given == {"saving"}:
+    if keys == {"saving"}:
         _check_percentage(unit)
-        return Saving(tuple(entry["saving"].items()))
-    if given == {"spec", "layers"}:
+        return DenseBlockSaving(tuple(entry["saving"].items()))
+    if keys == {"spec", "layers"}:
         _check_percentage(unit)
-        return Compression(entry["layers"], Subject(entry["spec"], size))
-    if given == {"spec", "metric", "base"}:
+        return LayerCompression(entry["layers"], Network(entry["spec"], shape))
+    if keys == {"spec", "metric", "base"}:
         METRICS.get(entry["metric"])
         _check_percentage(unit)
-        return Change(entry["metric"], Subject(entry["spec"], size), Subject(entry["base"], size))
-    if given in ({"spec", "metric"}, {"spec", "metric", "arithmetic"}):
+        return MetricChange(entry["metric"], Network(entry["spec"], shape), Network(entry["base"], shape))
+    if keys in ({"spec", "metric"}, {"spec", "metric", "arithmetic"}):
         _check_unit(entry["metric"], unit)
-        return Total(entry["metric"], Subject(entry["spec"], size), entry.get("arithmetic", ""))
+        return MetricTotal(entry["metric"], Network(entry["spec"], shape), entry.get("arithmetic", ""))
     raise CspprofError(
-        f"{', '.join(sorted(given))} do not say how to compute it",
-        "Give it spec and metric (with base or arithmetic), spec and layers, saving, or arithmetic.",
+        f"the keys {', '.join(sorted(keys))} are not a recipe",
+        "Give spec and metric (with base or arithmetic), spec and layers, saving, or arithmetic.",
     )
 
 
@@ -219,8 +257,9 @@ def _check_percentage(unit: str) -> None:
 
 
 def _check_unit(metric: str, unit: str) -> None:
-    measured = METRICS.get(metric).unit
-    if measured not in UNITS[unit]:
+    metric_unit = METRICS.get(metric).unit
+    if metric_unit not in UNITS[unit]:
         raise CspprofError(
-            f"{metric} is a number of {measured}, never of {unit}", f"{unit} can be of: {', '.join(UNITS[unit])}"
+            f"{metric} has the unit {metric_unit}, which is not printed in {unit}",
+            f"{unit} prints: {', '.join(UNITS[unit])}",
         )

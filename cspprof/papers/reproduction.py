@@ -1,8 +1,7 @@
-"""Published cost figures computed again, and how each came out.
+"""Compute the published figures again and compare them with print.
 
-A figure's status follows from its printed digits, the exact computed value and the standing of the network that gave
-it. Nothing in the data file can say that a figure comes out, and a reason why it does not is shown only where it indeed
-does not.
+The status of a figure follows from its printed digits, the exact computed value and the status of the network. The data
+file cannot claim that a figure reproduces, and it gives a reason only for a figure that does not.
 """
 
 from __future__ import annotations
@@ -14,34 +13,36 @@ from enum import StrEnum
 from fractions import Fraction
 from functools import cached_property
 
-from cspprof.papers.figures import Beside, Figure, Published
-from cspprof.papers.recipes import Profiles, Subject
+from cspprof.papers.published import PublishedFigure, PublishedTable, RelatedNumber
+from cspprof.papers.recipes import Network, Records
 
 
 class Status(StrEnum):
-    """How a figure came out."""
+    """How the computed value compares with print."""
 
     EXACT = "exact to the printed digit"
     TRUNCATED = "truncated in print"
     READING = "reading"
-    """The network is our reconstruction or construction, so agreement would prove nothing."""
+    """The network is a reconstruction or construction of this project, so agreement would prove nothing."""
     KNOWN = "known not to reproduce"
+    """It does not agree, and the data file gives the reason."""
     UNDEFINED = "no public definition"
     UNEXPLAINED = "does not reproduce"
-    """And nobody has said why."""
+    """It does not agree, and the data file gives no reason."""
 
 
-MUST = {"exact": Status.EXACT, "truncated": Status.TRUNCATED}
+REPRODUCED = {"exact": Status.EXACT, "truncated": Status.TRUNCATED}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A figure, the value computed for it in the printed unit, and what follows."""
+class FigureResult:
+    """A published figure and its computed value in the printed unit."""
 
-    table: Published
-    figure: Figure
+    table: PublishedTable
+    figure: PublishedFigure
     computed: Fraction | None
     reading: bool
+    """Whether a network that gives the value is not the authors' own."""
 
     @property
     def status(self) -> Status:
@@ -51,60 +52,62 @@ class Finding:
             return Status.READING
         agreement = self.figure.printed.agreement(self.computed)
         if agreement is not None:
-            return MUST[agreement]
-        return Status.KNOWN if self.figure.because else Status.UNEXPLAINED
+            return REPRODUCED[agreement]
+        return Status.KNOWN if self.figure.reason else Status.UNEXPLAINED
 
     @property
-    def distance(self) -> Fraction | None:
-        """Of the computed value from the printed one: a fraction of it; of percentages the difference, in points."""
-        return None if self.computed is None else self.figure.printed.distance(self.computed)
+    def difference(self) -> Fraction | None:
+        """Computed minus printed: for percentages in points, else as a fraction of the printed value."""
+        return None if self.computed is None else self.figure.printed.difference(self.computed)
 
     @property
     def broken(self) -> bool:
-        """Whether it does not come out as it has to, or does not come out and nobody says why."""
-        must = self.figure.must
-        return self.status is Status.UNEXPLAINED or (must is not None and self.status is not MUST[must])
+        """Whether the figure lost its required agreement, or disagrees without a reason."""
+        required = self.figure.required
+        return self.status is Status.UNEXPLAINED or (required is not None and self.status is not REPRODUCED[required])
 
     @property
-    def contradicted(self) -> bool:
-        """Whether it is said not to come out, and does."""
-        return bool(self.figure.because) and self.status in MUST.values()
+    def contradicts_reason(self) -> bool:
+        """Whether the figure reproduces although the data file says why it does not."""
+        return bool(self.figure.reason) and self.status in REPRODUCED.values()
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The figures of some tables, computed again."""
+    """The results for all figures of some tables."""
 
-    findings: tuple[Finding, ...]
-    beside: tuple[tuple[Published, Beside, Fraction], ...]
-    """What belongs beside a table's figures, with its value in its own unit."""
+    figures: tuple[FigureResult, ...]
+    related: tuple[tuple[PublishedTable, RelatedNumber, Fraction], ...]
+    """Numbers beside the figures of a table, each with its value in its own unit."""
 
     @cached_property
     def counts(self) -> dict[Status, int]:
-        """Figures by status, in the order of `Status`."""
-        found = Counter(f.status for f in self.findings)
-        return {status: found[status] for status in Status if found[status]}
+        """The number of figures with each status, in the order of `Status`."""
+        counts = Counter(f.status for f in self.figures)
+        return {status: counts[status] for status in Status if counts[status]}
 
     @property
-    def broken(self) -> list[Finding]:
-        return [f for f in self.findings if f.broken]
+    def broken(self) -> list[FigureResult]:
+        return [f for f in self.figures if f.broken]
 
 
-def subjects(tables: Sequence[Published]) -> list[Subject]:
-    """What has to be traced for `tables`, each once."""
-    return list(dict.fromkeys(s for table in tables for s in table.subjects))
+def networks_of(tables: Sequence[PublishedTable]) -> list[Network]:
+    """The networks to trace for `tables`, each once."""
+    return list(dict.fromkeys(network for table in tables for network in table.networks))
 
 
-def reproduced(tables: Sequence[Published], profiles: Profiles) -> Reproduction:
-    """Every figure of `tables`, from the profiles of their subjects. Raises IncompleteError where a network has an
-    operation without a rule."""
-    findings = [_finding(table, figure, profiles) for table in tables for figure in table.figures]
-    beside = [(table, b, b.recipe.value(b.unit, profiles)) for table in tables for b in table.beside]
-    return Reproduction(tuple(findings), tuple(beside))
+def reproduce_tables(tables: Sequence[PublishedTable], records: Records) -> Reproduction:
+    """The results for every figure of `tables`. `records` holds a trace of each of their networks.
+
+    Raises IncompleteError if a network has operations without a rule.
+    """
+    figures = [_figure_result(table, figure, records) for table in tables for figure in table.figures]
+    related = [(table, r, r.recipe.value(r.unit, records)) for table in tables for r in table.related]
+    return Reproduction(tuple(figures), tuple(related))
 
 
-def _finding(table: Published, figure: Figure, profiles: Profiles) -> Finding:
+def _figure_result(table: PublishedTable, figure: PublishedFigure, records: Records) -> FigureResult:
     if figure.recipe is None:
-        return Finding(table, figure, None, reading=False)
-    reading = any(profiles[subject].status for subject in figure.recipe.subjects)
-    return Finding(table, figure, figure.recipe.value(figure.printed.unit, profiles), reading)
+        return FigureResult(table, figure, None, reading=False)
+    reading = any(records[network].status for network in figure.recipe.networks)
+    return FigureResult(table, figure, figure.recipe.value(figure.printed.unit, records), reading)

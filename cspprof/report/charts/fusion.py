@@ -9,7 +9,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import change, decimal
 from cspprof.metrics import METRICS, Number
-from cspprof.papers.accuracy import ACCURACIES, Accuracy, published
+from cspprof.papers.accuracy import ACCURACIES, Accuracy, published_accuracy
 from cspprof.report.chart_model import Axis, Chart, Line, Mark, Panel, Series
 from cspprof.report.charts import chart
 from cspprof.report.charts.order import inputs_of, name_of
@@ -47,7 +47,7 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
     values = [value_of(p, metric) for p in profiles]
     names = [PLAIN, *map(named, profiles[1:])]
     forms = [
-        Form(p, name, value, (value or 0) / whole - 1, published(p))
+        Form(p, name, value, (value or 0) / whole - 1, published_accuracy(p))
         for p, name, value in zip(profiles, names, values, strict=True)
     ]
     panels, notes = [_costs(forms, metric, base)], []

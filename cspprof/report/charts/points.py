@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, Number
-from cspprof.papers.accuracy import ACCURACIES, published
+from cspprof.papers.accuracy import ACCURACIES, published_accuracy
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
 from cspprof.report.charts import chart
 from cspprof.report.charts.order import inputs_of, name_of, scale
@@ -55,7 +55,7 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
     notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
     caption = f"Input {inputs_of(profiles)}."
     if {x, y} & set(ACCURACIES):
-        sources = dict.fromkeys(a.source for p, _ in points if (a := published(p)))
+        sources = dict.fromkeys(a.source for p, _ in points if (a := published_accuracy(p)))
         caption += f" Accuracy as published: {'; '.join(sources)}. Readings stand at the published network's accuracy."
     title = f"{axes[1].title} against {axes[0].title}"
     return Chart("pareto", title[0].upper() + title[1:], (panel,), caption, notes)
@@ -64,7 +64,7 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
 def value_of(record: Record, name: str) -> Number:
     """A registered number of the whole model, or its published accuracy in percent; None where nobody knows."""
     if name in ACCURACIES:
-        known = published(record)
+        known = published_accuracy(record)
         return getattr(known, name) if known else None
     return METRICS.get(name).total(record).value
 

@@ -1,6 +1,6 @@
-"""A figure as it stands in print: its digits, its unit, and what a computed value has to be to agree with it.
+"""`PrintedValue`: a published number with its digits and unit, and whether a computed value agrees with it.
 
-Fractions throughout: no float decides about a digit.
+All values are fractions, so no floating-point error changes a digit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ UNITS: dict[str, dict[str, Fraction]] = {
     "BFLOPs": {"BFLOPs": Fraction(1), "MACs": Fraction(2, 10**9), "number": Fraction(1, 10**9)},
     "%": {"fraction": Fraction(100), "number": Fraction(100)},
 }
-"""What a printed unit can be a number of, and what such a number is multiplied with. A bare *number* is arithmetic."""
-_FORM = re.compile(r"(?:up to )?(?P<sign>[−+]?)(?P<digits>\d+(?:\.(?P<places>\d+))?) (?P<unit>\S+)")
+"""For each printed unit: the units of metrics that it can print, and the factor to convert them. `number` is the unit
+of arithmetic."""
+_PATTERN = re.compile(r"(?:up to )?(?P<sign>[−+]?)(?P<digits>\d+(?:\.(?P<places>\d+))?) (?P<unit>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
-class Printed:
-    """`22.19 M`: a value, and how many of its decimal places are known."""
+class PrintedValue:
+    """`22.19 M`: a value, the number of its decimal places, and its unit."""
 
     text: str
     value: Fraction
@@ -35,41 +36,41 @@ class Printed:
     unit: str
 
     def agreement(self, computed: Fraction) -> Agreement | None:
-        """Whether `computed`, in the printed unit, rounds to the printed digits (halves away from zero), or is them
-        with the rest cut off."""
+        """*exact* if `computed`, in the printed unit, rounds to the printed digits (halves away from zero); else
+        *truncated* if cutting it off gives the printed digits."""
         if rounded(computed, self.places) == self.value:
             return "exact"
         return "truncated" if truncated(computed, self.places) == self.value else None
 
-    def distance(self, computed: Fraction) -> Fraction:
-        """How far `computed` lies from the printed value: as a fraction of it, but for percentages in points."""
+    def difference(self, computed: Fraction) -> Fraction:
+        """`computed` minus the printed value: for percentages in points, else as a fraction of the printed value."""
         return computed - self.value if self.unit == "%" else computed / self.value - 1
 
 
-def parse(text: str) -> Printed:
-    """`"−13 %"` -> −13, no decimal places, per cent. Raises CspprofError for what is no number with a unit."""
-    found = _FORM.fullmatch(text)
-    if not found or found["unit"] not in UNITS:
+def parse_printed(text: str) -> PrintedValue:
+    """`"−13 %"` -> −13, no decimal places, percent. Raises CspprofError unless it is a number with a known unit."""
+    match = _PATTERN.fullmatch(text)
+    if not match or match["unit"] not in UNITS:
         raise CspprofError(
-            f"cannot read the printed figure {text!r}",
+            f"cannot parse the printed number {text!r}",
             f"Write digits and a unit: 22.19 M, −13 %. Units: {', '.join(UNITS)}",
         )
-    value = Fraction(found["digits"]) * (-1 if found["sign"] == "−" else 1)
-    return Printed(text, value, len(found["places"] or ""), found["unit"])
+    value = Fraction(match["digits"]) * (-1 if match["sign"] == "−" else 1)
+    return PrintedValue(text, value, len(match["places"] or ""), match["unit"])
 
 
 def rounded(x: Fraction, places: int) -> Fraction:
-    """`x` to so many decimal places, halves away from zero."""
+    """`x` rounded to `places` decimal places, halves away from zero."""
     return _signed(x, (abs(x) * 10**places + Fraction(1, 2)) // 1, places)
 
 
 def truncated(x: Fraction, places: int) -> Fraction:
-    """`x` with the decimal places after these cut off."""
+    """`x` cut off after `places` decimal places."""
     return _signed(x, abs(x) * 10**places // 1, places)
 
 
 def decimal(x: Fraction, places: int) -> str:
-    """`x` to so many decimal places, as text: 34.411, −13.75."""
+    """`x` rounded to `places` decimal places, as text: 34.411, −13.75."""
     steps = rounded(x, places) * 10**places
     return f"{Decimal(int(steps)).scaleb(-places):,.{places}f}".replace("-", "−")
 
