@@ -1,4 +1,4 @@
-"""Rewrites `cli.md`, the reference of every command and option, from the commands; `--check` says if it is current."""
+"""Write `cli.md`, the reference of all commands and options. With `--check`, exit with 1 if it is not current."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from cspprof.cli import application
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Commands
 
-Made from the commands themselves (`python docs/commands.py`); `cspprof COMMAND --help` prints the same. Exit codes: 0
-yes or done, 1 the answer is no, 2 there is no answer, 130 interrupted.
+`cspprof COMMAND --help` prints the same text. Exit codes: 0 for success, 1 if a check failed, 2 for an error, 130 if
+interrupted. `python docs/commands.py` generates this page.
 """
 
 
 def reference() -> str:
-    """A section for each command, in the order of `cspprof --help`."""
+    """A section per command, in the order of `cspprof --help`."""
     return "\n".join([HEAD, *(_section(f"cspprof {name}", command) for name, command in _commands(application()))])
 
 
 def _commands(group: typer.Typer) -> list[tuple[str, Any]]:
-    commands: dict[str, Any] = getattr(typer.main.get_command(group), "commands")  # noqa: B009 - of groups only
+    commands: dict[str, Any] = getattr(typer.main.get_command(group), "commands")  # noqa: B009 - not in the base class
     return list(commands.items())
 
 
@@ -34,7 +34,7 @@ def _section(name: str, command: Any) -> str:
     nested = getattr(command, "commands", None)
     if nested:
         return "\n".join(_section(f"{name} {inner}", c) for inner, c in nested.items())
-    lines = [f"## `{name}`", "", _plain(command.help or ""), ""]
+    lines = [f"## `{name}`", "", _markdown(command.help or ""), ""]
     rows = [row for parameter in command.params for row in _row(parameter)]
     if rows:
         lines += ["| | |", "| --- | --- |", *rows, ""]
@@ -47,26 +47,26 @@ def _row(parameter: Any) -> Iterator[str]:
     names = [*parameter.opts, *parameter.secondary_opts] if parameter.param_type_name == "option" else []
     flag = getattr(parameter, "is_flag", False)
     metavar = "" if flag else parameter.metavar or parameter.name.upper()
-    shown = " ".join(filter(None, (", ".join(sorted(names, key=len)), metavar)))
-    text = _plain(getattr(parameter, "help", "") or "")
+    option = " ".join(filter(None, (", ".join(sorted(names, key=len)), metavar)))
+    text = _markdown(getattr(parameter, "help", "") or "")
     default = parameter.default
     if not flag and isinstance(default, (str, int, float, Path)) and default != "":
         text += f" Default: {default}."
-    yield f"| `{shown.replace(chr(124), chr(92) + chr(124))}` | {text} |"
+    yield f"| `{option.replace(chr(124), chr(92) + chr(124))}` | {text} |"
 
 
-def _plain(text: str) -> str:
-    """One paragraph a line, nothing in it that would be Markdown."""
-    parts = (" ".join(part.split()) for part in text.replace("\f", "").split("\n\n"))
-    escaped = "<br>".join(part for part in parts if part)
+def _markdown(text: str) -> str:
+    """The paragraphs of a help text, separated by `<br>`, with Markdown characters escaped."""
+    paragraphs = (" ".join(part.split()) for part in text.replace("\f", "").split("\n\n"))
+    escaped = "<br>".join(part for part in paragraphs if part)
     return re.sub(r"(?<!<br)([|*_\[\]]|<(?!br>))", r"\\\1", escaped)
 
 
 def main(arguments: list[str]) -> int:
-    made = reference()
+    text = reference()
     if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text() != made)
-    PAGE.write_text(made)
+        return int(not PAGE.exists() or PAGE.read_text() != text)
+    PAGE.write_text(text)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Documentation that is code runs, and what is generated is current."""
+"""Documentation: generated pages are current, and the code in it runs."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from cspprof.metrics import METRICS
 from cspprof.ops import RULES
 
 
-def test_semantics_are_those_of_the_code() -> None:
+def test_generated_parts_are_current() -> None:
     done = subprocess.run([sys.executable, CHECKOUT / "docs" / "generate.py", "--check"], check=False)
     assert done.returncode == 0, "run: python docs/generate.py"
 
 
-def test_the_reference_of_commands_is_current() -> None:
+def test_command_reference_is_current() -> None:
     done = subprocess.run([sys.executable, CHECKOUT / "docs" / "commands.py", "--check"], check=False)
     assert done.returncode == 0, "run: python docs/commands.py"
 
 
-def test_every_number_is_in_semantics() -> None:
+def test_every_metric_is_documented() -> None:
     page = (CHECKOUT / "docs" / "semantics.md").read_text()
     for name in METRICS.names():
         assert f"### `{name}`" in page
 
 
-def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_in_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchvision", reason="the README profiles a torchvision model")
     blocks = re.findall(r"```python\n(.*?)```", (CHECKOUT / "README.md").read_text(), re.S)
     assert len(blocks) == 3
@@ -51,7 +51,7 @@ def test_the_readmes_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "module", [cspprof.api, cspprof.core.formulas, cspprof.core.registry], ids=lambda m: m.__name__
 )
-def test_examples_in_docstrings(module: object) -> None:
+def test_docstring_examples(module: object) -> None:
     result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]
     assert result.attempted > 0
     assert result.failed == 0

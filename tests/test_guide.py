@@ -1,4 +1,4 @@
-"""The guide: its commands and its Python run as printed, and its pages build."""
+"""The guide: its commands and its Python code run as printed, and the site builds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from cspprof.ops import RULES
 
 DOCS = CHECKOUT / "docs"
 GUIDE = sorted((DOCS / "guide").glob("*.md"))
-NEEDS = {"pyarrow": ".parquet", "matplotlib": " plot "}
+REQUIRED = {"pyarrow": ".parquet", "matplotlib": " plot "}
+"""Optional libraries, and the text of the commands that need them."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -27,12 +28,11 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """What stands after a prompt."""
     return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
 
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda p: p.stem)
-def test_every_command_runs_as_printed(
+def test_commands_run_as_printed(
     page: Path, run: Callable[..., Result], warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -40,9 +40,9 @@ def test_every_command_runs_as_printed(
         if named := re.match(r"# (\w+\.py)\n", code):
             (tmp_path / named[1]).write_text(code)
     for command in commands(page):
-        for library, sign in NEEDS.items():
-            if sign in command:
-                pytest.importorskip(library, reason=f"{library} is not installed, which {command} takes")
+        for library, part in REQUIRED.items():
+            if part in command:
+                pytest.importorskip(library, reason=f"{command} needs {library}")
         program, *arguments = shlex.split(command)
         assert program in ("cspprof", "pytest")
         done = run(*arguments) if program == "cspprof" else run_pytest(warm, *arguments)
@@ -52,7 +52,7 @@ def test_every_command_runs_as_printed(
 
 
 def run_pytest(warm: Warm, *arguments: str) -> Result:
-    """In a process of its own, with the plugin, whether or not its entry point is installed."""
+    """In a new process with the plugin, even if its entry point is not installed."""
     installed = any(point.name == "cspprof" for point in entry_points(group="pytest11"))
     plugin = [] if installed else ["-p", "cspprof.pytest_plugin"]
     done = warm.module("pytest", "-q", *plugin, *arguments)
@@ -64,7 +64,7 @@ def run_pytest(warm: Warm, *arguments: str) -> Result:
     [(CHECKOUT / "README.md", ["check", "--why"]), (DOCS / "guide" / "ci.md", ["check", "--format=concise"])],
     ids=["README", "ci"],
 )
-def test_a_widened_convolution_is_red_as_printed(
+def test_gate_output_is_as_printed(
     page: Path, arguments: list[str], run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -77,16 +77,16 @@ def test_a_widened_convolution_is_red_as_printed(
     assert run("check", "--update-baseline").code == 0
     wider = net.removeprefix("# net.py\n").replace("nn.Conv2d(32, 64", "nn.Conv2d(32, 96").replace("(64, 10", "(96, 10")
     (tmp_path / "net.py").write_text(wider)
-    red = run(*arguments)
-    assert red.code == 1
-    assert f"{red.out}```" in page.read_text()
+    failed = run(*arguments)
+    assert failed.code == 1
+    assert f"{failed.out}```" in page.read_text()
 
 
-def test_there_is_something_to_run() -> None:
+def test_the_guide_contains_commands() -> None:
     assert sum(len(commands(page)) for page in GUIDE) > 20
 
 
-def test_its_python_runs() -> None:
+def test_python_in_the_guide() -> None:
     scope: dict[str, object] = {}
     try:
         for code in blocks(DOCS / "guide" / "extend.md", "python"):
@@ -96,10 +96,10 @@ def test_its_python_runs() -> None:
         RULES.remove("mylib.shift_conv")
 
 
-def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
-    pytest.importorskip("mkdocs", reason="mkdocs is not installed: it is in the extra docs")
-    built = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    done = subprocess.run(built, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "guide" / "reports" / "index.html").is_file()
     assert not list(tmp_path.rglob("*.py"))

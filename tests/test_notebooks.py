@@ -1,4 +1,4 @@
-"""Notebooks run, and what is kept of them is what they show."""
+"""The notebooks run, and the committed files contain their current output."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ NOTEBOOKS = CHECKOUT / "notebooks"
 NAMES = sorted(p.stem for p in NOTEBOOKS.glob("*.ipynb"))
 
 
-def kept(name: str) -> Any:
+def committed(name: str) -> Any:
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_shows_what_the_code_gives(name: str) -> None:
+def test_notebook_is_current(name: str) -> None:
     command = [sys.executable, NOTEBOOKS / "make.py", "--check", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_notebooks_are_there() -> None:
+def test_each_notebook_has_a_text_file() -> None:
     assert NAMES == ["cost_analysis", "profile_and_gate"]
     assert sorted(p.stem for p in NOTEBOOKS.glob("*.py") if p.name != "make.py") == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_kept_notebook_is_its_text(name: str) -> None:
+def test_notebook_cells_equal_the_text_file(name: str) -> None:
     text = jupytext.read(NOTEBOOKS / f"{name}.py")
-    assert [(c.cell_type, c.source) for c in kept(name).cells] == [(c.cell_type, c.source) for c in text.cells]
+    assert [(c.cell_type, c.source) for c in committed(name).cells] == [(c.cell_type, c.source) for c in text.cells]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_are_seen_and_nothing_tells_when_or_where(name: str) -> None:
-    notebook = kept(name)
+def test_notebook_contains_charts_and_no_machine_data(name: str) -> None:
+    notebook = committed(name)
     outputs = [o for c in notebook.cells for o in c.get("outputs", ())]
     assert sum("image/png" in o.get("data", {}) for o in outputs) >= 4
     assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
@@ -54,7 +54,7 @@ def test_pictures_are_seen_and_nothing_tells_when_or_where(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_uses_the_public_api_only(name: str) -> None:
+def test_notebook_uses_only_the_public_api(name: str) -> None:
     tree = ast.parse(Path(NOTEBOOKS / f"{name}.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

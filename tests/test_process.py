@@ -1,4 +1,4 @@
-"""The process of a command ends at once where nobody can tell, and as any other where somebody could."""
+"""The process of a command exits at once, unless something is left to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Freed:
     def __del__(self, write=os.write):
         write(1, b"freed")
 
-sys.freed = Freed()  # which the interpreter empties last; a module may outlive it in a cycle
+sys.freed = Freed()  # the interpreter clears `sys` last; a module can survive in a reference cycle
 
 def net():
     return nn.Conv2d(3, 1, 1)
@@ -27,7 +27,7 @@ def net():
 
 
 def run(folder: Path, *command: str, more: str = "") -> subprocess.CompletedProcess[str]:
-    """A command on a model whose file does `more`, and tells when its objects are freed."""
+    """Profile a model whose file runs `more`, and prints `freed` when Python frees its objects at exit."""
     (folder / "net.py").write_text(NET.format(more=more))
     return subprocess.run(
         [sys.executable, *command, "--no-cache", "flops", "net.py:net", "--format", "csv"],
@@ -36,10 +36,10 @@ def run(folder: Path, *command: str, more: str = "") -> subprocess.CompletedProc
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="where the system does not list open files, nobody could tell")
-def test_what_nobody_waits_for_is_not_freed(tmp_path: Path) -> None:
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="the system does not list open files")
+def test_command_exits_without_freeing_objects(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "cspprof")
-    assert len(done.stdout.splitlines()) == 2  # the answer, whole
+    assert len(done.stdout.splitlines()) == 2  # the complete output
     assert "freed" not in done.stdout
 
 
@@ -51,14 +51,14 @@ def test_what_nobody_waits_for_is_not_freed(tmp_path: Path) -> None:
      "import pathlib, threading, time\ndef late():\n    time.sleep(2)\n"
      "    pathlib.Path('left.txt').write_text('written')\nthreading.Thread(target=late).start()"],
 )  # fmt: skip
-def test_what_a_model_left_to_do_is_done(more: str, tmp_path: Path) -> None:
-    """A file that it did not close, a function for the end, a thread that goes on."""
+def test_work_left_by_a_model_is_completed(more: str, tmp_path: Path) -> None:
+    """An open file, an exit handler, a running thread."""
     run(tmp_path, "-m", "cspprof", more=more)
     assert (tmp_path / "left.txt").read_text() == "written"
 
 
 @pytest.mark.slow
-def test_a_profiler_gets_to_its_end(tmp_path: Path) -> None:
+def test_profiler_gets_a_normal_exit(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "cProfile", "-o", "times", "-m", "cspprof")
     assert "freed" in done.stdout
     assert (tmp_path / "times").stat().st_size > 0
