@@ -1,4 +1,4 @@
-"""Shared by the tests: small hand-made profiles, the reference folder, and the command line in this process."""
+"""Shared fixtures: reference totals, a profile made by hand, and the command line inside this process."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from cspprof.profiles import Profile
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-# Tests write one module twice within a second and of one length, which Python takes for the same by its bytecode.
+# Some tests write a module twice within a second and with the same length: Python would reuse the old bytecode.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
 
-# With every library loaded a collection of all garbage takes a third of a second: it is made rarely, as in a command.
+# With all libraries loaded, a full garbage collection takes a third of a second.
 gc.set_threshold(GC_THRESHOLD, 50, 100)
 
-# Workers have the cores among themselves; more threads in each would wait for each other.
+# The workers share the cores: more threads per worker would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def trace(model: Any, inputs: Any, **options: Any) -> Profile:
-    """What `cspprof.trace.trace` records, as a profile."""
+    """`cspprof.trace.trace`, as a `Profile`."""
     from cspprof.trace import trace as trace_record
 
     return Profile.of(trace_record(model, inputs, **options))
@@ -42,7 +42,7 @@ def trace(model: Any, inputs: Any, **options: Any) -> Profile:
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of reference totals, which is not part of the project."""
+    """The folder of reference totals, which is not part of the repository."""
     folder = Path(os.environ.get("CSPPROF_REFERENCE", CHECKOUT.parent / "shared" / "reference"))
     if not folder.is_dir():
         pytest.skip("no reference folder: set CSPPROF_REFERENCE to compare with the published totals")
@@ -72,8 +72,7 @@ class Result:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """`run("cio", "resnext50")` as on the command line: exit code, standard output, standard error. Nothing is
-    remembered: in a process of tests anything may have been replaced."""
+    """`run("cio", "resnext50")` runs a command in this process and returns exit code, standard output and error."""
     from cspprof.cli import main
 
     monkeypatch.setenv("COLUMNS", "100")
@@ -81,10 +80,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
     def call(*arguments: str) -> Result:
-        with pytest.raises(SystemExit) as leaving:
+        with pytest.raises(SystemExit) as exit_:
             main(arguments)
         out, err = capsys.readouterr()
-        return Result(int(leaving.value.code or 0), out, err)
+        return Result(int(exit_.value.code or 0), out, err)
 
     return call
 
@@ -103,13 +102,13 @@ class Net(nn.Module):
     def forward(self, x):
         return self.conv(x)
 """
-"""A user's network of one convolution: (1, 3, 8, 8) -> (1, width, 8, 8)."""
+"""A user's network with one convolution: (1, 3, 8, 8) -> (1, width, 8, 8)."""
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git says in a repository of a test's."""
-    who = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=True)
+    """The output of a git command in the repository `folder`."""
+    options = ["-c", "user.name=someone", "-c", "user.email=someone@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", *options, *arguments], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout
 
 
@@ -127,13 +126,13 @@ def conv_spec(c_in: int, c_out: int, size: int, k: int = 3, dtype: str = "float3
 
 
 def relu_spec(c: int, size: int) -> OpSpec:
-    map_ = TensorSpec((1, c, size, size))
-    return OpSpec("aten.relu_", Kind.ACTIVATION, (map_,), (), (map_,), elementwise=map_.numel)
+    x = TensorSpec((1, c, size, size))
+    return OpSpec("aten.relu_", Kind.ACTIVATION, (x,), (), (x,), elementwise=x.numel)
 
 
 @pytest.fixture
 def chain() -> Profile:
-    """conv 3→8 on 4×4, ReLU in place, conv 8→8: three operations, two convolutions sharing nothing."""
+    """Three operations: conv 3→8 on 4×4, in-place ReLU, conv 8→8."""
     first, relu, second = conv_spec(3, 8, 4), relu_spec(8, 4), conv_spec(8, 8, 4)
     return Profile(
         model="chain",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT, Result
-from warm import Warm
+from preloaded import run_module
 
 from cspprof.metrics import METRICS
 from cspprof.ops import RULES
@@ -33,7 +33,7 @@ def commands(page: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", GUIDE, ids=lambda p: p.stem)
 def test_commands_run_as_printed(
-    page: Path, run: Callable[..., Result], warm: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for code in blocks(page, "python"):
@@ -45,17 +45,17 @@ def test_commands_run_as_printed(
                 pytest.importorskip(library, reason=f"{command} needs {library}")
         program, *arguments = shlex.split(command)
         assert program in ("cspprof", "pytest")
-        done = run(*arguments) if program == "cspprof" else run_pytest(warm, *arguments)
+        done = run(*arguments) if program == "cspprof" else run_pytest(*arguments)
         assert done.code == 0, f"{command}\n{done.err}"
         if "-o" in arguments:
             assert (tmp_path / arguments[arguments.index("-o") + 1]).stat().st_size, command
 
 
-def run_pytest(warm: Warm, *arguments: str) -> Result:
+def run_pytest(*arguments: str) -> Result:
     """In a new process with the plugin, even if its entry point is not installed."""
     installed = any(point.name == "cspprof" for point in entry_points(group="pytest11"))
     plugin = [] if installed else ["-p", "cspprof.pytest_plugin"]
-    done = warm.module("pytest", "-q", *plugin, *arguments)
+    done = run_module("pytest", "-q", *plugin, *arguments)
     return Result(done.returncode, done.stdout, done.stderr or done.stdout)
 
 
