@@ -1,4 +1,4 @@
-"""Recipes: how a published number is computed. Each class is one way; the keys of an entry in the data file select it."""
+"""Recipes: ways to compute a published number. The keys of an entry in the data file select the recipe."""
 
 from __future__ import annotations
 

@@ -170,7 +170,8 @@ def check_report(found: ClosedFormCheck) -> Report:
     lines = [_term(term) for term in found.layers]
     same = found.formula_totals == found.traced_totals
     lines.append([
-        text("sum"), text(""), text(""), integer(found.formula_totals["cio_cspnet"]), integer(found.traced_totals["cio_cspnet"]),
+        text("sum"), text(""), text(""),
+        *(integer(totals["cio_cspnet"]) for totals in (found.formula_totals, found.traced_totals)),
         *(_two(found.formula_totals[x], found.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
     ])  # fmt: skip
     notes = [

@@ -1,7 +1,8 @@
 """The modules that the closed forms of `cspprof.csp.closed_form` describe, built from parts of the zoo.
 
 `build_block` returns the module of a plain form, `build_partial_block` puts it inside a `CrossStagePartial`. A module
-takes (N, c, H, W), the first block of a residual stage (N, a, H, W). To add one, decorate its builder with `form_block`.
+takes (N, c, H, W); the first block of a residual stage takes (N, a, H, W). To add a module, decorate its builder with
+`form_block`.
 """
 
 from __future__ import annotations
@@ -178,7 +179,8 @@ def _split(sizes: BlockSizes) -> nn.Module:
 def _around_dense(sizes: BlockSizes, c_out: int, fusion: str) -> nn.Module:
     """A cross-stage-partial dense stage with the transitions of `fusion`."""
     return CrossStagePartial(
-        sizes.c, c_out, bypass=sizes.bypass, main=sizes.main, c_blocks=sizes.main + sizes.m * sizes.d, c_transition=sizes.t, split="slice",
+        sizes.c, c_out, bypass=sizes.bypass, main=sizes.main, c_blocks=sizes.main + sizes.m * sizes.d,
+        c_transition=sizes.t, split="slice",
         blocks=DenseBlock(sizes.main, sizes.m, lambda c_in: ConvNormAct(c_in, sizes.d, 3), sizes.d),
         fusion=fusion, pool=_pool(),
     )  # fmt: skip
