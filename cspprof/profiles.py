@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
 from cspprof.render.html import fragment
 from cspprof.report.profile import overview
-from cspprof.sources import Request, record_of_spec
+from cspprof.sources import Request, cache_key, record_of_spec
 from cspprof.sources.saved_profile import check_request
 from cspprof.storage.cache import cached_record
 from cspprof.storage.profile_file import load, save
@@ -72,13 +73,13 @@ class Profile(Record):
 def profile_spec(text: str, request: Request | None = None, *, cache: bool = False) -> Profile:
     """The profile of the model that the SPEC `text` names.
 
-    With `cache`, a SPEC whose content cannot change unnoticed is looked up in the user's cache first. Raises
+    With `cache`, the record may come from the user's cache, if `cache_key` knows everything on which it depends. Raises
     SourceError, or TraceError from the forward.
     """
     request = request or Request()
-    if cache:
-        return Profile.of(cached_record(text, request, lambda: record_of_spec(text, request)))
-    return Profile.of(record_of_spec(text, request))
+    if not cache:
+        return Profile.of(record_of_spec(text, request))
+    return Profile.of(cached_record(partial(cache_key, text, request), partial(record_of_spec, text, request)))
 
 
 def profile_model(

@@ -86,6 +86,7 @@ def _print_version(requested: bool) -> None:
 
 
 def _global_options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -95,7 +96,10 @@ def _global_options(
     ] = False,
 ) -> None:
     """Where a CNN's compute and memory traffic go, layer by layer, and whether a refactor made it better."""
-    return
+    if no_cache:
+        from cspprof.storage.cache import disabled
+
+        context.with_resource(disabled())
 
 
 GLOBAL_OPTIONS = ("--debug", "--no-cache")

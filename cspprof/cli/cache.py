@@ -1,4 +1,4 @@
-"""The commands on what is remembered between runs: cache info, cache clear."""
+"""Commands on the cache of profiles: cache info, cache clear."""
 
 from __future__ import annotations
 
@@ -8,33 +8,31 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.core.units import nbytes
 from cspprof.report.tables import Cell, Column, Report, Table, integer, text
-from cspprof.storage import cache_store as store
+from cspprof.storage import cache
 
-app = typer.Typer(no_args_is_help=True, help="What is remembered between runs: how much, and where; forget it.")
+app = typer.Typer(no_args_is_help=True, help="The cache of profiles: its folder and size; clear it.")
 
 
 @app.command("info")
 def info_command(format: o.Format = None, output: o.Output = None) -> None:
-    """Where profiles are remembered, how many, and how large that may become."""
-    ReportWriter(format, output).write(_report("", store.contents()))
+    """The folder of the cache, the number of profiles in it, and their size."""
+    ReportWriter(format, output).write(_report("", cache.entries()))
 
 
 @app.command("clear")
 def clear_command(format: o.Format = None, output: o.Output = None) -> None:
-    """Forget all profiles."""
-    ReportWriter(format, output).write(_report("Forgotten", store.clear()))
+    """Remove all profiles from the cache."""
+    ReportWriter(format, output).write(_report("Removed", cache.clear()))
 
 
-def _report(title: str, found: store.Contents) -> Report:
-    place = str(store.folder())
+def _report(title: str, entries: list[cache.Entry]) -> Report:
+    folder, size = str(cache.folder()), sum(entry.nbytes for entry in entries)
     rows = [
-        [text("folder"), text(place)],
-        [text("questions"), integer(found.questions)],
-        [text("profiles"), integer(found.profiles)],
-        [text("size"), Cell(found.nbytes, nbytes(found.nbytes))],
-        [text("may become"), Cell(store.LIMIT, nbytes(store.LIMIT))],
+        [text("folder"), text(folder)],
+        [text("profiles"), integer(len(entries))],
+        [text("size"), Cell(size, nbytes(size))],
+        [text("limit"), Cell(cache.LIMIT, nbytes(cache.LIMIT))],
     ]
-    record = {"folder": place, "questions": found.questions, "profiles": found.profiles, "bytes": found.nbytes,
-              "limit": store.LIMIT}  # fmt: skip
-    return Report([Table(title, [Column(""), Column("", numeric=True)], rows)], [record],
-                  {"schema": "cspprof.cache/1", **record})  # fmt: skip
+    record = {"folder": folder, "profiles": len(entries), "bytes": size, "limit": cache.LIMIT}
+    table = Table(title, [Column(""), Column("", numeric=True)], rows)
+    return Report([table], [record], {"schema": "cspprof.cache/1", **record})

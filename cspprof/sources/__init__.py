@@ -7,21 +7,38 @@ A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factor
 
 To add a kind, write a file and a line in `SOURCES`. The file has a context manager `open_model(spec, request)` that
 yields a `LoadedModel`, or, for a format without a module to run, a function `read_record(spec, request)`. Neither torch
-nor an optional library is imported before a source needs it.
+nor an optional library is imported before a source needs it. The last field of the line says what identifies the
+content of a SPEC, so that its record can be cached: see `fingerprint`.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cspprof.core.errors import SourceError
-from cspprof.core.record import Record
+from cspprof.core.inputs import Call
+from cspprof.core.record import SCHEMA, Record
+from cspprof.sources.fingerprint import (
+    Fingerprint,
+    digest,
+    installation,
+    is_release,
+    not_cacheable,
+    of_file,
+    of_packages,
+    user_code_has_run,
+)  # fmt: skip
 from cspprof.sources.spec import LoadedModel, Request, Spec, parse
 
-__all__ = ["SOURCES", "LoadedModel", "Request", "Source", "Spec", "open_model", "parse", "record_of_spec", "source_of"]
+__all__ = [
+    "SOURCES", "LoadedModel", "Request", "Source", "Spec", "cache_key", "open_model", "parse", "record_of_spec",
+    "source_of",
+]  # fmt: skip
 
 
 class Source(NamedTuple):
@@ -30,10 +47,11 @@ class Source(NamedTuple):
     name: str
     matches: Callable[[str], bool]
     module: str
+    fingerprint: Fingerprint = not_cacheable
 
     def record(self, spec: Spec, request: Request) -> Record:
         """The record, read from a file or traced."""
-        module = import_module(self.module)
+        module = import_module(f"{__name__}.{self.module}")
         if hasattr(module, "read_record"):
             return module.read_record(spec, request)  # type: ignore[no-any-return]
         from cspprof.sources.build import trace_loaded  # imports torch
@@ -43,7 +61,7 @@ class Source(NamedTuple):
 
     def open_model(self, spec: Spec, request: Request) -> AbstractContextManager[LoadedModel]:
         """The model, ready to run. Raises SourceError if the source holds only a record or a graph."""
-        module = import_module(self.module)
+        module = import_module(f"{__name__}.{self.module}")
         if not hasattr(module, "open_model"):
             raise SourceError(
                 f"{spec.target} ({self.name}) contains no model that can run",
@@ -52,15 +70,26 @@ class Source(NamedTuple):
         return module.open_model(spec, request)  # type: ignore[no-any-return]
 
 
+def _suffix(*suffixes: str) -> Callable[[str], bool]:
+    return lambda target: target.endswith(suffixes)
+
+
+def _prefix(prefix: str) -> Callable[[str], bool]:
+    return lambda target: target.startswith(prefix)
+
+
+TIMM_VARIABLES = "TIMM_.*|FORK_LAST3"
+"""Environment variables that timm 1.0 reads; `TIMM_FUSED_ATTN=0` for example changes the operations of attention."""
+
 SOURCES: list[Source] = [
-    Source("saved profile", lambda t: t.endswith((".profile.json", ".profile.json.gz")), f"{__name__}.saved_profile"),
-    Source("Darknet", lambda t: t.endswith(".cfg"), f"{__name__}.darknet"),
-    Source("exported program", lambda t: t.endswith(".pt2"), f"{__name__}.exported_program"),
-    Source("ONNX", lambda t: t.endswith(".onnx"), f"{__name__}.onnx_graph"),
-    Source("timm", lambda t: t.startswith("timm:"), f"{__name__}.timm_models"),
-    Source("torchvision", lambda t: t.startswith("torchvision:"), f"{__name__}.torchvision_models"),
-    Source("factory", lambda t: ":" in t, f"{__name__}.python_factory"),
-    Source("zoo", lambda t: True, f"{__name__}.zoo_models"),
+    Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile"),
+    Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch")),
+    Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch")),
+    Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx")),
+    Source("timm", _prefix("timm:"), "timm_models", of_packages("torch", "timm", "torchvision", env=TIMM_VARIABLES)),
+    Source("torchvision", _prefix("torchvision:"), "torchvision_models", of_packages("torch", "torchvision")),
+    Source("factory", lambda target: ":" in target, "python_factory"),
+    Source("zoo", lambda target: True, "zoo_models", of_packages("torch")),
 ]
 """The first source that matches a target reads it."""
 
@@ -79,3 +108,29 @@ def open_model(text: str, request: Request) -> AbstractContextManager[LoadedMode
     """The model that the SPEC `text` names, ready to run inside the context. Raises SourceError."""
     spec = parse(text)
     return source_of(spec).open_model(spec, request)
+
+
+def cache_key(text: str, request: Request) -> str | None:
+    """A hash of everything on which the record of this SPEC depends; None if the record cannot be cached.
+
+    It cannot if the source is a user's Python or cspprof itself may change between two runs: in a checkout, an editable
+    installation or a development version.
+    """
+    spec = parse(text)
+    ours = installation("cspprof")
+    if ours is None or not is_release(ours) or request.device not in (None, "meta", "cpu") or user_code_has_run():
+        return None
+    try:
+        content = source_of(spec).fingerprint(spec)
+        requested = json.dumps(request, default=_call_arguments)
+    except (OSError, TypeError):  # no such file, or the inputs are tensors
+        return None
+    if content is None:
+        return None
+    return digest("\n".join([text, requested, content, ours, SCHEMA, sys.version]).encode())
+
+
+def _call_arguments(call: Any) -> Any:
+    if isinstance(call, Call):
+        return call.args, call.kwargs
+    raise TypeError
