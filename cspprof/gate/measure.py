@@ -12,7 +12,7 @@ from cspprof.profiles import Profile, profile_spec
 from cspprof.sources import Request
 
 
-def profile_of(model: Model, folder: Path) -> Profile:
+def profile_of(model: Model, folder: Path, *, cache: bool = True) -> Profile:
     """Read or trace the model; its paths start at `folder`, and so does its import path.
 
     Raises CspprofError, from the source or from the forward. A saved profile is read without torch.
@@ -24,4 +24,4 @@ def profile_of(model: Model, folder: Path) -> Profile:
         train=model.train,
     )
     with contextlib.chdir(os.fspath(folder)):
-        return profile_spec(model.target, request, cache=True)
+        return profile_spec(model.target, request, cache=cache)

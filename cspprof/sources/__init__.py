@@ -18,10 +18,10 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cspprof.core.errors import SourceError
-from cspprof.core.inputs import Call
+from cspprof.core.inputs import arguments
 from cspprof.core.record import SCHEMA, Record
 from cspprof.sources.fingerprint import (
     Fingerprint,
@@ -122,7 +122,7 @@ def cache_key(text: str, request: Request) -> str | None:
         return None
     try:
         content = source_of(spec).fingerprint(spec)
-        requested = json.dumps(request, default=_call_arguments)
+        requested = _request_text(request)
     except (OSError, TypeError):  # no such file, or the inputs are tensors
         return None
     if content is None:
@@ -130,7 +130,7 @@ def cache_key(text: str, request: Request) -> str | None:
     return digest("\n".join([text, requested, content, ours, SCHEMA, sys.version]).encode())
 
 
-def _call_arguments(call: Any) -> Any:
-    if isinstance(call, Call):
-        return call.args, call.kwargs
-    raise TypeError
+def _request_text(request: Request) -> str:
+    """The request as JSON. Raises TypeError if an input is a tensor."""
+    inputs = None if request.inputs is None else arguments(request.inputs, lambda leaf: [leaf.shape, leaf.dtype])
+    return json.dumps([inputs, request.device, request.dtype, request.train])

@@ -15,7 +15,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
-from cspprof.core.files import shown
+from cspprof.core.files import display_path
 from cspprof.sources.spec import Spec
 
 Fingerprint = Callable[[Spec], str | None]
@@ -54,7 +54,7 @@ def of_file(*packages: str) -> Fingerprint:
         data = path.read_bytes()
         if path.suffix == ".onnx" and EXTERNAL_DATA in data:
             return None
-        return f"{digest(data)} {shown(path)}\n{installed}"
+        return f"{digest(data)} {display_path(path)}\n{installed}"
 
     return fingerprint
 
