@@ -1,4 +1,4 @@
-"""The numbers, on operations small enough to count by hand."""
+"""Metrics of small operations, against hand arithmetic; how values combine; how a metric is registered."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cspprof.profiles import Profile
 
 
 def single(spec: OpSpec, n: int = 1) -> Profile:
-    """A profile of `n` equal calls, each on storages of its own."""
+    """A profile of `n` calls of `spec`. All calls read the same storages, and each writes storages of its own."""
     width = len(spec.reads) + len(spec.weights) + len(spec.writes)
     held = range(len(spec.reads) + len(spec.weights))
     roles = ["input"] * len(spec.reads) + ["parameter"] * len(spec.weights)
@@ -30,7 +30,7 @@ def single(spec: OpSpec, n: int = 1) -> Profile:
     )  # fmt: skip
 
 
-def test_the_chain_by_hand(chain: Profile) -> None:
+def test_metrics_of_two_convolutions(chain: Profile) -> None:
     chain.self_check()
     # conv a: 9·3·8·16 = 3,456; conv b: 9·8·8·16 = 9,216
     assert chain.total("macs") == 12_672
@@ -50,17 +50,17 @@ def test_the_chain_by_hand(chain: Profile) -> None:
     assert chain.total("traffic_bytes") == 4 * (392 + 256 + 832)
 
 
-def test_peak_memory_follows_the_life_of_storages(chain: Profile) -> None:
-    # a: input 48 and output 128 alive; ReLU reuses 128; b: 128 in and 128 out. The input is freed after a.
+def test_live_memory_of_two_convolutions(chain: Profile) -> None:
+    # a: input 48 and output 128 are alive; ReLU in place: 128; b: 128 in and 128 out. The input is freed after a.
     assert chain.live_bytes == [4 * 176, 4 * 128, 4 * 256]
     assert chain.total("peak_bytes") == 4 * 256
 
 
-def test_an_output_that_nobody_reads_lives_to_the_end_when_it_is_returned() -> None:
+def test_a_returned_output_lives_to_the_end() -> None:
     spec = conv_spec(2, 2, 2)
     two = replace(single(spec, 2), outputs=())
     size = spec.writes[0].nbytes
-    assert two.total("peak_bytes") == 2 * size  # input and one output at a time
+    assert two.total("peak_bytes") == 2 * size  # the input and one output
     both = replace(two, outputs=tuple(two.ops[i].writes[0].storage for i in range(2)))
     assert both.total("peak_bytes") == 3 * size
 
@@ -74,19 +74,19 @@ def test_an_output_that_nobody_reads_lives_to_the_end_when_it_is_returned() -> N
         (Kind.ACTIVATION, {}, 0, 0),
     ],
 )
-def test_the_three_ways_to_count_bflops(kind: Kind, attrs: dict[str, object], cspnet: int, darknet: int) -> None:
+def test_bflops_of_pooling_by_three_rules(kind: Kind, attrs: dict[str, object], cspnet: int, darknet: int) -> None:
     x, y = TensorSpec((1, 16, 4, 4)), TensorSpec((1, 16, 2, 2))
     p = single(OpSpec("aten.x", kind, (x,), (), (y,), attrs, elementwise=256))
     assert (p.total("bflops"), p.total("bflops_cspnet"), p.total("bflops_darknet")) == (0, cspnet / 1e9, darknet / 1e9)
 
 
-def test_pools_count_in_one_cio_and_not_in_the_other() -> None:
+def test_pooling_counts_in_cio_cspnet_only() -> None:
     x, y = TensorSpec((1, 16, 4, 4)), TensorSpec((1, 16, 2, 2))
     p = single(OpSpec("aten.max_pool2d", Kind.MAX_POOL, (x,), (), (y,), {}, elementwise=256))
     assert (p.total("cio_hardnet"), p.total("cio_cspnet")) == (0, 256 + 64)
 
 
-def test_darknet_counts_a_shortcut_and_nothing_for_a_linear_layer() -> None:
+def test_bflops_darknet_of_a_shortcut_and_of_a_linear_layer() -> None:
     x = TensorSpec((1, 4, 3, 3))
     add = single(OpSpec("aten.add_", Kind.ELEMENTWISE, (x, x), (), (x,), elementwise=36))
     linear = single(
@@ -96,29 +96,29 @@ def test_darknet_counts_a_shortcut_and_nothing_for_a_linear_layer() -> None:
     assert (linear.total("bflops"), linear.total("bflops_darknet")) == (32 / 1e9, 0)
 
 
-def test_a_weight_read_twice_counts_once() -> None:
+def test_a_shared_weight_counts_once() -> None:
     twice = single(conv_spec(4, 4, 4), 2)
     assert twice.total("conv_weights") == 9 * 16
     assert twice.total("params_darknet") == 9 * 16
     assert twice.total("macs") == 2 * 9 * 16 * 16
 
 
-def test_parts_of_a_weight_count_together_at_most_its_size() -> None:
+def test_views_of_a_weight_count_at_most_its_size() -> None:
     x, y = TensorSpec((1, 8)), TensorSpec((1, 4))
     half = OpSpec("aten.linear", Kind.LINEAR, (x,), (TensorSpec((4, 8)),), (y,), macs=32)
-    look_up = OpSpec("aten.embedding", Kind.EMBEDDING, (TensorSpec((1,), "int64"),), (TensorSpec((8, 8)),), (x,))
+    embedding = OpSpec("aten.embedding", Kind.EMBEDDING, (TensorSpec((1,), "int64"),), (TensorSpec((8, 8)),), (x,))
     held = (Storage(0, "x", "input", x), Storage(1, "weight", "parameter", TensorSpec((8, 8))))
 
-    def reads(calls: list[int], storages: list[int]) -> Profile:
-        return Profile("net", "net", (x,), (Layer("", "Net", 0, 1, 64),), (half, look_up),
+    def profile(calls: list[int], storages: list[int]) -> Profile:
+        return Profile("net", "net", (x,), (Layer("", "Net", 0, 1, 64),), (half, embedding),
                        Calls(calls, [0] * len(calls), storages), held, params=64)  # fmt: skip
 
-    assert reads([0, 0], [0, 1, 2, 0, 1, 3]).total("conv_weights") == 2 * 32
-    assert reads([0, 0, 0], [0, 1, 2, 0, 1, 3, 0, 1, 4]).total("conv_weights") == 64
-    assert reads([1, 0], [0, 1, 2, 2, 1, 3]).total("conv_weights") == 32  # an embedding is no matrix product
+    assert profile([0, 0], [0, 1, 2, 0, 1, 3]).total("conv_weights") == 2 * 32
+    assert profile([0, 0, 0], [0, 1, 2, 0, 1, 3, 0, 1, 4]).total("conv_weights") == 64
+    assert profile([1, 0], [0, 1, 2, 2, 1, 3]).total("conv_weights") == 32  # an embedding multiplies no matrix
 
 
-def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_biases() -> None:
+def test_params_darknet_of_a_batch_norm_and_of_a_biased_convolution() -> None:
     x = TensorSpec((1, 8, 4, 4))
     norm = single(OpSpec("aten.batch_norm", Kind.NORM, (x,), (TensorSpec((8,)),) * 4, (x,)))
     biased = conv_spec(8, 8, 4)
@@ -127,12 +127,12 @@ def test_darknet_weight_files_hold_four_values_a_normalised_channel_and_the_bias
     assert (conv.total("params_darknet"), conv.total("conv_weights")) == (9 * 64 + 8, 9 * 64)
 
 
-def test_bytes_follow_the_dtype() -> None:
+def test_cio_bytes_of_each_dtype() -> None:
     assert single(conv_spec(4, 4, 4, dtype="float16")).total("cio_bytes") == 2 * 128
     assert single(conv_spec(4, 4, 4, dtype="float64")).total("cio_bytes") == 8 * 128
 
 
-def test_an_unknown_operation_is_reported_not_zero() -> None:
+def test_an_unknown_operation_is_reported() -> None:
     x = TensorSpec((1, 4, 4, 4))
     p = single(OpSpec("mylib.thing", Kind.UNKNOWN, (x,), (), (x,), macs=None), 3)
     assert p.uncounted == {"mylib.thing": 3}
@@ -140,7 +140,7 @@ def test_an_unknown_operation_is_reported_not_zero() -> None:
     assert METRICS.get("macs").op_value(p.specs[0]) is None
 
 
-def test_a_ratio_over_nothing_has_no_value() -> None:
+def test_a_ratio_with_denominator_zero_has_no_value() -> None:
     p = single(relu_spec(4, 4))
     assert p.total("moc") is None
     assert p.total("balance") is None
@@ -148,15 +148,15 @@ def test_a_ratio_over_nothing_has_no_value() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**15), st.integers(1, 10**12)), min_size=1))
-def test_a_ratio_sums_before_it_divides(parts: list[tuple[int, int]]) -> None:
+def test_ratios_sum_before_they_divide(parts: list[tuple[int, int]]) -> None:
     total = Ratio(0, 0)
-    for over, under in parts:
-        total += Ratio(over, under)
-    assert total.value == sum(o for o, _ in parts) / sum(u for _, u in parts)
+    for numerator, denominator in parts:
+        total += Ratio(numerator, denominator)
+    assert total.value == sum(n for n, _ in parts) / sum(d for _, d in parts)
 
 
 @given(st.integers(0, 10**18), st.integers(1, 1000))
-def test_n_equal_amounts_are_the_amount_added_n_times(value: int, n: int) -> None:
+def test_multiplication_is_repeated_addition(value: int, n: int) -> None:
     for amount in (Sum(value), Peak(value), Ratio(value, value + 1)):
         total = amount
         for _ in range(n - 1):
@@ -164,7 +164,7 @@ def test_n_equal_amounts_are_the_amount_added_n_times(value: int, n: int) -> Non
         assert amount * n == total
 
 
-def test_a_users_metric_is_a_total_like_any_other(chain: Profile) -> None:
+def test_a_user_registers_metrics(chain: Profile) -> None:
     @metric("relu_elements", unit="elements")
     def relu_elements(op: OpSpec) -> int:
         """Elements that ReLU writes."""
@@ -189,12 +189,12 @@ def test_a_metric_without_a_definition_is_refused() -> None:
         metric("bare", unit="MACs")(lambda op: 0)
 
 
-def test_a_name_is_taken_once_and_a_miss_suggests() -> None:
+def test_duplicate_and_unknown_names_are_refused() -> None:
     with pytest.raises(CspprofError, match="registered already"):
 
         @metric("macs", unit="MACs")
         def again(op: OpSpec) -> int:
-            """The same name once more."""
+            """A second metric of this name."""
             return 0
 
     with pytest.raises(UnknownNameError, match=r"no metric named 'cio_hardnett'\nDid you mean: cio_hardnet"):
@@ -202,7 +202,7 @@ def test_a_name_is_taken_once_and_a_miss_suggests() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS.names())
-def test_every_number_says_what_it_is_and_what_it_is_not(name: str) -> None:
+def test_every_metric_has_a_definition_and_a_contrast(name: str) -> None:
     m = METRICS.get(name)
     assert m.definition.endswith(".")
     assert m.is_not

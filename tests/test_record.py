@@ -1,4 +1,4 @@
-"""The record: sequences of operations, checks of itself, tables and comparisons made from it."""
+"""The record: its operations, its consistency check, saving, and tables and comparisons made from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_profile_is_immutable(chain: Profile) -> None:
         chain.specs[0].macs = 0  # type: ignore[misc]
 
 
-def test_operations_are_a_sequence(chain: Profile) -> None:
+def test_ops_is_a_sequence(chain: Profile) -> None:
     assert [op.layer for op in chain.ops] == ["a", "act", "b"]
     assert chain.ops[-1] == chain.ops[2] == chain.ops[1:][1]
     assert chain.ops[0].writes == chain.ops[1].reads
@@ -47,12 +47,12 @@ def test_operations_are_a_sequence(chain: Profile) -> None:
         (Calls([0], [0], [0, 1, 3, 4]), "does not fit"),
     ],
 )
-def test_a_record_that_contradicts_itself_says_so(chain: Profile, calls: Calls, message: str) -> None:
+def test_an_inconsistent_record_is_refused(chain: Profile, calls: Calls, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
         replace(chain, calls=calls).self_check()
 
 
-def test_as_a_data_frame_rows_add_up() -> None:
+def test_rows_of_the_data_frame_add_up() -> None:
     p = cspprof.profile("csp_resnext50")
     frame = p.to_pandas()
     assert list(frame.columns) == ["path", "kind", "stage", "in", "out", "macs", "params", "cio_hardnet", "cio_cspnet"]
@@ -60,7 +60,7 @@ def test_as_a_data_frame_rows_add_up() -> None:
     assert frame["params"].sum() == p.total("params")
 
 
-def test_a_status_is_kept_and_shown(chain: Profile, tmp_path: Path) -> None:
+def test_status_of_a_reading(chain: Profile, tmp_path: Path) -> None:
     assert chain.label == "chain"
     reading = replace(chain, status="reading")
     assert Profile.load(reading.save(tmp_path / "x.profile.json")) == reading
@@ -68,7 +68,7 @@ def test_a_status_is_kept_and_shown(chain: Profile, tmp_path: Path) -> None:
     assert remarks(reading)[0].startswith("chain (reading): our best reconstruction")
 
 
-def test_notebooks_show_a_table_with_names_escaped(chain: Profile) -> None:
+def test_html_of_a_profile_is_escaped(chain: Profile) -> None:
     html = replace(chain, model="<script>")._repr_html_()
     assert "&lt;script&gt;" in html
     assert "<script>" not in html
@@ -76,7 +76,7 @@ def test_notebooks_show_a_table_with_names_escaped(chain: Profile) -> None:
     assert "−" not in cspprof.Comparison((chain, chain))._repr_html_()
 
 
-def test_a_comparison_adds_up_stage_by_stage() -> None:
+def test_changes_by_stage_and_layer_add_up() -> None:
     both = cspprof.compare("darknet53", "csp_darknet53")
     for metric in ("macs", "cio_cspnet", "traffic_bytes"):
         whole = both.others[0].total(metric) - both.base.total(metric)
@@ -86,14 +86,14 @@ def test_a_comparison_adds_up_stage_by_stage() -> None:
         both.by_stage("moc")
 
 
-def test_stages_pair_by_resolution_where_only_one_model_names_them() -> None:
+def test_stages_pair_by_resolution_if_only_one_model_declares_them() -> None:
     pytest.importorskip("torchvision", reason="compares with a torchvision model")
     both = cspprof.compare("resnet50", "torchvision:resnet50", inputs=(1, 3, 256, 256))
     assert [c.name for c in both.by_stage("macs")] == ["128×128", "64×64", "32×32", "16×16", "8×8", "head"]
 
 
 @pytest.mark.parametrize("suffix", [".profile.json", ".profile.json.gz"])
-def test_what_is_saved_is_what_is_loaded_and_always_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+def test_saving_and_loading_a_profile(tmp_path: Path, suffix: str) -> None:
     p = cspprof.profile("csp_resnet50")
     path = p.save(tmp_path / f"a{suffix}")
     assert Profile.load(path) == p
@@ -101,13 +101,13 @@ def test_what_is_saved_is_what_is_loaded_and_always_the_same_bytes(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["", "stem.0", 'say "a"', "back\\slash", "two\nlines", "del\x7f", "größe", "\u2028"])
-def test_any_name_is_saved_as_it_is(chain: Profile, name: str) -> None:
+def test_any_layer_name_can_be_saved(chain: Profile, name: str) -> None:
     layers = (*chain.layers[:-1], chain.layers[-1]._replace(path=name))
     document = json.loads(to_bytes(replace(chain, layers=layers), compressed=False))
     assert document["layers"]["path"] == [*(y.path for y in chain.layers[:-1]), name]
 
 
-def test_columns_of_different_lengths_are_damage(chain: Profile) -> None:
+def test_columns_of_different_lengths_are_refused(chain: Profile) -> None:
     for column in ("path", "class", "params"):
         document = to_dict(chain)
         document["layers"][column].pop()
@@ -115,24 +115,24 @@ def test_columns_of_different_lengths_are_damage(chain: Profile) -> None:
             from_bytes(json.dumps(document).encode(), "x")
 
 
-def test_a_relative_change_needs_a_base() -> None:
+def test_relative_change() -> None:
     assert Delta("a", "b", "macs", 0, 5).relative is None
     assert Delta("a", "b", "moc", None, 5).relative is None
     assert Delta("a", "b", "macs", 4, 5).relative == 0.25
 
 
-def test_parameters_that_nobody_reads_are_mentioned(chain: Profile) -> None:
+def test_a_note_on_unread_parameters(chain: Profile) -> None:
     assert remarks(chain) == []
     assert remarks(replace(chain, params=800)) == ["chain: 8 of its 800 parameters are never read by this forward."]
 
 
-def test_comparing_takes_two() -> None:
+def test_a_comparison_needs_two_models() -> None:
     with pytest.raises(CspprofError, match="at least two models"):
         cspprof.compare("resnet50")
 
 
 @pytest.mark.parametrize(
-    ("shown", "text"),
+    ("formatted", "text"),
     [
         (units.count(34_411_496), "34,411,496"),
         (units.count(-5), "−5"),
@@ -150,28 +150,28 @@ def test_comparing_takes_two() -> None:
         (units.share(0.1234), "12.3 %"),
     ],
 )
-def test_quantities_as_people_read_them(shown: str, text: str) -> None:
-    assert shown == text
+def test_formatted_quantities(formatted: str, text: str) -> None:
+    assert formatted == text
 
 
-def test_a_tensors_facts_follow_its_shape_and_dtype() -> None:
-    spec, lies = TensorSpec((2, 3)), Tensor((2, 3), storage=7)
+def test_tensor_specs_copy_and_pickle() -> None:
+    spec, tensor = TensorSpec((2, 3)), Tensor((2, 3), storage=7)
     assert (str(spec), repr(spec), spec.numel) == ("2×3", "TensorSpec(shape=(2, 3), dtype='float32')", 6)
     assert spec._replace(shape=(4, 5)) == TensorSpec(dtype="float32", shape=(4, 5))
     assert spec._replace(shape=(4, 5)).numel == 20
-    assert lies._replace(dtype="int8") == Tensor((2, 3), "int8", 7) != spec._replace(dtype="int8")
-    assert [pickle.loads(pickle.dumps(t)) for t in (spec, lies)] == [copy.copy(spec), copy.deepcopy(lies)]
-    assert repr(pickle.loads(pickle.dumps(lies))) == "Tensor(shape=(2, 3), dtype='float32', storage=7)"
+    assert tensor._replace(dtype="int8") == Tensor((2, 3), "int8", 7) != spec._replace(dtype="int8")
+    assert [pickle.loads(pickle.dumps(t)) for t in (spec, tensor)] == [copy.copy(spec), copy.deepcopy(tensor)]
+    assert repr(pickle.loads(pickle.dumps(tensor))) == "Tensor(shape=(2, 3), dtype='float32', storage=7)"
 
 
-def test_a_spec_that_is_a_tuple_is_no_nest_of_inputs() -> None:
+def test_a_tensor_spec_is_one_input() -> None:
     spec, leaves = TensorSpec((1, 3)), list[TensorSpec]()
     assert arguments(spec, lambda t: leaves.append(t)) == ((None,), {})
     assert arguments([spec, {"x": spec}], lambda t: leaves.append(t)) == ((None, {"x": None}), {})
     assert leaves == [spec] * 3
 
 
-def test_bytes_know_every_dtype_of_torch() -> None:
+def test_bytes_of_every_torch_dtype() -> None:
     import torch
 
     for dtype in {d for d in vars(torch).values() if isinstance(d, torch.dtype)}:

@@ -41,10 +41,6 @@ class ProfileError(CspprofError):
     """A saved profile that cannot be read, or a record that is inconsistent."""
 
 
-class ReplayError(CspprofError):
-    """A record does not say what the model would do on the input asked for."""
-
-
 class IncompleteError(CspprofError):
     """A strict total is requested and some operation has no rule."""
 

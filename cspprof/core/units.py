@@ -129,7 +129,7 @@ def parse_quantity(quantity: str | int | float) -> Quantity:
     value = Fraction(match["number"].replace(",", "").replace("_", "")) * scale
     if unit == "%":
         if prefix:
-            raise CspprofError(f"cannot read the quantity {text!r}", "A percentage has no k, M or G: 2%")
+            raise CspprofError(f"cannot read the quantity {text!r}", "Write a percentage without k, M or G: 2%")
         value /= 100
     value = -value if match["sign"] in ("-", MINUS) else value
     return Quantity(value, "bytes" if unit in ("B", "iB") else unit, bool(prefix), text)

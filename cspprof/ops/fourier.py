@@ -1,4 +1,4 @@
-"""Fourier transforms: butterflies, so no MACs; `formulas.fft_operations` defines their scalar operations."""
+"""Fourier transforms: no MACs; `formulas.fft_operations` defines their scalar operations."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ def complex_transform(input: Spec, dim: Sequence[int], *args: Any, out: Spec, **
     return Facts(Kind.FFT, elementwise=f.fft_operations(input.numel, [input.shape[d] for d in dim]))
 
 
-def _half(real: Spec, dim: Sequence[int]) -> Facts:
+def _real_transform(real: Spec, dim: Sequence[int]) -> Facts:
+    """Half of the operations of a complex transform."""
     return Facts(Kind.FFT, elementwise=(f.fft_operations(real.numel, [real.shape[d] for d in dim]) + 1) // 2)
 
 
 @op_rule("aten._fft_r2c")
 def from_real(input: Spec, dim: Sequence[int], *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    return _half(input, dim)
+    return _real_transform(input, dim)
 
 
 @op_rule("aten._fft_c2r")
 def to_real(input: Spec, dim: Sequence[int], *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    return _half(out, dim)
+    return _real_transform(out, dim)

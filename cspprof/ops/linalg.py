@@ -1,8 +1,8 @@
-"""Direct factorisations and the solutions made of them: the multiply-accumulates of the textbook algorithm.
+"""Direct factorizations and linear solvers: the multiply-accumulates of the textbook algorithm.
 
-Divisions and square roots are not MACs. What iterates until it is good enough (eigenvalues, singular values, matrix
-functions), and what is done by Householder reflections in blocks (QR), has no count that follows from shapes: these
-operations have no rule on purpose, so they are reported as unknown.
+Divisions and square roots are not MACs. Iterative algorithms (eigenvalues, singular values, matrix functions) and
+blocked Householder reflections (QR) have no count that follows from the shapes. They have no rule on purpose, so they
+are reported as unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cspprof.ops.op_rules import Facts, Spec, op_rule
 
 @op_rule("aten.linalg_lu_factor_ex", "aten.linalg_lu", "aten._linalg_det", "aten._linalg_slogdet")
 def lu(matrix: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """A determinant is an LU factorisation and a product of its diagonal."""
+    """A determinant is an LU factorization; the product of the diagonal is not counted."""
     *batch, m, n = matrix.shape
     return Facts(Kind.MATMUL, prod(batch) * f.lu_macs(m, n))
 
@@ -36,7 +36,7 @@ def solve(matrix: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
 
 @op_rule("aten.linalg_inv_ex")
 def inverse(matrix: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """As torch computes it: the solution for the identity on the right."""
+    """The solution with the identity as right-hand side, as torch computes it."""
     return solve(matrix, out=out)
 
 
@@ -52,7 +52,7 @@ def triangular_solve(right: Spec, matrix: Spec, *args: Any, out: Spec, **kwargs:
 
 @op_rule("aten.linalg_lu_solve")
 def lu_solve(factors: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """One substitution forwards, one backwards."""
+    """One forward and one backward substitution."""
     return Facts(Kind.MATMUL, 2 * f.substitution_macs(factors.shape[-1], out.numel))
 
 

@@ -1,4 +1,4 @@
-"""Recurrent layers: every weight matrix meets every step of every sequence; gates are scalar operations."""
+"""Recurrent layers: one product with each weight matrix for each step of each sequence; gates are scalar operations."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from cspprof.ops.op_rules import Facts, PackedWeights, Spec, op_rule
 
 
 def _matrices(params: Any) -> list[Spec]:
-    """The weight matrices among parameters, projections of the output (`proj_size`) included."""
-    given = [t for p in params for t in (p.tensors if isinstance(p, PackedWeights) else [p])]
-    return [t for t in given if len(t.shape) == 2]
+    """The weight matrices among the parameters, including projections of the output (`proj_size`)."""
+    tensors = [t for p in params for t in (p.tensors if isinstance(p, PackedWeights) else [p])]
+    return [t for t in tensors if len(t.shape) == 2]
 
 
 def _facts(weights: list[Spec], steps: int) -> Facts:
-    """A scalar operation for every row, which is an element of a gate or of a projection."""
+    """One scalar operation for each row and step: the row yields one element of a gate or of a projection."""
     rows = sum(w.shape[0] for w in weights)
     return Facts(Kind.RECURRENT, sum(w.numel for w in weights) * steps, elementwise=rows * steps)
 
 
 @op_rule("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu", "aten.quantized_lstm", "aten.quantized_gru")
 def recurrent(input: Spec, hx: Any, params: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """A padded batch has the steps of its longest sequence; a packed one, (steps of all sequences, c) with the batch
-    sizes as second argument, has just its own."""
+    """In a padded batch every sequence counts with the length of the longest. A packed batch, (steps of all sequences,
+    c) with the int64 batch sizes as second argument, counts only its own steps."""
     if isinstance(hx, TensorSpec) and hx.dtype == "int64":
         params = args[0]
     return _facts(_matrices(params), prod(input.shape[:-1]))
