@@ -1,4 +1,4 @@
-"""What other tools count, by our rules: hand arithmetic on ResNet-50, and the tools themselves."""
+"""Conventions of other tools against hand arithmetic on ResNet-50 and against the tools themselves."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cspprof.zoo import catalog
 
 Run = Callable[..., Result]
 
-ANSWERS = {
+TOTALS = {
     "macs": 4_089_184_256,
     "flops": 8_178_368_512,
     "darknet": 8.181598208,
@@ -49,28 +49,28 @@ ANSWERS = {
     "ptflops": 4_132_436_968,
     "torchlens": 8_249_769_960,
 }
-"""What each prints for ResNet-50 at 224×224."""
+"""The total of each convention for ResNet-50 at 224×224."""
 
-NORMED, ACTIVATED, ADDED = 11_113_984, 9_608_704, 5_519_360
-"""Elements that ResNet-50's batch norms, ReLUs and shortcuts write."""
-STEM, POOLED, LAST = 64 * 112 * 112, 64 * 56 * 56, 2048 * 7 * 7
-"""Elements that its max pooling reads and writes, and that its average pooling reads."""
+NORM, RELU, ADD = 11_113_984, 9_608_704, 5_519_360
+"""Output elements of the batch norms, ReLUs and shortcuts of ResNet-50."""
+MAX_POOL_IN, MAX_POOL_OUT, AVG_POOL_IN = 64 * 112 * 112, 64 * 56 * 56, 2048 * 7 * 7
+"""Input and output elements of its max pooling, input elements of its average pooling."""
 
-BESIDE = {
+DEVIATIONS = {
     "macs": {},
     "flops": {},
-    "darknet": {"max pooling": 9 * POOLED, "add": ADDED, "unseen linear": -2 * 2_048_000},
+    "darknet": {"max pooling": 9 * MAX_POOL_OUT, "add": ADD, "unseen linear": -2 * 2_048_000},
     "flop_counter": {},
-    "fvcore": {"batch norm": 2 * NORMED, "average pooling": LAST},
-    "torchprofile": {"batch norm": NORMED, "average pooling": 2048},
+    "fvcore": {"batch norm": 2 * NORM, "average pooling": AVG_POOL_IN},
+    "torchprofile": {"batch norm": NORM, "average pooling": 2048},
     "ptflops_aten": {"bias": 1000},
     "calflops": {},
     "torchinfo": {"batch norm": 2 * 26_560, "bias": 1000},
-    "thop": {"batch norm": 4 * NORMED, "average pooling": (49 + 1) * 2048},
-    "ptflops": {"batch norm": 2 * NORMED, "activations": 2 * ACTIVATED, "max pooling": 2 * STEM,
-                "average pooling": 2 * LAST, "bias": 1000},
-    "torchlens": {"batch norm": 5 * NORMED, "activations": ACTIVATED, "add": ADDED, "max pooling": 3 * POOLED,
-                  "average pooling": LAST, "bias": 1000},
+    "thop": {"batch norm": 4 * NORM, "average pooling": (49 + 1) * 2048},
+    "ptflops": {"batch norm": 2 * NORM, "activations": 2 * RELU, "max pooling": 2 * MAX_POOL_IN,
+                "average pooling": 2 * AVG_POOL_IN, "bias": 1000},
+    "torchlens": {"batch norm": 5 * NORM, "activations": RELU, "add": ADD, "max pooling": 3 * MAX_POOL_OUT,
+                  "average pooling": AVG_POOL_IN, "bias": 1000},
 }  # fmt: skip
 
 
@@ -79,30 +79,30 @@ def resnet50() -> Profile:
     return Profile.of(example())
 
 
-# -- one network, and what everyone says of it -------------------------------------------------------
+# -- ResNet-50 ------------------------------------------------------------------------------------
 
 
-def test_every_convention_is_held_to_a_number() -> None:
-    assert ANSWERS.keys() == BESIDE.keys() == conventions().keys()
-    assert len(set(ANSWERS.values())) == 10  # nine of the tools, and Darknet's
+def test_every_convention_has_an_expected_total() -> None:
+    assert TOTALS.keys() == DEVIATIONS.keys() == conventions().keys()
+    assert len(set(TOTALS.values())) == 10  # calflops equals macs, flop_counter equals flops
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_resnet50(resnet50: Profile, name: str) -> None:
-    assert resnet50.total(name) == ANSWERS[name]
-    assert conventions()[name].deviations(resnet50) == Counter(BESIDE[name])
+@pytest.mark.parametrize("name", TOTALS)
+def test_totals_of_resnet50(resnet50: Profile, name: str) -> None:
+    assert resnet50.total(name) == TOTALS[name]
+    assert conventions()[name].deviations(resnet50) == Counter(DEVIATIONS[name])
 
 
 @pytest.mark.parametrize("name", ["resnext50", "csp_darknet53", "csp_resnet50"])
-@pytest.mark.parametrize("convention", ANSWERS)
-def test_an_answer_is_the_macs_and_what_stands_beside_them(name: str, convention: str) -> None:
+@pytest.mark.parametrize("convention", TOTALS)
+def test_a_total_is_the_macs_and_the_deviations(name: str, convention: str) -> None:
     p = cspprof.profile(name, (2, 3, 64, 64))
     c = conventions()[convention]
     total = c.total(p)
     assert total.n == c.per_mac * p.total("macs") + c.deviations(p).total()  # type: ignore[union-attr]
 
 
-def test_the_example_is_what_a_trace_gives(resnet50: Profile) -> None:
+def test_the_packaged_example_equals_a_trace(resnet50: Profile) -> None:
     pytest.importorskip("torchvision", reason="the example is torchvision's ResNet-50")
     fresh = cspprof.profile("torchvision:resnet50")
     assert (fresh.specs, fresh.layers, fresh.storages) == (resnet50.specs, resnet50.layers, resnet50.storages)
@@ -110,7 +110,7 @@ def test_the_example_is_what_a_trace_gives(resnet50: Profile) -> None:
         assert list(getattr(fresh.calls, column)) == list(getattr(resnet50.calls, column))
 
 
-def test_a_convention_is_a_number_that_no_list_shows(resnet50: Profile) -> None:
+def test_conventions_are_metrics_that_are_not_listed(resnet50: Profile) -> None:
     assert METRICS.get("fvcore") is CONVENTIONS.get("fvcore")
     assert METRICS.get("macs") is not CONVENTIONS.get("macs")
     assert "fvcore" not in METRICS.names()
@@ -119,38 +119,40 @@ def test_a_convention_is_a_number_that_no_list_shows(resnet50: Profile) -> None:
         METRICS.get("fvcor")
 
 
-# -- what a rule cannot tell --------------------------------------------------------------------------
+# -- unknown parts --------------------------------------------------------------------------------
 
 
 def product(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...], macs: int) -> OpSpec:
-    """A product of an activation and a weight, which of the two is on the left not being recorded."""
+    """A product of an activation and a weight. A record does not say which is the left operand."""
     return OpSpec("aten.matmul", Kind.MATMUL, (TensorSpec(left),), (TensorSpec(right),), (TensorSpec(out),), macs=macs)
 
 
-def test_the_order_of_a_product_is_found_by_its_shapes() -> None:
+def test_the_order_of_operands_follows_from_their_shapes() -> None:
     fvcore = conventions()["fvcore"]
     assert fvcore.count(product((2, 3, 5), (5, 7), (2, 3, 7), 210)) == 210
-    assert fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7  # it forgets the batch of the right
+    assert (
+        fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7
+    )  # fvcore ignores the batch
     assert fvcore.count(product((2, 4, 4), (4, 4), (2, 4, 4), 128)) is None
     assert fvcore.group_value([(product((2, 4, 4), (4, 4), (2, 4, 4), 128), 1)]).value is None
 
 
-def test_a_total_with_an_untold_part_has_no_value() -> None:
+def test_a_total_with_an_unknown_part_has_no_value() -> None:
     p = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout()), (1, 3, 8, 8))
-    assert p.total("torchlens") is None  # it counts a dropout that is off, of which there is no record
+    assert p.total("torchlens") is None  # torchlens counts a dropout in eval mode, which is not recorded
     assert p.total("thop") == 3 * 4 * 64
 
 
-# -- the tools that are always there --------------------------------------------------------------------
+# -- fvcore and FlopCounterMode, operation by operation ---------------------------------------------
 
 
-def ones(like: torch.Tensor, *shape: int) -> torch.Tensor:
+def ones_on(like: torch.Tensor, *shape: int) -> torch.Tensor:
     return torch.ones(*shape, device=like.device)
 
 
 OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]] = {
-    "linear of a vector": (lambda a: F.linear(a, ones(a, 3, 4), ones(a, 3)), [(4,)]),
-    "linear of tokens": (lambda a: F.linear(a, ones(a, 3, 4), ones(a, 3)), [(2, 5, 4)]),
+    "linear of a vector": (lambda a: F.linear(a, ones_on(a, 3, 4), ones_on(a, 3)), [(4,)]),
+    "linear of tokens": (lambda a: F.linear(a, ones_on(a, 3, 4), ones_on(a, 3)), [(2, 5, 4)]),
     "vector @ matrix": (torch.matmul, [(5,), (5, 8)]),
     "mm": (torch.mm, [(3, 5), (5, 8)]),
     "matrix @ batch": (torch.matmul, [(3, 5), (2, 5, 8)]),
@@ -167,21 +169,21 @@ OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]]
     "einsum of one": (lambda a: torch.einsum("bchw->b", a), [(3, 17, 13, 11)]),
     "transposed convolution": (lambda a, b: F.conv_transpose2d(a, b, groups=2), [(1, 4, 5, 5), (4, 3, 2, 2)]),
     "padding by name": (lambda a, b: F.conv2d(a, b, padding="same"), [(1, 4, 5, 5), (3, 4, 3, 3)]),
-    "conv1d": (lambda a, b: F.conv1d(a, b, ones(a, 6), padding=1, groups=2), [(1, 4, 5), (6, 2, 3)]),
+    "conv1d": (lambda a, b: F.conv1d(a, b, ones_on(a, 6), padding=1, groups=2), [(1, 4, 5), (6, 2, 3)]),
     "conv3d": (lambda a, b: F.conv3d(a, b), [(2, 4, 5, 5, 5), (6, 4, 3, 3, 3)]),
     "attention": (F.scaled_dot_product_attention, [(1, 2, 5, 4), (1, 2, 7, 4), (1, 2, 7, 4)]),
     "group norm": (lambda a: F.group_norm(a, 2), [(1, 4, 5, 4)]),
-    "group norm, affine": (lambda a: F.group_norm(a, 2, ones(a, 4), ones(a, 4)), [(1, 4, 5, 4)]),
+    "group norm, affine": (lambda a: F.group_norm(a, 2, ones_on(a, 4), ones_on(a, 4)), [(1, 4, 5, 4)]),
     "instance norm": (F.instance_norm, [(1, 4, 5, 4)]),
-    "instance norm, affine": (lambda a: F.instance_norm(a, weight=ones(a, 4)), [(1, 4, 5, 4)]),
+    "instance norm, affine": (lambda a: F.instance_norm(a, weight=ones_on(a, 4)), [(1, 4, 5, 4)]),
     "layer norm": (lambda a: F.layer_norm(a, (4,)), [(1, 5, 4)]),
-    "layer norm, scaled": (lambda a: F.layer_norm(a, (4,), ones(a, 4)), [(1, 5, 4)]),
-    "layer norm, shifted": (lambda a: F.layer_norm(a, (4,), None, ones(a, 4)), [(1, 5, 4)]),
-    "batch norm": (lambda a: F.batch_norm(a, ones(a, 4), ones(a, 4)), [(2, 4, 5, 4)]),
-    "batch norm, affine": (lambda a: F.batch_norm(a, *[ones(a, 4)] * 4), [(2, 4, 5, 4)]),
+    "layer norm, scaled": (lambda a: F.layer_norm(a, (4,), ones_on(a, 4)), [(1, 5, 4)]),
+    "layer norm, shifted": (lambda a: F.layer_norm(a, (4,), None, ones_on(a, 4)), [(1, 5, 4)]),
+    "batch norm": (lambda a: F.batch_norm(a, ones_on(a, 4), ones_on(a, 4)), [(2, 4, 5, 4)]),
+    "batch norm, affine": (lambda a: F.batch_norm(a, *[ones_on(a, 4)] * 4), [(2, 4, 5, 4)]),
     "batch norm, training": (lambda a: F.batch_norm(a, None, None, training=True), [(2, 4, 5, 4)]),
     "batch norm, training, affine": (
-        lambda a: F.batch_norm(a, None, None, ones(a, 4), ones(a, 4), training=True), [(2, 4, 5, 4)],
+        lambda a: F.batch_norm(a, None, None, ones_on(a, 4), ones_on(a, 4), training=True), [(2, 4, 5, 4)],
     ),
     "rms norm": (lambda a: F.rms_norm(a, (4,)), [(2, 4, 5, 4)]),
     "nearest": (lambda a: F.interpolate(a, scale_factor=2), [(2, 4, 5, 4)]),
@@ -201,7 +203,7 @@ OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]]
 }  # fmt: skip
 
 
-class Call(nn.Module):
+class Function(nn.Module):
     def __init__(self, function: Callable[..., torch.Tensor]) -> None:
         super().__init__()
         self.function = function
@@ -211,7 +213,7 @@ class Call(nn.Module):
 
 
 @pytest.fixture
-def quiet() -> Iterator[None]:
+def silence_warnings() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -219,13 +221,13 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-@pytest.mark.usefixtures("quiet")
+@pytest.mark.usefixtures("silence_warnings")
 @pytest.mark.parametrize("case", OPERATIONS)
-def test_one_operation(case: str) -> None:
+def test_totals_of_one_operation(case: str) -> None:
     from fvcore.nn import FlopCountAnalysis
 
     function, shapes = OPERATIONS[case]
-    model = Call(function)
+    model = Function(function)
     p = trace(model, list(shapes))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(*(torch.empty(s, device="meta") for s in shapes))
@@ -244,7 +246,7 @@ def test_one_operation(case: str) -> None:
         assert p.total("ptflops_aten") == aten.complexity
 
 
-# -- the tools of the extra `bench`, on whole networks ----------------------------------------------------
+# -- the tools of the extra `bench`, network by network ----------------------------------------------
 
 NETWORKS = ["resnet50", "mobilenet_v2", "efficientnet_b0", "densenet121", "vgg16", "convnext_tiny", "vit_b_16"]
 CALLS = {
@@ -258,17 +260,17 @@ CALLS = {
     "torchprofile": "torchprofile.profile_macs(model, x)",
 }
 PRODUCTS_OF_NUMBERS = {("torchprofile", "vit_b_16"): 49}
-"""Multiplications of Python numbers in the forward, which the tool counts and no record of tensors has."""
+"""Multiplications of Python numbers in the forward, which the tool counts and a record does not contain."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("convention", CALLS)
-def test_whole_networks(convention: str) -> None:
-    """In a process of its own: some of these tools replace functions of torch, and not all put them back."""
+def test_totals_of_networks(convention: str) -> None:
+    """Each tool runs in its own process, because some replace functions of torch and do not restore all of them."""
     tool = convention.partition("_")[0]
     pytest.importorskip("torchvision", reason="the networks are torchvision's")
     if not find_spec(tool) or (tool == "calflops" and not find_spec("transformers")):
-        pytest.skip(f"{tool} (or what it needs) is not installed: it is in the extra bench")
+        pytest.skip(f"{tool} or its requirements are not installed (extra bench)")
     program = f"""
 import json, sys, torch, torchvision, {tool}
 answers = {{}}
@@ -289,7 +291,7 @@ print("\\n" + json.dumps(answers))
 @pytest.mark.parametrize(("name", "answer"), [("resnet50", 8_249_769_960), ("densenet121", 5_763_332_584)])
 def test_torchlens(name: str, answer: int) -> None:
     if not find_spec("torchlens"):
-        pytest.skip("torchlens is not installed: it is in the extra bench")
+        pytest.skip("torchlens is not installed (extra bench)")
     program = f"""
 import torch, torchvision, torchlens
 model = torchvision.models.get_model({name!r}, weights=None).eval()
@@ -311,7 +313,7 @@ def test_explain_conventions(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = (Path(__file__).parent / "explain_conventions.txt").read_text(encoding="utf-8")
     assert got.out == expected
     assert max(map(len, got.out.splitlines())) <= 80
-    for name, answer in ANSWERS.items():
+    for name, answer in TOTALS.items():
         shown = f"{answer:,}" if isinstance(answer, int) else f"{answer:.3f}"
         assert any(line.startswith(f"{name} ") and f" {shown} " in line for line in got.out.splitlines()), name
 
@@ -322,20 +324,20 @@ def test_explain_conventions_of_another_model(run: Run) -> None:
     assert document["schema"] == "cspprof.conventions/1"
     assert document["inputs"] == [[1, 3, 64, 64]]
     ours = cspprof.profile("csp_darknet53", (1, 3, 64, 64))
-    assert {c["name"]: c["answer"] for c in document["conventions"]} == {n: ours.total(n) for n in ANSWERS}
+    assert {c["name"]: c["answer"] for c in document["conventions"]} == {n: ours.total(n) for n in TOTALS}
 
 
-def test_explain_gamma_says_both_senses_and_every_split_network(run: Run) -> None:
+def test_explain_gamma_lists_both_meanings_and_every_split_network(run: Run) -> None:
     got = run("explain", "gamma")
-    said = " ".join(got.out.split())
+    text = " ".join(got.out.split())
     assert got.code == 0
     for words in ("bypasses", "partial_ratio", "1 − γ", "section 3.1"):
-        assert words in said
+        assert words in text
     networks = json.loads(run("explain", "gamma", "--format", "json").out)["networks"]
     patterns = [name for row in networks for name in row["network"].replace(" and their detectors", "").split(", ")]
     twins = [name for name, entry in catalog().items() if entry.twin]
     assert [t for t in twins if not any(fnmatch(t, p.replace(" and its detector", "")) for p in patterns)] == []
-    for row in networks:  # the default that it tells of is the factory's, where that has one
+    for row in networks:  # the stated default is the default of the factory, if it has one
         first = row["network"].split(",")[0].replace("*", "121").replace(" and its detector", "")
         default = signature(catalog().get(first).factory).parameters["gamma"].default
         assert default in (None, 0.5)
@@ -352,7 +354,7 @@ def test_explain_one_convention(run: Run) -> None:
     assert "cspprof explain conventions --model" in refused.err
 
 
-def test_a_total_in_another_sense(run: Run) -> None:
+def test_totals_by_a_convention(run: Run) -> None:
     got = run("flops", "resnext50", "csp_resnext50", "--convention", "fvcore")
     assert "fvcore flops [1 per MAC]  5,088,952,320  3,995,942,912  −21.5 %" in got.out
     assert "Where the change in fvcore flops comes from" in got.out
@@ -361,7 +363,7 @@ def test_a_total_in_another_sense(run: Run) -> None:
     assert "FLOPs" not in got.out
 
 
-@pytest.mark.parametrize("convention", ANSWERS)
+@pytest.mark.parametrize("convention", TOTALS)
 @pytest.mark.parametrize("command", ["cio", "flops", "profile", "compare"])
 def test_every_convention_in_every_command(
     run: Run, chain: Profile, tmp_path: Path, command: str, convention: str
@@ -377,13 +379,13 @@ def test_every_convention_in_every_command(
     assert METRICS.get(convention).title in run(command, *specs, "--convention", convention).out
 
 
-def test_an_unknown_convention_is_refused_before_the_work(run: Run) -> None:
+def test_an_unknown_convention_is_refused_before_the_trace(run: Run) -> None:
     got = run("flops", "no_such_model", "--convention", "darkent")
     assert got.code == 2
     assert got.err == "error: no convention named 'darkent'\n  Did you mean: darknet?\n"
 
 
-def test_the_explanation_imports_nothing_heavy() -> None:
+def test_explain_imports_no_heavy_library() -> None:
     program = """
 import sys
 from cspprof.cli import main
@@ -398,10 +400,10 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_record_names_the_composite_that_a_part_belongs_to() -> None:
+def test_parts_of_a_composite_name_it() -> None:
     def forward(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return torch.einsum("ij,jk->ik", a, b) + a @ b
 
-    p = trace(Call(forward), [(3, 4), (4, 5)])
+    p = trace(Function(forward), [(3, 4), (4, 5)])
     parts: dict[str, Any] = {op.target: op.attrs.get("within") for op in p.ops if op.kind is Kind.MATMUL}
     assert parts == {"aten.bmm": ("aten.einsum", "ij,jk->ik"), "aten.matmul": None}
