@@ -1,10 +1,10 @@
 # %% [markdown]
 # # CSPNet's cost analysis, recomputed
 #
-# *CSPNet: A New Backbone that can Enhance Learning Capability of CNN* (Wang et al. 2019) argues with costs: how many
-# operations the largest layer has, how many elements every layer reads and writes, what is left of them when a part of
-# a stage's input bypasses it. This notebook computes these costs again, from networks that are only traced: no weights,
-# no GPU, no image.
+# *CSPNet: A New Backbone that can Enhance Learning Capability of CNN* (Wang et al. 2019) argues with costs: the
+# operations of the largest layer, the elements that every layer reads and writes, and what a stage saves if a part of
+# its input bypasses it. This notebook computes these costs again from traced networks. It needs no weights, no GPU and
+# no image.
 
 # %%
 import cspprof
@@ -12,9 +12,9 @@ import cspprof
 # %% [markdown]
 # ## Input and output of every layer (Fig. 8)
 #
-# Convolutional input/output, CIO, adds up what every convolution and pool reads and writes, as a proxy for DRAM
-# traffic. The paper prints 34.4 M elements for ResNeXt-50 and 32.6 M for CSPResNeXt-50, at 256×256. Both come out, and
-# the bars add up to them.
+# Convolutional input/output (CIO) sums the elements that every convolution and pool reads and writes, as a proxy for
+# DRAM traffic. The paper prints 34.4 M elements for ResNeXt-50 and 32.6 M for CSPResNeXt-50, at 256×256. cspprof gives
+# both values, and the bars sum to them.
 
 # %%
 fig8 = cspprof.plot("fig8", "resnext50", "csp_resnext50")
@@ -24,15 +24,14 @@ fig8
 fig8.to_pandas().groupby("panel").cio_cspnet.sum()
 
 # %% [markdown]
-# Where the 5 % come from: the split makes stage 1 dearer, as it adds transitions at the highest resolution, and the
-# others cheaper. Beware of giving all of it to the split: the partial networks also have fewer blocks, 3-3-5-2 instead
-# of 3-4-6-3.
+# The saving of 5 % has two causes. The split makes stage 1 more expensive, because it adds transitions at the highest
+# resolution, and the other stages cheaper. And the partial network has fewer blocks: 3-3-5-2 instead of 3-4-6-3.
 
 # %%
 cspprof.plot("stages", "resnext50", "csp_resnext50")
 
 # %% [markdown]
-# A split that saves compute can cost traffic. Darknet-53 is the example: a third less compute, two fifths more CIO.
+# A split that saves compute can cost traffic. On Darknet-53 it saves 30 % of the MACs and adds 44 % to the CIO.
 
 # %%
 darknets = cspprof.compare("darknet53", "csp_darknet53")
@@ -42,16 +41,16 @@ for delta in darknets.deltas(["macs", "cio_cspnet"]):
 # %% [markdown]
 # ## The largest layer (Fig. 7)
 #
-# Three detectors on PeleeNet at 416×416. The one with a YOLO head has its peak where the pyramid is merged; PRN adds
-# instead of concatenating, and is left with the peaks of PeleeNet's transitions.
+# Three detectors on PeleeNet at 416×416. With a YOLO head, the largest layer merges the levels of the pyramid. PRN adds
+# feature maps instead of concatenating them, so its largest layers are PeleeNet's transitions.
 
 # %%
 cspprof.plot("fig7", "peleenet_yolo", "peleenet_prn", "csp_peleenet_efm", inputs=(1, 3, 416, 416))
 
 # %% [markdown]
-# In print, CSPPeleeNet with the Exact Fusion Model lowers the peak by 80 % and by 44 %, that is to 0.1994 BFLOPs. Its
-# definition was never published, so what is drawn is a *reading*: the convolutions of its neck have 0.1994 BFLOPs, but
-# a transition of its backbone has more.
+# In the paper, CSPPeleeNet with the Exact Fusion Model lowers the peak by 80 % and by 44 %, to 0.1994 BFLOPs. Its
+# definition was never published, so the chart shows a *reading* (our reconstruction): the convolutions of its neck have
+# 0.1994 BFLOPs, but a transition of its backbone has more.
 
 # %%
 efm = cspprof.profile("csp_peleenet_efm").to_pandas()
@@ -68,9 +67,9 @@ for name in ("peleenet_yolo", "peleenet_prn"):
 # %% [markdown]
 # ## Bypassed fraction and fusion (Table 1, Figs. 3 and 4)
 #
-# γ is the part of a stage's input channels that bypasses its dense layers. Where the two paths meet is the *fusion*:
-# *first* joins them before the transition, *last* after it, *csp* has transitions on both sides. Every figure in print
-# stands beside ours, with what became of it; CSPPeleeNet is a reading.
+# γ is the fraction of a stage's input channels that bypasses its dense layers. The *fusion* says where the two paths
+# join: *first* joins them before the transition, *last* after it, and *csp* has a transition on both sides. The table
+# compares every published figure with ours. CSPPeleeNet is a reading.
 
 # %%
 cspprof.reproduce("table1")
@@ -81,15 +80,16 @@ cspprof.plot("fusion")
 # %% [markdown]
 # ## The closed form against the trace
 #
-# A dense block with c channels in its base layer and m layers of growth d moves w·h·(c·m + (m²+m)·d/2) elements. With γ
-# of the base layer bypassing it, the first term shrinks to (1−γ)·c·m. So at most γ is saved, and only where c ≫ m·d.
+# A dense block with c channels in its base layer and m layers of growth d moves w·h·(c·m + (m²+m)·d/2) elements. If the
+# fraction γ of the base layer bypasses the block, the first term shrinks to (1−γ)·c·m. So the saving is at most γ, and
+# close to γ only if c ≫ m·d.
 
 # %%
 cspprof.plot("closed-form", c=128, m=4, d=32)
 
 # %% [markdown]
-# To see the form in a trace, here is such a block: m convolutions, each reading everything before it. The form counts
-# the input of each and the d channels that it adds; CIO is exactly that.
+# The next cell compares the formula with traced blocks of m convolutions, each of which reads all earlier feature maps.
+# The formula counts the input of each convolution and the d channels that it adds, exactly as CIO does.
 
 # %%
 import torch
@@ -97,7 +97,7 @@ from torch import nn
 
 
 class Dense(nn.Module):
-    """m 3×3 convolutions of growth d on a base layer of c channels, of which `bypass` are not read."""
+    """m 3×3 convolutions of growth d on a base layer of c channels, `bypass` of which skip the layers."""
 
     def __init__(self, c, m, d, bypass=0):
         super().__init__()
@@ -106,10 +106,10 @@ class Dense(nn.Module):
         self.layers = nn.ModuleList(nn.Conv2d(n, d, 3, padding=1, bias=False) for n in reads)
 
     def forward(self, x):
-        made = [x[:, self.bypass :]]
+        maps = [x[:, self.bypass :]]
         for layer in self.layers:
-            made.append(layer(torch.cat(made, 1) if len(made) > 1 else made[0]))
-        return torch.cat([x[:, : self.bypass], *made], 1)
+            maps.append(layer(torch.cat(maps, 1) if len(maps) > 1 else maps[0]))
+        return torch.cat([x[:, : self.bypass], *maps], 1)
 
 
 def traced(c, m, d, gamma, side=28):
@@ -128,7 +128,7 @@ for c, m, d in ((32, 3, 32), (128, 4, 32), (256, 8, 32), (512, 6, 32)):
         print(f"{c:4} {m:3} {d:3} {gamma:5} {form:14,} {cio:13,}  {1 - cio / traced(c, m, d, 0):6.1%}")
 
 # %% [markdown]
-# The whole network saves less: its transitions and bottleneck convolutions are outside the form.
+# The whole network saves less, because its transitions and bottleneck convolutions are not part of the formula.
 
 # %%
 cspprof.compare("peleenet", "csp_peleenet")

@@ -1,8 +1,8 @@
-"""Runs the notebooks and writes them with their output: `python notebooks/make.py [NAME...]`.
+"""Run the notebooks and write them with their output: `python notebooks/make.py [NAME...]`.
 
-A notebook is the text file `NAME.py` (cells in jupytext's percent form); `NAME.ipynb` beside it is the same, run, with
-its output to be seen. With --check nothing is written: what runs now is compared with what is kept; pictures and tables
-only under the versions that drew them, what is printed always.
+The source of a notebook is the text file `NAME.py` (cells in jupytext's percent format). `NAME.ipynb` contains the same
+cells with their output. With --check nothing is written: the printed output is compared with the committed notebook, and
+charts and tables too if the libraries have the versions that drew them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import nbformat
 from nbclient import NotebookClient
 
 HERE = Path(__file__).parent
-DRAWING = ("matplotlib", "numpy", "pandas", "pillow")
-"""Whose versions decide how a picture or table looks."""
-KEPT = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+DRAWING_LIBRARIES = ("matplotlib", "numpy", "pandas", "pillow")
+"""Their versions decide how a chart or table looks."""
+METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 
 
 def names() -> list[str]:
@@ -30,22 +30,22 @@ def names() -> list[str]:
 
 
 def run(name: str) -> nbformat.NotebookNode:
-    """The notebook with what its cells give, run in an empty folder; nothing in it tells when or where that was."""
+    """The notebook with the output of its cells, run in an empty folder. It contains no times and no paths."""
     notebook = jupytext.read(HERE / f"{name}.py")
     with tempfile.TemporaryDirectory() as folder:
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
-    drawn_with = {library: version(library) for library in DRAWING}
-    notebook.metadata = nbformat.from_dict(KEPT | {"drawn_with": drawn_with})
+    drawn_with = {library: version(library) for library in DRAWING_LIBRARIES}
+    notebook.metadata = nbformat.from_dict(METADATA | {"drawn_with": drawn_with})
     for i, cell in enumerate(notebook.cells):
         cell.id = f"cell-{i}"
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = list(tidied(cell.outputs))
+            cell.outputs = list(tidy_outputs(cell.outputs))
     return notebook
 
 
-def tidied(outputs: Sequence[Any]) -> Iterator[Any]:
-    """What is printed in one piece, however it arrived, and what is shown without its text for those who see none."""
+def tidy_outputs(outputs: Sequence[Any]) -> Iterator[Any]:
+    """Join printed output that arrived in pieces, and drop the text form of images and tables."""
     printed = None
     for output in outputs:
         if output.output_type != "stream":
@@ -60,8 +60,8 @@ def tidied(outputs: Sequence[Any]) -> Iterator[Any]:
         yield output
 
 
-def shown(notebook: nbformat.NotebookNode, displays: bool) -> Iterator[Any]:
-    """What a reader sees of each cell: its text and what it prints, and pictures and tables if wanted."""
+def visible(notebook: nbformat.NotebookNode, displays: bool) -> Iterator[Any]:
+    """The source and the printed output of each cell, and with `displays` its images and tables."""
     for cell in notebook.cells:
         yield cell.source
         for output in cell.get("outputs", ()):
@@ -69,25 +69,25 @@ def shown(notebook: nbformat.NotebookNode, displays: bool) -> Iterator[Any]:
 
 
 def stale(name: str) -> bool:
-    """Whether the notebook that is kept shows something else than the code gives."""
-    kept = nbformat.read(HERE / f"{name}.ipynb", 4)
+    """Whether the committed notebook differs from a new run."""
+    committed = nbformat.read(HERE / f"{name}.ipynb", 4)
     now = run(name)
-    same = kept.metadata.drawn_with == now.metadata.drawn_with
-    return list(shown(kept, same)) != list(shown(now, same))
+    same = committed.metadata.drawn_with == now.metadata.drawn_with
+    return list(visible(committed, same)) != list(visible(now, same))
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the notebooks, or with --check name those that are stale."""
+    """Write the notebooks, or with --check print the names of stale ones and return 1."""
     os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
     check, chosen = "--check" in arguments, [a for a in arguments if a != "--check"] or names()
-    old = False
+    found_stale = False
     for name in chosen:
         if check and stale(name):
             print(f"notebooks/{name}.ipynb is stale: run python notebooks/make.py {name}", file=sys.stderr)
-            old = True
+            found_stale = True
         elif not check:
             nbformat.write(run(name), HERE / f"{name}.ipynb")
-    return int(old)
+    return int(found_stale)
 
 
 if __name__ == "__main__":

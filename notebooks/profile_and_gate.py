@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Profile your own model and gate it in CI
 #
-# You have a network and want to know where its compute and its memory traffic go; you change it and want to know
-# whether that made it better; and then nobody should make it worse without noticing. Three calls: `cspprof.profile`,
-# `cspprof.compare` and `cspprof.check`.
+# Three questions about your network: where do its compute and memory traffic go, did a change make it better, and does a
+# later change make it worse? `cspprof.profile`, `cspprof.compare` and `cspprof.check` answer them.
 
 # %%
 from pathlib import Path
@@ -13,7 +12,7 @@ import cspprof
 # %% [markdown]
 # ## Your model
 #
-# Any `nn.Module` will do, in a file or in memory. This one is a small residual network.
+# cspprof profiles any `nn.Module`, in a file or in memory. This example is a small residual network.
 
 # %%
 NET = """
@@ -59,19 +58,19 @@ plain = cspprof.profile("net.py:Net")
 plain
 
 # %% [markdown]
-# Nothing was computed: the model ran on tensors that have shapes and no data. Every operation is a row.
+# No value was computed: the model ran on tensors that have shapes and no data. Every operation is a row.
 
 # %%
 plain.to_pandas()[["path", "kind", "stage", "in", "out", "macs", "cio_cspnet"]].head(8)
 
 # %% [markdown]
-# Where it is large: layers in execution order, the share so far, and the largest by name.
+# The layers in execution order, the cumulative share, and the names of the largest layers:
 
 # %%
 cspprof.plot("bottleneck", plain, top=6)
 
 # %% [markdown]
-# What it holds in memory while it runs, and which layers would wait for memory on a Jetson TX2:
+# The activation memory that is alive while it runs, and the layers that wait for memory on a Jetson TX2:
 
 # %%
 cspprof.plot("memory", plain)
@@ -82,7 +81,8 @@ cspprof.plot("roofline", plain, hardware=["jetson-tx2"])
 # %% [markdown]
 # ## A refactor
 #
-# The cross-stage-partial form of its stages: half of the channels bypass the blocks, and a 1×1 transition joins both.
+# In the cross-stage-partial form of a stage, half of the channels bypass the blocks, and a 1×1 transition joins both
+# parts.
 
 # %%
 STAGE = NET[NET.index("class Stage") : NET.index("class Net")]
@@ -109,8 +109,8 @@ cspprof.plot("stages", plain, partial, metric="macs")
 # %% [markdown]
 # ## The gate
 #
-# Rules live in the project, in `cspprof.toml` or in `pyproject.toml` under `[tool.cspprof]`. Here: the partial network
-# stays under a budget of CIO, and saves at least 60 % of the plain one's compute.
+# Rules live in `cspprof.toml`, or in `pyproject.toml` under `[tool.cspprof]`. These two say that the partial network
+# stays below a CIO budget, and saves at least 60 % of the plain network's compute.
 
 # %%
 Path("cspprof.toml").write_text("""
@@ -135,7 +135,7 @@ min_drop = "60%"
 """)
 
 
-def tell(verdict):
+def show(verdict):
     for f in verdict.findings:
         print(f"{f.outcome:6} {f.rule:9} {f.metric:10} {int(f.value):>11,}, at most {int(f.limit):>11,}")
         for cause in f.causes[:3]:
@@ -143,17 +143,17 @@ def tell(verdict):
     print("ok" if verdict.ok else f"exit code {verdict.exit_code}")
 
 
-tell(cspprof.check())
+show(cspprof.check())
 
 # %% [markdown]
-# Weeks later somebody finds that the partial network needs more depth, and writes 6 for 3.
+# A later change makes the partial network deeper: 6 blocks instead of 3 in the first stage.
 
 # %%
 deeper = Path("csp_net.py").read_text().replace("Stage(32, 64, 3)", "Stage(32, 64, 6)")
 Path("csp_net.py").write_text(deeper)
-tell(cspprof.check())
+show(cspprof.check())
 
 # %% [markdown]
-# In CI the same is one line, `cspprof check`: exit code 0 where every rule holds, 1 where one is broken, 2 where there
-# is no answer. `cspprof init` writes a start of the configuration, `cspprof baseline update` records what is there, so
-# that rules can say `max_increase = "0%"`, and `--format` speaks to GitHub, GitLab, JUnit and SARIF.
+# In CI, run `cspprof check`. Its exit code is 0 if every rule holds, 1 if a rule fails, and 2 if a model could not be
+# measured. `cspprof init` writes a commented configuration, and `cspprof check --update-baseline` records the current
+# totals, so that a rule can say `max_increase = "0%"`. `--format` writes the verdict for GitHub, GitLab, JUnit and SARIF.
