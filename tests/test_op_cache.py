@@ -1,4 +1,4 @@
-"""The cache of operations and the output rules: they save torch's kernels, and change no record.
+"""The cache of operations and the output rules avoid calls of torch's kernels and change no record.
 
 A record is the same on a first trace, on a repeated trace, and with an empty cache and torch's kernels in place of the
 output rules.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -130,62 +131,44 @@ def test_networks_have_the_same_record_with_and_without_cache_and_output_rules(
     assert first == again == without_output_rules(lambda: profile(spec, train=train), monkeypatch)
 
 
-LAYERS: dict[str, list[Callable[[], nn.Module]]] = {
-    "Conv2d": [
-        lambda settings=settings: nn.Conv2d(8, 8, 3, **settings)
-        for settings in (
-            {}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"dilation": 2}, {"groups": 2}, {"bias": False},
-            {"padding": 1, "padding_mode": "circular"},
-        )
-    ],
-    "BatchNorm2d": [
-        lambda settings=settings: nn.BatchNorm2d(8, **settings)
-        for settings in (
-            {}, {"eps": 1e-3}, {"momentum": 0.5}, {"affine": False}, {"track_running_stats": False}, {"momentum": None},
-        )
-    ],
-    "LayerNorm": [
-        lambda settings=settings: nn.LayerNorm(9, **settings)
-        for settings in ({}, {"eps": 1e-3}, {"elementwise_affine": False}, {"bias": False})
-    ],
-    "GroupNorm": [lambda: nn.GroupNorm(2, 8), lambda: nn.GroupNorm(4, 8), lambda: nn.GroupNorm(2, 8, eps=1.0)],
-    "Linear": [lambda: nn.Linear(9, 5), lambda: nn.Linear(9, 5, bias=False)],
-    "ReLU": [nn.ReLU, lambda: nn.ReLU(inplace=True)],
-    "LeakyReLU": [
-        lambda settings=settings: nn.LeakyReLU(**settings)
-        for settings in ({}, {"negative_slope": 0.1}, {"negative_slope": 1}, {"negative_slope": 1.0}, {"inplace": True})
-    ],
-    "GELU": [nn.GELU, lambda: nn.GELU("tanh")],
-    "Dropout": [nn.Dropout, lambda: nn.Dropout(0.1), lambda: nn.Dropout(inplace=True)],
-    "Softmax": [lambda: nn.Softmax(1), lambda: nn.Softmax(-1)],
-    "MaxPool2d": [
-        lambda settings=settings: nn.MaxPool2d(2, **settings)
-        for settings in (
-            {}, {"stride": 1}, {"padding": 1}, {"dilation": 2}, {"ceil_mode": True}, {"return_indices": True},
-        )
-    ],
-    "AvgPool2d": [
-        lambda settings=settings: nn.AvgPool2d(2, **settings)
-        for settings in (
-            {}, {"stride": 1}, {"padding": 1}, {"ceil_mode": True}, {"count_include_pad": False},
-            {"divisor_override": 3},
-        )
-    ],
-    "AdaptiveAvgPool2d": [lambda size=size: nn.AdaptiveAvgPool2d(size) for size in (1, 3, (3, 1), [3, None])],
-}  # fmt: skip
+LAYERS: list[tuple[type[nn.Module], tuple[int, ...], list[dict[str, Any]]]] = [
+    (nn.Conv2d, (8, 8, 3), [{}, {"stride": 2}, {"padding": 1}, {"padding": "same"}, {"dilation": 2}, {"groups": 2},
+                            {"bias": False}, {"padding": 1, "padding_mode": "circular"}]),
+    (nn.BatchNorm2d, (8,), [{}, {"eps": 1e-3}, {"momentum": 0.5}, {"affine": False}, {"track_running_stats": False},
+                            {"momentum": None}]),
+    (nn.LayerNorm, (9,), [{}, {"eps": 1e-3}, {"elementwise_affine": False}, {"bias": False}]),
+    (nn.GroupNorm, (), [{"num_groups": 2, "num_channels": 8}, {"num_groups": 4, "num_channels": 8},
+                        {"num_groups": 2, "num_channels": 8, "eps": 1.0}]),
+    (nn.Linear, (9, 5), [{}, {"bias": False}]),
+    (nn.ReLU, (), [{}, {"inplace": True}]),
+    (nn.LeakyReLU, (), [{}, {"negative_slope": 0.1}, {"negative_slope": 1}, {"negative_slope": 1.0},
+                        {"inplace": True}]),
+    (nn.GELU, (), [{}, {"approximate": "tanh"}]),
+    (nn.Dropout, (), [{}, {"p": 0.1}, {"inplace": True}]),
+    (nn.Softmax, (), [{"dim": 1}, {"dim": -1}]),
+    (nn.MaxPool2d, (2,), [{}, {"stride": 1}, {"padding": 1}, {"dilation": 2}, {"ceil_mode": True},
+                          {"return_indices": True}]),
+    (nn.AvgPool2d, (2,), [{}, {"stride": 1}, {"padding": 1}, {"ceil_mode": True}, {"count_include_pad": False},
+                          {"divisor_override": 3}]),
+    (nn.AdaptiveAvgPool2d, (), [{"output_size": 1}, {"output_size": 3}, {"output_size": (3, 1)},
+                                {"output_size": [3, None]}]),
+]  # fmt: skip
+"""The class of a layer, its positional arguments, and different settings."""
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("layers", LAYERS.values(), ids=LAYERS)
-def test_every_setting_size_and_dtype_has_its_own_cached_operation(
-    layers: list[Callable[[], nn.Module]], train: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "args", "settings"), LAYERS, ids=[kind.__name__ for kind, _, _ in LAYERS])
+def test_every_setting_size_and_dtype_of_a_layer_has_its_own_cached_operation(
+    kind: type[nn.Module],
+    args: tuple[int, ...],
+    settings: list[dict[str, Any]],
+    train: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def trace_of(model: nn.Module, shape: tuple[int, ...], dtype: str) -> Callable[[], Profile]:
-        return lambda: trace(model, shape, train=train, dtype=dtype)
-
+    models = [nn.Sequential(nn.Conv2d(3, 8, 1), kind(*args, **kwargs), nn.Identity()) for kwargs in settings]
     runs = [
-        trace_of(nn.Sequential(nn.Conv2d(3, 8, 1), layer(), nn.Identity()), shape, dtype)
-        for layer in layers
+        partial(trace, model, shape, dtype=dtype, train=train)
+        for model in models
         for shape in ((1, 3, 9, 9), (2, 3, 12, 9))
         for dtype in ("float32", "float64")
     ]
