@@ -16,7 +16,8 @@ from cspprof.core.tensors import TensorMeta, TensorSpec, tensor_meta
 from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
 
 
-def _attention(queries: int, keys: int, size: int, value_size: int) -> Facts:
+def attention_facts(queries: int, keys: int, size: int, value_size: int) -> Facts:
+    """Attention of `queries` query vectors (over batch, heads and length), each with `keys` keys."""
     macs = f.attention_macs(queries, keys, size, value_size)
     return Facts(Kind.ATTENTION, macs, elementwise=queries * keys, outputs=1)
 
@@ -32,7 +33,7 @@ BACKENDS = (
 def attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """Query (…, H, L, E), key (…, S, E), value (…, S, Ev); `out` (…, H, L, Ev) has the broadcast batch and all heads
     of a grouped query. The `score_mod` function of flex_attention is not counted."""
-    return _attention(prod(out.shape[:-1]), key.shape[-2], query.shape[-1], value.shape[-1])
+    return attention_facts(prod(out.shape[:-1]), key.shape[-2], query.shape[-1], value.shape[-1])
 
 
 @output_rule("aten.scaled_dot_product_attention")
@@ -60,7 +61,7 @@ def packed_attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec,
     bounds are values, so the count is then unknown."""
     if any(isinstance(a, TensorSpec) and a.dtype == "int32" for a in (*args, *kwargs.values())):
         return Facts(Kind.UNKNOWN, None)
-    return _attention(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
+    return attention_facts(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
 
 
 # -- fast paths of torch.nn -------------------------------------------------------------------------

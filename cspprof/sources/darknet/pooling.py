@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cspprof.core import formulas as f
 from cspprof.core.record import Kind, TensorSpec
 from cspprof.ops import Facts, op_rule
+from cspprof.ops.pooling import pool_facts
 from cspprof.sources.darknet.convolution import antialiasing
 from cspprof.sources.darknet.functions import Function, Tensor, custom_op
 from cspprof.sources.darknet.layers import BuiltLayer, LayerContext, layer, sequential
@@ -37,7 +37,7 @@ def max_pool(x: Tensor, size: int, stride: list[int], padding: int) -> Tensor:
 
 @op_rule("darknet.max_pool")
 def _max_pool_cost(x: TensorSpec, size: int, *args: Any, out: TensorSpec) -> Facts:
-    return Facts(Kind.MAX_POOL, 0, f.pool_elementwise((size, size), out.shape), {"kernel": (size, size)})
+    return pool_facts(Kind.MAX_POOL, (size, size), out)
 
 
 @custom_op("avg_pool")
@@ -50,7 +50,7 @@ def avg_pool(x: Tensor, size: int, stride: list[int], padding: int) -> Tensor:
 
 @op_rule("darknet.avg_pool")
 def _avg_pool_cost(x: TensorSpec, size: int, *args: Any, out: TensorSpec) -> Facts:
-    return Facts(Kind.AVG_POOL, 0, f.pool_elementwise((size, size), out.shape), {"kernel": (size, size)})
+    return pool_facts(Kind.AVG_POOL, (size, size), out)
 
 
 @custom_op("max_pool_depth")

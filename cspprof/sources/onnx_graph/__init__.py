@@ -1,7 +1,7 @@
-"""An ONNX graph: the same record through the same formulas, without torch.
+"""An ONNX graph as a record, by the same cost formulas as a trace, without torch.
 
-The inputs' dimensions are settled first (`reading`), then the nodes are walked once (`graph`): shapes are inferred node
-by node, shape arithmetic is worked out, and each operator is costed by its rule (`rules`).
+`model_file` reads the file and settles the shapes of its inputs. `graph` then walks once over the nodes:
+`shape_inference` gives the outputs of each node, `operators` and `contrib_operators` its cost.
 """
 
 from __future__ import annotations
@@ -16,37 +16,24 @@ from cspprof.sources.spec import Request, Spec
 
 
 def read_record(spec: Spec, request: Request) -> Record:
-    """The profile of `model.onnx`. Raises SourceError."""
+    """The record of `model.onnx`. Raises SourceError."""
     if spec.options:
         raise SourceError(f"{spec.target} is an ONNX graph and takes no options", f"Write only: {spec.target}")
-    for asked, option in (
+    for refused, option in (
         (request.dtype is not None, "--dtype"),
         (request.train, "--train"),
         (request.device not in (None, "meta"), "--device"),
     ):
-        if asked:
-            raise SourceError(f"{spec.target} is an ONNX graph: {option} cannot change it", "Export the model anew.")
+        if refused:
+            raise SourceError(
+                f"{spec.target} is an ONNX graph: {option} cannot change it", "Export the model again, as you need it."
+            )
     if find_spec("onnx") is None:
-        raise SourceError("reading ONNX graphs takes the library onnx", "Install it: pip install 'cspprof[onnx]'")
-    from cspprof.sources.onnx_graph.graph import Graph
-    from cspprof.sources.onnx_graph.reading import input_specs, read
+        raise SourceError("ONNX graphs need the library onnx", "Install it: pip install 'cspprof[onnx]'")
+    from cspprof.sources.onnx_graph.graph import GraphRecorder
+    from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 
     path = Path(spec.target)
-    model = read(spec)
-    inputs, notes = input_specs(spec, model, request.inputs)
-    graph = Graph(path.name, path.parent, model, inputs)
-    for node in model.graph.node:
-        graph.run(node)
-    for value in model.graph.output:
-        if value.name not in graph.specs:
-            raise SourceError(f"{path.name}: nothing gives the output {value.name!r}", "Is the file whole?")
-        declared = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        found = graph.specs[value.name].shape
-        fits = len(declared) == len(found) and all(d in (0, n) for d, n in zip(declared, found, strict=True))
-        if declared and not fits:
-            raise SourceError(
-                f"{path.name}: the output {value.name!r} is declared as {'×'.join(map(str, declared))}, "
-                f"its node gives {'×'.join(map(str, found))}",
-                "Export it again; if dimensions were changed by hand, leave them open.",
-            )
-    return graph.profile(display_path(path), inputs, tuple(notes))
+    model = load_model(path)
+    inputs, notes = input_specs(model, spec.target, request.inputs)
+    return GraphRecorder(path, model, inputs).record(display_path(path), tuple(notes))

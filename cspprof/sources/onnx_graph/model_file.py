@@ -1,0 +1,145 @@
+"""Read an ONNX file: the graph, its small constants, and the shapes of its inputs. Large weights are not read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import ModelProto, TensorProto, ValueInfoProto
+from onnx.inliner import inline_local_functions
+
+from cspprof.core.errors import SourceError
+from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.tensors import TensorSpec
+
+MAX_CONSTANT = 65_536
+"""Bytes of the largest constant whose values are read, because a shape may depend on them."""
+
+DTYPES = {
+    "FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "BOOL": "bool",
+    "FLOAT8E4M3FN": "float8_e4m3fn", "FLOAT8E4M3FNUZ": "float8_e4m3fnuz", "FLOAT8E5M2": "float8_e5m2",
+    "FLOAT8E5M2FNUZ": "float8_e5m2fnuz", "FLOAT8E8M0": "float8_e8m0fnu", "INT4": "int8", "UINT4": "uint8",
+}  # fmt: skip
+
+
+def dtype_of(elem_type: int) -> str:
+    """Torch's name of an element type. A four-bit number counts as one byte."""
+    name = str(TensorProto.DataType.Name(elem_type))
+    return DTYPES.get(name, name.lower())
+
+
+def load_model(path: Path) -> ModelProto:
+    """The model, with its local functions inlined. Raises SourceError."""
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except OSError as error:
+        raise SourceError(f"cannot read {path}: {error.strerror or error}", "Check the path.") from None
+    except Exception as error:  # each implementation of protobuf has its own class
+        reason = str(error).splitlines()[0] if str(error) else "empty"
+        raise SourceError(
+            f"{path.name} is not an ONNX file, or it is incomplete: {reason}",
+            "Export it again, or check the download.",
+        ) from None
+    if not model.graph.node or not model.graph.output:
+        raise SourceError(f"{path.name} contains no graph", "Is it a complete ONNX model?")
+    for tensor in _tensors(model):
+        _check_location(path, tensor)
+    return inline_local_functions(model) if model.functions else model
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every constant of the file: weights, attributes, and those in branches and functions."""
+    nodes = [node for function in model.functions for node in function.node]
+    graphs = [model.graph]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _check_location(path: Path, tensor: TensorProto) -> None:
+    """Refuse external data outside the folder of the model: a file must not make cspprof read other files."""
+    folder = path.parent.resolve()
+    for entry in tensor.external_data:
+        if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
+            raise SourceError(
+                f"{path.name}: the data of {tensor.name!r} lies outside its folder, at {entry.value!r}",
+                "It is not read. Move it into the folder of the model.",
+            )
+
+
+def constant_value(tensor: TensorProto, folder: Path) -> Any:
+    """A small constant as an array; None if it is large or its data is not there."""
+    if TensorSpec(tuple(tensor.dims)).numel * 8 > MAX_CONSTANT:
+        return None
+    try:
+        return onnx.numpy_helper.to_array(tensor, str(folder))
+    except Exception:  # a missing file, or a type that NumPy does not have
+        return None
+
+
+def input_specs(model: ModelProto, name: str, requested: Inputs | None) -> tuple[dict[str, TensorSpec], list[str]]:
+    """The spec of each input, and notes on assumed dimensions. `name` is the model's in messages.
+
+    `requested` (--input) may name inputs or list them in order. An open batch dimension is 1. Raises SourceError for
+    any other open dimension, and for a shape that contradicts the graph.
+    """
+    weights = {t.name for t in model.graph.initializer}
+    declared = [v for v in model.graph.input if v.name not in weights]
+    shapes = _requested_shapes(name, [v.name for v in declared], requested)
+    specs, notes = {}, []
+    for value in declared:
+        dims, dtype = _dims(value), dtype_of(value.type.tensor_type.elem_type)
+        open_dims = [i for i, d in enumerate(dims) if isinstance(d, str)]
+        if value.name in shapes:
+            shape = shapes[value.name]
+            if len(shape) != len(dims) or any(i not in open_dims and shape[i] != d for i, d in enumerate(dims)):
+                raise SourceError(
+                    f"{name}: the input {value.name!r} is {shape_text(dims)}, not {shape_text(shape)}",
+                    "Only dimensions that have a name instead of a number can change.",
+                )
+            specs[value.name] = TensorSpec(shape, dtype)
+            continue
+        if open_dims not in ([], [0]):
+            example = "x".join("224" if i in open_dims[-2:] and len(dims) == 4 else "1" if i in open_dims else str(d)
+                               for i, d in enumerate(dims))  # fmt: skip
+            raise SourceError(
+                f"{name}: the input {value.name!r} is {shape_text(dims)}, which leaves dimensions open",
+                f"Give them: --input {value.name}={example}",
+            )
+        if open_dims:
+            notes.append(f"the batch size of input {value.name!r} is open: 1 is assumed (--input changes it)")
+        specs[value.name] = TensorSpec(tuple(1 if isinstance(d, str) else d for d in dims), dtype)
+    return specs, notes
+
+
+def _requested_shapes(name: str, declared: list[str], requested: Inputs | None) -> dict[str, tuple[int, ...]]:
+    if requested is None:
+        return {}
+    args, kwargs = arguments(requested, lambda tensor: tuple(tensor.shape))
+    unknown = [key for key in kwargs if key not in declared]
+    if unknown or len(args) > len(declared):
+        raise SourceError(
+            f"{name} has no input {unknown[0]!r}" if unknown else f"{name} has only {len(declared)} inputs",
+            f"There are: {', '.join(declared)}",
+        )
+    return dict(zip(declared, args, strict=False)) | kwargs
+
+
+def _dims(value: ValueInfoProto) -> list[int | str]:
+    """The dimensions of an input; an open one is its name, or `?`."""
+    return [d.dim_value if d.HasField("dim_value") and d.dim_value > 0 else d.dim_param or "?"
+            for d in value.type.tensor_type.shape.dim]  # fmt: skip
+
+
+def shape_text(shape: Sequence[int | str]) -> str:
+    return "×".join(map(str, shape)) or "scalar"

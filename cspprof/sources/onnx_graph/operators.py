@@ -1,0 +1,259 @@
+"""What standard ONNX operators cost, by the cost rules and formulas of torch's operations.
+
+To add an operator, decorate one function with `onnx_rule`. It takes an `OnnxNode` and returns the cost as `Facts`. The
+library `onnx` infers the output shapes of standard operators; for others see `contrib_operators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from cspprof.core.kinds import Kind
+from cspprof.core.registry import Registry
+from cspprof.core.tensors import TensorSpec
+from cspprof.ops import Facts, convolution, matrix, normalization, reduction
+from cspprof.ops.attention import attention_facts
+from cspprof.ops.pooling import pool_facts
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxNode:
+    """A node as a rule sees it: specs in place of tensors."""
+
+    operator: str
+    """`Conv`, or with a domain: `com.microsoft.FusedConv`."""
+    inputs: tuple[TensorSpec | None, ...]
+    """None: an optional input that is absent."""
+    outputs: tuple[TensorSpec, ...]
+    """Empty for a contrib rule, which returns them."""
+    attrs: Mapping[str, Any]
+    constants: Mapping[int, list[Any]]
+    """The elements of small constant inputs, by the position of the input."""
+
+    def __getitem__(self, i: int) -> TensorSpec:
+        """Input i. Raises ValueError if it is absent."""
+        spec = self.inputs[i] if i < len(self.inputs) else None
+        if spec is None:
+            raise ValueError(f"input {i} is absent")
+        return spec
+
+    def has(self, i: int) -> bool:
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def attr(self, name: str) -> Any:
+        """A required attribute. Raises ValueError if it is absent."""
+        if name not in self.attrs:
+            raise ValueError(f"the attribute {name} is absent")
+        return self.attrs[name]
+
+    @property
+    def out(self) -> TensorSpec:
+        return self.outputs[0]
+
+
+OnnxRule = Callable[[OnnxNode], Facts]
+ONNX_RULES: Registry[OnnxRule] = Registry("ONNX operator rule")
+
+
+def onnx_rule(*operators: str) -> Callable[[OnnxRule], OnnxRule]:
+    """Register the cost rule of these operators."""
+
+    def register(rule: OnnxRule) -> OnnxRule:
+        for operator in operators:
+            ONNX_RULES.add(operator, rule)
+        return rule
+
+    return register
+
+
+# -- convolutions -----------------------------------------------------------------------------------
+
+
+def _window(node: OnnxNode) -> dict[str, Any]:
+    """The arguments of a convolution as torch names them; `padding` lists both ends only if they differ."""
+    pads = tuple(node.attrs.get("pads") or (0,))
+    half = len(pads) // 2
+    return {
+        "stride": node.attrs.get("strides") or 1,
+        "padding": pads[:half] if half and pads[:half] == pads[half:] else pads,
+        "dilation": node.attrs.get("dilations") or 1,
+        "groups": int(node.attrs.get("group", 1)),
+    }
+
+
+def conv_facts(node: OnnxNode, weight: TensorSpec, out: TensorSpec) -> Facts:
+    """A convolution; `weight` is (c_out, c_in/groups, *kernel), `out` (N, c_out, *spatial)."""
+    return convolution.conv(node[0], weight, **_window(node), out=out)
+
+
+@onnx_rule("Conv", "ConvInteger", "DeformConv")
+def conv(node: OnnxNode) -> Facts:
+    return conv_facts(node, node[1], node.out)
+
+
+@onnx_rule("QLinearConv")
+def quantized_conv(node: OnnxNode) -> Facts:
+    """Inputs: x, its scale and zero point, weight, …"""
+    return conv_facts(node, node[3], node.out)
+
+
+@onnx_rule("ConvTranspose")
+def conv_transpose(node: OnnxNode) -> Facts:
+    return convolution.conv_transpose(node[0], node[1], **_window(node), out=node.out)
+
+
+# -- matrix products and recurrent layers -------------------------------------------------------------
+
+
+@onnx_rule("Gemm")
+def gemm(node: OnnxNode) -> Facts:
+    left = node[0].shape[::-1] if node.attrs.get("transA") else node[0].shape
+    return matrix.linear(TensorSpec(left), out=node.out)
+
+
+@onnx_rule("MatMul", "MatMulInteger", "QLinearMatMul")
+def matmul(node: OnnxNode) -> Facts:
+    return matrix.matmul(node[0], node[1], out=node.out)
+
+
+@onnx_rule("Einsum")
+def einsum(node: OnnxNode) -> Facts:
+    """With two operands, one MAC for each combination of subscripts. With more, the cost depends on the order of the
+    products, so it is unknown."""
+    operands, _, _ = str(node.attr("equation")).replace(" ", "").partition("->")
+    terms = operands.split(",")
+    if len(terms) == 1:
+        return Facts(Kind.REDUCTION, elementwise=node[0].numel)
+    if len(terms) != 2:
+        return Facts(Kind.UNKNOWN, None)
+    sizes: dict[str | int, int] = {}
+    for term, spec in zip(terms, (node[0], node[1]), strict=True):
+        before, dots, after = term.partition("...")
+        rest = len(spec.shape) - len(before) - len(after)  # the dimensions of the dots are numbered from the last
+        subscripts = [*before, *(range(-rest, 0) if dots else ()), *after]
+        for subscript, n in zip(subscripts, spec.shape, strict=True):
+            sizes[subscript] = max(sizes.get(subscript, 1), n)
+    return Facts(Kind.MATMUL, prod(sizes.values()))
+
+
+@onnx_rule("Attention")
+def attention(node: OnnxNode) -> Facts:
+    """Queries (B, H, L, E), or (B, L, H·E) with the number of heads as an attribute; input 4 is the past keys."""
+    q, k, v = node[0].shape, node[1].shape, node[2].shape
+    if len(q) == 3:
+        heads, kv_heads = int(node.attr("q_num_heads")), int(node.attr("kv_num_heads"))
+        queries, keys, size, value_size = q[0] * q[1] * heads, k[1], q[2] // heads, v[2] // kv_heads
+    else:
+        queries, keys, size, value_size = prod(q[:-1]), k[-2], q[-1], v[-1]
+    past = node[4].shape[-2] if node.has(4) else 0
+    return attention_facts(queries, keys + past, size, value_size)
+
+
+@onnx_rule("LSTM", "GRU", "RNN")
+def recurrent(node: OnnxNode) -> Facts:
+    """Each element of W and R takes part in one MAC for each step of each sequence; x is (L, B, …)."""
+    length, batch = node[0].shape[:2]
+    return Facts(Kind.RECURRENT, (node[1].numel + node[2].numel) * length * batch)
+
+
+# -- pooling ----------------------------------------------------------------------------------------
+
+
+@onnx_rule("MaxPool")
+def max_pool(node: OnnxNode) -> Facts:
+    return pool_facts(Kind.MAX_POOL, node.attr("kernel_shape"), node.out, outputs=1)
+
+
+@onnx_rule("AveragePool", "LpPool")
+def average_pool(node: OnnxNode) -> Facts:
+    return pool_facts(Kind.AVG_POOL, node.attr("kernel_shape"), node.out)
+
+
+@onnx_rule("GlobalAveragePool", "GlobalLpPool")
+def global_average_pool(node: OnnxNode) -> Facts:
+    return pool_facts(Kind.AVG_POOL, node[0].shape[2:], node.out, **{"global": True})
+
+
+@onnx_rule("GlobalMaxPool")
+def global_max_pool(node: OnnxNode) -> Facts:
+    return pool_facts(Kind.MAX_POOL, node[0].shape[2:], node.out, **{"global": True})
+
+
+@onnx_rule("ReduceMean")
+def reduce_mean(node: OnnxNode) -> Facts:
+    return reduction.mean(node[0], node.constants.get(1, node.attrs.get("axes")), out=node.out)
+
+
+# -- operators without MACs -------------------------------------------------------------------------
+
+
+@onnx_rule(
+    "BatchNormalization", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization",
+    "LRN", "LpNormalization", "MeanVarianceNormalization", "SimplifiedLayerNormalization",
+)  # fmt: skip
+def norm(node: OnnxNode) -> Facts:
+    return normalization.norm(node[0], out=node.out)
+
+
+def _output_numel(node: OnnxNode) -> int:
+    return node.out.numel
+
+
+def _input_numel(node: OnnxNode) -> int:
+    return node[0].numel
+
+
+def register_without_macs(kind: Kind, operators: str, elementwise: Callable[[OnnxNode], int] | None = None) -> None:
+    """Register one rule for many operators that have no MACs; `elementwise` counts their scalar operations."""
+
+    @onnx_rule(*operators.split())
+    def rule(node: OnnxNode) -> Facts:
+        return Facts(kind, elementwise=elementwise(node) if elementwise else 0)
+
+
+register_without_macs(
+    Kind.ACTIVATION,
+    "Relu LeakyRelu PRelu Elu Selu Celu Sigmoid HardSigmoid HardSwish Tanh Softplus Softsign Gelu Mish Swish SwiGLU "
+    "ThresholdedRelu Shrink Clip",
+    _output_numel,
+)
+register_without_macs(
+    Kind.ELEMENTWISE,
+    "Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Cos Cosh "
+    "Div Equal Erf Exp Floor Greater GreaterOrEqual IsInf IsNaN Less LessOrEqual Log Max Mean Min Mod Mul Neg Not Or "
+    "Pow Reciprocal Round Sign Sin Sinh Sqrt Sub Sum Tan Where Xor RotaryEmbedding QuantizeLinear DequantizeLinear "
+    "DynamicQuantizeLinear",
+    _output_numel,
+)
+register_without_macs(Kind.SOFTMAX, "Softmax LogSoftmax Hardmax", _output_numel)
+register_without_macs(
+    Kind.REDUCTION,
+    "ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd ReduceSum "
+    "ReduceSumSquare CumSum CumProd NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
+    _input_numel,
+)
+register_without_macs(Kind.RESIZE, "Resize Upsample GridSample MaxRoiPool RoiAlign", _output_numel)
+register_without_macs(Kind.CONCAT, "Concat")
+register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity Dropout")  # no Dropout in inference
+register_without_macs(
+    Kind.DATA,
+    "Transpose Cast CastLike BitCast Pad Slice Split Gather GatherElements GatherND Scatter ScatterElements ScatterND "
+    "TensorScatter Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot NonZero TopK Compress Unique "
+    "CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size RandomNormal RandomNormalLike "
+    "RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow HammingWindow MelWeightMatrix "
+    "NonMaxSuppression AffineGrid",
+)
+
+WITHOUT_RULE = {
+    "Det": "a factorization", "DFT": "a transform", "STFT": "a transform", "If": "a branch", "Loop": "a loop",
+    "Scan": "a loop", "SequenceMap": "a loop", "ImageDecoder": "a file format", "LinearAttention": "not final",
+    "CausalConvWithState": "not final", "RegexFullMatch": "text", "StringConcat": "text", "StringSplit": "text",
+    "StringNormalizer": "text", "TfIdfVectorizer": "text", "Optional": "no tensor", "OptionalGetElement": "no tensor",
+    "OptionalHasElement": "no tensor", "SequenceAt": "no tensor", "SequenceConstruct": "no tensor",
+    "SequenceEmpty": "no tensor", "SequenceErase": "no tensor", "SequenceInsert": "no tensor",
+    "SequenceLength": "no tensor", "SplitToSequence": "no tensor", "ConcatFromSequence": "no tensor",
+}  # fmt: skip
+"""Standard operators without a rule, and the reason. A graph reports them as uncounted."""
