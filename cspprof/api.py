@@ -115,12 +115,12 @@ def check(config: str | Path | None = None, models: Sequence[str] = (), *, again
     globs of its models, `against` is a git revision that replaces the baseline. Raises CspprofError if there is no such
     configuration, model or revision; a model that cannot be profiled is a problem of the verdict.
     """
-    from cspprof.gate.against import record_revision
     from cspprof.gate.checking import check as check_config
-    from cspprof.gate.loading import find, load
+    from cspprof.gate.config import find, load
+    from cspprof.gate.revision import measure_revision
 
     settings = load(find(None if config is None else Path(config)))
-    return check_config(settings, models, recorded=record_revision(settings, against, models) if against else None)
+    return check_config(settings, models, reference=measure_revision(settings, against, models) if against else None)
 
 
 def verify(spec: str, request: Request | None = None) -> Verification:

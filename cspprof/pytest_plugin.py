@@ -1,7 +1,7 @@
-"""The pytest plugin: a fixture `cspprof` that holds models against budgets, and `--cspprof-update`.
+"""The pytest plugin: the fixture `cspprof` for assertions about the cost of models, and the option `--cspprof-update`.
 
-Every pytest run of every environment with cspprof in it loads this file, so it imports nothing but pytest; what the
-fixture needs is imported by the first test that asks for it.
+Every pytest run in an environment with cspprof loads this file, so it imports only pytest. The first test that uses the
+fixture imports the rest.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from cspprof.gate.pytest_fixture import Gate
+    from cspprof.gate.pytest_fixture import CostAssertions
 
-RECORDER = "cspprof-recorder"
-"""What pytest calls the part that is only there with `--cspprof-update`."""
+WRITER = "cspprof-baseline-writer"
+"""The name of the plugin that `--cspprof-update` registers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,16 +27,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With `--cspprof-update`, add what collects the recordings of all tests and writes them at the end."""
+    """With `--cspprof-update`, register the plugin that writes the baselines."""
     if config.getoption("cspprof_update"):
-        from cspprof.gate.pytest_baseline import Recorder
+        from cspprof.gate.pytest_baseline import BaselineWriter
 
-        config.pluginmanager.register(Recorder(config), RECORDER)
+        config.pluginmanager.register(BaselineWriter(config), WRITER)
 
 
 @pytest.fixture
-def cspprof(request: pytest.FixtureRequest) -> Gate:
-    """Assertions about what models cost: assert_budget, assert_drop, assert_matches_baseline."""
-    from cspprof.gate.pytest_fixture import Gate
+def cspprof(request: pytest.FixtureRequest) -> CostAssertions:
+    """Assertions about the cost of models: assert_budget, assert_drop, assert_matches_baseline."""
+    from cspprof.gate.pytest_fixture import CostAssertions
 
-    return Gate(request.path.parent, request.config.rootpath, request.config.pluginmanager.get_plugin(RECORDER))
+    return CostAssertions(request.path.parent, request.config.rootpath, request.config.pluginmanager.get_plugin(WRITER))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import cspprof
-from cspprof.gate.config import schema
+from cspprof.gate.config import config_schema
 from cspprof.metrics import METRICS, Metric
 from cspprof.metrics.conventions import conventions
 from cspprof.report.catalog import derived, example
@@ -60,7 +60,7 @@ def page() -> str:
 
 def config() -> str:
     """The schema of a project's configuration."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The gate as people use it: a project with models of its own, the real commands, and what each of them says."""
+"""The gate as users run it: the commands on a project with a model of its own, their output and exit codes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ max_increase = "0%"
 
 
 def environment() -> dict[str, str]:
-    """Of a terminal that is wide enough, whatever host runs the tests."""
+    """The environment of a wide terminal without colors, outside of a GitHub job."""
     kept = {name: value for name, value in os.environ.items() if name != "GITHUB_STEP_SUMMARY"}
     return kept | {"COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -126,7 +126,7 @@ def shell(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one model and two rules, and nothing recorded."""
+    """A project with one model and two rules, without a baseline."""
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "net.py").write_text(PLAIN)
@@ -141,19 +141,19 @@ def _schema(folder: Any, name: str) -> Callable[[str], None]:
 
 
 def _junit(text: str) -> None:
-    xmlschema.XMLSchema(str(READERS / "junit-10.xsd")).validate(io.BytesIO(text.encode()))
+    xmlschema.XMLSchema(str(CI_SCHEMAS / "junit-10.xsd")).validate(io.BytesIO(text.encode()))
 
 
-READERS = CHECKOUT / "tests" / "schemas"
-CHECKED: dict[str, Callable[[str], None]] = {
+CI_SCHEMAS = CHECKOUT / "tests" / "schemas"
+VALIDATE: dict[str, Callable[[str], None]] = {
     "json": _schema(SCHEMAS, "check-1.schema.json"),
     "junit": _junit,
-    "sarif": _schema(READERS, "sarif-2.1.0.json"),
-    "gitlab": _schema(READERS, "gitlab-code-quality.json"),
-    "bencher": _schema(READERS, "bencher.json"),
-    "github-action-benchmark": _schema(READERS, "github-action-benchmark.json"),
+    "sarif": _schema(CI_SCHEMAS, "sarif-2.1.0.json"),
+    "gitlab": _schema(CI_SCHEMAS, "gitlab-code-quality.json"),
+    "bencher": _schema(CI_SCHEMAS, "bencher.json"),
+    "github-action-benchmark": _schema(CI_SCHEMAS, "github-action-benchmark.json"),
 }
-"""Formats that have a schema, and what holds a text against it."""
+"""For each format that has a schema: a function that validates its output."""
 
 
 def rewrite(folder: Path, old: str, new: str) -> None:
@@ -162,11 +162,11 @@ def rewrite(folder: Path, old: str, new: str) -> None:
     (folder / "net.py").write_text(text.replace(old, new))
 
 
-# -- the whole story ------------------------------------------------------------------------------
+# -- from init to a failing build -----------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_started_configuration_takes_the_input_that_the_model_states(tmp_path: Path) -> None:
+def test_a_new_configuration_uses_the_example_input_shape_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(PLAIN)
     assert shell("init", cwd=tmp_path).returncode == 0
     recorded = shell("check", "--update-baseline", cwd=tmp_path)
@@ -175,8 +175,8 @@ def test_a_started_configuration_takes_the_input_that_the_model_states(tmp_path:
 
 
 @pytest.mark.slow
-def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
-    """A refactor to the cross-stage-partial form passes; one that widens a convolution turns the build red."""
+def test_from_init_to_a_failing_build(tmp_path: Path, warm: Warm) -> None:
+    """A change to the cross-stage-partial form passes; widening a convolution fails."""
 
     def shell(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         return warm.module("cspprof", *arguments, cwd=cwd, env=environment())
@@ -184,12 +184,12 @@ def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
     (tmp_path / "net.py").write_text(PLAIN)
     git(tmp_path, "init", "--quiet")
 
-    began = shell("init", cwd=tmp_path)
-    assert (began.returncode, began.stderr) == (0, "")
-    assert "models: net.py:ResNeXt" in began.stdout
-    start = (tmp_path / "cspprof.toml").read_text()
+    initialized = shell("init", cwd=tmp_path)
+    assert (initialized.returncode, initialized.stderr) == (0, "")
+    assert "models: net.py:ResNeXt" in initialized.stdout
+    config = (tmp_path / "cspprof.toml").read_text()
     (tmp_path / "cspprof.toml").unlink()
-    assert 'target = "net.py:ResNeXt"' in start
+    assert 'target = "net.py:ResNeXt"' in config
     (tmp_path / "pyproject.toml").write_text(RULES)
 
     unrecorded = shell("check", cwd=tmp_path)
@@ -208,11 +208,9 @@ def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
     limit = PLAIN_CIO * 95 // 100
     assert re.search(rf"csp-pays +resnext +cio_cspnet +{CSP_CIO:,} +{limit:,} +−{limit - CSP_CIO:,} +ok", passed.stdout)
     assert shell("check", "--update-baseline", cwd=tmp_path).returncode == 0
-    kept = shell("check", cwd=tmp_path)  # nothing dropped since: the message says which rule keeps the gain
-    assert kept.returncode == 1
-    assert 'If that is the smaller network already, keep it so with max_increase = "0%"' in " ".join(
-        kept.stdout.split()
-    )
+    unchanged = shell("check", cwd=tmp_path)  # nothing drops any more: the hint names the other rule
+    assert unchanged.returncode == 1
+    assert 'use max_increase = "0%" from now on' in " ".join(unchanged.stdout.split())
     (tmp_path / "pyproject.toml").write_text(RULES.replace('min_drop = "5%"', 'max_increase = "0%"'))
     assert shell("check", cwd=tmp_path).returncode == 0
     git(tmp_path, "commit", "--quiet", "-am", "cross-stage partial")
@@ -222,17 +220,18 @@ def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
     )
     wide = wide.replace("Stage(64, 128, 3)", "Stage(192, 128, 3)").replace("nn.Linear(128", "nn.Linear(192")
     (tmp_path / "net.py").write_text(wide)
-    kinds = [*CHECKED, "concise", "github", "markdown", "csv", "latex"]
-    red = shell("check", "--why", "-f", "rich", *(f"--format={kind}={kind}.out" for kind in kinds), cwd=tmp_path)
-    assert (red.returncode, red.stderr) == (1, "")
-    assert red.stdout.splitlines()[2].startswith("macs ")
-    why = red.stdout.partition("Why macs fails on resnext: MACs\n")[2].splitlines()
-    assert why[2].startswith("stage1.transition ")  # it was widened, though what reads it costs even more now
+    kinds = [*VALIDATE, "concise", "github", "markdown", "csv", "latex"]
+    failed = shell("check", "--why", "-f", "rich", *(f"--format={kind}={kind}.out" for kind in kinds), cwd=tmp_path)
+    assert (failed.returncode, failed.stderr) == (1, "")
+    assert failed.stdout.splitlines()[2].startswith("macs ")
+    why = failed.stdout.partition("Why macs fails on resnext: MACs\n")[2].splitlines()
+    assert why[2].startswith("stage1.transition ")  # it became wider; its successors cost even more now
     assert why[3].startswith("stage2.transition ")
-    following = red.stdout.partition("Why macs fails on resnext: MACs, in layers that only read another input\n")[2]
+    heading = "Why macs fails on resnext: MACs, in layers of which only the input changed\n"
+    following = failed.stdout.partition(heading)[2]
     assert following.splitlines()[2].startswith("stage2.down ")
-    for kind, check in CHECKED.items():
-        check((tmp_path / f"{kind}.out").read_text())
+    for kind, validate in VALIDATE.items():
+        validate((tmp_path / f"{kind}.out").read_text())
     assert all((tmp_path / f"{kind}.out").stat().st_size for kind in kinds)
     assert "conv2d 1x64x16x16 -> 1x192x16x16, kernel 1x1; was conv2d 1x64x16x16 -> 1x64x16x16" in why[2]
     line = wide.splitlines().index("class Stage(nn.Module):") + 1
@@ -240,8 +239,8 @@ def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
 
     against = shell("check", "--against", "HEAD", "--why", cwd=tmp_path)
     assert against.returncode == 1
-    assert against.stdout == red.stdout.replace("the baseline's", "HEAD's")
-    assert shell("check", "--against", "HEAD~1", cwd=tmp_path).returncode == 0  # still less than the plain network
+    assert against.stdout == failed.stdout.replace("the baseline's", "HEAD's")
+    assert shell("check", "--against", "HEAD~1", cwd=tmp_path).returncode == 0  # still below the plain network
     assert git(tmp_path, "worktree", "list").count("\n") == 1
 
     difference = shell("baseline", "diff", "HEAD~1", cwd=tmp_path)
@@ -251,7 +250,7 @@ def test_from_nothing_to_a_red_build(tmp_path: Path, warm: Warm) -> None:
 # -- exit codes -----------------------------------------------------------------------------------
 
 
-def test_everything_holds(run: Run, project: Path) -> None:
+def test_exit_code_0_if_all_rules_hold(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(RULES.replace('min_drop = "5%"', f"max = {PLAIN_CIO}"))
     assert run("check", "--update-baseline").code == 0
     got = run("check")
@@ -259,7 +258,7 @@ def test_everything_holds(run: Run, project: Path) -> None:
     assert "FAIL" not in got.out
 
 
-def test_a_failure_wins_over_what_could_not_be_measured(run: Run, project: Path) -> None:
+def test_a_failure_has_priority_over_a_model_that_cannot_be_measured(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(
         RULES.replace('min_drop = "5%"', "max = 1") + '[tool.cspprof.models.broken]\ntarget = "nowhere.py:Net"\n'
     )
@@ -269,7 +268,7 @@ def test_a_failure_wins_over_what_could_not_be_measured(run: Run, project: Path)
     assert re.search(rf"csp-pays +resnext +cio_cspnet +{PLAIN_CIO:,} +1 +\+{PLAIN_CIO - 1:,} +FAIL", got.out)
 
 
-def test_a_warning_fails_nothing(run: Run, project: Path) -> None:
+def test_a_failing_rule_of_level_warn_gives_exit_code_0(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(RULES.partition("[[tool")[0] + _rule(max=1, level="warn"))
     got = run("check")
     assert got.code == 0
@@ -278,7 +277,7 @@ def test_a_warning_fails_nothing(run: Run, project: Path) -> None:
 
 def test_a_rule_that_is_off_is_not_checked(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(RULES.partition("[[tool")[0] + _rule(max=1, level="off"))
-    assert run("check").code == 2  # then nothing is checked, and green would be a lie
+    assert run("check").code == 2  # no rule is left to check, which must not pass
     (project / "pyproject.toml").write_text(
         RULES.partition("[[tool")[0] + _rule(max=1, level="off") + _rule(id="s", max="1 G")
     )
@@ -310,17 +309,17 @@ OTHER = '[tool.cspprof.models.other]\ntarget = "resnet10"\n'
         ),
         (
             HEAD + _rule(layer="stag?", max=1),
-            r"pyproject.toml:6 .* no layer of resnext that has cio_cspnet matches 'stag\?' +Did you mean: stage",
+            r"pyproject.toml:6 .* 'stag\?' matches no layer of resnext that has cio_cspnet +Did you mean: stage",
         ),
         (HEAD + _rule(metric="ciao", max=1), r"no metric named 'ciao' +Did you mean: cio"),
         (
             HEAD + _rule(min_drop="5%", base="plain"),
-            r"rule 'r': there is no model 'plain' as its base +There are: resn",
+            r"rule 'r': its base 'plain' is not a model +There are: resn",
         ),
         (
             HEAD + _rule(max="1 M") + _rule(id="s", max="2 M"),
             r"pyproject.toml:10 +the rules 'r' and 's' set two limits for max of cio for '\*': 1 M and 2 M"
-            r" +The other is on line 6: keep one of them",
+            r" +The other is on line 6: remove one of them",
         ),
         (
             HEAD + _rule(max_increase="0%"),
@@ -334,7 +333,7 @@ OTHER = '[tool.cspprof.models.other]\ntarget = "resnet10"\n'
         (OTHER + _rule(model="*", max="24 MB"), r"max = '24 MB' is in bytes, but cio_cspnet is in elements"),
     ],
 )
-def test_what_cannot_be_measured_names_the_place_and_what_to_write(
+def test_problems_name_the_place_and_what_to_write(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -358,7 +357,7 @@ def test_what_cannot_be_measured_names_the_place_and_what_to_write(
         ("def Net(): return 3\n", "bad.py:Net returns a int, not a torch.nn.Module"),
     ],
 )
-def test_a_model_that_fails_spoils_no_other(
+def test_a_model_that_fails_does_not_affect_others(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch, broken: str, message: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -373,7 +372,7 @@ def test_a_model_that_fails_spoils_no_other(
     assert re.search(rf"r +resnext +cio_cspnet +{PLAIN_CIO:,} +1,000,000 .* ok", got.out)
     recorded = run("check", "--update-baseline")
     assert (recorded.code, recorded.out) == (2, "")
-    assert recorded.err.startswith("error: nothing was recorded: not everything could be measured\n")
+    assert recorded.err.startswith("error: nothing was recorded, because not everything could be measured\n")
     assert message in recorded.err
     assert not (project / "cspprof-baseline.json").exists()
 
@@ -392,7 +391,7 @@ class Net(nn.Module):
 """
 
 
-def test_uncounted_operations_are_no_pass_and_are_not_recorded(
+def test_a_model_with_operations_without_a_rule_does_not_pass_and_is_not_recorded(
     run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @torch.library.custom_op("gatetest::twice", mutates_args=())
@@ -407,7 +406,7 @@ def test_uncounted_operations_are_no_pass_and_are_not_recorded(
     assert got.code == 2
     assert "own has operations without a rule: gatetest.twice (1)" in got.out
     (project / "pyproject.toml").write_text('[tool.cspprof.models.own]\ntarget = "own.py:Net"\n' + _rule(max="1"))
-    assert run("check").code == 1  # what is counted is too much already
+    assert run("check").code == 1  # the counted operations already exceed the limit
     got = run("check", "--update-baseline")
     assert got.code == 2
     assert "own has operations without a rule: gatetest.twice" in got.err
@@ -419,16 +418,16 @@ def test_uncounted_operations_are_no_pass_and_are_not_recorded(
     [
         (("check", "resnest"), "error: pyproject.toml has no model named 'resnest'\n  Did you mean: resnext?"),
         (("check", "--config", "nowhere"), "error: there is no file nowhere\n"),
-        (("check", "--against", "nowhere"), "is in no git repository"),
+        (("check", "--against", "nowhere"), "is not in a git repository"),
         (("check", "--against", "HEAD", "--update-baseline"), "--against compares, --update-baseline records"),
         (("check", "--format", "yaml"), "no format named 'yaml'"),
         (("check", "--format", "json=nowhere/x.json"), "there is no folder nowhere"),
         (("baseline", "show"), "there is no cspprof-baseline.json yet\n  Record one: cspprof check --update-baseline"),
         (("baseline", "diff"), "there is no cspprof-baseline.json yet"),
-        (("init",), "pyproject.toml has a configuration already\n"),
+        (("init",), "pyproject.toml already has a configuration\n"),
     ],
 )
-def test_bad_commands(run: Run, project: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_errors_of_commands(run: Run, project: Path, arguments: tuple[str, ...], message: str) -> None:
     got = run(*arguments)
     assert (got.code, got.out) == (2, "")
     assert message in got.err
@@ -443,7 +442,7 @@ def recorded(run: Run, project: Path) -> Path:
     return project / "cspprof-baseline.json"
 
 
-def test_one_number_a_line_sorted_and_valid(run: Run, recorded: Path) -> None:
+def test_baseline_has_sorted_keys_and_one_number_per_line(run: Run, recorded: Path) -> None:
     text = recorded.read_text()
     document = json.loads(text)
     jsonschema.validate(document, json.loads((SCHEMAS / "baseline-1.schema.json").read_text()))
@@ -457,11 +456,11 @@ def test_one_number_a_line_sorted_and_valid(run: Run, recorded: Path) -> None:
     assert model["versions"].keys() == {"cspprof", "torch"}
     again = recorded.read_bytes()
     got = run("check", "--update-baseline")
-    assert got.out == "\nnote: no number differs\n"
+    assert got.out == "\nnote: no number changed\n"
     assert recorded.read_bytes() == again
 
 
-def test_two_branches_that_change_two_models_merge(run: Run, project: Path) -> None:
+def test_branches_that_change_different_models_merge_without_conflict(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(HEAD + OTHER + 'input = "1x3x64x64"\n' + _rule(max_increase="0%"))
     assert run("check", "--update-baseline").code == 0
     git(project, "init", "--quiet", "--initial-branch", "main")
@@ -483,34 +482,34 @@ def test_two_branches_that_change_two_models_merge(run: Run, project: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [
         (lambda t: t.replace("baseline/1", "baseline/2"), "'cspprof.baseline/2', which is newer than this cspprof"),
-        (lambda t: t.replace("cspprof.baseline/1", "other/7"), "is no baseline: its schema is 'other/7'"),
+        (lambda t: t.replace("cspprof.baseline/1", "other/7"), "is not a baseline: its schema is 'other/7'"),
         (lambda t: "<<<<<<< HEAD\n" + t, "cspprof-baseline.json:1: an unresolved merge conflict"),
         (lambda t: t[: len(t) // 2], "cspprof-baseline.json is not JSON"),
         (lambda t: t.replace('"totals"', '"total"'), "cspprof-baseline.json is damaged: KeyError 'totals'"),
         (lambda t: re.sub(r'"cio_cspnet": \d+', '"cio_cspnet": 1.5', t), "is damaged: ValueError cio_cspnet is 1.5"),
     ],
 )  # fmt: skip
-def test_a_baseline_that_cannot_be_read(
-    run: Run, project: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[str], str], message: str
+def test_a_damaged_or_newer_baseline(
+    run: Run, project: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[str], str], message: str
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
-    recorded.write_text(spoil(recorded.read_text()))
+    recorded.write_text(damage(recorded.read_text()))
     (project / "pyproject.toml").write_text(RULES + _rule(max="1 M"))
     got = run("check")
     assert got.code == 2
-    assert got.out.count(message) == 1  # not once for each rule
-    assert re.search(r"r +resnext .* ok", got.out)  # what needs no baseline is checked all the same
+    assert got.out.count(message) == 1  # once, not for each rule
+    assert re.search(r"r +resnext .* ok", got.out)  # rules without a baseline are still checked
     shown = run("baseline", "show")
     assert (shown.code, shown.out) == (2, "")
     assert message in shown.err
-    partial = run("check", "--update-baseline", "resnext")  # would lose the other models
+    partial = run("check", "--update-baseline", "resnext")  # it would lose the other models
     assert partial.code == 2
     before = recorded.read_bytes()
     renewed = run("check", "--update-baseline")
-    if "newer" in message:  # nor is what a newer version knew written over
+    if "newer" in message:  # the file of a newer version is not overwritten
         assert (renewed.code, renewed.out) == (2, "")
         assert "Upgrade: pip install --upgrade cspprof" in renewed.err
         assert "--update-baseline" not in got.out
@@ -521,7 +520,7 @@ def test_a_baseline_that_cannot_be_read(
     assert run("baseline", "show").code == 0
 
 
-def test_updating_one_model_keeps_the_others_and_a_full_update_drops_the_gone(run: Run, project: Path) -> None:
+def test_updating_one_model_keeps_the_others_and_a_full_update_removes_old_ones(run: Run, project: Path) -> None:
     (project / "pyproject.toml").write_text(HEAD + OTHER + 'input = "1x3x64x64"\n' + _rule(max_increase="0%"))
     assert run("check", "--update-baseline").code == 0
     before = json.loads((project / "cspprof-baseline.json").read_text())["models"]
@@ -535,22 +534,23 @@ def test_updating_one_model_keeps_the_others_and_a_full_update_drops_the_gone(ru
     assert list(json.loads((project / "cspprof-baseline.json").read_text())["models"]) == ["resnext"]
 
 
-def test_a_baseline_of_another_input_is_not_compared(run: Run, project: Path, recorded: Path) -> None:
+def test_a_baseline_with_another_input_is_not_compared(run: Run, project: Path, recorded: Path) -> None:
     (project / "pyproject.toml").write_text(
         RULES.replace('Net"', 'Net"').replace('ResNeXt"', 'ResNeXt"\ninput = "1x3x32x32"')
     )
     got = run("check", "--format", "json")
     assert got.code == 2
-    told = json.loads(got.out)["findings"][0]
-    assert told["message"] == "the baseline has resnext with input 1x3x64x64:float32, now it is 1x3x32x32:float32"
-    assert told["hint"] == "Record it again: cspprof check --update-baseline"
+    finding = json.loads(got.out)["findings"][0]
+    message = "the baseline has resnext with input 1x3x64x64:float32, but it is 1x3x32x32:float32 now"
+    assert finding["message"] == message
+    assert finding["hint"] == "Record it again: cspprof check --update-baseline"
 
 
-def test_show_and_diff(run: Run, project: Path, recorded: Path) -> None:
+def test_baseline_show_and_diff(run: Run, project: Path, recorded: Path) -> None:
     shown = run("baseline", "show")
     assert re.search(rf"cio_cspnet +{PLAIN_CIO:,}\n", shown.out)
     assert json.loads(run("baseline", "show", "--format", "json").out)["models"][0]["totals"]["cio_cspnet"] == PLAIN_CIO
-    assert "is in no git repository" in run("baseline", "diff").err
+    assert "is not in a git repository" in run("baseline", "diff").err
     git(project, "init", "--quiet")
     git(project, "add", "net.py")
     git(project, "commit", "--quiet", "-m", "nothing recorded yet")
@@ -559,21 +559,21 @@ def test_show_and_diff(run: Run, project: Path, recorded: Path) -> None:
     assert "note: HEAD has no cspprof-baseline.json" in got.out
     git(project, "add", ".")
     git(project, "commit", "--quiet", "-m", "recorded")
-    assert "no number differs" in run("baseline", "diff").out
-    assert "there is no revision 'v1' here" in run("baseline", "diff", "v1").err
+    assert "no number changed" in run("baseline", "diff").out
+    assert "there is no revision 'v1' in this repository" in run("baseline", "diff", "v1").err
 
 
 # -- structure ------------------------------------------------------------------------------------
 
 
-def test_another_structure_with_the_same_totals_is_shown(run: Run, project: Path, recorded: Path) -> None:
+def test_a_changed_structure_with_the_same_totals_gives_a_note(run: Run, project: Path, recorded: Path) -> None:
     rewrite(project, "return torch.relu(", "return torch.nn.functional.silu(")
     got = run("check")
-    assert "note: resnext has another structure than in the baseline, with the same totals" in got.out
+    assert "note: the structure of resnext differs from the baseline, with the same totals" in got.out
     rewrite(project, "torch.nn.functional.silu(", "torch.relu(")
     rewrite(project, "self.head = nn.Linear", "self.classifier = nn.Linear")
     rewrite(project, "self.head(", "self.classifier(")
-    assert "structure" not in run("check").out  # a name is no structure
+    assert "structure" not in run("check").out  # names are not part of the structure
 
 
 # -- no torch -------------------------------------------------------------------------------------
@@ -598,7 +598,7 @@ sys.exit(f"imported: {heavy}" if heavy else code)
     assert re.search(rf"csp-pays +resnext +cio_cspnet +{PLAIN_CIO:,} ", done.stdout)
 
 
-def test_help_loads_nothing_of_the_gate() -> None:
+def test_help_does_not_import_the_gate() -> None:
     program = """
 import sys
 from cspprof.cli import main

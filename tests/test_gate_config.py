@@ -1,4 +1,4 @@
-"""The gate's configuration: what may be written, and what is said of everything else, with file, line and key."""
+"""The configuration of the gate: valid keys, and the error with file, line and key for everything else."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cspprof.core.errors import CspprofError
-from cspprof.gate.config import schema
-from cspprof.gate.loading import Config, find, load
-from cspprof.gate.toml_lines import key_lines, nearest
+from cspprof.gate.config import Config, config_schema, find, load
+from cspprof.gate.toml_lines import key_lines, nearest_line
 
 SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "config-1.schema.json").read_text())
 
@@ -58,14 +57,14 @@ tolerance = 0.5
 """
 
 
-def written(folder: Path, text: str, name: str = "pyproject.toml") -> Config:
+def write_and_load(folder: Path, text: str, name: str = "pyproject.toml") -> Config:
     path = folder / name
     path.write_text(text)
     return load(path)
 
 
-def test_a_configuration_with_everything(tmp_path: Path) -> None:
-    config = written(tmp_path, GOOD)
+def test_load_reads_every_key(tmp_path: Path) -> None:
+    config = write_and_load(tmp_path, GOOD)
     assert config.problems == ()
     assert list(config.models) == ["plain", "csp"]
     assert config.models["csp"].inputs == ["x=1x3x64x64", "mask=1x8:bool"]
@@ -78,17 +77,17 @@ def test_a_configuration_with_everything(tmp_path: Path) -> None:
     assert config.baseline == tmp_path / "ci/baseline.json"
 
 
-def test_the_same_tables_in_a_file_of_their_own(tmp_path: Path) -> None:
-    alone = GOOD.partition("[tool.cspprof]\n")[2].replace("tool.cspprof.", "")
-    ours = written(tmp_path, alone, "cspprof.toml")
-    assert (ours.problems, len(ours.models), len(ours.rules)) == ((), 2, 3)
-    assert ours.rule_lines["budget"] == 13
-    prefixed = written(tmp_path, GOOD, "cspprof.toml")
-    assert (prefixed.models, prefixed.rules) == (ours.models, ours.rules)
+def test_cspprof_toml_and_pyproject_toml_give_the_same_configuration(tmp_path: Path) -> None:
+    text = GOOD.partition("[tool.cspprof]\n")[2].replace("tool.cspprof.", "")
+    plain = write_and_load(tmp_path, text, "cspprof.toml")
+    assert (plain.problems, len(plain.models), len(plain.rules)) == ((), 2, 3)
+    assert plain.rule_lines["budget"] == 13
+    prefixed = write_and_load(tmp_path, GOOD, "cspprof.toml")
+    assert (prefixed.models, prefixed.rules) == (plain.models, plain.rules)
 
 
-def test_the_published_schema_is_that_of_the_models() -> None:
-    assert schema() == SCHEMA
+def test_published_schema_matches_the_code_and_rejects_invalid_configurations() -> None:
+    assert config_schema() == SCHEMA
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(tomllib.loads(GOOD)["tool"]["cspprof"], SCHEMA)
     for wrong in ({"rules": [{"id": "a"}]}, {"rules": [{"id": "a", "max": 1, "max_share": "1%"}]}, {"modls": {}}):
@@ -107,14 +106,14 @@ RULE = '[[rules]]\nid = "a"\nmax = 1\n\n'
         ('[[rules]]\nid = "b"\n\nmetric = "coi"\nmax = 1\n', 4, "rules[1].metric: no metric named 'coi'", "mean: cio"),
         ('[[rules]]\nid = "b"\nmax = 1\nmax_share = "1%"\n', 1, "sets max and max_share", "Give one of: max,"),
         ('[[rules]]\nid = "b"\n', 1, "the rule 'b' sets no limit", "Give one of: max, max_increase"),
-        ("[[rules]]\nmax = 1\n", 1, "rules[1].id: missing", 'Give id: id = "cio-budget"'),
-        ('[[rules]]\nid = "b"\nmaxx = 1\nmax = 1\n', 3, "rules[1].maxx: no such key", "Did you mean: max?"),
+        ("[[rules]]\nmax = 1\n", 1, "rules[1].id: this key is required", 'Add it: id = "cio-budget"'),
+        ('[[rules]]\nid = "b"\nmaxx = 1\nmax = 1\n', 3, "rules[1].maxx: unknown key", "Did you mean: max?"),
         ('[[rules]]\nid = "a"\nmax = 1\n', 2, "two rules have the id 'a'; the other is on line 5", "id of its own"),
         ('[[rules]]\nid = "b"\nmax_increase = "-5%"\n', 1, "max_increase = '-5%' is negative", "Write min_drop = '5%'"),
-        ('[[rules]]\nid = "b"\nmax = "5%"\n', 1, "max = '5%' is a part of nothing", "max_share"),
-        ('[[rules]]\nid = "b"\nmax_share = "24 M"\n', 1, "is no part of the whole", 'max_share = "20%"'),
-        ('[[rules]]\nid = "b"\nmin_drop = "101%"\n', 1, "is more than all", "at most 100%"),
-        ('[[rules]]\nid = "b"\nmax = 1\nbase = "net"\n', 1, "max compares with no other model", "Leave base out"),
+        ('[[rules]]\nid = "b"\nmax = "5%"\n', 1, "max = '5%': max is an amount, not a percentage", "max_share"),
+        ('[[rules]]\nid = "b"\nmax_share = "24 M"\n', 1, "is not a percentage up to 100%", 'max_share = "20%"'),
+        ('[[rules]]\nid = "b"\nmin_drop = "101%"\n', 1, "is more than 100%", "at most 100%"),
+        ('[[rules]]\nid = "b"\nmax = 1\nbase = "net"\n', 1, "max does not compare with a base", "Remove base"),
         ('[[rules]]\nid = "b"\nmax = 1\nratchet = true\n', 1, "ratchet compares with the baseline", "max_increase"),
         (
             '[[rules]]\nid = "b"\nmax = 1\nlevel = "eror"\n',
@@ -122,24 +121,24 @@ RULE = '[[rules]]\nid = "a"\nmax = 1\n\n'
             "rules[1].level: Input should be 'error', 'warn'",
             "'eror'",
         ),
-        ('[models.b]\ntargt = "x"\n', 1, "models.b.target: missing", 'target = "net.py:Net"'),
+        ('[models.b]\ntargt = "x"\n', 1, "models.b.target: this key is required", 'target = "net.py:Net"'),
         ('[models.b]\ntarget = "x"\ninput = "3x"\n', 1, "models.b: cannot read the input '3x'", "dimensions joined"),
         ('[models.b]\ntarget = "x"\ninput = 3\n', 3, "models.b.input", "It is 3 now"),
         ('[models.b]\ntarget = "x"\nconvention = "cspent"\n', 3, "no convention named 'cspent'", "cspnet"),
         ('[models.b]\ntarget = "x"\ndtype = "int8"\n', 3, "int8 is not a floating dtype", ""),
     ],
 )
-def test_one_bad_entry_is_named_and_the_others_are_kept(
+def test_an_invalid_entry_is_reported_with_its_line_and_the_others_are_kept(
     tmp_path: Path, text: str, line: int, message: str, hint: str
 ) -> None:
-    config = written(tmp_path, MODEL + RULE + text, "cspprof.toml")
+    config = write_and_load(tmp_path, MODEL + RULE + text, "cspprof.toml")
     assert list(config.models) == ["net"]
     assert [r.id for r in config.rules] == ["a"]
-    told = next(p for p in config.problems if message in p.message)
-    assert told.line == line + 7
-    assert told.where == f"cspprof.toml:{line + 7}"
-    assert hint in told.hint
-    assert told.hint
+    problem = next(p for p in config.problems if message in p.message)
+    assert problem.line == line + 7
+    assert problem.where == f"cspprof.toml:{line + 7}"
+    assert hint in problem.hint
+    assert problem.hint
 
 
 @pytest.mark.parametrize(
@@ -149,27 +148,27 @@ def test_one_bad_entry_is_named_and_the_others_are_kept(
         ("[project]\n", r"pyproject.toml has no \[tool.cspprof\]"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_without_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CspprofError, match=message):
-        written(tmp_path, text)
+        write_and_load(tmp_path, text)
 
 
-def test_bytes_that_are_not_text(tmp_path: Path) -> None:
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cspprof.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(CspprofError, match=r"cspprof.toml is not TOML"):
         load(tmp_path / "cspprof.toml")
 
 
-def test_the_nearest_configuration_above_is_found(tmp_path: Path) -> None:
+def test_find_returns_the_nearest_configuration_in_the_same_repository(tmp_path: Path) -> None:
     inner = tmp_path / "packages" / "one" / "src"
     inner.mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text(GOOD)
-    (inner.parent / "pyproject.toml").write_text('[project]\nname = "one"\n')  # nothing of ours
+    (inner.parent / "pyproject.toml").write_text('[project]\nname = "one"\n')  # without [tool.cspprof]
     assert find(inner) == tmp_path / "pyproject.toml"
     (inner.parent / "cspprof.toml").write_text(RULE)
     assert find(inner) == inner.parent / "cspprof.toml"
     assert find(tmp_path / "pyproject.toml") == tmp_path / "pyproject.toml"
-    (inner / ".git").mkdir()  # another repository begins here
+    (inner / ".git").mkdir()  # the top of another repository
     with pytest.raises(CspprofError, match="no configuration found") as caught:
         find(inner)
     assert caught.value.hint == "Write one with: cspprof init"
@@ -177,7 +176,7 @@ def test_the_nearest_configuration_above_is_found(tmp_path: Path) -> None:
         find(tmp_path / "nowhere.toml")
 
 
-# -- where keys stand -----------------------------------------------------------------------------
+# -- the lines of keys ----------------------------------------------------------------------------
 
 LAYOUT = '''\
 # a comment
@@ -201,7 +200,7 @@ deep = 3
 '''
 
 
-def test_every_key_has_the_line_of_its_statement() -> None:
+def test_key_lines_gives_the_line_of_each_statement() -> None:
     lines = key_lines(LAYOUT)
     assert {path: lines[path] for path in [
         ("a",), ("a", "b"), ("text",), ("one", "two"), ("one", "two", "quoted key", "inner"), ("rows", 0),
@@ -211,8 +210,8 @@ def test_every_key_has_the_line_of_its_statement() -> None:
         ("rows", 0): 12, ("rows", 0, "k"): 13, ("rows", 1): 14, ("rows", 1, "k"): 16, ("rows", 1, "sub", "deep"): 18,
     }  # fmt: skip
     assert ("not",) not in lines
-    assert nearest(lines, ("rows", 1, "missing")) == 14
-    assert nearest(lines, ("nowhere",)) is None
+    assert nearest_line(lines, ("rows", 1, "missing")) == 14
+    assert nearest_line(lines, ("nowhere",)) is None
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> set[tuple[Any, ...]]:
@@ -224,7 +223,7 @@ NAMES = st.sampled_from(["a", "b", "c", '"d e"'])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["key", "table", "array", "note"]), NAMES, NAMES), max_size=12))
-def test_all_that_the_parser_finds_has_a_line_and_in_order(parts: list[tuple[str, str, str]]) -> None:
+def test_key_lines_covers_every_key_that_tomllib_finds(parts: list[tuple[str, str, str]]) -> None:
     text = "".join(
         {
             "key": f"{x}.{y} = [\n {{ z = 1 }},\n]\n",
@@ -237,7 +236,7 @@ def test_all_that_the_parser_finds_has_a_line_and_in_order(parts: list[tuple[str
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        return  # a key given twice
+        return  # a duplicate key
     lines = key_lines(text)
     assert set(lines) == paths_of(document) - {()}
     for path, line in lines.items():

@@ -1,4 +1,4 @@
-"""Before against after: another revision's code, traced in a process and a tree of its own; nothing is left behind."""
+"""`check --against`: the code of another revision is measured in a process and a tree of its own, which are removed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from conftest import ONE_CONV, Result, git
 from warm import Warm
 
 from cspprof.core.errors import CspprofError
-from cspprof.gate import against
-from cspprof.gate.against import record_revision
-from cspprof.gate.loading import load
-from cspprof.gate.revision import commit, file_at, toplevel, worktree
+from cspprof.gate import revision as gate_revision
+from cspprof.gate.config import load
+from cspprof.gate.revision import commit, file_at, measure_revision, toplevel, worktree
 
 Run = Callable[..., Result]
 
@@ -50,35 +49,35 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def _asked(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other revision's process has torch already; commands in processes of their own start it as users do."""
+def _warm_worker(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the worker in a process that has imported torch already. Slow tests start it as users do."""
 
-    def ask(request: dict[str, Any]) -> dict[str, Any]:
-        done = warm.module("cspprof.gate.worker", stdin=json.dumps(request))
+    def run_worker(request: dict[str, Any]) -> dict[str, Any]:
+        done = warm.module("cspprof.gate.revision_worker", stdin=json.dumps(request))
         assert done.returncode == 0, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        response: dict[str, Any] = json.loads(done.stdout)
+        return response
 
-    monkeypatch.setattr(against, "_ask", ask)
+    monkeypatch.setattr(gate_revision, "_run_worker", run_worker)
 
 
 def left_behind(repository: Path) -> list[str]:
-    """Checkouts that git still knows besides the repository itself."""
+    """The working trees of the repository besides the main one."""
     listed = git(repository, "worktree", "list", "--porcelain")
     return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
 
 
-@pytest.mark.usefixtures("_asked")
-def test_a_ratchet_asks_for_no_recording_of_a_revision(run: Run, repository: Path) -> None:
-    """A pull request that makes the model cheaper is green: there is nothing to record."""
+@pytest.mark.usefixtures("_warm_worker")
+def test_a_ratchet_does_not_apply_to_a_revision(run: Run, repository: Path) -> None:
+    """A pull request that makes the model cheaper passes: there is nothing to record."""
     config = repository / "packages/one/cspprof.toml"
     config.write_text(config.read_text() + "ratchet = true\n")
     (repository / "packages/one/src/mine/width.py").write_text("WIDTH = 2\n")
     assert run("check", "--against", "HEAD").code == 0
 
 
-@pytest.mark.usefixtures("_asked")
-def test_another_input_than_then_is_said_with_a_way_out(
+@pytest.mark.usefixtures("_warm_worker")
+def test_a_model_with_another_input_than_in_the_revision_is_not_compared(
     run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
@@ -86,26 +85,26 @@ def test_another_input_than_then_is_said_with_a_way_out(
     net.write_text(net.read_text().replace("(1, 3, 8, 8)", "(1, 3, 9, 9)"))
     got = run("check", "--against", "HEAD")
     assert got.code == 2
-    assert "HEAD has net with input 1x3x8x8:float32, now it is 1x3x9x9:float32" in got.out
-    assert "Compare with a later revision, or the baseline." in got.out
+    assert "HEAD has net with input 1x3x8x8:float32, but it is 1x3x9x9:float32 now" in got.out
+    assert "Compare with a later revision, or with the baseline." in got.out
     assert "--update-baseline" not in got.out
 
 
-@pytest.mark.usefixtures("_asked")
+@pytest.mark.usefixtures("_warm_worker")
 @pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
-def test_the_other_revisions_code_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
+def test_the_code_of_the_revision_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
     before = git(repository, "status", "--porcelain")
     got = run("check", "--against", revision, "--format", "json")
     assert got.code == 1
-    found = json.loads(got.out)["findings"][0]
-    assert (found["value"], found["base"], found["base_name"]) == (cio(9), cio(width), revision)
-    assert found["causes"][0]["form_before"] == f"conv2d 1x3x8x8 -> 1x{width}x8x8, kernel 1x1"
+    finding = json.loads(got.out)["findings"][0]
+    assert (finding["value"], finding["base"], finding["base_name"]) == (cio(9), cio(width), revision)
+    assert finding["causes"][0]["form_before"] == f"conv2d 1x3x8x8 -> 1x{width}x8x8, kernel 1x1"
     assert left_behind(repository) == []
     assert git(repository, "status", "--porcelain") == before
 
 
-@pytest.mark.usefixtures("_asked")
-def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) -> None:
+@pytest.mark.usefixtures("_warm_worker")
+def test_a_model_that_the_revision_lacks_does_not_affect_others(run: Run, repository: Path) -> None:
     (Path.cwd() / "new.py").write_text(ONE_CONV.format(imports="", width=2))
     Path("cspprof.toml").write_text(Path("cspprof.toml").read_text() + '\n[models.new]\ntarget = "new.py:Net"\n')
     got = run("check", "--against", "HEAD", "--format", "json")
@@ -116,40 +115,40 @@ def test_a_model_that_was_not_there_spoils_no_other(run: Run, repository: Path) 
     assert new["message"] == "HEAD cannot be measured: there is no file new.py"
 
 
-@pytest.mark.usefixtures("_asked")
-def test_what_a_model_prints_is_no_answer(run: Run, repository: Path) -> None:
+@pytest.mark.usefixtures("_warm_worker")
+def test_output_of_a_model_does_not_mix_with_the_response(run: Run, repository: Path) -> None:
     net = Path("src/mine/net.py")
     net.write_text('print("{hello}")\n' + net.read_text())
-    git(repository, "commit", "--quiet", "-am", "talks")
+    git(repository, "commit", "--quiet", "-am", "prints")
     assert run("check", "--against", "HEAD", "--format", "concise").out.endswith("\n1 hold\n")
 
 
-def test_a_revision_that_ends_the_process_is_told(run: Run, repository: Path) -> None:
+def test_a_model_that_ends_the_worker_is_an_error(run: Run, repository: Path) -> None:
     net = Path("src/mine/net.py")
     ours = net.read_text()
     net.write_text("import os\nos._exit(3)\n")
-    git(repository, "commit", "--quiet", "-am", "does not begin")
+    git(repository, "commit", "--quiet", "-am", "exits")
     net.write_text(ours)
     got = run("check", "--against", "HEAD")
     assert got.code == 2
-    assert "tracing the other revision failed: exit code 3" in got.err
+    assert "measuring the other revision failed: exit code 3" in got.err
     assert "Check it out and run cspprof check there." in got.err
     assert left_behind(repository) == []
 
 
 @pytest.mark.slow
-def test_a_package_that_is_installed_by_path(repository: Path) -> None:
-    """Of an editable install, whose folder a `.pth` file puts on the import path."""
+def test_a_package_installed_by_path_is_imported_from_the_revision(repository: Path) -> None:
+    """As in an editable install, for which a `.pth` file adds the folder to the import path."""
     Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
     paths = os.pathsep.join([str(Path("src").resolve()), os.environ.get("PYTHONPATH", "")])
     done = _shell("check", "--against", "HEAD~1", "--format", "json", PYTHONPATH=paths)
-    found = json.loads(done.stdout)["findings"][0]
-    assert (found["value"], found["base"]) == (cio(9), cio(4))
+    finding = json.loads(done.stdout)["findings"][0]
+    assert (finding["value"], finding["base"]) == (cio(9), cio(4))
 
 
 @pytest.mark.slow
-def test_code_of_the_working_copy_is_not_taken_for_the_revisions(repository: Path) -> None:
-    """Of an editable install by a finder, which no path leads away from the working copy."""
+def test_code_imported_from_the_working_copy_is_refused(repository: Path) -> None:
+    """As in an editable install with an import finder, which always imports the working copy."""
     Path("cspprof.toml").write_text('[models.net]\ntarget = "mine.net:Net"\n\n' + RULE)
     site = repository.parent / "site"
     site.mkdir()
@@ -170,9 +169,9 @@ sys.meta_path.insert(0, Finder)
     done = _shell("check", "--against", "HEAD", "--format", "json",
                   PYTHONPATH=os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]))  # fmt: skip
     assert done.returncode == 2
-    found = json.loads(done.stdout)["findings"][0]
-    assert "was imported from the working copy, not from that revision" in found["message"]
-    assert "pip install -e ." in found["hint"]
+    finding = json.loads(done.stdout)["findings"][0]
+    assert "was imported from the working copy, not from that revision" in finding["message"]
+    assert "pip install -e ." in finding["hint"]
 
 
 def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -184,11 +183,11 @@ def _shell(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_check_leaves_nothing(repository: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_interrupted_check_removes_the_working_tree(repository: Path, tmp_path: Path, number: int, code: int) -> None:
     net = Path("src/mine/net.py")
     flag = tmp_path / "flag"
     net.write_text(f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\ntime.sleep(120)\n" + net.read_text())
-    git(repository, "commit", "--quiet", "-am", "takes its time")
+    git(repository, "commit", "--quiet", "-am", "sleeps")
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
@@ -207,7 +206,7 @@ def test_an_interrupted_check_leaves_nothing(repository: Path, tmp_path: Path, n
     assert list(temporary.iterdir()) == []
 
 
-def test_git_in_its_own_words(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_git_queries_and_their_errors(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     here = Path.cwd()
     assert toplevel(here) == repository
     assert commit(here, "HEAD") == git(repository, "rev-parse", "HEAD").strip()
@@ -217,11 +216,11 @@ def test_git_in_its_own_words(repository: Path, tmp_path_factory: pytest.TempPat
         with pytest.raises(CspprofError, match="there is no revision"):
             commit(here, revision)
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    with pytest.raises(CspprofError, match="is in no git repository"):
+    with pytest.raises(CspprofError, match="is not in a git repository"):
         toplevel(elsewhere)
 
 
-def test_the_tree_is_gone_whatever_happens_in_it(repository: Path) -> None:
+def test_the_working_tree_is_removed_after_an_error(repository: Path) -> None:
     seen: list[Path] = []
 
     def interrupted() -> None:
@@ -237,7 +236,7 @@ def test_the_tree_is_gone_whatever_happens_in_it(repository: Path) -> None:
     assert left_behind(repository) == []
 
 
-@pytest.mark.usefixtures("_asked")
-def test_in_python(repository: Path) -> None:
-    recorded = record_revision(load(Path("cspprof.toml")), "HEAD~1")
-    assert recorded.models["net"].total("cio_cspnet") == cio(4)
+@pytest.mark.usefixtures("_warm_worker")
+def test_measure_revision_in_python(repository: Path) -> None:
+    reference = measure_revision(load(Path("cspprof.toml")), "HEAD~1")
+    assert reference.models["net"].total("cio_cspnet") == cio(4)

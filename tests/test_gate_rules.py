@@ -1,4 +1,4 @@
-"""The gate's rules: pass or fail as a table, and what is written about it."""
+"""Rules: which values pass and which fail, the messages, and the measurements that are compared."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from cspprof.core import units
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind
 from cspprof.gate import baseline
+from cspprof.gate.causes import Cause
 from cspprof.gate.config import Rule
-from cspprof.gate.measurement import Measured, Part, measured
-from cspprof.gate.metric_names import matches, metric_of
-from cspprof.gate.report import numbers
-from cspprof.gate.rules import Cause, Finding, Outcome, contradictions, judge, selected
+from cspprof.gate.measurement import LayerMeasurement, Measurement, layer_matches, measure
+from cspprof.gate.metric_names import resolve_metric
+from cspprof.gate.report import value_and_limit
+from cspprof.gate.rules import Outcome, RuleResult, contradictions, evaluate
 from cspprof.metrics import Amount, Peak, Ratio, Sum
 from cspprof.profiles import Profile
 
 
-def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any) -> Measured:
+def net(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any) -> Measurement:
     """A model whose layers have these MACs and as much CIO."""
     layers = {"stem": 100, "body.0": 500, "body.1": 400} if layers is None else layers
     whole = sum(layers.values())
@@ -37,17 +38,17 @@ def made(name: str = "net", layers: Mapping[str, int] | None = None, **rest: Any
         "macs": Sum(whole), "cio_cspnet": Sum(whole), "bflops": Sum(2 * whole, 10**9), "peak_bytes": Peak(2 * 2**20),
         "moc": Ratio(whole, 3), "bottleneck_share": Ratio(max(layers.values()), whole),
     }  # fmt: skip
-    parts = {path: Part("conv2d", {"macs": Sum(n), "cio_cspnet": Sum(n)}) for path, n in layers.items()}
-    return Measured(name, "cspnet", ("1x3x8x8:float32",), "s", rest.pop("totals", totals), parts, **rest)
+    by_path = {path: LayerMeasurement("conv2d", {"macs": Sum(n), "cio_cspnet": Sum(n)}) for path, n in layers.items()}
+    return Measurement(name, "cspnet", ("1x3x8x8:float32",), "s", rest.pop("totals", totals), by_path, **rest)
 
 
 def rule(**keys: Any) -> Rule:
     return Rule.model_validate({"id": "r", "metric": "macs", **keys})
 
 
-def one(found: list[Finding]) -> Finding:
-    assert len(found) == 1
-    return found[0]
+def only(results: list[RuleResult]) -> RuleResult:
+    assert len(results) == 1
+    return results[0]
 
 
 HOLDS, FAILS, UNKNOWN = Outcome.HOLDS, Outcome.FAILS, Outcome.UNKNOWN
@@ -89,124 +90,131 @@ HOLDS, FAILS, UNKNOWN = Outcome.HOLDS, Outcome.FAILS, Outcome.UNKNOWN
         ({"layer": "stem", "max_increase": "0%"}, 1000, HOLDS, 100),
     ],
 )
-def test_pass_and_fail(keys: dict[str, Any], before: int | None, outcome: Outcome, limit: int) -> None:
-    base = None if before is None else made(layers={"stem": 100, "body.0": before - 100})
+def test_limits(keys: dict[str, Any], before: int | None, outcome: Outcome, limit: int) -> None:
+    base = None if before is None else net(layers={"stem": 100, "body.0": before - 100})
     if before == 0:
-        base = made(layers={"stem": 0})
-    found = one(judge(rule(**keys), made(), base, "the baseline"))
-    assert (found.outcome, found.limit) == (outcome, limit)
-    assert found.difference is not None
-    assert (found.difference > 0) == (outcome is FAILS)
+        base = net(layers={"stem": 0})
+    result = only(evaluate(rule(**keys), net(), base, "the baseline"))
+    assert (result.outcome, result.limit) == (outcome, limit)
+    assert result.difference is not None
+    assert (result.difference > 0) == (outcome is FAILS)
 
 
-def test_a_tolerance_has_the_metrics_unit_and_is_not_negative() -> None:
-    found = one(judge(rule(max=1, tolerance="24 MB"), made()))
-    assert (found.outcome, found.message) == (UNKNOWN, "tolerance = '24 MB' is in bytes, but macs is in MACs")
+def test_tolerance_must_have_the_unit_of_the_metric_and_not_be_negative() -> None:
+    result = only(evaluate(rule(max=1, tolerance="24 MB"), net()))
+    assert (result.outcome, result.message) == (UNKNOWN, "tolerance = '24 MB' is in bytes, but macs is in MACs")
     with pytest.raises(ValueError, match=r"tolerance = '-5%' is negative"):
         rule(max=1, tolerance="-5%")
 
 
 def test_models_on_different_inputs_are_not_compared() -> None:
-    base = replace(made("plain"), inputs=("1x3x16x16:float32",))
-    found = one(judge(rule(min_drop="5%", base="plain"), made(), base, "plain"))
-    assert found.outcome is UNKNOWN
-    assert found.message == "net is measured on 1x3x8x8:float32, plain on 1x3x16x16:float32"
+    base = replace(net("plain"), inputs=("1x3x16x16:float32",))
+    result = only(evaluate(rule(min_drop="5%", base="plain"), net(), base, "plain"))
+    assert result.outcome is UNKNOWN
+    assert result.message == "net is measured on 1x3x8x8:float32, but plain on 1x3x16x16:float32"
 
 
 @pytest.mark.parametrize(
     ("keys", "before", "outcome"),
     [
         ({"ratchet": True}, 1000, HOLDS),
-        ({"ratchet": True}, 1010, HOLDS),  # 1 % of 1,010 less would be 999.9, so 999
+        ({"ratchet": True}, 1010, HOLDS),  # 1 % below 1,010 is 999.9
         ({"ratchet": True}, 1011, FAILS),
         ({"ratchet": "5%"}, 1011, HOLDS),
         ({"ratchet": "5%"}, 1053, FAILS),
         ({"ratchet": 11}, 1011, FAILS),
-        ({"ratchet": True}, 999, FAILS),  # worse is worse, whatever the ratchet
+        ({"ratchet": True}, 999, FAILS),  # an increase fails also with a ratchet
         ({"ratchet": False}, 2000, HOLDS),
     ],
 )
-def test_a_ratchet_asks_for_a_gain_to_be_recorded(keys: dict[str, Any], before: int, outcome: Outcome) -> None:
-    found = one(judge(rule(max_increase="0%", **keys), made(), made(layers={"a": before}), "the baseline"))
-    assert found.outcome is outcome
+def test_ratchet_fails_until_the_improvement_is_recorded(keys: dict[str, Any], before: int, outcome: Outcome) -> None:
+    result = only(evaluate(rule(max_increase="0%", **keys), net(), net(layers={"a": before}), "the baseline"))
+    assert result.outcome is outcome
     if outcome is FAILS and before > 1000:
-        assert found.hint == "Keep the gain: cspprof check --update-baseline"
-        assert f"is 1,000, {units.change((1000 - before) / before)} against the baseline's {before:,}" in found.message
+        assert result.hint == "Record the improvement: cspprof check --update-baseline"
+        percent = units.change((1000 - before) / before)
+        assert result.message == f"macs of net is 1,000, better than the baseline's {before:,} ({percent})"
 
 
-def test_a_glob_of_layers_judges_each_for_itself() -> None:
-    found = judge(rule(layer="body.*", max=450), made())
-    assert [(f.layer, f.outcome) for f in found] == [("body.0", FAILS), ("body.1", HOLDS)]
-    assert found[0].message == "macs of net.body.0 is 500; 450 is allowed: 50 more"
+def test_a_layer_glob_gives_one_result_per_layer() -> None:
+    results = evaluate(rule(layer="body.*", max=450), net())
+    assert [(f.layer, f.outcome) for f in results] == [("body.0", FAILS), ("body.1", HOLDS)]
+    assert results[0].message == "macs of net.body.0 is 500; the limit is 450, exceeded by 50"
 
 
 @pytest.mark.parametrize(
     ("keys", "message", "hint"),
     [
-        ({"layer": "bdy.*", "max": 1}, "no layer of net that has macs matches 'bdy.*'", "Did you mean: body"),
-        ({"metric": "peak_bytes", "layer": "*", "max": 1}, "peak_bytes is a number of whole models", "Take one of"),
-        ({"metric": "moc", "max_share": "1%"}, "moc does not add up over layers", "Take macs"),
+        ({"layer": "bdy.*", "max": 1}, "'bdy.*' matches no layer of net that has macs", "Did you mean: body"),
+        (
+            {"metric": "peak_bytes", "layer": "*", "max": 1},
+            "peak_bytes is a metric of whole models",
+            "Use a metric of layers",
+        ),
+        ({"metric": "moc", "max_share": "1%"}, "moc is not a sum over layers", "Use a metric that is a sum: macs"),
         ({"max": "24 MB"}, "max = '24 MB' is in bytes, but macs is in MACs", "such as 24 M"),
         ({"metric": "peak_bytes", "max": "2 M elements"}, "is in elements, but peak_bytes is in bytes", "200 MB"),
-        ({"metric": "bflops", "max": "8 G"}, "bflops is in BFLOPs already", "without k, M or G"),
+        ({"metric": "bflops", "max": "8 G"}, "bflops is already in BFLOPs", "without k, M or G"),
         ({"metric": "flops", "max": 1}, "net has no flops", "another metric"),
         ({"max_increase": "0%"}, "nothing was recorded for net", "Record it: cspprof check --update-baseline"),
     ],
 )
-def test_what_cannot_be_judged_says_why(keys: dict[str, Any], message: str, hint: str) -> None:
-    found = one(judge(rule(**keys), made()))
-    assert found.outcome is UNKNOWN
-    assert message in found.message
-    assert hint in found.hint
+def test_an_unknown_outcome_has_a_message_and_a_hint(keys: dict[str, Any], message: str, hint: str) -> None:
+    result = only(evaluate(rule(**keys), net()))
+    assert result.outcome is UNKNOWN
+    assert message in result.message
+    assert hint in result.hint
 
 
-def test_totals_with_unknown_operations_can_fail_and_cannot_hold() -> None:
-    partly = made(uncounted={"mylib.op": 2})
-    assert one(judge(rule(max=999), partly)).outcome is FAILS
-    unsure = one(judge(rule(max=1000), partly))
-    assert unsure.outcome is UNKNOWN
-    assert unsure.message == "net has operations without a rule: mylib.op (2)"
-    assert one(judge(rule(max_increase="0%"), made(), partly, "x")).outcome is UNKNOWN
+def test_totals_without_unknown_operations_can_fail_but_not_hold() -> None:
+    incomplete = net(uncounted={"mylib.op": 2})
+    assert only(evaluate(rule(max=999), incomplete)).outcome is FAILS
+    unknown = only(evaluate(rule(max=1000), incomplete))
+    assert unknown.outcome is UNKNOWN
+    assert unknown.message == "net has operations without a rule: mylib.op (2)"
+    assert only(evaluate(rule(max_increase="0%"), net(), incomplete, "x")).outcome is UNKNOWN
 
 
 @pytest.mark.parametrize("field", ["inputs", "convention"])
-def test_numbers_of_another_input_or_sense_are_not_compared(field: str) -> None:
-    other = replace(made(), **{field: ("1x3x9x9:float32",) if field == "inputs" else "hardnet"})
-    found = one(judge(rule(max_increase="0%"), made(), other, "the baseline"))
-    assert found.outcome is UNKNOWN
-    assert found.message.startswith("the baseline has net with " + field.rstrip("s"))
+def test_a_recording_with_another_input_or_convention_is_not_compared(field: str) -> None:
+    other = replace(net(), **{field: ("1x3x9x9:float32",) if field == "inputs" else "hardnet"})
+    result = only(evaluate(rule(max_increase="0%"), net(), other, "the baseline"))
+    assert result.outcome is UNKNOWN
+    assert result.message.startswith("the baseline has net with " + field.rstrip("s"))
     # a base that is another model may have a convention of its own, on the same input
-    against = one(judge(rule(max_increase="0%", base="other"), made(), other, "other"))
+    against = only(evaluate(rule(max_increase="0%", base="other"), net(), other, "other"))
     assert against.outcome is (UNKNOWN if field == "inputs" else HOLDS)
 
 
-def test_no_drop_since_the_recording_says_which_rule_keeps_the_gain() -> None:
-    hint = 'keep it so with max_increase = "0%"'
-    assert hint in one(judge(rule(min_drop="5%"), made(), made(), "the baseline")).hint
-    assert one(judge(rule(min_drop="5%"), made(), made(layers={"a": 1010}), "the baseline")).hint == ""
-    assert one(judge(rule(min_drop="5%", base="plain"), made(), made("plain"), "plain")).hint == ""
+def test_min_drop_without_any_change_hints_at_max_increase() -> None:
+    hint = 'use max_increase = "0%" from now on'
+    assert hint in only(evaluate(rule(min_drop="5%"), net(), net(), "the baseline")).hint
+    assert only(evaluate(rule(min_drop="5%"), net(), net(layers={"a": 1010}), "the baseline")).hint == ""
+    assert only(evaluate(rule(min_drop="5%", base="plain"), net(), net("plain"), "plain")).hint == ""
 
 
-def test_a_layer_that_the_baseline_does_not_have() -> None:
-    found = one(judge(rule(layer="body.1", max_increase="0%"), made(), made(layers={"stem": 1000}), "the baseline"))
-    assert found.message == "the baseline has no macs for body.1 of net"
+def test_a_layer_that_is_not_in_the_baseline() -> None:
+    result = only(evaluate(rule(layer="body.1", max_increase="0%"), net(), net(layers={"stem": 1000}), "the baseline"))
+    assert result.message == "the baseline has no macs for body.1 of net"
 
 
-def test_a_failure_in_one_sentence() -> None:
-    found = one(judge(rule(min_drop="5%", base="plain"), made(), made("plain", {"a": 1020}), "plain"))
-    assert found.message == (
-        "macs of net is 1,000; 969 is allowed: 31 more (at least −5% against plain's 1,020, now −2.0 %)"
+def test_failure_messages() -> None:
+    result = only(evaluate(rule(min_drop="5%", base="plain"), net(), net("plain", {"a": 1020}), "plain"))
+    assert result.message == (
+        "macs of net is 1,000; the limit is 969, exceeded by 31 (at least 5% below plain's 1,020; now −2.0 %)"
     )
-    found = one(judge(rule(max_share="20%"), made()))
-    assert found.message == "body.0 has 50.0 % of the macs of net; 20.0 % is allowed: 30.0 % more"
+    result = only(evaluate(rule(max_share="20%"), net()))
+    assert result.message == "body.0 has 50.0 % of the macs of net; the limit is 20.0 %, exceeded by 30.0 %"
 
 
-# -- which rules, which models, which layers ------------------------------------------------------
+# -- models, layers and metrics of a rule ---------------------------------------------------------
 
 
 def test_a_model_is_not_compared_with_itself() -> None:
-    assert selected(rule(min_drop="5%", base="plain", model="*"), ["plain", "csp"]) == ["csp"]
-    assert selected(rule(max=1, model="csp*"), ["plain", "csp", "csp2"]) == ["csp", "csp2"]
+    drop = rule(min_drop="5%", base="plain", model="*")
+    assert (drop.applies_to("plain"), drop.applies_to("csp")) == (False, True)
+    budget = rule(max=1, model="csp*")
+    assert [budget.applies_to(name) for name in ("plain", "csp", "csp2")] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -218,28 +226,28 @@ def test_a_model_is_not_compared_with_itself() -> None:
     ],
 )  # fmt: skip
 def test_layer_globs(glob: str, name: str, matched: bool) -> None:
-    assert matches(glob, name) is matched
+    assert layer_matches(glob, name) is matched
 
 
-def test_cio_and_compute_mean_what_the_convention_says() -> None:
-    assert metric_of("cio", "cspnet") == "cio_cspnet"
-    assert metric_of("cio", "hardnet") == "cio_hardnet"
-    assert metric_of("cio", "fvcore") == "cio_cspnet"
-    assert metric_of("compute", "cspnet") == "macs"
-    assert metric_of("compute", "fvcore") == "fvcore"
-    assert metric_of("moc", "hardnet") == "moc"
+def test_cio_and_compute_depend_on_the_convention() -> None:
+    assert resolve_metric("cio", "cspnet") == "cio_cspnet"
+    assert resolve_metric("cio", "hardnet") == "cio_hardnet"
+    assert resolve_metric("cio", "fvcore") == "cio_cspnet"
+    assert resolve_metric("compute", "cspnet") == "macs"
+    assert resolve_metric("compute", "fvcore") == "fvcore"
+    assert resolve_metric("moc", "hardnet") == "moc"
 
 
 def test_rules_that_contradict_each_other() -> None:
     models = {"a": "cspnet", "b": "cspnet"}
     twice = [rule(id="x", max="24 M"), rule(id="y", max="30 M")]
-    clash = contradictions(twice, models)
-    assert [c.message for c in clash] == ["the rules 'x' and 'y' set two limits for max of macs for '*': 24 M and 30 M"]
+    found = contradictions(twice, models)
+    assert [c.message for c in found] == ["the rules 'x' and 'y' set two limits for max of macs for '*': 24 M and 30 M"]
     both_less = [
         rule(id="x", model="a", base="b", min_drop="5%"), rule(id="y", model="b", base="a", max_increase="0%"),
     ]  # fmt: skip
     assert [c.message for c in contradictions(both_less, models)] == [
-        "the rules 'x' and 'y' ask a and b each to have less macs than the other"
+        "the rules 'x' and 'y' require a and b each to have less macs than the other"
     ]
     fine = [
         rule(id="x", max="24 M", level="warn"), rule(id="y", max="30 M"), rule(id="z", model="a", max="20 M"),
@@ -252,17 +260,17 @@ def test_rules_that_contradict_each_other() -> None:
 @pytest.mark.parametrize(
     ("before", "now", "follows"),
     [
-        # the convolution before it was widened: it reads more, and does what it did
+        # the layer before it became wider: the input changed, the settings did not
         ("conv2d 1x64x8x8 -> 1x128x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x128x8x8, kernel 3x3", True),
         ("linear 1x128 -> 1x10", "linear 1x192 -> 1x10", True),
         ("avg_pool2d 1x64x8x8 -> 1x64x4x4, kernel 2x2", "avg_pool2d 1x96x8x8 -> 1x96x4x4, kernel 2x2", True),
         ("cat 1x8x4x4, 1x8x4x4 -> 1x16x4x4", "cat 1x8x4x4, 1x9x4x4 -> 1x17x4x4", True),
-        # a stride was taken out before it: a larger map through the same layer
+        # a stride before it was removed: a larger feature map through the same layer
         ("conv2d 1x64x8x8 -> 1x64x8x8", "conv2d 1x64x16x16 -> 1x64x16x16", True),
-        # a depthwise convolution is as wide as what it reads
+        # a depthwise convolution is as wide as its input
         ("conv2d 1x64x8x8 -> 1x64x8x8, groups 64", "conv2d 1x96x8x8 -> 1x96x8x8, groups 96", True),
         ("conv2d 1x64x8x8 -> 1x64x8x8, groups 64", "conv2d 1x96x8x8 -> 1x192x8x8, groups 96", False),
-        # it was widened too
+        # its width changed too
         ("conv2d 1x64x8x8 -> 1x64x8x8, kernel 3x3", "conv2d 1x96x8x8 -> 1x96x8x8, kernel 3x3", False),
         ("conv2d 1x64x8x8 -> 1x64x8x8, groups 8", "conv2d 1x96x8x8 -> 1x96x8x8, groups 8", False),
         ("linear 1x128 -> 1x10", "linear 1x192 -> 1x20", False),
@@ -273,8 +281,8 @@ def test_rules_that_contradict_each_other() -> None:
         ("conv2d 1x64x8x8 -> 1x96x8x8", "", False),
     ],
 )  # fmt: skip
-def test_a_layer_that_only_reads_another_input_is_no_cause(before: str, now: str, follows: bool) -> None:
-    assert Cause("a", Fraction(2), Fraction(1), now, before).follows is follows
+def test_a_layer_with_the_same_settings_only_had_its_input_changed(before: str, now: str, follows: bool) -> None:
+    assert Cause("a", Fraction(2), Fraction(1), now, before).only_input_changed is follows
 
 
 # -- quantities -----------------------------------------------------------------------------------
@@ -291,7 +299,7 @@ def test_a_layer_that_only_reads_another_input_is_no_cause(before: str, now: str
         ("7.93 BFLOPs", Fraction(793, 100), "BFLOPs"), ("24 M elements", 24 * 10**6, "elements"),
     ],
 )  # fmt: skip
-def test_quantities_are_read_exactly(text: str | int | float, value: int, unit: str) -> None:
+def test_parse_quantity_is_exact(text: str | int | float, value: int, unit: str) -> None:
     read = units.parse_quantity(text)
     assert (read.value, read.unit) == (value, unit)
 
@@ -299,7 +307,7 @@ def test_quantities_are_read_exactly(text: str | int | float, value: int, unit: 
 @pytest.mark.parametrize(
     "text", ["", "M", "24 Q", "24.1.2 M", "2 k%", "1,2345", "24 m", "NaN", "inf", "1 iB", "--3", True]
 )
-def test_anything_else_is_no_quantity(text: str) -> None:
+def test_parse_quantity_refuses_other_text(text: str) -> None:
     with pytest.raises(CspprofError, match="cannot read the quantity") as caught:
         units.parse_quantity(text)
     assert caught.value.hint
@@ -310,8 +318,8 @@ def test_anything_else_is_no_quantity(text: str) -> None:
 def test_a_failing_value_is_never_printed_equal_to_its_limit(n: int, over: int, under: int, unit: str) -> None:
     limit = Fraction(n, under)
     value = limit + Fraction(over, 10**9)
-    failed = Finding("r", "max", "error", "m", "macs", FAILS, value=value, limit=limit)
-    assert len({*numbers(failed)}) == 2
+    failed = RuleResult("r", "max", "error", "m", "macs", FAILS, value=value, limit=limit)
+    assert len({*value_and_limit(failed)}) == 2
     assert len({*units.distinct_texts(value, limit, unit)}) == 2
 
 
@@ -320,19 +328,19 @@ def test_fixed_rounds_like_python_does(x: Fraction, places: int) -> None:
     assert Fraction(units.fixed(x, places).replace(units.MINUS, "-").replace(",", "")) == round(x, places)
 
 
-# -- what is measured -----------------------------------------------------------------------------
+# -- measurements ---------------------------------------------------------------------------------
 
 
-def test_layers_add_up_to_the_modules_around_them(chain: Profile) -> None:
-    found = measured("chain", chain, "cspnet", ["cio_cspnet", "params"])
-    assert found.total("cio_cspnet") == 48 + 128 + 128 + 128
-    assert {p: found.layer(p, "cio_cspnet") for p in found.names()} == {"a": 176, "b": 256}
-    assert found.layer("a", "params") == 216
-    assert found.parts["b"].form == "conv2d 1x8x4x4 -> 1x8x4x4, kernel 3x3"
-    assert found.inputs == ("1x3x4x4:float32",)
+def test_layer_totals_of_modules_are_sums_over_their_layers(chain: Profile) -> None:
+    measured = measure("chain", chain, "cspnet", ["cio_cspnet", "params"])
+    assert measured.total("cio_cspnet") == 48 + 128 + 128 + 128
+    assert {p: measured.layer_total(p, "cio_cspnet") for p in measured.paths()} == {"a": 176, "b": 256}
+    assert measured.layer_total("a", "params") == 216
+    assert measured.layers["b"].operation == "conv2d 1x8x4x4 -> 1x8x4x4, kernel 3x3"
+    assert measured.inputs == ("1x3x4x4:float32",)
 
 
-def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> None:
+def test_structural_hash_ignores_names_and_depends_on_operations(chain: Profile) -> None:
 
     layers = tuple(y._replace(path=y.path and f"net.{y.path}", class_name="Other") for y in chain.layers)
     assert structural_hash(replace(chain, layers=layers)) == structural_hash(chain)
@@ -344,8 +352,8 @@ def test_structure_is_what_is_computed_not_what_it_is_called(chain: Profile) -> 
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1024])
-def test_structure_is_the_hash_of_operations_and_wires_in_order(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it was always written: what is in baselines stays true."""
+def test_structural_hash_matches_its_definition(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition must not change: baselines contain these hashes."""
     monkeypatch.setattr("cspprof.analysis.structural_hash.AT_ONCE", at_once)
     profile = cspprof.profile("csp_peleenet")
     numbers: dict[int, int] = {}
@@ -366,17 +374,17 @@ def test_structure_is_the_hash_of_operations_and_wires_in_order(at_once: int, mo
      ({"is": "conv2d", "macs": 1.5}, "ValueError macs is 1.5"), ({"is": "conv2d", "macs": None}, "macs is None"),
      ({"is": "conv2d", "moc": {"over": 1}}, "KeyError 'under'"), ([], "is damaged")],
 )  # fmt: skip
-def test_a_damaged_layer_is_told_before_anybody_looks_at_it(chain: Profile, layer: Any, message: str) -> None:
-    document = json.loads(baseline.dump({"chain": measured("chain", chain, "cspnet", ["macs", "moc"])}))
+def test_a_damaged_layer_in_a_baseline_is_refused(chain: Profile, layer: Any, message: str) -> None:
+    document = json.loads(baseline.dump({"chain": measure("chain", chain, "cspnet", ["macs", "moc"])}))
     document["models"]["chain"]["layers"]["a"] = layer
     with pytest.raises(baseline.BaselineError, match=message):
         baseline.parse(json.dumps(document).encode(), "b.json")
 
 
-@pytest.mark.parametrize("layered", [["macs"], ["macs", "moc", "peak_bytes"], []])
-def test_layers_of_a_baseline_come_back(chain: Profile, layered: list[str]) -> None:
-    found = measured("chain", chain, "cspnet", layered)
-    again = baseline.parse(baseline.dump({"chain": found}), "b.json")["chain"]
-    assert {p: (part.form, part.amounts) for p, part in again.parts.items()} == {
-        p: (part.form, part.amounts) for p, part in found.parts.items()
+@pytest.mark.parametrize("metrics", [["macs"], ["macs", "moc", "peak_bytes"], []])
+def test_a_baseline_keeps_the_layers(chain: Profile, metrics: list[str]) -> None:
+    measured = measure("chain", chain, "cspnet", metrics)
+    again = baseline.parse(baseline.dump({"chain": measured}), "b.json")["chain"]
+    assert {path: (layer.operation, layer.amounts) for path, layer in again.layers.items()} == {
+        path: (layer.operation, layer.amounts) for path, layer in measured.layers.items()
     }

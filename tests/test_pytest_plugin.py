@@ -1,4 +1,4 @@
-"""The pytest plugin in real runs of pytest: what fails, how that reads, what is recorded, and what loading it costs."""
+"""The pytest plugin in real runs of pytest: failures and their text, recordings, and what loading it imports."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ import cspprof
 pytest_plugins = ["pytester"]
 
 Runs = Callable[..., pytest.RunResult]
-LEFT_OUT = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "anyio", "xdist")]
-"""Plugins of others, which take longer to load than these tests to run."""
+OTHER_PLUGINS = [f"-pno:{name}" for name in ("cacheprovider", "hypothesispytest", "anyio", "xdist")]
+"""Other plugins are disabled: loading them takes longer than running these tests."""
 
 CONFIG = """\
 [models.resnext]
@@ -41,7 +41,7 @@ MATCHES = 'def test_cost(cspprof):\n    cspprof.assert_matches_baseline("net.py:
 
 @pytest.fixture(scope="module", autouse=True)
 def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What torch imports while a model is traced is there before the forks, and what the fixture imports."""
+    """Before the forks, import the fixture and what torch imports during a trace."""
     importlib.import_module("cspprof.gate.pytest_fixture")
     importlib.import_module("cspprof.gate.pytest_baseline")
     net = tmp_path_factory.mktemp("before") / "net.py"
@@ -51,7 +51,7 @@ def _loaded(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def runs(pytester: pytest.Pytester) -> Runs:
-    """A run of pytest in a fork of this process, which has torch already: seconds less than a new interpreter."""
+    """Run pytest in a fork of this process, which has imported torch already: it saves seconds for each test."""
     if not hasattr(os, "fork"):
         return pytester.runpytest_subprocess
 
@@ -61,13 +61,13 @@ def runs(pytester: pytest.Pytester) -> Runs:
         if not child:
             code = 70
             with contextlib.suppress(BaseException):
-                gc.freeze()  # pytest collects garbage several times as it leaves, and torch is large
+                gc.freeze()  # pytest collects garbage several times at exit, and torch has many objects
                 target = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(target, 1)
                 os.dup2(target, 2)
                 sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115 - closed with the process
                 torch.set_num_threads(1)  # threads do not survive a fork
-                code = int(pytest.main([*arguments, *LEFT_OUT]))
+                code = int(pytest.main([*arguments, *OTHER_PLUGINS]))
                 sys.stdout.flush()
             os._exit(code)
         _, status = os.waitpid(child, 0)
@@ -78,7 +78,7 @@ def runs(pytester: pytest.Pytester) -> Runs:
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two networks, in an environment that knows the plugin as `pyproject.toml` declares it, installed or not."""
+    """Two networks, in an environment with the plugin as `pyproject.toml` declares it, even if it is not installed."""
     declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
     installed = pytester.path / "site" / "cspprof_here-0.dist-info"
     installed.mkdir(parents=True)
@@ -94,26 +94,26 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Path:
     return pytester.path
 
 
-def asserting(body: str, imports: str = "") -> str:
+def cost_test(body: str, imports: str = "") -> str:
     lines = "\n    ".join(body.splitlines())
     return f"{imports}\ndef test_cost(cspprof):\n    {lines}\n"
 
 
 def errors(result: pytest.RunResult) -> list[str]:
-    """What stands behind an E."""
+    """The lines of the error, which pytest marks with an E."""
     return [line[1:].strip() for line in result.outlines if line.startswith("E ")]
 
 
 # -- budgets and drops ----------------------------------------------------------------------------
 
 
-def test_what_holds_passes(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_assertions_that_hold(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(
-        asserting(
+        cost_test(
             f"""cspprof.assert_budget("net.py:ResNeXt", cio={PLAIN_CIO}, macs="30 M", peak_bytes="200 KiB", moc=54)
 cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="{PLAIN_CIO:,}")
 cspprof.assert_budget(ResNeXt(), input=(1, 3, 64, 64), params="0.3 M", bottleneck_share="16%")
-cspprof.assert_budget(ResNeXt(), cio_cspnet={PLAIN_CIO})  # on the input that it states
+cspprof.assert_budget(ResNeXt(), cio_cspnet={PLAIN_CIO})  # with its example_input_shape
 cspprof.assert_budget(profile("net.py:ResNeXt"), cio={PLAIN_CIO})
 cspprof.assert_budget("net.py:ResNeXt", layer="stage?.down", cio=49_152)
 cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio={PLAIN_CIO - CSP_CIO}, macs="30%")""",
@@ -123,9 +123,9 @@ cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio={PLAIN_CIO - CSP_CIO
     runs("--strict-markers", "--strict-config").assert_outcomes(passed=1)
 
 
-def test_a_failure_reads_like_pytests_own(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_text_of_a_failed_budget(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(
-        asserting('cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="500 k")', "from net import ResNeXt\n")
+        cost_test('cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="500 k")', "from net import ResNeXt\n")
     )
     result = runs()
     result.assert_outcomes(failed=1)
@@ -139,34 +139,34 @@ def test_a_failure_reads_like_pytests_own(pytester: pytest.Pytester, runs: Runs,
     assert result.outlines[begin + 2 : end] == [
         "    def test_cost(cspprof):",
         '>       cspprof.assert_budget(ResNeXt(), input="1x3x64x64", cio="500 k")',
-        "E       AssertionError: cio_cspnet of ResNeXt is 569,472; 500,000 is allowed: 69,472 more",
-        "E         the layers with most cio_cspnet (17 more):",
+        "E       AssertionError: cio_cspnet of ResNeXt is 569,472; the limit is 500,000, exceeded by 69,472",
+        "E         layers with most cio_cspnet (17 more):",
         f"E           stage1.down              49,152  {down}, kernel 3x3, stride 2x2  [net.py:{line} Stage]",
         f"E           stem                     45,056  {stem}, kernel 3x3, stride 2x2  [net.py:{root} ResNeXt]",
         f"E           stage1.blocks.0.reduce   32,768  {blocks} 1x1  [net.py:{block} Block]",
         f"E           stage1.blocks.0.grouped  32,768  {blocks} 3x3, groups 8  [net.py:{block} Block]",
         f"E           stage1.blocks.0.expand   32,768  {blocks} 1x1  [net.py:{block} Block]",
         "",
-        "test_a_failure_reads_like_pytests_own.py:4: AssertionError",
+        "test_text_of_a_failed_budget.py:4: AssertionError",
     ]
-    assert "500,000 is allowed: 69,472 more" in result.outlines[end + 1]
+    assert "the limit is 500,000, exceeded by 69,472" in result.outlines[end + 1]
 
 
-def test_several_limits_fail_at_once_the_worst_first(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
-    pytester.makepyfile(asserting('cspprof.assert_budget("net.py:ResNeXt", params=1, cio="500 k", macs="1 G")'))
-    told = [line for line in errors(runs()) if "is allowed" in line]
-    assert [line.split(" of ")[0].removeprefix("AssertionError: ") for line in told] == ["params", "cio_cspnet"]
+def test_several_failed_limits_are_listed_worst_first(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(cost_test('cspprof.assert_budget("net.py:ResNeXt", params=1, cio="500 k", macs="1 G")'))
+    lines = [line for line in errors(runs()) if "the limit is" in line]
+    assert [line.split(" of ")[0].removeprefix("AssertionError: ") for line in lines] == ["params", "cio_cspnet"]
 
 
-def test_a_drop_that_is_too_small_names_what_grew(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
-    pytester.makepyfile(asserting('cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="50%")'))
-    told = errors(runs())
-    assert told[0] == (
-        f"AssertionError: cio_cspnet of csp.py:ResNeXt is {CSP_CIO:,}; {PLAIN_CIO // 2:,} is allowed: "
-        f"{CSP_CIO - PLAIN_CIO // 2:,} more (at least −50% against net.py:ResNeXt's {PLAIN_CIO:,}, now −30.2 %)"
+def test_text_of_a_failed_drop_lists_increased_layers(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(cost_test('cspprof.assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="50%")'))
+    lines = errors(runs())
+    assert lines[0] == (
+        f"AssertionError: cio_cspnet of csp.py:ResNeXt is {CSP_CIO:,}; the limit is {PLAIN_CIO // 2:,}, exceeded by "
+        f"{CSP_CIO - PLAIN_CIO // 2:,} (at least 50% below net.py:ResNeXt's {PLAIN_CIO:,}; now −30.2 %)"
     )
-    assert told[1] == "where cio_cspnet grew:"
-    assert told[2].startswith("stage1.transition  32,768 (new)  conv2d 1x64x16x16 -> 1x64x16x16, kernel 1x1  [csp.py:")
+    assert lines[1] == "where cio_cspnet increased:"
+    assert lines[2].startswith("stage1.transition  32,768 (new)  conv2d 1x64x16x16 -> 1x64x16x16, kernel 1x1  [csp.py:")
 
 
 @pytest.mark.parametrize(
@@ -176,20 +176,28 @@ def test_a_drop_that_is_too_small_names_what_grew(pytester: pytest.Pytester, run
         ('assert_budget("net.py:ResNeXt", cio="24 Q")', "cannot read the quantity '24 Q'", "Write for example: 24 M"),
         ('assert_budget("net.py:ResNeXt", cio="-1")', "cio = '-1' is negative", "at least 0"),
         ('assert_budget("net.py:ResNeXt", cio="24 MB")', "'24 MB' is in bytes, but cio_cspnet is in elements", "24 M"),
-        ('assert_budget("net.py:ResNeXt")', "asserts nothing without a limit", 'Give one: cio="24 M"'),
+        ('assert_budget("net.py:ResNeXt")', "assert_budget needs a limit", 'Give one: cio="24 M"'),
         ('assert_budget("net.py:ResNet", cio="24 M")', "net.py has no 'ResNet'", "Did you mean: ResNeXt?"),
-        ('assert_budget("net.py:ResNeXt", layer="stag?", cio=1)', "matches 'stag?'", "Did you mean: stage"),
+        ('assert_budget("net.py:ResNeXt", layer="stag?", cio=1)', "'stag?' matches no layer", "Did you mean: stage"),
         ('assert_budget("net.py:ResNeXt", input="1,x", cio=1)', "cannot read the input '1,x'", "joined by x"),
-        ("assert_budget(__import__('torch').nn.ReLU(), cio=1)", "does not say what it is called with", "Give input="),
-        ("assert_budget(__import__('torch').nn.ReLU, cio=1)", "ReLU makes a model and is none", "Call it: ReLU()"),
+        (
+            "assert_budget(__import__('torch').nn.ReLU(), cio=1)",
+            "input is not known",
+            "Give input=",
+        ),
+        (
+            "assert_budget(__import__('torch').nn.ReLU, cio=1)",
+            "ReLU is not a model",
+            "Call it: ReLU()",
+        ),
         ('assert_drop("net.py:ResNeXt", "resnet10", cio="5%")', "is measured on", "the same input: 1x3x64x64"),
-        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop asserts nothing", 'Give one: cio="5%"'),
-        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than all", "at most 100%"),
-        ('assert_matches_baseline("net.py:ResNeXt")', "cspprof-baseline.json is not there yet", "--cspprof-update"),
+        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop needs a limit", 'Give one: cio="5%"'),
+        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than 100%", "at most 100%"),
+        ('assert_matches_baseline("net.py:ResNeXt")', "cspprof-baseline.json does not exist yet", "--cspprof-update"),
         ('assert_matches_baseline("net.py:ResNeXt", metrics="ciao")', "no metric named 'ciao'", "Did you mean: cio?"),
     ],
 )
-def test_what_cannot_be_judged_is_neither_a_pass_nor_a_failed_assertion(
+def test_what_cannot_be_decided_is_an_error_and_not_an_assertion_error(
     pytester: pytest.Pytester, runs: Runs, project: Path, call: str, message: str, hint: str
 ) -> None:
     pytester.makepyfile(
@@ -197,15 +205,15 @@ def test_what_cannot_be_judged_is_neither_a_pass_nor_a_failed_assertion(
     )
     result = runs()
     result.assert_outcomes(failed=1)
-    told = errors(result)
-    assert message in told[0]
-    assert hint in told[1]
-    assert not [line for line in result.outlines if re.match(r"\S*cspprof/.*:\d+: ", line)]  # no line of ours
+    lines = errors(result)
+    assert message in lines[0]
+    assert hint in lines[1]
+    assert not [line for line in result.outlines if re.match(r"\S*cspprof/.*:\d+: ", line)]  # of cspprof
 
 
-def test_an_operation_without_a_rule_is_no_pass(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_a_model_with_uncounted_operations_does_not_pass(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(
-        asserting(
+        cost_test(
             'cspprof.assert_budget(Net(), input="1x3x8x8", macs="1 G")',
             """
 import torch
@@ -222,9 +230,9 @@ class Net(torch.nn.Module):
 """,
         )
     )
-    told = errors(runs())
-    assert told[0].endswith("Net has operations without a rule: plugintest.twice (1)")
-    assert "cspprof.op_rule" in told[1]
+    lines = errors(runs())
+    assert lines[0].endswith("Net has operations without a rule: plugintest.twice (1)")
+    assert "cspprof.op_rule" in lines[1]
 
 
 # -- the baseline ---------------------------------------------------------------------------------
@@ -235,8 +243,8 @@ def recorded(project: Path) -> dict[str, dict[str, int]]:
     return {name: model["totals"] for name, model in models.items()}
 
 
-def test_a_number_that_the_baseline_lost_is_no_pass(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
-    pytester.makepyfile(asserting('cspprof.assert_matches_baseline("net.py:ResNeXt")'))
+def test_a_metric_missing_in_the_baseline_is_an_error(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+    pytester.makepyfile(cost_test('cspprof.assert_matches_baseline("net.py:ResNeXt")'))
     assert runs("--cspprof-update").ret == 0
     file = project / "cspprof-baseline.json"
     document = json.loads(file.read_text())
@@ -247,7 +255,7 @@ def test_a_number_that_the_baseline_lost_is_no_pass(pytester: pytest.Pytester, r
     assert "the baseline has no cio_cspnet of net.py:ResNeXt" in errors(result)[0]
 
 
-def test_recorded_then_compared_then_red(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_record_then_compare_then_fail(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(MATCHES)
     result = runs("--cspprof-update")
     assert result.ret == 0
@@ -258,24 +266,24 @@ def test_recorded_then_compared_then_red(pytester: pytest.Pytester, runs: Runs, 
     before = (project / "cspprof-baseline.json").read_bytes()
     assert runs().ret == 0
     result = runs("--cspprof-update")
-    result.stdout.fnmatch_lines(["1 model recorded in cspprof-baseline.json; no number differs"])
+    result.stdout.fnmatch_lines(["1 model recorded in cspprof-baseline.json; no number changed"])
     assert (project / "cspprof-baseline.json").read_bytes() == before
 
     wider = PLAIN.replace("nn.Conv2d(3, 32, 3, 2, 1", "nn.Conv2d(3, 40, 3, 2, 1").replace("Stage(32,", "Stage(40,")
     (project / "net.py").write_text(wider)
     result = runs()
-    told = errors(result)
-    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 18 numbers", told[0])
-    assert f"cio_cspnet        {PLAIN_CIO + 2 * 8_192:,}, recorded {PLAIN_CIO:,} (+2.9 %)" in told
-    at = next(i for i, line in enumerate(told) if line.startswith("where cio_cspnet grew"))
-    assert told[at + 1].startswith(
+    lines = errors(result)
+    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 18 numbers", lines[0])
+    assert f"cio_cspnet        {PLAIN_CIO + 2 * 8_192:,}, recorded {PLAIN_CIO:,} (+2.9 %)" in lines
+    at = next(i for i, line in enumerate(lines) if line.startswith("where cio_cspnet increased"))
+    assert lines[at + 1].startswith(
         "stem         53,248 (+8,192)  conv2d 1x3x64x64 -> 1x40x32x32, kernel 3x3, stride 2x2; was"
     )
-    assert told[-1] == "If that is meant, record it: pytest --cspprof-update"
+    assert lines[-1] == "To record the new numbers: pytest --cspprof-update"
     assert (project / "cspprof-baseline.json").read_bytes() == before
 
 
-def test_only_the_numbers_that_are_asked_for(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_metrics_selects_the_numbers_to_compare(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(MATCHES)
     assert runs("--cspprof-update").ret == 0
     text = (project / "cspprof-baseline.json").read_text()
@@ -285,13 +293,13 @@ def test_only_the_numbers_that_are_asked_for(pytester: pytest.Pytester, runs: Ru
         runs().assert_outcomes(failed=failed, passed=1 - failed)
 
 
-def test_names_of_the_configuration_share_its_baseline_with_the_command(
+def test_models_of_the_configuration_share_the_baseline_of_the_command(
     pytester: pytest.Pytester, runs: Runs, project: Path, warm: Warm
 ) -> None:
     (project / "cspprof.toml").write_text(CONFIG)
     (project / "tests").mkdir()
     body = 'cspprof.assert_matches_baseline("resnext")\ncspprof.assert_matches_baseline("csp.py:ResNeXt")'
-    (project / "tests" / "test_it.py").write_text(asserting(body))
+    (project / "tests" / "test_it.py").write_text(cost_test(body))
     assert runs("--cspprof-update").ret == 0
     both = (project / "cspprof-baseline.json").read_bytes()
     assert recorded(project).keys() == {"resnext", "csp.py:ResNeXt"}
@@ -300,20 +308,20 @@ def test_names_of_the_configuration_share_its_baseline_with_the_command(
         return warm.module("cspprof", *arguments, cwd=project)
 
     assert command("check").returncode == 0
-    assert command("check", "--update-baseline").returncode == 0  # writes the same, and keeps what tests recorded
+    assert command("check", "--update-baseline").returncode == 0  # writes the same, and keeps the models of tests
     assert (project / "cspprof-baseline.json").read_bytes() == both
     assert runs().ret == 0
 
 
-def test_a_module_goes_by_its_class_or_a_name_of_its_own(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_a_module_is_recorded_by_its_class_or_by_name(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     imports = "import csp, net\n"
     same = "cspprof.assert_matches_baseline(net.ResNeXt())\ncspprof.assert_matches_baseline(csp.ResNeXt())"
-    pytester.makepyfile(asserting(same, imports))
+    pytester.makepyfile(cost_test(same, imports))
     result = runs("--cspprof-update")
     assert errors(result)[0].endswith("two tests record different models as 'ResNeXt'")
     result.stdout.fnmatch_lines(["nothing was recorded:", "two tests record different models as 'ResNeXt'"])
     assert not (project / "cspprof-baseline.json").exists()
-    pytester.makepyfile(asserting(same.replace("csp.ResNeXt()", 'csp.ResNeXt(), name="csp"'), imports))
+    pytester.makepyfile(cost_test(same.replace("csp.ResNeXt()", 'csp.ResNeXt(), name="csp"'), imports))
     assert runs("--cspprof-update").ret == 0
     assert {n: t["cio_cspnet"] for n, t in recorded(project).items()} == {"ResNeXt": PLAIN_CIO, "csp": CSP_CIO}
 
@@ -322,10 +330,10 @@ def test_a_module_goes_by_its_class_or_a_name_of_its_own(pytester: pytest.Pytest
     ("body", "message"),
     [
         ('cspprof.assert_matches_baseline("nowhere.py:Net")', "nowhere.py:Net: there is no file nowhere.py"),
-        ("raise KeyboardInterrupt", "the run did not come to its end"),
+        ("raise KeyboardInterrupt", "the test run did not finish"),
     ],
 )
-def test_half_a_measurement_records_nothing(
+def test_an_error_in_one_test_records_nothing(
     pytester: pytest.Pytester, runs: Runs, project: Path, body: str, message: str
 ) -> None:
     pytester.makepyfile(MATCHES + f"def test_other(cspprof):\n    {body}\n")
@@ -335,7 +343,7 @@ def test_half_a_measurement_records_nothing(
     assert not (project / "cspprof-baseline.json").exists()
 
 
-def test_a_baseline_in_conflict_is_not_written_over(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_a_baseline_with_conflict_is_not_overwritten(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     (project / "cspprof-baseline.json").write_text("<<<<<<< HEAD\n")
     pytester.makepyfile(MATCHES)
     result = runs("--cspprof-update")
@@ -344,7 +352,7 @@ def test_a_baseline_in_conflict_is_not_written_over(pytester: pytest.Pytester, r
     assert (project / "cspprof-baseline.json").read_text() == "<<<<<<< HEAD\n"
 
 
-def test_another_structure_with_the_same_numbers_is_a_warning(
+def test_a_changed_structure_with_the_same_totals_is_a_warning(
     pytester: pytest.Pytester, runs: Runs, project: Path
 ) -> None:
     pytester.makepyfile(MATCHES)
@@ -352,16 +360,16 @@ def test_another_structure_with_the_same_numbers_is_a_warning(
     (project / "net.py").write_text(PLAIN.replace("return torch.relu(", "return torch.nn.functional.silu("))
     result = runs()
     result.assert_outcomes(passed=1, warnings=1)
-    result.stdout.fnmatch_lines(["*test_another*.py:2: UserWarning: net.py:ResNeXt has another structure than in *"])
+    result.stdout.fnmatch_lines(["*test_a_changed*.py:2: UserWarning: the structure of net.py:ResNeXt differs from *"])
 
 
 @pytest.mark.slow
-def test_workers_record_together(pytester: pytest.Pytester, project: Path) -> None:
+def test_xdist_workers_record_together(pytester: pytest.Pytester, project: Path) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")
-    for name in ("net", "csp"):  # as files, which no worker waits for torch to read
+    for name in ("net", "csp"):  # saved profiles: the workers need not import torch
         cspprof.profile(f"{name}.py:ResNeXt").save(f"{name}.profile.json")
         (project / f"test_{name}.py").write_text(MATCHES.replace("net.py:ResNeXt", f"{name}.profile.json"))
-    two = [argument for argument in LEFT_OUT if "xdist" not in argument] + ["-n", "2", "--cspprof-update"]
+    two = [argument for argument in OTHER_PLUGINS if "xdist" not in argument] + ["-n", "2", "--cspprof-update"]
     result = pytester.runpytest_subprocess(*two)
     assert result.ret == 0
     result.stdout.fnmatch_lines(["2 models recorded in cspprof-baseline.json:"])
@@ -372,14 +380,14 @@ def test_workers_record_together(pytester: pytest.Pytester, project: Path) -> No
     before = (project / "cspprof-baseline.json").read_bytes()
     (project / "test_csp.py").write_text("import os\ndef test_cost(cspprof):\n    os._exit(1)\n")
     result = pytester.runpytest_subprocess(*two, "--max-worker-restart=0")
-    result.stdout.fnmatch_lines(["nothing was recorded:", "a worker of pytest-xdist did not come to its end"])
+    result.stdout.fnmatch_lines(["nothing was recorded:", "a worker of pytest-xdist did not finish"])
     assert (project / "cspprof-baseline.json").read_bytes() == before
 
 
-# -- being there ----------------------------------------------------------------------------------
+# -- loading the plugin ---------------------------------------------------------------------------
 
 
-def test_it_can_be_left_out(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
+def test_the_plugin_can_be_disabled(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(MATCHES)
     result = runs("-p", "no:cspprof")
     result.assert_outcomes(errors=1)
@@ -388,11 +396,11 @@ def test_it_can_be_left_out(pytester: pytest.Pytester, runs: Runs, project: Path
     runs("--help").stdout.fnmatch_lines(["cost of networks:", "  --cspprof-update *"])
 
 
-def test_loading_it_loads_nothing_heavy(pytester: pytest.Pytester, project: Path) -> None:
+def test_loading_the_plugin_imports_only_pytest(pytester: pytest.Pytester, project: Path) -> None:
     pytester.makepyfile("import sys\ndef test_light():\n    print(*sorted(sys.modules), sep='\\n')\n")
     result = pytester.runpytest_subprocess("-s")
     result.assert_outcomes(passed=1)
-    ours = [line for line in result.outlines if line.startswith("cspprof")]
-    assert ours == ["cspprof", "cspprof._version", "cspprof.pytest_plugin"]
+    imported = [line for line in result.outlines if line.startswith("cspprof")]
+    assert imported == ["cspprof", "cspprof._version", "cspprof.pytest_plugin"]
     heavy = {"torch", "pydantic", "pandas", "matplotlib", "numpy", "sympy", "rich", "typer"}
     assert not heavy & set(result.outlines)

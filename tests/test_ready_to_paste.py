@@ -1,4 +1,4 @@
-"""What is ready to paste: the GitHub Action, the GitLab job and the pre-commit hook, each run as its host runs it."""
+"""The GitHub Action, the GitLab job and the pre-commit hook that users paste, each run as its host runs it."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ max_increase = "0%"
 
 
 def environment(**more: str) -> dict[str, str]:
-    """As in a CI job: the programs of this environment first, and nothing of the terminal that runs the tests."""
+    """The environment of a CI job: the programs of this environment first, no variables of the host or terminal."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "PYTEST_", "FORCE_COLOR"))}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
     return kept | {"PATH": path, "NO_COLOR": "1", "COLUMNS": "120"} | more
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository `project` with a recorded network on `main`, which was widened on the branch `wider`."""
-    folder = tmp_path_factory.mktemp("made") / "project"
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository `project` with a recorded network on `main`, and a wider one on the branch `wider`."""
+    folder = tmp_path_factory.mktemp("repository") / "project"
     folder.mkdir()
     git(folder, "init", "--quiet", "--initial-branch", "main")
     (folder / "cspprof.toml").write_text(CONFIG)
@@ -62,9 +62,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path) -> Path:
+def project(repository: Path, tmp_path: Path) -> Path:
     """A copy of that repository, for one test."""
-    return Path(shutil.copytree(made, tmp_path / "project"))
+    return Path(shutil.copytree(repository, tmp_path / "project"))
 
 
 # -- GitHub ---------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def project(made: Path, tmp_path: Path) -> Path:
 
 @dataclass
 class Job:
-    """What a composite action did: its exit code, what it printed, its outputs and the summary of the job."""
+    """The result of a composite action: exit code, printed text, outputs, and the summary of the job."""
 
     code: int
     out: str
@@ -80,12 +80,12 @@ class Job:
     summary: str
 
 
-def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] | None = None, **given: str) -> Job:
-    """Run the steps of the action as GitHub does: expressions replaced, `bash -eo pipefail`, until one fails."""
+def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] | None = None, **options: str) -> Job:
+    """Run the steps of the action as GitHub does: replace expressions, run `bash -eo pipefail`, stop at a failure."""
     action = yaml.safe_load(ACTION.read_text())
-    unknown = given.keys() - {name.replace("-", "_") for name in action["inputs"]}
+    unknown = options.keys() - {name.replace("-", "_") for name in action["inputs"]}
     assert not unknown
-    inputs = {name: given.get(name.replace("-", "_"), spec["default"]) for name, spec in action["inputs"].items()}
+    inputs = {name: options.get(name.replace("-", "_"), spec["default"]) for name, spec in action["inputs"].items()}
     files = {name: folder.parent / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     for file in files.values():
         file.write_text("")
@@ -96,7 +96,7 @@ def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] |
 
     code, out = 0, ""
     for step in action["runs"]["steps"]:
-        assert "${{" not in step["run"]  # else an input would be text of the script
+        assert "${{" not in step["run"]  # otherwise an input could inject code into the script
         script = folder.parent / "step.sh"
         script.write_text(step["run"])
         done = subprocess.run(
@@ -113,21 +113,21 @@ def run_action(folder: Path, action_path: Path = CHECKOUT, env: dict[str, str] |
 
 
 @pytest.mark.slow
-def test_the_action_turns_the_build_red_and_says_where(project: Path) -> None:
-    red = run_action(project, requirement="installed")
-    assert (red.code, red.outputs) == (1, {"exit-code": "1"})
-    assert red.out.startswith(
-        "::error file=net.py,line=4,title=cspprof%3A no-more-cio::cio_cspnet of net is 576; 448 is allowed: 128 more"
+def test_the_action_fails_and_annotates_the_class(project: Path) -> None:
+    failed = run_action(project, requirement="installed")
+    assert (failed.code, failed.outputs) == (1, {"exit-code": "1"})
+    assert failed.out.startswith(
+        "::error file=net.py,line=4,title=cspprof%3A no-more-cio::cio_cspnet of net is 576; the limit is 448, exceeded by 128"
     )
-    assert red.summary.startswith("## cspprof\n\n| rule | model |")
-    assert "**Why no-more-cio fails on net: CIO (CSPNet)**" in red.summary
+    assert failed.summary.startswith("## cspprof\n\n| rule | model |")
+    assert "**Why no-more-cio fails on net: CIO (CSPNet)**" in failed.summary
     git(project, "checkout", "--quiet", "main")
-    green = run_action(project, requirement="installed", format="github sarif=out.sarif", config="cspprof.toml")
-    assert (green.code, green.outputs, green.out) == (0, {"exit-code": "0"}, "1 hold\n")
+    passed = run_action(project, requirement="installed", format="github sarif=out.sarif", config="cspprof.toml")
+    assert (passed.code, passed.outputs, passed.out) == (0, {"exit-code": "0"}, "1 hold\n")
     assert json.loads((project / "out.sarif").read_text())["runs"][0]["results"] == []
 
 
-def test_the_action_hands_on_what_cannot_be_measured(project: Path) -> None:
+def test_the_action_returns_exit_code_2_and_does_not_run_its_inputs(project: Path) -> None:
     job = run_action(project, requirement="installed", models="ne? nothing*")
     assert (job.code, job.outputs) == (2, {"exit-code": "2"})
     assert "error: cspprof.toml has no model named 'nothing*'" in job.out
@@ -137,32 +137,32 @@ def test_the_action_hands_on_what_cannot_be_measured(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_action_fetches_what_a_shallow_checkout_lacks(project: Path) -> None:
+def test_the_action_fetches_the_revision_in_a_shallow_checkout(project: Path) -> None:
     shallow = project.parent / "shallow"
     clone = ["clone", "--quiet", "--depth=1", "--single-branch", "--branch", "wider", project.as_uri(), str(shallow)]
     git(project, *clone)
     (shallow / "cspprof-baseline.json").unlink()
     job = run_action(shallow, requirement="installed", against="origin/main")
     assert job.code == 1
-    assert "(at most +0%25 against origin/main's 448" in job.out
+    assert "(at most 0%25 above origin/main's 448" in job.out
     assert run_action(shallow, requirement="installed", against="main").code == 1
     job = run_action(shallow, requirement="installed", against="HEAD~7")
     assert (job.code, job.outputs["exit-code"]) == (2, "2")
-    assert "there is no revision 'HEAD~7' here" in job.out
+    assert "there is no revision 'HEAD~7' in this repository" in job.out
 
 
 @pytest.mark.slow
-def test_the_action_installs_the_revision_that_it_is_pinned_to(project: Path) -> None:
+def test_the_action_installs_its_own_revision(project: Path) -> None:
     home = project.parent / "python"
     venv.create(home, with_pip=True)
     libraries = Path(sysconfig.get_path("purelib", vars={"base": str(home), "platbase": str(home)}))
-    # What cspprof depends on is that of this environment: a second torch would only cost time.
+    # The dependencies come from this environment: installing a second torch takes minutes.
     (libraries / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     env = environment(PATH=os.pathsep.join([str(home / "bin"), os.environ["PATH"]]))
     env.pop("PYTHONPATH", None)
     job = run_action(project, env=env)
     if "No matching distribution found for hatchling" in job.out:
-        pytest.skip("pip reaches no index here, to build with")
+        pytest.skip("pip cannot download the build dependencies")
     assert (job.code, job.outputs) == (1, {"exit-code": "1"}), job.out
     assert (libraries / "cspprof" / "pytest_plugin.py").is_file()
 
@@ -176,7 +176,7 @@ def job_of_gitlab() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_gitlab_job_writes_the_reports_that_it_uploads(project: Path) -> None:
+def test_the_gitlab_job_writes_its_reports(project: Path) -> None:
     job = job_of_gitlab()
     install, check = job["script"]
     assert install == "pip install cspprof"
@@ -188,7 +188,7 @@ def test_the_gitlab_job_writes_the_reports_that_it_uploads(project: Path) -> Non
     assert 'failures="1"' in (project / reports["junit"]).read_text()
 
 
-def test_the_guide_shows_the_gitlab_job_as_it_is() -> None:
+def test_the_guide_shows_the_gitlab_job() -> None:
     bare = re.sub(r"^#.*\n", "", GITLAB.read_text(), flags=re.M)
     assert f"```yaml\n{bare}```" in (CHECKOUT / "docs" / "guide" / "ci.md").read_text()
 
@@ -197,7 +197,7 @@ def test_the_guide_shows_the_gitlab_job_as_it_is() -> None:
 
 
 @pytest.mark.slow
-def test_the_hook_stops_a_commit(project: Path) -> None:
+def test_the_pre_commit_hook_fails_for_a_failing_rule(project: Path) -> None:
     hooks = project.parent / "hooks"
     hooks.mkdir()
     (hooks / HOOKS.name).write_text(HOOKS.read_text())
@@ -214,39 +214,39 @@ def test_the_hook_stops_a_commit(project: Path) -> None:
         call = [sys.executable, "-m", "pre_commit", "run", *which]
         return subprocess.run(call, cwd=project, env=env, capture_output=True, text=True, check=False)
 
-    red = run("--all-files")
-    assert red.returncode == 1, red.stderr
-    assert "cspprof check...." in red.stdout
-    assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; 448 is allowed: 128 more" in red.stdout
+    failed = run("--all-files")
+    assert failed.returncode == 1, failed.stderr
+    assert "cspprof check...." in failed.stdout
+    assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; the limit is 448, exceeded by 128" in failed.stdout
     (project / "net.py").write_text(ONE_CONV.format(imports="", width=4))
     assert run("--files", "net.py").returncode == 0
-    assert "no files to check" in run("--files", ".gitignore").stdout  # what no model is made of costs no time
+    assert "no files to check" in run("--files", ".gitignore").stdout  # the hook runs only for file types that can change a model
 
 
-# -- the repository's own -------------------------------------------------------------------------
+# -- this repository ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_the_repository_keeps_its_own_rules() -> None:
-    """An example of a configuration, and the gate of the zoo; `.ci/run` calls the command itself."""
+def test_the_rules_of_this_repository_hold() -> None:
+    """`cspprof.toml` has a rule of every kind."""
     verdict = cspprof.check(CHECKOUT / "cspprof.toml")
     assert verdict.exit_code == 0, [f.message for f in verdict.failures]
     assert {rule.kind for rule in verdict.config.rules} == set(LIMITS)
     assert not verdict.failures
-    assert not verdict.notes  # no structure has changed unseen
+    assert not verdict.notes  # no structure changed
 
 
-# -- what their hosts' schemas say ----------------------------------------------------------------
+# -- schemas of the hosts -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("schema", "file"), [("vendor.github-actions", ACTION), ("vendor.gitlab-ci", GITLAB)])
-def test_it_fits_the_schema_of_its_host(schema: str, file: Path) -> None:
+def test_file_fits_the_schema_of_its_host(schema: str, file: Path) -> None:
     call = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_the_hooks_are_a_valid_manifest() -> None:
+def test_the_pre_commit_manifest_is_valid() -> None:
     call = [sys.executable, "-m", "pre_commit", "validate-manifest", str(HOOKS)]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

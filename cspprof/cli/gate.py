@@ -1,12 +1,13 @@
-"""The CI gate's commands: check, baseline, init. Rooms are imported when they run: no pydantic for `--help`."""
+"""The commands of the CI gate: check, baseline, init.
+
+A command imports the gate, and with it pydantic, when it runs.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,23 +17,25 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
 from cspprof.core.files import check_writable, write_atomically
+from cspprof.core.registry import suggestion
 
 if TYPE_CHECKING:
     from cspprof.gate.checking import Verdict
-    from cspprof.gate.loading import Config
+    from cspprof.gate.config import Config
+    from cspprof.gate.formats import VerdictFormat
 
 ConfigPath = Annotated[
     Path | None,
     typer.Option("--config", metavar="PATH", help="The configuration, or its folder. Default: the nearest above."),
 ]
-TABLES = ("rich", "markdown", "json", "csv", "latex", "parquet")
-"""Formats of reports that show a verdict as well; those of CI systems are in `cspprof.gate.formats`."""
-baseline_app = typer.Typer(no_args_is_help=True, help="What was recorded, and how that changed.")
+REPORT_FORMATS = ("rich", "markdown", "json", "csv", "latex", "parquet")
+"""Formats of reports in which a verdict can be written. `cspprof.gate.formats` has those of CI systems."""
+baseline_app = typer.Typer(no_args_is_help=True, help="Show the recorded baseline, or what changed in it.")
 
 
-def configuration(path: Path | None) -> Config:
-    """The project's configuration, found and read."""
-    from cspprof.gate.loading import find, load
+def load_config(path: Path | None) -> Config:
+    """The project's configuration. Raises CspprofError if there is none."""
+    from cspprof.gate.config import find, load
 
     return load(find(path))
 
@@ -49,106 +52,107 @@ def check_command(
             "--format",
             "-f",
             metavar="KIND[=FILE]",
-            help="How to say it, and where to; repeatable: rich, markdown, json, csv, concise, github, gitlab, junit, "
-            "sarif, bencher, github-action-benchmark.",
+            help="Output format, and the file to write; repeatable: rich, markdown, json, csv, latex, parquet, "
+            "concise, github, gitlab, junit, sarif, bencher, github-action-benchmark.",
         ),
     ] = None,
-    why: Annotated[bool, typer.Option("--why", help="Show the layers that a failure comes from.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Show the layers that cause a failure.")] = False,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="REV", help="Compare with this revision's code, not with the baseline."),
+        typer.Option("--against", metavar="REV", help="Compare with the code of this git revision, not the baseline."),
     ] = None,
     update_baseline: Annotated[
-        bool, typer.Option("--update-baseline", help="Record what the models measure now, and show what changed.")
+        bool, typer.Option("--update-baseline", help="Record the current numbers, and show what changed.")
     ] = False,
 ) -> None:
-    """Hold models against the project's rules: 0 all hold, 1 one failed, else 2 something could not be measured."""
+    """Check models against the project's rules.
+
+    Exit code 0: all rules hold; 1: a rule fails; 2: no rule fails, but something could not be measured.
+    """
     from cspprof.gate.checking import check, update
     from cspprof.gate.report import changes_report, verdict_report
 
     if against is not None and update_baseline:
         raise CspprofError("--against compares, --update-baseline records", "Give one of them.")
-    voices = [_voice(text) for text in formats or ["rich"]]
-    if update_baseline and not all(isinstance(voice, ReportWriter) for voice in voices):
-        raise CspprofError("--update-baseline prints changes, no verdict", f"Take one of: {', '.join(TABLES)}")
-    settings = configuration(config)
+    writers = [_writer(text) for text in formats or ["rich"]]
+    report_writers = [writer for writer in writers if isinstance(writer, ReportWriter)]
+    if update_baseline and len(report_writers) < len(writers):
+        formats_text = ", ".join(REPORT_FORMATS)
+        raise CspprofError("--update-baseline prints changes, not a verdict", f"Use one of: {formats_text}")
+    project = load_config(config)
     if update_baseline:
-        changed, notes = update(settings, models or ())
-        report = changes_report(changed, f"Recorded in {settings.baseline.name}", notes)
-        for voice in voices:
-            if isinstance(voice, ReportWriter):
-                voice.write(report)
+        changed, notes = update(project, models or ())
+        report = changes_report(changed, f"Recorded in {project.baseline.name}", notes)
+        for report_writer in report_writers:
+            report_writer.write(report)
         return
-    recorded = None
+    reference = None
     if against is not None:
-        from cspprof.gate.against import record_revision
+        from cspprof.gate.revision import measure_revision
 
-        recorded = record_revision(settings, against, models or ())
-    verdict = check(settings, models or (), recorded=recorded)
-    for voice in voices:
-        if isinstance(voice, ReportWriter):
-            voice.write(verdict_report(verdict, why))
+        reference = measure_revision(project, against, models or ())
+    verdict = check(project, models or (), reference=reference)
+    for writer in writers:
+        if isinstance(writer, ReportWriter):
+            writer.write(verdict_report(verdict, why))
         else:
-            write_bytes(voice.say(verdict).encode(), voice.path)
-    _summarise(verdict)
+            write_bytes(writer.format(verdict).encode(), writer.path)
+    _write_job_summary(verdict)
     raise typer.Exit(verdict.exit_code)
 
 
 @dataclass(frozen=True, slots=True)
-class _Voice:
-    """A format of verdicts, and the file that it goes to."""
+class _VerdictWriter:
+    """A format of CI systems, and the file to write; without a file, standard output."""
 
-    say: Callable[[Verdict], str]
+    format: VerdictFormat
     path: Path | None
 
 
-def _voice(text: str) -> ReportWriter | _Voice:
-    """`KIND` or `KIND=FILE`, checked before any work is done."""
+def _writer(text: str) -> ReportWriter | _VerdictWriter:
+    """The writer for `KIND` or `KIND=FILE`. Raises UnknownNameError, or OutputError if the file cannot be written."""
     from cspprof.gate.formats import FORMATS
 
     kind, _, file = text.partition("=")
     path = Path(file) if file else None
-    if kind in TABLES:
+    if kind in REPORT_FORMATS:
         return ReportWriter(kind, path)
     if kind not in FORMATS:
-        known = [*TABLES, *FORMATS.names()]
-        near = get_close_matches(kind, known, 3, 0.5)
-        hint = f"Did you mean: {', '.join(near)}?" if near else f"There are: {', '.join(known)}"
-        raise UnknownNameError(f"no format named {kind!r}", hint)
+        raise UnknownNameError(f"no format named {kind!r}", suggestion(kind, [*REPORT_FORMATS, *FORMATS.names()]))
     if path is not None:
         check_writable(path)
-    return _Voice(FORMATS.get(kind), path)
+    return _VerdictWriter(FORMATS.get(kind), path)
 
 
-def _summarise(verdict: Verdict) -> None:
-    """Add the verdict to the summary of the GitHub job that we run in, if it is one."""
-    place = os.environ.get("GITHUB_STEP_SUMMARY")
-    if not place:
+def _write_job_summary(verdict: Verdict) -> None:
+    """In a GitHub job, append the verdict to the summary of the job."""
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
         return
-    from cspprof.gate.formats.summary import fitted
+    from cspprof.gate.formats.github import cut_summary
     from cspprof.gate.report import verdict_report
     from cspprof.render import render
 
-    path = Path(place)
+    path = Path(file)
     text = "## cspprof\n\n" + render("markdown", verdict_report(verdict, why=True)).decode()
     try:
         before = path.read_bytes() if path.is_file() else b""
-        write_atomically(path, before + fitted(text, len(before)))
-    except (OSError, OutputError) as error:  # the verdict stands without it
-        print(f"note: no summary of the job: {error}", file=sys.stderr)
+        write_atomically(path, before + cut_summary(text, len(before)))
+    except (OSError, OutputError) as error:  # the verdict is valid without a summary
+        print(f"note: cannot write the summary of the job: {error}", file=sys.stderr)
 
 
 @baseline_app.command("show")
 def show_command(config: ConfigPath = None, format: o.Format = None, output: o.Output = None) -> None:
-    """The numbers of the last recording."""
+    """Show the numbers in the baseline."""
     from cspprof.gate.baseline import read
     from cspprof.gate.report import baseline_report
 
-    writer, settings = ReportWriter(format, output), configuration(config)
-    models = read(settings.baseline)
+    writer, project = ReportWriter(format, output), load_config(config)
+    models = read(project.baseline)
     if models is None:
-        raise _no_baseline(settings)
-    writer.write(baseline_report(models, settings.baseline.name))
+        raise _no_baseline(project)
+    writer.write(baseline_report(models, project.baseline.name))
 
 
 @baseline_app.command("diff")
@@ -160,31 +164,31 @@ def diff_command(
     format: o.Format = None,
     output: o.Output = None,
 ) -> None:
-    """What changed in the baseline since another revision of it."""
-    from cspprof.gate.baseline import changes, parse, read
+    """Show what changed in the baseline since a git revision."""
+    from cspprof.gate.baseline import changed_totals, parse, read
     from cspprof.gate.report import changes_report
     from cspprof.gate.revision import file_at
 
-    writer, settings = ReportWriter(format, output), configuration(config)
-    now = read(settings.baseline)
+    writer, project = ReportWriter(format, output), load_config(config)
+    now = read(project.baseline)
     if now is None:
-        raise _no_baseline(settings)
-    then = file_at(settings.baseline, revision)
-    notes = [f"{revision} has no {settings.baseline.name}"] if then is None else []
-    before = {} if then is None else parse(then, f"{settings.baseline.name} at {revision}")
-    title = f"{settings.baseline.name} since {revision}"
-    writer.write(changes_report(changes(before, now), title, notes))
+        raise _no_baseline(project)
+    content = file_at(project.baseline, revision)
+    notes = [f"{revision} has no {project.baseline.name}"] if content is None else []
+    before = {} if content is None else parse(content, f"{project.baseline.name} at {revision}")
+    title = f"{project.baseline.name} since {revision}"
+    writer.write(changes_report(changed_totals(before, now), title, notes))
 
 
-def _no_baseline(settings: Config) -> CspprofError:
-    return CspprofError(f"there is no {settings.baseline.name} yet", "Record one: cspprof check --update-baseline")
+def _no_baseline(project: Config) -> CspprofError:
+    return CspprofError(f"there is no {project.baseline.name} yet", "Record one: cspprof check --update-baseline")
 
 
 def init_command() -> None:
-    """Write cspprof.toml, a commented start with the models that are found here. Overwrites nothing."""
-    from cspprof.gate.init import start
+    """Write a commented cspprof.toml with the models of this project. An existing configuration is not overwritten."""
+    from cspprof.gate.init import write_config
 
-    path, found = start(Path.cwd())
-    names = ", ".join(c.target for c in found) or "none, see its comments"
-    print(f"{path.name} written; models: {names}")
-    print("Next: check their inputs in it, then record what they cost: cspprof check --update-baseline")
+    path, models = write_config(Path.cwd())
+    targets = ", ".join(model.target for model in models) or "none found, see the comments in it"
+    print(f"{path.name} written; models: {targets}")
+    print("Next: check their inputs in it, then record their numbers: cspprof check --update-baseline")

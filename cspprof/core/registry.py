@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
 from cspprof.core.errors import CspprofError, UnknownNameError
 
 T = TypeVar("T")
+
+
+def suggestion(name: str, known: Iterable[str], listing: str | None = None) -> str:
+    """A hint for an unknown `name`: the most similar known names, else the command that lists them, else the first 20.
+
+    >>> suggestion("rde", ["red", "blue"])
+    'Did you mean: red?'
+    """
+    names = list(dict.fromkeys(known))
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean: {', '.join(near)}?"
+    if listing:
+        return f"List them with: {listing}"
+    if not names:
+        return "None is defined."
+    return f"There are: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
 
 
 class Registry(Generic[T]):
@@ -55,13 +72,7 @@ class Registry(Generic[T]):
 
     def suggest(self, name: str) -> str:
         """A hint for the unknown `name`: similar names, or how to list all."""
-        known = dict.fromkeys([*self._entries, *(self._fallback or ())])
-        near = get_close_matches(name, known, n=3, cutoff=0.5)
-        if near:
-            return f"Did you mean: {', '.join(near)}?"
-        if self._listing:
-            return f"List them with: {self._listing}"
-        return f"There are: {', '.join(self.names())}"
+        return suggestion(name, [*self.names(), *(self._fallback or ())], self._listing)
 
     def names(self) -> list[str]:
         return sorted(self._entries)

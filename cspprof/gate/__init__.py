@@ -1,8 +1,9 @@
-"""The CI gate: rules over a project's models, a baseline in git, and the verdict.
+"""The CI gate: rules for the cost of a project's models, a baseline in git, and a verdict.
 
-    config ──> measuring ──> Measured ──> rules ──> Verdict ──> formats
-    (toml)     (Profile)     baseline ─────┘ (why)
+    config.py ──> measurement.py ──> rules.py ──> checking.py ──> report.py, messages.py ──> formats/
+    (toml)        (traced, or read   (and         (Verdict)
+                  from baseline.py)  causes.py)
 
-`config` reads the rules, `measuring` makes profiles of the models, `measured` is what rules look at (traced now or read
-from the `baseline`), `rules` judges without reading or tracing anything, `checking` puts it together.
+`revision.py` measures the code of another git revision, `init.py` writes a first configuration, and the `pytest_*`
+files belong to `cspprof.pytest_plugin`.
 """

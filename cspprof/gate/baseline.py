@@ -1,26 +1,26 @@
-"""The baseline: what every model measured when it was last recorded, in one JSON file that git can merge.
+"""The baseline: the measurements that were last recorded, in one JSON file that is committed to git.
 
-Keys are sorted and every number has a line of its own, so that two branches which changed different models, or
-different layers of one, merge without a conflict. An exact ratio is kept as its two halves.
+Keys are sorted and every number has its own line, so that branches which change different models, or different layers
+of one model, merge without a conflict. A ratio is stored as numerator and denominator.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path, write_atomically
-from cspprof.gate.measurement import Measured, Part
+from cspprof.gate.measurement import LayerMeasurement, Measurement
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
 SCHEMA = "cspprof.baseline/1"
-RECORD = "cspprof check --update-baseline"
-CONFLICT = ("<<<<<<< ", ">>>>>>> ", "||||||| ")
-"""What git begins a line with, where it could not merge."""
+UPDATE_COMMAND = "cspprof check --update-baseline"
+CONFLICT_MARKERS = ("<<<<<<< ", ">>>>>>> ", "||||||| ")
+"""Beginnings of lines that git writes into a file that it could not merge."""
 
 
 class BaselineError(CspprofError):
@@ -28,14 +28,17 @@ class BaselineError(CspprofError):
 
 
 class NewerBaselineError(BaselineError):
-    """A baseline that a newer cspprof wrote; writing over it would lose what that knew."""
+    """A baseline that a newer cspprof wrote. It must not be overwritten, because its new content would be lost."""
 
 
-Models = Mapping[str, Measured]
+Measurements = Mapping[str, Measurement]
+"""By the name of the model."""
+
+# -- reading and writing ---------------------------------------------------------------------------
 
 
-def read(path: Path) -> dict[str, Measured] | None:
-    """The recorded models by name; None where nothing was recorded yet. Raises BaselineError."""
+def read(path: Path) -> dict[str, Measurement] | None:
+    """The recorded measurements by model; None if there is no file. Raises BaselineError."""
     try:
         return parse(path.read_bytes(), display_path(path))
     except FileNotFoundError:
@@ -46,19 +49,20 @@ def read(path: Path) -> dict[str, Measured] | None:
         ) from None
 
 
-def parse(data: bytes, name: str) -> dict[str, Measured]:
-    """What `dump` wrote; `name` is what an error calls it."""
+def parse(data: bytes, name: str) -> dict[str, Measurement]:
+    """The measurements in the content of a baseline file. Raises BaselineError, in which `name` stands for the file."""
     text = data.decode(errors="replace")
-    if any(mark in text for mark in CONFLICT):
+    if any(marker in text for marker in CONFLICT_MARKERS):
         for number, line in enumerate(text.splitlines(), 1):
-            if line.startswith(CONFLICT):
+            if line.startswith(CONFLICT_MARKERS):
                 raise BaselineError(
-                    f"{name}:{number}: an unresolved merge conflict", f"Record what the merged code costs: {RECORD}"
+                    f"{name}:{number}: an unresolved merge conflict", f"Record the merged code: {UPDATE_COMMAND}"
                 )
+    restore = f"Restore it from git, or record it again: {UPDATE_COMMAND}"
     try:
         document = json.loads(text)
     except ValueError as error:
-        raise BaselineError(f"{name} is not JSON: {error}", f"Restore it from git, or record anew: {RECORD}") from None
+        raise BaselineError(f"{name} is not JSON: {error}", restore) from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         kind, _, version = str(schema).partition("/")
@@ -67,42 +71,41 @@ def parse(data: bytes, name: str) -> dict[str, Measured]:
                 f"{name} has schema {schema!r}, which is newer than this cspprof; it reads {SCHEMA!r}",
                 "Upgrade: pip install --upgrade cspprof",
             )
-        raise BaselineError(f"{name} is no baseline: its schema is {schema!r}, not {SCHEMA!r}", f"Record one: {RECORD}")
+        message = f"{name} is not a baseline: its schema is {schema!r}, not {SCHEMA!r}"
+        raise BaselineError(message, f"Record one: {UPDATE_COMMAND}")
     try:
-        return {model: _measured(model, entry) for model, entry in document["models"].items()}
+        return {model: _from_json(model, entry) for model, entry in document["models"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineError(
-            f"{name} is damaged: {type(error).__name__} {error}", f"Restore it from git, or record anew: {RECORD}"
-        ) from None
+        raise BaselineError(f"{name} is damaged: {type(error).__name__} {error}", restore) from None
 
 
-def dump(models: Models) -> bytes:
-    """The file's content; the same models give the same bytes."""
-    document = {"schema": SCHEMA, "models": {name: _entry(m) for name, m in models.items()}}
+def dump(models: Measurements) -> bytes:
+    """The content of the baseline file. The same measurements give the same bytes."""
+    document = {"schema": SCHEMA, "models": {name: _to_json(measurement) for name, measurement in models.items()}}
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def write(path: Path, models: Models) -> None:
-    """Replace the baseline, whole or not at all."""
+def write(path: Path, models: Measurements) -> None:
+    """Replace the baseline file. If writing fails, the old file stays as it was."""
     write_atomically(path, dump(models))
 
 
-def _entry(m: Measured) -> dict[str, Any]:
+def _to_json(measurement: Measurement) -> dict[str, Any]:
     return {
-        "convention": m.convention,
-        "inputs": list(m.inputs),
-        "structure": m.structure,
-        "totals": {name: _written(a) for name, a in m.totals.items()},
+        "convention": measurement.convention,
+        "inputs": list(measurement.inputs),
+        "structure": measurement.structure,
+        "totals": {metric: _amount_to_json(a) for metric, a in measurement.totals.items()},
         "layers": {
-            path: {"is": part.form, **{name: _written(a) for name, a in part.amounts.items()}}
-            for path, part in m.parts.items()
+            path: {"is": layer.operation, **{metric: _amount_to_json(a) for metric, a in layer.amounts.items()}}
+            for path, layer in measurement.layers.items()
         },
-        "versions": dict(m.versions),
-        **({"by": m.by} if m.by else {}),
+        "versions": dict(measurement.versions),
+        **({"by": measurement.recorded_by} if measurement.recorded_by else {}),
     }
 
 
-def _written(amount: Amount) -> Any:
+def _amount_to_json(amount: Amount) -> Any:
     if isinstance(amount, Ratio):
         return {"over": amount.numerator, "under": amount.denominator}
     if isinstance(amount, Sum) and amount.scale != 1:
@@ -110,35 +113,40 @@ def _written(amount: Amount) -> Any:
     return amount.n
 
 
-def _measured(name: str, entry: Mapping[str, Any]) -> Measured:
-    totals = {m: _amount(m, v) for m, v in entry["totals"].items()}
-    return Measured(
-        name, entry["convention"], tuple(entry["inputs"]), str(entry["structure"]), totals, _parts(entry["layers"]), {},
-        entry["versions"], entry.get("by", ""),
-    )  # fmt: skip
+def _from_json(name: str, entry: Mapping[str, Any]) -> Measurement:
+    return Measurement(
+        name,
+        entry["convention"],
+        tuple(entry["inputs"]),
+        str(entry["structure"]),
+        {metric: _amount_from_json(metric, value) for metric, value in entry["totals"].items()},
+        {
+            path: LayerMeasurement(layer["is"], {m: _amount_from_json(m, v) for m, v in layer.items() if m != "is"})
+            for path, layer in entry["layers"].items()
+        },
+        {},
+        entry["versions"],
+        entry.get("by", ""),
+    )
 
 
-def _parts(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, Part]:
-    return {
-        path: Part(part["is"], {m: _amount(m, v) for m, v in part.items() if m != "is"})
-        for path, part in layers.items()
-    }
-
-
-def _amount(metric: str, value: Any) -> Amount:
-    """As the metric combines; one that is no longer registered is kept as it is written."""
+def _amount_from_json(metric: str, value: Any) -> Amount:
+    """The amount, of the type of the metric. A metric that is not registered any more is read by its form."""
     zero = METRICS.get(metric).zero if metric in METRICS else Sum(0)
     if isinstance(value, dict):
         over, under = int(value["over"]), int(value["under"])
         return Sum(over, under) if isinstance(zero, Sum) and under else Ratio(over, under)
     if not isinstance(value, int):
-        raise ValueError(f"{metric} is {value!r}, not a whole number")
+        raise ValueError(f"{metric} is {value!r}, not an integer")
     return Peak(value) if isinstance(zero, Peak) else Sum(value)
 
 
+# -- comparing -------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One number of one model in two recordings; a side that does not have it is None."""
+class TotalChange:
+    """A total of a model that differs between two baselines; None on the side that does not have it."""
 
     model: str
     metric: str
@@ -146,25 +154,30 @@ class Change:
     after: Amount | None
 
 
-def changes(before: Models, after: Models, metrics: Iterable[str] | None = None) -> list[Change]:
+def changed_totals(before: Measurements, after: Measurements) -> list[TotalChange]:
     """Every total that differs, by model and metric."""
-    wanted = None if metrics is None else set(metrics)
-    found = []
+    changes = []
     for model in sorted({*before, *after}):
         old, new = ((side[model].totals if model in side else {}) for side in (before, after))
-        names = sorted({*old, *new}) if wanted is None else sorted({*old, *new} & wanted)
-        found += [Change(model, m, old.get(m), new.get(m)) for m in names if old.get(m) != new.get(m)]
-    return found
+        changes += [
+            TotalChange(model, metric, old.get(metric), new.get(metric))
+            for metric in sorted({*old, *new})
+            if old.get(metric) != new.get(metric)
+        ]
+    return changes
 
 
-def restructured(before: Measured, after: Measured) -> bool:
-    """Whether another network is computed although every recorded number stayed the same."""
-    same = all(after.totals.get(m) == a for m, a in before.totals.items() if m in after.totals)
+def only_structure_changed(before: Measurement, after: Measurement) -> bool:
+    """Whether the network changed, and all totals that both sides have are the same."""
+    same = all(after.totals.get(metric) == a for metric, a in before.totals.items() if metric in after.totals)
     return same and before.structure != after.structure
 
 
-def reformed(before: Measured, after: Measured) -> list[tuple[str, str, str]]:
-    """Layers that do something else than before: path, then and now; empty where one side has none."""
-    paths = dict.fromkeys([*after.parts, *before.parts])
-    forms = [(p, *(side.parts[p].form if p in side.parts else "" for side in (before, after))) for p in paths]
-    return [(path, then, now) for path, then, now in forms if then != now]
+def changed_operations(before: Measurement, after: Measurement) -> list[str]:
+    """The paths of layers whose operation changed, or that only one side has."""
+    paths = dict.fromkeys([*after.layers, *before.layers])
+
+    def operation(side: Measurement, path: str) -> str:
+        return side.layers[path].operation if path in side.layers else ""
+
+    return [path for path in paths if operation(before, path) != operation(after, path)]

@@ -1,70 +1,61 @@
-"""A whole check: models measured, rules judged, causes found. What cannot be measured is reported beside the rest."""
+"""A check: measure the models, evaluate the rules, find the causes of failures. And the update of the baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
+from cspprof.core.registry import suggestion
 from cspprof.gate import baseline
-from cspprof.gate.causes import causes, class_lines
-from cspprof.gate.config import Model, Rule
-from cspprof.gate.loading import Config, Problem
-from cspprof.gate.measure import profile_of
-from cspprof.gate.measurement import Measured, measured
-from cspprof.gate.metric_names import metric_of, suggestion
-from cspprof.gate.rules import BASELINE, Finding, Outcome, contradictions, judge, selected
+from cspprof.gate.causes import find_causes
+from cspprof.gate.config import Config, Model, Problem, Rule
+from cspprof.gate.measurement import Measurement, measure_models
+from cspprof.gate.rules import BASELINE, Outcome, RuleResult, contradictions, evaluate, incomplete_error
 from cspprof.profiles import Profile
-
-LAYERED = ("macs", "cio_cspnet")
-"""Recorded layer by layer in any case."""
-
-Measure = Callable[[Model], Profile]
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """What rules compare with: the baseline, or another revision."""
+class Reference:
+    """The recorded measurements that rules compare with: the baseline, or those of a git revision."""
 
     name: str
     """`the baseline`, or the revision."""
-    models: Mapping[str, Measured]
+    models: Mapping[str, Measurement]
     missing: str = ""
-    """Why there is nothing, where there is nothing."""
-    problems: Mapping[str, Problem] | None = None
-    """Models that could not be measured there."""
+    """Why there are no measurements, if there are none."""
     hint: str = ""
-    """What to do where there is nothing, unless that is to record it."""
+    """What to do about that, unless it is to record the baseline."""
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    """By name: the models that could not be measured."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found."""
+    """The result of a check."""
 
     config: Config
-    findings: tuple[Finding, ...]
+    results: tuple[RuleResult, ...]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    measured: Mapping[str, Measured]
+    measurements: Mapping[str, Measurement]
 
     @property
-    def failures(self) -> list[Finding]:
-        """What failed, errors before warnings, the worst first."""
-        failed = [f for f in self.findings if f.outcome is Outcome.FAILS]
-        return sorted(failed, key=lambda f: (f.level != "error", -f.severity))
+    def failures(self) -> list[RuleResult]:
+        """The results that fail, errors before warnings, the worst first."""
+        failed = [r for r in self.results if r.outcome is Outcome.FAILS]
+        return sorted(failed, key=lambda r: (r.level != "error", -r.severity))
 
     @property
-    def unknown(self) -> list[Finding]:
-        return [f for f in self.findings if f.outcome is Outcome.UNKNOWN]
+    def unknown(self) -> list[RuleResult]:
+        return [r for r in self.results if r.outcome is Outcome.UNKNOWN]
 
     @property
     def exit_code(self) -> int:
-        """0 everything holds, 1 a rule of level error failed, else 2 where something could not be measured."""
-        if any(f.level == "error" for f in self.failures):
+        """1 if a rule of level error fails, else 2 if something cannot be measured, else 0."""
+        if any(r.level == "error" for r in self.failures):
             return 1
         return 2 if self.problems or self.unknown else 0
 
@@ -74,164 +65,135 @@ class Verdict:
 
 
 def check(
-    config: Config, names: Sequence[str] = (), measure: Measure | None = None, recorded: Recorded | None = None
+    config: Config,
+    names: Sequence[str] = (),
+    profile: Callable[[Model], Profile] | None = None,
+    reference: Reference | None = None,
 ) -> Verdict:
-    """Judge the rules on the models called `names` (globs; all of them without any).
+    """Evaluate the rules on the models that the globs `names` match, or on all models.
 
-    `recorded` takes the baseline's place. Raises UnknownNameError for a name that no model has; everything else that
-    goes wrong is a problem of the verdict.
+    `reference` replaces the baseline, and `profile` the function that profiles a model. Raises UnknownNameError for a
+    name that no model has. Everything else that cannot be read or measured is a problem of the verdict.
     """
-    chosen = choose(config, names)
-    problems = list(config.problems)
-    pairs = _pairs(config, chosen, problems)
+    selected = config.select_models(names)
+    pairs, problems = _rules_and_models(config, selected)
+    problems = [*config.problems, *problems]
     if not pairs and not problems:
-        which = f" is about {', '.join(chosen)}" if chosen else ", and no model," if not config.rules else ""
-        said = f"no rule of {config.name}{which}" if config.rules else f"{config.name} has no rules"
-        problems.append(Problem(config.name, said, 'Write one: [[…rules]] id = "cio", max_increase = "0%"'))
-    if recorded is None:
-        recorded = _baseline(config, problems)
-    needed = dict.fromkeys([*(m for _, m in pairs), *(r.base for r, _ in pairs if r.base)])
-    found = measure_all(config, [n for n in needed if n], measure, problems)
-    findings = [f for rule, m in pairs if m in found for f in _judged(config, rule, found[m], found, recorded)]
-    return Verdict(config, tuple(findings), tuple(problems), tuple(_restructured(found, recorded, chosen)), found)
+        message = f"{config.name} has no rules"
+        if config.rules:
+            message = f"no rule of {config.name} applies to {', '.join(selected) or 'a model'}"
+        hint = 'Write one: [[…rules]] id = "cio", max_increase = "0%"'
+        problems.append(Problem(config.name, message, hint))
+    if reference is None:
+        reference, unreadable = _read_baseline(config)
+        problems += unreadable
+    needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
+    measurements, unmeasured = measure_models(config, needed, profile)
+    results = [r for rule, m in pairs if m in measurements for r in _evaluate(config, rule, m, measurements, reference)]
+    notes = _structure_notes(measurements, reference, selected)
+    return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
 
 
-def choose(config: Config, names: Sequence[str]) -> list[str]:
-    """The models that `names` mean, in the order of the configuration. Raises UnknownNameError."""
-    for name in names:
-        if not any(fnmatchcase(m, name) for m in config.models):
-            raise UnknownNameError(
-                f"{config.name} has no model named {name!r}", suggestion(name, config.models, "model in it")
-            )
-    return [m for m in config.models if not names or any(fnmatchcase(m, n) for n in names)]
-
-
-def measure_all(
-    config: Config, names: Iterable[str], measure: Measure | None, problems: list[Problem]
-) -> dict[str, Measured]:
-    """What each model measures; one that cannot be is a problem, and the others are measured all the same."""
-    measure = measure or partial(profile_of, folder=config.folder)
-    found = {}
-    for name in names:
-        model = config.models[name]
-        try:
-            found[name] = measured(name, measure(model), model.convention, layered(config, name))
-        except CspprofError as error:
-            line = config.model_lines.get(name)
-            hint = error.hint or ""
-            if "--debug" in hint:  # a check goes on with the other models, and shows no traceback
-                hint = f"For the traceback: cspprof profile {model.target} --debug"
-            problems.append(Problem(f"{config.name}:{line or 1}", f"{name}: {error.message}", hint, line))
-    return found
-
-
-def layered(config: Config, name: str) -> list[str]:
-    """The numbers that are kept layer by layer for a model: what its rules are about, and the usual ones."""
-    convention = config.models[name].convention
-    asked = [metric_of(r.metric, convention) for r in config.rules if name in (*selected(r, [name]), r.base)]
-    return list(dict.fromkeys([*asked, *LAYERED]))
-
-
-def _pairs(config: Config, chosen: Sequence[str], problems: list[Problem]) -> list[tuple[Rule, str]]:
-    """The rules with the models that they are about; a rule about none is a problem."""
-    pairs = []
-    everyone = list(config.models)
+def _rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tuple[Rule, str]], list[Problem]]:
+    """Each rule with each selected model that it applies to; problems for rules that apply to no model of the file."""
+    pairs, problems = [], []
     for rule in config.rules:
-        line = config.rule_lines.get(rule.id)
-        where = f"{config.name}:{line or 1}"
         if rule.level == "off":
             continue
-        about = selected(rule, everyone)
-        if not about:
-            hint = suggestion(rule.model, everyone, "model in it")
-            problems.append(Problem(where, f"rule {rule.id!r}: no model matches {rule.model!r}", hint, line))
+        models = [model for model in config.models if rule.applies_to(model)]
+        if not models:
+            message = f"rule {rule.id!r}: no model matches {rule.model!r}"
+            problems.append(config.rule_problem(rule.id, message, suggestion(rule.model, config.models)))
         elif rule.base is not None and rule.base not in config.models:
-            hint = suggestion(rule.base, everyone, "model in it")
-            problems.append(
-                Problem(where, f"rule {rule.id!r}: there is no model {rule.base!r} as its base", hint, line)
-            )
+            message = f"rule {rule.id!r}: its base {rule.base!r} is not a model"
+            problems.append(config.rule_problem(rule.id, message, suggestion(rule.base, config.models)))
         else:
-            pairs += [(rule, m) for m in about if m in chosen]
-    for clash in contradictions(config.rules, {n: m.convention for n, m in config.models.items()}):
-        line = config.rule_lines.get(clash.second)
-        hint = f"The other is on line {config.rule_lines.get(clash.first)}: keep one of them, or give it another level."
-        problems.append(Problem(f"{config.name}:{line or 1}", clash.message, hint, line))
-    return pairs
+            pairs += [(rule, model) for model in models if model in selected]
+    for found in contradictions(config.rules, {name: model.convention for name, model in config.models.items()}):
+        other = f"The other is on line {config.rule_lines.get(found.first)}"
+        hint = f"{other}: remove one of them, or give it another level."
+        problems.append(config.rule_problem(found.second, found.message, hint))
+    return pairs, problems
 
 
-def _baseline(config: Config, problems: list[Problem]) -> Recorded:
-    asked = any(r.needs_baseline and r.level != "off" for r in config.rules)
+def _read_baseline(config: Config) -> tuple[Reference, list[Problem]]:
+    file = display_path(config.baseline)
     try:
         models = baseline.read(config.baseline)
     except baseline.BaselineError as error:
-        if asked:
-            problems.append(Problem(display_path(config.baseline), error.message, error.hint or ""))
-        return Recorded(BASELINE, {}, f"{display_path(config.baseline)} cannot be read", hint=error.hint or "")
+        needed = any(rule.needs_baseline and rule.level != "off" for rule in config.rules)
+        problems = [Problem(file, error.message, error.hint or "")] if needed else []
+        return Reference(BASELINE, {}, f"{file} cannot be read", error.hint or ""), problems
     if models is None:
-        return Recorded(BASELINE, {}, f"there is no baseline yet ({display_path(config.baseline)})")
-    return Recorded(BASELINE, models)
+        return Reference(BASELINE, {}, f"there is no baseline yet ({file})"), []
+    return Reference(BASELINE, models), []
 
 
-def _judged(
-    config: Config, rule: Rule, found: Measured, everything: Mapping[str, Measured], recorded: Recorded
-) -> list[Finding]:
-    own = recorded.models.get(found.name)
-    if rule.base is None:
-        missing = recorded.missing or f"{recorded.name} does not have {found.name}"
-        problem = (recorded.problems or {}).get(found.name)
-        findings = judge(rule, found, own or (problem.message if problem else missing), recorded.name)
-        hint = problem.hint if problem else recorded.hint
-        if hint and own is None and rule.needs_baseline:
-            findings = [replace(f, hint=hint) if f.outcome is Outcome.UNKNOWN else f for f in findings]
+def _evaluate(
+    config: Config, rule: Rule, name: str, measurements: Mapping[str, Measurement], reference: Reference
+) -> list[RuleResult]:
+    measurement, recorded = measurements[name], reference.models.get(name)
+    base: Measurement | None = None
+    if rule.base is not None:
+        base = measurements.get(rule.base)
+        results = evaluate(rule, measurement, base or f"{rule.base} could not be measured", rule.base)
     else:
-        base = everything.get(rule.base)
-        findings = judge(rule, found, base or f"{rule.base} could not be measured", rule.base)
+        problem = reference.problems.get(name)
+        missing = problem.message if problem else reference.missing or f"{reference.name} does not have {name}"
+        results = evaluate(rule, measurement, recorded or missing, reference.name)
+        hint = problem.hint if problem else reference.hint
+        if hint and recorded is None and rule.needs_baseline:
+            results = [replace(r, hint=hint) if r.outcome is Outcome.UNKNOWN else r for r in results]
     line = config.rule_lines.get(rule.id)
-    base = everything.get(rule.base) if rule.base else None
-    return [explained(config.folder, replace(f, line=line), found, own, base) for f in findings]
+    return [with_causes(replace(r, line=line), config.folder, measurement, recorded, base) for r in results]
 
 
-def explained(folder: Path, finding: Finding, found: Measured, own: Measured | None, base: Measured | None) -> Finding:
-    """The finding with the layers that a failure comes from; `own` is the model as recorded, `base` another one."""
-    if finding.outcome is not Outcome.FAILS:
-        return finding
-    lines = class_lines(folder, found)
-    named = tuple(replace(c, line=lines.get(c.layer)) for c in causes(finding, found, own, base))
-    return replace(finding, causes=named)
+def with_causes(
+    result: RuleResult, folder: Path, measurement: Measurement, recorded: Measurement | None, base: Measurement | None
+) -> RuleResult:
+    """The result, with its causes if it fails; see `find_causes`."""
+    if result.outcome is not Outcome.FAILS:
+        return result
+    decreased = result.limit is None  # a ratchet: the improvement was not recorded
+    causes = find_causes(
+        folder, result.metric, measurement, recorded, base, within=result.layer, decreased=decreased
+    )  # fmt: skip
+    return replace(result, causes=causes)
 
 
-def _restructured(found: Mapping[str, Measured], recorded: Recorded, chosen: Sequence[str]) -> list[str]:
-    """Models that compute something else than before, to the same totals."""
+def _structure_notes(
+    measurements: Mapping[str, Measurement], reference: Reference, selected: Sequence[str]
+) -> list[str]:
+    """A note for each model whose structure changed and whose totals are the same."""
     notes = []
-    for name in chosen:
-        if name in found and name in recorded.models and baseline.restructured(recorded.models[name], found[name]):
-            reformed = baseline.reformed(recorded.models[name], found[name])
-            where = ", ".join(path for path, _, _ in reformed[:5]) + (" …" if len(reformed) > 5 else "")
-            which = f": {where}" if where else " (in operations that none of its numbers counts)"
-            notes.append(f"{name} has another structure than in {recorded.name}, with the same totals{which}")
+    for name in selected:
+        if name not in measurements or name not in reference.models:
+            continue
+        before, now = reference.models[name], measurements[name]
+        if baseline.only_structure_changed(before, now):
+            paths = baseline.changed_operations(before, now)
+            where = ", ".join(paths[:5]) + (" …" if len(paths) > 5 else "")
+            which = f": {where}" if where else " (in operations that no metric counts)"
+            notes.append(f"the structure of {name} differs from {reference.name}, with the same totals{which}")
     return notes
 
 
 def update(
-    config: Config, names: Sequence[str] = (), measure: Measure | None = None
-) -> tuple[list[baseline.Change], list[str]]:
-    """Record what the models measure now; the changes that were written, and notes.
+    config: Config, names: Sequence[str] = (), profile: Callable[[Model], Profile] | None = None
+) -> tuple[list[baseline.TotalChange], list[str]]:
+    """Measure the models and write the baseline; return the changed totals, and notes.
 
-    Raises CspprofError, with nothing written, where any of them cannot be measured whole.
+    Raises CspprofError, and writes nothing, if any model cannot be measured completely.
     """
-    chosen = choose(config, names)
-    problems = list(config.problems)
-    if not chosen and not problems:
+    selected = config.select_models(names)
+    if not selected and not config.problems:
         raise CspprofError(f"{config.name} has no models to record", 'Write one: [….models.net] target = "net.py:Net"')
-    found = measure_all(config, chosen, measure, problems)
-    problems += [
-        Problem(m.name, f"{m.name} has operations without a rule: {', '.join(m.uncounted)}", "See cspprof.op_rule.")
-        for m in found.values()
-        if m.uncounted
-    ]
+    measurements, unmeasured = measure_models(config, selected, profile)
+    incomplete = [(m.name, error) for m in measurements.values() if (error := incomplete_error(m))]
+    problems = [*config.problems, *unmeasured, *(Problem(name, *error) for name, error in incomplete)]
     if problems:
-        told = "\n".join(f"{p.where}: {p.message}" + (f"\n  {p.hint}" if p.hint else "") for p in problems)
-        raise CspprofError("nothing was recorded: not everything could be measured", told)
+        lines = "\n".join(f"{p.where}: {p.message}" + (f"\n  {p.hint}" if p.hint else "") for p in problems)
+        raise CspprofError("nothing was recorded, because not everything could be measured", lines)
     notes = []
     try:
         before = baseline.read(config.baseline) or {}
@@ -240,13 +202,16 @@ def update(
             raise
         before = {}
         notes.append(
-            f"the old baseline could not be read ({error.message}); everything was recorded anew. "
-            "What tests had recorded: pytest --cspprof-update"
+            f"the old baseline could not be read ({error.message}), so it was replaced. "
+            "To record the models of tests again: pytest --cspprof-update"
         )
-    kept = {n: m for n, m in before.items() if m.by or (names and n in config.models)}
-    after = {**kept, **found}
-    for name, now in found.items():
-        if name in before and baseline.restructured(before[name], now):
-            notes.append(f"{name} has another structure than before, with the same totals")
+    # Tests record their own models. Models that the configuration no longer has are removed.
+    others = {name: m for name, m in before.items() if m.recorded_by or (names and name in config.models)}
+    after = {**others, **measurements}
+    notes += [
+        f"the structure of {name} differs from before, with the same totals"
+        for name, measurement in measurements.items()
+        if name in before and baseline.only_structure_changed(before[name], measurement)
+    ]
     baseline.write(config.baseline, after)
-    return baseline.changes(before, after), notes
+    return baseline.changed_totals(before, after), notes

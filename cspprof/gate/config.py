@@ -1,83 +1,100 @@
-"""What a project may write in its `pyproject.toml` or `cspprof.toml`, and what of it makes no sense."""
+"""The configuration of the gate: `cspprof.toml`, or `[tool.cspprof]` in `pyproject.toml`.
+
+`Settings`, `Model` and `Rule` say which keys are valid. `load` returns a `Config` with every valid entry, and a
+`Problem` with file, line and key for every invalid one: one bad entry does not stop the others from being checked.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.files import display_path
 from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
+from cspprof.core.registry import suggestion
 from cspprof.core.units import Quantity, parse_quantity
-from cspprof.gate.metric_names import known_convention, known_metric, metric_of
+from cspprof.gate.metric_names import check_convention, check_metric, resolve_metric
+from cspprof.gate.toml_lines import Key, key_lines, nearest_line
 from cspprof.metrics import METRICS
 
-BASELINE = "cspprof-baseline.json"
-Level = Literal["error", "warn", "off"]
+CONFIG_FILES = ("cspprof.toml", "pyproject.toml")
+BASELINE_FILE = "cspprof-baseline.json"
 LIMITS = ("max", "max_increase", "min_drop", "max_share")
+ONE_PERCENT = parse_quantity("1%")
+Level = Literal["error", "warn", "off"]
+
+# -- the keys and their values ---------------------------------------------------------------------
 
 
-def _told(error: CspprofError) -> PydanticCustomError:
-    return PydanticCustomError("cspprof", "{message}", {"message": error.message, "hint": error.hint or ""})
+def _pydantic_error(message: str, hint: str | None) -> PydanticCustomError:
+    return PydanticCustomError("cspprof", "{message}", {"message": message, "hint": hint or ""})
 
 
-def _refuse(message: str, hint: str) -> PydanticCustomError:
-    return _told(CspprofError(message, hint))
-
-
-def _quantity(written: Any) -> Quantity:
-    if isinstance(written, Quantity):
-        return written
-    try:
-        return parse_quantity(written)
-    except CspprofError as error:
-        raise _told(error) from None
-
-
-def _asked_of(check: Any) -> BeforeValidator:
-    """A validator that lets `check` raise our own errors."""
+def _check_with(check: Callable[[Any], Any]) -> BeforeValidator:
+    """A validator that calls `check`, and turns its CspprofError into an error that pydantic reports with the key."""
 
     def validate(value: Any) -> Any:
-        if isinstance(value, str):
-            try:
-                check(value)
-            except CspprofError as error:
-                raise _told(error) from None
-        return value
+        try:
+            return check(value)
+        except CspprofError as error:
+            raise _pydantic_error(error.message, error.hint) from None
 
     return BeforeValidator(validate)
 
 
-Amount = Annotated[
+def _check_name(check: Callable[[str], object]) -> BeforeValidator:
+    """A validator that calls `check` with the name, and keeps it as it is."""
+
+    def validate(value: Any) -> Any:
+        if isinstance(value, str):
+            check(value)
+        return value
+
+    return _check_with(validate)
+
+
+def _quantity(value: Any) -> Quantity:
+    return value if isinstance(value, Quantity) else parse_quantity(value)
+
+
+QuantityField = Annotated[
     Quantity,
-    BeforeValidator(_quantity),
+    _check_with(_quantity),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^[+-]?[0-9]"}, {"type": "number"}]}),
 ]
-ONE_PERCENT = parse_quantity("1%")
-Gain = Annotated[
+RatchetField = Annotated[
     bool | Quantity,
-    BeforeValidator(lambda written: written if isinstance(written, bool) else _quantity(written)),
+    _check_with(lambda value: value if isinstance(value, bool) else _quantity(value)),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^[0-9]"}, {"type": "number"}]}),
 ]
 
 
-class Entry(BaseModel):
-    """A table of the configuration; a key that it does not know is an error."""
+class ConfigTable(BaseModel):
+    """A table of the configuration. An unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-class Model(Entry):
-    """A model that is measured: what it is, and on what input."""
+class Model(ConfigTable):
+    """A model to measure, and its input."""
 
-    target: str = Field(min_length=1, description="A SPEC, as every command takes it: net.py:Net, pkg.mod:build …")
+    target: str = Field(min_length=1, description="A SPEC, as for every command: net.py:Net, pkg.mod:build …")
     input: str | list[str] | None = Field(None, description="1x3x224x224, or a list: ids=1x128:int64 for keywords.")
-    convention: Annotated[str, _asked_of(known_convention)] = Field(
+    convention: Annotated[str, _check_name(check_convention)] = Field(
         "cspnet", description="What `cio` (cspnet, hardnet) or `compute` (macs, flops, fvcore …) means for this model."
     )
-    dtype: Annotated[str, _asked_of(parse_float_dtype)] | None = Field(None, description="Floating dtype: float16 …")
-    device: Annotated[str, _asked_of(parse_device)] | None = Field(None, description="meta (nothing computed) or cpu.")
+    dtype: Annotated[str, _check_name(parse_float_dtype)] | None = Field(None, description="Floating dtype: float16 …")
+    device: Annotated[str, _check_name(parse_device)] | None = Field(
+        None, description="meta (computes no values) or cpu."
+    )
     train: bool = Field(False, description="Trace in training mode.")
 
     @property
@@ -85,92 +102,301 @@ class Model(Entry):
         return [self.input] if isinstance(self.input, str) else list(self.input or ())
 
     @model_validator(mode="after")
-    def _readable(self) -> Model:
+    def _check_input(self) -> Model:
         try:
             parse_inputs(self.inputs)
         except CspprofError as error:
-            raise _told(error) from None
+            raise _pydantic_error(error.message, error.hint) from None
         return self
 
 
-class Rule(Entry):
-    """A limit on a number of models, or of their layers."""
+class Rule(ConfigTable):
+    """A limit on a metric of models, or of their layers."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in LIMITS]})
 
-    id: str = Field(min_length=1, description="What reports call it.")
-    model: str = Field("*", description="Which models: a name or a glob.")
+    id: str = Field(min_length=1, description="The name of the rule in reports.")
+    model: str = Field("*", description="The models it applies to: a name or a glob.")
     layer: str | None = Field(
         None,
-        description="Which layers, each for itself: `*` within a name, `**` across dots. Absent: whole models.",
+        description="The layers it applies to, one by one; `*` matches within a name, `**` across dots. "
+        "Absent: whole models.",
     )
-    metric: Annotated[str, _asked_of(known_metric)] = Field("cio", description="A number of `cspprof metrics`, or cio.")
-    max: Amount | None = Field(None, description="At most this much: 24 M, 4.09 G, 200 MB.")
-    max_increase: Amount | None = Field(None, description="At most this much more than the base: 0%, 100 k.")
-    min_drop: Amount | None = Field(None, description="At least this much less than the base: 5%.")
-    max_share: Amount | None = Field(None, description="The largest layer's part of the whole, at most: 20%.")
+    metric: Annotated[str, _check_name(check_metric)] = Field(
+        "cio", description="A metric of `cspprof metrics`, or cio, or compute."
+    )
+    max: QuantityField | None = Field(None, description="At most this much: 24 M, 4.09 G, 200 MB.")
+    max_increase: QuantityField | None = Field(None, description="At most this much more than the base: 0%, 100 k.")
+    min_drop: QuantityField | None = Field(None, description="At least this much less than the base: 5%.")
+    max_share: QuantityField | None = Field(
+        None, description="At most this share of the model's total in one layer: 20%."
+    )
     base: str | None = Field(None, description="The model to compare with; absent: the same model in the baseline.")
-    level: Level = Field("error", description="error: exit code 1; warn: said, no more; off: not checked.")
-    tolerance: Amount = Field(parse_quantity("0"), description="How far past the limit still holds: 0 by default.")
-    ratchet: Gain = Field(
-        False, description="Better than the baseline by this much (true: 1%) fails too, until it is recorded."
+    level: Level = Field(
+        "error", description="error: a failure gives exit code 1; warn: a failure is only reported; off: not checked."
+    )
+    tolerance: QuantityField = Field(
+        parse_quantity("0"), description="How far past the limit a value may be: 0 by default."
+    )
+    ratchet: RatchetField = Field(
+        False,
+        description="Also fail if the value is better than the baseline by this much (true: 1%), until it is recorded.",
     )
 
     @property
     def kind(self) -> str:
+        """The key of the limit: `max`, `max_increase`, `min_drop` or `max_share`."""
         return next(name for name in LIMITS if getattr(self, name) is not None)
 
     @property
     def limit(self) -> Quantity:
-        found: Quantity = getattr(self, self.kind)
-        return found
+        limit: Quantity = getattr(self, self.kind)
+        return limit
 
     @property
     def needs_baseline(self) -> bool:
         return self.kind in ("max_increase", "min_drop") and self.base is None
 
     @property
-    def gain(self) -> Quantity | None:
-        """How much better than the baseline has to be recorded; None where that is not asked."""
+    def ratchet_step(self) -> Quantity | None:
+        """The improvement on the baseline that must be recorded; None without a ratchet."""
         return ONE_PERCENT if self.ratchet is True else self.ratchet or None
 
+    def applies_to(self, model: str) -> bool:
+        """Whether the rule applies to the model of this name. A model is not compared with itself."""
+        return fnmatchcase(model, self.model) and model != self.base
+
     @model_validator(mode="after")
-    def _one_limit(self) -> Rule:
-        given = [name for name in LIMITS if getattr(self, name) is not None]
-        if len(given) != 1:
-            said = f"sets {' and '.join(given)}" if given else "sets no limit"
-            raise _refuse(f"the rule {self.id!r} {said}", f"Give one of: {', '.join(LIMITS)}")
+    def _check_limit(self) -> Rule:
+        error = self._limit_error()
+        if error is not None:
+            raise _pydantic_error(*error)
+        return self
+
+    def _limit_error(self) -> tuple[str, str] | None:
+        """Message and hint if the keys of the rule do not fit together."""
+        limits = [name for name in LIMITS if getattr(self, name) is not None]
+        if len(limits) != 1:
+            what = f"sets {' and '.join(limits)}" if limits else "sets no limit"
+            return f"the rule {self.id!r} {what}", f"Give one of: {', '.join(LIMITS)}"
         kind, limit = self.kind, self.limit
         if limit.value < 0:
             other = {"max_increase": "min_drop", "min_drop": "max_increase"}.get(kind)
             hint = f"Write {other} = {limit.text.lstrip('-−')!r}" if other else "Write a number of at least 0."
-            raise _refuse(f"{kind} = {limit.text!r} is negative", hint)
+            return f"{kind} = {limit.text!r} is negative", hint
         if self.tolerance.value < 0:
-            raise _refuse(f"tolerance = {self.tolerance.text!r} is negative", f"Leave it out, and lower {kind}.")
-        if kind == "max" and limit.relative and METRICS.get(metric_of(self.metric, "")).unit != "fraction":
-            raise _refuse(f"max = {limit.text!r} is a part of nothing", "Write an amount, or use max_share.")
+            return f"tolerance = {self.tolerance.text!r} is negative", f"Remove it, and lower {kind}."
+        if kind == "max" and limit.relative and METRICS.get(resolve_metric(self.metric, "")).unit != "fraction":
+            return f"max = {limit.text!r}: max is an amount, not a percentage", "Write an amount, or use max_share."
         if kind == "max_share" and not (limit.relative and limit.value <= 1):
-            raise _refuse(
-                f"max_share = {limit.text!r} is no part of the whole", 'Write a percentage: max_share = "20%"'
-            )
+            return f"max_share = {limit.text!r} is not a percentage up to 100%", 'Write for example: max_share = "20%"'
         if kind == "min_drop" and limit.relative and limit.value > 1:
-            raise _refuse(f"min_drop = {limit.text!r} is more than all", "Write at most 100%.")
+            return f"min_drop = {limit.text!r} is more than 100%", "Write at most 100%."
         if self.base is not None and kind in ("max", "max_share"):
-            raise _refuse(f"{kind} compares with no other model", "Leave base out, or use max_increase or min_drop.")
-        if self.gain is not None and not self.needs_baseline:
-            raise _refuse("ratchet compares with the baseline", "Use it with max_increase or min_drop, without base.")
-        return self
+            return f"{kind} does not compare with a base", "Remove base, or use max_increase or min_drop."
+        if self.ratchet_step is not None and not self.needs_baseline:
+            return "ratchet compares with the baseline", "Use it with max_increase or min_drop, without base."
+        return None
 
 
-class Settings(Entry):
+class Settings(ConfigTable):
     """`[tool.cspprof]` in `pyproject.toml`, or the whole of `cspprof.toml`."""
 
-    baseline: str = Field(BASELINE, description="The baseline's file, from the folder of the configuration.")
+    baseline: str = Field(
+        BASELINE_FILE, description="The file of the baseline, relative to the folder of the configuration."
+    )
     models: dict[str, Model] = Field(default_factory=dict)
     rules: list[Rule] = Field(default_factory=list)
 
 
-def schema() -> dict[str, Any]:
+def config_schema() -> dict[str, Any]:
     """The JSON schema of `[tool.cspprof]`, as published in `cspprof/schemas/`."""
-    made = Settings.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "cspprof.config/1"}
+    schema = Settings.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "cspprof.config/1"}
+
+
+# -- a project's configuration ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that cannot be read or measured: where it is, what is wrong, and what to write instead."""
+
+    where: str
+    """`pyproject.toml:14`, or the name of a model or file."""
+    message: str
+    hint: str = ""
+    line: int | None = None
+    """The line in the configuration."""
+    model: str = ""
+    """The model of the configuration that it belongs to."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The valid models and rules of a configuration, and its problems."""
+
+    path: Path
+    models: Mapping[str, Model]
+    rules: tuple[Rule, ...]
+    baseline: Path
+    problems: tuple[Problem, ...] = ()
+    rule_lines: Mapping[str, int] = field(default_factory=dict)
+    model_lines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        return display_path(self.path)
+
+    def select_models(self, globs: Sequence[str]) -> list[str]:
+        """The models that any of `globs` matches (all if there are none), in the order of the configuration.
+
+        Raises UnknownNameError for a glob that matches no model.
+        """
+        for glob in globs:
+            if not any(fnmatchcase(model, glob) for model in self.models):
+                raise UnknownNameError(f"{self.name} has no model named {glob!r}", suggestion(glob, self.models))
+        return [model for model in self.models if not globs or any(fnmatchcase(model, glob) for glob in globs)]
+
+    def model_problem(self, name: str, message: str, hint: str) -> Problem:
+        """A problem at the line of a model."""
+        line = self.model_lines.get(name)
+        return Problem(f"{self.name}:{line or 1}", f"{name}: {message}", hint, line, name)
+
+    def rule_problem(self, rule: str, message: str, hint: str) -> Problem:
+        """A problem at the line of a rule."""
+        line = self.rule_lines.get(rule)
+        return Problem(f"{self.name}:{line or 1}", message, hint, line)
+
+
+def find(start: Path | None = None) -> Path:
+    """The nearest configuration file: in the folder `start`, or above it in the same repository.
+
+    If `start` is a file, it is returned. Raises CspprofError if there is no configuration.
+    """
+    start = start or Path.cwd()
+    if start.is_file():
+        return start
+    if not start.exists():
+        raise CspprofError(f"there is no file {start}", "Name the configuration: --config path/to/pyproject.toml")
+    folder = start.resolve()
+    for place in (folder, *folder.parents):
+        for name in CONFIG_FILES:
+            if (place / name).is_file() and (name != "pyproject.toml" or _has_table(place / name)):
+                return place / name
+        if (place / ".git").exists():
+            break
+    raise CspprofError(
+        "no configuration found: no cspprof.toml and no [tool.cspprof] in a pyproject.toml, here or in a folder above",
+        "Write one with: cspprof init",
+    )
+
+
+def _has_table(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return "tool.cspprof" in text.replace(" ", "").replace('"', "")
+
+
+def load(path: Path) -> Config:
+    """Read a configuration. Raises CspprofError if the file cannot be read, is not TOML, or has no [tool.cspprof]."""
+    try:
+        text = path.read_bytes().decode()
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise CspprofError(
+            f"cannot read {display_path(path)}: {error.strerror}", "Name another with --config."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        lines = path.read_bytes().count(b"\n") + 1
+        reason = str(error).replace("at end of document", f"at end of document, line {lines}")
+        raise CspprofError(f"{display_path(path)} is not TOML: {reason}", "Correct the syntax there.") from None
+    prefix: tuple[str, ...] = ()
+    if "cspprof" in document.get("tool", {}):
+        prefix, document = ("tool", "cspprof"), document["tool"]["cspprof"]
+    elif path.name == "pyproject.toml":
+        raise CspprofError(f"{display_path(path)} has no [tool.cspprof]", "Write a configuration with: cspprof init")
+    return _Loader(path, prefix, key_lines(text)).config(document)
+
+
+T = TypeVar("T", bound=ConfigTable)
+EXAMPLES = {"target": 'target = "net.py:Net"', "id": 'id = "cio-budget"'}
+"""What to write for a required key."""
+
+
+@dataclass
+class _Loader:
+    path: Path
+    prefix: tuple[str, ...]
+    """The names of the table that holds the configuration: `("tool", "cspprof")` in `pyproject.toml`."""
+    lines: dict[Key, int]
+    problems: list[Problem] = field(default_factory=list)
+
+    def config(self, document: Any) -> Config:
+        tables = dict(document) if isinstance(document, dict) else {}
+        models = tables.pop("models") if isinstance(tables.get("models"), dict) else {}
+        rules = tables.pop("rules") if isinstance(tables.get("rules"), list) else []
+        self._validated(Settings, (), tables)
+        baseline = tables.get("baseline")
+        valid_models = {
+            name: model for name, entry in models.items() if (model := self._validated(Model, ("models", name), entry))
+        }
+        valid_rules: dict[str, Rule] = {}
+        rule_lines: dict[str, int] = {}
+        for i, entry in enumerate(rules):
+            rule = self._validated(Rule, ("rules", i), entry)
+            if rule is None:
+                continue
+            line = self._line(("rules", i, "id"))
+            if rule.id in valid_rules:
+                message = f"two rules have the id {rule.id!r}; the other is on line {rule_lines[rule.id]}"
+                where = f"{display_path(self.path)}:{line}"
+                self.problems.append(Problem(where, message, "Give each rule an id of its own.", line))
+            else:
+                valid_rules[rule.id], rule_lines[rule.id] = rule, line
+        return Config(
+            self.path,
+            valid_models,
+            tuple(valid_rules.values()),
+            self.path.parent / (baseline if isinstance(baseline, str) else BASELINE_FILE),
+            tuple(self.problems),
+            rule_lines,
+            {name: self._line(("models", name)) for name in valid_models},
+        )
+
+    def _validated(self, table: type[T], key: Key, entry: Any) -> T | None:
+        """The entry as a `table`; None, and its problems, if it is not valid."""
+        try:
+            return table.model_validate(entry)
+        except ValidationError as error:
+            first: dict[Key, ErrorDetails] = {}
+            for detail in error.errors(include_url=False):
+                first.setdefault(detail["loc"][:1], detail)  # a value is reported once for each type that it may have
+            self.problems += [self._problem(table, (*key, *loc), detail) for loc, detail in first.items()]
+            return None
+
+    def _problem(self, table: type[ConfigTable], key: Key, detail: ErrorDetails) -> Problem:
+        line = self._line(key)
+        name = str(key[-1]) if key else ""
+        message, hint = detail["msg"], detail.get("ctx", {}).get("hint", "")
+        if detail["type"] == "extra_forbidden":
+            message, hint = "unknown key", suggestion(name, table.model_fields)
+        elif detail["type"] == "missing":
+            message, hint = "this key is required", f"Add it: {EXAMPLES.get(name, f'{name} = …')}"
+        elif not hint:
+            hint = f"It is {detail['input']!r} now. The guide lists the keys and their values: docs/guide/ci.md"
+        model = str(key[1]) if key[:1] == ("models",) and len(key) > 1 else ""
+        return Problem(
+            f"{display_path(self.path)}:{line}", f"{_dotted((*self.prefix, *key))}: {message}", hint, line, model
+        )
+
+    def _line(self, key: Key) -> int:
+        return nearest_line(self.lines, (*self.prefix, *key)) or 1
+
+
+def _dotted(key: Key) -> str:
+    """`tool.cspprof.rules[0].max`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key).removeprefix(".")

@@ -1,6 +1,6 @@
-"""`cspprof init`: a configuration to start from, with the models that a project seems to have.
+"""`cspprof init`: write a configuration with the models that the project defines.
 
-Files are parsed, not imported: a look around runs nobody's code.
+Files are parsed and not imported, so no code of the project runs.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from pathlib import Path
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import write_atomically
-from cspprof.gate.config import BASELINE
+from cspprof.gate.config import BASELINE_FILE
 
-AT_MOST = 12
-SKIPPED = {"venv", ".venv", "env", "node_modules", "build", "dist", "site-packages", "tests", "test", "docs"}
+MAX_MODELS = 12
+"""The number of models that the configuration names; further ones are listed in a comment."""
+SKIPPED_FOLDERS = {"venv", ".venv", "env", "node_modules", "build", "dist", "site-packages", "tests", "test", "docs"}
 MODULE_BASES = {"nn.Module", "Module", "torch.nn.Module", "LightningModule", "L.LightningModule", "pl.LightningModule"}
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A class or function that makes a model without being given anything."""
+class Factory:
+    """A class or function that makes a model and needs no arguments."""
 
     file: str
     name: str
@@ -34,122 +35,133 @@ class Candidate:
         return f"{self.file}:{self.name}"
 
 
-def start(folder: Path) -> tuple[Path, list[Candidate]]:
-    """Write `cspprof.toml` in `folder`; the file and the models that were found. Overwrites nothing.
+def write_config(folder: Path) -> tuple[Path, list[Factory]]:
+    """Write `cspprof.toml` in `folder`; return its path and the models in it.
 
-    Raises CspprofError where the project has a configuration already.
+    Raises CspprofError if the folder has a configuration.
     """
     target = folder / "cspprof.toml"
     for path in (target, folder / "pyproject.toml"):
         if path.is_file() and (path == target or "[tool.cspprof" in path.read_text(encoding="utf-8", errors="replace")):
-            raise CspprofError(f"{path.name} has a configuration already", "Edit it, then run: cspprof check")
-    found = candidates(folder)
-    write_atomically(target, written(found).encode())
-    return target, found
+            raise CspprofError(f"{path.name} already has a configuration", "Edit it, then run: cspprof check")
+    models = find_models(folder)
+    write_atomically(target, config_text(models).encode())
+    return target, models
 
 
-def candidates(folder: Path) -> list[Candidate]:
-    """Models that nothing else in the project is built of, in the order of their files."""
+# -- the models of a project -----------------------------------------------------------------------
+
+
+def find_models(folder: Path) -> list[Factory]:
+    """The models that no other class or factory of the project uses, in the order of their files."""
     trees: dict[str, ast.Module] = {}
-    for path in _files(folder):
+    for path in _python_files(folder):
         with suppress(SyntaxError, ValueError, OSError):
             trees[path.relative_to(folder).as_posix()] = ast.parse(path.read_bytes())
-    classes = _modules(trees)
-    makes = {file: [n for n in tree.body if _makes_one(n, classes)] for file, tree in trees.items()}
-    used = {name for tree in trees.values() for name in _used(tree, classes)}
-    named = [(file, str(getattr(node, "name", "_"))) for file, nodes in makes.items() for node in nodes]
-    return [Candidate(file, name) for file, name in named if name not in used and not name.startswith("_")]
+    classes = _module_classes(trees)
+    used = {name for tree in trees.values() for name in _used_names(tree, classes)}
+    factories = [
+        Factory(file, node.name)
+        for file, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and _makes_model(node, classes)
+    ]
+    return [f for f in factories if f.name not in used and not f.name.startswith("_")]
 
 
-def _files(folder: Path) -> list[Path]:
+def _python_files(folder: Path) -> list[Path]:
+    """The Python files of the project without tests; in a git repository, without ignored files."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.py"]
     try:
         listed = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout.decode()
         files = [folder / name for name in listed.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
         files = list(folder.rglob("*.py"))
-    kept = [f for f in files if f.is_file() and not SKIPPED & set(f.relative_to(folder).parts[:-1])]
-    return sorted(f for f in kept if not f.name.startswith(("test_", "conftest", "setup")))
+    files = [f for f in files if f.is_file() and not SKIPPED_FOLDERS & set(f.relative_to(folder).parts[:-1])]
+    return sorted(f for f in files if not f.name.startswith(("test_", "conftest", "setup")))
 
 
-def _modules(trees: dict[str, ast.Module]) -> set[str]:
-    """Names of classes that are modules, directly or by a class of the project."""
+def _module_classes(trees: dict[str, ast.Module]) -> set[str]:
+    """The names of classes that inherit from a base of `MODULE_BASES`, directly or through other classes."""
     bases = {
-        node.name: {ast.unparse(b) for b in node.bases}
+        node.name: {ast.unparse(base) for base in node.bases}
         for tree in trees.values()
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     }
-    found: set[str] = set()
+    classes: set[str] = set()
     while True:
-        known = MODULE_BASES | found
-        more = {n for n, names in bases.items() if names & known or {b.split(".")[-1] for b in names} & found} - found
-        if not more:
-            return found
-        found |= more
+        more = {
+            name
+            for name, names in bases.items()
+            if names & (MODULE_BASES | classes) or {base.split(".")[-1] for base in names} & classes
+        }
+        if more <= classes:
+            return classes
+        classes |= more
 
 
-def _makes_one(node: ast.stmt, classes: set[str]) -> bool:
-    """Whether a statement is a class of a model, or a function that returns one, that needs no arguments."""
+def _makes_model(node: ast.stmt, classes: set[str]) -> bool:
+    """Whether a statement defines a model class, or a function that returns a model, that needs no arguments."""
     if isinstance(node, ast.ClassDef):
-        return node.name in classes and _free(node)
-    if not isinstance(node, ast.FunctionDef) or not _no_arguments(node.args, 0):
+        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        return node.name in classes and all(_needs_no_arguments(init.args, 1) for init in inits)
+    if not isinstance(node, ast.FunctionDef) or not _needs_no_arguments(node.args, 0):
         return False
     if node.returns is not None and ast.unparse(node.returns).split(".")[-1].strip("'\"") in {"Module", *classes}:
         return True
-    returned = [n.value for n in ast.walk(node) if isinstance(n, ast.Return)]
-    return any(isinstance(v, ast.Call) and _name(v.func) in {"Sequential", *classes} for v in returned)
+    values = [n.value for n in ast.walk(node) if isinstance(n, ast.Return)]
+    return any(isinstance(value, ast.Call) and _name(value.func) in {"Sequential", *classes} for value in values)
 
 
-def _free(node: ast.ClassDef) -> bool:
-    """Whether the class can be made without arguments, and has a forward of its own or may inherit one."""
-    own = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    return all(_no_arguments(n.args, 1) for n in own)
+def _needs_no_arguments(arguments: ast.arguments, implicit: int) -> bool:
+    """Whether all arguments have a default, except the first `implicit` ones (`self`)."""
+    positional = len(arguments.posonlyargs) + len(arguments.args) - implicit
+    return positional <= len(arguments.defaults) and all(default is not None for default in arguments.kw_defaults)
 
 
-def _no_arguments(arguments: ast.arguments, own: int) -> bool:
-    positional = len(arguments.posonlyargs) + len(arguments.args) - own
-    return positional <= len(arguments.defaults) and all(d is not None for d in arguments.kw_defaults)
-
-
-def _used(tree: ast.Module, classes: set[str]) -> Iterator[str]:
-    """Names that classes, and functions which make models, build on: parts, not the model."""
+def _used_names(tree: ast.Module, classes: set[str]) -> Iterator[str]:
+    """The names that classes and factories of models use: what has one of these names is a part of a model."""
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) or _makes_one(node, classes):
-            inside = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
-            yield from inside - {getattr(node, "name", "")}
+        if isinstance(node, ast.ClassDef) or _makes_model(node, classes):
+            names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+            yield from names - {getattr(node, "name", "")}
 
 
 def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def written(found: list[Candidate]) -> str:
-    """The file's text."""
-    lines = [HEAD.format(baseline=BASELINE)]
-    taken: set[str] = set()
-    for i, candidate in enumerate(found[:AT_MOST]):
-        name = candidate.name.lower() if candidate.name.lower() not in taken else f"{candidate.name.lower()}_{i}"
-        taken.add(name)
-        lines.append(f'[models.{name}]\ntarget = {json.dumps(candidate.target)}\n# input = "1x3x224x224"\n')
-    if len(found) > AT_MOST:
-        more = ", ".join(c.target for c in found[AT_MOST:])
-        lines.append(f"# {len(found) - AT_MOST} more seem to be models: {more}\n")
-    if not found:
+# -- the configuration -----------------------------------------------------------------------------
+
+
+def config_text(models: list[Factory]) -> str:
+    """The text of `cspprof.toml`."""
+    lines = [HEAD.format(baseline=BASELINE_FILE)]
+    names: set[str] = set()
+    for i, model in enumerate(models[:MAX_MODELS]):
+        name = model.name.lower() if model.name.lower() not in names else f"{model.name.lower()}_{i}"
+        names.add(name)
+        lines.append(f'[models.{name}]\ntarget = {json.dumps(model.target)}\n# input = "1x3x224x224"\n')
+    if len(models) > MAX_MODELS:
+        others = ", ".join(model.target for model in models[MAX_MODELS:])
+        lines.append(f"# {len(models) - MAX_MODELS} more possible models: {others}\n")
+    if not models:
         lines.append(EXAMPLE)
     lines.append(RULES)
     return "\n".join(lines)
 
 
 HEAD = """\
-# What CI checks about the cost of this project's models. `cspprof check` reads it: exit code 0 all rules hold,
-# 1 one failed, 2 something could not be measured. The same tables can stand in pyproject.toml, under [tool.cspprof].
+# Rules for the cost of this project's models. `cspprof check` checks them: exit code 0 if all rules hold, 1 if one
+# fails, 2 if something could not be measured. The same tables can be in pyproject.toml, under [tool.cspprof].
 
-# Where `cspprof check --update-baseline` records what the models cost. Commit that file.
+# The file in which `cspprof check --update-baseline` records the current numbers. Commit it to git.
 baseline = "{baseline}"
 
-# A model: `target` is what any cspprof command takes (net.py:Net, pkg.module:factory, timm:NAME, x.profile.json …),
-# `input` its shape (unless given: its example_input_shape, else 1x3x224x224). More: convention, dtype, device, train.
+# A model. `target` is a SPEC, as for every cspprof command: net.py:Net, pkg.module:factory, timm:NAME, x.profile.json …
+# `input` is its input shape; the default is the model's example_input_shape, or else 1x3x224x224.
+# Further keys: convention, dtype, device, train.
 """
 
 EXAMPLE = """\
@@ -160,13 +172,13 @@ EXAMPLE = """\
 """
 
 RULES = """\
-# Rules. `metric` is any number of `cspprof metrics`; `cio` is the convolutional input/output.
-# `model` and `layer` are globs; a rule has one of max, max_increase, min_drop and max_share.
+# Rules. `metric` is any metric of `cspprof metrics`; `cio` is the convolutional input/output.
+# `model` and `layer` are globs. A rule has one of max, max_increase, min_drop and max_share.
 
 [[rules]]
 id = "no-more-cio"
 metric = "cio"
-max_increase = "0%"     # against the baseline; the numbers are exact, so 0% never fails by noise
+max_increase = "0%"     # compared with the baseline; the numbers are exact, so 0% never fails because of noise
 
 [[rules]]
 id = "no-more-macs"
@@ -184,11 +196,11 @@ max_increase = "0%"
 # model = "csp_net"
 # metric = "cio"
 # min_drop = "5%"
-# base = "net"            # plain against cross-stage-partial; without base: against the baseline
+# base = "net"            # the plain network; without base: compared with the baseline
 
 # [[rules]]
 # id = "no-bottleneck"
 # metric = "macs"
-# max_share = "20%"       # of the largest layer
+# max_share = "20%"       # the share of the largest layer
 # level = "warn"
 """

@@ -1,75 +1,87 @@
-"""What rules look at: one model's numbers and those of its layers, whether traced now or read from a baseline."""
+"""The exact metrics of a model and of its layers, which rules compare: from a record, or read from a baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 from cspprof.analysis.layer_rows import Group, by_path
 from cspprof.analysis.structural_hash import structural_hash
+from cspprof.core.errors import CspprofError
+from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Kind, OpSpec, Record
-from cspprof.gate.metric_names import matches
+from cspprof.gate.config import Config, Model, Problem
+from cspprof.gate.metric_names import resolve_metric
 from cspprof.metrics import METRICS, Amount, Peak, Sum
+from cspprof.profiles import Profile, profile_spec
+from cspprof.sources import Request
+
+LAYER_METRICS = ("macs", "cio_cspnet")
+"""The metrics that are always measured layer by layer; those of the rules are added."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One layer: a row of the profile, by its path."""
+class LayerMeasurement:
+    """The metrics of one layer: a row of the profile, by its path."""
 
-    form: str
-    """What it does: `conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 32`."""
+    operation: str
+    """`conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 32`."""
     amounts: Mapping[str, Amount]
-    owner: str = ""
-    """The class that the layer is written in: its own, or that of the module around it where its own is torch's."""
+    class_name: str = ""
+    """The user's class that contains the layer: its own class or, if torch defines that, the class around it."""
     file: str = ""
-    """Where that class is defined, relative to the project; empty where that is not known."""
+    """The file of that class, relative to the project; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """One model's numbers, exact."""
+class Measurement:
+    """The metrics of one model and of its layers."""
 
     name: str
     convention: str
     inputs: tuple[str, ...]
     structure: str
-    """A hash of what is computed, in which order and on what, whatever the layers are called."""
+    """The structural hash: operations, shapes and connections, without the names of layers."""
     totals: Mapping[str, Amount]
-    parts: Mapping[str, Part]
-    """Layers by path, in execution order where that is known."""
+    layers: Mapping[str, LayerMeasurement]
+    """By path, in execution order."""
     uncounted: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
-    by: str = ""
-    """Who recorded it, where that is not `cspprof check`: `pytest`."""
+    recorded_by: str = ""
+    """`pytest` if a test recorded it, and no configuration names it."""
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)
         return None if amount is None else exact(amount)
 
-    def names(self) -> list[str]:
-        """Every path that a layer glob can mean: rows, and the modules around them, in order."""
-        found: dict[str, None] = {}
-        for path in self.parts:
+    def paths(self) -> list[str]:
+        """The paths of all layers and of the modules around them, in order."""
+        paths: dict[str, None] = {}
+        for path in self.layers:
             names = path.split(".")
-            found.update(dict.fromkeys(".".join(names[:n]) for n in range(1, len(names) + 1)))
-        return list(found)
+            paths.update(dict.fromkeys(".".join(names[:n]) for n in range(1, len(names) + 1)))
+        return list(paths)
 
-    def matching(self, glob: str) -> list[str]:
-        return [path for path in self.names() if matches(glob, path)]
+    def matching_paths(self, glob: str) -> list[str]:
+        return [path for path in self.paths() if layer_matches(glob, path)]
 
-    def layer(self, path: str, metric: str) -> Fraction | None:
-        """The value of a layer and everything in it; None where it has none, or the metric is of whole models."""
+    def layer_total(self, path: str, metric: str) -> Fraction | None:
+        """The value of a layer, or of all layers in a module; None if none of them has the metric."""
         total: Amount | None = None
-        for name, part in self.parts.items():
-            amount = part.amounts.get(metric)
+        for name, layer in self.layers.items():
+            amount = layer.amounts.get(metric)
             if amount is not None and (name == path or name.startswith(path + ".")):
                 total = amount if total is None else total + amount  # type: ignore[operator]
         return None if total is None else exact(total)
 
 
 def exact(amount: Amount) -> Fraction | None:
-    """The value without rounding; None for a ratio over nothing."""
+    """The value without rounding; None for a ratio whose denominator is 0."""
     if isinstance(amount, Sum):
         return Fraction(amount.n, amount.scale)
     if isinstance(amount, Peak):
@@ -77,86 +89,152 @@ def exact(amount: Amount) -> Fraction | None:
     return Fraction(amount.numerator, amount.denominator) if amount.denominator else None
 
 
-def measured(name: str, record: Record, convention: str, layered: Iterable[str] = ()) -> Measured:
-    """A profile's numbers: every registered one, and what `layered` names besides, the latter layer by layer."""
-    layered = tuple(dict.fromkeys(layered))
-    return Measured(
+def layer_matches(glob: str, path: str) -> bool:
+    """Whether a layer glob matches a path: `*` and `?` match within a name, `**` also across dots.
+
+    >>> layer_matches("stage?.*.conv", "stage1.0.conv"), layer_matches("stage*", "stage1.0")
+    (True, False)
+    >>> layer_matches("stage1.**", "stage1.0.conv")
+    True
+    """
+    parts = re.split(r"(\*\*|\*|\?)", glob)
+    pattern = "".join({"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, re.escape(part)) for part in parts)
+    return re.fullmatch(pattern, path) is not None
+
+
+# -- measuring -------------------------------------------------------------------------------------
+
+
+def layer_metrics(config: Config, name: str) -> list[str]:
+    """The metrics to measure layer by layer for a model: those of its rules, and `LAYER_METRICS`."""
+    convention = config.models[name].convention
+    rules = [rule for rule in config.rules if rule.applies_to(name) or rule.base == name]
+    return list(dict.fromkeys([*(resolve_metric(rule.metric, convention) for rule in rules), *LAYER_METRICS]))
+
+
+def profile_entry(model: Model, folder: Path, cache: bool = True) -> Profile:
+    """The profile of a model of the configuration in `folder`, where its paths and its import path start.
+
+    With `cache`, the cache of profiles is used. A saved profile is read without torch. Raises CspprofError from the
+    source or from the forward.
+    """
+    request = Request(
+        inputs=parse_inputs(model.inputs, model.dtype or "float32"),
+        device=model.device,
+        dtype=model.dtype,
+        train=model.train,
+    )
+    with contextlib.chdir(os.fspath(folder)):
+        return profile_spec(model.target, request, cache=cache)
+
+
+def measure_models(
+    config: Config, names: Iterable[str], profile: Callable[[Model], Profile] | None = None
+) -> tuple[dict[str, Measurement], list[Problem]]:
+    """The measurements of models by name, and a problem for each model that cannot be measured.
+
+    `profile` replaces `profile_entry`.
+    """
+    measurements, problems = {}, []
+    for name in names:
+        model = config.models[name]
+        try:
+            record = profile(model) if profile else profile_entry(model, config.folder)
+            measurements[name] = measure(name, record, model.convention, layer_metrics(config, name))
+        except CspprofError as error:
+            hint = error.hint or ""
+            if "--debug" in hint:  # a check continues with the other models, and shows no traceback
+                hint = f"For the traceback: cspprof profile {model.target} --debug"
+            problems.append(config.model_problem(name, error.message, hint))
+    return measurements, problems
+
+
+def measure(name: str, record: Record, convention: str, metrics: Iterable[str] = ()) -> Measurement:
+    """Every registered metric of a record, and those in `metrics` also layer by layer."""
+    metrics = tuple(dict.fromkeys(metrics))
+    return Measurement(
         name,
         convention,
-        tuple(f"{'x'.join(map(str, t.shape)) or 'scalar'}:{t.dtype}" for t in record.inputs),
+        tuple(f"{_shape(t.shape)}:{t.dtype}" for t in record.inputs),
         structural_hash(record),
-        {m: METRICS.get(m).total(record) for m in (*METRICS.names(), *layered)},
-        _parts(record, layered),
+        {metric: METRICS.get(metric).total(record) for metric in (*METRICS.names(), *metrics)},
+        _layers(record, metrics),
         record.uncounted,
         dict(record.tool),
     )
 
 
-def _parts(record: Record, layered: Iterable[str]) -> dict[str, Part]:
-    owners = _owners(record)
-    parts = {}
+def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasurement]:
+    classes = _user_classes(record)
+    layers = {}
     for group in by_path(record):
-        amounts = {m: a for m in layered if (a := _amount(group, m)) is not None and exact(a)}
-        if amounts or group.rows[0].spec.kind is Kind.UNKNOWN:
-            owner = owners.get(_module(group.name, owners), "")
-            parts[group.name] = Part(form(group.rows[0].spec), amounts, owner, record.sources.get(owner, ""))
-    return parts
+        amounts = {metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and exact(a)}
+        first = group.rows[0].spec
+        if amounts or first.kind is Kind.UNKNOWN:
+            # The path of a row may end in the name of the operation.
+            class_name = classes.get(group.name) or classes.get(group.name.rpartition(".")[0], "")
+            file = record.sources.get(class_name, "")
+            layers[group.name] = LayerMeasurement(operation_text(first), amounts, class_name, file)
+    return layers
 
 
-def _amount(group: Group, metric: str) -> Amount | None:
+def _layer_amount(group: Group, metric: str) -> Amount | None:
     if metric == "params":
         return Sum(group.params)
-    m = METRICS.get(metric)
-    return None if m.of_op is None else m.group_value((r.spec, 1) for r in group.rows)
+    registered = METRICS.get(metric)
+    return None if registered.of_op is None else registered.group_value((row.spec, 1) for row in group.rows)
 
 
-def _owners(record: Record) -> dict[str, str]:
-    """The class that each module is written in: the nearest one, from the module outwards, that is not torch's."""
-    owners: dict[str, str] = {}
+def _user_classes(record: Record) -> dict[str, str]:
+    """For each module, by path: its class or, for a class of torch, the nearest class around it that is not torch's."""
+    classes: dict[str, str] = {}
     for layer in record.layers:
-        above = owners.get(layer.path.rpartition(".")[0], "") if layer.path else ""
-        owners[layer.path] = above if layer.class_name.startswith("torch.") and above else layer.class_name
-    return owners
+        outer = classes.get(layer.path.rpartition(".")[0], "") if layer.path else ""
+        classes[layer.path] = outer if layer.class_name.startswith("torch.") and outer else layer.class_name
+    return classes
 
 
-def _module(path: str, owners: Mapping[str, str]) -> str:
-    """The module of a row, whose path may end in the operation's name."""
-    return path if path in owners else path.rpartition(".")[0]
+# -- an operation as text, which a baseline records ------------------------------------------------
 
 
-def form(spec: OpSpec) -> str:
-    """What an operation does, on one line."""
-    sides = (", ".join("x".join(map(str, t.shape)) or "scalar" for t in ts) for ts in (spec.reads, spec.writes))
-    words = [f"{spec.name.strip('_')} {' -> '.join(sides)}"]
-    for name, plain in (("kernel", None), ("stride", 1), ("dilation", 1), ("groups", 1)):
+def operation_text(spec: OpSpec) -> str:
+    """`conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 32`; attributes with their default value are left out."""
+    reads, writes = (", ".join(_shape(t.shape) for t in tensors) for tensors in (spec.reads, spec.writes))
+    parts = [f"{spec.name.strip('_')} {reads} -> {writes}"]
+    for name, default in (("kernel", None), ("stride", 1), ("dilation", 1), ("groups", 1)):
         value = spec.attrs.get(name)
         values = value if isinstance(value, (tuple, list)) else (value,)
-        if value is not None and any(v != plain for v in values):
-            words.append(f"{name} {'x'.join(map(str, values))}")
-    return ", ".join(words)
+        if value is not None and any(v != default for v in values):
+            parts.append(f"{name} {'x'.join(map(str, values))}")
+    return ", ".join(parts)
 
 
-def chosen(form: str) -> tuple[str, ...]:
-    """What a layer decides itself, of its `form`; every other size follows from what it reads.
+def _shape(dims: Iterable[int]) -> str:
+    return "x".join(map(str, dims)) or "scalar"
 
-    A convolution or linear layer decides its width; a depthwise convolution only how many it makes of each channel.
 
-    >>> chosen("conv2d 1x64x56x56 -> 1x128x28x28, kernel 3x3, stride 2x2")
+def layer_settings(operation: str) -> tuple[str, ...]:
+    """The settings of a layer, from its operation text: all that does not follow from the shape of its input.
+
+    The width of a convolution or linear layer is a setting. A depthwise convolution is as wide as its input: its
+    setting is the number of outputs for each channel.
+
+    >>> layer_settings("conv2d 1x64x56x56 -> 1x128x28x28, kernel 3x3, stride 2x2")
     ('conv2d', '128', 'kernel 3x3', 'stride 2x2')
-    >>> chosen("conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 64")
-    ('conv2d', '1 of each', 'kernel 3x3')
+    >>> layer_settings("conv2d 1x64x56x56 -> 1x64x56x56, kernel 3x3, groups 64")
+    ('conv2d', '1 per channel', 'kernel 3x3')
     """
-    name, _, rest = form.partition(" ")
+    name, _, rest = operation.partition(" ")
     reads, _, writes = rest.partition(" -> ")
-    first, *others = writes.split(", ")
-    settings = [text for text in others if text[:1].isalpha()]
-    before, after = reads.split(", ")[0].split("x"), first.split("x")
+    output, *others = writes.split(", ")
+    attributes = [text for text in others if text[:1].isalpha()]  # the others are shapes of further outputs
+    input_dims, output_dims = reads.split(", ")[0].split("x"), output.split("x")
     width: list[str] = []
     if name == "linear":
-        width = after[-1:]
-    elif name.startswith("conv") and min(len(before), len(after)) > 2:
-        width = after[1:2]
-        if (depthwise := f"groups {before[1]}") in settings:
-            settings.remove(depthwise)
-            width = [f"{int(after[1]) // int(before[1])} of each"]
-    return name, *width, *settings
+        width = output_dims[-1:]
+    elif name.startswith("conv") and min(len(input_dims), len(output_dims)) > 2:
+        width = output_dims[1:2]
+        if (depthwise := f"groups {input_dims[1]}") in attributes:
+            attributes.remove(depthwise)
+            width = [f"{int(output_dims[1]) // int(input_dims[1])} per channel"]
+    return name, *width, *attributes

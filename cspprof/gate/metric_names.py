@@ -1,66 +1,40 @@
-"""The words of a configuration: `cio` and `compute`, which mean what a model's convention says, and globs."""
+"""Metric and convention names in a configuration; `cio` and `compute` depend on the convention of a model."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from difflib import get_close_matches
-from functools import cache
-
 from cspprof.core.errors import UnknownNameError
+from cspprof.core.registry import suggestion
 from cspprof.metrics import CONVENTIONS, METRICS
 
-CIO_RULES = {"cspnet": "cio_cspnet", "hardnet": "cio_hardnet"}
-SETTLED = ("cio", "compute")
+CIO_CONVENTIONS = {"cspnet": "cio_cspnet", "hardnet": "cio_hardnet"}
+"""The metric that `cio` means under each convention of CIO."""
+CONVENTION_METRICS = ("cio", "compute")
 
 
-def known_convention(name: str) -> str:
-    """`name`, if it is a rule of CIO or a convention of compute. Raises UnknownNameError, which suggests."""
-    if name not in CIO_RULES and name not in CONVENTIONS:
-        known = [*CIO_RULES, *CONVENTIONS.names()]
-        near = get_close_matches(name, known, 3, 0.5)
-        hint = f"Did you mean: {', '.join(near)}?" if near else f"There are: {', '.join(known)}"
-        raise UnknownNameError(f"no convention named {name!r}", hint)
+def check_convention(name: str) -> str:
+    """Return `name` if it is a convention of CIO or of compute. Raises UnknownNameError."""
+    if name not in CIO_CONVENTIONS and name not in CONVENTIONS:
+        known = [*CIO_CONVENTIONS, *CONVENTIONS.names()]
+        raise UnknownNameError(f"no convention named {name!r}", suggestion(name, known))
     return name
 
 
-def known_metric(name: str) -> str:
-    """`name`, if it is a number. Raises UnknownNameError, which suggests."""
-    if name not in SETTLED and name not in METRICS and name not in CONVENTIONS:
-        near = get_close_matches(name, [*SETTLED, *METRICS], 3, 0.5)
-        hint = f"Did you mean: {', '.join(near)}?" if near else "List them with: cspprof metrics"
+def check_metric(name: str) -> str:
+    """Return `name` if it is a metric. Raises UnknownNameError."""
+    if name not in CONVENTION_METRICS and name not in METRICS and name not in CONVENTIONS:
+        hint = suggestion(name, [*CONVENTION_METRICS, *METRICS], "cspprof metrics")
         raise UnknownNameError(f"no metric named {name!r}", hint)
     return name
 
 
-def metric_of(word: str, convention: str) -> str:
-    """The registered number that `word` means under a model's convention."""
-    if word == "cio":
-        return CIO_RULES.get(convention, "cio_cspnet")
-    if word == "compute":
-        return convention if convention in CONVENTIONS else "macs"
-    return word
+def resolve_metric(name: str, convention: str) -> str:
+    """The registered metric that `name` means for a model of this convention.
 
-
-@cache
-def _pattern(glob: str) -> re.Pattern[str]:
-    parts = re.split(r"(\*\*|\*|\?)", glob)
-    return re.compile("".join({"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(p, re.escape(p)) for p in parts))
-
-
-def matches(glob: str, name: str) -> bool:
-    """Whether `name` is meant: `*` and `?` stay within a name, `**` crosses dots.
-
-    >>> matches("stage?.*.conv", "stage1.0.conv"), matches("stage*", "stage1.0"), matches("stage1.**", "stage1.0.conv")
-    (True, False, True)
+    >>> resolve_metric("cio", "hardnet"), resolve_metric("compute", "fvcore"), resolve_metric("params", "cspnet")
+    ('cio_hardnet', 'fvcore', 'params')
     """
-    return _pattern(glob).fullmatch(name) is not None
-
-
-def suggestion(glob: str, names: Iterable[str], noun: str) -> str:
-    """What to write instead of a name or glob that matches nothing."""
-    known = list(names)
-    near = get_close_matches(glob, known, 3, 0.5)
-    if near:
-        return f"Did you mean: {', '.join(near)}?"
-    return f"There are: {', '.join(known[:8])}{' …' if len(known) > 8 else ''}" if known else f"There is no {noun}."
+    if name == "cio":
+        return CIO_CONVENTIONS.get(convention, "cio_cspnet")
+    if name == "compute":
+        return convention if convention in CONVENTIONS else "macs"
+    return name

@@ -1,6 +1,6 @@
-"""`pytest --cspprof-update`: what the tests of one run measure, written into the baselines when the run is over.
+"""`pytest --cspprof-update`: collect what the tests of a run measure, and write it into the baselines at its end.
 
-With pytest-xdist the workers hand their recordings to the process that started them: one writer, so no lock.
+With pytest-xdist, the workers send their measurements to the main process, which alone writes: no lock is needed.
 """
 
 from __future__ import annotations
@@ -13,77 +13,75 @@ import pytest
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
-from cspprof.core.units import change, distinct_texts
+from cspprof.core.units import change
 from cspprof.gate import baseline
-from cspprof.gate.measurement import Measured, exact
-from cspprof.metrics import METRICS
+from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.report import change_texts
 
 
-class Recorder:
-    """Collects recordings by file and name, and writes all of them or, where something went wrong, none."""
+class BaselineWriter:
+    """A plugin that collects measurements by baseline file and model, and writes all of them; after an error, none."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.entries: dict[str, dict[str, str]] = {}
-        self.refused: list[str] = []
-        self.told: list[str] = []
+        self.errors: list[str] = []
+        self.summary: list[str] = []
 
-    def add(self, file: Path, found: Measured) -> None:
-        """Record a model. Raises CspprofError where another was recorded by its name."""
-        self._merge(str(file), found.name, baseline.dump({found.name: found}).decode())
+    def add(self, file: Path, measurement: Measurement) -> None:
+        """Record a measurement. Raises CspprofError if another model was recorded with the same name."""
+        self._add_entry(str(file), measurement.name, baseline.dump({measurement.name: measurement}).decode())
 
-    def refuse(self, reason: str) -> None:
-        """Record nothing in this run: a model could not be measured whole."""
-        self.refused.append(reason)
+    def fail(self, reason: str) -> None:
+        """Write nothing at the end of this run."""
+        self.errors.append(reason)
 
-    def _merge(self, file: str, name: str, entry: str) -> None:
-        known = self.entries.setdefault(file, {}).setdefault(name, entry)
-        if known != entry:
-            error = CspprofError(
-                f"two tests record different models as {name!r}", "Give one of them a name of its own: name='…'"
-            )
-            self.refuse(error.message)
-            raise error
+    def _add_entry(self, file: str, name: str, entry: str) -> None:
+        if self.entries.setdefault(file, {}).setdefault(name, entry) != entry:
+            message = f"two tests record different models as {name!r}"
+            self.fail(message)
+            raise CspprofError(message, "Give one of them a name of its own: name='…'")
 
-    # -- what pytest calls -----------------------------------------------------------------------------
+    # -- hooks of pytest -------------------------------------------------------------------------------
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object | None) -> None:
-        """A worker of pytest-xdist is done: take over what it recorded."""
+        """Take over the measurements of a pytest-xdist worker that has finished."""
         output = getattr(node, "workeroutput", {}).get("cspprof")
         if error is not None or output is None:
-            self.refuse("a worker of pytest-xdist did not come to its end")
+            self.fail("a worker of pytest-xdist did not finish")
             return
-        self.refused += json.loads(output)["refused"]
-        for file, entries in json.loads(output)["entries"].items():
+        document = json.loads(output)
+        self.errors += document["errors"]
+        for file, entries in document["entries"].items():
             for name, entry in entries.items():
                 try:
-                    self._merge(file, name, entry)
+                    self._add_entry(file, name, entry)
                 except CspprofError:
-                    continue  # it is among what is refused now
+                    continue  # it is in `errors` now
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """Write the baselines; in a worker, hand over what it recorded."""
+        """Write the baselines; in a worker, send the measurements to the main process."""
         if hasattr(self.config, "workeroutput"):
-            self.config.workeroutput["cspprof"] = json.dumps({"entries": self.entries, "refused": self.refused})
+            self.config.workeroutput["cspprof"] = json.dumps({"entries": self.entries, "errors": self.errors})
             return
         if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-            self.refuse("the run did not come to its end")
-        if not self.refused:
+            self.fail("the test run did not finish")
+        if not self.errors:
             try:
                 self._write()
             except CspprofError as error:
-                self.refuse(str(error))
-        if self.refused and session.exitstatus == pytest.ExitCode.OK:
+                self.fail(str(error))
+        if self.errors and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say what was recorded, one number a line."""
+        """Print what was recorded, one number per line, or why nothing was."""
         terminalreporter.section("cspprof baseline")
-        if self.refused:
+        if self.errors:
             terminalreporter.line("nothing was recorded:")
-        for line in dict.fromkeys(self.refused or self.told or ["no test called cspprof.assert_matches_baseline"]):
+        for line in dict.fromkeys(self.errors or self.summary or ["no test called cspprof.assert_matches_baseline"]):
             terminalreporter.line(line)
 
     def _write(self) -> None:
@@ -95,21 +93,22 @@ class Recorder:
             for entry in entries.values():
                 after |= baseline.parse(entry.encode(), name)
             merged.append((file, before, after, len(entries)))
-        for file, before, after, count in merged:  # nothing is written before everything was read
+        for file, before, after, count in merged:  # all files have been read before the first is written
             baseline.write(file, after)
             models = "1 model" if count == 1 else f"{count} models"
-            changed = baseline.changes(before, after)
-            self.told.append(f"{models} recorded in {display_path(file)}" + (":" if changed else "; no number differs"))
-            self.told += [f"  {_line(c)}" for c in changed]
+            changed = baseline.changed_totals(before, after)
+            self.summary.append(
+                f"{models} recorded in {display_path(file)}" + (":" if changed else "; no number changed")
+            )
+            self.summary += [f"  {_change_line(c)}" for c in changed]
 
 
-def _line(changed: baseline.Change) -> str:
-    now, then = (None if a is None else exact(a) for a in (changed.after, changed.before))
-    unit = METRICS.get(changed.metric).unit if changed.metric in METRICS else ""
-    head = f"{changed.model} {changed.metric}"
-    if now is None:
-        return f"{head}: gone"
-    if then is None:
-        return f"{head}: {distinct_texts(now, now, unit)[0]}"
-    texts = distinct_texts(then, now, unit)
-    return f"{head}: {texts[0]} -> {texts[1]}" + (f" ({change(float(now / then - 1))})" if then else "")
+def _change_line(changed: baseline.TotalChange) -> str:
+    before, after = (None if amount is None else exact(amount) for amount in (changed.before, changed.after))
+    old, new = change_texts(changed)
+    name = f"{changed.model} {changed.metric}"
+    if after is None:
+        return f"{name}: removed"
+    if before is None:
+        return f"{name}: {new}"
+    return f"{name}: {old} -> {new}" + (f" ({change(float(after / before - 1))})" if before else "")

@@ -1,8 +1,8 @@
-"""The gate in a test: what the pytest fixture `cspprof` can assert.
+"""The assertions of the pytest fixture `cspprof`.
 
-A failure is an AssertionError that says value, limit, difference and the layers it comes from. What cannot be judged
-(an unknown metric, an unreadable quantity, nothing recorded, operations without a rule) is a CspprofError that says
-what to write: neither a pass nor a failure of the model.
+A failure is an AssertionError with the value, the limit, the difference and the layers that cause it. If nothing can be
+decided (an unknown metric, a quantity that cannot be read, no baseline, operations without a rule), a CspprofError says
+what to write: the test neither passes nor fails because of the model.
 """
 
 from __future__ import annotations
@@ -22,108 +22,99 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, parse_inputs
 from cspprof.gate import baseline
-from cspprof.gate.checking import LAYERED, explained, layered
-from cspprof.gate.config import BASELINE, Model, Rule
-from cspprof.gate.loading import Config, find, load
-from cspprof.gate.measure import profile_of
-from cspprof.gate.measurement import Measured, measured
-from cspprof.gate.metric_names import known_metric, metric_of
+from cspprof.gate.checking import with_causes
+from cspprof.gate.config import BASELINE_FILE, Config, Model, Rule, find, load
+from cspprof.gate.measurement import LAYER_METRICS, Measurement, layer_metrics, measure, profile_entry
+from cspprof.gate.metric_names import check_metric, resolve_metric
 from cspprof.gate.pytest_messages import budget_text, mismatch_text
-from cspprof.gate.rules import BASELINE as BASELINE_NAME
-from cspprof.gate.rules import Finding, Outcome, judge, recorded_otherwise, unlike
+from cspprof.gate.rules import BASELINE, Outcome, evaluate, incomplete_error, input_mismatch, settings_mismatch
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.profiles import Profile, profile_model
 
 if TYPE_CHECKING:
-    from cspprof.gate.pytest_baseline import Recorder
+    from cspprof.gate.pytest_baseline import BaselineWriter
 
 UPDATE = "pytest --cspprof-update"
 P = ParamSpec("P")
 
 
-def _plain(method: Callable[P, None]) -> Callable[P, None]:
-    """An assertion whose failure shows the line of the test, and nothing of what is below it."""
+def _without_traceback(method: Callable[P, None]) -> Callable[P, None]:
+    """An assertion whose failure shows the line of the test, and no line of cspprof."""
 
     @wraps(method)
-    def asserted(*args: P.args, **kwargs: P.kwargs) -> None:
+    def assertion(*args: P.args, **kwargs: P.kwargs) -> None:
         __tracebackhide__ = True
         try:
             method(*args, **kwargs)
         except (AssertionError, CspprofError) as error:
             raise error.with_traceback(None) from None
 
-    return asserted
+    return assertion
 
 
-def _fail_with(text: str) -> None:
-    if text:
-        raise AssertionError(text)
+class CostAssertions:
+    """Assertions about the cost of models.
 
-
-class Gate:
-    """What a test asserts about the cost of models.
-
-    A model is a name from the project's configuration, a SPEC, a profile, or an `nn.Module`, which needs `input` unless
-    it states its `example_input_shape`: `"1x3x64x64"`, a shape, a tensor, or a nest of these as `cspprof.profile` takes
-    it. Paths in a SPEC start at the folder of the configuration, or where there is none at pytest's rootdir.
+    A model is a name from the project's configuration, a SPEC, a profile, or an `nn.Module`. A module needs `input`
+    unless it has an `example_input_shape`: `"1x3x64x64"`, a shape, a tensor, or a nest of these, as for
+    `cspprof.profile`. Paths in a SPEC start at the folder of the configuration or, without one, at pytest's rootdir.
     """
 
-    def __init__(self, start: Path, rootdir: Path, recorder: Recorder | None = None) -> None:
-        self._start, self._rootdir, self._recorder = start, rootdir, recorder
+    def __init__(self, start: Path, rootdir: Path, writer: BaselineWriter | None = None) -> None:
+        self._start, self._rootdir, self._writer = start, rootdir, writer
 
-    @_plain
+    @_without_traceback
     def assert_budget(
         self, model: Any, *, input: Inputs | None = None, layer: str | None = None, **limits: str | int | float
     ) -> None:
-        """Each number is no larger than its limit: `cio="24 M"`, `macs="4.1 G"`, `params=25_000_000`.
+        """Assert that each metric is at most its limit: `cio="24 M"`, `macs="4.1 G"`, `params=25_000_000`.
 
-        `cio` and `compute` mean what the model's convention says; else any name of `cspprof metrics`. With `layer`, a
-        glob as in rules, each layer that it matches has to keep the limits.
+        `cio` and `compute` are those of the model's convention; `cspprof metrics` lists all other names. With `layer`,
+        a glob as in rules, the limits apply to each layer that it matches.
         """
         rules = _rules("assert_budget", 'cio="24 M"', "max", limits, layer=layer)
-        found = self._measured(model, input, (r.metric for r in rules))
-        findings = [f for rule in rules for f in judge(rule, found)]
-        _fail_with(budget_text([explained(self._folder, f, found, None, None) for f in _failed(findings)]))
+        measurement = self._measure(model, input, (rule.metric for rule in rules))
+        self._assert_rules(rules, measurement)
 
-    @_plain
+    @_without_traceback
     def assert_drop(self, plain: Any, csp: Any, *, input: Inputs | None = None, **drops: str | int | float) -> None:
-        """Each number of `csp` is at least so much below that of `plain`: `cio="5%"`, `macs="300 M"`."""
+        """Assert that each metric of `csp` is lower than that of `plain` by at least this much: `cio="5%"`."""
         rules = _rules("assert_drop", 'cio="5%"', "min_drop", drops)
-        base, found = (self._measured(m, input, [r.metric for r in rules]) for m in (plain, csp))
-        if differs := unlike(found, base):
-            raise CspprofError(*differs)
-        findings = [f for rule in rules for f in judge(rule, found, base, base.name)]
-        _fail_with(budget_text([explained(self._folder, f, found, None, base) for f in _failed(findings)]))
+        base, measurement = (self._measure(m, input, [rule.metric for rule in rules]) for m in (plain, csp))
+        if mismatch := input_mismatch(measurement, base):
+            raise CspprofError(*mismatch)
+        self._assert_rules(rules, measurement, base)
 
-    @_plain
+    @_without_traceback
     def assert_matches_baseline(
         self, model: Any, *, input: Inputs | None = None, name: str | None = None, metrics: str | Sequence[str] = ()
     ) -> None:
-        """Every number, or each of `metrics`, is the recorded one. With `--cspprof-update` it is recorded instead.
+        """Assert that every metric, or each of `metrics`, has its recorded value. With `--cspprof-update`, record it.
 
-        The baseline is that of `cspprof check`. It knows the model by `name`: unless given, the name in the
-        configuration, the SPEC, or the class of a module.
+        The baseline is that of `cspprof check`. `name` is the model's name in it; by default its name in the
+        configuration, its SPEC, or the class of a module.
         """
         try:
             for metric in (metrics := [metrics] if isinstance(metrics, str) else list(metrics)):
-                known_metric(metric)
-            found = self._measured(model, input, [m for m in metrics if m in CONVENTIONS], name)
-            _whole(found)
+                check_metric(metric)
+            measurement = self._measure(model, input, [m for m in metrics if m in CONVENTIONS], name)
+            if incomplete := incomplete_error(measurement):
+                raise CspprofError(*incomplete)
         except CspprofError as error:
-            if self._recorder is not None:
-                called = name or (model if isinstance(model, str) else type(model).__name__)
-                self._recorder.refuse(f"{called}: {error.message}")
+            if self._writer is not None:
+                label = name or (model if isinstance(model, str) else type(model).__name__)
+                self._writer.fail(f"{label}: {error.message}")
             raise
-        if self._recorder is not None:
-            self._recorder.add(self._baseline, found)
-        else:
-            _fail_with(self._mismatch(found, metrics))
+        if self._writer is not None:
+            self._writer.add(self._baseline, measurement)
+        elif mismatch := self._mismatch(measurement, metrics):
+            raise AssertionError(mismatch)
 
-    # -- how ---------------------------------------------------------------------------------------
+    # -- the project -------------------------------------------------------------------------------
 
     @cached_property
     def _config(self) -> Config | None:
-        """The configuration nearest above the test; None where the project has none."""
+        """The nearest configuration above the test; None if there is none."""
         try:
             path = find(self._start)
         except CspprofError:
@@ -136,98 +127,95 @@ class Gate:
 
     @property
     def _baseline(self) -> Path:
-        return self._rootdir / BASELINE if self._config is None else self._config.baseline
+        return self._rootdir / BASELINE_FILE if self._config is None else self._config.baseline
 
     def _entry(self, name: object) -> Model | None:
-        """The configuration's model of that name. Raises CspprofError for one whose entry cannot be read."""
+        """The model of that name in the configuration. Raises CspprofError if its entry is not valid."""
         if self._config is None or not isinstance(name, str):
             return None
         for problem in self._config.problems:
-            if f".models.{name}." in f".{problem.message.partition(':')[0].split(' ')[0]}.":
+            if problem.model == name:
                 raise CspprofError(f"{problem.where}: {problem.message}", problem.hint)
         return self._config.models.get(name)
 
-    def _measured(
+    # -- measuring and comparing -------------------------------------------------------------------
+
+    def _measure(
         self, model: Any, inputs: Inputs | None, metrics: Iterable[str] = (), name: str | None = None
-    ) -> Measured:
+    ) -> Measurement:
         entry = self._entry(model)
         if entry is not None and inputs is not None:
-            raise CspprofError(f"{model} has its input in the configuration", "Leave input out, or give a SPEC.")
-        # Tests may have replaced parts of a library: their profiles must not reach the cache.
-        profile = self._profile(model, inputs) if entry is None else profile_of(entry, self._folder, cache=False)
+            raise CspprofError(f"{model} has its input in the configuration", "Remove input, or give a SPEC.")
+        # A test may have replaced parts of a library, so its profiles must not be cached.
+        profile = self._profile(model, inputs) if entry is None else profile_entry(entry, self._folder, cache=False)
         name = name or (model if isinstance(model, str) else profile.model)
         known = self._entry(name)
         convention = known.convention if known else "cspnet"
-        layers = layered(self._config, name) if known and self._config else list(LAYERED)
-        found = measured(name, profile, convention, [*layers, *(metric_of(m, convention) for m in metrics)])
-        return replace(found, by="" if known else "pytest")
+        by_layer = layer_metrics(self._config, name) if known and self._config else list(LAYER_METRICS)
+        measurement = measure(name, profile, convention, [*by_layer, *(resolve_metric(m, convention) for m in metrics)])
+        return replace(measurement, recorded_by="" if known else "pytest")
 
     def _profile(self, model: Any, inputs: Inputs | None) -> Profile:
         if inputs is None and not isinstance(model, (str, Profile)):
             if (callable(model) and not hasattr(model, "named_modules")) or isinstance(model, type):
-                raise CspprofError(f"{model.__name__} makes a model and is none", f"Call it: {model.__name__}()")
+                message = f"{model.__name__} is not a model but a class or function that makes one"
+                raise CspprofError(message, f"Call it: {model.__name__}()")
             inputs = getattr(model, "example_input_shape", None)
             if inputs is None:
-                raise CspprofError("a module does not say what it is called with", 'Give input="1x3x224x224"')
+                raise CspprofError("the shape of the module's input is not known", 'Give input="1x3x224x224"')
         texts = [inputs] if isinstance(inputs, str) else inputs
         if isinstance(texts, list) and texts and all(isinstance(t, str) for t in texts):
             inputs = parse_inputs(texts)
         with contextlib.chdir(self._folder):
             return profile_model(model, inputs)
 
-    def _mismatch(self, found: Measured, metrics: Sequence[str]) -> str:
-        """What differs from the baseline. Raises CspprofError where that has nothing to compare with."""
-        file = display_path(self._baseline)
-        before = (baseline.read(self._baseline) or {}).get(found.name)
-        if before is None:
-            missing = f"does not have {found.name!r}" if self._baseline.exists() else "is not there yet"
-            raise CspprofError(f"the baseline {file} {missing}", f"Record it: {UPDATE}")
-        if differs := recorded_otherwise(found, before, BASELINE_NAME):
-            raise CspprofError(differs[0], f"Record it again: {UPDATE}")
-        asked = [metric_of(m, found.convention) for m in metrics] or self._recorded(found, before)
-        for metric in asked:
-            if metric not in before.totals:
-                raise CspprofError(f"the baseline has no {metric} of {found.name}", f"Record it: {UPDATE}")
-        if baseline.restructured(before, found):
-            warn(f"{found.name} has another structure than in {file}, with the same totals", stacklevel=4)
-        return mismatch_text(self._folder, found, before, asked, file)
+    def _assert_rules(self, rules: Sequence[Rule], measurement: Measurement, base: Measurement | None = None) -> None:
+        """Raise AssertionError if a rule fails, else CspprofError if the outcome of one is unknown."""
+        base_name = base.name if base else ""
+        results = [result for rule in rules for result in evaluate(rule, measurement, base, base_name)]
+        failures = [r for r in results if r.outcome is Outcome.FAILS]
+        if failures:
+            raise AssertionError(budget_text([with_causes(r, self._folder, measurement, None, base) for r in failures]))
+        for r in results:
+            if r.outcome is Outcome.UNKNOWN:
+                raise CspprofError(r.message, r.hint)
 
-    @staticmethod
-    def _recorded(found: Measured, before: Measured) -> list[str]:
-        """What to compare: what was recorded, and what this release would have recorded then."""
-        of_then = before.versions.get("cspprof") == __version__
-        expected = [m for m in METRICS if METRICS.get(m).builtin] if of_then else []
-        return list(dict.fromkeys([*(m for m in before.totals if m in found.totals), *expected]))
+    def _mismatch(self, measurement: Measurement, metrics: Sequence[str]) -> str:
+        """The differences from the baseline as text. Raises CspprofError if it lacks the model or a metric."""
+        file = display_path(self._baseline)
+        recorded = (baseline.read(self._baseline) or {}).get(measurement.name)
+        if recorded is None:
+            missing = f"does not have {measurement.name!r}" if self._baseline.exists() else "does not exist yet"
+            raise CspprofError(f"the baseline {file} {missing}", f"Record it: {UPDATE}")
+        if mismatch := settings_mismatch(measurement, recorded, BASELINE):
+            raise CspprofError(mismatch[0], f"Record it again: {UPDATE}")
+        compared = [resolve_metric(m, measurement.convention) for m in metrics] or _comparable(measurement, recorded)
+        for metric in compared:
+            if metric not in recorded.totals:
+                raise CspprofError(f"the baseline has no {metric} of {measurement.name}", f"Record it: {UPDATE}")
+        if baseline.only_structure_changed(recorded, measurement):
+            warn(f"the structure of {measurement.name} differs from {file}, with the same totals", stacklevel=4)
+        return mismatch_text(self._folder, measurement, recorded, compared, file)
+
+
+def _comparable(measurement: Measurement, recorded: Measurement) -> list[str]:
+    """The recorded metrics and, if this release recorded them, all metrics of cspprof: none may be missing."""
+    same_release = recorded.versions.get("cspprof") == __version__
+    expected = [metric for metric in METRICS if METRICS.get(metric).builtin] if same_release else []
+    return list(dict.fromkeys([*(m for m in recorded.totals if m in measurement.totals), *expected]))
 
 
 def _rules(call: str, example: str, kind: str, limits: Mapping[str, Any], layer: str | None = None) -> list[Rule]:
-    """A rule for each limit. Raises CspprofError for none, a metric that there is not, or an unreadable quantity."""
+    """A rule for each limit. Raises CspprofError without limits, for an unknown metric, or for an invalid quantity."""
     if not limits:
-        raise CspprofError(f"{call} asserts nothing without a limit", f"Give one: {example}")
+        raise CspprofError(f"{call} needs a limit", f"Give one: {example}")
     rules = []
     for metric, limit in limits.items():
-        known_metric(metric)
+        check_metric(metric)
         try:
             rules.append(Rule.model_validate({"id": call, "metric": metric, "layer": layer, kind: limit}))
         except ValidationError as error:
             detail = error.errors(include_url=False)[0]
-            said = detail["msg"].replace(f"{kind} = ", f"{metric} = ")
-            raise CspprofError(f"{call}: {said}", detail.get("ctx", {}).get("hint")) from None
+            message = detail["msg"].replace(f"{kind} = ", f"{metric} = ")
+            raise CspprofError(f"{call}: {message}", detail.get("ctx", {}).get("hint")) from None
     return rules
-
-
-def _failed(findings: Sequence[Finding]) -> list[Finding]:
-    """Those that fail. Raises CspprofError where, without any, something could not be judged."""
-    failed = [f for f in findings if f.outcome is Outcome.FAILS]
-    unsure = [f for f in findings if f.outcome is Outcome.UNKNOWN]
-    if unsure and not failed:
-        raise CspprofError(unsure[0].message, unsure[0].hint)
-    return failed
-
-
-def _whole(found: Measured) -> None:
-    if found.uncounted:
-        named = ", ".join(f"{name} ({n})" for name, n in found.uncounted.items())
-        raise CspprofError(
-            f"{found.name} has operations without a rule: {named}", "Teach cspprof the operation: see cspprof.op_rule."
-        )

@@ -1,79 +1,73 @@
-"""What a test that fails says: numbers first, then the layers they come from, in lines as pytest shows them."""
+"""The text of a failed assertion: the values, then the layers that cause the failure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
 
-from cspprof.core.units import change, distinct_texts
-from cspprof.gate.checking import explained
-from cspprof.gate.measurement import Measured, exact
-from cspprof.gate.report import forms, source
-from cspprof.gate.rules import Cause, Finding, Outcome
-from cspprof.metrics import METRICS
+from cspprof.core.units import change
+from cspprof.gate.baseline import TotalChange
+from cspprof.gate.causes import Cause, find_causes
+from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.report import change_texts, metric_unit, operation_change, signed_text, source_location, value_text
+from cspprof.gate.rules import RuleResult
 
 LAYERS = 5
-"""Layers that a failing test names."""
+"""The number of layers that a failure lists."""
 
 
-def budget_text(failed: Sequence[Finding]) -> str:
-    """The failures of one assertion, the worst first, each with its layers."""
-    ordered = sorted(failed, key=lambda f: -f.severity)
-    return "\n".join(line for f in ordered for line in (f.message, *_layers(f)))
+def budget_text(failures: Sequence[RuleResult]) -> str:
+    """The failures of one assertion, the worst first, each with its causes."""
+    lines = []
+    for r in sorted(failures, key=lambda r: -r.severity):
+        lines += [r.message, *_cause_lines(r.metric, r.unit, r.causes, decreased=r.limit is None)]
+    return "\n".join(lines)
 
 
-def mismatch_text(folder: Path, found: Measured, before: Measured, metrics: Sequence[str], file: str) -> str:
-    """How a model differs from what was recorded for it; empty where none of `metrics` does."""
-    differing = [m for m in metrics if found.totals[m] != before.totals[m]]
+def mismatch_text(
+    folder: Path, measurement: Measurement, recorded: Measurement, metrics: Sequence[str], file: str
+) -> str:
+    """The differences from the recorded measurement in `metrics`; empty if there are none."""
+    differing = [metric for metric in metrics if measurement.totals[metric] != recorded.totals[metric]]
     if not differing:
         return ""
     width = max(map(len, differing))
-    lines = [f"{found.name} does not match {file}: {len(differing)} of {len(metrics)} numbers differ"]
-    lines += [f"  {m:{width}}  {_moved(m, found, before)}" for m in differing]
+    lines = [f"{measurement.name} does not match {file}: {len(differing)} of {len(metrics)} numbers differ"]
+    lines += [f"  {metric:{width}}  {_difference(metric, measurement, recorded)}" for metric in differing]
     for metric in differing:
-        then, now = before.total(metric), found.total(metric)
-        grew = then is None or now is None or now > then
-        # Without a limit, the layers that became smaller are meant.
-        limit = (then or Fraction(0)) if grew else None
-        finding = Finding("", "max_increase", "error", found.name, metric, Outcome.FAILS, value=now, limit=limit)
-        if layers := list(_layers(explained(folder, finding, found, before, None))):
-            lines += layers
+        before, now = recorded.total(metric), measurement.total(metric)
+        decreased = before is not None and now is not None and now < before
+        causes = find_causes(folder, metric, measurement, recorded, None, decreased=decreased)
+        if causes:
+            lines += _cause_lines(metric, metric_unit(metric), causes, decreased)
             break
-    return "\n".join([*lines, "  If that is meant, record it: pytest --cspprof-update"])
+    return "\n".join([*lines, "  To record the new numbers: pytest --cspprof-update"])
 
 
-def _moved(metric: str, found: Measured, before: Measured) -> str:
-    now, then = (exact(side.totals[metric]) for side in (found, before))
-    unit = METRICS.get(metric).unit
-    if now is None or then is None:
-        texts = ["–" if v is None else distinct_texts(v, v, unit)[0] for v in (now, then)]
-        return f"{texts[0]}, recorded {texts[1]}"
-    texts = list(distinct_texts(now, then, unit))
-    return f"{texts[0]}, recorded {texts[1]} ({change(float(now / then - 1) if then else None)})"
+def _difference(metric: str, measurement: Measurement, recorded: Measurement) -> str:
+    before, now = (exact(side.totals[metric]) for side in (recorded, measurement))
+    old, new = change_texts(TotalChange("", metric, recorded.totals[metric], measurement.totals[metric]))
+    if before is None or now is None:
+        return f"{new}, recorded {old}"
+    return f"{new}, recorded {old} ({change(float(now / before - 1) if before else None)})"
 
 
-def _layers(finding: Finding) -> Iterator[str]:
-    """The first layers of a failure, under a line that says what they are."""
-    shown = finding.causes[:LAYERS]
-    if not shown:
+def _cause_lines(metric: str, unit: str, causes: Sequence[Cause], decreased: bool) -> Iterator[str]:
+    first = causes[:LAYERS]
+    if not first:
         return
-    compared = any(c.new or c.before is not None for c in shown)
-    moved = "grew" if finding.limit is not None else "fell"
-    left = len(finding.causes) - len(shown)
-    more = f" ({left} more)" if left else ""
-    yield f"  where {finding.metric} {moved}{more}:" if compared else f"  the layers with most {finding.metric}{more}:"
-    texts = [(c.layer, _value(c, finding.unit, compared), forms(c), source(c)) for c in shown]
-    widths = [max(len(t[i]) for t in texts) for i in range(2)]
-    for layer, value, form, place in texts:
-        yield f"    {layer:{widths[0]}}  {value:>{widths[1]}}  {form}" + (f"  [{place}]" if place else "")
+    compared = any(c.new or c.before is not None for c in first)
+    more = f" ({len(causes) - LAYERS} more)" if len(causes) > LAYERS else ""
+    title = f"where {metric} {'decreased' if decreased else 'increased'}" if compared else f"layers with most {metric}"
+    yield f"  {title}{more}:"
+    rows = [(c.layer, _value(c, unit, compared), operation_change(c), source_location(c)) for c in first]
+    layer_width, value_width = (max(len(row[i]) for row in rows) for i in range(2))
+    for layer, value, operation, place in rows:
+        yield f"    {layer:{layer_width}}  {value:>{value_width}}  {operation}" + (f"  [{place}]" if place else "")
 
 
 def _value(cause: Cause, unit: str, compared: bool) -> str:
-    value = distinct_texts(cause.value, cause.value, unit)[0]
+    value = value_text(cause.value, unit)
     if not compared:
         return value
-    if cause.new:
-        return f"{value} (new)"
-    step = distinct_texts(cause.difference, cause.difference, unit)[0]
-    return f"{value} ({'+' if cause.difference > 0 else ''}{step})"
+    return f"{value} (new)" if cause.new else f"{value} ({signed_text(cause.difference, unit)})"

@@ -1,4 +1,4 @@
-"""Verdicts and baselines as reports: pure functions, no printing."""
+"""Verdicts and baselines as reports: tables, records for CSV, and JSON documents."""
 
 from __future__ import annotations
 
@@ -8,181 +8,193 @@ from functools import partial
 from typing import Any
 
 from cspprof.core.units import change, distinct_texts
-from cspprof.gate.baseline import Change
-from cspprof.gate.causes import SHOWN
+from cspprof.gate.baseline import TotalChange
+from cspprof.gate.causes import Cause
 from cspprof.gate.checking import Verdict
-from cspprof.gate.loading import Problem
-from cspprof.gate.measurement import Measured, exact
-from cspprof.gate.rules import Cause, Finding, Outcome, difference
+from cspprof.gate.config import Problem
+from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.rules import Outcome, RuleResult, difference_text
 from cspprof.metrics import METRICS, Amount
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 SCHEMA = "cspprof.check/1"
-NONE = Cell(None, "–")
+WHY_LAYERS = 10
+"""The number of layers in a table of `cspprof check --why`; a last row sums up the others."""
+NO_VALUE = Cell(None, "–")
 
-
-def status(finding: Finding) -> str:
-    """What a list calls it: FAIL, warn, ok, or ? where nobody can say."""
-    if finding.outcome is Outcome.FAILS:
-        return "FAIL" if finding.level == "error" else "warn"
-    return "ok" if finding.outcome is Outcome.HOLDS else "?"
+# -- verdicts --------------------------------------------------------------------------------------
 
 
 def verdict_report(verdict: Verdict, why: bool) -> Report:
-    """Every rule with value, limit and difference; what could not be measured; with `why`, where failures come from."""
-    tables = [_findings(verdict)] if verdict.findings else []
-    told = problems(verdict)
-    if told:
+    """Every rule with value, limit and difference; what cannot be measured; with `why`, the causes of each failure."""
+    tables = [_results_table(verdict)] if verdict.results else []
+    problems = all_problems(verdict)
+    if problems:
         columns = [Column("where"), Column("what"), Column("what to do")]
-        tables.append(
-            Table("Could not be measured", columns, [[text(p.where), text(p.message), text(p.hint)] for p in told])
-        )
+        rows = [[text(p.where), text(p.message), text(p.hint)] for p in problems]
+        tables.append(Table("Could not be measured", columns, rows))
     if why:
-        tables += [table for f in verdict.failures for table in _why(f)]
-    notes = [f"{f.rule}: {f.message}" + (f". {f.hint}" if f.hint else "") for f in verdict.failures]
-    return Report(tables, [_record(f) for f in verdict.findings], partial(document, verdict), [*notes, *verdict.notes])
+        tables += [table for r in verdict.failures for table in _why_tables(r)]
+    notes = [f"{r.rule}: {r.message}" + (f". {r.hint}" if r.hint else "") for r in verdict.failures]
+    records = [_result_record(r) for r in verdict.results]
+    return Report(tables, records, partial(verdict_document, verdict), [*notes, *verdict.notes])
 
 
-def problems(verdict: Verdict) -> list[Problem]:
-    """Everything that has no answer: bad entries, models that failed, rules that could not be judged."""
-    unsure = [
-        Problem(
-            f"{verdict.config.name}:{f.line or 1}", f"rule {f.rule!r} on {f.place}: {f.message}", f.hint, f.line
-        )
-        for f in verdict.unknown
-    ]  # fmt: skip
-    return [*verdict.problems, *unsure]
+def all_problems(verdict: Verdict) -> list[Problem]:
+    """Invalid entries, models that cannot be measured, and rules whose outcome is unknown."""
+    name = verdict.config.name
+    unknown = [
+        Problem(f"{name}:{r.line or 1}", f"rule {r.rule!r} on {r.place}: {r.message}", r.hint, r.line)
+        for r in verdict.unknown
+    ]
+    return [*verdict.problems, *unknown]
 
 
-def _findings(verdict: Verdict) -> Table:
+def _results_table(verdict: Verdict) -> Table:
     columns = [
         Column("rule"), Column("model"), Column("metric"), Column("value", True), Column("limit", True),
         Column("difference", True), Column(""),
     ]  # fmt: skip
-    unsure = [f for f in verdict.findings if f.outcome is Outcome.UNKNOWN]
-    held = [f for f in verdict.findings if f.outcome is Outcome.HOLDS]
-    return Table("", columns, [_line(f) for f in (*verdict.failures, *unsure, *held)])
+    holding = [r for r in verdict.results if r.outcome is Outcome.HOLDS]
+    return Table("", columns, [_result_row(r) for r in (*verdict.failures, *verdict.unknown, *holding)])
 
 
-def _line(finding: Finding) -> list[Cell]:
-    value, limit = numbers(finding)
-    good = {Outcome.HOLDS: True, Outcome.FAILS: False, Outcome.UNKNOWN: None}[finding.outcome]
-    over = difference(finding)
-    signed = f"+{over}" if finding.difference and finding.difference > 0 else over
+def _result_row(result: RuleResult) -> list[Cell]:
+    value, limit = value_and_limit(result)
+    good = {Outcome.HOLDS: True, Outcome.FAILS: False, Outcome.UNKNOWN: None}[result.outcome]
+    difference = difference_text(result)
+    if result.difference and result.difference > 0:
+        difference = f"+{difference}"
+    status = _status(result)
     return [
-        text(finding.rule), text(finding.place), text(finding.metric), _cell(finding.value, value),
-        _cell(finding.limit, limit), _cell(finding.difference, signed), Cell(status(finding), status(finding), good),
+        text(result.rule), text(result.place), text(result.metric), _cell(result.value, value),
+        _cell(result.limit, limit), _cell(result.difference, difference), Cell(status, status, good),
     ]  # fmt: skip
 
 
-def numbers(finding: Finding) -> tuple[str, str]:
-    """Value and limit as text; two that differ never read the same."""
-    if finding.value is None:
+def _status(result: RuleResult) -> str:
+    if result.outcome is Outcome.FAILS:
+        return "FAIL" if result.level == "error" else "warn"
+    return "ok" if result.outcome is Outcome.HOLDS else "?"
+
+
+def value_and_limit(result: RuleResult) -> tuple[str, str]:
+    """Value and limit as text. If they differ, their texts differ."""
+    if result.value is None:
         return "", ""
-    if finding.limit is None:
-        return distinct_texts(finding.value, finding.value, finding.unit)[0], ""
-    return distinct_texts(finding.value, finding.limit, finding.unit)
+    if result.limit is None:
+        return value_text(result.value, result.unit), ""
+    return distinct_texts(result.value, result.limit, result.unit)
+
+
+def value_text(value: Fraction, unit: str) -> str:
+    return distinct_texts(value, value, unit)[0]
+
+
+def signed_text(value: Fraction, unit: str) -> str:
+    return ("+" if value > 0 else "") + value_text(value, unit)
 
 
 def _cell(value: Fraction | None, shown: str) -> Cell:
-    return NONE if value is None else Cell(number(value), shown)
+    return NO_VALUE if value is None else Cell(json_number(value), shown)
 
 
-def number(value: Fraction | None) -> int | float | None:
-    """As JSON has it: an integer where it is one."""
+def json_number(value: Fraction | None) -> int | float | None:
+    """The value for JSON: an int if it is an integer, else a float."""
     if value is None:
         return None
     return value.numerator if value.denominator == 1 else float(value)
 
 
-def _why(finding: Finding) -> list[Table]:
-    """The layers that were changed; and for themselves those that follow, however much they weigh."""
-    heading = f"Why {finding.rule} fails on {finding.place}: {METRICS.get(finding.metric).title}"
-    own, following = ([c for c in finding.causes if c.follows is follows] for follows in (False, True))
-    titled = ((heading, own), (f"{heading}, in layers that only read another input", following))
-    return [_causes(title, causes, finding.unit) for title, causes in titled if causes]
+def _why_tables(result: RuleResult) -> list[Table]:
+    """One table of the layers that changed, and one of those of which only the input changed."""
+    title = f"Why {result.rule} fails on {result.place}: {METRICS.get(result.metric).title}"
+    changed = [c for c in result.causes if not c.only_input_changed]
+    following = [c for c in result.causes if c.only_input_changed]
+    titled = ((title, changed), (f"{title}, in layers of which only the input changed", following))
+    return [_causes_table(title, causes, result.unit) for title, causes in titled if causes]
 
 
-def _causes(heading: str, causes: Sequence[Cause], unit: str) -> Table:
+def _causes_table(title: str, causes: Sequence[Cause], unit: str) -> Table:
     columns = [
         Column("layer"), Column("before", True), Column("now", True), Column("difference", True),
-        Column("what it does"), Column("class"),
+        Column("operation"), Column("class"),
     ]  # fmt: skip
-    lines = [[text(c.layer), *_sides(c, unit), text(forms(c)), text(source(c))] for c in causes[:SHOWN]]
-    left = causes[SHOWN:]
-    if left:
-        rest = sum((c.difference for c in left), Fraction(0))
-        lines.append([text(f"{len(left)} more"), NONE, NONE, _cell(rest, _signed(rest, unit)), *[text("")] * 2])
-    return Table(heading, columns, lines)
+    rows = [
+        [
+            text(c.layer),
+            NO_VALUE if c.before is None else _cell(c.before, value_text(c.before, unit)),
+            _cell(c.value, value_text(c.value, unit)),
+            _cell(c.difference, signed_text(c.difference, unit)),
+            text(operation_change(c)),
+            text(source_location(c)),
+        ]
+        for c in causes[:WHY_LAYERS]
+    ]
+    others = causes[WHY_LAYERS:]
+    if others:
+        rest = sum((c.difference for c in others), Fraction(0))
+        rows.append(
+            [text(f"{len(others)} more"), NO_VALUE, NO_VALUE, _cell(rest, signed_text(rest, unit)), text(""), text("")]
+        )
+    return Table(title, columns, rows)
 
 
-def _sides(cause: Cause, unit: str) -> list[Cell]:
-    before = NONE if cause.before is None else _cell(cause.before, _shown(cause.before, unit))
-    moved = cause.difference
-    return [before, _cell(cause.value, _shown(cause.value, unit)), _cell(moved, _signed(moved, unit))]
+def operation_change(cause: Cause) -> str:
+    """The operation of the layer; and the operation before, if it was another."""
+    if cause.operation_before and cause.operation and cause.operation_before != cause.operation:
+        return f"{cause.operation}; was {cause.operation_before}"
+    return cause.operation or f"removed; was {cause.operation_before}"
 
 
-def _shown(value: Fraction, unit: str) -> str:
-    return distinct_texts(value, value, unit)[0]
-
-
-def _signed(value: Fraction, unit: str) -> str:
-    return ("+" if value > 0 else "") + _shown(value, unit)
-
-
-def forms(cause: Cause) -> str:
-    """What the layer does, and did where that is something else."""
-    if cause.form_before and cause.form and cause.form_before != cause.form:
-        return f"{cause.form}; was {cause.form_before}"
-    return cause.form or f"gone; was {cause.form_before}"
-
-
-def source(cause: Cause) -> str:
-    """`net.py:14 Bottleneck`, as far as it is known."""
+def source_location(cause: Cause) -> str:
+    """`net.py:14 Bottleneck`, or the parts of it that are known."""
     place = f"{cause.file}:{cause.line}" if cause.file and cause.line else cause.file
-    return f"{place} {cause.owner}".strip()
+    return f"{place} {cause.class_name}".strip()
 
 
-def _record(finding: Finding) -> dict[str, Any]:
+def _result_record(result: RuleResult) -> dict[str, Any]:
     return {
-        "rule": finding.rule,
-        "level": finding.level,
-        "model": finding.model,
-        "layer": finding.layer,
-        "metric": finding.metric,
-        "kind": finding.kind,
-        "status": finding.outcome.value,
-        "value": number(finding.value),
-        "limit": number(finding.limit),
-        "difference": number(finding.difference),
-        "base": number(finding.reference),
-        "base_name": finding.reference_name,
-        "message": finding.message,
+        "rule": result.rule,
+        "level": result.level,
+        "model": result.model,
+        "layer": result.layer,
+        "metric": result.metric,
+        "kind": result.kind,
+        "status": result.outcome.value,
+        "value": json_number(result.value),
+        "limit": json_number(result.limit),
+        "difference": json_number(result.difference),
+        "base": json_number(result.base),
+        "base_name": result.base_name,
+        "message": result.message,
     }
 
 
-def document(verdict: Verdict) -> dict[str, Any]:
+def _cause_record(cause: Cause) -> dict[str, Any]:
+    return {
+        "layer": cause.layer,
+        "before": json_number(cause.before),
+        "value": json_number(cause.value),
+        "difference": json_number(cause.difference),
+        "form": cause.operation,
+        "form_before": cause.operation_before,
+        "follows": cause.only_input_changed,
+        "class": cause.class_name,
+        "file": cause.file,
+        "line": cause.line,
+    }
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
     """The JSON contract `cspprof.check/1`."""
     return {
         "schema": SCHEMA,
         "config": verdict.config.name,
         "exit_code": verdict.exit_code,
         "findings": [
-            _record(f)
-            | {
-                "hint": f.hint,
-                "line": f.line,
-                "causes": [
-                    {
-                        "layer": c.layer, "before": number(c.before), "value": number(c.value),
-                        "difference": number(c.difference), "form": c.form, "form_before": c.form_before,
-                        "follows": c.follows,
-                        "class": c.owner, "file": c.file, "line": c.line,
-                    }
-                    for c in f.causes
-                ],
-            }
-            for f in verdict.findings
+            {**_result_record(r), "hint": r.hint, "line": r.line, "causes": [_cause_record(c) for c in r.causes]}
+            for r in verdict.results
         ],
         "problems": [
             {"where": p.where, "message": p.message, "hint": p.hint, "line": p.line} for p in verdict.problems
@@ -194,35 +206,35 @@ def document(verdict: Verdict) -> dict[str, Any]:
                 "convention": m.convention,
                 "structure": m.structure,
                 "complete": not m.uncounted,
-                "totals": {metric: number(exact(a)) for metric, a in m.totals.items()},
+                "totals": _totals(m),
             }
-            for name, m in verdict.measured.items()
+            for name, m in verdict.measurements.items()
         },
-    }  # fmt: skip
+    }
+
+
+def _totals(measurement: Measurement) -> dict[str, int | float | None]:
+    return {metric: json_number(exact(amount)) for metric, amount in measurement.totals.items()}
 
 
 # -- baselines -------------------------------------------------------------------------------------
 
 
-def baseline_report(models: Mapping[str, Measured], name: str) -> Report:
-    """What a baseline holds: a column for each model."""
+def baseline_report(models: Mapping[str, Measurement], name: str) -> Report:
+    """The content of a baseline: a column for each model."""
     ordered = [models[n] for n in sorted(models)]
-    known = [m for m, _ in METRICS.items()]
-    metrics = [m for m in known if any(m in x.totals for x in ordered)]
+    metrics = [metric for metric, _ in METRICS.items() if any(metric in m.totals for m in ordered)]
     columns = [Column(""), *(Column(m.name, numeric=True) for m in ordered)]
     rows = [[text("input"), *(text(" + ".join(i.removesuffix(":float32") for i in m.inputs)) for m in ordered)]]
-    rows += [[text(metric), *(_amount(metric, m.totals.get(metric)) for m in ordered)] for metric in metrics]
-    records = [
-        {"model": m.name, "inputs": " + ".join(m.inputs), **{k: number(exact(a)) for k, a in m.totals.items()}}
-        for m in ordered
-    ]
+    rows += [[text(metric), *(_amount_cell(metric, m.totals.get(metric)) for m in ordered)] for metric in metrics]
+    records = [{"model": m.name, "inputs": " + ".join(m.inputs), **_totals(m)} for m in ordered]
     document = {
         "schema": "cspprof.baseline-show/1",
         "baseline": name,
         "models": [
             {
                 "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure,
-                "versions": dict(m.versions), "totals": {k: number(exact(a)) for k, a in m.totals.items()},
+                "versions": dict(m.versions), "totals": _totals(m),
             }
             for m in ordered
         ],
@@ -230,36 +242,47 @@ def baseline_report(models: Mapping[str, Measured], name: str) -> Report:
     return Report([Table("", columns, rows)], records, document)
 
 
-def changes_report(changed: Sequence[Change], title: str, notes: Iterable[str] = ()) -> Report:
-    """What differs between two recordings; nothing is said in a note."""
-    columns = [
-        Column("model"),
-        Column("metric"),
-        *(Column(h, True) for h in ("before", "after", "difference", "change")),
-    ]
-    rows = []
-    records = []
-    for c in changed:
-        old, new = (None if a is None else exact(a) for a in (c.before, c.after))
-        unit = METRICS.get(c.metric).unit if c.metric in METRICS else ""
-        texts = ["–" if v is None else _shown(v, unit) for v in (old, new)]
-        if old is not None and new is not None:
-            texts = list(distinct_texts(old, new, unit))
-        step = None if old is None or new is None else new - old
-        relative = None if step is None or not old else float(step / old)
-        rows.append([
-            text(c.model), text(c.metric), Cell(number(old), texts[0]), Cell(number(new), texts[1]),
-            NONE if step is None else Cell(number(step), _signed(step, unit)),
-            NONE if relative is None else Cell(relative, change(relative)),
-        ])  # fmt: skip
-        records.append(
-            {"model": c.model, "metric": c.metric, "before": number(old), "after": number(new), "relative": relative}
-        )
-    tables = [Table(title, columns, rows)] if rows else []
-    said = list(notes) if rows else ["no number differs", *notes]
-    return Report(tables, records, {"schema": "cspprof.baseline-diff/1", "changes": records}, said)
-
-
-def _amount(metric: str, amount: Amount | None) -> Cell:
+def _amount_cell(metric: str, amount: Amount | None) -> Cell:
     value = None if amount is None else exact(amount)
-    return NONE if value is None else Cell(number(value), _shown(value, METRICS.get(metric).unit))
+    return NO_VALUE if value is None else _cell(value, value_text(value, METRICS.get(metric).unit))
+
+
+def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[str] = ()) -> Report:
+    """The changed totals of a baseline; without any, a note that says so."""
+    columns = [
+        Column("model"), Column("metric"), Column("before", True), Column("after", True), Column("difference", True),
+        Column("change", True),
+    ]  # fmt: skip
+    rows, records = [], []
+    for c in changed:
+        before, after = (None if amount is None else exact(amount) for amount in (c.before, c.after))
+        texts = list(change_texts(c))
+        step = None if before is None or after is None else after - before
+        relative = None if step is None or not before else float(step / before)
+        rows.append([
+            text(c.model), text(c.metric), Cell(json_number(before), texts[0]), Cell(json_number(after), texts[1]),
+            NO_VALUE if step is None else _cell(step, signed_text(step, metric_unit(c.metric))),
+            NO_VALUE if relative is None else Cell(relative, change(relative)),
+        ])  # fmt: skip
+        records.append({
+            "model": c.model, "metric": c.metric, "before": json_number(before), "after": json_number(after),
+            "relative": relative,
+        })  # fmt: skip
+    tables = [Table(title, columns, rows)] if rows else []
+    document = {"schema": "cspprof.baseline-diff/1", "changes": records}
+    return Report(tables, records, document, list(notes) if rows else ["no number changed", *notes])
+
+
+def change_texts(changed: TotalChange) -> tuple[str, str]:
+    """Both sides as text, with enough digits to differ; `–` for a side that has no value."""
+    before, after = (None if amount is None else exact(amount) for amount in (changed.before, changed.after))
+    unit = metric_unit(changed.metric)
+    if before is not None and after is not None:
+        return distinct_texts(before, after, unit)
+    old, new = ("–" if value is None else value_text(value, unit) for value in (before, after))
+    return old, new
+
+
+def metric_unit(metric: str) -> str:
+    """The unit of a metric; empty if it is not registered any more."""
+    return METRICS.get(metric).unit if metric in METRICS else ""

@@ -1,56 +1,65 @@
-"""Other revisions: a file as it was, and a whole working tree that is gone again afterwards."""
+"""Git revisions: a file as it was, a temporary working tree, and the measurements of a revision's code."""
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from cspprof.core.errors import CspprofError
+from cspprof.gate import baseline
+from cspprof.gate.checking import Reference
+from cspprof.gate.config import Config, Problem
+from cspprof.gate.measurement import layer_metrics
+
+# -- git -------------------------------------------------------------------------------------------
 
 
 def git(folder: Path, *arguments: str) -> bytes:
-    """What git prints. Raises CspprofError with git's own words."""
+    """The output of a git command. Raises CspprofError with git's message."""
     try:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         raise CspprofError("git is not installed", "Install it, or compare with a baseline file instead.") from None
     if done.returncode:
-        words = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = words[-1].removeprefix("fatal: ") if words else f"exit code {done.returncode}"
-        raise CspprofError(f"git {arguments[0]} failed: {reason}", "Look at it with: git status")
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1].removeprefix("fatal: ") if lines else f"exit code {done.returncode}"
+        raise CspprofError(f"git {arguments[0]} failed: {reason}", "See: git status")
     return done.stdout
 
 
 def toplevel(folder: Path) -> Path:
-    """The repository's folder. Raises CspprofError outside of one."""
+    """The top folder of the repository. Raises CspprofError if `folder` is not in one."""
     try:
         return Path(git(folder, "rev-parse", "--show-toplevel").decode().rstrip("\n")).resolve()
     except CspprofError as error:
         if "git is not installed" in error.message:
             raise
-        raise CspprofError(f"{folder} is in no git repository", "Run it in one, or use a baseline file.") from None
+        raise CspprofError(f"{folder} is not in a git repository", "Run it in one, or use a baseline file.") from None
 
 
 def commit(folder: Path, revision: str) -> str:
-    """The commit that a revision names. Raises CspprofError."""
+    """The hash of the commit that `revision` names. Raises CspprofError if there is none."""
     try:
-        named = f"{revision}^{{commit}}"
-        return git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", named).decode().strip()
+        name = f"{revision}^{{commit}}"
+        return git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", name).decode().strip()
     except CspprofError:
         raise CspprofError(
-            f"there is no revision {revision!r} here",
+            f"there is no revision {revision!r} in this repository",
             "Name a commit, branch or tag. A shallow clone has few: git fetch --unshallow (in CI: fetch-depth: 0)",
         ) from None
 
 
 def file_at(path: Path, revision: str) -> bytes | None:
-    """A file's content in another revision; None where that does not have it."""
+    """The content of a file in another revision; None if the revision does not have the file."""
     top = toplevel(path.parent)
     name = path.resolve().relative_to(top).as_posix()
     sha = commit(top, revision)
@@ -61,25 +70,24 @@ def file_at(path: Path, revision: str) -> bytes | None:
 
 @contextmanager
 def worktree(folder: Path, revision: str) -> Iterator[Path]:
-    """The counterpart of `folder` in a temporary checkout of `revision`, removed whatever happens, also on SIGTERM."""
+    """The counterpart of `folder` in a temporary working tree of `revision`, which is always removed."""
     top = toplevel(folder)
     sha = commit(top, revision)
-    with tempfile.TemporaryDirectory(prefix="cspprof-") as temporary, _terminating():
-        place = Path(temporary).resolve() / "tree"
+    with tempfile.TemporaryDirectory(prefix="cspprof-") as temporary, _exit_on_sigterm():
+        tree = Path(temporary).resolve() / "tree"
         try:
-            git(top, "worktree", "add", "--detach", "--quiet", str(place), sha)
-            yield place / folder.resolve().relative_to(top)
+            git(top, "worktree", "add", "--detach", "--quiet", str(tree), sha)
+            yield tree / folder.resolve().relative_to(top)
         finally:
-            subprocess.run(
-                ["git", "worktree", "remove", "--force", str(place)], cwd=top, capture_output=True, check=False
-            )
+            remove = ["git", "worktree", "remove", "--force", str(tree)]
+            subprocess.run(remove, cwd=top, capture_output=True, check=False)
             subprocess.run(["git", "worktree", "prune"], cwd=top, capture_output=True, check=False)
 
 
 @contextmanager
-def _terminating() -> Iterator[None]:
-    """For the time being, SIGTERM leaves through every `finally`, as Ctrl-C does: CI systems cancel jobs with it."""
-    if threading.current_thread() is not threading.main_thread():
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM run every `finally`, as Ctrl-C does: CI systems send it to cancel a job."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can set a handler
         yield
         return
 
@@ -91,3 +99,53 @@ def _terminating() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# -- measuring a revision --------------------------------------------------------------------------
+
+
+def measure_revision(config: Config, revision: str, names: Sequence[str] = ()) -> Reference:
+    """The measurements of the configuration's models, or of those that `names` match, with the code of `revision`.
+
+    The current configuration says which models to measure; one that the revision does not have is a problem of the
+    reference. Raises CspprofError if git has no such revision.
+    """
+    selected = config.select_models(names)
+    top = toplevel(config.folder)
+    with worktree(config.folder, revision) as folder:
+        depth = len(config.folder.resolve().relative_to(top).parts)
+        request: dict[str, Any] = {
+            "folder": str(folder),
+            "tree": str(folder.parents[depth - 1] if depth else folder),
+            "top": str(top),
+            "models": {
+                name: {"model": config.models[name].model_dump(mode="json"), "metrics": layer_metrics(config, name)}
+                for name in selected
+            },
+        }
+        response = _run_worker(request)
+    models = baseline.parse(json.dumps(response["baseline"]).encode(), revision)
+    problems = {
+        name: Problem(revision, f"{revision} cannot be measured: {message}", hint, model=name)
+        for name, (message, hint) in response["problems"].items()
+    }
+    return Reference(revision, models, problems=problems)
+
+
+def _run_worker(request: dict[str, Any]) -> dict[str, Any]:
+    """Send a request to a new process of `revision_worker`. It is killed if this process is interrupted."""
+    command = [sys.executable, "-m", "cspprof.gate.revision_worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            out, err = process.communicate(json.dumps(request).encode())
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        lines = err.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {process.returncode}"
+        raise CspprofError(
+            f"measuring the other revision failed: {reason}", "Check it out and run cspprof check there."
+        )
+    response: dict[str, Any] = json.loads(out)
+    return response

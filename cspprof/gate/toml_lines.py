@@ -1,7 +1,7 @@
-"""Where each key of a TOML document stands: what errors and annotations point at.
+"""The line of each key in a TOML document, for error messages and annotations.
 
-The standard library's parser gives no positions. A document is a row of statements, each valid TOML by itself, so the
-parser itself is asked where they end; nothing of TOML's grammar is written again here.
+`tomllib` reports no positions. Each statement of a document is valid TOML by itself, so `tomllib` also finds where a
+statement ends: lines are added until they parse.
 """
 
 from __future__ import annotations
@@ -11,33 +11,30 @@ from collections.abc import Iterator
 from typing import Any
 
 Key = tuple[str | int, ...]
-"""The names, and positions in arrays, that lead to a value."""
+"""The names, and the positions in arrays, that lead to a value."""
 
 
 def key_lines(text: str) -> dict[Key, int]:
-    """The line, counted from 1, on which each key's statement begins; tables in an array by their index."""
+    """The line, counted from 1, on which the statement of each key begins. Tables of an array have their index."""
     lines: dict[Key, int] = {}
     arrays: dict[Key, int] = {}
     table: Key = ()
     for number, statement, content in _statements(text):
-        header = statement.lstrip().startswith("[")
-        if header:
+        if statement.lstrip().startswith("["):
             names, is_array = _header(content)
-            table = _resolved(names[:-1], arrays)
-            table += (names[-1],)
+            table = (*_with_indices(names[:-1], arrays), names[-1])
             if is_array:
                 arrays[table] = arrays.get(table, -1) + 1
+            if table in arrays:
                 table += (arrays[table],)
-            elif table in arrays:
-                table += (arrays[table],)
-            _note(lines, table, number)
+            _set_first(lines, table, number)
         else:
             for path in _paths(content):
-                _note(lines, table + path, number)
+                _set_first(lines, table + path, number)
     return lines
 
 
-def nearest(lines: dict[Key, int], path: Key) -> int | None:
+def nearest_line(lines: dict[Key, int], path: Key) -> int | None:
     """The line of `path`, or of the nearest table around it."""
     for n in range(len(path), 0, -1):
         if path[:n] in lines:
@@ -46,28 +43,31 @@ def nearest(lines: dict[Key, int], path: Key) -> int | None:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    begin, held = 0, ""
+    """Each statement: its first line, its text and its parsed content."""
+    begin, statement = 0, ""
     for number, line in enumerate(text.splitlines(keepends=True), 1):
-        begin, held = (begin, held + line) if held else (number, line)
+        begin, statement = (begin, statement + line) if statement else (number, line)
         try:
-            content = tomllib.loads(held)
+            content = tomllib.loads(statement)
         except tomllib.TOMLDecodeError:
-            continue  # a value over several lines
+            continue  # a value that spans several lines
         if content:
-            yield begin, held, content
-        held = ""
+            yield begin, statement, content
+        statement = ""
 
 
 def _header(content: dict[str, Any]) -> tuple[list[str], bool]:
+    """The names in a `[table]` or `[[array]]` header, and whether it is an array."""
     names: list[str] = []
-    at: Any = content
-    while isinstance(at, dict) and at:
-        name, at = next(iter(at.items()))
+    value: Any = content
+    while isinstance(value, dict) and value:
+        name, value = next(iter(value.items()))
         names.append(name)
-    return names, isinstance(at, list)
+    return names, isinstance(value, list)
 
 
-def _resolved(names: list[str], arrays: dict[Key, int]) -> Key:
+def _with_indices(names: list[str], arrays: dict[Key, int]) -> Key:
+    """The names with the current index behind each name of an array of tables."""
     path: Key = ()
     for name in names:
         path += (name,)
@@ -83,6 +83,6 @@ def _paths(content: Any) -> Iterator[Key]:
         yield from ((key, *rest) for rest in _paths(value))
 
 
-def _note(lines: dict[Key, int], path: Key, number: int) -> None:
+def _set_first(lines: dict[Key, int], path: Key, number: int) -> None:
     for n in range(1, len(path) + 1):
         lines.setdefault(path[:n], number)

@@ -1,24 +1,28 @@
-"""Workflow commands of GitHub Actions: annotations beside the code."""
+"""GitHub Actions: workflow commands, which annotate the code, and the summary of the job."""
 
 from __future__ import annotations
 
 from cspprof.gate.checking import Verdict
-from cspprof.gate.formats import Message, messages, verdict_format
-from cspprof.gate.formats.concise import counted
+from cspprof.gate.formats.registry import verdict_format
+from cspprof.gate.messages import Message, messages, summary_line
 
-AT_MOST = 10
-"""GitHub shows ten of a kind for a step, and drops the others without a word."""
+MAX_ANNOTATIONS = 10
+"""GitHub shows ten annotations of a kind for each step, and drops the others without a message."""
+MAX_SUMMARY = 1024 * 1024
+"""Bytes. GitHub refuses a larger summary of a step."""
+CUT_NOTE = (
+    "\n\n*Cut here: the summary of a job holds 1 MiB. All of it: `cspprof check --why --format markdown=check.md`*\n"
+)
 
 
 @verdict_format("github")
 def as_github(verdict: Verdict) -> str:
-    found = messages(verdict)
-    lines = [_command(m) for m in found[:AT_MOST]]
-    if len(found) > AT_MOST:
-        lines.append(
-            f"{len(found) - AT_MOST} more are not annotated: GitHub shows {AT_MOST}. They are in the job summary."
-        )
-    return "\n".join([*lines, counted(verdict)]) + "\n"
+    all_messages = messages(verdict)
+    lines = [_command(m) for m in all_messages[:MAX_ANNOTATIONS]]
+    left_out = len(all_messages) - MAX_ANNOTATIONS
+    if left_out > 0:
+        lines.append(f"{left_out} more have no annotation: GitHub shows {MAX_ANNOTATIONS}. See the summary of the job.")
+    return "\n".join([*lines, summary_line(verdict)]) + "\n"
 
 
 def _command(message: Message) -> str:
@@ -33,3 +37,16 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def cut_summary(text: str, used: int = 0) -> bytes:
+    """`text`, cut after a line and with a note if it is too long for a summary that already has `used` bytes."""
+    data = text.encode()
+    room = MAX_SUMMARY - 1 - used
+    if len(data) <= room:
+        return data
+    note = CUT_NOTE.encode()
+    if room < len(note):
+        return b""
+    cut = data[: room - len(note)]
+    return cut[: cut.rfind(b"\n") + 1] + note

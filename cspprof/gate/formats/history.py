@@ -1,26 +1,27 @@
-"""Numbers for charts of a project's history: Bencher, and the action github-action-benchmark."""
+"""Metrics for charts of a project's history: Bencher, and the action github-action-benchmark."""
 
 from __future__ import annotations
 
 import json
 
 from cspprof.gate.checking import Verdict
-from cspprof.gate.formats import verdict_format
+from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.measurement import exact
-from cspprof.gate.report import number
+from cspprof.gate.report import json_number
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 
 
 def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
+    """The totals of each model; metrics without a value are left out."""
     return {
-        name: {metric: v for metric, a in m.totals.items() if (v := number(exact(a))) is not None}
-        for name, m in verdict.measured.items()
+        name: {metric: v for metric, a in m.totals.items() if (v := json_number(exact(a))) is not None}
+        for name, m in verdict.measurements.items()
     }
 
 
 @verdict_format("bencher")
 def as_bencher(verdict: Verdict) -> str:
-    """Bencher Metric Format: a benchmark for each model, a measure for each number."""
+    """Bencher Metric Format: a benchmark for each model, a measure for each metric."""
     document = {
         model: {metric: {"value": value} for metric, value in values.items()}
         for model, values in _values(verdict).items()
@@ -30,7 +31,7 @@ def as_bencher(verdict: Verdict) -> str:
 
 @verdict_format("github-action-benchmark")
 def as_action_benchmark(verdict: Verdict) -> str:
-    """For its tool `customSmallerIsBetter`; numbers of which more is better are left out."""
+    """Input of its tool `customSmallerIsBetter`; metrics for which higher is better are left out."""
     entries = [
         {"name": f"{model} {metric}", "unit": METRICS.get(metric).unit, "value": value}
         for model, values in _values(verdict).items()

@@ -9,21 +9,22 @@ from urllib.parse import quote
 from cspprof._version import __version__
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Rule
-from cspprof.gate.formats import Message, messages, verdict_format
-from cspprof.gate.formats.gitlab import fingerprint
+from cspprof.gate.formats.registry import verdict_format
+from cspprof.gate.messages import Message, messages
+from cspprof.gate.rules import RuleResult
 
 LEVELS = {"error": "error", "warn": "warning", "off": "none"}
 
 
 @verdict_format("sarif")
 def as_sarif(verdict: Verdict) -> str:
-    index = {rule.id: i for i, rule in enumerate(verdict.config.rules)}
-    told = messages(verdict)
-    unsure = [m for m in told if m.finding is None]
-    invocation: dict[str, Any] = {"executionSuccessful": not unsure, "exitCode": verdict.exit_code}
-    if unsure:
+    rule_index = {rule.id: i for i, rule in enumerate(verdict.config.rules)}
+    all_messages = messages(verdict)
+    problems = [m for m in all_messages if m.result is None]
+    invocation: dict[str, Any] = {"executionSuccessful": not problems, "exitCode": verdict.exit_code}
+    if problems:
         invocation["toolExecutionNotifications"] = [
-            {"level": "error", "message": {"text": m.text}, "locations": [_location(m)]} for m in unsure
+            {"level": "error", "message": {"text": m.text}, "locations": [_location(m)]} for m in problems
         ]
     run = {
         "tool": {
@@ -34,35 +35,34 @@ def as_sarif(verdict: Verdict) -> str:
             }
         },
         "invocations": [invocation],
-        "results": [_result(m, index) for m in told if m.finding is not None],
+        "results": [_result(m, m.result, rule_index) for m in all_messages if m.result is not None],
     }
     log = {"$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0", "runs": [run]}
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    what = f"{rule.kind} = {rule.limit.text} of {rule.metric}" + (f", against {rule.base}" if rule.base else "")
+    base = f", compared with {rule.base}" if rule.base else ""
     return {
         "id": rule.id,
-        "shortDescription": {"text": what},
+        "shortDescription": {"text": f"{rule.kind} = {rule.limit.text} of {rule.metric}{base}"},
         "defaultConfiguration": {"level": LEVELS[rule.level]},
         "properties": {"model": rule.model, "layer": rule.layer or ""},
     }
 
 
-def _result(message: Message, index: dict[str, int]) -> dict[str, Any]:
-    f = message.finding
-    assert f is not None
+def _result(message: Message, result: RuleResult, rule_index: dict[str, int]) -> dict[str, Any]:
+    logical = {"logicalLocations": [{"fullyQualifiedName": result.place, "kind": "module"}]}
     return {
-        "ruleId": f.rule,
-        "ruleIndex": index[f.rule],
+        "ruleId": result.rule,
+        "ruleIndex": rule_index[result.rule],
         "level": LEVELS[message.level],
         "message": {"text": message.text},
-        "locations": [_location(message) | {"logicalLocations": [{"fullyQualifiedName": f.place, "kind": "module"}]}],
-        "partialFingerprints": {"cspprof/v1": fingerprint(message)},
+        "locations": [_location(message) | logical],
+        "partialFingerprints": {"cspprof/v1": message.fingerprint},
     }
 
 
 def _location(message: Message) -> dict[str, Any]:
-    place = {"uri": quote(message.file), "uriBaseId": "%SRCROOT%"}
-    return {"physicalLocation": {"artifactLocation": place, "region": {"startLine": message.line}}}
+    file = {"uri": quote(message.file), "uriBaseId": "%SRCROOT%"}
+    return {"physicalLocation": {"artifactLocation": file, "region": {"startLine": message.line}}}
