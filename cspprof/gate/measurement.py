@@ -112,7 +112,7 @@ def layer_metrics(config: Config, name: str) -> list[str]:
     return list(dict.fromkeys([*(resolve_metric(rule.metric, convention) for rule in rules), *LAYER_METRICS]))
 
 
-def profile_entry(model: Model, folder: Path, cache: bool = True) -> Profile:
+def profile_entry(model: Model, folder: Path, *, cache: bool = True) -> Profile:
     """The profile of a model of the configuration in `folder`, where its paths and its import path start.
 
     With `cache`, the cache of profiles is used. A saved profile is read without torch. Raises CspprofError from the
