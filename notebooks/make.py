@@ -1,8 +1,8 @@
 """Run the notebooks and write them with their output: `python notebooks/make.py [NAME...]`.
 
-The source of a notebook is the text file `NAME.py` (cells in jupytext's percent format). `NAME.ipynb` contains the same
-cells with their output. With --check nothing is written: the printed output is compared with the committed notebook, and
-charts and tables too if the libraries have the versions that drew them.
+The source of a notebook is the text file `NAME.py` (cells in jupytext's percent format). `NAME.ipynb` contains the
+same cells with their output. With --check nothing is written: the printed output is compared with the committed
+notebook, and charts and tables too if the libraries have the versions that drew them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Profile your own model and gate it in CI
 #
-# Three questions about your network: where do its compute and memory traffic go, did a change make it better, and does a
-# later change make it worse? `cspprof.profile`, `cspprof.compare` and `cspprof.check` answer them.
+# Three questions about your network: where do its compute and memory traffic go, did a change make it better, and does
+# a later change make it worse? `cspprof.profile`, `cspprof.compare` and `cspprof.check` answer them.
 
 # %%
 from pathlib import Path
@@ -156,4 +156,5 @@ show(cspprof.check())
 # %% [markdown]
 # In CI, run `cspprof check`. Its exit code is 0 if every rule holds, 1 if a rule fails, and 2 if a model could not be
 # measured. `cspprof init` writes a commented configuration, and `cspprof check --update-baseline` records the current
-# totals, so that a rule can say `max_increase = "0%"`. `--format` writes the verdict for GitHub, GitLab, JUnit and SARIF.
+# totals, so that a rule can say `max_increase = "0%"`. `--format` writes the verdict for GitHub, GitLab, JUnit and
+# SARIF.
