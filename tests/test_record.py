@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from cspprof.core.inputs import arguments
 from cspprof.core.record import Calls, Tensor, TensorSpec
 from cspprof.profiles import Profile
 from cspprof.report.notes import remarks
-from cspprof.storage.profile_file import from_bytes, to_bytes, to_dict
 
 
 def test_a_profile_is_immutable(chain: Profile) -> None:
@@ -90,29 +88,6 @@ def test_stages_pair_by_resolution_if_only_one_model_declares_them() -> None:
     pytest.importorskip("torchvision", reason="compares with a torchvision model")
     both = cspprof.compare("resnet50", "torchvision:resnet50", inputs=(1, 3, 256, 256))
     assert [c.name for c in both.by_stage("macs")] == ["128×128", "64×64", "32×32", "16×16", "8×8", "head"]
-
-
-@pytest.mark.parametrize("suffix", [".profile.json", ".profile.json.gz"])
-def test_saving_and_loading_a_profile(tmp_path: Path, suffix: str) -> None:
-    p = cspprof.profile("csp_resnet50")
-    path = p.save(tmp_path / f"a{suffix}")
-    assert Profile.load(path) == p
-    assert p.save(tmp_path / f"b{suffix}").read_bytes() == path.read_bytes()
-
-
-@pytest.mark.parametrize("name", ["", "stem.0", 'say "a"', "back\\slash", "two\nlines", "del\x7f", "größe", "\u2028"])
-def test_any_layer_name_can_be_saved(chain: Profile, name: str) -> None:
-    layers = (*chain.layers[:-1], chain.layers[-1]._replace(path=name))
-    document = json.loads(to_bytes(replace(chain, layers=layers), compressed=False))
-    assert document["layers"]["path"] == [*(y.path for y in chain.layers[:-1]), name]
-
-
-def test_columns_of_different_lengths_are_refused(chain: Profile) -> None:
-    for column in ("path", "class", "params"):
-        document = to_dict(chain)
-        document["layers"][column].pop()
-        with pytest.raises(ProfileError, match="is damaged"):
-            from_bytes(json.dumps(document).encode(), "x")
 
 
 def test_relative_change() -> None:
