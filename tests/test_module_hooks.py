@@ -277,3 +277,34 @@ def test_layers_that_run_in_another_thread_are_refused() -> None:
 
     with pytest.raises(TraceError, match=r"layer '(left|right)' was called by another thread"):
         trace(Parallel(), (1, 3, 8, 8))
+
+
+def test_a_global_pre_hook_of_the_user_that_raises_leaves_the_layers_right() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(nn.Tanh(), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x) + 1
+
+    def refuse_relu(module: nn.Module, args: Any) -> None:
+        if isinstance(module, nn.ReLU):
+            raise ValueError("refused")
+
+    class Tolerant(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for module in self:
+                try:
+                    x = module(x)
+                except ValueError:
+                    x = x.abs()
+            return x
+
+    net = Net()
+    net.inner = Tolerant(*net.inner)
+    handle = nn.modules.module.register_module_forward_pre_hook(refuse_relu)
+    try:
+        assert layer_ops(trace(net, (1, 3))) == [("inner.0", "tanh"), ("inner", "abs"), ("", "add")]
+    finally:
+        handle.remove()

@@ -25,7 +25,7 @@ def module_hooks(tree: ModuleTree, set_layer: SetLayer) -> Iterator[None]:
     registered. Modules with forward hooks of their own get a leaving hook behind those, so that the operations of the
     user's hooks still belong to the module.
     """
-    outer: list[int] = []
+    running: list[tuple[int, int]] = []  # each layer that runs, with the layer that ran before it
     thread = get_ident()
     # A scripted module runs no Python: its operations belong to the module that calls it.
     index = {id(m): i for i, m in enumerate(tree.modules) if not isinstance(m, torch.jit.ScriptModule)}
@@ -42,15 +42,23 @@ def module_hooks(tree: ModuleTree, set_layer: SetLayer) -> Iterator[None]:
             tree.called_by_other_thread = layer
         else:
             tree.calls[layer] += 1
-            outer.append(set_layer(layer))
+            running.append((layer, set_layer(layer)))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if id(module) in index and id(module) not in leave_later and get_ident() == thread:
-            set_layer(outer.pop() if outer else 0)
+        if id(module) not in leave_later:
+            leave_hooked(module, args, output)
 
     def leave_hooked(module: nn.Module, args: Any, output: Any) -> None:
-        if get_ident() == thread:
-            set_layer(outer.pop() if outer else 0)
+        layer = index.get(id(module))
+        if layer is None or get_ident() != thread:
+            return
+        # The layer need not be the last one: torch does not call this hook after a KeyboardInterrupt or SystemExit, and
+        # it does call it if a hook of the user raised before `enter` was called.
+        for position in reversed(range(len(running))):
+            if running[position][0] == layer:
+                set_layer(running[position][1])
+                del running[position:]
+                break
 
     handles = [module.register_forward_hook(leave_hooked, always_call=True) for module in hooked]
     try:
