@@ -1,4 +1,4 @@
-"""Exported programs: the same numbers as of the model itself, and nothing in the file is ever run."""
+"""Exported programs: totals equal to the model's, and no code from the file ever runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cspprof.sources.exported_program import _is_arithmetic
 
 
 class Net(nn.Module):
-    """A convolution called twice, a keyword argument, a nest as the result."""
+    """A convolution that runs twice, a keyword argument, and a dict of outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TOTALS = ("macs", "cio_hardnet", "cio_cspnet", "params", "traffic_bytes", "peak_bytes")
 
 
-def test_a_program_counts_as_its_model(program: Path) -> None:
+def test_program_has_the_totals_of_its_model(program: Path) -> None:
     exported = cspprof.profile(str(program))
     exported.self_check()
     model = cspprof.profile(Net(), {"x": (1, 3, 8, 8), "scale": (1,)})
@@ -56,14 +56,14 @@ def test_a_program_counts_as_its_model(program: Path) -> None:
     assert (exported.model, exported.source) == ("net.pt2", "net.pt2")
 
 
-def test_its_modules_keep_their_names_and_classes(program: Path) -> None:
+def test_modules_keep_their_names_and_classes(program: Path) -> None:
     layers = {layer.path: layer for layer in cspprof.profile(str(program)).layers}
     assert layers["stem.0"].class_name == "torch.nn.modules.conv.Conv2d"
     assert layers[""].class_name.endswith("Net")
     assert next(op.layer for op in cspprof.profile(str(program)).ops if op.kind == "conv") == "stem.0"
 
 
-def test_dynamic_dimensions_take_another_input(program: Path, run: Callable[..., Result]) -> None:
+def test_dynamic_dimensions_accept_another_input(program: Path, run: Callable[..., Result]) -> None:
     larger = cspprof.profile(str(program), parse_inputs(["1x3x16x16", "scale=1"]))
     assert larger.total("macs") == 4 * cspprof.profile(str(program)).total("macs")
     result = run("cio", str(program), "--input", "1x3x8x9", "--input", "scale=1")
@@ -79,7 +79,7 @@ def test_dynamic_dimensions_take_another_input(program: Path, run: Callable[...,
         ("{}", ["--dtype", "float16"], "--dtype cannot change it"),
     ],
 )
-def test_what_cannot_change_it_is_refused(
+def test_option_that_cannot_change_a_program_is_refused(
     spec: str, option: list[str], message: str, program: Path, run: Callable[..., Result]
 ) -> None:
     result = run("cio", spec.format(program), *option)
@@ -87,11 +87,11 @@ def test_what_cannot_change_it_is_refused(
     assert message in result.err
 
 
-# -- files that are no program, or more than one ------------------------------------------------------
+# -- files that are not a program, or contain code ----------------------------------------------------
 
 
 class Bomb:
-    """Unpickled, it writes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -121,16 +121,16 @@ def in_graph(old: bytes, new: bytes) -> Callable[[str, bytes], bytes]:
     return change
 
 
-def test_a_pickle_is_not_opened(tmp_path: Path, run: Callable[..., Result]) -> None:
+def test_pickle_is_not_opened(tmp_path: Path, run: Callable[..., Result]) -> None:
     marker, file = tmp_path / "marker", tmp_path / "model.pt2"
     file.write_bytes(pickle.dumps(Bomb(marker)))
     result = run("cio", str(file))
     assert (result.code, result.out) == (2, "")
-    assert "model.pt2 is no exported program: it is not an archive" in result.err
+    assert "model.pt2 is not an exported program: it is not an archive" in result.err
     assert not marker.exists()
 
 
-def test_pickles_within_the_archive_are_not_unpickled(program: Path, tmp_path: Path) -> None:
+def test_pickles_in_the_archive_are_not_unpickled(program: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     bomb = tmp_path / "bomb.pt"
     torch.save((Bomb(marker),), bomb)
@@ -139,9 +139,9 @@ def test_pickles_within_the_archive_are_not_unpickled(program: Path, tmp_path: P
     )
     with pytest.raises(SourceError, match=r"a\.pt2 cannot be read"):
         cspprof.profile(str(file))
-    held = {"net/data/constants/opaque_obj_0": pickle.dumps(Bomb(marker))}
-    with pytest.raises(SourceError, match="more than a tensor"):
-        cspprof.profile(str(rewritten(program, tmp_path / "b.pt2", lambda name, data: data, held)))
+    objects = {"net/data/constants/opaque_obj_0": pickle.dumps(Bomb(marker))}
+    with pytest.raises(SourceError, match="not a tensor"):
+        cspprof.profile(str(rewritten(program, tmp_path / "b.pt2", lambda name, data: data, objects)))
     assert not marker.exists()
 
 
@@ -155,19 +155,19 @@ def test_pickles_within_the_archive_are_not_unpickled(program: Path, tmp_path: P
         (b"Symbol('", b"Symbol('+open(1)+"),
     ],
 )
-def test_a_graph_that_would_run_something_is_refused(old: bytes, new: bytes, program: Path, tmp_path: Path) -> None:
+def test_graph_that_could_run_code_is_refused(old: bytes, new: bytes, program: Path, tmp_path: Path) -> None:
     file = rewritten(program, tmp_path / "a.pt2", in_graph(old, new))
-    with pytest.raises(SourceError, match="no operator or name of torch's"):
+    with pytest.raises(SourceError, match="not an operator or a name of torch"):
         cspprof.profile(str(file))
 
 
-def test_files_that_are_something_else(program: Path, tmp_path: Path, run: Callable[..., Result]) -> None:
+def test_other_files_are_refused(program: Path, tmp_path: Path, run: Callable[..., Result]) -> None:
     checkpoint, cut, missing = tmp_path / "checkpoint.pt2", tmp_path / "cut.pt2", tmp_path / "missing.pt2"
     torch.save(Net().state_dict(), checkpoint)
     cut.write_bytes(program.read_bytes()[:3000])
     for file, message in (
-        (checkpoint, "it holds no graph (a checkpoint or TorchScript of torch.save?)"),
-        (cut, "it is not an archive (a pickle, or cut short?)"),
+        (checkpoint, "it contains no graph (a checkpoint or TorchScript of torch.save?)"),
+        (cut, "it is not an archive (a pickle, or incomplete?)"),
         (missing, "No such file"),
     ):
         result = run("cio", str(file))
@@ -177,10 +177,10 @@ def test_files_that_are_something_else(program: Path, tmp_path: Path, run: Calla
 
 
 @pytest.mark.parametrize("text", ["Symbol('s0', integer=True)", "Mul(Integer(2), Symbol('s1'))", "s0 + 2*s1", "True"])
-def test_arithmetic_passes(text: str) -> None:
+def test_arithmetic_expression(text: str) -> None:
     assert _is_arithmetic(text)
 
 
 @pytest.mark.parametrize("text", ["open('x')", "Symbol('a b')", "(1).__class__", "[x for x in y]", "lambda: 0", "("])
-def test_anything_more_does_not(text: str) -> None:
+def test_expression_beyond_arithmetic(text: str) -> None:
     assert not _is_arithmetic(text)

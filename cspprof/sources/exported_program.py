@@ -1,7 +1,7 @@
-"""A program that `torch.export.save` wrote: `model.pt2`.
+"""A program written by `torch.export.save`: `model.pt2`.
 
-Such a file is read as data. Whatever in it could name code to be run (pickles, script objects, functions outside
-torch's operators, expressions that are more than arithmetic) is refused before torch sees it.
+Reading such a file never runs code from it. Everything in it that could name code (pickles, script objects, functions
+other than torch's operators, expressions beyond arithmetic) is refused before torch reads the file.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import torch
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
 from cspprof.core.inputs import ModelArguments
-from cspprof.core.record import TensorSpec
+from cspprof.core.tensors import TensorSpec
 from cspprof.sources.spec import LoadedModel, Request, Spec
+from cspprof.trace.module_tree import CLASS
+from cspprof.trace.tensor_meta import dtype_name
 
 HINT = "Write one with torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 OPERATORS = re.compile(r"torch\.ops\.[\w.]+|torch\.sym_\w+|_operator\.[a-z]\w*|math\.[a-z]\w*")
-"""What a node of the graph may call."""
+"""The functions that a node of the graph may call."""
 NAMES = re.compile(r"[\w.]*")
 ARITHMETIC = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.keyword, ast.BinOp, ast.UnaryOp,
               ast.Compare, ast.BoolOp, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)  # fmt: skip
@@ -36,70 +38,69 @@ ARITHMETIC = (ast.Expression, ast.Call, ast.Name, ast.Load, ast.Constant, ast.ke
 
 @contextmanager
 def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
-    """The program with the modules that it was exported from, called as its example was."""
+    """The program as a module, with the submodules of the exported model. Raises SourceError."""
     path = Path(spec.target)
     if spec.options:
         raise SourceError(f"{spec.target} is an exported program and takes no options", f"Write only: {spec.target}")
-    for asked, option in ((request.train, "--train"), (request.dtype is not None, "--dtype")):
-        if asked:
+    for refused, option in ((request.train, "--train"), (request.dtype is not None, "--dtype")):
+        if refused:
             raise SourceError(
-                f"{spec.target} is an exported program: {option} cannot change it", "Export the model anew."
+                f"{spec.target} is an exported program: {option} cannot change it",
+                "Export the model again, as you need it.",
             )
     _refuse_code(path)
     program = _load(path)
     module = torch.export.unflatten(program)
-    for part in module.modules():
-        type_name = getattr(type(part), "type_name", None)
+    for submodule in module.modules():
+        type_name = getattr(type(submodule), "type_name", None)
         if type_name is not None:
-            part.cspprof_class = type_name(part)
-    yield LoadedModel(module, _example(spec, program, request), path.name, display_path(path))
+            setattr(submodule, CLASS, type_name(submodule))
+    yield LoadedModel(module, _default_inputs(spec, program, request), path.name, display_path(path))
 
 
 def _load(path: Path) -> torch.export.ExportedProgram:
-    """Read the file with nothing unpickled but plain tensors, and nothing printed."""
-    forced = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(forced)
-    os.environ[forced] = "1"
+    """Load the file; torch may unpickle only plain tensors, and prints nothing. Raises SourceError."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
     logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.export.load(path)
-    except Exception as error:  # torch raises whatever its parts raise
-        first = (str(error).splitlines() or [""])[0]
+    except Exception as error:  # torch raises errors of many classes
+        reason = (str(error).splitlines() or [""])[0]
         raise SourceError(
-            f"{path.name} cannot be read by torch {torch.__version__}: {type(error).__name__}: {first}",
-            f"A program must be exported by this version of torch or an older one. {HINT}",
+            f"{path.name} cannot be read by torch {torch.__version__}: {type(error).__name__}: {reason}",
+            f"Export the program with this version of torch or an older one. {HINT}",
         ) from error
     finally:
         logging.disable(logging.NOTSET)
         if before is None:
-            del os.environ[forced]
+            del os.environ[variable]
         else:
-            os.environ[forced] = before
+            os.environ[variable] = before
 
 
-def _example(spec: Spec, program: torch.export.ExportedProgram, request: Request) -> Any:
-    """The shapes that the program was exported with."""
+def _default_inputs(spec: Spec, program: torch.export.ExportedProgram, request: Request) -> Any:
+    """The specs of the example inputs of the export."""
     if program.example_inputs is not None:
         args, kwargs = torch.utils._pytree.tree_map_only(torch.Tensor, _spec_of, program.example_inputs)
         return ModelArguments(tuple(args), kwargs)
     if request.inputs is None:
-        raise SourceError(
-            f"{spec.target} was saved without its example inputs", "Say them: --input 1x3x224x224 (one for each)"
-        )
+        raise SourceError(f"{spec.target} was saved without its example inputs", "Give each input: --input 1x3x224x224")
     return None
 
 
 def _spec_of(tensor: torch.Tensor) -> TensorSpec:
-    return TensorSpec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    return TensorSpec(tuple(tensor.shape), dtype_name(tensor.dtype))
 
 
-# -- nothing is run that the user did not name --------------------------------------------------------
+# -- refuse code --------------------------------------------------------------------------------------
 
 
 def _refuse_code(path: Path) -> None:
-    """Raise SourceError unless the file is an exported program that holds data only."""
+    """Raise SourceError unless the file is an exported program that contains only data."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -109,38 +110,41 @@ def _refuse_code(path: Path) -> None:
         raise SourceError(f"cannot read {path}: {error.strerror}", "Check the path.") from None
     except (zipfile.BadZipFile, ValueError):
         raise SourceError(
-            f"{path.name} is no exported program: it is not an archive (a pickle, or cut short?)", HINT
+            f"{path.name} is not an exported program: it is not an archive (a pickle, or incomplete?)", HINT
         ) from None
     if not graphs:
         kind = "a checkpoint or TorchScript of torch.save" if any(n.endswith("data.pkl") for n in names) else "empty"
-        raise SourceError(f"{path.name} is no exported program: it holds no graph ({kind}?)", HINT)
+        raise SourceError(f"{path.name} is not an exported program: it contains no graph ({kind}?)", HINT)
     for name in names:
         if re.search(r"/constants/(custom|opaque)_obj_", name):
-            raise SourceError(f"{path.name} holds an object that is more than a tensor: {name}", "It is not loaded.")
+            raise SourceError(
+                f"{path.name} contains an object that is not a tensor: {name}",
+                "It is not loaded, because that could run code. Export the model without it.",
+            )
     for text in texts:
         try:
-            _check(path, json.loads(text))
+            _check_graph(path, json.loads(text))
         except ValueError:
             raise SourceError(f"{path.name}: its graph is not JSON", HINT) from None
 
 
-def _check(path: Path, node: Any, key: str = "") -> None:
-    """Every string of the graph that torch would look up, compile or evaluate."""
-    stack = [(key, node)]
+def _check_graph(path: Path, graph: Any) -> None:
+    """Check each string that torch would look up, compile or evaluate. Raises SourceError."""
+    stack = [("", graph)]
     while stack:
-        key, node = stack.pop()
-        if isinstance(node, dict):
-            stack += node.items()
-        elif isinstance(node, list):
-            stack += [(key, part) for part in node]
-        elif isinstance(node, str) and not _harmless(key, node):
+        key, value = stack.pop()
+        if isinstance(value, dict):
+            stack += value.items()
+        elif isinstance(value, list):
+            stack += [(key, item) for item in value]
+        elif isinstance(value, str) and not _is_harmless(key, value):
             raise SourceError(
-                f"{path.name}: its graph has a {key} that is no operator or name of torch's: {node[:60]!r}",
-                "It is not loaded, since loading would run it.",
+                f"{path.name}: its graph has a {key} that is not an operator or a name of torch: {value[:60]!r}",
+                "It is not loaded, because that could run code. Export the model with torch's operators only.",
             )
 
 
-def _harmless(key: str, text: str) -> bool:
+def _is_harmless(key: str, text: str) -> bool:
     if key == "target":
         return bool(OPERATORS.fullmatch(text)) and "__" not in text
     if key == "expr_str":
