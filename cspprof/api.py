@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspprof.analysis.verify import ToolResult, Verification
+from cspprof.analysis.verification import ToolResult, Verification
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs
 from cspprof.papers.published import tables_named

@@ -136,7 +136,7 @@ def test_imports_follow_the_direction(module: str) -> None:
         ("cspprof.core.record", "def total():\n    from cspprof.metrics import METRICS"),
         ("cspprof.ops.matrix", "from cspprof.trace import trace"),
         ("cspprof.metrics.compute", "from cspprof.report.tables import Table"),
-        ("cspprof.analysis.verify", "class A:\n    from cspprof.sources import Request"),
+        ("cspprof.analysis.verification", "class A:\n    from cspprof.sources import Request"),
         ("cspprof.report.tables", "try:\n    pass\nfinally:\n    from cspprof.render import render"),
         ("cspprof.gate.config", "from cspprof import cli"),
         ("cspprof.render.latex", "def draw():\n    from cspprof.core import units"),

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cspprof
-from cspprof.analysis.layer_rows import by_stage
+from cspprof.analysis.layer_rows import group_by_stage
 from cspprof.api import check_closed_form
 from cspprof.core.errors import CspprofError
 from cspprof.csp.closed_form import CLOSED_FORMS, closed_form, network_savings, saving, saving_curve, sized_block
@@ -307,7 +307,7 @@ STAGES: dict[tuple[str, int, str], list[tuple[str, dict[str, Any]]]] = {
 def test_closed_forms_add_up_to_a_traced_stage(stage: tuple[str, int, str]) -> None:
     spec, size, name = stage
     profile = cspprof.profile(spec, (1, 3, size, size))
-    traced = next(group for group in by_stage(profile) if group.name == name)
+    traced = next(group for group in group_by_stage(profile) if group.name == name)
     closed: Counter[str] = Counter()
     for part, numbers in STAGES[stage]:
         closed.update(sized_block(CLOSED_FORMS.get(part), numbers).totals())
@@ -330,7 +330,7 @@ def test_savings_in_real_stages() -> None:
 @pytest.mark.parametrize(("name", "spec"), [("PeleeNet", "peleenet"), ("DenseNet-201", "densenet201")])
 def test_real_stages_match_the_traced_networks(name: str, spec: str) -> None:
     first_reads = {}
-    for group in by_stage(cspprof.profile(spec)):
+    for group in group_by_stage(cspprof.profile(spec)):
         convs = [row.spec for row in group.rows if row.spec.name == "conv2d"]
         first_reads[group.name] = convs[0].reads[0].shape[1] if convs else 0
     assert [stage.c for stage in NETWORKS[name].stages()] == [first_reads[f"stage{n}"] for n in range(1, 5)]

@@ -130,9 +130,7 @@ def product(left: tuple[int, ...], right: tuple[int, ...], out: tuple[int, ...],
 def test_the_order_of_operands_follows_from_their_shapes() -> None:
     fvcore = conventions()["fvcore"]
     assert fvcore.count(product((2, 3, 5), (5, 7), (2, 3, 7), 210)) == 210
-    assert (
-        fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7
-    )  # fvcore ignores the batch
+    assert fvcore.count(product((2, 5, 7), (3, 5), (2, 3, 7), 210)) == 3 * 5 * 7  # fvcore ignores the batch
     assert fvcore.count(product((2, 4, 4), (4, 4), (2, 4, 4), 128)) is None
     assert fvcore.group_value([(product((2, 4, 4), (4, 4), (2, 4, 4), 128), 1)]).value is None
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 import cspprof
-from cspprof.analysis.layer_rows import Row, rows
-from cspprof.analysis.stages import depths
+from cspprof.analysis.layer_rows import LayerRow, layer_rows
+from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.sources.darknet.pooling import max_pool_depth
 from cspprof.zoo import catalog
@@ -25,8 +25,8 @@ PRN_REPOSITORY = {
 """As its tables print them at 416×416."""
 
 
-def largest(spec: str) -> Row:
-    return max(rows(cspprof.profile(spec)), key=lambda r: r.spec.macs or 0)
+def largest(spec: str) -> LayerRow:
+    return max(layer_rows(cspprof.profile(spec)), key=lambda r: r.spec.macs or 0)
 
 
 @pytest.mark.parametrize("name", PRN_REPOSITORY)
@@ -56,7 +56,7 @@ def test_where_figure_7_has_its_peaks() -> None:
 def test_the_heads_of_the_exact_fusion_model_are_in_balance() -> None:
     """Three 3×3 convolutions of 0.1994 BFLOPs: 80.0 % below PeleeNet-YOLO's peak, 43.75 % below PeleeNet-PRN's."""
     p = cspprof.profile("csp_peleenet_efm")
-    outside = [r.spec for r in rows(p) if r.stage in ("neck", "head") and r.spec.macs]
+    outside = [r.spec for r in layer_rows(p) if r.stage in ("neck", "head") and r.spec.macs]
     kernels = [2 * s.macs for s in outside if s.attrs["kernel"] == (3, 3)]  # type: ignore[operator]
     assert kernels == [199_360_512] * 3
     assert max(2 * (s.macs or 0) for s in outside) == 199_360_512
@@ -68,7 +68,9 @@ def test_maxout_leaves_a_quarter_of_what_is_concatenated() -> None:
     """The 75 % of memory that the paper says it saves."""
 
     def joined(spec: str) -> list[int]:
-        return [r.spec.reads[0].numel for r in rows(cspprof.profile(spec)) if r.path.startswith("neck.narrow.")][::3]
+        return [r.spec.reads[0].numel for r in layer_rows(cspprof.profile(spec)) if r.path.startswith("neck.narrow.")][
+            ::3
+        ]
 
     assert joined("csp_peleenet_efm") == [304 * 13 * 13, 368 * 26 * 26, 192 * 52 * 52]
     assert joined("csp_peleenet_efm,maxout=1") == [4 * n for n in joined("csp_peleenet_efm")]
@@ -128,7 +130,7 @@ def test_snet_beside_its_name(name: str, backbone: int) -> None:
     """With a classifier, MACs at 224×224 added up unit by unit elsewhere; the names say 49 and 146 million."""
     p = cspprof.profile(name, (1, 3, 224, 224))
     c5 = 512 if name == "thundernet_snet49" else 528
-    assert sum(r.spec.macs or 0 for r in rows(p) if r.stage.startswith("st")) + 1000 * c5 == backbone
+    assert sum(r.spec.macs or 0 for r in layer_rows(p) if r.stage.startswith("st")) + 1000 * c5 == backbone
 
 
 @pytest.mark.parametrize("name", [n for n in catalog().names() if catalog().get(n).input[2] != 224])
@@ -170,7 +172,7 @@ BACKBONES = {
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_detectors_depths_are_its_backbones(name: str) -> None:
     """Levels of the neck repeat too, and are no depth. In SNet those are the units behind the one that halves."""
-    assert depths(cspprof.profile(name)) == BACKBONES[name]
+    assert stage_depths(cspprof.profile(name)) == BACKBONES[name]
 
 
 def test_a_detector_beside_its_classifier_differs_in_neck_and_head_alone() -> None:

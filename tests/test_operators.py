@@ -22,7 +22,7 @@ from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import TraceError
 from cspprof.core.record import Kind, TensorSpec
 from cspprof.profiles import Profile
@@ -512,7 +512,7 @@ def test_the_weights_of_a_quantized_layer_that_is_called_twice_count_once(quanti
     assert twice.total("macs") == 2 * once.total("macs")
     assert twice.total("conv_weights") == once.total("conv_weights")
     for p in (once, twice):
-        assert sum(row.params for row in rows(p)) == p.params == once.params > 0
+        assert sum(row.params for row in layer_rows(p)) == p.params == once.params > 0
 
 
 @pytest.mark.parametrize(
@@ -537,7 +537,7 @@ def test_dynamically_quantized_layers(
     assert [(op.target, op.macs) for op in p.ops if op.macs] == [(target, macs)]
     assert p.total("conv_weights") == weights
     assert p.uncounted == {}
-    assert sum(row.params for row in rows(p)) == p.params > weights
+    assert sum(row.params for row in layer_rows(p)) == p.params > weights
     assert remarks(p) == []
 
 

@@ -220,7 +220,9 @@ def test_the_pre_commit_hook_fails_for_a_failing_rule(project: Path) -> None:
     assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; the limit is 448, exceeded by 128" in failed.stdout
     (project / "net.py").write_text(ONE_CONV.format(imports="", width=4))
     assert run("--files", "net.py").returncode == 0
-    assert "no files to check" in run("--files", ".gitignore").stdout  # the hook runs only for file types that can change a model
+    assert (
+        "no files to check" in run("--files", ".gitignore").stdout
+    )  # the hook runs only for file types that can change a model
 
 
 # -- this repository ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import pytest
 from conftest import CHECKOUT, Result, conv_spec, relu_spec
 
 import cspprof
-from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.record import Calls, Layer, Storage, TensorSpec
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile
@@ -186,7 +186,7 @@ def test_rows_are_the_record(pair: list[Profile], text: str) -> None:
     for i, p in enumerate(pair):
         (table,) = re.findall(rf'<table class=layers data-name="{p.model}">.*?</table>', text, re.S)
         leaves = re.findall(rf"<tr\s+id=r{i}-(\d+) ", table)
-        assert sorted(map(int, leaves)) == [r.index for r in rows(p)]
+        assert sorted(map(int, leaves)) == [r.index for r in layer_rows(p)]
         modules = re.findall(rf"<tr\s+id=m{i}-\S+ class=\"m d0\">", table)
         assert modules
 
@@ -213,7 +213,7 @@ def test_charts_are_those_of_the_figures(pair: list[Profile], text: str) -> None
 @pytest.mark.parametrize("kind", OWNERS)
 def test_a_mark_leads_to_the_row_of_its_own_model(kind: str, pair: list[Profile]) -> None:
     profiles = pair[:1] if kind == "bottleneck" else pair
-    listed = [{r.path for r in rows(p)} for p in profiles]
+    listed = [{r.path for r in layer_rows(p)} for p in profiles]
     for i, panel in enumerate(draw(kind, profiles).panels):
         for j, series in enumerate(panel.series):
             if series.form == "line":
@@ -319,7 +319,7 @@ def test_a_shortcut_of_a_block_is_no_bypass_of_its_stage() -> None:
 def test_past_ten_thousand_rows_a_model_is_rolled_up_and_the_page_says_so(
     pair: list[Profile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = [len(rows(p)) for p in pair]
+    whole = [len(layer_rows(p)) for p in pair]
     assert not any(t.rolled_up for t in layer_tables(pair))
     monkeypatch.setattr(layer_module, "MOST_ROWS", 100)
     tables = layer_tables(pair)

@@ -1,4 +1,4 @@
-"""The second opinion: layers agree, differ by rule, or differ without a reason."""
+"""Verification against other counters: layers agree, differ as predicted, or differ without a reason."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from conftest import CHECKOUT, Result
 from jsonschema import validate
 
 import cspprof
-from cspprof.analysis.verify import verify
+from cspprof.api import verify
+from cspprof.metrics import value_of
 from cspprof.ops import Facts
-from cspprof.sources import Request
 
 NET = """
     import torch
@@ -35,7 +35,7 @@ NET = """
         def forward(self, x):
             return torch.linalg.lu_factor(x)[0] + super().forward(x).sum()
 
-    class Hopeless(Net):
+    class Failing(Net):
         def forward(self, x):
             raise RuntimeError("no way")
 """
@@ -47,27 +47,26 @@ def net(tmp_path: Path) -> str:
     return f"{tmp_path}/net.py"
 
 
-def test_every_layer_agrees_or_differs_by_rule(net: str) -> None:
-    v = verify(f"{net}:Net", Request())
-    assert v.unexplained == []
-    by_path = {layer.path: layer for layer in v.layers}
+def test_every_layer_agrees_or_differs_as_predicted(net: str) -> None:
+    verification = verify(f"{net}:Net")
+    assert verification.unexplained == []
+    by_path = {layer.path: layer for layer in verification.layers}
     assert by_path["conv"].agrees
     assert by_path["conv"].macs == 27 * 4 * 64
-    (fvcore,) = (f for f in by_path["norm"].findings if f.tool == "fvcore")
-    assert (fvcore.count, fvcore.predicted, dict(fvcore.parts)) == (512, 512, {"batch norm": 512})
+    (fvcore,) = (count for count in by_path["norm"].tool_counts if count.tool == "fvcore")
+    assert (fvcore.count, fvcore.predicted, dict(fvcore.deviations)) == (512, 512, {"batch norm": 512})
 
 
 @pytest.mark.parametrize("spec", ["csp_resnext50", "csp_peleenet", "hardnet39ds", "csp_mobilenet_v2"])
-def test_networks_of_the_zoo(spec: str) -> None:
-    v = verify(spec, Request())
-    assert v.unexplained == []
-    assert all(o.counts is not None for o in v.opinions)
-    assert {o.tool: sum(o.counts.values()) for o in v.opinions if o.counts}["flop_counter"] == 2 * v.profile.total(
-        "macs"
-    )
+def test_zoo_networks_have_no_unexplained_difference(spec: str) -> None:
+    verification = verify(spec)
+    assert verification.unexplained == []
+    totals = {result.tool: sum((result.counts or {}).values()) for result in verification.results}
+    assert totals["flop_counter"] == 2 * value_of(verification.record, "macs")
+    assert totals["fvcore"] > 0
 
 
-def test_the_command(net: str, run: Callable[..., Result]) -> None:
+def test_verify_command(net: str, run: Callable[..., Result]) -> None:
     result = run("verify", f"{net}:Net")
     assert result.code == 0
     assert "fvcore + 512 batch norm" in result.out
@@ -77,10 +76,10 @@ def test_the_command(net: str, run: Callable[..., Result]) -> None:
     assert document["explained"]
 
 
-def test_an_unexplained_difference_is_exit_code_1(net: str, run: Callable[..., Result]) -> None:
+def test_an_unexplained_difference_exits_with_1(net: str, run: Callable[..., Result]) -> None:
     from cspprof.ops import RULES
 
-    right = RULES.get("aten.conv2d")
+    original = RULES.get("aten.conv2d")
     RULES.remove("aten.conv2d")
     try:
 
@@ -91,14 +90,14 @@ def test_an_unexplained_difference_is_exit_code_1(net: str, run: Callable[..., R
         result = run("verify", f"{net}:Net")
     finally:
         RULES.remove("aten.conv2d")
-        RULES.add("aten.conv2d", right)
+        RULES.add("aten.conv2d", original)
     assert result.code == 1
     assert "not explained" in result.out
 
 
-def test_what_cannot_be_asked_is_exit_code_2(net: str, run: Callable[..., Result], tmp_path: Path) -> None:
+def test_models_that_cannot_run_exit_with_2(net: str, run: Callable[..., Result], tmp_path: Path) -> None:
     saved = cspprof.profile("resnet10").save(tmp_path / "x.profile.json")
-    for spec, message in ((str(saved), "contains no model that can run"), (f"{net}:Hopeless", "no way")):
+    for spec, message in ((str(saved), "contains no model that can run"), (f"{net}:Failing", "no way")):
         result = run("verify", spec)
         assert (result.code, result.out) == (2, "")
         assert message in result.err

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import cspprof
-from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, POOLS
 from cspprof.sources.skip_init import SkipInit
@@ -46,7 +46,7 @@ def test_rows_are_those_of_the_authors_cfg_with_all_filters_so_many_times(
     cfg.write_text(re.sub(rf"^({'|'.join(options)})\s*=\s*(\d+)", times, text, flags=re.MULTILINE))
 
     def counted(spec: str) -> list[tuple[object, ...]]:
-        found = (r.spec for r in rows(cspprof.profile(spec)) if r.spec.kind in CONVOLUTIONS | POOLS)
+        found = (r.spec for r in layer_rows(cspprof.profile(spec)) if r.spec.kind in CONVOLUTIONS | POOLS)
         return [(s.reads[0].shape[1:], s.writes[0].shape[1:], s.macs) for s in found]
 
     assert counted(f"{name},width={width}") == counted(str(cfg))

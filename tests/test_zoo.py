@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import cspprof
-from cspprof.analysis.layer_rows import rows
-from cspprof.analysis.stages import depths, stages
+from cspprof.analysis.layer_rows import layer_rows
+from cspprof.analysis.stages import stage_depths, stage_labels
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, POOLS
 from cspprof.zoo import catalog
@@ -94,7 +94,7 @@ def test_totals_at_256(name: str) -> None:
     assert p.inputs[0].shape == (1, 3, 256, 256)
     assert tuple(p.total(m) for m in ("macs", "conv_weights", "cio_hardnet", "cio_cspnet")) == TOTALS[name]
     assert p.complete
-    assert depths(p) == DEPTHS[name]
+    assert stage_depths(p) == DEPTHS[name]
     p.self_check()
 
 
@@ -171,7 +171,7 @@ def test_conv_and_pool_rows_are_the_authors_in_order(name: str, darknet_totals: 
     p = cspprof.profile(name)
     ours = [
         (*r.spec.writes[0].shape[1:], r.spec.macs, r.spec.reads[0].numel + r.spec.writes[0].numel)
-        for r in rows(p)
+        for r in layer_rows(p)
         if r.spec.kind in CONVOLUTIONS | POOLS
     ]
     theirs = [tuple(row[1:]) for row in expected["layers"] if row[0] in ("convolutional", "maxpool", "avgpool")]
@@ -219,7 +219,7 @@ def test_odd_and_rectangular_inputs(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_operation_stands_in_a_named_stage(name: str) -> None:
     p = cspprof.profile(name)
-    seen = list(dict.fromkeys(stages(p)))
+    seen = list(dict.fromkeys(stage_labels(p)))
     body = [s for s in seen if s.startswith("stage")]
     assert body == [f"stage{i}" for i in range(1, len(body) + 1)]
     end = ["neck", "head"] if "neck" in seen else ["head"]
@@ -227,7 +227,7 @@ def test_every_operation_stands_in_a_named_stage(name: str) -> None:
 
 
 def test_depths_are_an_option() -> None:
-    assert depths(cspprof.profile("csp_resnext50,depths=(3,4,6,3)")) == [3, 4, 6, 3]
+    assert stage_depths(cspprof.profile("csp_resnext50,depths=(3,4,6,3)")) == [3, 4, 6, 3]
     with pytest.raises(CspprofError, match="does not give each of 4 stages at least one block"):
         cspprof.profile("csp_resnext50,depths=(3,4)")
 

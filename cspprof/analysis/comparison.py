@@ -1,4 +1,4 @@
-"""Two or more profiles beside each other: what changed, by how much, and where it comes from."""
+"""Records compared with a base: the changes of metrics, and the stages and layers that they come from."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from cspprof.analysis.layer_rows import Group, by_path, by_stage
-from cspprof.analysis.stages import depths, tagged
+from cspprof.analysis.layer_rows import RowGroup, group_by_path, group_by_stage
+from cspprof.analysis.stages import has_stage_tags, stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
@@ -16,7 +16,7 @@ from cspprof.metrics import METRICS, Number, value_of
 
 
 class Delta(NamedTuple):
-    """One number of one model against the base."""
+    """One metric of one model compared with the base."""
 
     base: str
     model: str
@@ -26,14 +26,14 @@ class Delta(NamedTuple):
 
     @property
     def relative(self) -> float | None:
-        """(value - base) / base; None where the base is 0 or a value is missing."""
+        """(value - base_value) / base_value; None if the base value is 0 or a value is missing."""
         if self.base_value is None or self.value is None or self.base_value == 0:
             return None
         return (self.value - self.base_value) / self.base_value
 
 
 class Contribution(NamedTuple):
-    """What one stage or layer adds to a difference; a side that does not have it is None."""
+    """The part of a difference that comes from one stage or layer. A model without it has the value None."""
 
     name: str
     base: int | None
@@ -46,7 +46,7 @@ class Contribution(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first profile is the base; every other one is set against it."""
+    """Two or more records. The first is the base that every other one is compared with."""
 
     profiles: tuple[Record, ...]
 
@@ -59,7 +59,7 @@ class Comparison:
         return self.profiles[1:]
 
     def deltas(self, metrics: Sequence[str] | None = None) -> list[Delta]:
-        """Every other model's change in each of `metrics` (all registered ones by default)."""
+        """The change of each of `metrics` (by default all registered ones) in every other model."""
         names = METRICS.names() if metrics is None else metrics
         return [
             Delta(self.base.model, p.model, name, value_of(self.base, name), value_of(p, name))
@@ -68,35 +68,35 @@ class Comparison:
         ]
 
     def by_stage(self, metric: str, other: int = 0) -> list[Contribution]:
-        """The difference to `others[other]`, stage by stage; it adds up to the whole difference."""
-        tags = all(map(tagged, self.profiles))
-        sides = [by_stage(p, tags) for p in (self.base, self.others[other])]
-        return _contributions(metric, *sides)
+        """The difference between the base and `others[other]` stage by stage. It adds up to the whole difference."""
+        use_tags = all(map(has_stage_tags, self.profiles))
+        base, value = (group_by_stage(p, use_tags) for p in (self.base, self.others[other]))
+        return _contributions(metric, base, value)
 
     def by_layer(self, metric: str, other: int = 0) -> list[Contribution]:
-        """The difference to `others[other]`, path by path, largest first; layers that did not change left out."""
-        found = _contributions(metric, by_path(self.base), by_path(self.others[other]))
-        changed = [c for c in found if c.difference]
+        """The difference between the base and `others[other]` path by path, the largest first, without unchanged
+        layers."""
+        contributions = _contributions(metric, group_by_path(self.base), group_by_path(self.others[other]))
+        changed = [c for c in contributions if c.difference]
         return sorted(changed, key=lambda c: (-abs(c.difference), c.name))
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a reader has to know before believing the changes, over all models."""
+        """Reasons to read the changes with care, for all models."""
         return [note for i in range(len(self.others)) for note in self.notes_on(i)]
 
     def notes_on(self, other: int) -> list[str]:
-        """The same for `others[other]`: depths or inputs that differ, and less of one cost for more of another."""
+        """The same for `others[other]`: different depths, different inputs, and a trade of compute for CIO."""
         base, p = self.base, self.others[other]
         notes = []
-        ours, theirs = depths(base), depths(p)
-        if ours != theirs and ours and theirs:
+        base_depths, depths = stage_depths(base), stage_depths(p)
+        if base_depths != depths and base_depths and depths:
             notes.append(
-                f"{base.label} has stages {dashed(ours)}, {p.label} {dashed(theirs)}: part of the change is depth, "
-                "not the refactor itself."
+                f"{base.label} has stages {format_depths(base_depths)}, {p.label} {format_depths(depths)}: part of the "
+                "change is depth, not the refactor itself."
             )
         if p.inputs != base.inputs:
-            a, b = (", ".join(f"{shape(t.shape)} {t.dtype}" for t in q.inputs) for q in (base, p))
-            notes.append(f"{base.label} was traced on {a}, {p.label} on {b}.")
+            notes.append(f"{base.label} was traced on {_inputs(base)}, {p.label} on {_inputs(p)}.")
         macs, cio = (
             Delta(base.model, p.model, m, value_of(base, m), value_of(p, m)).relative or 0
             for m in ("macs", "cio_cspnet")
@@ -107,30 +107,28 @@ class Comparison:
         return notes
 
 
-def compare(*profiles: Record) -> Comparison:
-    """Set profiles side by side; the first is the base. Raises CspprofError for fewer than two."""
-    if len(profiles) < 2:
-        raise CspprofError("comparing takes at least two models", "For one model: cspprof profile SPEC")
-    return Comparison(profiles)
+def format_depths(depths: Sequence[int]) -> str:
+    """Depths as text: 3-4-6-3."""
+    return "-".join(map(str, depths))
 
 
-def dashed(numbers: Sequence[int]) -> str:
-    return "-".join(map(str, numbers))
-
-
-def check_explainable(metric: str) -> None:
-    """Refuse a number whose change cannot be told stage by stage: it is no count, or does not add up over layers."""
+def check_additive(metric: str) -> None:
+    """Raise CspprofError unless the values of the layers add up to that of the model, as integers."""
     m = METRICS.get(metric)
     if metric != "params" and not (m.additive and m.scale == 1):
         raise CspprofError(
-            f"a change in {metric} cannot be split into layers",
-            "Take a count that adds up over them: macs, flops, cio_cspnet, traffic_bytes …",
+            f"a change of {metric} cannot be split into layers",
+            "Choose a metric that adds up over layers: macs, flops, cio_cspnet, traffic_bytes …",
         )
 
 
-def _contributions(metric: str, base: list[Group], other: list[Group]) -> list[Contribution]:
-    check_explainable(metric)
-    ours = {g.name: int(g.value(metric) or 0) for g in base}
-    theirs = {g.name: int(g.value(metric) or 0) for g in other}
-    names = list(dict.fromkeys([*ours, *theirs]))
-    return [Contribution(n, ours.get(n), theirs.get(n)) for n in names]
+def _inputs(record: Record) -> str:
+    return ", ".join(f"{shape(t.shape)} {t.dtype}" for t in record.inputs)
+
+
+def _contributions(metric: str, base: list[RowGroup], other: list[RowGroup]) -> list[Contribution]:
+    check_additive(metric)
+    base_values = {g.name: int(g.value(metric) or 0) for g in base}
+    values = {g.name: int(g.value(metric) or 0) for g in other}
+    names = dict.fromkeys([*base_values, *values])
+    return [Contribution(name, base_values.get(name), values.get(name)) for name in names]

@@ -1,13 +1,13 @@
-"""A profile's operations as rows: where each stands in the model, and how rows fold into modules, kinds, stages."""
+"""The operations of a record as rows, each with its place in the model, and rows grouped by module, kind or stage."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cspprof.analysis.stages import stages, tagged
+from cspprof.analysis.stages import has_stage_tags, stage_labels
 from cspprof.core.cached import cached
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record
@@ -15,51 +15,54 @@ from cspprof.metrics import METRICS, Number
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One call that is not a view."""
+class LayerRow:
+    """One call of an operation that is not a view."""
 
     index: int
+    """The number of the call."""
     path: str
-    """The module's path where the module is this one operation; else the module's path plus the operation."""
+    """The path of the module if it runs only this operation, else the path of the module and the operation's name."""
     spec: OpSpec
     stage: str
     params: int
-    """Parameter elements that this call is the first to read, so that rows add up to the model's."""
+    """Elements of the parameters that no earlier call reads. The sum over all rows is that of all parameters read."""
 
 
 @cached
-def rows(record: Record, tags: bool = True) -> Sequence[Row]:
-    """Every operation in execution order, one row per call, views left out."""
+def layer_rows(record: Record, use_tags: bool = True) -> Sequence[LayerRow]:
+    """One row for each call that is not a view, in execution order. For `use_tags` see `stage_labels`."""
     calls, specs, layers = record.calls, record.specs, record.layers
-    shown = [i for i, s in enumerate(calls.spec) if specs[s].kind is not Kind.VIEW]
+    indices = [i for i, s in enumerate(calls.spec) if specs[s].kind is not Kind.VIEW]
     parents = {layer.path.rpartition(".")[0] for layer in layers if layer.path}
-    per_layer = Counter(calls.layer[i] for i in shown)
-    label = stages(record, tags)
-    new = _first_reads(record, shown)
-    result = []
-    for i in shown:
+    calls_in_layer = Counter(calls.layer[i] for i in indices)
+    stages = stage_labels(record, use_tags)
+    params = _first_read_params(record, indices)
+    rows = []
+    for i in indices:
         layer = layers[calls.layer[i]]
         spec = specs[calls.spec[i]]
-        alone = layer.path and layer.path not in parents and per_layer[calls.layer[i]] <= max(layer.calls, 1)
-        path = layer.path if alone else f"{layer.path}.{spec.name}".lstrip(".")
-        result.append(Row(i, path, spec, label[i], new.get(i, 0)))
-    return result
+        is_leaf = layer.path and layer.path not in parents
+        single_operation = is_leaf and calls_in_layer[calls.layer[i]] <= max(layer.calls, 1)
+        path = layer.path if single_operation else f"{layer.path}.{spec.name}".lstrip(".")
+        rows.append(LayerRow(i, path, spec, stages[i], params.get(i, 0)))
+    return rows
 
 
-def _first_reads(record: Record, shown: list[int]) -> dict[int, int]:
-    sizes = {s.id: s.spec.numel for s in record.storages if s.role == "parameter"}
-    first: dict[int, int] = {}
-    for i in shown:
+def _first_read_params(record: Record, indices: list[int]) -> dict[int, int]:
+    """Parameter elements that each call is the first to read."""
+    unread = {s.id: s.spec.numel for s in record.storages if s.role == "parameter"}
+    params: dict[int, int] = {}
+    for i in indices:
         spec = record.specs[record.calls.spec[i]]
         at = record.offsets[i]
         for storage in record.calls.storage[at : at + len(spec.reads) + len(spec.weights)]:
-            if storage in sizes:
-                first[i] = first.get(i, 0) + sizes.pop(storage)
-    return first
+            if storage in unread:
+                params[i] = params.get(i, 0) + unread.pop(storage)
+    return params
 
 
-def sort_of(spec: OpSpec) -> str:
-    """The sort of layer as people name it: conv 1×1, grouped conv 3×3, depthwise conv 3×3, linear, max pool …"""
+def kind_label(spec: OpSpec) -> str:
+    """The kind of operation with its kernel: conv 1×1, grouped conv 3×3, depthwise conv 3×3, linear, max pool …"""
     if spec.kind not in CONVOLUTIONS:
         return spec.kind.value.replace("_", " ")
     kernel = "×".join(map(str, spec.attrs.get("kernel", ())))
@@ -70,18 +73,18 @@ def sort_of(spec: OpSpec) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Rows folded together under one name."""
+class RowGroup:
+    """Rows with a common name."""
 
     name: str
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
 
     @property
     def params(self) -> int:
         return sum(r.params for r in self.rows)
 
     def value(self, metric: str) -> Number:
-        """The group's value; None where it is a number of whole models only, or an operation is unknown."""
+        """The value of a metric over the rows; None for a metric of the whole model, and if no operation is known."""
         if metric == "params":
             return self.params
         m = METRICS.get(metric)
@@ -93,44 +96,49 @@ class Group:
         return value
 
 
-def by_module(record: Record, depth: int) -> list[Group]:
-    """Rows rolled up to modules at most `depth` names deep; what runs above that stays under its own name."""
-    return _group((".".join(r.path.split(".")[:depth]) if depth else record.model, r) for r in rows(record))
+def group_by_module(record: Record, depth: int) -> list[RowGroup]:
+    """Rows of each module at `depth` levels below the model. An operation above that level has a group of its own."""
+    return _grouped((".".join(r.path.split(".")[:depth]) if depth else record.model, r) for r in layer_rows(record))
 
 
-def by_kind(record: Record) -> list[Group]:
-    return _group((sort_of(r.spec), r) for r in rows(record))
+def group_by_kind(record: Record) -> list[RowGroup]:
+    """Rows of each kind of operation; see `kind_label`."""
+    return _grouped((kind_label(r.spec), r) for r in layer_rows(record))
 
 
-def by_stage(record: Record, tags: bool = True) -> list[Group]:
-    same = tags or not tagged(record)
-    return _group((r.stage, r) for r in (rows(record) if same else rows(record, False)))
+def group_by_stage(record: Record, use_tags: bool = True) -> list[RowGroup]:
+    """Rows of each stage."""
+    rows = layer_rows(record) if use_tags or not has_stage_tags(record) else layer_rows(record, False)
+    return _grouped((r.stage, r) for r in rows)
 
 
-def by_path(record: Record) -> list[Group]:
-    return _group((r.path, r) for r in rows(record))
+def group_by_path(record: Record) -> list[RowGroup]:
+    """Rows of each path: several if a module is called several times."""
+    return _grouped((r.path, r) for r in layer_rows(record))
 
 
-def _group(named: Iterable[tuple[str, Row]] | Iterator[tuple[str, Row]]) -> list[Group]:
-    found: dict[str, list[Row]] = {}
+def _grouped(named: Iterable[tuple[str, LayerRow]]) -> list[RowGroup]:
+    """The groups, in the order of their first rows."""
+    groups: dict[str, list[LayerRow]] = {}
     for name, row in named:
-        found.setdefault(name, []).append(row)
-    return [Group(name, tuple(members)) for name, members in found.items()]
+        groups.setdefault(name, []).append(row)
+    return [RowGroup(name, tuple(rows)) for name, rows in groups.items()]
 
 
-FOLDS: dict[str, Callable[[Record], list[Group]]] = {"kind": by_kind, "stage": by_stage}
+GROUPINGS: dict[str, Callable[[Record], list[RowGroup]]] = {"kind": group_by_kind, "stage": group_by_stage}
 
 
-def fold(record: Record, by: str) -> list[Group]:
-    if by not in FOLDS:
-        raise CspprofError(f"cannot group by {by!r}", f"Group by one of: {', '.join(FOLDS)}")
-    return FOLDS[by](record)
+def group_rows(record: Record, by: str) -> list[RowGroup]:
+    """The groups of the grouping `by`: "kind" or "stage"."""
+    if by not in GROUPINGS:
+        raise CspprofError(f"cannot group by {by!r}", f"Group by one of: {', '.join(GROUPINGS)}")
+    return GROUPINGS[by](record)
 
 
 def layer_records(record: Record) -> list[dict[str, Any]]:
-    """One dict per operation that is not a view, in execution order; they add up to the totals.
+    """One dict for each operation that is not a view, in execution order. The values add up to the totals.
 
-    Keys: path, kind, stage, in, out (lists of shapes), macs (None where unknown), params, cio_hardnet, cio_cspnet.
+    Keys: path, kind, stage, in, out (lists of shapes), macs (None if unknown), params, cio_hardnet, cio_cspnet.
     """
     hardnet, cspnet = values_by_spec(record, "cio_hardnet"), values_by_spec(record, "cio_cspnet")
     called = record.calls.spec
@@ -146,11 +154,11 @@ def layer_records(record: Record) -> list[dict[str, Any]]:
             "cio_hardnet": hardnet[called[r.index]],
             "cio_cspnet": cspnet[called[r.index]],
         }
-        for r in rows(record)
+        for r in layer_rows(record)
     ]
 
 
 def values_by_spec(record: Record, metric: str) -> list[Any]:
-    """The value of each spec: a hundred thousand calls have a few hundred."""
+    """The value of a metric for each entry of `record.specs`. A call has the value of its spec."""
     m = METRICS.get(metric)
     return [m.group_value([(spec, 1)]).value for spec in record.specs]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cspprof.analysis.comparison import check_explainable
+from cspprof.analysis.comparison import check_additive
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
@@ -73,7 +73,7 @@ def compare_command(
     """Print two or more models side by side in every metric. Changes are relative to the first model."""
     if len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
-    check_explainable(metric)
+    check_additive(metric)
     breakdown = _breakdown(metric, layers, depth, by, sort, top, convention)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)

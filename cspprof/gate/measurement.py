@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from cspprof.analysis.layer_rows import Group, by_path
+from cspprof.analysis.layer_rows import RowGroup, group_by_path
 from cspprof.analysis.structural_hash import structural_hash
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
@@ -167,7 +167,7 @@ def measure(name: str, record: Record, convention: str, metrics: Iterable[str] =
 def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasurement]:
     classes = _user_classes(record)
     layers = {}
-    for group in by_path(record):
+    for group in group_by_path(record):
         amounts = {metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and exact(a)}
         first = group.rows[0].spec
         if amounts or first.kind is Kind.UNKNOWN:
@@ -178,7 +178,7 @@ def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasuremen
     return layers
 
 
-def _layer_amount(group: Group, metric: str) -> Amount | None:
+def _layer_amount(group: RowGroup, metric: str) -> Amount | None:
     if metric == "params":
         return Sum(group.params)
     registered = METRICS.get(metric)

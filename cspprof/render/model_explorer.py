@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from cspprof.analysis.layer_rows import Group, Row, rows, sort_of
+from cspprof.analysis.layer_rows import LayerRow, RowGroup, kind_label, layer_rows
 from cspprof.core.dataflow import INPUT, edges
 from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
@@ -42,12 +42,12 @@ def as_node_data(report: Report, canvas: Canvas) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _value(row: Row, metric: str) -> Any:
-    return Group(row.path, (row,)).value(metric)
+def _value(row: LayerRow, metric: str) -> Any:
+    return RowGroup(row.path, (row,)).value(metric)
 
 
 def _graph(record: Record, focus: str) -> dict[str, Any]:
-    listed = rows(record)
+    listed = layer_rows(record)
     values = [_value(r, focus) or 0 for r in listed]
     largest, total = max(values, default=0), sum(values)
     incoming: dict[int, list[str]] = {}
@@ -56,7 +56,7 @@ def _graph(record: Record, focus: str) -> dict[str, Any]:
     nodes = [{"id": "input", "label": "input", "namespace": "", "attrs": _attrs(
         [("shape", ", ".join(shape(t.shape) for t in record.inputs))])}]  # fmt: skip
     for row, value in zip(listed, values, strict=True):
-        node: dict[str, Any] = {"id": str(row.index), "label": sort_of(row.spec), "namespace": _namespace(row)}
+        node: dict[str, Any] = {"id": str(row.index), "label": kind_label(row.spec), "namespace": _namespace(row)}
         node["attrs"] = _attrs(_facts(row, focus, value, total))
         node["incomingEdges"] = _sources(incoming, row.index)
         if value and largest:
@@ -72,7 +72,7 @@ def _sources(incoming: dict[int, list[str]], index: int) -> list[dict[str, str]]
     return [{"sourceNodeId": source, "targetNodeInputId": str(i)} for i, source in enumerate(incoming.get(index, ()))]
 
 
-def _facts(row: Row, focus: str, value: Any, total: Any) -> list[tuple[str, str]]:
+def _facts(row: LayerRow, focus: str, value: Any, total: Any) -> list[tuple[str, str]]:
     facts = [("layer", row.path), ("stage", row.stage)]
     facts += [(side, ", ".join(shape(t.shape) for t in specs))
               for side, specs in (("in", row.spec.reads), ("out", row.spec.writes))]  # fmt: skip
@@ -87,5 +87,5 @@ def _attrs(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in facts]
 
 
-def _namespace(row: Row) -> str:
+def _namespace(row: LayerRow) -> str:
     return row.path.rpartition(".")[0].replace(".", "/")

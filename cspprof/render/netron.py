@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from cspprof.analysis.layer_rows import Group, Row, rows
+from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
@@ -30,7 +30,7 @@ def as_netron(report: Report, canvas: Canvas) -> str:
     metadata, metrics = [], []
     for name, row in named.items():
         metadata += [_item("node", name, "layer", row.path), _item("node", name, "stage", row.stage)]
-        group = Group(row.path, (row,))
+        group = RowGroup(row.path, (row,))
         metrics += [_metric("node", name, m, group.value(m)) for m in OF_NODES]
     metrics += [_metric("model", "", m, value_of(profile, m)) for m in OF_MODEL]
     if left_out:
@@ -62,7 +62,7 @@ def one_model(report: Report, format_name: str) -> Record:
     return report.profiles[0]
 
 
-def rows_by_node(record: Record) -> tuple[dict[str, Row], int]:
+def rows_by_node(record: Record) -> tuple[dict[str, LayerRow], int]:
     """Rows by the name of their node, and how many rows have none that is theirs alone.
 
     Raises OutputError where the source names no nodes at all.
@@ -73,7 +73,7 @@ def rows_by_node(record: Record) -> tuple[dict[str, Row], int]:
             "Export it (torch.onnx.export) and name the .onnx; or let Model Explorer show cspprof's own graph: "
             "--format model-explorer",
         )
-    listed = rows(record)
+    listed = layer_rows(record)
     names = [record.calls.name[r.index] for r in listed]
     seen = Counter(names)
     named = {n: r for n, r in zip(names, listed, strict=True) if n and "\n" not in n and seen[n] == 1}

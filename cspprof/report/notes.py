@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.record import Record
 
 STANDING = {
@@ -18,7 +18,7 @@ def remarks(record: Record) -> list[str]:
     notes += record.notes
     if not record.complete:
         notes.append(incomplete(record))
-    unread = record.params - sum(r.params for r in rows(record))
+    unread = record.params - sum(r.params for r in layer_rows(record))
     if unread:
         notes.append(f"{record.label}: {unread:,} of its {record.params:,} parameters are never read by this forward.")
     return notes

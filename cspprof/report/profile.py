@@ -6,18 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
-from cspprof.analysis.comparison import Comparison, Delta, dashed
+from cspprof.analysis.comparison import Comparison, Delta, format_depths
 from cspprof.analysis.layer_rows import (
-    Group,
-    Row,
-    by_module,
-    fold,
+    LayerRow,
+    RowGroup,
+    group_by_module,
+    group_rows,
+    kind_label,
     layer_records,
-    rows,
-    sort_of,
+    layer_rows,
     values_by_spec,
 )
-from cspprof.analysis.stages import depths
+from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import OpSpec, Record
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
 from cspprof.metrics.conventions import convention_named
@@ -55,7 +55,7 @@ def model_document(record: Record) -> dict[str, Any]:
         "source": record.source,
         "inputs": [list(t.shape) for t in record.inputs],
         "dtype": record.dtype,
-        "depths": depths(record),
+        "depths": stage_depths(record),
         **{m: total(m) for m in ("macs", "flops", "params", "conv_weights")},
         **{m: total(m) for m in ("bflops", "bflops_cspnet", "bflops_darknet")},
         "cio": {"hardnet": total("cio_hardnet"), "cspnet": total("cio_cspnet")},
@@ -105,11 +105,11 @@ def overview(profiles: Sequence[Record], metrics: Sequence[str] = CIO) -> list[T
 
 
 def _described(record: Record) -> list[tuple[str, Cell]]:
-    depth = depths(record)
+    depth = stage_depths(record)
     rows = [("input", text(" + ".join(str(t) for t in record.inputs)))]
     if record.dtype != "float32":
         rows.append(("dtype", text(record.dtype)))
-    rows.append(("depth per stage", Cell(depth, dashed(depth) or "–")))
+    rows.append(("depth per stage", Cell(depth, format_depths(depth) or "–")))
     return rows
 
 
@@ -180,7 +180,7 @@ def largest(record: Record, metric: str, top: int = 5) -> Table:
     """The largest operations of one model, with their share and the share of all up to there."""
     m = METRICS.get(metric)
     values = values_by_spec(record, metric)
-    valued = [(r, values[record.calls.spec[r.index]] or 0) for r in rows(record)]
+    valued = [(r, values[record.calls.spec[r.index]] or 0) for r in layer_rows(record)]
     total = sum(v for _, v in valued) if m.additive else 0  # else there is nothing to have a share of
     ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
     columns = [
@@ -191,7 +191,7 @@ def largest(record: Record, metric: str, top: int = 5) -> Table:
     for r, v in ordered:
         so_far += v
         lines.append([
-            text(r.path), text(sort_of(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
+            text(r.path), text(kind_label(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
             quantity(metric, v), share(v, total), share(so_far, total),
         ])  # fmt: skip
     return Table(f"Largest layers of {record.label} by {m.title}", columns, lines)
@@ -217,7 +217,7 @@ class Breakdown(NamedTuple):
 def breakdown(record: Record, how: Breakdown, metrics: Sequence[str], focus: str) -> tuple[Table, list[dict[str, Any]]]:
     """One table of layers or groups, and the same as records."""
     if how.depth is not None or how.by is not None:
-        groups = fold(record, how.by) if how.by else by_module(record, how.depth or 0)
+        groups = group_rows(record, how.by) if how.by else group_by_module(record, how.depth or 0)
         return _groups(record, groups, how, metrics, focus)
     chosen = _of_layers(metrics, how)
 
@@ -225,16 +225,16 @@ def breakdown(record: Record, how: Breakdown, metrics: Sequence[str], focus: str
     def told(spec: int) -> tuple[dict[str, Any], dict[str, Cell], list[Cell], dict[str, str]]:
         """What all calls of a spec have in common: values and cells of the numbers, further cells and fields."""
         s = record.specs[spec]
-        alone = Group("", (Row(0, "", s, "", 0),))
+        alone = RowGroup("", (LayerRow(0, "", s, "", 0),))
         values = {m: alone.value(m) for m in chosen}
         return (
             values, {m: _known(s, m, v) for m, v in values.items()},
-            [text(sort_of(s)), shapes(s.reads), shapes(s.writes)],
+            [text(kind_label(s)), shapes(s.reads), shapes(s.writes)],
             {"in": " + ".join(map(str, s.reads)), "out": " + ".join(map(str, s.writes))},
         )  # fmt: skip
 
     called = record.calls.spec
-    listed = _ordered(rows(record), how, lambda r, m: r.params if m == "params" else told(called[r.index])[0][m])
+    listed = _ordered(layer_rows(record), how, lambda r, m: r.params if m == "params" else told(called[r.index])[0][m])
     columns = [Column("layer"), Column("sort"), Column("stage"), Column("in"), Column("out")]
     columns += [Column(label(m), numeric=True) for m in chosen]
     who = named(record)
@@ -260,7 +260,7 @@ def _known(spec: OpSpec, metric: str, value: Any) -> Cell:
 
 
 def _groups(
-    record: Record, groups: list[Group], how: Breakdown, metrics: Sequence[str], focus: str
+    record: Record, groups: list[RowGroup], how: Breakdown, metrics: Sequence[str], focus: str
 ) -> tuple[Table, list[dict[str, Any]]]:
     chosen = _of_layers(metrics, how)
     heading = how.by or "module"
@@ -270,7 +270,7 @@ def _groups(
     whole = value_of(record, focus) or 0
     who = named(record)
     lines, records = [], []
-    for g in _ordered(groups, how, Group.value):
+    for g in _ordered(groups, how, RowGroup.value):
         values = {m: g.value(m) for m in chosen}
         part = values[focus] if focus in values else g.value(focus)
         cells = [quantity(m, v) for m, v in values.items()]
@@ -339,7 +339,7 @@ def _record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         **named(record),
         "input": " + ".join(map(str, record.inputs)),
         "dtype": record.dtype,
-        "depths": dashed(depths(record)),
+        "depths": format_depths(stage_depths(record)),
         **{m: value_of(record, m) for m in metrics},
         "complete": record.complete,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from cspprof.analysis.verify import Checked, Finding, ToolResult, Verification
+from cspprof.analysis.verification import ToolCount, ToolResult, Verification, VerifiedLayer
 from cspprof.core.units import count, shape, signed_terms
 from cspprof.metrics import value_of
 from cspprof.report.catalog import macs_as
@@ -27,9 +27,9 @@ def second_opinion(v: Verification, every_layer: bool) -> Report:
 def _notes(v: Verification) -> list[str]:
     agreeing = sum(layer.agrees for layer in v.layers)
     differing, open_ = len(v.layers) - agreeing, len(v.unexplained)
-    notes = [*v.profile.notes]
-    notes += [incomplete(v.profile)] if not v.profile.complete else []
-    notes += [f"{o.tool} has no answer: {o.failure}" for o in v.opinions if o.counts is None]
+    notes = [*v.record.notes]
+    notes += [incomplete(v.record)] if not v.record.complete else []
+    notes += [f"{o.tool} has no answer: {o.failure}" for o in v.results if o.counts is None]
     notes.append(f"{agreeing} of {len(v.layers)} layers agree exactly.")
     if differing:
         explained = f"{differing - open_} differ by rule" if differing > open_ else ""
@@ -48,13 +48,13 @@ def _totals(v: Verification) -> Table:
         Column("answer", numeric=True),
         Column("which is"),
     ]
-    p = v.profile
+    p = v.record
     ours = integer(value_of(p, "macs"))
     lines = [[
         text("cspprof"), text(p.tool.get("cspprof", "")), text("MACs"),
         ours if p.complete else Cell(ours.value, f"≥ {ours.text}"), text("MACs"),
     ]]  # fmt: skip
-    for o in v.opinions:
+    for o in v.results:
         which = "–" if o.counts is None else f"{macs_as(o.convention)} {signed_terms(_parts(v, o))}".rstrip()
         answer = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
         lines.append([text(o.tool), text(o.version), text(o.convention.counts), answer, text(which)])
@@ -65,47 +65,49 @@ def _totals(v: Verification) -> Table:
 def _parts(v: Verification, o: ToolResult) -> Counter[str]:
     """What the tool counts beside the MACs, by name; what no rule explains under a name of its own."""
     parts: Counter[str] = Counter()
-    for f in (f for layer in v.layers for f in layer.findings if f.tool == o.tool):
-        parts.update(f.parts if f.explained and not f.agrees else {} if f.agrees else {NOT_EXPLAINED: f.difference})
+    for f in (f for layer in v.layers for f in layer.tool_counts if f.tool == o.tool):
+        parts.update(
+            f.deviations if f.explained and not f.agrees else {} if f.agrees else {NOT_EXPLAINED: f.difference}
+        )
     return parts
 
 
-def _layers(v: Verification, shown: list[Checked]) -> Table:
-    heard = [o for o in v.opinions if o.counts is not None]
+def _layers(v: Verification, shown: list[VerifiedLayer]) -> Table:
+    heard = [o for o in v.results if o.counts is not None]
     columns = [Column("layer"), Column("MACs", numeric=True)]
     columns += [Column(o.tool + (f" ÷ {o.convention.per_mac}" if o.convention.per_mac > 1 else ""), numeric=True)
                 for o in heard]  # fmt: skip
     columns.append(Column("why"))
     lines = [
-        [text(layer.path or v.profile.label), integer(layer.macs), *(_per_mac(f) for f in layer.findings),
-         text("; ".join(filter(None, (f"{f.tool} {_why(f)}" for f in layer.findings if not f.agrees))))]
+        [text(layer.path or v.record.label), integer(layer.macs), *(_per_mac(f) for f in layer.tool_counts),
+         text("; ".join(filter(None, (f"{f.tool} {_why(f)}" for f in layer.tool_counts if not f.agrees))))]
         for layer in shown
     ]  # fmt: skip
     return Table("Layers" if any(layer.agrees for layer in shown) else "Layers that differ", columns, lines)
 
 
-def _per_mac(f: Finding) -> Cell:
+def _per_mac(f: ToolCount) -> Cell:
     whole, rest = divmod(f.count, f.per_mac)
     return Cell(f.count / f.per_mac if rest else whole, count(whole) + ".5" * bool(rest))
 
 
-def _why(f: Finding) -> str:
+def _why(f: ToolCount) -> str:
     """The finding's reason in the tool's own unit, or that there is none."""
     if f.explained:
-        return signed_terms(f.parts)
+        return signed_terms(f.deviations)
     rule = "cannot tell" if f.predicted is None else f"gives {count(f.predicted)}"
     return f"{signed_terms({NOT_EXPLAINED: f.difference})} (its rule {rule})"
 
 
-def _record(layer: Checked) -> dict[str, Any]:
+def _record(layer: VerifiedLayer) -> dict[str, Any]:
     row: dict[str, Any] = {"path": layer.path, "class": layer.class_name, "macs": layer.macs}
-    for f in layer.findings:
+    for f in layer.tool_counts:
         row |= {f.tool: f.count, f"{f.tool}_rule": f.predicted, f"{f.tool}_why": "" if f.agrees else _why(f)}
     return row | {"agrees": layer.agrees, "explained": layer.explained}
 
 
 def _document(v: Verification) -> dict[str, Any]:
-    p = v.profile
+    p = v.record
     return {
         "schema": "cspprof.verify/1",
         "model": p.model,
@@ -120,14 +122,14 @@ def _document(v: Verification) -> dict[str, Any]:
         "tools": [
             {"name": o.tool, "tool": o.convention.tool, "version": o.version, "per_mac": o.convention.per_mac,
              "total": None if o.counts is None else sum(o.counts.values()), "failure": o.failure}
-            for o in v.opinions
+            for o in v.results
         ],
         "layers": [
             {"path": layer.path, "class": layer.class_name, "macs": layer.macs, "agrees": layer.agrees,
              "explained": layer.explained, "findings": [
                 {"tool": f.tool, "count": f.count, "rule": f.predicted, "difference": f.difference,
-                 "explained": f.explained, "beside": {} if f.agrees or not f.explained else dict(f.parts)}
-                for f in layer.findings]}
+                 "explained": f.explained, "beside": {} if f.agrees or not f.explained else dict(f.deviations)}
+                for f in layer.tool_counts]}
             for layer in v.layers
         ],
         "notes": _notes(v),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from cspprof.analysis.layer_rows import Row, rows
+from cspprof.analysis.layer_rows import LayerRow, layer_rows
 from cspprof.core.record import CONVOLUTIONS, POOLS, OpSpec, Record
 from cspprof.csp.closed_form.layers import COSTS, SymbolicLayer
 from cspprof.csp.closed_form.sized_block import SizedBlock
@@ -56,14 +56,14 @@ def check_block(block: SizedBlock, record: Record, submodules: Sequence[str] = (
 
     Only convolutions and pools are compared. If `submodules` are given, only operations inside these are.
     """
-    executed = [row for row in rows(record) if row.spec.kind in CONVOLUTIONS | POOLS]
+    executed = [row for row in layer_rows(record) if row.spec.kind in CONVOLUTIONS | POOLS]
     executed = [row for row in executed if not submodules or row.path.split(".")[0] in submodules]
     layers = [_layer_check(layer, row) for layer, row in zip_longest(block.layers(), executed)]
     traced_totals = {cost: sum(_traced_cost(row.spec, cost) for row in executed) for cost in COSTS}
     return ClosedFormCheck(block, layers, block.totals(), traced_totals)
 
 
-def _layer_check(layer: SymbolicLayer | None, row: Row | None) -> LayerCheck:
+def _layer_check(layer: SymbolicLayer | None, row: LayerRow | None) -> LayerCheck:
     return LayerCheck(
         layer.name if layer else "", row.path if row else "",
         _formula_values(layer) if layer else None, _traced_values(row.spec) if row else None,

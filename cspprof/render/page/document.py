@@ -14,8 +14,8 @@ from importlib import resources
 from typing import Any
 
 from cspprof._version import __version__
-from cspprof.analysis.comparison import Comparison, Delta, dashed
-from cspprof.analysis.stages import depths
+from cspprof.analysis.comparison import Comparison, Delta, format_depths
+from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
@@ -65,7 +65,7 @@ def content(profiles: Sequence[Record]) -> dict[str, Any]:
         "title": " · ".join(p.label for p in profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
-             "depths": dashed(depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t, "figures": f,
+             "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t, "figures": f,
              "graph": stage_graph.drawing(p, t.anchor)}
             for p, t, f in zip(profiles, tables, own, strict=True)
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from cspprof.analysis.layer_rows import Group, Row, by_kind, by_module, rows, sort_of
+from cspprof.analysis.layer_rows import LayerRow, RowGroup, group_by_kind, group_by_module, kind_label, layer_rows
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.memory import live_bytes
@@ -35,7 +35,7 @@ class Node:
     """A module, or at the end of a path the operations there."""
 
     children: dict[str, Node] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LayerRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class LayerTable:
 
 def layer_tables(profiles: Sequence[Record]) -> list[LayerTable]:
     """A table for each model. Past 10⁴ operations in all, each model with more than its part is rolled up."""
-    listed = [rows(p) for p in profiles]
+    listed = [layer_rows(p) for p in profiles]
     part = MOST_ROWS // len(profiles)
     large = sum(map(len, listed)) > MOST_ROWS
     return [
@@ -71,7 +71,7 @@ def _columns(first: str) -> tuple[Column, ...]:
     return (*(Column(h) for h in (first, "stage", "in", "out")), *(Column(h, numeric=True) for h in numbers))
 
 
-def _all(model: int, record: Record, listed: Sequence[Row]) -> LayerTable:
+def _all(model: int, record: Record, listed: Sequence[LayerRow]) -> LayerTable:
     root = Node()
     for row in listed:
         node = root
@@ -93,30 +93,30 @@ def _walk(node: Node, above: str, depth: int, model: int, record: Record) -> Ite
         path = above + name
         inside = _below(child)
         if child.children:
-            group = Group(path, tuple(inside))
+            group = RowGroup(path, tuple(inside))
             yield Line(f"m{model}-{inside[0].index}-{depth}", depth, above, name,
                        (*_summed(inside), *_numbers(record, group)), module=True)  # fmt: skip
         for row in child.rows:
-            cells = (text(sort_of(row.spec)), text(row.stage), shapes(row.spec.reads), shapes(row.spec.writes))
+            cells = (text(kind_label(row.spec)), text(row.stage), shapes(row.spec.reads), shapes(row.spec.writes))
             own = depth + 1 if child.children else depth
             yield Line(f"r{model}-{row.index}", own, above, name,
-                       (*cells, *_numbers(record, Group(path, (row,)))), module=False)  # fmt: skip
+                       (*cells, *_numbers(record, RowGroup(path, (row,)))), module=False)  # fmt: skip
         yield from _walk(child, f"{path}.", depth + 1, model, record)
 
 
-def _below(node: Node) -> list[Row]:
+def _below(node: Node) -> list[LayerRow]:
     found = [*node.rows, *(row for child in node.children.values() for row in _below(child))]
     return sorted(found, key=lambda row: row.index)
 
 
-def _summed(members: Sequence[Row]) -> tuple[Cell, ...]:
+def _summed(members: Sequence[LayerRow]) -> tuple[Cell, ...]:
     """What stands for several operations in the columns that have words."""
     found = list(dict.fromkeys(r.stage for r in members))
     stage = found[0] if len(found) == 1 else f"{found[0]} … {found[-1]}"
     return text(f"{len(members)} operations"), text(stage), text(""), text("")
 
 
-def _numbers(record: Record, group: Group) -> tuple[Cell, ...]:
+def _numbers(record: Record, group: RowGroup) -> tuple[Cell, ...]:
     macs, *others = ((m, group.value(m)) for m in NUMBERS)
     first = Cell(None, "?") if macs[1] is None else quantity(*macs)
     part = share(macs[1], value_of(record, "macs")) if macs[1] else text("")
@@ -128,10 +128,10 @@ def _numbers(record: Record, group: Group) -> tuple[Cell, ...]:
 def _rolled_up(model: int, record: Record, most: int) -> LayerTable:
     """The deepest modules that fit; sorts of operations where not even the outermost ones do."""
     deepest = max(layer.depth for layer in record.layers)
-    fitting = (groups for d in range(deepest, 0, -1) if len(groups := by_module(record, d)) <= most)
+    fitting = (groups for d in range(deepest, 0, -1) if len(groups := group_by_module(record, d)) <= most)
     groups = next(fitting, [])
     what = "modules" if groups else "sorts of operations"
-    groups = groups or by_kind(record)
+    groups = groups or group_by_kind(record)
     lines = tuple(
         Line(f"r{model}-{i}", 0, "", g.name, (*_summed(g.rows), *_numbers(record, g)), module=False)
         for i, g in enumerate(groups)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from math import prod
 
-from cspprof.analysis.layer_rows import Group, Row, rows
+from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.dataflow import Edge, edges
 from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, Record, TensorSpec
 from cspprof.core.units import shape, share, significant
@@ -27,7 +27,7 @@ class Box:
     """Consecutive operations of one stage."""
 
     stage: str
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     size: str
     """Of the last map that it writes: 32×32; empty where it writes none."""
     bypass: str
@@ -50,7 +50,7 @@ class Flow:
 
 def stage_graph(record: Record) -> tuple[list[Box], list[Flow]]:
     """Boxes in execution order and the flows between them, from the record's storages."""
-    runs = _runs(rows(record))
+    runs = _runs(layer_rows(record))
     of_call = {r.index: i for i, members in enumerate(runs) for r in members}
     inner: dict[int, list[Edge]] = defaultdict(list)
     between: dict[tuple[int, int], dict[int, TensorSpec]] = defaultdict(dict)
@@ -65,8 +65,8 @@ def stage_graph(record: Record) -> tuple[list[Box], list[Flow]]:
     return boxes, [Flow(s, t, tuple(tensors.values())) for (s, t), tensors in sorted(between.items())]
 
 
-def _runs(listed: Sequence[Row]) -> list[list[Row]]:
-    found: list[list[Row]] = []
+def _runs(listed: Sequence[LayerRow]) -> list[list[LayerRow]]:
+    found: list[list[LayerRow]] = []
     for row in listed:
         if found and found[-1][0].stage == row.stage:
             found[-1].append(row)
@@ -74,19 +74,19 @@ def _runs(listed: Sequence[Row]) -> list[list[Row]]:
             found.append([row])
     if len(found) <= MOST:
         return found
-    by_stage: dict[str, list[Row]] = {}
+    by_stage: dict[str, list[LayerRow]] = {}
     for row in listed:
         by_stage.setdefault(row.stage, []).append(row)
     return list(by_stage.values())
 
 
-def _size(members: Sequence[Row]) -> str:
+def _size(members: Sequence[LayerRow]) -> str:
     maps = [t for r in members if r.spec.kind in MAPS for t in r.spec.writes if len(t.shape) > 3]
     wide = [t for t in maps if prod(t.shape[2:]) > 1] or maps
     return shape(wide[-1].shape[2:]) if wide else ""
 
 
-def _bypass(members: Sequence[Row], inner: Sequence[Edge]) -> str:
+def _bypass(members: Sequence[LayerRow], inner: Sequence[Edge]) -> str:
     """What passes more than half of a stage's convolutions by, as the other part of a partial stage does."""
     convolutions = [r.index for r in members if r.spec.kind in CONVOLUTIONS]
     if len(convolutions) < 4:
@@ -138,7 +138,7 @@ def _end(text: str, y: float) -> str:
 
 
 def _box(box: Box, top: float, whole: dict[str, int], row: str) -> str:
-    group = Group(box.stage, box.rows)
+    group = RowGroup(box.stage, box.rows)
     title = box.stage if box.size in ("", box.stage) else f"{box.stage} · {box.size}"
     parts = [f"<rect class=box x=10 y={top} width={WIDE} height={_height(box)} rx=6 />"]
     parts.append(f"<text class=name x=22 y={top + 19}>{escape(title)}</text>")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cspprof.analysis.comparison import Comparison, Contribution, check_explainable
+from cspprof.analysis.comparison import Comparison, Contribution, check_additive
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import MINUS, change, significant
@@ -17,7 +17,7 @@ from cspprof.report.charts.order import HEADROOM, inputs_of, name_of, scale
 @chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
 def stages(profiles: Sequence[Record], *, metric: str = "cio_cspnet") -> Chart:
     """A waterfall: the change from the first model, stage by stage, to the whole difference."""
-    check_explainable(metric)
+    check_additive(metric)
     comparison = Comparison(tuple(profiles))
     m = METRICS.get(metric)
     parts = [comparison.by_stage(metric, i) for i in range(len(comparison.others))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cspprof.analysis.layer_rows import rows
+from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import nbytes
@@ -28,7 +28,8 @@ from cspprof.report.charts.order import (
 def memory(profiles: Sequence[Record]) -> Chart:
     """Activation memory alive while each operation runs, and where it is most."""
     found = [
-        [(r, alive[r.index]) for r in rows(p)] for p, alive in zip(profiles, map(live_bytes, profiles), strict=True)
+        [(r, alive[r.index]) for r in layer_rows(p)]
+        for p, alive in zip(profiles, map(live_bytes, profiles), strict=True)
     ]
     for p, live in zip(profiles, found, strict=True):
         if not any(held for _, held in live):

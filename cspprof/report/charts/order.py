@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cspprof.analysis.layer_rows import Row, rows, sort_of
+from cspprof.analysis.layer_rows import LayerRow, kind_label, layer_rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape, significant
@@ -25,7 +25,7 @@ class Layers:
     """A model's layers in execution order that have a value, and what they amount to."""
 
     profile: Record
-    rows: list[Row]
+    rows: list[LayerRow]
     values: list[int]
     total: int
 
@@ -46,7 +46,7 @@ def layers_with(record: Record, metric: str) -> Layers:
             f"{metric} is no count of layers", "Take one that adds up over them: macs, cio_cspnet, traffic_bytes"
         )
     worth = {spec: amount.n for spec, _ in record.spec_counts if (amount := m.op_value(spec))}  # type: ignore[union-attr]
-    found = [(r, worth[r.spec]) for r in rows(record) if worth.get(r.spec)]
+    found = [(r, worth[r.spec]) for r in layer_rows(record) if worth.get(r.spec)]
     if not found:
         raise CspprofError(
             f"{record.model} has no layer with {m.title}: there is nothing to draw",
@@ -74,7 +74,7 @@ def thinning(record: Record, count: int, n: int) -> str:
     return f" {name_of(record)} has {count:,} layers here: each bar is the largest of {n} neighbours."
 
 
-def stage_spans(rows_: Sequence[Row]) -> tuple[Span, ...]:
+def stage_spans(rows_: Sequence[LayerRow]) -> tuple[Span, ...]:
     """The stages of rows that stand at 1, 2, 3 …, each where it is entered until it is left."""
     spans, start = [], 0
     for i, r in enumerate(rows_):
@@ -84,15 +84,15 @@ def stage_spans(rows_: Sequence[Row]) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def layer_mark(position: int, row: Row, value: int, base: int = 0, width: float = 1, text: str = "") -> Mark:
+def layer_mark(position: int, row: LayerRow, value: int, base: int = 0, width: float = 1, text: str = "") -> Mark:
     """The bar of one layer, at its place in the order, counted from 1."""
     return Mark(position + 1, value, row.path, base, width, stage=row.stage, detail=describe(row), text=text)
 
 
-def describe(row: Row) -> str:
+def describe(row: LayerRow) -> str:
     """`conv 3×3, 1×64×56×56 -> 1×128×56×56`."""
     reads, writes = (" + ".join(shape(t.shape) for t in side) for side in (row.spec.reads, row.spec.writes))
-    return f"{sort_of(row.spec)}, {reads} -> {writes}"
+    return f"{kind_label(row.spec)}, {reads} -> {writes}"
 
 
 def order_axis(title: str, count: int) -> Axis:
