@@ -158,7 +158,7 @@ def test_a_factory_in_an_importable_module(net: Path, monkeypatch: pytest.Monkey
         ("Needy", r"missing a required argument: 'depth'\nGive depth, width: .*net.py:Needy,depth=…,width=…"),
         ("nothing", "returns a NoneType, not a torch.nn.Module"),
         ("number", "is a int, not a class, function or module"),
-        ("made,width=3", "is a module already and takes no options"),
+        ("made,width=3", "is already a module and takes no options"),
         ("broken", r"failed: KeyError: 'weights' \(net.py, line \d+\)"),
     ],
 )
@@ -298,7 +298,7 @@ def test_an_unknown_name_suggests_similar_names() -> None:
         profile_spec("qqqqqq")
     with pytest.raises(SourceError, match=r"Name a class or function in it: net.py:Net"):
         profile_spec("net.py")
-    with pytest.raises(SourceError, match=r"Those end in .profile.json"):
+    with pytest.raises(SourceError, match=r"saved profiles end in .profile.json"):
         profile_spec("x.json")
 
 

@@ -1,4 +1,4 @@
-"""Every model of torchvision, at the input that torchvision states its GFLOPs for: `weights.meta["_ops"]`, which are
+"""Every torchvision model against the GFLOPs that torchvision states for its weights: `weights.meta["_ops"]`, which are
 MACs / 10⁹ to three digits."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ QUICK = {
     "mc3_18", "s3d", "mvit_v2_s", "swin3d_t", "raft_small", "lraspp_mobilenet_v3_large", "fcn_resnet50",
     "quantized_resnet18",
 }  # fmt: skip
-"""One of a family; the others are slow."""
+"""One model of each family. The tests of the others are slow."""
 
 DETECTORS = models.list_models(module=models.detection)
 OTHERS = [name for name in models.list_models() if name not in DETECTORS]
@@ -35,14 +35,14 @@ BOXES = {
     "maskrcnn_resnet50_fpn": {"COCO_V1": (1000, 0)},
     "maskrcnn_resnet50_fpn_v2": {"COCO_V1": (1000, 100)},
 }
-"""How many proposals and detections torchvision's trained weights left of the noise that its GFLOPs were counted on."""
+"""Proposals and detections that the trained weights keep for the random image with which torchvision counts GFLOPs."""
 
 FEW = "rpn_post_nms_top_n_test=50,box_detections_per_img=10"
-"""A head's cost is exactly proportional to its boxes, and these are quicker than 1000 and 100."""
+"""The cost of a head is exactly proportional to its boxes; 50 and 10 boxes are faster than 1000 and 100."""
 
 
 def entries() -> Iterator[Any]:
-    """Each model with each input size and figure that its weights state, once."""
+    """Each model with each input size and GFLOPs that its weights state, once."""
     for name in OTHERS:
         stated: dict[tuple[int | None, float], str] = {}
         for weights in models.get_model_weights(name):
@@ -58,7 +58,7 @@ def gmacs_of(macs: int) -> float:
 
 
 @pytest.mark.parametrize(("name", "crop", "gmacs"), list(entries()))
-def test_macs_are_what_torchvision_states(name: str, crop: int | None, gmacs: float) -> None:
+def test_macs_equal_those_that_torchvision_states(name: str, crop: int | None, gmacs: float) -> None:
     options = ""
     if name.startswith("vit_") and crop is not None:
         options = f",image_size={crop}"  # the only models that are built for one size
@@ -82,7 +82,7 @@ def test_macs_are_what_torchvision_states(name: str, crop: int | None, gmacs: fl
         ("raft_small", [(1, 3, 512, 512)] * 2),
     ],
 )
-def test_the_default_input(name: str, shapes: list[tuple[int, ...]]) -> None:
+def test_default_inputs(name: str, shapes: list[tuple[int, ...]]) -> None:
     assert [t.shape for t in cspprof.profile(f"torchvision:{name}").inputs] == shapes
 
 
@@ -90,7 +90,7 @@ def test_the_default_input(name: str, shapes: list[tuple[int, ...]]) -> None:
     "name",
     ["resnet50", "resnext50_32x4d", "densenet121", "mobilenet_v3_large", "vit_b_16", "convnext_tiny", "swin_t"],
 )
-def test_macs_are_torchs_own_to_the_last_digit(name: str) -> None:
+def test_macs_equal_those_of_flop_counter_mode(name: str) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -104,7 +104,7 @@ def test_macs_are_torchs_own_to_the_last_digit(name: str) -> None:
     assert 2 * p.total("macs") == counter.get_total_flops()
 
 
-def test_resnet50_by_the_numbers() -> None:
+def test_metrics_of_resnet50() -> None:
     p = cspprof.profile("torchvision:resnet50")
     assert p.total("macs") == 4_089_184_256
     assert p.total("cio_hardnet") == 21_776_384
@@ -113,7 +113,7 @@ def test_resnet50_by_the_numbers() -> None:
     assert p.ops[peak].layer == "layer1.0.downsample.1"
 
 
-def test_an_unknown_name_suggests() -> None:
+def test_an_unknown_name_suggests_similar_names() -> None:
     with pytest.raises(SourceError, match=r"Did you mean: .*torchvision:resnet50"):
         cspprof.profile("torchvision:resnet5")
 
@@ -126,14 +126,14 @@ def macs_in(p: Profile, *layers: str) -> int:
 
 
 def rows_into(p: Profile, head: str) -> int:
-    """How many boxes were pooled for a head."""
+    """The number of boxes that are pooled for a head."""
     layer = f"roi_heads.{head}_roi_pool"
     return sum(op.writes[0].shape[0] for op in p.ops if op.layer == layer and op.spec.name == "roi_align")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DETECTORS if name not in BOXES])
-def test_detection_in_one_stage_is_what_torchvision_states(name: str) -> None:
+def test_macs_of_one_stage_detectors_equal_those_that_torchvision_states(name: str) -> None:
     p = cspprof.profile(f"torchvision:{name}")
     assert p.uncounted == {}
     assert {gmacs_of(p.total("macs"))} == {w.meta["_ops"] for w in models.get_model_weights(name)}
@@ -141,7 +141,7 @@ def test_detection_in_one_stage_is_what_torchvision_states(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BOXES)
-def test_detection_in_two_stages_is_what_torchvision_states_box_by_box(name: str) -> None:
+def test_macs_of_two_stage_detectors_equal_those_that_torchvision_states_for_each_box(name: str) -> None:
     p = cspprof.profile(f"torchvision:{name},{FEW}")
     assert p.uncounted == {}
     assert rows_into(p, "box") == 50
@@ -155,32 +155,32 @@ def test_detection_in_two_stages_is_what_torchvision_states_box_by_box(name: str
 
 
 @pytest.mark.slow
-def test_a_detection_model_runs_on_as_many_boxes_as_it_may() -> None:
+def test_a_detector_runs_on_the_maximal_number_of_boxes() -> None:
     p = cspprof.profile("torchvision:maskrcnn_resnet50_fpn")
     assert (rows_into(p, "box"), rows_into(p, "mask")) == (1000, 100)
 
 
-def test_a_detection_model_needs_no_option_and_is_the_same_every_time(run: Any) -> None:
+def test_a_detector_needs_no_option_and_gives_the_same_profile_every_time(run: Any) -> None:
     spec = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
     p = cspprof.profile(spec)
     assert p.total("macs") == 2_872_931_200  # 0.719 GMACs as torchvision states, and 150 boxes of 14,359,552
     assert p == cspprof.profile(spec)
     note = f"{spec} runs on the CPU, with zero weights: which boxes a detection model keeps depends on values"
     assert p.notes[0] == note
-    assert "drops no box for its score" in p.notes[1]
+    assert "drops no box because of its score" in p.notes[1]
     done = run("cio", spec)
     assert done.code == 0
-    assert "drops no box for its score" in " ".join(done.out.split())
+    assert "drops no box because of its score" in " ".join(done.out.split())
 
 
-def test_a_detection_models_options_are_the_users() -> None:
+def test_options_of_a_detector_override_the_defaults() -> None:
     spec = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn,box_score_thresh=0.9,rpn_post_nms_top_n_test=10"
     p = cspprof.profile(spec)
     assert rows_into(p, "box") == 10
     assert len(p.notes) == 1
 
 
-def test_a_detection_model_on_meta_is_what_was_asked_for() -> None:
+def test_a_detector_on_meta_suggests_the_cpu() -> None:
     with pytest.raises(TraceError, match="--device cpu"):
         cspprof.profile("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", device="meta")
 
@@ -188,7 +188,7 @@ def test_a_detection_model_on_meta_is_what_was_asked_for() -> None:
 # -- before quantization --------------------------------------------------------------------------
 
 
-def test_a_quantized_model_is_its_float_network_and_says_so() -> None:
+def test_a_quantized_model_is_traced_as_its_float_network() -> None:
     p = cspprof.profile("torchvision:quantized_resnet50")
     assert p.notes == (
         "torchvision:quantized_resnet50 is the network before it is quantized: the same layers and MACs, in floating "

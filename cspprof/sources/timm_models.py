@@ -16,7 +16,7 @@ from cspprof.sources.spec import LoadedModel, Request, Spec
 
 @contextmanager
 def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
-    """The architecture without weights, at its own input size."""
+    """The architecture without trained weights, at its own input size."""
     try:
         import timm
     except ModuleNotFoundError:
@@ -32,8 +32,8 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     refuse_weights(spec, "pretrained", "checkpoint_path")
 
     def factory(**options: Any) -> nn.Module:
-        made: nn.Module = timm.create_model(name, **({"pretrained": False} | options))
-        return made
+        model: nn.Module = timm.create_model(name, **({"pretrained": False} | options))
+        return model
 
     module, notes = build_module(spec, factory, request.device)
     native = (1, *getattr(module, "pretrained_cfg", {}).get("input_size", (3, 224, 224)))

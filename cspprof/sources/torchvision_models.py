@@ -1,5 +1,4 @@
-"""`torchvision:NAME`: any model that torchvision lists, of classification, segmentation, detection, video, optical
-flow or (before it is quantized) quantization."""
+"""`torchvision:NAME`: any model that torchvision lists. Models for quantization are the network before quantization."""
 
 from __future__ import annotations
 
@@ -19,22 +18,22 @@ from cspprof.sources.build import build_module, refuse_weights
 from cspprof.sources.spec import LoadedModel, Request, Spec
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
-"""Input height and width where a model's weights do not say: what torchvision states its models' GFLOPs at."""
+"""Input height and width for models whose weights name none. torchvision states its GFLOPs for these sizes."""
 
 FRAMES = 16
-"""Likewise, the length of a clip."""
+"""Length of a video clip, likewise."""
 
 DETECTION = "runs on the CPU, with zero weights: which boxes a detection model keeps depends on values"
 EVERY_BOX = (
-    "drops no box for its score here, so its heads run on as many as its other limits let through; once trained, "
-    "on an image, on fewer or as many"
+    "drops no box because of its score here, so its heads run on as many boxes as its other limits allow; with trained "
+    "weights and a real image, they run on at most as many"
 )
 FLOAT = "is the network before it is quantized: the same layers and MACs, in floating point"
 
 
 @contextmanager
 def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
-    """The model without weights, at the input that its weights would have."""
+    """The model without trained weights, at the input size of its trained weights."""
     try:
         from torchvision import models
     except ModuleNotFoundError:
@@ -52,61 +51,61 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     refuse_weights(spec, "weights", "weights_backbone")
     if spec.options.get("quantize"):
         raise SourceError(
-            f"{spec.target}: quantize makes kernels that hide their weights from a trace",
+            f"{spec.target}: with quantize, kernels hide their weights from the trace",
             "Leave quantize out: the network before it is quantized has the same layers and MACs.",
         )
     builder = models.get_model_builder(name)
-    room, _, file = builder.__module__.removeprefix("torchvision.models.").partition(".")
+    task, _, file = builder.__module__.removeprefix("torchvision.models.").partition(".")
     defaults: dict[str, Any] = {"weights": None}
     if "weights_backbone" in inspect.signature(builder).parameters:
         defaults["weights_backbone"] = None
-    said = {"detection": [DETECTION], "quantization": [FLOAT]}.get(room, [])
+    own_notes = {"detection": [DETECTION], "quantization": [FLOAT]}.get(task, [])
     if file.endswith("_rcnn") and "box_score_thresh" not in spec.options:
         defaults["box_score_thresh"] = 0.0
-        said.append(EVERY_BOX)
+        own_notes.append(EVERY_BOX)
 
     def factory(**options: Any) -> nn.Module:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of how weights are drawn that nobody reads
-            made: nn.Module = models.get_model(name, **(defaults | options))
-        return made
+            warnings.simplefilter("ignore", FutureWarning)  # about the initialization of weights
+            model: nn.Module = models.get_model(name, **(defaults | options))
+        return model
 
-    device = "cpu" if room == "detection" else "meta"
+    device = "cpu" if task == "detection" else "meta"
     module, notes = build_module(spec, factory, request.device or device)
-    if room == "detection":
-        _forget_weights(module)
-    notes += tuple(f"{spec.target} {note}" for note in said)
-    yield LoadedModel(
-        module, _native(room, _size(models, name, room, module)), spec.portable_text, spec.portable_text, notes, device
-    )
+    if task == "detection":
+        _zero_weights(module)
+    notes += tuple(f"{spec.target} {note}" for note in own_notes)
+    inputs = _native_input(task, _native_size(models, name, task, module))
+    yield LoadedModel(module, inputs, spec.portable_text, spec.portable_text, notes, device)
 
 
-def _forget_weights(module: nn.Module) -> None:
-    """Zero every parameter: scores are equal then, and boxes are the anchors.
+def _zero_weights(module: nn.Module) -> None:
+    """Set every parameter to zero, so that all scores are equal and the boxes are the anchors.
 
-    So the numbers depend on the architecture alone, and not on a generator or the rounding of a processor.
+    The numbers then depend only on the architecture, and not on random weights or the rounding of a processor.
     """
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
 
 
-def _size(models: Any, name: str, room: str, module: nn.Module) -> int:
-    own = getattr(module, "image_size", None)  # a ViT takes no other; its weights may be of another variant
+def _native_size(models: Any, name: str, task: str, module: nn.Module) -> int:
+    """Input height and width."""
+    own = getattr(module, "image_size", None)  # a ViT accepts no other; its first weights may be for another size
     if isinstance(own, int):
         return own
     weights = next(iter(models.get_model_weights(name)), None)
     transforms = getattr(getattr(weights, "transforms", None), "keywords", {})
-    size = transforms.get("crop_size") or transforms.get("resize_size") or SIZES.get(room, 224)
+    size = transforms.get("crop_size") or transforms.get("resize_size") or SIZES.get(task, 224)
     return int(size if isinstance(size, int) else size[0])
 
 
-def _native(room: str, size: int) -> Inputs:
-    """What a model of torchvision's `room` is called with."""
-    if room == "detection":
-        return [[(3, size, size)]]  # a list of images is the one argument
-    if room == "video":
+def _native_input(task: str, size: int) -> Inputs:
+    """The input of a model for a task, named like the module of torchvision."""
+    if task == "detection":
+        return [[(3, size, size)]]  # the one argument is a list of images
+    if task == "video":
         return (1, 3, FRAMES, size, size)
-    if room == "optical_flow":
+    if task == "optical_flow":
         return [(1, 3, size, size)] * 2
     return (1, 3, size, size)

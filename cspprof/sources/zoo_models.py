@@ -1,4 +1,4 @@
-"""Networks of the zoo, by name."""
+"""Networks of the zoo: `resnext50`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     """The network, at its native input."""
     models = catalog()
     if spec.target not in models:
-        raise _unknown(spec.target)
+        raise _unknown_name(spec.target)
     entry = models.get(spec.target)
     module, notes = build_module(spec, entry.factory, request.device)
     status = entry.status_with(spec.options)
-    shown = "" if status == "published" else status
-    yield LoadedModel(module, entry.input, spec.portable_text, spec.portable_text, notes, status=shown)
+    shown_status = "" if status == "published" else status
+    yield LoadedModel(module, entry.input, spec.portable_text, spec.portable_text, notes, status=shown_status)
 
 
-def _unknown(name: str) -> SourceError:
+def _unknown_name(name: str) -> SourceError:
     if name.endswith(".py"):
-        return SourceError(f"{name} does not say which factory", f"Name a class or function in it: {name}:Net")
+        return SourceError(f"{name} names no factory", f"Name a class or function in it: {name}:Net")
     if name.endswith(".json"):
-        return SourceError(f"{name} is not called like a saved profile", "Those end in .profile.json")
+        return SourceError(f"{name} is not the name of a saved profile", "Names of saved profiles end in .profile.json")
     try:
         catalog().get(name)
     except UnknownNameError as error:
