@@ -7,13 +7,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from warm import Warm
 
 from cspprof.__main__ import GC_THRESHOLD
 from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
@@ -53,14 +52,6 @@ def reference() -> Path:
 def darknet_totals(reference: Path) -> dict[str, Any]:
     totals: dict[str, Any] = json.loads((reference / "darknet_totals.json").read_text())
     return totals
-
-
-@pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
-    """New processes that have imported torch, and the command line, already."""
-    forks = Warm("import torch, cspprof.cli, cspprof.trace, cspprof.gate.checking")
-    yield forks
-    forks.close()
 
 
 @dataclass

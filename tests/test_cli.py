@@ -537,7 +537,9 @@ def test_help_of_each_command(name: str, run: Run) -> None:
 
 
 def test_shell_completion_of_options() -> None:
-    asked = {**os.environ, "_CSPPROF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    asked["COMP_WORDS"] = "cspprof bottleneck --m"
-    done = subprocess.run([sys.executable, "-m", "cspprof"], env=asked, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "_CSPPROF_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    environment["COMP_WORDS"] = "cspprof bottleneck --m"
+    done = subprocess.run(
+        [sys.executable, "-m", "cspprof"], env=environment, capture_output=True, text=True, check=False
+    )
     assert "--metric" in done.stdout.split()

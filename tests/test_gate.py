@@ -18,7 +18,7 @@ import pytest
 import torch
 import xmlschema
 from conftest import CHECKOUT, Result, git
-from warm import Warm
+from preloaded import run_module
 
 import cspprof
 
@@ -175,11 +175,11 @@ def test_a_new_configuration_uses_the_example_input_shape_of_the_model(tmp_path:
 
 
 @pytest.mark.slow
-def test_from_init_to_a_failing_build(tmp_path: Path, warm: Warm) -> None:
+def test_from_init_to_a_failing_build(tmp_path: Path) -> None:
     """A change to the cross-stage-partial form passes; widening a convolution fails."""
 
     def shell(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        return warm.module("cspprof", *arguments, cwd=cwd, env=environment())
+        return run_module("cspprof", *arguments, cwd=cwd, env=environment())
 
     (tmp_path / "net.py").write_text(PLAIN)
     git(tmp_path, "init", "--quiet")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from conftest import ONE_CONV, Result, git
-from warm import Warm
+from preloaded import run_module
 
 from cspprof.core.errors import CspprofError
 from cspprof.gate import revision as gate_revision
@@ -49,11 +49,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def _warm_worker(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+def _preloaded_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the worker in a process that has imported torch already. Slow tests start it as users do."""
 
     def run_worker(request: dict[str, Any]) -> dict[str, Any]:
-        done = warm.module("cspprof.gate.revision_worker", stdin=json.dumps(request))
+        done = run_module("cspprof.gate.revision_worker", stdin=json.dumps(request))
         assert done.returncode == 0, done.stderr
         response: dict[str, Any] = json.loads(done.stdout)
         return response
@@ -67,7 +67,7 @@ def left_behind(repository: Path) -> list[str]:
     return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 def test_a_ratchet_does_not_apply_to_a_revision(run: Run, repository: Path) -> None:
     """A pull request that makes the model cheaper passes: there is nothing to record."""
     config = repository / "packages/one/cspprof.toml"
@@ -76,7 +76,7 @@ def test_a_ratchet_does_not_apply_to_a_revision(run: Run, repository: Path) -> N
     assert run("check", "--against", "HEAD").code == 0
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 def test_a_model_with_another_input_than_in_the_revision_is_not_compared(
     run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_model_with_another_input_than_in_the_revision_is_not_compared(
     assert "--update-baseline" not in got.out
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 @pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
 def test_the_code_of_the_revision_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:
     before = git(repository, "status", "--porcelain")
@@ -103,7 +103,7 @@ def test_the_code_of_the_revision_is_measured(run: Run, repository: Path, revisi
     assert git(repository, "status", "--porcelain") == before
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 def test_a_model_that_the_revision_lacks_does_not_affect_others(run: Run, repository: Path) -> None:
     (Path.cwd() / "new.py").write_text(ONE_CONV.format(imports="", width=2))
     Path("cspprof.toml").write_text(Path("cspprof.toml").read_text() + '\n[models.new]\ntarget = "new.py:Net"\n')
@@ -115,7 +115,7 @@ def test_a_model_that_the_revision_lacks_does_not_affect_others(run: Run, reposi
     assert new["message"] == "HEAD cannot be measured: there is no file new.py"
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 def test_output_of_a_model_does_not_mix_with_the_response(run: Run, repository: Path) -> None:
     net = Path("src/mine/net.py")
     net.write_text('print("{hello}")\n' + net.read_text())
@@ -236,7 +236,7 @@ def test_the_working_tree_is_removed_after_an_error(repository: Path) -> None:
     assert left_behind(repository) == []
 
 
-@pytest.mark.usefixtures("_warm_worker")
+@pytest.mark.usefixtures("_preloaded_worker")
 def test_measure_revision_in_python(repository: Path) -> None:
     reference = measure_revision(load(Path("cspprof.toml")), "HEAD~1")
     assert reference.models["net"].total("cio_cspnet") == cio(4)

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import CHECKOUT
+from preloaded import run_module
 from test_gate import CSP, CSP_CIO, PLAIN, PLAIN_CIO
-from warm import Warm
 
 import cspprof
 
@@ -294,7 +294,7 @@ def test_metrics_selects_the_numbers_to_compare(pytester: pytest.Pytester, runs:
 
 
 def test_models_of_the_configuration_share_the_baseline_of_the_command(
-    pytester: pytest.Pytester, runs: Runs, project: Path, warm: Warm
+    pytester: pytest.Pytester, runs: Runs, project: Path
 ) -> None:
     (project / "cspprof.toml").write_text(CONFIG)
     (project / "tests").mkdir()
@@ -305,7 +305,7 @@ def test_models_of_the_configuration_share_the_baseline_of_the_command(
     assert recorded(project).keys() == {"resnext", "csp.py:ResNeXt"}
 
     def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return warm.module("cspprof", *arguments, cwd=project)
+        return run_module("cspprof", *arguments, cwd=project)
 
     assert command("check").returncode == 0
     assert command("check", "--update-baseline").returncode == 0  # writes the same, and keeps the models of tests
