@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="The cache of profiles: its folder 
 
 @app.command("info")
 def info_command(format: o.Format = None, output: o.Output = None) -> None:
-    """The folder of the cache, the number of profiles in it, and their size."""
+    """Print the folder of the cache, the number of profiles in it, and their size."""
     ReportWriter(format, output).write(_report("", cache.entries()))
 
 

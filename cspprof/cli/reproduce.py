@@ -28,7 +28,7 @@ def reproduce_command(
 ) -> None:
     """Compute every published cost figure and print it beside the published value.
 
-    The exit code is 1 if a figure no longer comes out as recorded, or does not come out and no reason is known.
+    The exit code is 1 if a figure that reproduced before no longer does, or if the reason of a difference is unknown.
     """
     writer, tables = ReportWriter(format, output), tables_named(name)
     networks = with_progress_bar(networks_of(tables))
