@@ -122,7 +122,12 @@ RULE = '[[rules]]\nid = "a"\nmax = 1\n\n'
             "'eror'",
         ),
         ('[models.b]\ntargt = "x"\n', 1, "models.b.target: this key is required", 'target = "net.py:Net"'),
-        ('[models.b]\ntarget = "x"\ninput = "3x"\n', 1, "models.b: cannot read the input '3x'", "dimensions joined"),
+        (
+            '[models.b]\ntarget = "x"\ninput = "3x"\n',
+            3,
+            "models.b.input: cannot read the input '3x'",
+            "dimensions joined",
+        ),
         ('[models.b]\ntarget = "x"\ninput = 3\n', 3, "models.b.input", "It is 3 now"),
         ('[models.b]\ntarget = "x"\nconvention = "cspent"\n', 3, "no convention named 'cspent'", "cspnet"),
         ('[models.b]\ntarget = "x"\ndtype = "int8"\n', 3, "int8 is not a floating dtype", ""),

@@ -13,7 +13,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cspprof.core.errors import CspprofError, UnknownNameError
@@ -38,41 +47,37 @@ def _pydantic_error(message: str, hint: str | None) -> PydanticCustomError:
     return PydanticCustomError("cspprof", "{message}", {"message": message, "hint": hint or ""})
 
 
-def _check_with(check: Callable[[Any], Any]) -> BeforeValidator:
-    """A validator that calls `check`, and turns its CspprofError into an error that pydantic reports with the key."""
+def _validator(parse: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`parse` with its CspprofError as an error that pydantic reports with the key."""
 
     def validate(value: Any) -> Any:
         try:
-            return check(value)
+            return parse(value)
         except CspprofError as error:
             raise _pydantic_error(error.message, error.hint) from None
 
-    return BeforeValidator(validate)
-
-
-def _check_name(check: Callable[[str], object]) -> BeforeValidator:
-    """A validator that calls `check` with the name, and keeps it as it is."""
-
-    def validate(value: Any) -> Any:
-        if isinstance(value, str):
-            check(value)
-        return value
-
-    return _check_with(validate)
+    return validate
 
 
 def _quantity(value: Any) -> Quantity:
     return value if isinstance(value, Quantity) else parse_quantity(value)
 
 
+def _input_texts(value: str | list[str] | None) -> list[str]:
+    """The inputs as a list. Raises CspprofError if one cannot be parsed."""
+    texts = [value] if isinstance(value, str) else list(value or ())
+    parse_inputs(texts)
+    return texts
+
+
 QuantityField = Annotated[
     Quantity,
-    _check_with(_quantity),
+    BeforeValidator(_validator(_quantity)),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^[+-]?[0-9]"}, {"type": "number"}]}),
 ]
 RatchetField = Annotated[
     bool | Quantity,
-    _check_with(lambda value: value if isinstance(value, bool) else _quantity(value)),
+    BeforeValidator(_validator(lambda value: value if isinstance(value, bool) else _quantity(value))),
     WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "pattern": "^[0-9]"}, {"type": "number"}]}),
 ]
 
@@ -87,27 +92,23 @@ class Model(ConfigTable):
     """A model to measure, and its input."""
 
     target: str = Field(min_length=1, description="A SPEC, as for every command: net.py:Net, pkg.mod:build …")
-    input: str | list[str] | None = Field(None, description="1x3x224x224, or a list: ids=1x128:int64 for keywords.")
-    convention: Annotated[str, _check_name(check_convention)] = Field(
+    input: Annotated[str | list[str] | None, AfterValidator(_validator(_input_texts))] = Field(
+        None, description="1x3x224x224, or a list: ids=1x128:int64 for keywords."
+    )
+    convention: Annotated[str, AfterValidator(_validator(check_convention))] = Field(
         "cspnet", description="What `cio` (cspnet, hardnet) or `compute` (macs, flops, fvcore …) means for this model."
     )
-    dtype: Annotated[str, _check_name(parse_float_dtype)] | None = Field(None, description="Floating dtype: float16 …")
-    device: Annotated[str, _check_name(parse_device)] | None = Field(
+    dtype: Annotated[str, AfterValidator(_validator(parse_float_dtype))] | None = Field(
+        None, description="Floating dtype: float16 …"
+    )
+    device: Annotated[str, AfterValidator(_validator(parse_device))] | None = Field(
         None, description="meta (computes no values) or cpu."
     )
     train: bool = Field(False, description="Trace in training mode.")
 
     @property
     def inputs(self) -> list[str]:
-        return [self.input] if isinstance(self.input, str) else list(self.input or ())
-
-    @model_validator(mode="after")
-    def _check_input(self) -> Model:
-        try:
-            parse_inputs(self.inputs)
-        except CspprofError as error:
-            raise _pydantic_error(error.message, error.hint) from None
-        return self
+        return _input_texts(self.input)
 
 
 class Rule(ConfigTable):
@@ -122,7 +123,7 @@ class Rule(ConfigTable):
         description="The layers it applies to, one by one; `*` matches within a name, `**` across dots. "
         "Absent: whole models.",
     )
-    metric: Annotated[str, _check_name(check_metric)] = Field(
+    metric: Annotated[str, AfterValidator(_validator(check_metric))] = Field(
         "cio", description="A metric of `cspprof metrics`, or cio, or compute."
     )
     max: QuantityField | None = Field(None, description="At most this much: 24 M, 4.09 G, 200 MB.")

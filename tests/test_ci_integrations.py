@@ -117,7 +117,8 @@ def test_the_action_fails_and_annotates_the_class(project: Path) -> None:
     failed = run_action(project, requirement="installed")
     assert (failed.code, failed.outputs) == (1, {"exit-code": "1"})
     assert failed.out.startswith(
-        "::error file=net.py,line=4,title=cspprof%3A no-more-cio::cio_cspnet of net is 576; the limit is 448, exceeded by 128"
+        "::error file=net.py,line=4,title=cspprof%3A no-more-cio::"
+        "cio_cspnet of net is 576; the limit is 448, exceeded by 128"
     )
     assert failed.summary.startswith("## cspprof\n\n| rule | model |")
     assert "**Why no-more-cio fails on net: CIO (CSPNet)**" in failed.summary
@@ -220,9 +221,7 @@ def test_the_pre_commit_hook_fails_for_a_failing_rule(project: Path) -> None:
     assert "net.py:4: error: no-more-cio: cio_cspnet of net is 576; the limit is 448, exceeded by 128" in failed.stdout
     (project / "net.py").write_text(ONE_CONV.format(imports="", width=4))
     assert run("--files", "net.py").returncode == 0
-    assert (
-        "no files to check" in run("--files", ".gitignore").stdout
-    )  # the hook runs only for file types that can change a model
+    assert "no files to check" in run("--files", ".gitignore").stdout  # this file cannot change a model
 
 
 # -- this repository ------------------------------------------------------------------------------
