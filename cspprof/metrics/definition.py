@@ -57,12 +57,16 @@ class Metric:
 
     def group_value(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
         """The value of a group of calls, given as (spec, number of calls). Unknown operations are left out."""
+        if self.of_op is None:
+            return self.zero
+        values = [(value, calls) for spec, calls in specs if (value := self.of_op(spec)) is not None]
         total: Any = self.zero
-        if self.of_op is not None:
-            for spec, calls in specs:
-                value = self._amount(self.of_op(spec))
-                if value is not None:
-                    total = total + value * calls
+        if values and all(type(value) is int for value, _ in values):  # nearly always; five times faster than amounts
+            peak = isinstance(total, Peak)
+            count = max([value for value, _ in values]) if peak else sum([value * calls for value, calls in values])
+            return total + self._amount(count)  # type: ignore[no-any-return]
+        for value, calls in values:
+            total = total + self._amount(value) * calls
         return total  # type: ignore[no-any-return]
 
     def total(self, record: Record) -> Amount:
