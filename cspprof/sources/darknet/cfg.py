@@ -138,5 +138,5 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         except UnicodeDecodeError:
             text = "\0"
         if not text.isprintable():
-            raise SourceError(f"{path.name}, line {number} is not text", "Is it a Darknet cfg?")
+            raise SourceError(f"{path.name}, line {number} is not text", "Name a Darknet cfg, which is a text file.")
         yield number, text

@@ -37,7 +37,7 @@ class GraphRecorder:
         self.next_storage = 0
         self.storages: list[Storage] = []
         self.paths = ModulePaths()
-        self.specs: dict[OpSpec, int] = {}
+        self.op_specs: dict[OpSpec, int] = {}
         self.call_specs: list[int] = []
         self.call_layers: list[int] = []
         self.call_storages: list[int] = []
@@ -57,7 +57,7 @@ class GraphRecorder:
         weights = [s for s in self.storages if s.id in self.weights_read and s.role == "parameter"]
         return Record(
             model=self.path.name, source=source, inputs=tuple(self.inputs.values()), layers=self.paths.layers(),
-            specs=tuple(self.specs),
+            specs=tuple(self.op_specs),
             calls=Calls(self.call_specs, self.call_layers, self.call_storages, self.call_names),
             storages=tuple(s for s in self.storages if s.role == "input" or s.id in touched),
             params=sum(s.spec.numel for s in weights),
@@ -97,7 +97,9 @@ class GraphRecorder:
         missing = [i for i in node.input if i and i not in self.shapes.specs]
         if missing:
             raise self.shapes.error(
-                node, f"reads {missing[0]!r}, which no earlier node computes", "Is the graph sorted topologically?"
+                node,
+                f"reads {missing[0]!r}, which no earlier node computes",
+                "Sort the nodes topologically, or export the model again.",
             )
         attrs = {a.name: _attribute_value(helper.get_attribute_value(a)) for a in node.attribute}
         if node.op_type == "If" and node.input[0] in self.shapes.constants:
@@ -170,7 +172,7 @@ class GraphRecorder:
             tuple(outputs[n] for n in writes), simple | dict(facts.attrs), facts.macs, facts.elementwise,
         )  # fmt: skip
         self.weights_read.update(self.storage[n] for n in weights)
-        self.call_specs.append(self.specs.setdefault(spec, len(self.specs)))
+        self.call_specs.append(self.op_specs.setdefault(spec, len(self.op_specs)))
         self.call_layers.append(self.paths.layer_of(node))
         self.call_names.append(node.name)
         self.call_storages += [self.storage[n] for n in (*reads, *weights, *writes)]
@@ -182,7 +184,9 @@ class GraphRecorder:
     def _check_outputs(self) -> None:
         for value in self.model.graph.output:
             if value.name not in self.shapes.specs:
-                raise SourceError(f"{self.path.name}: no node computes the output {value.name!r}", "Is it complete?")
+                raise SourceError(
+                    f"{self.path.name}: no node computes the output {value.name!r}", "Export the model again."
+                )
             declared = [d.dim_value for d in value.type.tensor_type.shape.dim]  # 0: open
             shape = self.shapes.specs[value.name].shape
             fits = len(declared) == len(shape) and all(d in (0, n) for d, n in zip(declared, shape, strict=True))

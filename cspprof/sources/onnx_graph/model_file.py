@@ -43,7 +43,7 @@ def load_model(path: Path) -> ModelProto:
             "Export it again, or check the download.",
         ) from None
     if not model.graph.node or not model.graph.output:
-        raise SourceError(f"{path.name} contains no graph", "Is it a complete ONNX model?")
+        raise SourceError(f"{path.name} contains no graph", "Export it again, or check the download.")
     for tensor in _tensors(model):
         _check_location(path, tensor)
     return inline_local_functions(model) if model.functions else model

@@ -19,12 +19,16 @@ from cspprof.sources.onnx_graph.model_file import MAX_CONSTANT, dtype_of
 from cspprof.sources.onnx_graph.operators import ONNX_RULES, OnnxNode
 
 WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations", "group"})
+"""The attributes of a sliding window. Cost rules record them by the names of torch: `kernel`, `stride`, …"""
 
 NOT_FOLDED = frozenset({"DequantizeLinear", "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike"})
 """A quantized weight stays as it is stored; a random value is not a constant."""
 
 FREE_OUTPUT_SIZE = frozenset({"Range", "ConstantOfShape", "Tile", "Expand", "EyeLike", "OneHot", "Pad", "Resize"})
-"""A few bytes of input can ask these operators for a terabyte of output."""
+"""Operators whose output can have terabytes for a few bytes of input."""
+
+PLAIN_CONVS = frozenset({"Conv", "ConvInteger", "DeformConv", "QLinearConv", "com.microsoft.FusedConv"})
+"""Convolutions whose weight must fit the channels of the map. A blocked convolution may pad either."""
 
 
 def operator_name(node: NodeProto) -> str:
@@ -99,8 +103,7 @@ class ShapeInference:
             return self._declared_outputs(node), None
         schema = onnx.defs.get_schema(standard.op_type, version, standard.domain)
         outputs = self._infer_standard(standard, schema)
-        if name != "com.microsoft.nchwc.Conv":
-            self._check(standard, next(iter(outputs.values())))
+        self._check(node, next(iter(outputs.values())))
         return outputs, None
 
     def cost(self, node: NodeProto, attrs: dict[str, Any], outputs: dict[str, TensorSpec]) -> Facts:
@@ -138,7 +141,7 @@ class ShapeInference:
         inputs = [self.specs[name] for name in node.input if name]
         if node.op_type == "Reshape" and out.numel != inputs[0].numel:
             raise ValueError(f"{inputs[0]} and {out} differ in their number of elements")
-        if node.op_type in ("Conv", "ConvInteger", "DeformConv", "QLinearConv"):
+        if operator_name(node) in PLAIN_CONVS:
             x, weight = inputs[0], inputs[3 if node.op_type == "QLinearConv" else 1]
             groups = next((a.i for a in node.attribute if a.name == "group"), 1)
             channels = weight.shape[1] * groups
