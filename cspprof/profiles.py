@@ -100,9 +100,7 @@ def profile_model(
         check_request(model, request, model.model)
         return Profile.of(model)
     if inputs is None:
-        raise TraceError(
-            "a module does not say what it is called with", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))"
-        )
+        raise TraceError("a module has no default input", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))")
     from cspprof.trace import trace
 
     record = trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)

@@ -1,7 +1,7 @@
-"""What a record depends on, as a text to compare: file contents, installed packages, environment variables. No torch.
+"""Fingerprints: everything on which the record of a SPEC depends, as a text. No torch.
 
-A source whose models cannot change without a change of such a text has a function `fingerprint(spec)` here or made by
-one of these; its records can be cached. The result None means that this SPEC cannot be cached.
+Runs with equal fingerprints give equal records, so the cache may return one in place of another. A fingerprint is made
+of file contents, installed packages and environment variables; None means that the record cannot be cached.
 """
 
 from __future__ import annotations
