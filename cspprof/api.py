@@ -71,7 +71,7 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any
     chosen_models = entry.specs(specs) if len(specs) == len(models) else list(models)
     entry.check(len(chosen_models), options)
     shape = inputs if models or inputs is not None else entry.traced_on
-    with entry.tried(specs):
+    with entry.explain_variants(specs):
         profiles = [profile(m, shape) for m in chosen_models]
     return Chart.of(draw(kind, profiles, **options))
 

@@ -13,8 +13,8 @@ from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
-from cspprof.render.html import fragment
-from cspprof.report.profile import overview
+from cspprof.render.notebook_html import tables_html
+from cspprof.report.profile import summary_tables
 from cspprof.sources import Request, cache_key, record_of_spec
 from cspprof.sources.saved_profile import check_request
 from cspprof.storage.cache import cached_record
@@ -67,7 +67,7 @@ class Profile(Record):
         return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
 
     def _repr_html_(self) -> str:
-        return fragment(overview([self]))
+        return tables_html(summary_tables([self]))
 
 
 def profile_spec(text: str, request: Request | None = None, *, cache: bool = False) -> Profile:

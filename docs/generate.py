@@ -10,8 +10,9 @@ import cspprof
 from cspprof.gate.config import config_schema
 from cspprof.metrics import METRICS, Metric
 from cspprof.metrics.conventions import conventions
-from cspprof.report.catalog import derived, example
+from cspprof.report.catalog import convention_formula
 from cspprof.report.tables import quantity
+from cspprof.storage.profile_file import packaged_resnet50
 
 PAGE = Path(__file__).parent / "semantics.md"
 CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"
@@ -33,12 +34,13 @@ def _section(name: str, m: Metric) -> str:
 
 def other_tools() -> str:
     """The total of each convention for ResNet-50, its rule, and where the rule holds."""
-    profile = example()
+    profile = packaged_resnet50()
     lines = ["| convention | counts | ResNet-50 at 224×224 | which is |", "| --- | --- | ---: | --- |"]
     sections = []
     for name, c in conventions().items():
         value = c.total(profile).value
-        lines.append(f"| `{name}` | {c.counts} | {quantity(name, value).text} | {derived(c, profile, value)} |")
+        result, formula = quantity(name, value).text, convention_formula(c, profile, value)
+        lines.append(f"| `{name}` | {c.counts} | {result} | {formula} |")
         validity = f" The rule is valid {c.validity}." if c.validity else ""
         sections.append(f"- **`{name}`** ({c.tool}; {c.per_mac} for each MAC): {c.definition}{validity}")
     return "\n".join([*lines, "", *sections, ""])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import cspprof
 from cspprof.render import render
-from cspprof.render.data import table_of
-from cspprof.render.figure import image
-from cspprof.render.page.document import page
+from cspprof.render.json_csv import csv_text
+from cspprof.render.matplotlib_chart import image_bytes
+from cspprof.render.page.document import html_page
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS
 from cspprof.report.reproduction import reproduction_report
@@ -76,7 +76,7 @@ def readme() -> str:
 def data() -> Iterator[tuple[str, bytes]]:
     """Name and content of everything that is text."""
     for kind in CHARTS:
-        yield f"{kind}.csv", table_of(chart(kind).records).encode()
+        yield f"{kind}.csv", csv_text(chart(kind).records).encode()
     for name in TABLES:
         yield f"{name}.md", table(name).encode()
     yield "reproduction.md", render("markdown", reproduction_report(reproduction()))
@@ -87,8 +87,8 @@ def data() -> Iterator[tuple[str, bytes]]:
 def pictures() -> Iterator[tuple[str, bytes]]:
     """Name and content of every picture, and of the page about the paper's pair."""
     for kind in CHARTS:
-        yield f"{kind}.png", image(chart(kind), "png")
-    yield "report.html", page([cspprof.profile(name) for name in PAIR]).encode()
+        yield f"{kind}.png", image_bytes(chart(kind), "png")
+    yield "report.html", html_page([cspprof.profile(name) for name in PAIR]).encode()
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ from cspprof.papers.hardware import HARDWARE, hardware
 from cspprof.profiles import Profile
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
-from cspprof.report.charts.order import thinned
+from cspprof.report.charts.execution_order import thin
 
 
 @cache
@@ -201,7 +201,7 @@ def test_everything_lies_within_its_axes(kind: str) -> None:
 
 @given(st.lists(st.integers(1, 1000), max_size=80), st.integers(1, 30))
 def test_thinning_keeps_the_largest_and_the_order(values: list[int], most: int) -> None:
-    kept, n = thinned(values, int, most)
+    kept, n = thin(values, int, most)
     assert len(kept) <= most
     assert [i for i, _ in kept] == sorted({i for i, _ in kept})
     assert max((v for _, v in kept), default=0) == max(values, default=0)

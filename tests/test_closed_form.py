@@ -463,7 +463,7 @@ def test_command_prints_derivation_and_scope(run: Run) -> None:
     assert "Σ[i=1…m] w·h·(c + d·i) = w·h·(c·m + d·(m² + m)/2)" in " ".join(got.out.split())
     assert "(the paper: up to one half, c ≫ m·d, γ = 1/2)" in " ".join(got.out.split())
     assert "PeleeNet 4      512   6  32    2.667   41.0 %       34.0 %" in got.out
-    assert "it is not a whole network's CIO" in " ".join(got.out.split())
+    assert "it is not the CIO of a whole network" in " ".join(got.out.split())
 
 
 def test_command_compares_plain_and_partial_block(run: Run) -> None:
@@ -476,7 +476,7 @@ def test_command_compares_plain_and_partial_block(run: Run) -> None:
 def test_a_million_layers_are_summed_but_not_listed(run: Run) -> None:
     got = run("closed-form", "--c", "256", "--m", "1000000", "--d", "32")
     assert "16,000,272,000,000" in got.out
-    assert "note: 1,000,000 layers are too many to list: up to 500 are." in got.out
+    assert "note: 1,000,000 layers are too many to list; the limit is 500." in got.out
 
 
 def test_width_alone_means_a_square_map(run: Run) -> None:
@@ -491,7 +491,7 @@ def test_width_alone_means_a_square_map(run: Run) -> None:
 def test_odd_c_without_gamma_shows_the_plain_block_alone(run: Run) -> None:
     got = run("closed-form", "--c", "33", "--m", "2", "--d", "4")
     assert got.code == 0
-    assert "note: partial would have no whole number of channels at γ = 1/2; another: --gamma" in got.out
+    assert "note: partial has no integer number of channels at γ = 1/2; choose another γ: --gamma" in got.out
     assert run("closed-form", "--c", "33", "--m", "2", "--d", "4", "--gamma", "1/3").out.count("γ = 1/3") == 2
 
 
@@ -532,7 +532,7 @@ def test_latex_format_typesets_formulas(run: Run) -> None:
 def test_explain_closed_form(run: Run) -> None:
     got = run("explain", "closed-form")
     assert got.code == 0
-    assert "a whole network's CIO: splits, transitions and, in the paper's form," in " ".join(got.out.split())
+    assert "the CIO of a whole network: splits, transitions and, in the paper's form," in " ".join(got.out.split())
     assert run("explain", "closed-form", "--model", "resnet50").code == 2
 
 

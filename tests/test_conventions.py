@@ -30,7 +30,7 @@ from cspprof.core.record import Kind, OpSpec, TensorSpec
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.conventions import conventions
 from cspprof.profiles import Profile
-from cspprof.report.catalog import example
+from cspprof.storage.profile_file import packaged_resnet50
 from cspprof.zoo import catalog
 
 Run = Callable[..., Result]
@@ -76,7 +76,7 @@ DEVIATIONS = {
 
 @pytest.fixture(scope="module")
 def resnet50() -> Profile:
-    return Profile.of(example())
+    return Profile.of(packaged_resnet50())
 
 
 # -- ResNet-50 ------------------------------------------------------------------------------------

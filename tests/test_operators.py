@@ -26,7 +26,7 @@ from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import TraceError
 from cspprof.core.record import Kind, TensorSpec
 from cspprof.profiles import Profile
-from cspprof.report.notes import remarks
+from cspprof.report.notes import model_notes
 
 aten = torch.ops.aten
 META, CPU = ("meta",), ("cpu",)
@@ -538,7 +538,7 @@ def test_dynamically_quantized_layers(
     assert p.total("conv_weights") == weights
     assert p.uncounted == {}
     assert sum(row.params for row in layer_rows(p)) == p.params > weights
-    assert remarks(p) == []
+    assert model_notes(p) == []
 
 
 # -- torch's own database of operations -----------------------------------------------------------

@@ -15,16 +15,16 @@ import cspprof
 from cspprof.core.dataflow import INPUT, edges
 from cspprof.core.errors import OutputError
 from cspprof.profiles import Profile
-from cspprof.render import RENDERERS, asked_by, render
+from cspprof.render import RENDERERS, format_of, render
 from cspprof.render.latex import escape
-from cspprof.report.profile import CIO, Breakdown, analysis
+from cspprof.report.profile import CIO_METRICS, Breakdown, profile_report
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 Run = Callable[..., Result]
 
 
 def answer(*profiles: Profile) -> Report:
-    return analysis("cio", profiles, CIO, "cio_cspnet", Breakdown(layers=True))
+    return profile_report("cio", profiles, CIO_METRICS, "cio_cspnet", Breakdown(layers=True))
 
 
 # -- LaTeX --------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_parquet_keeps_integers_past_64_bits() -> None:
 
 
 def test_parquet_without_its_library_names_the_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cspprof.render.find_spec", lambda name: None)
+    monkeypatch.setattr("cspprof.render.registry.find_spec", lambda name: None)
     result = run("cio", "resnet50", "-o", "x.parquet")
     assert (result.code, result.out) == (2, "")
     assert "takes the library pyarrow" in result.err
@@ -118,7 +118,7 @@ def test_parquet_is_not_written_to_a_terminal(run: Run, monkeypatch: pytest.Monk
     ],
 )
 def test_the_longest_known_ending_chooses_the_format(name: str, format_name: str | None) -> None:
-    assert asked_by(Path(name)) == format_name
+    assert format_of(Path(name)) == format_name
 
 
 # -- edges --------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from matplotlib.text import Text
 import cspprof
 from cspprof.core.errors import CspprofError, OutputError
 from cspprof.profiles import Profile
-from cspprof.render import figure
-from cspprof.render.bars import chart_text
-from cspprof.render.page.svg import Scale
+from cspprof.render import matplotlib_chart
+from cspprof.render.page.svg_chart import Scale
+from cspprof.render.terminal_chart import chart_lines
 from cspprof.report.chart_model import Axis, Mark, Panel, Series
 from cspprof.report.charts import CHARTS
 from cspprof.report.charts import draw as draw_model
@@ -74,6 +74,10 @@ def test_a_picture_shows_what_the_chart_says(kind: str, width: str, kinds: dict[
     assert drawn.get_size_inches()[0] == {"column": 3.4, "page": 7}[width]
 
 
+def plain_lines(chart: Chart, width: int) -> list[str]:
+    return ["".join(text for text, _ in line) for line in chart_lines(chart, width)]
+
+
 def draw(kind: str, profiles: Any, **options: Any) -> Chart:
     return Chart.of(draw_model(kind, profiles, **options))
 
@@ -95,9 +99,9 @@ def test_names_of_points_do_not_cover_each_other() -> None:
 def test_the_same_bytes_every_time(form: str, kinds: dict[str, Chart]) -> None:
     import matplotlib as mpl
 
-    first = figure.image(kinds["stages"], form)
+    first = matplotlib_chart.image_bytes(kinds["stages"], form)
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.hashsalt": "other"}):  # a user's own settings
-        assert figure.image(kinds["stages"], form) == first
+        assert matplotlib_chart.image_bytes(kinds["stages"], form) == first
         assert mpl.rcParams["font.size"] == 30  # and they are given back
     assert len(first) < 300_000
     assert b"atplotlib" not in first[:400]
@@ -106,12 +110,12 @@ def test_the_same_bytes_every_time(form: str, kinds: dict[str, Chart]) -> None:
 @pytest.mark.slow
 def test_another_process_draws_the_same_bytes_and_opens_no_window(kinds: dict[str, Chart]) -> None:
     code = (
-        "import cspprof, hashlib, sys, cspprof.render.figure as f;"
+        "import cspprof, hashlib, sys, cspprof.render.matplotlib_chart as f;"
         "chart = cspprof.plot('closed-form'); chart._repr_png_();"
-        "print(hashlib.sha256(f.image(chart, 'svg')).hexdigest(), 'matplotlib.pyplot' in sys.modules)"
+        "print(hashlib.sha256(f.image_bytes(chart, 'svg')).hexdigest(), 'matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [hashlib.sha256(figure.image(kinds["closed-form"], "svg")).hexdigest(), "False"]
+    assert done.stdout.split() == [hashlib.sha256(matplotlib_chart.image_bytes(kinds["closed-form"], "svg")).hexdigest(), "False"]
 
 
 def test_places_of_layers_are_whole_even_of_one() -> None:
@@ -162,7 +166,7 @@ def test_saving_writes_the_table_beside_the_picture(tmp_path: Path, kinds: dict[
 @pytest.mark.parametrize("kind", CHARTS)
 @pytest.mark.parametrize("width", [40, 60, 200])
 def test_bars_fit_the_terminal(kind: str, width: int, kinds: dict[str, Chart]) -> None:
-    lines = chart_text(kinds[kind], width).plain.split("\n")
+    lines = plain_lines(kinds[kind], width)
     drawn = [line for line in lines if set(line) & set("│└╵█▏")]
     assert drawn
     assert max(map(len, drawn)) <= width
@@ -171,7 +175,7 @@ def test_bars_fit_the_terminal(kind: str, width: int, kinds: dict[str, Chart]) -
 
 def test_the_longest_bar_is_the_largest_layer() -> None:
     chart = cspprof.plot("bottleneck", "csp_darknet53", top=7)
-    lines = chart_text(chart, 80).plain.split("\n")
+    lines = plain_lines(chart, 80)
     shown = lines[lines.index("Largest 7") + 1 :][:7]
     assert shown[0].startswith("stage1.down.conv")
     lengths = [line.count("█") for line in shown]

@@ -16,7 +16,7 @@ from cspprof.core.errors import CspprofError, ProfileError
 from cspprof.core.inputs import arguments
 from cspprof.core.record import Calls, Tensor, TensorSpec
 from cspprof.profiles import Profile
-from cspprof.report.notes import remarks
+from cspprof.report.notes import model_notes
 
 
 def test_a_profile_is_immutable(chain: Profile) -> None:
@@ -63,7 +63,7 @@ def test_status_of_a_reading(chain: Profile, tmp_path: Path) -> None:
     reading = replace(chain, status="reading")
     assert Profile.load(reading.save(tmp_path / "x.profile.json")) == reading
     assert "chain (reading)" in reading._repr_html_()
-    assert remarks(reading)[0].startswith("chain (reading): our best reconstruction")
+    assert model_notes(reading)[0].startswith("chain (reading): our best reconstruction")
 
 
 def test_html_of_a_profile_is_escaped(chain: Profile) -> None:
@@ -97,8 +97,8 @@ def test_relative_change() -> None:
 
 
 def test_a_note_on_unread_parameters(chain: Profile) -> None:
-    assert remarks(chain) == []
-    assert remarks(replace(chain, params=800)) == ["chain: 8 of its 800 parameters are never read by this forward."]
+    assert model_notes(chain) == []
+    assert model_notes(replace(chain, params=800)) == ["chain: 8 of its 800 parameters are never read by this forward."]
 
 
 def test_a_comparison_needs_two_models() -> None:

@@ -19,9 +19,9 @@ from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.record import Calls, Layer, Storage, TensorSpec
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile
-from cspprof.render.page import layers as layer_module
-from cspprof.render.page.document import OWNERS, page
-from cspprof.render.page.layers import layer_tables
+from cspprof.render.page import layer_table
+from cspprof.render.page.document import ONE_MODEL_PER_PANEL, html_page, model_of_panel
+from cspprof.render.page.layer_table import layer_tables
 from cspprof.render.page.stage_graph import stage_graph
 from cspprof.report.charts import draw
 
@@ -36,7 +36,7 @@ def pair() -> list[Profile]:
 
 @pytest.fixture(scope="module")
 def text(pair: list[Profile]) -> str:
-    return page(pair)
+    return html_page(pair)
 
 
 class Elements(HTMLParser):
@@ -194,9 +194,9 @@ def test_rows_are_the_record(pair: list[Profile], text: str) -> None:
 def test_modules_add_up_to_the_whole(pair: list[Profile]) -> None:
     for p, table in zip(pair, layer_tables(pair), strict=True):
         at = [c.header for c in table.columns].index("MACs")
-        top = [line for line in table.lines if line.depth == 0]
+        top = [line for line in table.rows if line.depth == 0]
         assert sum(line.cells[at].value for line in top) == p.total("macs")
-        leaves = [line for line in table.lines if not line.module]
+        leaves = [line for line in table.rows if not line.module]
         assert sum(line.cells[at].value for line in leaves) == p.total("macs")
 
 
@@ -210,15 +210,15 @@ def test_charts_are_those_of_the_figures(pair: list[Profile], text: str) -> None
             assert any([f"{line.split(' ', 1)[1]} {panel.y.unit}" for line in d.split("\n")] == values for d in drawn)
 
 
-@pytest.mark.parametrize("kind", OWNERS)
+@pytest.mark.parametrize("kind", [*ONE_MODEL_PER_PANEL, "bottleneck"])
 def test_a_mark_leads_to_the_row_of_its_own_model(kind: str, pair: list[Profile]) -> None:
     profiles = pair[:1] if kind == "bottleneck" else pair
     listed = [{r.path for r in layer_rows(p)} for p in profiles]
     for i, panel in enumerate(draw(kind, profiles).panels):
         for j, series in enumerate(panel.series):
-            if series.form == "line":
+            if series.style == "line":
                 continue
-            owner = OWNERS[kind](i, j)
+            owner = model_of_panel(kind, i)
             assert {m.label for m in series.marks} <= listed[owner]
             assert (
                 kind == "bottleneck" or profiles[owner].model in f"{panel.name} {panel.title}".replace(":", "").split()
@@ -234,14 +234,14 @@ def test_a_series_has_a_part_of_its_path_for_every_mark(text: str) -> None:
 
 def test_names_of_users_are_text(monkeypatch: pytest.MonkeyPatch) -> None:
     evil = "<script>alert('x')</script>\"&"
-    made = page([chain_called(evil)])
+    made = html_page([chain_called(evil)])
     assert made.count("<script>") == made.count("</script>") == 1, "only our own"
     assert "&lt;script&gt;alert(" in made
     assert not [attrs for _, attrs in Elements(made).tags if any(name.startswith("on") for name in attrs)]
 
 
 def test_a_reading_is_called_one() -> None:
-    made = page([cspprof.profile("csp_peleenet")])
+    made = html_page([cspprof.profile("csp_peleenet")])
     assert "<span class=tag>reading</span>" in made
     assert "csp_peleenet (reading)" in made
 
@@ -249,7 +249,7 @@ def test_a_reading_is_called_one() -> None:
 def test_what_is_unknown_is_not_zero(chain: Profile) -> None:
     first, *others = chain.specs
     unknown = replace(chain, specs=(first._replace(macs=None, target="x.mystery"), *others))
-    made = page([unknown])
+    made = html_page([unknown])
     assert "incomplete" in made
     assert "no rule for x.mystery (1)" in made
     assert "<td>?<td>" in made
@@ -259,7 +259,7 @@ def test_models_without_anything_to_draw_still_have_a_page() -> None:
     idle = chain_called("idle")
     idle = replace(idle, specs=tuple(s._replace(macs=0, kind=idle.specs[1].kind, weights=()) for s in idle.specs),
                    calls=Calls([1], [2], [0, 3]), outputs=(3,))  # fmt: skip
-    made = page([idle, idle])
+    made = html_page([idle, idle])
     assert "idle" in made
     assert "<svg" in made
 
@@ -320,15 +320,15 @@ def test_past_ten_thousand_rows_a_model_is_rolled_up_and_the_page_says_so(
     pair: list[Profile], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = [len(layer_rows(p)) for p in pair]
-    assert not any(t.rolled_up for t in layer_tables(pair))
-    monkeypatch.setattr(layer_module, "MOST_ROWS", 100)
+    assert not any(t.grouping_note for t in layer_tables(pair))
+    monkeypatch.setattr(layer_table, "MOST_ROWS", 100)
     tables = layer_tables(pair)
     for p, table, n in zip(pair, tables, whole, strict=True):
-        assert len(table.lines) <= 50
-        assert table.rolled_up.startswith(f"{p.label} has {n:,} operations; this table shows its ")
-        assert table.rolled_up.endswith(f"{len(table.lines)} modules.")
-        assert table.anchor("stage1.blocks.0.conv1.conv") in {line.id for line in table.lines}
-    made = page(pair)
+        assert len(table.rows) <= 50
+        assert table.grouping_note.startswith(f"{p.label} has {n:,} operations; this table shows its ")
+        assert table.grouping_note.endswith(f"{len(table.rows)} modules.")
+        assert table.row_id("stage1.blocks.0.conv1.conv") in {line.id for line in table.rows}
+    made = html_page(pair)
     assert "operations; this table shows its" in made
 
 
@@ -336,7 +336,7 @@ def test_past_ten_thousand_rows_a_model_is_rolled_up_and_the_page_says_so(
 def test_ten_ordinary_models_stay_below_a_megabyte() -> None:
     names = ("resnet50", "csp_resnet50", *PAIR, "darknet53", "csp_darknet53", "mobilenet_v2_darknet",
              "efficientnet_b0_darknet", "peleenet", "csp_peleenet")  # fmt: skip
-    assert len(page([cspprof.profile(name) for name in names]).encode()) < 1_000_000
+    assert len(html_page([cspprof.profile(name) for name in names]).encode()) < 1_000_000
 
 
 @pytest.mark.slow
@@ -351,6 +351,6 @@ def test_a_model_of_many_thousand_operations_has_a_small_page() -> None:
     }
     profile = replace(chain_called("deep"), **made)
     (table,) = layer_tables([profile])
-    assert len(table.lines) <= 201
-    assert "12,001 operations" in table.rolled_up
-    assert len(page([profile]).encode()) < 1_000_000
+    assert len(table.rows) <= 201
+    assert "12,001 operations" in table.grouping_note
+    assert len(html_page([profile]).encode()) < 1_000_000

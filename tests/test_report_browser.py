@@ -17,7 +17,7 @@ import pytest
 
 import cspprof
 from cspprof.analysis.layer_rows import kind_label, layer_rows
-from cspprof.render.page.document import page as made
+from cspprof.render.page.document import html_page
 
 REQUIRED = bool(os.environ.get("CSPPROF_REQUIRE_BROWSER"))
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -32,7 +32,7 @@ def absent(what: str) -> None:
 
 def written(folder: Path, *names: str) -> Path:
     path = folder / "report.html"
-    path.write_text(made([cspprof.profile(name) for name in names]), encoding="utf-8")
+    path.write_text(html_page([cspprof.profile(name) for name in names]), encoding="utf-8")
     return path
 
 
@@ -168,11 +168,7 @@ def test_filtering_shows_what_matches_under_its_modules_and_adds_it_up(page: Any
     assert all(p.startswith("stage1") for p in paths)
     assert set(shown(page, 1)[-1:]) == {"conv 1×1"}
     told = box.locator("output").text_content()
-    wanted = [
-        r
-        for r in layer_rows(cspprof.profile("csp_resnext50"))
-        if (r.stage, kind_label(r.spec)) == ("stage1", "conv 1×1")
-    ]
+    wanted = [r for r in layer_rows(cspprof.profile("csp_resnext50")) if (r.stage, kind_label(r.spec)) == ("stage1", "conv 1×1")]
     macs = sum(r.spec.macs or 0 for r in wanted)
     assert told.startswith(f"{len(wanted)} of 194 rows: MACs {macs:,} (")
     box.locator("input").fill("no such layer")

@@ -45,7 +45,7 @@ def test_a_changed_number_is_stale(make: ModuleType, tmp_path: Path, monkeypatch
 
 
 def test_the_committed_data_of_one_figure(make: ModuleType) -> None:
-    assert make.table_of(make.chart("closed-form").records) == (REPORTS / "closed-form.csv").read_text()
+    assert make.csv_text(make.chart("closed-form").records) == (REPORTS / "closed-form.csv").read_text()
 
 
 def test_everything_that_a_readme_shows_is_there() -> None:

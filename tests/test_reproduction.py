@@ -41,7 +41,7 @@ from cspprof.papers.recipes import (
 )
 from cspprof.papers.reproduction import FigureResult, Reproduction, Status, reproduce_tables
 from cspprof.profiles import Profile, profile_spec
-from cspprof.report.reproduction import notes, says
+from cspprof.report.reproduction import reproduction_notes, status_text
 from cspprof.sources import Request
 from cspprof.zoo import MODELS, catalog
 
@@ -138,7 +138,7 @@ def figure_result(
     ],
 )  # fmt: skip
 def test_status_of_a_figure(printed: str, computed: str | None, reading: bool, because: str, text: str) -> None:
-    assert says(figure_result(printed, computed, reading, because)) == text
+    assert status_text(figure_result(printed, computed, reading, because)) == text
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_a_figure_that_reproduces_contradicts_its_reason() -> None:
     result = figure_result("9.74 BFLOPs", "9.742", because="of the head")
     assert result.contradicts_reason
     assert not result.broken
-    assert notes(Reproduction((result,), ()))[1] == (
-        "t, row, 9.74 BFLOPs: is said not to reproduce (of the head), and does."
+    assert reproduction_notes(Reproduction((result,), ()))[1] == (
+        "t, row, 9.74 BFLOPs: is listed as not reproducing (of the head), but it reproduces."
     )
     assert not figure_result("9.74 BFLOPs", "10", because="of the head").contradicts_reason
 
@@ -340,7 +340,7 @@ def test_related_numbers_of_fig7() -> None:
 def test_maxout_removes_three_quarters_of_the_elements() -> None:
     (found,) = cspprof.reproduce("memory").figures
     assert found.computed == -75
-    assert says(found) == "reading, exact to the printed digit"
+    assert status_text(found) == "reading, exact to the printed digit"
 
 
 @pytest.mark.slow
@@ -408,7 +408,7 @@ def test_a_changed_network_breaks_its_figures(run: Run, monkeypatch: pytest.Monk
     done = run("reproduce", "fig8")
     assert done.code == 1
     assert "does not reproduce, off by" in done.out
-    assert "note: fig8, ResNeXt-50, CIO, 34.4 M: came out exact to the printed digit, and no longer does." in done.out
+    assert "note: fig8, ResNeXt-50, CIO, 34.4 M: was exact to the printed digit, and no longer is." in done.out
 
 
 def test_a_reading_breaks_required_agreement(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,12 +421,12 @@ def test_a_reading_breaks_required_agreement(run: Run, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ('printed = "34.4 M"', 'printed = "34.5 M"', "came out exact to the printed digit, and no longer does"),
+        ('printed = "34.4 M"', 'printed = "34.5 M"', "was exact to the printed digit, and no longer is"),
         ('printed = "34.4 M"', 'printed = "34.41 M"', ""),
         ('printed = "32.6 M", metric = "cio_cspnet", spec = "csp_resnext50", must = "exact"',
          'printed = "99.9 M", metric = "cio_cspnet", spec = "csp_resnext50"', "no reason is known"),
         ('printed = "32.6 M", metric = "cio_cspnet", spec = "csp_resnext50", must = "exact"',
-         'printed = "32.6 M", metric = "cio_cspnet", spec = "csp_resnext50", because = "head"', "and does."),
+         'printed = "32.6 M", metric = "cio_cspnet", spec = "csp_resnext50", because = "head"', "but it\nreproduces."),
     ],
 )  # fmt: skip
 def test_changed_data_is_found(run: Run, monkeypatch: pytest.MonkeyPatch, before: str, after: str, said: str) -> None:
@@ -434,7 +434,7 @@ def test_changed_data_is_found(run: Run, monkeypatch: pytest.MonkeyPatch, before
     changed: Registry[PublishedTable] = parse_tables(DATA.replace(before, after))
     monkeypatch.setattr(published, "published_tables", lambda: changed)
     done = run("reproduce", "fig8")
-    assert done.code == int(said not in ("", "and does."))
+    assert done.code == int(said not in ("", "but it\nreproduces."))
     assert said in done.out
 
 
@@ -446,4 +446,4 @@ def test_reproduce_tables_accepts_any_record(chain: Profile) -> None:
         ).items()
     ]
     found = reproduce_tables(tables, {Network("mine"): chain})
-    assert [says(f) for f in found.figures] == ["exact to the printed digit"]
+    assert [status_text(f) for f in found.figures] == ["exact to the printed digit"]

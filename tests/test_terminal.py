@@ -1,4 +1,4 @@
-"""What is only padded looks as what rich lays out, and takes no rich."""
+"""Tables in a terminal: padding, narrow terminals, colors, notes, and what a command imports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cspprof.profiles import Profile
 from cspprof.render import Canvas
-from cspprof.render.aligned import aligned
-from cspprof.render.terminal import PIPED_WIDTH, laid_out, rich_text
-from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
+from cspprof.render.terminal import PIPED_WIDTH, rich_text
 from cspprof.report.tables import Cell, Column, Report, Table
 
 WORDS = ["a", "×", "−7.6 %", "MACs", "CIO (HarDNet) [elements]", "well-known", "1,234,567", "x" * 30, "two  spaces"]
@@ -34,56 +32,97 @@ def tables(draw: st.DrawFn) -> Table:
 REPORTS = st.builds(Report, st.lists(tables(), max_size=3), st.just([]), st.just({}), st.lists(TEXTS, max_size=3))
 
 
-def plain(text: str) -> list[str]:
-    return [line.rstrip() for line in re.sub(r"\x1b\[\d*m", "", text).splitlines()]
+def text_of(*rows: list[str], header: list[str], numeric: int = 1, width: int | None = None) -> list[str]:
+    """The lines of a table whose last `numeric` columns are numbers."""
+    columns = [Column(h, i >= len(header) - numeric) for i, h in enumerate(header)]
+    table = Table("", columns, [[Cell(c, c) for c in row] for row in rows])
+    return rich_text(Report([table], [], {}), Canvas(width)).splitlines()
 
 
-@given(REPORTS, st.sampled_from([None, 40, 80, 120]), st.booleans())
-def test_padded_columns_are_those_that_rich_lays_out(report: Report, width: int | None, colour: bool) -> None:
-    padded = aligned(report, width or PIPED_WIDTH, colour)
-    expected = laid_out(report, Canvas(width, colour))
-    assert padded is None or plain(padded) == plain(expected)
-    if padded is not None and not colour:
-        assert padded == expected
+def test_text_is_left_aligned_and_numbers_are_right_aligned() -> None:
+    lines = text_of(["conv1", "conv 3×3", "1,234"], ["stage1.0.conv", "linear", "5"], header=["layer", "kind", "MACs"])
+    assert lines == [
+        "layer          kind       MACs",
+        "──────────────────────────────",
+        "conv1          conv 3×3  1,234",
+        "stage1.0.conv  linear        5",
+    ]
 
 
-AXIS = Axis("x", "x")
-BARS = Panel("", AXIS, AXIS, (Series("", "bars", (Mark(0, 1),)),))
-ROW = [Cell(1, "MACs"), Cell(2, "1,234")]
+def test_the_unit_of_numbers_is_below_the_title() -> None:
+    lines = text_of(["a", "5"], header=["layer", "CIO (CSPNet) [elements]"])
+    assert lines[:3] == ["              CIO", "         (CSPNet)", "layer  [elements]"]
+    assert text_of(["a", "b"], header=["layer", "kind (of it)"], numeric=0)[0] == "layer  kind (of it)"
 
 
-@pytest.mark.parametrize(
-    ("report", "width"),
-    [
-        (Report([Table("", [Column("a"), Column("b", True)], [ROW])], [], {}), 10),
-        (Report([Table("", [Column("a"), Column("ｂ", True)], [ROW])], [], {}), 80),
-        (Report([Table("", [Column("a\tb"), Column("b", True)], [ROW])], [], {}), 80),
-        (Report([], [], {}, charts=[Chart("bottleneck", "t", (BARS,))]), 80),
-    ],
-)  # fmt: skip
-def test_what_takes_more_than_padding_is_left_to_rich(report: Report, width: int) -> None:
-    """A row that is longer, characters of another width, a chart."""
-    assert aligned(report, width, False) is None
-    assert rich_text(report, Canvas(width)) == laid_out(report, Canvas(width))
+def test_text_wraps_and_numbers_do_not() -> None:
+    lines = text_of(["a", "grouped conv 3×3", "63.0 MiB"], header=["layer", "kind", "traffic"], width=29)
+    assert lines == [
+        "layer  kind           traffic",
+        "─────────────────────────────",
+        "a      grouped conv  63.0 MiB",
+        "       3×3",
+    ]
 
 
-def test_colours_say_what_is_better() -> None:
+def test_a_terminal_too_narrow_for_columns_gets_one_block_per_row() -> None:
+    lines = text_of(["conv1", "1,234", "63.0 MiB"], header=["layer", "MACs", "traffic"], numeric=2, width=21)
+    assert lines == ["conv1", "  MACs 1,234", "  traffic 63.0 MiB"]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    lines = text_of(["ｂ", "1"], ["cc", "2"], header=["a", "n"])
+    assert lines[2:] == ["ｂ  1", "cc  2"]
+
+
+def test_good_changes_are_green_and_bad_changes_are_red() -> None:
     change = Table("", [Column("")], [[Cell(-1, "less", True)], [Cell(1, "more", False)], [Cell(0, "same")]])
-    _, _, less, more, same = rich_text(Report([change], [], {}), Canvas(80, colour=True)).splitlines()
+    *_, less, more, same = rich_text(Report([change], [], {}), Canvas(80, color=True)).splitlines()
     assert (less, more, same) == ("\x1b[32mless\x1b[0m", "\x1b[31mmore\x1b[0m", "same")
 
 
-def test_a_saved_profile_in_a_pipe_takes_neither_rich_nor_what_draws(chain: Profile, tmp_path: Path) -> None:
-    saved = chain.save(tmp_path / "chain.profile.json")
-    program = f"""
-import sys
-from cspprof.cli import main
-try:
-    main(["cio", {str(saved)!r}, {str(saved)!r}])
-except SystemExit:
-    pass
-unwanted = {{"rich", "cspprof.report.chart_model", "cspprof.report.charts", "tempfile", "torch"}}
-sys.exit(f"imported: {{unwanted & set(sys.modules)}}" if unwanted & set(sys.modules) else 0)
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+def test_notes_follow_the_tables() -> None:
+    table = Table("Title", [Column("a")], [[Cell(1, "1")]])
+    lines = rich_text(Report([table], [], {}, ["first", "second"]), Canvas()).splitlines()
+    assert lines == ["Title", "a", "─", "1", "", "note: first", "note: second"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(REPORTS, st.sampled_from([None, 40, 80, 120]))
+def test_color_changes_no_character(report: Report, width: int | None) -> None:
+    plain, colored = rich_text(report, Canvas(width)), rich_text(report, Canvas(width, color=True))
+    without_codes = re.sub(r"\x1b\[[\d;]*m", "", colored)
+    assert [line.rstrip() for line in without_codes.splitlines()] == plain.splitlines()
+
+
+@settings(max_examples=25, deadline=None)
+@given(REPORTS, st.sampled_from([40, 80, 120]))
+def test_every_cell_is_complete_at_every_width(report: Report, width: int) -> None:
+    """Only white space is added, removed or changed."""
+
+    def characters(lines: str) -> list[str]:
+        return sorted(re.sub(r"[\s─]", "", lines))
+
+    narrow = characters(rich_text(report, Canvas(width)))
+    cells = "".join(cell.text for table in report.tables for row in table.rows for cell in row)
+    for character in set(cells) - set(" "):
+        assert narrow.count(character) >= cells.count(character)
+
+
+def test_a_pipe_gets_one_line_per_row() -> None:
+    lines = text_of(["x" * (PIPED_WIDTH // 2), "1"], header=["layer", "MACs"])
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize("arguments", [["cio", "{}", "{}", "--format", "json"], ["--help"]])
+def test_json_and_help_import_neither_rich_nor_torch_nor_matplotlib(
+    arguments: list[str], chain: Profile, tmp_path: Path
+) -> None:
+    saved = str(chain.save(tmp_path / "chain.profile.json"))
+    program = (
+        "import sys\nfrom cspprof.cli import main\n"
+        f"try:\n    main({[a.format(saved) for a in arguments]!r})\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'rich', 'torch', 'matplotlib', 'pandas', 'sympy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"

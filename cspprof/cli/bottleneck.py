@@ -9,7 +9,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
-from cspprof.report.bottleneck import bottleneck
+from cspprof.report.bottleneck import bottleneck_report
 
 
 def bottleneck_command(
@@ -21,4 +21,4 @@ def bottleneck_command(
     """Print the largest layers of each model, their share and the cumulative share."""
     check_layer_metric(metric)
     writer = ReportWriter(format, output)
-    writer.write(bottleneck(profile_specs(specs, input, dtype, device, train, strict), metric, top))
+    writer.write(bottleneck_report(profile_specs(specs, input, dtype, device, train, strict), metric, top))

@@ -15,17 +15,17 @@ from cspprof.core.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS
 from cspprof.profiles import profile_spec
 from cspprof.report.catalog import (
-    example,
-    explain,
     explain_conventions,
     explain_gamma,
-    metric_list,
-    model_list,
-    model_totals,
+    explain_metric,
+    metrics_report,
+    network_papers_report,
     network_record,
-    zoo_networks,
+    network_totals_report,
 )
 from cspprof.report.tables import Report
+from cspprof.storage.profile_file import packaged_resnet50
+from cspprof.zoo import ModelEntry, catalog
 
 
 def models_command(
@@ -43,17 +43,26 @@ def models_command(
         METRICS.get(sort)
     if papers and sort is not None:
         raise CspprofError("--papers traces no network, so --sort has no values", "Use one of them.")
-    networks = zoo_networks(family)
+    networks = _networks(family)
     if papers:
-        writer.write(model_list([network_record(e) for e in networks]))
+        writer.write(network_papers_report([network_record(e) for e in networks]))
         return
     traced = [network_record(e, profile_spec(e.name, cache=True)) for e in with_progress_bar(networks)]
-    writer.write(model_totals(traced, sort))
+    writer.write(network_totals_report(traced, sort))
+
+
+def _networks(family: str | None) -> list[ModelEntry]:
+    """The networks of the zoo, or of one family, by family and name. Raises UnknownNameError."""
+    entries = sorted((e for _, e in catalog().items()), key=lambda e: (e.family, e.name))
+    families = sorted({e.family for e in entries})
+    if family is not None and family not in families:
+        raise UnknownNameError(f"no family named {family!r}", f"Families: {', '.join(families)}")
+    return [e for e in entries if family in (None, e.family)]
 
 
 def metrics_command(format: o.Format = None, output: o.Output = None) -> None:
     """List every metric with its unit and definition."""
-    ReportWriter(format, output).write(metric_list())
+    ReportWriter(format, output).write(metrics_report())
 
 
 def explain_command(
@@ -76,7 +85,7 @@ def explain_command(
     """Define a metric. `explain conventions` shows why tools differ, `explain gamma` what a CSP network splits."""
     writer = ReportWriter(format, output)
     if name == "conventions":
-        profile = example() if model is None else profile_specs([model], input, device="meta")[0]
+        profile = packaged_resnet50() if model is None else profile_specs([model], input, device="meta")[0]
         writer.write(explain_conventions(profile))
         return
     if name not in TOPICS:
@@ -85,7 +94,7 @@ def explain_command(
         raise CspprofError(
             f"the definition of {name} does not depend on a model", "Write: cspprof explain conventions --model SPEC"
         )
-    writer.write(TOPICS[name]() if name in TOPICS else explain(name))
+    writer.write(TOPICS[name]() if name in TOPICS else explain_metric(name))
 
 
 def _check_metric(name: str) -> None:

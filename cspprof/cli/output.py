@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from cspprof.core.errors import OutputError
 from cspprof.core.files import check_writable, write_atomically
-from cspprof.render import RENDERERS, Canvas, asked_by, render
+from cspprof.render import RENDERERS, Canvas, format_of, render
 from cspprof.report.tables import Report
 
 FORMATS_WITH_NOTES = ("rich", "markdown", "latex")
@@ -24,7 +24,7 @@ class ReportWriter:
     def __init__(self, format_name: str | None, path: Path | None) -> None:
         """`format_name` defaults to the format of the file name, then to `rich`. Raises OutputError."""
         self.path = path
-        self.format = format_name or (asked_by(path) if path else None) or "rich"
+        self.format = format_name or (format_of(path) if path else None) or "rich"
         chosen = RENDERERS.get(self.format)
         chosen.check(self.format)
         if path is not None:

@@ -11,10 +11,9 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
 from cspprof.core.units import shape
-from cspprof.render import asked_by
-from cspprof.render.figure import check_picture, inches, save
-from cspprof.report.bottleneck import picture
-from cspprof.report.charts import CHARTS, draw
+from cspprof.render import format_of
+from cspprof.render.matplotlib_chart import check_image_path, save_image, width_in_inches
+from cspprof.report.charts import CHARTS, chart_report, draw
 
 Kind = Annotated[str, typer.Argument(metavar="KIND", help="One of: " + ", ".join(CHARTS) + ".", show_default=False)]
 Specs = Annotated[
@@ -51,20 +50,20 @@ def plot_command(
     options = {name: value for name, value in values.items() if value}
     chosen = entry.specs(specs or ())
     entry.check(len(chosen), options)
-    inches(width)
-    is_image = output is not None and format is None and asked_by(output) is None
+    width_in_inches(width)
+    is_image = output is not None and format is None and format_of(output) is None
     if output is not None and is_image:
-        check_picture(output)
+        check_image_path(output)
     writer = None if is_image else ReportWriter(format, output)
     default_input = [shape(entry.traced_on)] if entry.traced_on and not specs else None
-    with entry.tried(specs or ()):
+    with entry.explain_variants(specs or ()):
         profiles = profile_specs(chosen, input or default_input, dtype, device, train, strict)
     chart = draw(kind, profiles, **options)
     if writer is not None:
-        writer.write(picture(chart, profiles))
+        writer.write(chart_report(chart, profiles))
     elif output is not None:
-        save(chart, output, width)
-        for note in picture(chart, profiles).notes:
+        save_image(chart, output, width)
+        for note in chart_report(chart, profiles).notes:
             print(f"note: {note}", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from cspprof.cli.specs import check_layer_metric, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_writable
 from cspprof.metrics import CONVENTIONS, METRICS
-from cspprof.report.profile import CIO, FLOPS, Breakdown, analysis
+from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, profile_report
 
 
 def profile_command(
@@ -34,7 +34,7 @@ def profile_command(
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if save is not None:
         profiles[0].save(save)
-    writer.write(analysis("profile", profiles, list(METRICS), "macs", breakdown, convention))
+    writer.write(profile_report("profile", profiles, list(METRICS), "macs", breakdown, convention))
 
 
 def cio_command(
@@ -47,7 +47,7 @@ def cio_command(
     breakdown = _breakdown("cio_cspnet", layers, depth, by, sort, top, convention)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(analysis("cio", profiles, CIO, "cio_cspnet", breakdown, convention))
+    writer.write(profile_report("cio", profiles, CIO_METRICS, "cio_cspnet", breakdown, convention))
 
 
 def flops_command(
@@ -60,7 +60,7 @@ def flops_command(
     breakdown = _breakdown("macs", layers, depth, by, sort, top, convention)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(analysis("flops", profiles, FLOPS, "macs", breakdown, convention))
+    writer.write(profile_report("flops", profiles, FLOPS_METRICS, "macs", breakdown, convention))
 
 
 def compare_command(
@@ -77,7 +77,7 @@ def compare_command(
     breakdown = _breakdown(metric, layers, depth, by, sort, top, convention)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(analysis("compare", profiles, list(METRICS), metric, breakdown, convention))
+    writer.write(profile_report("compare", profiles, list(METRICS), metric, breakdown, convention))
 
 
 def _breakdown(

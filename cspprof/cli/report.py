@@ -13,7 +13,7 @@ from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import OutputError
 from cspprof.render.page import is_page
-from cspprof.report.profile import Breakdown, analysis
+from cspprof.report.profile import Breakdown, profile_report
 
 DEFAULT_PATH = Path("report.html")
 
@@ -43,5 +43,5 @@ def report_command(
     writer = ReportWriter("html", output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     existed = output.exists()
-    writer.write(analysis("report", profiles, [], "cio_cspnet", Breakdown()))
+    writer.write(profile_report("report", profiles, [], "cio_cspnet", Breakdown()))
     print(f"{'replaced' if existed else 'wrote'} {output}", file=sys.stderr)

@@ -10,7 +10,7 @@ from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile, profile_spec
-from cspprof.report.notes import incomplete
+from cspprof.report.notes import incomplete_note
 from cspprof.sources import Request
 
 
@@ -36,7 +36,7 @@ def profile_specs(
 
 def check_complete(*records: Record) -> None:
     """Raise IncompleteError if an operation of a record has no rule."""
-    messages = [incomplete(record) for record in records if not record.complete]
+    messages = [incomplete_note(record) for record in records if not record.complete]
     if messages:
         raise IncompleteError("\n".join(messages), "Register a rule for the operation: see cspprof.op_rule.")
 

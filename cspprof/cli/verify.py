@@ -10,7 +10,7 @@ from cspprof.api import verify
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_complete, parse_request
-from cspprof.report.verify import second_opinion
+from cspprof.report.verification import verification_report
 
 
 def verify_command(
@@ -26,7 +26,7 @@ def verify_command(
     writer = ReportWriter(format, output)
     verification = verify(spec, parse_request(input, dtype, device, train))
     if strict:
-        check_complete(verification.profile)
-    writer.write(second_opinion(verification, every))
+        check_complete(verification.record)
+    writer.write(verification_report(verification, every))
     if verification.unexplained:
         raise typer.Exit(1)

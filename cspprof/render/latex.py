@@ -1,10 +1,10 @@
-"""LaTeX tables in the manner of booktabs, for papers."""
+"""LaTeX tables with booktabs, for papers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cspprof.render import Canvas, renderer
+from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Cell, Formula, Report, Table
 
 SPECIAL = {
@@ -16,13 +16,13 @@ SPECIAL = {
     "⁹": r"\textsuperscript{9}", "…": r"\dots{}", "→": r"$\rightarrow$", "∞": r"$\infty$", "ρ": r"$\rho$",
     "≤": r"$\leq$", "≫": r"$\gg$", "≠": r"$\neq$",
 }  # fmt: skip
-"""What is no letter of LaTeX's: brackets too, since a row that begins with one would be an argument of `\\\\`."""
+"""Characters with a meaning in LaTeX or no glyph. A bracket at the start of a row would be an argument of `\\\\`."""
 
 
 @renderer("latex", ".tex")
 def as_latex(report: Report, canvas: Canvas) -> str:
     parts = ["% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}"]
-    parts += map(_table, report.written)
+    parts += map(_table, report.tables_or_chart_data)
     if report.notes:
         items = "\n".join(f"  \\item {escape(note)}" for note in report.notes)
         parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
@@ -30,7 +30,7 @@ def as_latex(report: Report, canvas: Canvas) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` as LaTeX prints it, on one line; letters of other scripts are left to the engine and its fonts."""
+    """`text` as LaTeX source on one line. Letters of other scripts remain as they are."""
     return "".join(SPECIAL.get(c, c) for c in " ".join(text.split()))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from cspprof.render import Canvas, renderer
+from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report, Table
 
 
 @renderer("markdown", ".md")
 def as_markdown(report: Report, canvas: Canvas) -> str:
-    parts = [_table(t) for t in report.written]
+    parts = [_table(t) for t in report.tables_or_chart_data]
     if report.notes:
         parts.append("\n".join(f"- {_escape(note)}" for note in report.notes))
     return "\n\n".join(parts) + "\n"

@@ -1,4 +1,4 @@
-"""Files for Model Explorer: the graph itself with numbers on it, and node data for a graph that it opened itself."""
+"""Files for Model Explorer: a graph of the model with metrics, and node data for an ONNX graph that is already open."""
 
 from __future__ import annotations
 
@@ -12,31 +12,34 @@ from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
 from cspprof.core.units import shape, share
 from cspprof.metrics import METRICS
-from cspprof.render import Canvas, renderer
-from cspprof.render.netron import OF_NODES, one_model, rows_by_node
-from cspprof.report.profile import label
+from cspprof.render.netron import NODE_METRICS, rows_by_node, single_model
+from cspprof.render.registry import Canvas, renderer
+from cspprof.report.profile import metric_label
 from cspprof.report.tables import Report, quantity
 
-SCALE = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")
-"""From nothing to the largest: lighter for less, and readable in black but for the last."""
+COLORS = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")
+"""Background colors from 0 to the largest value; black text is readable on all but the last."""
 
 
 @renderer("model-explorer", ".explorer.json")
 def as_graph(report: Report, canvas: Canvas) -> str:
-    """The graph of every model in Model Explorer's own JSON: modules nest, and a node's colour is its share."""
+    """The graph of every model in the JSON format of Model Explorer: nested modules, and colors by value."""
     if not report.profiles:
-        raise OutputError("model-explorer shows graphs of models; this answer is about none", "cspprof profile SPEC")
+        raise OutputError(
+            "model-explorer shows graphs of models; this report is about none",
+            "Write for example: cspprof profile SPEC -o model.explorer.json",
+        )
     graphs = [_graph(p, report.focus) for p in report.profiles]
     return json.dumps({"label": "cspprof", "graphs": graphs}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 @renderer("node-data", ".node-data.json")
 def as_node_data(report: Report, canvas: Canvas) -> str:
-    """The number that the answer is about, for the nodes of an ONNX graph that Model Explorer opened itself."""
-    profile = one_model(report, "node-data")
-    named, _ = rows_by_node(profile)
-    values = {name: _value(row, report.focus) for name, row in named.items()}
-    gradient = [{"stop": i / (len(SCALE) - 1), "bgColor": colour} for i, colour in enumerate(SCALE)]
+    """The main metric of the report for the nodes of an ONNX graph that Model Explorer has opened."""
+    profile = single_model(report, "node-data")
+    by_node, _ = rows_by_node(profile)
+    values = {name: _value(row, report.focus) for name, row in by_node.items()}
+    gradient = [{"stop": i / (len(COLORS) - 1), "bgColor": color} for i, color in enumerate(COLORS)]
     results = {name: {"value": value} for name, value in values.items() if value is not None}
     document = {"name": METRICS.get(report.focus).title, "results": results, "gradient": gradient}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -47,28 +50,34 @@ def _value(row: LayerRow, metric: str) -> Any:
 
 
 def _graph(record: Record, focus: str) -> dict[str, Any]:
-    listed = layer_rows(record)
-    values = [_value(r, focus) or 0 for r in listed]
+    layers = layer_rows(record)
+    values = [_value(r, focus) or 0 for r in layers]
     largest, total = max(values, default=0), sum(values)
     incoming: dict[int, list[str]] = {}
     for edge in edges(record):
         incoming.setdefault(edge.target, []).append("input" if edge.source == INPUT else str(edge.source))
-    nodes = [{"id": "input", "label": "input", "namespace": "", "attrs": _attrs(
-        [("shape", ", ".join(shape(t.shape) for t in record.inputs))])}]  # fmt: skip
-    for row, value in zip(listed, values, strict=True):
-        node: dict[str, Any] = {"id": str(row.index), "label": kind_label(row.spec), "namespace": _namespace(row)}
-        node["attrs"] = _attrs(_facts(row, focus, value, total))
-        node["incomingEdges"] = _sources(incoming, row.index)
+    shapes = ", ".join(shape(t.shape) for t in record.inputs)
+    nodes = [{"id": "input", "label": "input", "namespace": "", "attrs": _attributes([("shape", shapes)])}]
+    for row, value in zip(layers, values, strict=True):
+        node: dict[str, Any] = {
+            "id": str(row.index),
+            "label": kind_label(row.spec),
+            "namespace": row.path.rpartition(".")[0].replace(".", "/"),
+            "attrs": _attributes(_facts(row, focus, value, total)),
+            "incomingEdges": _incoming_edges(incoming, row.index),
+        }
         if value and largest:
-            step = min(int(value / largest * (len(SCALE) - 1)) + 1, len(SCALE) - 1)
-            node["style"] = {"backgroundColor": SCALE[step]} | ({"textColor": "#ffffff"} if step == 5 else {})
+            step = min(int(value / largest * (len(COLORS) - 1)) + 1, len(COLORS) - 1)
+            white_text = {"textColor": "#ffffff"} if step == len(COLORS) - 1 else {}
+            node["style"] = {"backgroundColor": COLORS[step]} | white_text
         nodes.append(node)
-    out = len(record.calls.spec)
-    nodes.append({"id": "output", "label": "output", "namespace": "", "incomingEdges": _sources(incoming, out)})
+    output = len(record.calls.spec)
+    outgoing = _incoming_edges(incoming, output)
+    nodes.append({"id": "output", "label": "output", "namespace": "", "incomingEdges": outgoing})
     return {"id": record.model, "nodes": nodes}
 
 
-def _sources(incoming: dict[int, list[str]], index: int) -> list[dict[str, str]]:
+def _incoming_edges(incoming: dict[int, list[str]], index: int) -> list[dict[str, str]]:
     return [{"sourceNodeId": source, "targetNodeInputId": str(i)} for i, source in enumerate(incoming.get(index, ()))]
 
 
@@ -76,16 +85,12 @@ def _facts(row: LayerRow, focus: str, value: Any, total: Any) -> list[tuple[str,
     facts = [("layer", row.path), ("stage", row.stage)]
     facts += [(side, ", ".join(shape(t.shape) for t in specs))
               for side, specs in (("in", row.spec.reads), ("out", row.spec.writes))]  # fmt: skip
-    facts += [(label(m), "?" if m == "macs" and row.spec.macs is None else quantity(m, _value(row, m)).text)
-              for m in OF_NODES]  # fmt: skip
+    facts += [(metric_label(m), "?" if m == "macs" and row.spec.macs is None else quantity(m, _value(row, m)).text)
+              for m in NODE_METRICS]  # fmt: skip
     if total and METRICS.get(focus).additive:
         facts.append((f"share of {METRICS.get(focus).title}", share(value / total)))
     return facts
 
 
-def _attrs(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+def _attributes(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"key": key, "value": value} for key, value in facts]
-
-
-def _namespace(row: LayerRow) -> str:
-    return row.path.rpartition(".")[0].replace(".", "/")

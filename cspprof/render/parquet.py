@@ -1,4 +1,4 @@
-"""Parquet: the records as columns, exact and typed."""
+"""Parquet: the records as typed columns with exact values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cspprof.render import Canvas, renderer
+from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ INT64 = range(-(2**63), 2**63)
 
 @renderer("parquet", ".parquet", binary=True, extra=("pyarrow", "parquet"))
 def as_parquet(report: Report, canvas: Canvas) -> bytes:
-    """The same rows and columns as of CSV; what a record does not have is null."""
+    """The rows and columns of the CSV format; a field that a record lacks is null."""
     import pyarrow
     from pyarrow import parquet
 
@@ -29,7 +29,7 @@ def as_parquet(report: Report, canvas: Canvas) -> bytes:
 
 
 def _column(values: Sequence[Any]) -> Array:
-    """Integers stay exact: those past 64 bits are decimals."""
+    """A column of exact values; integers beyond 64 bits are decimals."""
     import pyarrow
 
     if any(isinstance(v, int) and v not in INT64 for v in values):

@@ -1,44 +1,36 @@
-"""Tables for a terminal, laid out by rich where columns have to give way. In a pipe: the same text without colour, at a
-width of its own."""
+"""Tables and charts for a terminal, laid out by rich. A pipe gets the same text without color, at an unlimited width."""
 
 from __future__ import annotations
 
 import io
 from typing import TYPE_CHECKING
 
-from cspprof.render import Canvas, renderer
-from cspprof.render.aligned import aligned, head
-from cspprof.report.tables import Cell, Report, Table
+from cspprof.render.registry import Canvas, renderer
+from cspprof.render.terminal_chart import chart_lines
+from cspprof.report.tables import Cell, Column, Report, Table
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
 PIPED_WIDTH = 10_000
-"""Wide enough that nothing wraps: what a pipe gets does not depend on the terminal it was started from."""
+"""Wide enough that nothing wraps, so that piped text does not depend on the width of the terminal."""
 
 
 @renderer("rich", ".txt")
 def rich_text(report: Report, canvas: Canvas) -> str:
-    found = aligned(report, canvas.width or PIPED_WIDTH, canvas.colour)
-    return laid_out(report, canvas) if found is None else found
-
-
-def laid_out(report: Report, canvas: Canvas) -> str:
-    """Any report, in any width."""
+    """Tables, charts and notes. A table that is wider than the canvas is printed as one block of lines per row."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.text import Text
-
-    from cspprof.render.bars import chart_text
 
     out = io.StringIO()
     console = Console(
         file=out,
         width=canvas.width or PIPED_WIDTH,
-        force_terminal=canvas.colour,
-        no_color=not canvas.colour,
-        color_system="standard" if canvas.colour else None,
+        force_terminal=canvas.color,
+        no_color=not canvas.color,
+        color_system="standard" if canvas.color else None,
         highlight=False,
         legacy_windows=False,
     )
@@ -47,13 +39,15 @@ def laid_out(report: Report, canvas: Canvas) -> str:
             console.print()
         if table.title:
             console.print(Text(table.title, style="bold"))
-        made = _table(table)
-        fits = Measurement.get(console, console.options.update(max_width=PIPED_WIDTH), made).minimum <= console.width
-        console.print(made if fits else _stacked(table))
+        columns = _columns(table)
+        unlimited = console.options.update(max_width=PIPED_WIDTH)
+        fits = canvas.width is None or Measurement.get(console, unlimited, columns).minimum <= canvas.width
+        console.print(columns if fits else _blocks(table))
     for i, chart in enumerate(report.charts):
         if i or report.tables:
             console.print()
-        console.print(chart_text(chart, console.width))
+        lines = chart_lines(chart, console.width)
+        console.print(Text("\n").join(Text.assemble(*segments) for segments in lines))
     if report.notes:
         console.print()
     for note in report.notes:
@@ -61,23 +55,34 @@ def laid_out(report: Report, canvas: Canvas) -> str:
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
 
 
-def _table(table: Table) -> RichTable:
+def _columns(table: Table) -> RichTable:
+    """Padded columns: numbers to the right and never wrapped, text to the left and wrapped if necessary."""
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True)
-    for column in table.columns:
-        made.add_column(
-            Text(head(column)), justify="right" if column.numeric else "left", overflow="fold", no_wrap=column.numeric
-        )
+    columns = RichTable(
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True
+    )
+    for i, column in enumerate(table.columns):
+        if column.numeric:  # as wide as the longest number, because `63.0 MiB` must not lose its unit
+            longest = max((cell_len(row[i].text) for row in table.rows), default=0)
+            columns.add_column(Text(_heading(column)), justify="right", no_wrap=True, min_width=longest)
+        else:
+            columns.add_column(Text(_heading(column)), justify="left", overflow="fold")
     for row in table.rows:
-        made.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
-    return made
+        columns.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
+    return columns
 
 
-def _stacked(table: Table) -> Text:
-    """For a terminal too narrow for the columns: a row's cells below each other. No digit is cut."""
+def _heading(column: Column) -> str:
+    """The heading of a column; the unit of numbers is on a line of its own."""
+    return column.header.replace(" (", "\n(").replace(" [", "\n[") if column.numeric else column.header
+
+
+def _blocks(table: Table) -> Text:
+    """The cells of each row below each other, for a terminal that is too narrow for the columns."""
     from rich.text import Text
 
     lines = []

@@ -1,4 +1,4 @@
-"""Answers that are drawn: the largest layers with their bars, and charts."""
+"""The report of `bottleneck`: the largest layers of each model as a table and as bars."""
 
 from __future__ import annotations
 
@@ -10,41 +10,33 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import draw
-from cspprof.report.notes import incomplete, remarks
-from cspprof.report.profile import largest, named
+from cspprof.report.notes import model_notes
+from cspprof.report.profile import largest_layers, model_fields
 from cspprof.report.tables import Report
 
 
-def bottleneck(profiles: Sequence[Record], metric: str, top: int) -> Report:
+def bottleneck_report(profiles: Sequence[Record], metric: str, top: int) -> Report:
     """The largest layers of each model, with cumulative shares."""
-    tables = [largest(p, metric, top) for p in profiles]
+    tables = [largest_layers(p, metric, top) for p in profiles]
     models = []
     records: list[dict[str, Any]] = []
     for p, table in zip(profiles, tables, strict=True):
-        listed = [
-            {"path": r[0].value, "sort": r[1].value, "stage": r[2].value, "in": r[3].value, "out": r[4].value,
-             metric: r[5].value, "share": r[6].value, "cumulative_share": r[7].value}
-            for r in table.rows
+        layers = [
+            {"path": row[0].value, "sort": row[1].value, "stage": row[2].value, "in": row[3].value,
+             "out": row[4].value, metric: row[5].value, "share": row[6].value, "cumulative_share": row[7].value}
+            for row in table.rows
         ]  # fmt: skip
-        models.append({**named(p), "metric": metric, "total": value_of(p, metric), "layers": listed})
-        records += [{**named(p), **r, "in": rows_[3].text, "out": rows_[4].text}
-                    for r, rows_ in zip(listed, table.rows, strict=True)]  # fmt: skip
-    notes = [note for p in profiles for note in remarks(p)]
+        models.append({**model_fields(p), "metric": metric, "total": value_of(p, metric), "layers": layers})
+        records += [{**model_fields(p), **layer, "in": row[3].text, "out": row[4].text}
+                    for layer, row in zip(layers, table.rows, strict=True)]  # fmt: skip
+    notes = [note for p in profiles for note in model_notes(p)]
     document = {"schema": "cspprof.bottleneck/1", "models": models}
-    return Report(tables, records, document, notes, profiles, metric, _bars_of_largest(profiles, metric, top))
+    return Report(tables, records, document, notes, profiles, metric, _layer_bars(profiles, metric, top))
 
 
-def _bars_of_largest(profiles: Sequence[Record], metric: str, top: int) -> list[Chart]:
-    """Each model's layers as bars, where the number adds up over them and is not 0 in all."""
+def _layer_bars(profiles: Sequence[Record], metric: str, top: int) -> list[Chart]:
+    """The layers of each model as bars, for a metric that is a sum over layers and not 0 in all of them."""
     if not METRICS.get(metric).additive:
         return []
     charts = [draw("bottleneck", [p], metric=metric, top=top) for p in profiles if value_of(p, metric)]
     return [replace(c, panels=tuple(p for p in c.panels if p.name != "share"), caption="") for c in charts]
-
-
-def picture(chart: Chart, profiles: Sequence[Record]) -> Report:
-    """A chart as the answer to a command: drawn in a terminal, and the records of what it shows."""
-    notes = (*chart.notes, *(incomplete(p) for p in profiles if not p.complete))
-    document = {"schema": "cspprof.chart/1", "kind": chart.kind, "title": chart.title, "caption": chart.caption,
-                "records": chart.records, "notes": list(notes)}  # fmt: skip
-    return Report([], chart.records, document, notes, profiles, charts=[chart])

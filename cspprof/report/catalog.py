@@ -1,26 +1,25 @@
-"""What cspprof knows about itself as reports: the zoo, the numbers and their definitions, and other tools' senses."""
+"""The reports of `models`, `metrics` and `explain`: zoo networks, metric definitions, conventions of other tools."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from cspprof.core.errors import UnknownNameError
 from cspprof.core.record import Record
 from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.conventions import Convention, conventions
-from cspprof.report.notes import STANDING
+from cspprof.report.notes import STATUS_MEANINGS
 from cspprof.report.tables import Column, Report, Table, quantity, text
-from cspprof.storage.profile_file import from_bytes
 
 if TYPE_CHECKING:
     from cspprof.zoo import ModelEntry
 
+# -- metrics ----------------------------------------------------------------------------------------
 
-def metric_list() -> Report:
-    """One row per registered number."""
+
+def metrics_report() -> Report:
+    """One row per registered metric."""
     columns = [Column("name"), Column("unit"), Column("definition")]
     rows = [[text(n), text(str(m.unit)), text(m.definition)] for n, m in METRICS.items()]
     records = [
@@ -31,13 +30,13 @@ def metric_list() -> Report:
     return Report([Table("", columns, rows)], records, {"schema": "cspprof.metrics/1", "metrics": records})
 
 
-def explain(name: str) -> Report:
-    """One number: definition, unit, what it is not, source."""
+def explain_metric(name: str) -> Report:
+    """One metric: its definition, its unit, what it is not, its source. Raises UnknownNameError."""
     m = METRICS.get(name)
     facts = [("name", name), ("unit", str(m.unit)), ("definition", m.definition)]
     tool, validity = (m.tool, m.validity) if isinstance(m, Convention) else ("", "")
-    more = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule is valid", validity))
-    facts += [(k, v) for k, v in more if v]
+    optional = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule is valid", validity))
+    facts += [(k, v) for k, v in optional if v]
     table = Table(m.title, [Column(""), Column("")], [[text(k), text(v)] for k, v in facts])
     record = {k.replace(" ", "_"): v for k, v in facts}
     return Report([table], [record], {"schema": "cspprof.explain/1", **record})
@@ -45,70 +44,65 @@ def explain(name: str) -> Report:
 
 GAMMA = {
     "name": "gamma",
-    "definition": "The fraction of a stage's base layer that bypasses the stage's blocks in a cross-stage-partial "
-    "network: x0 = [x0′, x0″], γ = |x0′| / |x0|, 0 < γ < 1. The blocks work on the other 1 − γ.",
+    "definition": "The fraction of a stage's base layer that bypasses the blocks of the stage in a cross-stage-partial "
+    "network: x0 = [x0′, x0″], γ = |x0′| / |x0|, 0 < γ < 1. The blocks process the other 1 − γ.",
     "smaller": "bypasses less and saves less: gamma=0.25 costs more than gamma=0.5",
-    "is_not": 'the processed fraction. "Partial ratio" is in use for both: where that is the part that blocks work on '
-    "(partial_ratio of public code), it is 1 − γ",
-    "rounding": "γ of the channels, to the nearest whole number (ResNeXt: of its groups), at least one and not all",
-    "with_it": "fusion=csp|first|last|none: where the 1×1 transitions stand (Fig. 3); split=slice|conv: channels are "
-    "divided, or two 1×1 convolutions of the same tensor make the two parts",
+    "is_not": 'the processed fraction. "Partial ratio" is used for both: where it means the processed fraction '
+    "(partial_ratio in public code), it is 1 − γ",
+    "rounding": "γ times the channels, rounded to the nearest integer (ResNeXt: γ times the groups), at least one and "
+    "not all",
+    "with_it": "fusion=csp|first|last|none: where the 1×1 transitions are (Fig. 3); split=slice|conv: the channels are "
+    "sliced, or two 1×1 convolutions of the same tensor make the two parts",
     "source": "Wang et al. 2019, section 3.1 (the partial dense block and its transitions), Fig. 3; Table 1 and Fig. 4 "
-    "for what γ and fusion change",
+    "for the effect of γ and fusion",
     "in_formulas": "cspprof closed-form --c 256 --m 24 --d 32 --gamma 1/4",
 }
-GAMMA_OF = (
+GAMMA_BY_NETWORK = (
     ("csp_densenet*", "1/2", "x0 of each dense block, sliced"),
     ("csp_peleenet, csp_peleenet_efm, csp_peleenet_gfm", "1/2",
-     "x0 of stages 1 to 3, sliced; stage 4 is plain, but with fusion=first"),
-    ("csp_resnet10", "1/2", "what the strided 3×3 of stages 2 to 4 makes, sliced; stage 1 is plain"),
+     "x0 of stages 1 to 3, sliced; stage 4 is plain, except with fusion=first"),
+    ("csp_resnet10", "1/2", "the output of the strided 3×3 of stages 2 to 4, sliced; stage 1 is plain"),
     ("csp_resnet50, csp_resnext50 and their detectors", "1/2; stage 1: 2/3",
-     "what two 1×1 convolutions make of the stage's input, together twice the blocks' width; a given γ holds in "
-     "every stage, and the blocks are as wide as the processed part"),
+     "the outputs of two 1×1 convolutions of the stage's input, together twice as wide as the blocks; with a given γ, "
+     "it holds in every stage, and the blocks are as wide as the processed part"),
     ("csp_darknet53 and its detector", "1/2",
-     "what two 1×1 convolutions make of the stage's map, together as wide as it (stage 1: twice), in even numbers"),
+     "the outputs of two 1×1 convolutions of the stage's map, together as wide as the map (stage 1: twice as wide), "
+     "in even numbers"),
     ("csp_mobilenet_v2", "none",
-     "the authors' form has no γ: half of the expanded maps, each through a depthwise 3×3, bypass the other blocks. "
-     "With gamma, split or another fusion the paper's recipe on the plain network instead: γ of what a stage's first "
-     "block makes bypasses its other blocks; stages of one block are plain"),
+     "the authors' network has no γ: half of the expanded maps, each through a depthwise 3×3, bypass the other blocks. "
+     "With gamma, split or another fusion, the paper's recipe is applied to the plain network: γ of the output of a "
+     "stage's first block bypasses its other blocks; stages of one block are plain"),
 )  # fmt: skip
-"""What γ is a fraction of in the zoo, with what it is unless given."""
+"""The network, the default γ, and the tensor that γ divides."""
 
 
 def explain_gamma() -> Report:
-    """The bypassed fraction: what it is, what it is not, and what it divides in each network."""
+    """The bypassed fraction γ: its definition, and what it divides in each network."""
     facts = Table("γ, the bypassed fraction", [Column(""), Column("")],
                   [[text(k.replace("_", " ")), text(v)] for k, v in GAMMA.items()])  # fmt: skip
-    networks = Table("What it divides", [Column("network"), Column("default"), Column("γ is of")],
-                     [[text(cell) for cell in row] for row in GAMMA_OF])  # fmt: skip
-    records = [{"network": n, "default": default, "of": of} for n, default, of in GAMMA_OF]
+    networks = Table("What γ divides", [Column("network"), Column("default"), Column("γ is a fraction of")],
+                     [[text(cell) for cell in row] for row in GAMMA_BY_NETWORK])  # fmt: skip
+    records = [{"network": n, "default": default, "of": of} for n, default, of in GAMMA_BY_NETWORK]
     return Report([facts, networks], records, {"schema": "cspprof.explain/1", **GAMMA, "networks": records})
 
 
-def example() -> Record:
-    """ResNet-50 as torchvision and timm build it, at 224×224: the network that every tool is tried on."""
-    file = resources.files("cspprof") / "data" / "resnet50.profile.json.gz"
-    return from_bytes(file.read_bytes(), "the example")
-
-
 def explain_conventions(record: Record) -> Report:
-    """Why tools differ: what each of them prints for one model, and what is in that beside the MACs."""
-    found = [(name, c, c.total(record).value) for name, c in conventions().items()]
+    """Why tools differ: the result of each tool for one model, as MACs and what the tool counts besides them."""
+    results = [(name, c, c.total(record).value) for name, c in conventions().items()]
     inputs = ", ".join(shape(t.shape) for t in record.inputs)
-    columns = [Column("convention"), Column("counts"), Column("answer", numeric=True), Column("which is")]
-    answers = [
-        [text(name), text(c.counts), quantity(name, value), text(derived(c, record, value))]
-        for name, c, value in found
+    columns = [Column("convention"), Column("counts"), Column("result", numeric=True), Column("equals")]
+    rows = [
+        [text(name), text(c.counts), quantity(name, value), text(convention_formula(c, record, value))]
+        for name, c, value in results
     ]  # fmt: skip
     tables = [
-        Table(f"{record.label} at {inputs}, as tools count it", columns, answers),
-        Table("", [Column("convention"), Column("is what is printed by")],
-              [[text(name), text(c.tool)] for name, c, _ in found]),
+        Table(f"{record.label} at {inputs}, by the convention of each tool", columns, rows),
+        Table("", [Column("convention"), Column("is printed by")], [[text(name), text(c.tool)] for name, c, _ in results]),
     ]  # fmt: skip
     records: list[dict[str, Any]] = [
         {"name": name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "answer": value,
          "beside": {} if value is None else dict(c.deviations(record)), "definition": c.definition, "holds": c.validity}
-        for name, c, value in found
+        for name, c, value in results
     ]  # fmt: skip
     document = {
         "schema": "cspprof.conventions/1",
@@ -122,76 +116,68 @@ def explain_conventions(record: Record) -> Report:
     }
     flat = [{**r, "beside": "; ".join(f"{n:+d} {part}" for part, n in r["beside"].items())} for r in records]
     notes = [
-        "every answer is derived by rule from one profile; none of these tools was run.",
+        "every result is computed by a rule from one profile; none of these tools was run.",
         "a rule in words, and its limits: cspprof explain NAME. Totals by a rule: --convention NAME.",
     ]
-    if any(value is None for *_, value in found):
-        notes.append("a dash: the rule cannot tell this model.")
+    if any(value is None for *_, value in results):
+        notes.append("a dash: the rule has no value for this model.")
     return Report(tables, flat, document, notes)
 
 
-def derived(c: Convention, record: Record, value: Any) -> str:
-    """`MACs + 22,227,968 batch norm`."""
-    return "–" if value is None else f"{macs_as(c)} {signed_terms(c.deviations(record))}".rstrip()
+def convention_formula(c: Convention, record: Record, value: Any) -> str:
+    """The result of a tool as MACs and other counts: `MACs + 22,227,968 batch norm`."""
+    return "–" if value is None else f"{macs_term(c)} {signed_terms(c.deviations(record))}".rstrip()
 
 
-def macs_as(c: Convention) -> str:
+def macs_term(c: Convention) -> str:
+    """`MACs` or `2·MACs`."""
     return "MACs" if c.per_mac == 1 else f"{c.per_mac}·MACs"
 
 
+# -- zoo networks -----------------------------------------------------------------------------------
+
 TOTALS = ("macs", "bflops", "params", "conv_weights", "cio_cspnet")
-"""What the listing of the zoo shows of every network."""
+"""The metrics in the list of networks."""
 
 
-def zoo_networks(family: str | None = None) -> list[ModelEntry]:
-    """The zoo's networks, or those of one family, by family and name. Raises UnknownNameError."""
-    from cspprof.zoo import catalog
-
-    entries = sorted((e for _, e in catalog().items()), key=lambda e: (e.family, e.name))
-    families = sorted({e.family for e in entries})
-    if family is not None and family not in families:
-        raise UnknownNameError(f"no family named {family!r}", f"There are: {', '.join(families)}")
-    return [e for e in entries if family in (None, e.family)]
-
-
-def network_record(e: ModelEntry, record: Record | None = None) -> dict[str, Any]:
-    """Where a network comes from and, given its profile at native input, its totals: as JSON can hold it."""
+def network_record(entry: ModelEntry, record: Record | None = None) -> dict[str, Any]:
+    """The origin of a zoo network and, with its profile at its native input, its totals. For JSON and CSV."""
     origin = {
-        "name": e.name, "family": e.family, "input": "×".join(map(str, e.input)), "status": e.status,
-        "twin": e.twin or "", "paper": e.paper, "summary": e.summary,
+        "name": entry.name, "family": entry.family, "input": "×".join(map(str, entry.input)), "status": entry.status,
+        "twin": entry.twin or "", "paper": entry.paper, "summary": entry.summary,
     }  # fmt: skip
     return origin if record is None else origin | {"metrics": {m: value_of(record, m) for m in METRICS.names()}}
 
 
-def model_list(networks: Sequence[dict[str, Any]]) -> Report:
-    """Where each network comes from, untraced."""
-    shown = ("family", "twin", "paper")
-    columns = [Column("model"), *(Column(k) for k in shown)]
-    rows = [[text(_label(n)), *(text(n[k]) for k in shown)] for n in networks]
+def network_papers_report(networks: Sequence[dict[str, Any]]) -> Report:
+    """The family, plain twin and paper of each network; needs no profile."""
+    fields = ("family", "twin", "paper")
+    columns = [Column("model"), *(Column(k) for k in fields)]
+    rows = [[text(_label(n)), *(text(n[k]) for k in fields)] for n in networks]
     document = {"schema": "cspprof.models/1", "models": networks}
-    return Report([Table("", columns, rows)], networks, document, _standing(networks))
+    return Report([Table("", columns, rows)], networks, document, _status_notes(networks))
 
 
-def model_totals(networks: Sequence[dict[str, Any]], sort: str | None = None) -> Report:
-    """The networks with their totals at native input; largest first by the number `sort`."""
+def network_totals_report(networks: Sequence[dict[str, Any]], sort: str | None = None) -> Report:
+    """The totals of each network at its native input; with `sort`, the largest value of that metric first."""
     if sort is not None:
         networks = sorted(networks, key=lambda n: -(n["metrics"][sort] or 0))
-    shown = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
-    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
+    metrics = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
+    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in metrics)]
     rows = [
-        [text(_label(n)), text(n["input"].split("×", 2)[2]), *(quantity(m, n["metrics"][m]) for m in shown)]
+        [text(_label(n)), text(n["input"].split("×", 2)[2]), *(quantity(m, n["metrics"][m]) for m in metrics)]
         for n in networks
     ]
-    records = [{k: v for k, v in n.items() if k != "metrics"} | {m: n["metrics"][m] for m in shown} for n in networks]
-    notes = [*_standing(networks), "papers and sections: cspprof models --papers"]
+    records = [{k: v for k, v in n.items() if k != "metrics"} | {m: n["metrics"][m] for m in metrics} for n in networks]
+    notes = [*_status_notes(networks), "papers and sections: cspprof models --papers"]
     return Report([Table("", columns, rows)], records, {"schema": "cspprof.models/1", "models": networks}, notes)
 
 
 def _label(network: dict[str, Any]) -> str:
     name, status = network["name"], network["status"]
-    return f"{name} ({status})" if status in STANDING else str(name)
+    return f"{name} ({status})" if status in STATUS_MEANINGS else str(name)
 
 
-def _standing(networks: Sequence[dict[str, Any]]) -> list[str]:
-    found = {n["status"] for n in networks}
-    return [f"{status}: {meaning}" for status, meaning in STANDING.items() if status in found]
+def _status_notes(networks: Sequence[dict[str, Any]]) -> list[str]:
+    statuses = {n["status"] for n in networks}
+    return [f"{status}: {meaning}" for status, meaning in STATUS_MEANINGS.items() if status in statuses]

@@ -1,7 +1,7 @@
-"""What every drawing takes: panels of series of marks. Values are exact here; whoever draws divides and rounds them.
+"""Charts as data: panels of series of marks, with exact values that a renderer scales and rounds.
 
-A `Chart` says everything that a picture shows, and its `records` are that and nothing else. Nothing here draws:
-see `render.figure` for pictures and `render.bars` for a terminal.
+`Chart.records` holds exactly the data that a picture shows. Three renderers draw charts: `render.matplotlib_chart`,
+`render.terminal_chart` and `render.page.svg_chart`.
 """
 
 from __future__ import annotations
@@ -15,37 +15,36 @@ from cspprof.core import units
 if TYPE_CHECKING:
     import pandas
 
-Number = int | float
-Form = Literal["bars", "steps", "line", "points"]
-Tone = int | Literal["muted", "strong", "less", "more"]
-"""The place in a qualitative palette, or what a mark means."""
+SeriesStyle = Literal["bars", "steps", "line", "points"]
+Color = int | Literal["muted", "strong", "less", "more"]
+"""An index into a qualitative palette, or the meaning of a mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What is counted along a side of a panel. Equal axes of several panels are one scale, to be compared along."""
+    """One side of a panel. Panels with equal axes have the same scale and can be compared."""
 
     name: str
-    """As a field of the records: `macs`."""
+    """The field of the records, such as `macs`."""
     title: str
     unit: str = ""
-    """Of the numbers at the ticks: values are divided by `divisor` there, and only there."""
-    divisor: Number = 1
-    low: Number = 0
-    high: Number = 1
+    """The unit of the numbers at the ticks, which are values divided by `divisor`."""
+    divisor: float = 1
+    low: float = 0
+    high: float = 1
     log: bool = False
-    whole: bool = False
-    """Whether between whole numbers there is nothing to read."""
-    ticks: tuple[tuple[Number, str], ...] = ()
-    """Where the ticks have names instead of numbers."""
+    integer: bool = False
+    """Whether ticks are at integers only."""
+    tick_labels: tuple[tuple[float, str], ...] = ()
+    """Positions with names instead of numbers."""
 
     @property
     def label(self) -> str:
         unit = self.unit.removesuffix(self.title).strip()
         return f"{self.title} [{unit}]" if unit else self.title
 
-    def text(self, value: Number) -> str:
-        """A value as it reads beside this axis, with its unit: `1.05 M elements`."""
+    def format(self, value: float) -> str:
+        """A value as text in the unit of the axis: `1.05 M elements`."""
         scaled = value / self.divisor
         digits = (
             units.significant(scaled, 4) if self.divisor != 1 or isinstance(value, float) else units.count(int(value))
@@ -55,92 +54,91 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One datum at (x, y). A bar stands on `base` and is `width` wide, a point's area is as `size` to the others'."""
+    """One datum at (x, y): a bar from `base` to `base + y`, `width` wide, or a point of area `size`."""
 
-    x: Number
-    y: Number
+    x: float
+    y: float
     label: str = ""
-    """What it is of: a layer's path, a stage, a model."""
-    base: Number = 0
+    """The name of the datum: the path of a layer, a stage, a model."""
+    base: float = 0
     width: float = 1
-    size: Number = 1
+    size: float = 1
     stage: str = ""
     detail: str = ""
-    """More about it, for whoever points at it: `conv 3×3, 1×64×56×56 -> 1×128×56×56`."""
+    """The text of a tooltip: `conv 3×3, 1×64×56×56 -> 1×128×56×56`."""
     text: str = ""
-    """Written next to it."""
+    """The annotation beside the mark."""
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Marks of one form and meaning; a name is an entry of the legend."""
+    """Marks of one style and meaning. The name is an entry of the legend."""
 
     name: str
-    form: Form
+    style: SeriesStyle
     marks: tuple[Mark, ...]
-    tone: Tone = 0
+    color: Color = 0
     hollow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A straight line across the panel at `value` of an axis, with what is written on it."""
+class ReferenceLine:
+    """A straight line across the panel at `value` of an axis, with an optional annotation."""
 
-    value: Number
+    value: float
     text: str
     axis: Literal["x", "y"] = "y"
-    tone: Tone = "muted"
+    color: Color = "muted"
     name: str = "line"
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of the x axis with a name: a stage."""
+    """A named interval of the x axis: a stage."""
 
-    start: Number
-    end: Number
+    start: float
+    end: float
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One system of axes. Where it is `lying`, x runs down the side and bars grow to the right."""
+    """One pair of axes. In a horizontal panel the x axis runs downwards and bars grow to the right."""
 
     title: str
     x: Axis
     y: Axis
     series: tuple[Series, ...]
-    lines: tuple[Line, ...] = ()
+    lines: tuple[ReferenceLine, ...] = ()
     spans: tuple[Span, ...] = ()
-    lying: bool = False
+    horizontal: bool = False
     height: float = 1
     """Relative to the other panels."""
     name: str = ""
-    """As a field of the records; the title unless given."""
+    """The field `panel` of the records; by default the title."""
     legend: bool = True
-    """Whether the names of its series have to be told."""
-    sizes: str = ""
-    """What the area of points is, as a field of the records; empty where all are equal."""
+    size_name: str = ""
+    """The field of the records that is the area of a point; empty if all points have the same area."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture before it is drawn: what `cspprof.plot` returns. Panels stand below each other."""
+    """A chart before it is drawn, with its panels from top to bottom."""
 
     kind: str
     title: str
     panels: tuple[Panel, ...]
     caption: str = ""
-    """What a reader has to know to read it: what is counted, and how."""
+    """What is counted, and how."""
     notes: Sequence[str] = field(default_factory=tuple)
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """Exactly what is shown, a row for every mark and line, values undivided."""
+        """Exactly the data that the chart shows: one dict per mark and reference line, with undivided values."""
         return [record for panel in self.panels for record in _records(panel)]
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The records as a table."""
+        """The records as a data frame."""
         import pandas
 
         return pandas.DataFrame(self.records)
@@ -158,8 +156,8 @@ def _records(panel: Panel) -> Iterator[dict[str, Any]]:
             record |= {panel.x.name: mark.x, panel.y.name: mark.y}
             if mark.base:
                 record["base"] = mark.base
-            if panel.sizes and series.form == "points":
-                record[panel.sizes] = mark.size
+            if panel.size_name and series.style == "points":
+                record[panel.size_name] = mark.size
             yield record | {"text": mark.text, "detail": mark.detail}
     for line in panel.lines:
         axis = panel.x if line.axis == "x" else panel.y

@@ -1,4 +1,4 @@
-"""Closed forms in numbers as reports: one block, a curve, and a check against the trace."""
+"""The reports of `closed-form` in numbers: one block, a curve of the saving, and a check against the trace."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cspprof.report.closed_form import OUTSIDE, SCHEMA, stage_notes, stage_table
 from cspprof.report.tables import Cell, Column, Report, Table, change, integer, text
 
 BAR = 40
-"""Characters of a bar for 100 %."""
-LISTED = 500
-"""Layers that are written one by one."""
+"""Width of a bar of 100 % in characters."""
+MOST_LAYERS = 500
+"""The largest block whose layers are listed one by one."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def block_report(form: ClosedForm, given: Numbers) -> Report:
-    """The costs of a block, of its partial twin beside it, and layer by layer."""
-    blocks = beside(form, given)
+    """The costs of a block and of its partial twin, in total and layer by layer."""
+    blocks = block_and_twin(form, given)
     layers = blocks[0].layer_count()
-    listed = blocks if layers <= LISTED else []
+    listed = blocks if layers <= MOST_LAYERS else []
     gamma = numbers_of(blocks[-1]).get("gamma")
     stages = network_savings(gamma) if blocks[0].form.name == "dense" and len(blocks) > 1 else []
     tables = [_totals(blocks)]
     tables += [_layer_table(listed)] if listed else []
     tables += [stage_table(stages, gamma)] if stages else []
-    notes = [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else _why_alone(form)
-    notes += [] if listed else [f"{count(layers)} layers are too many to list: up to {LISTED} are."]
+    notes = [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else _missing_twin_note(form)
+    notes += [] if listed else [f"{count(layers)} layers are too many to list; the limit is {MOST_LAYERS}."]
     document = {
         "schema": SCHEMA, "shows": "numbers", "form": form.name,
         "blocks": [
@@ -49,8 +49,8 @@ def block_report(form: ClosedForm, given: Numbers) -> Report:
 
 
 def _totals(blocks: list[SizedBlock]) -> Table:
-    """A row per quantity; of two blocks the change, too."""
-    columns = [Column(""), *(Column(_titled(b), numeric=True) for b in blocks)]
+    """One row per cost; for two blocks, also the change."""
+    columns = [Column(""), *(Column(_block_heading(b), numeric=True) for b in blocks)]
     columns += [Column("change", numeric=True)] * (len(blocks) == 2)
     lines = []
     for quantity, heading in COSTS.items():
@@ -59,12 +59,14 @@ def _totals(blocks: list[SizedBlock]) -> Table:
         if len(values) == 2:
             line.append(change(float(Fraction(values[1], values[0]) - 1)))
         lines.append(line)
-    return Table(_described(blocks[0]), columns, lines)
+    return Table(_block_title(blocks[0]), columns, lines)
 
 
-def beside(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
-    """The block and, where there is one, its twin, the plain one first. A plain form whose c is not to be halved stands
-    alone unless γ is given."""
+def block_and_twin(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
+    """The block and its twin if there is one, the plain block first.
+
+    If γ is not given and half of c is no integer, a plain block is alone.
+    """
     both = plain_and_partial(form)
     if both is None:
         return [sized_block(form, given)]
@@ -78,22 +80,22 @@ def beside(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
         raise
 
 
-def _why_alone(form: ClosedForm) -> list[str]:
-    return [f"{form.twin} would have no whole number of channels at γ = 1/2; another: --gamma"] if form.twin else []
+def _missing_twin_note(form: ClosedForm) -> list[str]:
+    return [f"{form.twin} has no integer number of channels at γ = 1/2; choose another γ: --gamma"] if form.twin else []
 
 
-def _titled(made: SizedBlock) -> str:
-    gamma = made.numbers.get("gamma")
-    return made.form.name if gamma is None or not made.form.plain else f"{made.form.name} (γ = {gamma})"
+def _block_heading(block: SizedBlock) -> str:
+    gamma = block.numbers.get("gamma")
+    return block.form.name if gamma is None or not block.form.plain else f"{block.form.name} (γ = {gamma})"
 
 
-def _described(made: SizedBlock) -> str:
-    numbers = numbers_of(made)
+def _block_title(block: SizedBlock) -> str:
+    numbers = numbers_of(block)
     h, w = numbers.pop("h"), numbers.pop("w")
-    return f"{made.form.name} at {_listed(numbers)}, on {h}×{w}"
+    return f"{block.form.name} at {_assignments(numbers)}, on {h}×{w}"
 
 
-def _listed(numbers: dict[str, Any]) -> str:
+def _assignments(numbers: dict[str, Any]) -> str:
     return ", ".join(f"{'γ' if name == 'gamma' else name} = {value}" for name, value in numbers.items())
 
 
@@ -126,13 +128,13 @@ def _layer_table(blocks: list[SizedBlock]) -> Table:
 
 
 def curve_report(over: CurveAxis, form: ClosedForm, given: Numbers) -> Report:
-    """The saving over γ, c/(m·d) or m, a bar a row."""
+    """The saving against γ, c/(m·d) or m: one row with a bar per point."""
     records = saving_curve(over, form=form.name, **given)
     first = {"gamma": "γ", "ratio": "c/(m·d)", "m": "m"}[over]
     columns = [Column(first, numeric=True), *([Column("c", numeric=True)] if over == "ratio" else [])]
     columns += [Column(x, numeric=True) for x in ("CIO", "partial", "saving")] + [Column("0 to 100 %")]
     lines = [
-        [_place(over, r), *([integer(r["c"])] if over == "ratio" else []), integer(r["plain"]), integer(r["partial"]),
+        [_x_cell(over, r), *([integer(r["c"])] if over == "ratio" else []), integer(r["plain"]), integer(r["partial"]),
          Cell(r["saving"], share(r["saving"])), text(bar(r["saving"]) + " ◀ given" * r["given"])]
         for r in records
     ]  # fmt: skip
@@ -141,7 +143,7 @@ def curve_report(over: CurveAxis, form: ClosedForm, given: Numbers) -> Report:
         fixed.pop("c", None)
     else:
         fixed |= {"gamma": records[0]["gamma_exact"]} if over == "m" else {}
-    title = f"What the partial twin of {records[0]['form']} saves of its CIO, {_listed(fixed)}"
+    title = f"Saving of the partial twin of {records[0]['form']} in CIO, {_assignments(fixed)}"
     document = {
         "schema": SCHEMA, "shows": "curve", "form": records[0]["form"], "over": over, "points": records,
         "notes": [],
@@ -149,61 +151,62 @@ def curve_report(over: CurveAxis, form: ClosedForm, given: Numbers) -> Report:
     return Report([Table(title, columns, lines)], records, document)
 
 
-def _place(over: CurveAxis, record: dict[str, Any]) -> Cell:
+def _x_cell(over: CurveAxis, record: dict[str, Any]) -> Cell:
     if over == "m":
         return integer(record["m"])
     return Cell(record[over], record["gamma_exact"] if over == "gamma" else decimal(record["ratio"]))
 
 
 def bar(fraction: float) -> str:
-    """A bar of eighths of a character: 1 is 40 characters long."""
+    """A bar with a resolution of an eighth of a character; 1 is 40 characters long."""
     whole, part = divmod(round(fraction * BAR * 8), 8)
     return "█" * whole + _EIGHTHS[part].strip()
 
 
-def check_report(found: ClosedFormCheck) -> Report:
-    """A check: every term by the formula and as it ran, and the totals."""
-    agreeing = sum(term.agrees for term in found.layers)
-    columns = [Column(x) for x in ("layer", "ran as", "convolves")]
+def check_report(check: ClosedFormCheck) -> Report:
+    """Every layer and the totals, by the formula and by the trace."""
+    agreeing = sum(layer.agrees for layer in check.layers)
+    columns = [Column(x) for x in ("layer", "operation", "shape")]
     columns += [Column(x, numeric=True) for x in ("CIO by formula", "CIO traced", "MACs", "weights")]
     columns.append(Column("verdict"))
-    lines = [_term(term) for term in found.layers]
-    same = found.formula_totals == found.traced_totals
+    lines = [_layer_check(layer) for layer in check.layers]
+    same = check.formula_totals == check.traced_totals
     lines.append([
-        text("sum"), text(""), text(""),
-        *(integer(totals["cio_cspnet"]) for totals in (found.formula_totals, found.traced_totals)),
-        *(_two(found.formula_totals[x], found.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
+        text("sum"), text(""), text(""), integer(check.formula_totals["cio_cspnet"]), integer(check.traced_totals["cio_cspnet"]),
+        *(_two(check.formula_totals[x], check.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
     ])  # fmt: skip
     notes = [
-        f"{agreeing} of {len(found.layers)} layers agree in shape, CIO by both rules, MACs and weights; "
+        f"{agreeing} of {len(check.layers)} layers agree in shape, CIO by both rules, MACs and weights; "
         f"{'so do the sums' if same else 'the sums differ'}."
     ]
-    if found.block.form.plain:
-        notes.append("the block ran inside a cross-stage-partial stage, whose transitions are outside the form.")
+    if check.block.form.plain:
+        notes.append(
+            "the block ran inside a cross-stage-partial stage; the transitions of the stage are outside the form."
+        )
     document = {
-        "schema": SCHEMA, "shows": "check", "form": found.block.form.name, "numbers": numbers_of(found.block),
-        "agrees": found.agrees, "closed": found.formula_totals, "traced": found.traced_totals,
+        "schema": SCHEMA, "shows": "check", "form": check.block.form.name, "numbers": numbers_of(check.block),
+        "agrees": check.agrees, "closed": check.formula_totals, "traced": check.traced_totals,
         "terms": [
             {"layer": t.name, "path": t.path, "agrees": t.agrees, "differing": t.differing, "formula": t.formula,
              "traced": t.traced}
-            for t in found.layers
+            for t in check.layers
         ],
         "notes": notes,
     }  # fmt: skip
-    return Report([Table(_described(found.block), columns, lines)], [_flat(t) for t in found.layers], document, notes)
+    return Report([Table(_block_title(check.block), columns, lines)], [_flat(t) for t in check.layers], document, notes)
 
 
-def _term(term: LayerCheck) -> list[Cell]:
-    formula, traced = term.formula or {}, term.traced or {}
+def _layer_check(check: LayerCheck) -> list[Cell]:
+    formula, traced = check.formula or {}, check.traced or {}
     return [
-        text(term.name or "–"), text(term.path or "did not run"), _two(_convolves(formula), _convolves(traced)),
+        text(check.name or "–"), text(check.path or "did not run"), _two(_shape_text(formula), _shape_text(traced)),
         *(Cell(side.get("cio_cspnet"), _text(side.get("cio_cspnet"))) for side in (formula, traced)),
-        *(_two(formula.get(x), traced.get(x)) for x in ("macs", "conv_weights")), _verdict(term.agrees),
+        *(_two(formula.get(x), traced.get(x)) for x in ("macs", "conv_weights")), _verdict(check.agrees),
     ]  # fmt: skip
 
 
-def _convolves(side: dict[str, Any]) -> str | None:
-    """`32→16, 3×3, 7×9`, with groups and the written map where they are not the plain ones."""
+def _shape_text(side: dict[str, Any]) -> str | None:
+    """`32→16, 3×3, 7×9`, with the groups if not 1 and the output size if it differs."""
     if not side:
         return None
     parts = [f"{side['c_in']}→{side['c_out']}", "×".join(map(str, side["kernel"]))]
@@ -226,9 +229,9 @@ def _verdict(agrees: bool) -> Cell:
     return Cell(agrees, "agrees" if agrees else "differs", good=agrees)
 
 
-def _flat(term: LayerCheck) -> dict[str, Any]:
-    row: dict[str, Any] = {"layer": term.name, "path": term.path, "agrees": term.agrees}
-    for name, side in (("formula", term.formula), ("traced", term.traced)):
+def _flat(check: LayerCheck) -> dict[str, Any]:
+    row: dict[str, Any] = {"layer": check.name, "path": check.path, "agrees": check.agrees}
+    for name, side in (("formula", check.formula), ("traced", check.traced)):
         for key, value in (side or {}).items():
             row[f"{name}_{key}"] = "×".join(map(str, value)) if isinstance(value, tuple) else value
     return row

@@ -1,30 +1,29 @@
-"""What a reader has to know about the numbers of one model."""
+"""Notes on the metrics of one model: reconstruction, missing rules, unused parameters."""
 
 from __future__ import annotations
 
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.record import Record
 
-STANDING = {
+STATUS_MEANINGS = {
     "reading": "our best reconstruction of a network whose definition is not public.",
-    "construction": "ours, after a published recipe; the authors' own is not public, or does not exist.",
+    "construction": "our own network after a published recipe; the authors' network is not public or does not exist.",
 }
-"""What a network's status means."""
 
 
-def remarks(record: Record) -> list[str]:
-    """In words, the model's name before each; nothing where nothing is remarkable."""
-    notes = [f"{record.label}: {STANDING[record.status]}"] if record.status in STANDING else []
+def model_notes(record: Record) -> list[str]:
+    """The notes on one model, each with the name of the model."""
+    notes = [f"{record.label}: {STATUS_MEANINGS[record.status]}"] if record.status in STATUS_MEANINGS else []
     notes += record.notes
     if not record.complete:
-        notes.append(incomplete(record))
+        notes.append(incomplete_note(record))
     unread = record.params - sum(r.params for r in layer_rows(record))
     if unread:
         notes.append(f"{record.label}: {unread:,} of its {record.params:,} parameters are never read by this forward.")
     return notes
 
 
-def incomplete(record: Record) -> str:
-    """Which operations have no rule."""
+def incomplete_note(record: Record) -> str:
+    """The operations of a record that have no rule, with their counts."""
     unknown = ", ".join(f"{name} ({n})" for name, n in record.uncounted.items())
-    return f"{record.label} is incomplete: no rule for {unknown}. Totals leave them out; --strict makes this an error."
+    return f"{record.label} is incomplete: no rule for {unknown}. Totals exclude them; --strict makes this an error."

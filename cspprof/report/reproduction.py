@@ -1,4 +1,4 @@
-"""A reproduction as a report: a table for each table or figure in print, and what belongs beside its figures."""
+"""The report of `reproduce`: one table per published table or figure, and related values that are not printed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cspprof.papers.reproduction import REPRODUCED, FigureResult, Reproduction, 
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 MORE_DIGITS = 2
-"""Decimal places of a computed value beyond those of the printed one."""
+"""Decimal places of a computed value in addition to those of the printed value."""
 
 
 def reproduction_report(r: Reproduction) -> Report:
-    """The answer to `reproduce`."""
-    tables = [_figures(table, list(found)) for table, found in groupby(r.figures, lambda f: f.table)]
+    """Every printed figure beside the computed value, with the status of the reproduction."""
+    tables = [_figure_table(table, list(results)) for table, results in groupby(r.figures, lambda f: f.table)]
     if r.related:
-        tables.append(_beside(r.related))
+        tables.append(_related_table(r.related))
     records = [figure_record(f) for f in r.figures]
     document = {
         "schema": "cspprof.reproduce/1",
@@ -33,28 +33,28 @@ def reproduction_report(r: Reproduction) -> Report:
              "how": b.recipe.how}
             for t, b, v in r.related
         ],
-        "notes": notes(r),
+        "notes": reproduction_notes(r),
     }  # fmt: skip
-    return Report(tables, records, document, notes(r))
+    return Report(tables, records, document, reproduction_notes(r))
 
 
-def notes(r: Reproduction) -> list[str]:
-    """The figures by status, and whatever has to be looked into."""
+def reproduction_notes(r: Reproduction) -> list[str]:
+    """The number of figures by status, and every figure whose result contradicts the data file."""
     counted = " · ".join(f"{n} {status}" for status, n in r.counts.items())
-    found = [f"{len(r.figures)} figures: {counted}"]
+    notes = [f"{len(r.figures)} figures: {counted}"]
     for f in r.figures:
         where = f"{f.table.name}, {f.figure.row}, {f.figure.printed.text}"
         if f.figure.required and f.broken:
-            found.append(f"{where}: came out {REPRODUCED[f.figure.required]}, and no longer does.")
+            notes.append(f"{where}: was {REPRODUCED[f.figure.required]}, and no longer is.")
         elif f.broken:
-            found.append(f"{where}: does not come out, and no reason is known.")
+            notes.append(f"{where}: does not reproduce, and no reason is known.")
         elif f.contradicts_reason:
-            found.append(f"{where}: is said not to reproduce ({f.figure.reason}), and does.")
-    return found
+            notes.append(f"{where}: is listed as not reproducing ({f.figure.reason}), but it reproduces.")
+    return notes
 
 
 def figure_record(f: FigureResult) -> dict[str, Any]:
-    """A finding as one flat row."""
+    """The result of one figure as a flat record."""
     figure, recipe = f.figure, f.figure.recipe
     network, base = (*(recipe.networks if recipe else ()), None, None)[:2]
     return {
@@ -65,11 +65,11 @@ def figure_record(f: FigureResult) -> dict[str, Any]:
         "printed_value": float(figure.printed.value),
         "unit": figure.printed.unit,
         "computed": None if f.computed is None else float(f.computed),
-        "rule": rule(f),
+        "rule": _rule(f),
         "difference": None if f.difference is None else float(f.difference),
         "difference_unit": "points" if figure.printed.unit == "%" else "fraction",
         "status": f.status.name.lower(),
-        "says": says(f),
+        "says": status_text(f),
         "spec": network.spec if network else "",
         "base": base.spec if base else "",
         "input": "×".join(map(str, network.input or ())) if network else "",
@@ -79,12 +79,12 @@ def figure_record(f: FigureResult) -> dict[str, Any]:
     }
 
 
-def rule(f: FigureResult) -> str:
+def _rule(f: FigureResult) -> str:
     return f.figure.recipe.rule if f.figure.recipe else "–"
 
 
-def says(f: FigureResult) -> str:
-    """The status in words: `reading, off by 3.1 %`."""
+def status_text(f: FigureResult) -> str:
+    """The status in words, with the difference: `reading, off by 3.1 %`."""
     if f.status is Status.READING and f.computed is not None:
         agrees = f.figure.printed.agreement(f.computed) == "exact"
         return f"{f.status}, {Status.EXACT if agrees else _off(f)}"
@@ -94,10 +94,10 @@ def says(f: FigureResult) -> str:
 
 
 def _off(f: FigureResult) -> str:
-    return "off by " + _distance(f).text.lstrip("+−")
+    return "off by " + _difference(f).text.lstrip("+−")
 
 
-def _distance(f: FigureResult) -> Cell:
+def _difference(f: FigureResult) -> Cell:
     if f.difference is None:
         return text("–")
     if f.figure.printed.unit == "%":
@@ -109,17 +109,17 @@ def _sign(x: Fraction) -> str:
     return "+" if x > 0 else ""
 
 
-def _figures(table: PublishedTable, found: Iterable[FigureResult]) -> Table:
+def _figure_table(table: PublishedTable, results: Iterable[FigureResult]) -> Table:
     columns = [Column("figure"), Column("printed", True), Column("computed", True), Column("rule"),
                Column("difference", True), Column("status")]  # fmt: skip
     lines = []
-    for f in found:
+    for f in results:
         printed = f.figure.printed
         places = printed.places + MORE_DIGITS
         computed = text("–") if f.computed is None else _value(f.computed, places, printed.unit)
         good = False if f.broken else True if f.status in REPRODUCED.values() else None
-        lines.append([text(f.figure.row), text(printed.text), computed, text(rule(f)), _distance(f),
-                      Cell(says(f), says(f), good)])  # fmt: skip
+        lines.append([text(f.figure.row), text(printed.text), computed, text(_rule(f)), _difference(f),
+                      Cell(status_text(f), status_text(f), good)])  # fmt: skip
     return Table(table.title, columns, lines)
 
 
@@ -127,8 +127,8 @@ def _value(x: Fraction, places: int, unit: str) -> Cell:
     return Cell(float(x), f"{decimal(x, places)} {unit}")
 
 
-def _beside(found: Iterable[tuple[PublishedTable, RelatedNumber, Fraction]]) -> Table:
-    columns = [Column("beside them"), Column("computed", True), Column("rule"), Column("how")]
+def _related_table(related: Iterable[tuple[PublishedTable, RelatedNumber, Fraction]]) -> Table:
+    columns = [Column("value"), Column("computed", True), Column("rule"), Column("how")]
     lines = [[text(f"{t.name}: {b.row}"), _value(v, b.places, b.unit), text(b.recipe.rule), text(b.recipe.how)]
-             for t, b, v in found]  # fmt: skip
-    return Table("Not in print", columns, lines)
+             for t, b, v in related]  # fmt: skip
+    return Table("Related values that are not printed", columns, lines)

@@ -1,4 +1,4 @@
-"""What every renderer takes: tables of cells that hold the raw value beside the text that people read."""
+"""The report that every renderer takes: tables of cells, each with its exact value and its text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """The value of a cell that is an expression: a line of text, and LaTeX source for whoever can set it."""
+    """The value of a cell that contains an expression: one line of text, and LaTeX source."""
 
     text: str
     latex: str
 
 
 class Cell(NamedTuple):
-    """A value and how it reads. `good` says whether a change is for the better; None where that is no question."""
+    """A value and its text. `good` is True for an improvement or a success, False for the opposite, None otherwise."""
 
     value: Any
     text: str
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A heading, and whether numbers stand under it."""
+    """A heading, and whether the cells below it are numbers."""
 
     header: str
     numeric: bool = False
@@ -47,35 +47,35 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer to one command, in every form: tables for people, records for CSV, a document for JSON."""
+    """The output of one command: tables for people, records for CSV, a document for JSON."""
 
     tables: Sequence[Table]
     records: Sequence[dict[str, Any]]
     document: dict[str, Any] | Callable[[], dict[str, Any]]
-    """Or what makes it: most of it nobody but JSON shows."""
+    """The JSON document, or a function that makes it: it is large, and only the JSON format needs it."""
     notes: Sequence[str] = field(default_factory=tuple)
     profiles: Sequence[Record] = field(default_factory=tuple)
-    """The models that it is about, for formats that show the network itself."""
+    """The models, for formats that show the network itself."""
     focus: str = "macs"
-    """The number that it is about, for formats that colour by one."""
+    """The main metric, for formats that color layers by one metric."""
     charts: Sequence[Chart] = field(default_factory=tuple)
-    """What is drawn below the tables, where the format can draw."""
+    """Charts below the tables, for formats that can draw."""
 
     @property
-    def written(self) -> Sequence[Table]:
-        """The tables; where there are none, what the charts show: for formats that write and do not draw."""
-        return self.tables or [_listed(c) for c in self.charts]
+    def tables_or_chart_data(self) -> Sequence[Table]:
+        """The tables; if there are none, the data of the charts. For formats that cannot draw."""
+        return self.tables or [_data_table(c) for c in self.charts]
 
 
-def _listed(chart: Chart) -> Table:
-    """A row for every mark and line of a chart."""
+def _data_table(chart: Chart) -> Table:
+    """One row per mark and reference line of a chart."""
     fields = dict.fromkeys(key for record in chart.records for key in record)
     numeric = [all(isinstance(r.get(f, 0), (int, float)) for r in chart.records) for f in fields]
     columns = [Column(f.replace("_", " "), n) for f, n in zip(fields, numeric, strict=True)]
-    return Table(chart.title, columns, [[_told(record.get(f)) for f in fields] for record in chart.records])
+    return Table(chart.title, columns, [[_data_cell(record.get(f)) for f in fields] for record in chart.records])
 
 
-def _told(value: Any) -> Cell:
+def _data_cell(value: Any) -> Cell:
     if value is None:
         return Cell(None, "")
     if isinstance(value, str):
@@ -113,7 +113,7 @@ def difference(n: int) -> Cell:
 
 
 def quantity(metric: str, value: Number) -> Cell:
-    """A registered number's value in its own unit."""
+    """The value of a registered metric in the metric's unit."""
     if value is None:
         return Cell(None, "–")
     unit = METRICS.get(metric).unit

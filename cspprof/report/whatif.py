@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cspprof.analysis.whatif import VariationResult
 from cspprof.core import units
 from cspprof.metrics import METRICS, value_of
-from cspprof.report.profile import label
+from cspprof.report.profile import metric_label
 from cspprof.report.tables import Cell, Column, Report, Table, quantity, text
 
 DEFAULT_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "activations", "traffic_bytes", "peak_bytes")
@@ -28,7 +28,7 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
         records.append({"model": model, "input": list(given.shape), "dtype": given.dtype, **values, "problem": problem})
         cells = [quantity(m, v) if record else Cell(None, "?") for m, v in values.items()]
         rows.append([Cell(list(given.shape), units.shape(given.shape)), text(given.dtype), *cells])
-    columns = [Column("input"), Column("dtype"), *(Column(label(m), True) for m in metrics)]
+    columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True) for m in metrics)]
     return Report(
         [Table(model, columns, rows)],
         records,

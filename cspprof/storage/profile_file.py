@@ -10,6 +10,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Hashable, Iterable, Sequence
+from importlib import resources
 from itertools import accumulate
 from operator import sub
 from pathlib import Path
@@ -43,6 +44,12 @@ def load(path: Path) -> Record:
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror or error}", "Name another file.") from None
     return from_bytes(data, str(path))
+
+
+def packaged_resnet50() -> Record:
+    """ResNet-50 at 224×224, as torchvision and timm build it. The profile is part of the package."""
+    file = resources.files("cspprof") / "data" / "resnet50.profile.json.gz"
+    return from_bytes(file.read_bytes(), file.name)
 
 
 def from_bytes(data: bytes, name: str) -> Record:

@@ -1,11 +1,12 @@
-"""The report: one HTML file that asks for nothing else, for people who open it in a browser."""
+"""The HTML report: one file that needs no network and no other file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from cspprof.core.errors import OutputError
-from cspprof.render import Canvas, renderer
+from cspprof.render.page.document import html_page
+from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
 GENERATOR = b'<meta name=generator content="cspprof '
@@ -13,15 +14,15 @@ GENERATOR = b'<meta name=generator content="cspprof '
 
 @renderer("html", ".html", ".htm")
 def as_html(report: Report, canvas: Canvas) -> str:
-    """Raises OutputError for an answer about no model."""
+    """Raises OutputError for a report about no model."""
     if not report.profiles:
-        raise OutputError("html shows models; this answer is about none", "cspprof report SPEC… -o report.html")
-    from cspprof.render.page.document import page  # with every chart, which other formats do without
-
-    return page(report.profiles)
+        raise OutputError(
+            "html shows models; this report is about none", "Write for example: cspprof report SPEC… -o report.html"
+        )
+    return html_page(report.profiles)
 
 
 def is_page(path: Path) -> bool:
-    """Whether the file is a report, by what its head says made it."""
+    """Whether cspprof generated the file, according to the `generator` element in its head."""
     with path.open("rb") as file:
         return GENERATOR in file.read(2000)

@@ -1,14 +1,13 @@
-"""The report put together.
+"""The content of the HTML report and its template.
 
-What it shows is worked out here and in `layers`, `stage_graph` and `svg`; `page.html` says where it stands, `page.css`
-how it looks, `page.js` what can be sorted, filtered and folded. Without JavaScript everything is there to be read.
+`page.html` is the structure, `page.css` the style, and `page.js` sorts, filters and folds. All content is readable
+without JavaScript.
 """
 
 from __future__ import annotations
 
 import shlex
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -20,30 +19,31 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
-from cspprof.render.page import stage_graph, svg
-from cspprof.render.page.layers import LayerTable, definitions, layer_tables
+from cspprof.render.page.layer_table import LayerTable, layer_tables
+from cspprof.render.page.stage_graph import stage_graph_svg
+from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
-from cspprof.report.notes import remarks
-from cspprof.report.profile import CIO, label, where_from
+from cspprof.report.notes import model_notes
+from cspprof.report.profile import CIO_METRICS, change_tables, metric_label
 from cspprof.report.tables import Cell, Table, change, quantity
 
-CARD = ("macs", "cio_cspnet", "params", "peak_bytes", "moc")
-CHANGES = ("cio_cspnet", "macs")
-"""Numbers whose change is told stage by stage."""
+CARD_METRICS = ("macs", "cio_cspnet", "params", "peak_bytes", "moc")
+CHANGE_METRICS = ("cio_cspnet", "macs")
+"""The metrics whose changes are listed by stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart as the page shows it."""
+    """A chart on the page: its data, its drawing and its legend."""
 
     chart: Chart
     svg: Any
     legend: Sequence[tuple[str, str]]
 
 
-def page(profiles: Sequence[Record]) -> str:
-    """The whole document. The same profiles give the same text: no time, no path, no name of a machine."""
+def html_page(profiles: Sequence[Record]) -> str:
+    """The HTML report. The same profiles give the same text: it contains no time, path or machine name."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
@@ -52,29 +52,29 @@ def page(profiles: Sequence[Record]) -> str:
     environment.filters["safe_svg"] = Markup
     template = environment.from_string((here / "page.html").read_text("utf-8"))
     assets = {name: Markup((here / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
-    return template.render(**assets, **content(profiles)) + "\n"
+    return template.render(**assets, **_content(profiles)) + "\n"
 
 
-def content(profiles: Sequence[Record]) -> dict[str, Any]:
-    """What the template shows."""
+def _content(profiles: Sequence[Record]) -> dict[str, Any]:
+    """The variables of the template."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
-    notes = [note for p in profiles for note in remarks(p)] + (comparison.notes if comparison else [])
-    own = [_models_figures(i, profiles, tables) for i in range(len(profiles))]
+    notes = [note for p in profiles for note in model_notes(p)] + (comparison.notes if comparison else [])
+    figures = [_model_figures(i, profiles, tables) for i in range(len(profiles))]
     return {
         "title": " · ".join(p.label for p in profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
              "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t, "figures": f,
-             "graph": stage_graph.drawing(p, t.anchor)}
-            for p, t, f in zip(profiles, tables, own, strict=True)
+             "graph": stage_graph_svg(p, t.row_id)}
+            for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
-        "notes": list(dict.fromkeys([*notes, *(t.rolled_up for t in tables if t.rolled_up)])),
-        "numbers": [_compared(name, profiles) for name, _ in METRICS.items()],
-        "key_numbers": CIO,
+        "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
+        "numbers": [_metric_row(name, profiles) for name, _ in METRICS.items()],
+        "key_numbers": CIO_METRICS,
         "changes": list(_changes(comparison)) if comparison else [],
         "figures": list(_figures(profiles, tables)),
-        "definitions": definitions(),
+        "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
         "command": _command(profiles),
         "version": __version__,
         "tools": sorted({f"{name} {n}" for p in profiles for name, n in p.tool.items() if name != "cspprof"}),
@@ -82,16 +82,16 @@ def content(profiles: Sequence[Record]) -> dict[str, Any]:
 
 
 def _card(record: Record, base: Record) -> Iterator[tuple[str, str, Cell, Cell | None]]:
-    """(name, label, value, change from the first model) of the numbers that a summary shows."""
-    for name in CARD:
+    """(name, title, value, change from the first model) of the metrics on the card of a model."""
+    for name in CARD_METRICS:
         value = quantity(name, value_of(record, name))
         yield name, METRICS.get(name).title, value, None if record is base else _change(name, base, record)
 
 
-def _compared(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
+def _metric_row(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
     base = profiles[0]
     cells = [(quantity(name, value_of(p, name)), None if p is base else _change(name, base, p)) for p in profiles]
-    return name, label(name), cells
+    return name, metric_label(name), cells
 
 
 def _change(name: str, base: Record, record: Record) -> Cell:
@@ -100,12 +100,12 @@ def _change(name: str, base: Record, record: Record) -> Cell:
 
 
 def _changes(comparison: Comparison) -> Iterator[Table]:
-    for name in CHANGES:
-        yield from where_from(comparison, name)
+    for name in CHANGE_METRICS:
+        yield from change_tables(comparison, name)
 
 
 def _command(profiles: Sequence[Record]) -> str:
-    """What makes the page again. An input is named where all models have one and the same."""
+    """The command that makes this page; `--input` only if all models have one and the same input."""
     words = ["cspprof", "report", *(p.source for p in profiles)]
     inputs = {p.inputs for p in profiles}
     if len(inputs) == 1 and len(profiles[0].inputs) == 1:
@@ -119,58 +119,53 @@ def _command(profiles: Sequence[Record]) -> str:
 
 
 def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> Iterator[Figure]:
-    """What can be drawn of all the models: in groups where one chart cannot hold so many."""
+    """The charts of all models, split into several if one chart cannot show so many models."""
     for kind in ("fig7", "fig8", "memory", "roofline"):
         most = CHARTS.get(kind).most
         for i in range(0, len(profiles), most):
-            for chart in _drawn(kind, profiles[i : i + most]):
+            for chart in _draw(kind, profiles[i : i + most]):
                 yield _figure(chart, tables[i : i + most])
     most = CHARTS.get("stages").most - 1
-    for metric in CHANGES:
+    for metric in CHANGE_METRICS:
         for i in range(1, len(profiles), most):
-            for chart in _drawn("stages", [profiles[0], *profiles[i : i + most]], metric=metric):
+            for chart in _draw("stages", [profiles[0], *profiles[i : i + most]], metric=metric):
                 yield _figure(chart, tables)
     if len(profiles) > 2:
         for y in ("cio_cspnet", "top1"):
-            for chart in _drawn("pareto", profiles, x="bflops", y=y):
+            for chart in _draw("pareto", profiles, x="bflops", y=y):
                 yield _figure(chart, tables)
 
 
-def _models_figures(model: int, profiles: Sequence[Record], tables: Sequence[LayerTable]) -> list[Figure]:
-    """The charts that are of one model: its largest layers, and beside others nothing that stands above already."""
-    drawn = _drawn("bottleneck", [profiles[model]])
+def _model_figures(model: int, profiles: Sequence[Record], tables: Sequence[LayerTable]) -> list[Figure]:
+    """The chart of the largest layers of one model; if there are several models, without the panels of all layers."""
+    charts = _draw("bottleneck", [profiles[model]])
     alone = len(profiles) == 1
-    return [_figure(c if alone else replace(c, panels=c.panels[-1:]), [tables[model]]) for c in drawn]
+    return [_figure(c if alone else replace(c, panels=c.panels[-1:]), [tables[model]]) for c in charts]
 
 
-def _drawn(kind: str, profiles: Sequence[Record], **options: Any) -> Iterator[Chart]:
-    """The chart, or nothing where there is nothing to draw of these models."""
+def _draw(kind: str, profiles: Sequence[Record], **options: Any) -> Iterator[Chart]:
+    """The chart, or nothing if it has no data for these models."""
     try:
         yield draw(kind, profiles, **options)
     except CspprofError:
         return
 
 
+ONE_MODEL_PER_PANEL = ("fig7", "fig8", "memory", "roofline")
+"""The charts whose panel i shows the layers of model i; `bottleneck` shows one model in all panels."""
+
+
+def model_of_panel(kind: str, panel: int) -> int | None:
+    """The model whose layers a panel shows; None if its marks are not layers."""
+    return panel if kind in ONE_MODEL_PER_PANEL else 0 if kind == "bottleneck" else None
+
+
 def _figure(chart: Chart, tables: Sequence[LayerTable]) -> Figure:
     from markupsafe import Markup
 
-    def anchor(panel: int, series: int, path: str) -> str:
-        owner = OWNERS.get(chart.kind, _nobody)(panel, series)
-        table = tables[owner] if owner < len(tables) else None
-        return table.anchor(path) if table and path in table.anchors else ""
+    def row_id(panel: int, path: str) -> str:
+        """Only of the row of this very layer: a tooltip shows the cells of the row beside the value of the mark."""
+        model = model_of_panel(chart.kind, panel)
+        return tables[model].row_ids.get(path, "") if model is not None and model < len(tables) else ""
 
-    return Figure(chart, Markup(svg.drawing(chart, anchor)), svg.legend(chart))
-
-
-def _nobody(panel: int, series: int) -> int:
-    return sys.maxsize
-
-
-OWNERS: dict[str, Callable[[int, int], int]] = {
-    "fig7": lambda panel, series: panel,
-    "fig8": lambda panel, series: panel,
-    "memory": lambda panel, series: panel,
-    "roofline": lambda panel, series: panel,
-    "bottleneck": lambda panel, series: 0,
-}
-"""The model that a mark is of, as its place among those of the chart; marks of other charts are of no layer."""
+    return Figure(chart, Markup(chart_svg(chart, row_id)), legend_entries(chart))

@@ -2,25 +2,25 @@
 (() => {
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const PREFIX = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 };
-  const number = cell => { // 1,234 or 12.3 % or 12.0 MiB; null for words
+  const number = cell => { // of 1,234 or 12.3 % or 12.0 MiB; null for words
     const [, digits, unit] = cell.textContent.match(/^([\d,.]+)(?: (\S+))?$/) || [];
     return digits ? Number(digits.replaceAll(",", "")) * (PREFIX[unit] || 1) : null;
   };
 
-  // Colours: the reader's system decides, and a button turns it round.
+  // Colors follow the system; a button switches between light and dark.
   const theme = document.getElementById("theme");
   const dark = () => (document.documentElement.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
-  const name = () => { theme.textContent = dark() ? "Light colours" : "Dark colours"; };
+  const name = () => { theme.textContent = dark() ? "Light colors" : "Dark colors"; };
   theme.hidden = false;
   theme.onclick = () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; name(); };
   name();
 
-  // Layer tables: rows stay elements of the page; this orders and hides them.
+  // Layer tables: sort, filter and fold the rows of the page.
   const tables = all("table.layers").map(table => {
     const details = table.closest("details"), controls = details.querySelector(".controls");
     const body = table.tBodies[0], headers = [...table.tHead.rows[0].cells];
     const search = controls.querySelector("input"), kind = controls.querySelector(".kind"), stage = controls.querySelector(".stage");
-    const grouped = controls.querySelector(".group"), told = controls.querySelector("output");
+    const grouped = controls.querySelector(".group"), summary = controls.querySelector("output");
     const macs = headers.findIndex(h => h.textContent === "MACs"), cio = headers.findIndex(h => h.textContent.startsWith("CIO"));
     const rows = [], above = [];
     for (const tr of body.rows) {
@@ -41,7 +41,7 @@
         row.button = button;
       }
       row.path = (row.parent ? `${row.parent.path}.` : "") + cells[0].textContent;
-      if (row.parent) { // the whole path is there for search, screen readers and flat lists
+      if (row.parent) { // search, screen readers and flat lists use the whole path
         row.parent.children.push(row);
         const prefix = document.createElement("i");
         prefix.textContent = `${row.parent.path}.`;
@@ -52,13 +52,13 @@
     }
     const leaves = rows.filter(r => !r.module), nested = leaves.length < rows.length;
     const total = column => leaves.reduce((sum, r) => sum + (number(r.cells[column]) || 0), 0);
-    const whole = { macs: total(macs), cio: total(cio) };
+    const totals = { macs: total(macs), cio: total(cio) };
     const options = (select, of) => [...new Set(leaves.map(of))].forEach(value => select.add(new Option(value, value)));
     options(kind, r => r.kind);
     options(stage, r => r.stage);
     let tree = nested, column = -1, down = true;
 
-    // As many levels open as leave a table that fits on a screen.
+    // Open as many levels as fit on one screen.
     const visible = depth => rows.filter(r => r.depth <= depth).length;
     let level = 0;
     while (visible(level + 1) <= 24 && visible(level + 1) < rows.length) level += 1;
@@ -71,7 +71,7 @@
         : (x ?? -Infinity) - (y ?? -Infinity);
       return (down ? -by : by) || a.order - b.order;
     };
-    const ordered = list => [...list].sort(compare).flatMap(r => [r, ...ordered(r.children)]);
+    const sorted = list => [...list].sort(compare).flatMap(r => [r, ...sorted(r.children)]);
 
     function show() {
       const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -79,18 +79,18 @@
       const hit = leaves.filter(r => words.every(w => r.text.includes(w)) && (!kind.value || r.kind === kind.value) && (!stage.value || r.stage === stage.value));
       const keep = new Set(hit);
       if (tree) for (let r of hit) while ((r = r.parent)) keep.add(r);
-      const shown = r => { for (let p = r.parent; p; p = p.parent) if (!p.open) return false; return true; };
+      const expanded = r => { for (let p = r.parent; p; p = p.parent) if (!p.open) return false; return true; };
       for (const r of rows) {
-        r.tr.hidden = !keep.has(r) || (r.module && !tree) || (tree && !filtering && !shown(r));
+        r.tr.hidden = !keep.has(r) || (r.module && !tree) || (tree && !filtering && !expanded(r));
         r.button?.setAttribute("aria-expanded", String(filtering || r.open));
       }
-      body.append(...(tree ? ordered(rows.filter(r => !r.parent)) : [...leaves].sort(compare)).map(r => r.tr));
+      body.append(...(tree ? sorted(rows.filter(r => !r.parent)) : [...leaves].sort(compare)).map(r => r.tr));
       table.classList.toggle("tree", tree);
       const sum = (column, of) => {
         const n = hit.reduce((s, r) => s + (number(r.cells[column]) || 0), 0);
         return `${n.toLocaleString("en")}${of ? ` (${(100 * n / of).toFixed(1)} %)` : ""}`;
       };
-      told.textContent = `${hit.length} of ${leaves.length} rows: MACs ${sum(macs, whole.macs)}, CIO ${sum(cio, whole.cio)}`;
+      summary.textContent = `${hit.length} of ${leaves.length} rows: MACs ${sum(macs, totals.macs)}, CIO ${sum(cio, totals.cio)}`;
     }
 
     headers.forEach((th, i) => {
@@ -108,10 +108,10 @@
     search.oninput = kind.onchange = stage.onchange = show;
     grouped.onclick = () => { tree = !tree; grouped.setAttribute("aria-pressed", String(tree)); show(); };
     grouped.hidden = !nested;
-    const every = open => () => { rows.forEach(r => { r.open = open; }); show(); };
+    const setAll = open => () => { rows.forEach(r => { r.open = open; }); show(); };
     for (const [name, open] of [["expand", true], ["fold", false]]) {
       const button = controls.querySelector(`.${name}`);
-      button.onclick = every(open);
+      button.onclick = setAll(open);
       button.hidden = !nested;
     }
     controls.hidden = false;
@@ -140,34 +140,34 @@
   addEventListener("hashchange", () => go(location.hash.slice(1)));
   if (location.hash) go(location.hash.slice(1));
 
-  // Charts: each series is one path, made here into marks that link to their row and tell their value. One stop of the
-  // Tab key for each chart, arrow keys within.
+  // Charts: split the path of each series into marks with a link to their row and a tooltip. The Tab key stops once per
+  // chart; arrow keys move between marks.
   const tip = document.getElementById("tip");
-  const describe = (id, value) => { // what the row that a mark is of says, after the mark's own value
+  const tooltip = (id, value) => { // the value of a mark and the details in its row
     const row = document.getElementById(id);
     if (!row) return value;
     const cells = [...row.cells].map(c => c.textContent);
     return `${cells[0]}: ${value}\n${cells[1]}${cells[4] ? `, ${cells[3]} → ${cells[4]}` : ""}`;
   };
-  const tell = (mark, x, y) => {
-    tip.textContent = mark.told;
+  const showTooltip = (mark, x, y) => {
+    tip.textContent = mark.tooltip;
     tip.hidden = false;
     tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - tip.offsetWidth - 8))}px`;
     tip.style.top = `${y + 18 + tip.offsetHeight > innerHeight ? y - tip.offsetHeight - 10 : y + 18}px`;
   };
   const element = (tag, within) => within.appendChild(document.createElementNS(within.namespaceURI, tag));
-  const marked = series => {
+  const splitMarks = series => {
     const path = series.firstElementChild, parts = path.getAttribute("d").split(/(?=M)/);
     const marks = series.dataset.marks.split("\n").map((line, i) => {
       const [, id, value] = line.match(/^(\S+) (.*)$/), linked = id !== "-";
       const mark = element(linked ? "a" : "g", series);
-      mark.told = linked ? describe(id, `${value} ${series.dataset.unit}`.trim()) : value;
+      mark.tooltip = linked ? tooltip(id, `${value} ${series.dataset.unit}`.trim()) : value;
       element("path", mark).setAttribute("d", parts[i]);
       if (linked) {
         mark.setAttribute("href", `#${id}`);
-        mark.setAttribute("aria-label", mark.told);
+        mark.setAttribute("aria-label", mark.tooltip);
         mark.addEventListener("click", event => { event.preventDefault(); history.replaceState(null, "", `#${id}`); go(id); });
-        mark.addEventListener("focus", () => { const box = mark.getBoundingClientRect(); tell(mark, box.right, box.top); });
+        mark.addEventListener("focus", () => { const box = mark.getBoundingClientRect(); showTooltip(mark, box.right, box.top); });
         mark.addEventListener("blur", () => { tip.hidden = true; });
       }
       return mark;
@@ -176,7 +176,7 @@
     return marks;
   };
   for (const svg of all("svg.chart")) {
-    const marks = all("[data-marks]", svg).flatMap(marked), links = marks.filter(m => m.tagName === "a");
+    const marks = all("[data-marks]", svg).flatMap(splitMarks), links = marks.filter(m => m.tagName === "a");
     links.forEach((mark, i) => {
       mark.setAttribute("tabindex", i ? -1 : 0);
       mark.addEventListener("keydown", event => {
@@ -190,7 +190,7 @@
     });
     svg.addEventListener("pointermove", event => {
       const mark = event.target.parentElement;
-      if (mark.told) tell(mark, event.clientX, event.clientY); else tip.hidden = true;
+      if (mark.tooltip) showTooltip(mark, event.clientX, event.clientY); else tip.hidden = true;
     });
     svg.addEventListener("pointerleave", () => { tip.hidden = true; });
   }

@@ -1,4 +1,4 @@
-"""Live memory over the execution order."""
+"""The chart `memory`: live activation memory over the execution order."""
 
 from __future__ import annotations
 
@@ -10,46 +10,43 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import nbytes
 from cspprof.metrics.memory import live_bytes
-from cspprof.report.chart_model import Chart, Line, Mark, Panel, Series
-from cspprof.report.charts import chart
-from cspprof.report.charts.order import (
-    describe,
-    inputs_of,
-    name_of,
+from cspprof.report.chart_model import Chart, Mark, Panel, ReferenceLine, Series
+from cspprof.report.charts.execution_order import (
+    input_text,
+    layer_detail,
     order_axis,
     stage_spans,
-    thinned,
-    thinning,
+    thin,
+    thinning_note,
     value_axis,
 )
+from cspprof.report.charts.registry import chart
 
 
 @chart("memory", default=("resnext50", "csp_resnext50"), models=(1, 6))
 def memory(profiles: Sequence[Record]) -> Chart:
-    """Activation memory alive while each operation runs, and where it is most."""
-    found = [
-        [(r, alive[r.index]) for r in layer_rows(p)]
-        for p, alive in zip(profiles, map(live_bytes, profiles), strict=True)
+    """Activation memory that is live while each operation runs, and its peak."""
+    models = [
+        [(r, live[r.index]) for r in layer_rows(p)] for p, live in zip(profiles, map(live_bytes, profiles), strict=True)
     ]
-    for p, live in zip(profiles, found, strict=True):
-        if not any(held for _, held in live):
-            raise CspprofError(f"{p.model} holds no activations: there is nothing to draw", "Take another model.")
-    y = value_axis("peak_bytes", max(held for live in found for _, held in live))
-    y = replace(y, name="live_bytes", title="live memory")
-    x = order_axis("operations in execution order", max(map(len, found)))
-    panels, peaks, thinned_to = [], [], ""
-    for i, (p, live) in enumerate(zip(profiles, found, strict=True)):
-        chosen, n = thinned(live, lambda rh: rh[1])
-        thinned_to += thinning(p, len(live), n)
-        steps = tuple(Mark(at + 1, held, r.path, stage=r.stage, detail=describe(r)) for at, (r, held) in chosen)
-        row, most = max(live, key=lambda rh: rh[1])
-        peaks.append(f"{name_of(p)} at {row.path}")
-        panels.append(
-            Panel(name_of(p), x, y, (Series("live memory", "steps", steps, i),),
-                  (Line(most, f"peak {nbytes(most)}", tone=i, name="peak"),), stage_spans([r for r, _ in live]))
-        )  # fmt: skip
+    for p, operations in zip(profiles, models, strict=True):
+        if not any(live for _, live in operations):
+            raise CspprofError(f"{p.model} has no live activations, so the chart is empty", "Choose another model.")
+    largest = max(live for operations in models for _, live in operations)
+    x = order_axis("operations in execution order", max(map(len, models)))
+    y = replace(value_axis("peak_bytes", largest), name="live_bytes", title="live memory")
+    panels, peaks, thinning = [], [], ""
+    for i, (p, operations) in enumerate(zip(profiles, models, strict=True)):
+        thinned, n = thin(operations, lambda row_and_bytes: row_and_bytes[1])
+        thinning += thinning_note(p, len(operations), n)
+        steps = tuple(Mark(at + 1, live, r.path, stage=r.stage, detail=layer_detail(r)) for at, (r, live) in thinned)
+        row, peak = max(operations, key=lambda row_and_bytes: row_and_bytes[1])
+        peaks.append(f"{p.label} at {row.path}")
+        line = ReferenceLine(peak, f"peak {nbytes(peak)}", color=i, name="peak")
+        spans = stage_spans([r for r, _ in operations])
+        panels.append(Panel(p.label, x, y, (Series("live memory", "steps", steps, i),), (line,), spans))
     caption = (
-        f"Input {inputs_of(profiles)}. Activations only, each from its writer to its last reader. "
-        f"Peaks: {', '.join(peaks)}.{thinned_to}"
+        f"Input {input_text(profiles)}. Activations only, each from the operation that writes it to the last one that "
+        f"reads it. Peaks: {', '.join(peaks)}.{thinning}"
     )
     return Chart("memory", "Live memory", tuple(panels), caption)

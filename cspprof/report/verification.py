@@ -1,4 +1,4 @@
-"""A verification as a report: totals, the layers in which counters differ, and why."""
+"""The report of `verify`: the totals of each tool, and the layers where tools differ, with the reason."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from cspprof.analysis.verification import ToolCount, ToolResult, Verification, VerifiedLayer
 from cspprof.core.units import count, shape, signed_terms
 from cspprof.metrics import value_of
-from cspprof.report.catalog import macs_as
-from cspprof.report.notes import incomplete
+from cspprof.report.catalog import macs_term
+from cspprof.report.notes import incomplete_note
 from cspprof.report.tables import Cell, Column, Report, Table, integer, text
 
 NOT_EXPLAINED = "not explained"
 
 
-def second_opinion(v: Verification, every_layer: bool) -> Report:
-    """The answer to `verify`; layers on which all agree are summed up in one line unless `every_layer`."""
-    shown = v.layers if every_layer else [layer for layer in v.layers if not layer.agrees]
+def verification_report(v: Verification, every_layer: bool) -> Report:
+    """The MACs of every tool and the layers where tools differ; with `every_layer`, all layers."""
+    layers = v.layers if every_layer else [layer for layer in v.layers if not layer.agrees]
     tables = [_totals(v)]
-    if shown:
-        tables.append(_layers(v, shown))
+    if layers:
+        tables.append(_layer_table(v, layers))
     return Report(tables, [_record(layer) for layer in v.layers], _document(v), _notes(v))
 
 
@@ -28,26 +28,19 @@ def _notes(v: Verification) -> list[str]:
     agreeing = sum(layer.agrees for layer in v.layers)
     differing, open_ = len(v.layers) - agreeing, len(v.unexplained)
     notes = [*v.record.notes]
-    notes += [incomplete(v.record)] if not v.record.complete else []
-    notes += [f"{o.tool} has no answer: {o.failure}" for o in v.results if o.counts is None]
+    notes += [incomplete_note(v.record)] if not v.record.complete else []
+    notes += [f"{o.tool} has no result: {o.failure}" for o in v.results if o.counts is None]
     notes.append(f"{agreeing} of {len(v.layers)} layers agree exactly.")
     if differing:
-        explained = f"{differing - open_} differ by rule" if differing > open_ else ""
-        unknown = (
-            f"{open_} differ{'s' * (open_ == 1)} and {'is' if open_ == 1 else 'are'} {NOT_EXPLAINED}" if open_ else ""
-        )
-        notes.append(", ".join(filter(None, (explained, unknown))) + ": cspprof explain NAME says what a tool counts.")
+        parts = [f"{differing - open_} differ by rule"] if differing > open_ else []
+        if open_:
+            parts.append(f"{open_} differ{'s' * (open_ == 1)} and {'is' if open_ == 1 else 'are'} {NOT_EXPLAINED}")
+        notes.append(f"{', '.join(parts)}. What a tool counts: cspprof explain NAME")
     return notes
 
 
 def _totals(v: Verification) -> Table:
-    columns = [
-        Column("counter"),
-        Column("version"),
-        Column("counts"),
-        Column("answer", numeric=True),
-        Column("which is"),
-    ]
+    columns = [Column("counter"), Column("version"), Column("counts"), Column("result", numeric=True), Column("equals")]
     p = v.record
     ours = integer(value_of(p, "macs"))
     lines = [[
@@ -55,15 +48,15 @@ def _totals(v: Verification) -> Table:
         ours if p.complete else Cell(ours.value, f"≥ {ours.text}"), text("MACs"),
     ]]  # fmt: skip
     for o in v.results:
-        which = "–" if o.counts is None else f"{macs_as(o.convention)} {signed_terms(_parts(v, o))}".rstrip()
-        answer = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
-        lines.append([text(o.tool), text(o.version), text(o.convention.counts), answer, text(which)])
+        formula = "–" if o.counts is None else f"{macs_term(o.convention)} {signed_terms(_parts(v, o))}".rstrip()
+        result = Cell(None, "–") if o.counts is None else integer(sum(o.counts.values()))
+        lines.append([text(o.tool), text(o.version), text(o.convention.counts), result, text(formula)])
     inputs = ", ".join(shape(t.shape) for t in p.inputs)
     return Table(f"{p.label} at {inputs}", columns, lines)
 
 
 def _parts(v: Verification, o: ToolResult) -> Counter[str]:
-    """What the tool counts beside the MACs, by name; what no rule explains under a name of its own."""
+    """What the tool counts besides MACs, by name; unexplained differences have a name of their own."""
     parts: Counter[str] = Counter()
     for f in (f for layer in v.layers for f in layer.tool_counts if f.tool == o.tool):
         parts.update(
@@ -72,18 +65,18 @@ def _parts(v: Verification, o: ToolResult) -> Counter[str]:
     return parts
 
 
-def _layers(v: Verification, shown: list[VerifiedLayer]) -> Table:
-    heard = [o for o in v.results if o.counts is not None]
+def _layer_table(v: Verification, layers: list[VerifiedLayer]) -> Table:
+    results = [o for o in v.results if o.counts is not None]
     columns = [Column("layer"), Column("MACs", numeric=True)]
     columns += [Column(o.tool + (f" ÷ {o.convention.per_mac}" if o.convention.per_mac > 1 else ""), numeric=True)
-                for o in heard]  # fmt: skip
-    columns.append(Column("why"))
+                for o in results]  # fmt: skip
+    columns.append(Column("reason"))
     lines = [
         [text(layer.path or v.record.label), integer(layer.macs), *(_per_mac(f) for f in layer.tool_counts),
-         text("; ".join(filter(None, (f"{f.tool} {_why(f)}" for f in layer.tool_counts if not f.agrees))))]
-        for layer in shown
+         text("; ".join(filter(None, (f"{f.tool} {_reason(f)}" for f in layer.tool_counts if not f.agrees))))]
+        for layer in layers
     ]  # fmt: skip
-    return Table("Layers" if any(layer.agrees for layer in shown) else "Layers that differ", columns, lines)
+    return Table("Layers" if any(layer.agrees for layer in layers) else "Layers that differ", columns, lines)
 
 
 def _per_mac(f: ToolCount) -> Cell:
@@ -91,18 +84,18 @@ def _per_mac(f: ToolCount) -> Cell:
     return Cell(f.count / f.per_mac if rest else whole, count(whole) + ".5" * bool(rest))
 
 
-def _why(f: ToolCount) -> str:
-    """The finding's reason in the tool's own unit, or that there is none."""
+def _reason(f: ToolCount) -> str:
+    """The reason of a difference in the tool's unit, or that no rule explains it."""
     if f.explained:
         return signed_terms(f.deviations)
-    rule = "cannot tell" if f.predicted is None else f"gives {count(f.predicted)}"
+    rule = "has no value" if f.predicted is None else f"gives {count(f.predicted)}"
     return f"{signed_terms({NOT_EXPLAINED: f.difference})} (its rule {rule})"
 
 
 def _record(layer: VerifiedLayer) -> dict[str, Any]:
     row: dict[str, Any] = {"path": layer.path, "class": layer.class_name, "macs": layer.macs}
     for f in layer.tool_counts:
-        row |= {f.tool: f.count, f"{f.tool}_rule": f.predicted, f"{f.tool}_why": "" if f.agrees else _why(f)}
+        row |= {f.tool: f.count, f"{f.tool}_rule": f.predicted, f"{f.tool}_why": "" if f.agrees else _reason(f)}
     return row | {"agrees": layer.agrees, "explained": layer.explained}
 
 

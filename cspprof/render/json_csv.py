@@ -1,4 +1,4 @@
-"""JSON and CSV: exact values, no formatting."""
+"""JSON and CSV, with exact values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cspprof.render import Canvas, renderer
+from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
 
@@ -20,12 +20,11 @@ def as_json(report: Report, canvas: Canvas) -> str:
 
 @renderer("csv", ".csv")
 def as_csv(report: Report, canvas: Canvas) -> str:
-    """The records; a column that only some of them have is empty in the others."""
-    return table_of(report.records)
+    return csv_text(report.records)
 
 
-def table_of(records: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV, a column for every field that one of them has."""
+def csv_text(records: Sequence[dict[str, Any]]) -> str:
+    """Records as CSV, with one column per field; a field that a record lacks is empty."""
     out = io.StringIO()
     fields = list(dict.fromkeys(key for record in records for key in record))
     writer = csv.DictWriter(out, fields, lineterminator="\n", restval="")

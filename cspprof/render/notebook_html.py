@@ -1,4 +1,4 @@
-"""Tables as an HTML fragment: what a notebook shows for a profile or a comparison."""
+"""Tables as an HTML fragment, which a notebook shows for a profile or a comparison."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from html import escape
 from cspprof.report.tables import Table
 
 
-def fragment(tables: Sequence[Table]) -> str:
-    """The tables, every text escaped."""
+def tables_html(tables: Sequence[Table]) -> str:
+    """The tables as HTML, with every text escaped."""
     return "\n".join(map(_table, tables))
 
 

@@ -1,0 +1,82 @@
+"""The chart `bottleneck`: every layer in execution order, the cumulative share, and the largest layers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import Record
+from cspprof.core.units import share
+from cspprof.metrics import METRICS
+from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
+from cspprof.report.charts.execution_order import (
+    LayerValues,
+    format_value,
+    input_text,
+    layer_detail,
+    layer_mark,
+    layer_values,
+    order_axis,
+    stage_spans,
+    thin,
+    thinning_note,
+    value_axis,
+)
+from cspprof.report.charts.registry import chart
+
+
+@chart("bottleneck", default=("csp_darknet53",), models=(1, 1))
+def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 10) -> Chart:
+    """Every layer over the stages of the model, the cumulative share, and the largest layers by name."""
+    (profile,) = profiles
+    if top < 1:
+        raise CspprofError(f"top={top} shows no layer", "Show at least one: top=10")
+    layers = layer_values(profile, metric)
+    m = METRICS.get(metric)
+    largest = sorted(range(len(layers.values)), key=lambda i: (-layers.values[i], i))[:top]
+    thinned, n = thin(list(zip(layers.rows, layers.values, strict=True)), lambda rv: rv[1])
+    bars = [layer_mark(i, row, value) for i, (row, value) in thinned]
+    highlighted = {i + 1 for i in largest}
+    x = order_axis("layers in execution order", len(layers.rows))
+    y = value_axis(metric, layers.values[layers.peak])
+    series = (
+        Series(f"largest {len(largest)}", "bars", tuple(b for b in bars if b.x in highlighted), color=1),
+        Series("others", "bars", tuple(b for b in bars if b.x not in highlighted), color=0),
+    )
+    spans = stage_spans(layers.rows)
+    share_axis = Axis("share_so_far", f"cumulative {m.title}", "%", 0.01, 0, 1)
+    title = f"{profile.label}: {format_value(metric, layers.total)}"
+    panels = (
+        Panel(title, x, y, tuple(s for s in series if s.marks), spans=spans, name="layers"),
+        Panel("", x, share_axis, (Series("cumulative share", "steps", _cumulative_shares(layers, n), 2),), spans=spans,
+              height=0.6, name="share"),
+        _largest_panel(layers, largest, y),
+    )  # fmt: skip
+    peak = layers.rows[layers.peak]
+    part = share(layers.values[layers.peak] / layers.total)
+    caption = f"Input {input_text(profiles)}. Largest layer: {peak.path}, {part} of {m.title}."
+    caption += thinning_note(profile, len(layers.rows), n)
+    return Chart("bottleneck", f"Largest layers by {m.title}", panels, caption)
+
+
+def _cumulative_shares(layers: LayerValues, n: int) -> tuple[Mark, ...]:
+    """The share of all layers up to every n-th one."""
+    marks, cumulative = [], 0
+    for i, (row, value) in enumerate(zip(layers.rows, layers.values, strict=True)):
+        cumulative += value
+        if (i + 1) % n == 0 or i + 1 == len(layers.rows):
+            marks.append(Mark(i + 1, cumulative / layers.total, row.path, stage=row.stage))
+    return tuple(marks)
+
+
+def _largest_panel(layers: LayerValues, largest: Sequence[int], y: Axis) -> Panel:
+    """The largest layers as horizontal bars, with their share and the cumulative share."""
+    marks, cumulative = [], 0
+    for place, i in enumerate(largest):
+        row, value = layers.rows[i], layers.values[i]
+        cumulative += value
+        text = f"{share(value / layers.total)}, so far {share(cumulative / layers.total)}"
+        marks.append(Mark(place + 1, value, row.path, stage=row.stage, detail=layer_detail(row), text=text))
+    x = Axis("place", "", low=0.5, high=len(marks) + 0.5, tick_labels=tuple((m.x, m.label) for m in marks))
+    return Panel(f"Largest {len(marks)}", x, y, (Series("largest", "bars", tuple(marks), 1),), horizontal=True,
+                 height=0.1 + len(marks) * 0.12, name="largest")  # fmt: skip

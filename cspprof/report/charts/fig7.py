@@ -1,0 +1,50 @@
+"""The chart `fig7`: BFLOPs of every layer and the peak of each model (CSPNet, Fig. 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cspprof.core.record import Record
+from cspprof.core.units import change
+from cspprof.metrics import METRICS
+from cspprof.report.chart_model import Chart, Panel, ReferenceLine, Series
+from cspprof.report.charts.execution_order import (
+    format_value,
+    input_text,
+    layer_mark,
+    layer_values,
+    order_axis,
+    stage_spans,
+    thin,
+    thinning_note,
+    value_axis,
+)
+from cspprof.report.charts.registry import chart
+
+
+@chart("fig7", default=("peleenet_yolo", "peleenet_prn", "csp_peleenet_efm"), traced_on=(1, 3, 416, 416), models=(1, 6))
+def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
+    """BFLOPs of every layer, the peak of each model, and its change from the peaks of the models before it."""
+    models = [layer_values(p, metric) for p in profiles]
+    peaks = [f.values[f.peak] for f in models]
+    x = order_axis("layers in execution order", max(len(f.rows) for f in models))
+    y = value_axis(metric, max(peaks))
+    panels, thinning = [], ""
+    for i, (f, peak) in enumerate(zip(models, peaks, strict=True)):
+        thinned, n = thin(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])
+        thinning += thinning_note(f.profile, len(f.rows), n)
+        bars = tuple(layer_mark(at, row, value) for at, (row, value) in thinned)
+        before = [(e.profile.label, value) for e, value in zip(models[:i], peaks[:i], strict=True)]
+        changes = "".join(f"\n{change((peak - value) / value)} from {name}" for name, value in before)
+        lines = [ReferenceLine(value, "", color=j, name=f"peak of {name}") for j, (name, value) in enumerate(before)]
+        label = f.profile.label
+        own_line = ReferenceLine(
+            peak, f"peak {format_value(metric, peak)}{changes}", color=i, name=f"peak of {label}"
+        )  # fmt: skip
+        panels.append(
+            Panel(f"{label}: {format_value(metric, f.total)}", x, y, (Series("layers", "bars", bars, color=i),),
+                  (*lines, own_line), stage_spans(f.rows), name=label)
+        )  # fmt: skip
+    layers = ", ".join(f"{f.profile.label} at {f.rows[f.peak].path}" for f in models)
+    caption = f"Input {input_text(profiles)}. Peaks: {layers}.{thinning}"
+    return Chart("fig7", f"{METRICS.get(metric).title} of every layer", tuple(panels), caption)

@@ -1,0 +1,91 @@
+"""The chart `pareto`: models as points, one metric or published accuracy against another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import Record
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS, Number
+from cspprof.papers.accuracy import ACCURACIES, published_accuracy
+from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
+from cspprof.report.charts.execution_order import input_text, prefixed_unit
+from cspprof.report.charts.registry import chart
+
+MARGIN = 0.12
+"""The space around the points, relative to their range."""
+LOG_RATIO = 8
+"""The ratio of the largest to the smallest value above which an axis is logarithmic."""
+
+
+@chart(
+    "pareto",
+    default=(
+        "resnet10", "darknet_ref", "mobilenet_v2_darknet", "csp_mobilenet_v2", "efficientnet_b0_darknet", "peleenet",
+        "csp_peleenet", "sparse_peleenet", "resnet50", "csp_resnet50", "resnext50", "csp_resnext50", "darknet53",
+        "csp_darknet53",
+    ),
+    models=(2, 60),
+)  # fmt: skip
+def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") -> Chart:
+    """One metric or published accuracy against another, and the Pareto-optimal models."""
+    unknown = y if y in ACCURACIES else x
+    points, missing = [], []
+    for p in profiles:
+        across, up = metric_or_accuracy(p, x), metric_or_accuracy(p, y)
+        if across is None or up is None:
+            missing.append(p.label)
+        else:
+            points.append((p, (across, up)))
+    if len(points) < 2:
+        raise CspprofError(
+            f"{unknown} is known for {len(points)} of these models, so there is nothing to compare",
+            "Published accuracies exist for zoo networks at their native inputs. Choose another metric: --y cio_cspnet",
+        )
+    optimal = {i for i in range(len(points)) if not any(_dominates(b, points[i][1], x, y) for _, b in points)}
+    marks = [Mark(a, b, p.label, text=p.label, detail=input_text([p])) for p, (a, b) in points]
+    front = sorted((marks[i] for i in optimal), key=lambda m: (m.x, m.y))
+    dominated = tuple(m for i, m in enumerate(marks) if i not in optimal)
+    series = (
+        Series("Pareto-optimal", "points", tuple(front), 0),
+        Series("dominated", "points", dominated, "muted", hollow=True),
+    )
+    line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front), "muted")
+    axes = [_axis(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
+    panel = Panel("", axes[0], axes[1], (line, *(s for s in series if s.marks)), height=2.2, name="models")
+    notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
+    caption = f"Input {input_text(profiles)}."
+    if {x, y} & set(ACCURACIES):
+        sources = dict.fromkeys(a.source for p, _ in points if (a := published_accuracy(p)))
+        caption += f" Published accuracy: {'; '.join(sources)}. A reading has the accuracy of the published network."
+    title = f"{axes[1].title} against {axes[0].title}"
+    return Chart("pareto", title[0].upper() + title[1:], (panel,), caption, notes)
+
+
+def metric_or_accuracy(record: Record, name: str) -> Number:
+    """The total of a metric, or the published accuracy in percent; None if unknown."""
+    if name in ACCURACIES:
+        accuracy = published_accuracy(record)
+        return getattr(accuracy, name) if accuracy else None
+    return METRICS.get(name).total(record).value
+
+
+def _dominates(a: tuple[float, float], b: tuple[float, float], *names: str) -> bool:
+    """Whether `a` is at least as good as `b` in both metrics and better in one."""
+    signs = [1 if n in ACCURACIES or n in HIGHER_IS_BETTER else -1 for n in names]
+    gains = [s * (p - q) for s, p, q in zip(signs, a, b, strict=True)]
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def _axis(name: str, values: Sequence[float]) -> Axis:
+    """An axis around the values; unlike an axis of bars, it does not start at 0."""
+    low, high = min(values), max(values)
+    margin = (high - low) * MARGIN or abs(high) * MARGIN or 1
+    if name in ACCURACIES:
+        return Axis(name, ACCURACIES[name], "%", 1, low - margin, high + margin)
+    m = METRICS.get(name)
+    divisor, unit = (1, m.unit) if m.scale > 1 else prefixed_unit(high, m.unit)
+    if low > 0 and high / low > LOG_RATIO:
+        factor = (high / low) ** MARGIN
+        return Axis(name, m.title, unit, divisor, low / factor, high * factor, log=True)
+    return Axis(name, m.title, unit, divisor, max(low - margin, 0), high + margin)

@@ -1,0 +1,72 @@
+"""The chart `stages`: a waterfall of the change from one model to another, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cspprof.analysis.comparison import Comparison, Contribution, check_additive
+from cspprof.core.errors import CspprofError
+from cspprof.core.record import Record
+from cspprof.core.units import MINUS, change, significant
+from cspprof.metrics import METRICS, value_of
+from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series
+from cspprof.report.charts.execution_order import HEADROOM, input_text, prefixed_unit
+from cspprof.report.charts.registry import chart
+
+BAR_WIDTH = 0.72
+
+
+@chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
+def stages(profiles: Sequence[Record], *, metric: str = "cio_cspnet") -> Chart:
+    """A waterfall: the change from the first model, stage by stage, up to the total change."""
+    check_additive(metric)
+    comparison = Comparison(tuple(profiles))
+    m = METRICS.get(metric)
+    contributions = [comparison.by_stage(metric, i) for i in range(len(comparison.others))]
+    if not any(c.difference for by_stage in contributions for c in by_stage):
+        raise CspprofError(f"no stage differs in {m.title}, so the chart is empty", "Choose another: --metric macs")
+    waterfalls = [_waterfall(by_stage) for by_stage in contributions]
+    ends = [v for bars in waterfalls for mark in bars for v in (mark.base, mark.base + mark.y)]
+    low, high = min(ends), max(ends)
+    margin = (high - low) * (HEADROOM - 1)
+    divisor, unit = prefixed_unit(max(-low, high), m.unit)
+    base = comparison.base.label
+    y = Axis(metric, "change", unit, divisor, low - (low < 0) * margin, high + margin)
+    panels = []
+    for p, bars in zip(comparison.others, waterfalls, strict=True):
+        before, after = value_of(comparison.base, metric), value_of(p, metric)
+        title = f"{base} to {p.label}: {change((after - before) / before if before else None)}"
+        x = Axis("step", "", low=0.4, high=len(bars) + 0.6, tick_labels=tuple((k.x, k.label) for k in bars))
+        zero = ReferenceLine(0, "", name=base)
+        panels.append(Panel(title, x, y, _series_by_sign(bars, y), (zero,), name=p.label, legend=False))
+    caption = (
+        f"Input {input_text(profiles)}. 0 is the {m.title} of {base}, {value_of(comparison.base, metric):,}; the last "
+        "bar is the total change."
+    )
+    return Chart("stages", f"Where the change in {m.title} comes from", tuple(panels), caption, comparison.notes)
+
+
+def _waterfall(contributions: Sequence[Contribution]) -> tuple[Mark, ...]:
+    """One bar per stage, which starts at the end of the bar before it, and one for the total, which starts at 0."""
+    marks, total = [], 0
+    for i, c in enumerate(contributions):
+        marks.append(Mark(i + 1, c.difference, c.name, base=total, width=BAR_WIDTH, stage=c.name,
+                          detail=f"{c.base or 0:,} -> {c.value or 0:,}"))  # fmt: skip
+        total += c.difference
+    return (*marks, Mark(len(marks) + 1, total, "total", width=BAR_WIDTH))
+
+
+def _series_by_sign(marks: Sequence[Mark], y: Axis) -> tuple[Series, ...]:
+    def annotated(mark: Mark) -> Mark:
+        sign = "+" if mark.y > 0 else MINUS if mark.y < 0 else ""
+        return replace(mark, text=sign + significant(abs(mark.y) / y.divisor))
+
+    *parts, total = map(annotated, marks)
+    series = (
+        Series("less", "bars", tuple(k for k in parts if k.y < 0), "less"),
+        Series("more", "bars", tuple(k for k in parts if k.y > 0), "more"),
+        Series("unchanged", "bars", tuple(k for k in parts if k.y == 0), "muted"),
+        Series("total", "bars", (total,), "strong"),
+    )
+    return tuple(s for s in series if s.marks)

@@ -1,0 +1,66 @@
+"""The JSON document of `profile`, `cio`, `flops` and `compare`: the contract `cspprof.cio/1` and its siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from cspprof.analysis.comparison import Comparison, Delta
+from cspprof.analysis.layer_rows import layer_records
+from cspprof.analysis.stages import stage_depths
+from cspprof.core.record import Record
+from cspprof.metrics import METRICS, value_of
+from cspprof.metrics.conventions import convention_named
+from cspprof.report.notes import model_notes
+
+
+def json_document(schema: str, profiles: Sequence[Record], convention: str | None = None) -> dict[str, Any]:
+    """All models with their totals, notes and layers, and the change of each metric from the first model.
+
+    With `convention`, each model also has its total in the convention of that tool.
+    """
+    comparison = Comparison(tuple(profiles))
+    models = [_model(p) for p in profiles]
+    if convention is not None:
+        c = convention_named(convention)
+        for p, model in zip(profiles, models, strict=True):
+            model["convention"] = {
+                "name": c.name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "total": value_of(p, c.name),
+            }  # fmt: skip
+    for i, model in enumerate(models[1:]):
+        model["notes"] += comparison.notes_on(i)
+    return {"schema": schema, "models": models, "deltas": [_delta(d) for d in comparison.deltas()]}
+
+
+def _model(record: Record) -> dict[str, Any]:
+    total = partial(value_of, record)
+    return {
+        "model": record.model,
+        "status": record.status,
+        "source": record.source,
+        "inputs": [list(t.shape) for t in record.inputs],
+        "dtype": record.dtype,
+        "depths": stage_depths(record),
+        **{m: total(m) for m in ("macs", "flops", "params", "conv_weights")},
+        **{m: total(m) for m in ("bflops", "bflops_cspnet", "bflops_darknet")},
+        "cio": {"hardnet": total("cio_hardnet"), "cspnet": total("cio_cspnet")},
+        "moc": total("moc"),
+        "peak_bytes": total("peak_bytes"),
+        "metrics": {m: total(m) for m in METRICS.names()},
+        "complete": record.complete,
+        "uncounted": record.uncounted,
+        "notes": model_notes(record),
+        "layers": layer_records(record),
+    }
+
+
+def _delta(delta: Delta) -> dict[str, Any]:
+    return {
+        "base": delta.base,
+        "model": delta.model,
+        "metric": delta.metric,
+        "base_value": delta.base_value,
+        "value": delta.value,
+        "relative": delta.relative,
+    }
