@@ -24,7 +24,7 @@ def suggestion(name: str, known: Iterable[str], listing: str | None = None) -> s
     if listing:
         return f"List them with: {listing}"
     if not names:
-        return "None is defined."
+        return "There are none."
     return f"There are: {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,10 +11,9 @@ from cspprof.core.files import display_path
 from cspprof.core.registry import suggestion
 from cspprof.gate import baseline
 from cspprof.gate.causes import find_causes
-from cspprof.gate.config import Config, Model, Problem, Rule
+from cspprof.gate.config import Config, Problem, Rule
 from cspprof.gate.measurement import Measurement, measure_models
 from cspprof.gate.rules import BASELINE, Outcome, RuleResult, contradictions, evaluate, incomplete_error
-from cspprof.profiles import Profile
 
 
 @dataclass(frozen=True)
@@ -64,16 +63,11 @@ class Verdict:
         return self.exit_code == 0
 
 
-def check(
-    config: Config,
-    names: Sequence[str] = (),
-    profile: Callable[[Model], Profile] | None = None,
-    reference: Reference | None = None,
-) -> Verdict:
+def check(config: Config, names: Sequence[str] = (), reference: Reference | None = None) -> Verdict:
     """Evaluate the rules on the models that the globs `names` match, or on all models.
 
-    `reference` replaces the baseline, and `profile` the function that profiles a model. Raises UnknownNameError for a
-    name that no model has. Everything else that cannot be read or measured is a problem of the verdict.
+    `reference` replaces the baseline. Raises UnknownNameError for a name that no model has. Everything else that cannot
+    be read or measured is a problem of the verdict.
     """
     selected = config.select_models(names)
     pairs, problems = _rules_and_models(config, selected)
@@ -88,7 +82,7 @@ def check(
         reference, unreadable = _read_baseline(config)
         problems += unreadable
     needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
-    measurements, unmeasured = measure_models(config, needed, profile)
+    measurements, unmeasured = measure_models(config, needed)
     results = [r for rule, m in pairs if m in measurements for r in _evaluate(config, rule, m, measurements, reference)]
     notes = _structure_notes(measurements, reference, selected)
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
@@ -109,10 +103,12 @@ def _rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tup
             problems.append(config.rule_problem(rule.id, message, suggestion(rule.base, config.models)))
         else:
             pairs += [(rule, model) for model in models if model in selected]
-    for found in contradictions(config.rules, {name: model.convention for name, model in config.models.items()}):
-        other = f"The other is on line {config.rule_lines.get(found.first)}"
+    for contradiction in contradictions(
+        config.rules, {name: model.convention for name, model in config.models.items()}
+    ):
+        other = f"The other is on line {config.rule_lines.get(contradiction.first)}"
         hint = f"{other}: remove one of them, or give it another level."
-        problems.append(config.rule_problem(found.second, found.message, hint))
+        problems.append(config.rule_problem(contradiction.second, contradiction.message, hint))
     return pairs, problems
 
 
@@ -178,9 +174,7 @@ def _structure_notes(
     return notes
 
 
-def update(
-    config: Config, names: Sequence[str] = (), profile: Callable[[Model], Profile] | None = None
-) -> tuple[list[baseline.TotalChange], list[str]]:
+def update(config: Config, names: Sequence[str] = ()) -> tuple[list[baseline.TotalChange], list[str]]:
     """Measure the models and write the baseline; return the changed totals, and notes.
 
     Raises CspprofError, and writes nothing, if any model cannot be measured completely.
@@ -188,7 +182,7 @@ def update(
     selected = config.select_models(names)
     if not selected and not config.problems:
         raise CspprofError(f"{config.name} has no models to record", 'Write one: [….models.net] target = "net.py:Net"')
-    measurements, unmeasured = measure_models(config, selected, profile)
+    measurements, unmeasured = measure_models(config, selected)
     incomplete = [(m.name, error) for m in measurements.values() if (error := incomplete_error(m))]
     problems = [*config.problems, *unmeasured, *(Problem(name, *error) for name, error in incomplete)]
     if problems:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -128,18 +128,13 @@ def profile_entry(model: Model, folder: Path, *, cache: bool = True) -> Profile:
         return profile_spec(model.target, request, cache=cache)
 
 
-def measure_models(
-    config: Config, names: Iterable[str], profile: Callable[[Model], Profile] | None = None
-) -> tuple[dict[str, Measurement], list[Problem]]:
-    """The measurements of models by name, and a problem for each model that cannot be measured.
-
-    `profile` replaces `profile_entry`.
-    """
+def measure_models(config: Config, names: Iterable[str]) -> tuple[dict[str, Measurement], list[Problem]]:
+    """The measurements of models by name, and a problem for each model that cannot be measured."""
     measurements, problems = {}, []
     for name in names:
         model = config.models[name]
         try:
-            record = profile(model) if profile else profile_entry(model, config.folder)
+            record = profile_entry(model, config.folder)
             measurements[name] = measure(name, record, model.convention, layer_metrics(config, name))
         except CspprofError as error:
             hint = error.hint or ""

@@ -321,7 +321,7 @@ class Contradiction:
 
 def contradictions(rules: Sequence[Rule], models: Mapping[str, str]) -> list[Contradiction]:
     """The pairs of rules that contradict each other; `models` has the convention of each model."""
-    found = []
+    pairs = []
     active = [rule for rule in rules if rule.level != "off"]
     for i, a in enumerate(active):
         for b in active[i + 1 :]:
@@ -329,11 +329,11 @@ def contradictions(rules: Sequence[Rule], models: Mapping[str, str]) -> list[Con
                 what = f"{a.kind} of {a.metric} for {a.model!r}" + (f", layers {a.layer!r}" if a.layer else "")
                 limits = f"{a.limit.text} and {b.limit.text}"
                 message = f"the rules {a.id!r} and {b.id!r} set two limits for {what}: {limits}"
-                found.append(Contradiction(a.id, b.id, message))
+                pairs.append(Contradiction(a.id, b.id, message))
             elif _each_smaller_than_other(a, b, models):
                 message = f"the rules {a.id!r} and {b.id!r} require {b.base} and {a.base} each to have less {a.metric}"
-                found.append(Contradiction(a.id, b.id, f"{message} than the other"))
-    return found
+                pairs.append(Contradiction(a.id, b.id, f"{message} than the other"))
+    return pairs
 
 
 def _same_subject(a: Rule, b: Rule) -> bool:
