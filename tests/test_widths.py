@@ -1,4 +1,4 @@
-"""Networks of other widths, depths and growth rates: exact, and counted again by other means."""
+"""Networks with other widths, depths and growth rates, compared with independent counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, POOLS
 from cspprof.sources.skip_init import SkipInit
 from cspprof.zoo import catalog
-from cspprof.zoo.blocks import widened
+from cspprof.zoo.blocks import scale_channels
 
 WIDE = [n for n in catalog().names() if "width" in signature(catalog().get(n).factory).parameters]
 TWINS = [n for n in WIDE if catalog().get(n).twin]
@@ -31,29 +31,29 @@ CFGS = {
 
 @pytest.mark.parametrize("width", [0.5, 1.5])
 @pytest.mark.parametrize("name", CFGS)
-def test_rows_are_those_of_the_authors_cfg_with_all_filters_so_many_times(
+def test_width_multiplies_the_filters_of_the_authors_cfg(
     name: str, width: float, reference: Path, tmp_path: Path
 ) -> None:
-    """Read by the Darknet source; depthwise groups grow with the filters, those of ResNeXt and Res2Net stay."""
+    """The Darknet source reads the cfg. Depthwise groups grow with the filters, those of ResNeXt and Res2Net do not."""
     options = ("filters", "groups") if "mobilenet" in name else ("filters",)
 
-    def times(found: re.Match[str]) -> str:
-        option, n = found.groups()
+    def multiplied(match: re.Match[str]) -> str:
+        option, n = match.groups()
         return f"{option}={n if n in ('1', '1000') else int(int(n) * width)}"
 
     text = (reference / "cfg" / f"{CFGS[name]}.cfg").read_text()
     cfg = tmp_path / "wide.cfg"
-    cfg.write_text(re.sub(rf"^({'|'.join(options)})\s*=\s*(\d+)", times, text, flags=re.MULTILINE))
+    cfg.write_text(re.sub(rf"^({'|'.join(options)})\s*=\s*(\d+)", multiplied, text, flags=re.MULTILINE))
 
-    def counted(spec: str) -> list[tuple[object, ...]]:
-        found = (r.spec for r in layer_rows(cspprof.profile(spec)) if r.spec.kind in CONVOLUTIONS | POOLS)
-        return [(s.reads[0].shape[1:], s.writes[0].shape[1:], s.macs) for s in found]
+    def layers(spec: str) -> list[tuple[object, ...]]:
+        specs = (r.spec for r in layer_rows(cspprof.profile(spec)) if r.spec.kind in CONVOLUTIONS | POOLS)
+        return [(s.reads[0].shape[1:], s.writes[0].shape[1:], s.macs) for s in specs]
 
-    assert counted(f"{name},width={width}") == counted(str(cfg))
+    assert layers(f"{name},width={width}") == layers(str(cfg))
 
 
 @pytest.mark.parametrize(("width", "growth"), [(0.5, 32), (1.5, 48)])
-def test_of_a_densenet_width_is_the_stem(width: float, growth: int) -> None:
+def test_width_of_a_densenet_scales_the_stem(width: float, growth: int) -> None:
     models = pytest.importorskip("torchvision.models", reason="torchvision is not installed: it is in its extra")
     ours = cspprof.profile(f"densenet121,width={width},growth={growth}")
     theirs = cspprof.profile(models.DenseNet(growth, (6, 12, 24, 16), int(64 * width)), (1, 3, 224, 224))
@@ -62,7 +62,7 @@ def test_of_a_densenet_width_is_the_stem(width: float, growth: int) -> None:
 
 
 def peleenet_weights(base: int, growth: int, gamma: float, fusion: str) -> int:
-    """Weights of PeleeNet's convolutions and its classifier, written down from its description once more."""
+    """Weights of PeleeNet's convolutions and classifier, from its description in the paper."""
     total = 9 * 3 * base + base * base // 2 + 9 * base // 2 * base + 2 * base * base
     c = base
     for stage, (layers, halves) in enumerate(((3, 1), (4, 2), (8, 4), (6, 4))):
@@ -91,12 +91,12 @@ def peleenet_weights(base: int, growth: int, gamma: float, fusion: str) -> int:
 @pytest.mark.parametrize(
     ("width", "growth", "gamma"), [(1.0, 32, 0.5), (0.5, 32, 0.5), (2.0, 32, 0.25), (1.5, 48, 0.5)]
 )
-def test_weights_of_peleenets(fusion: str, width: float, growth: int, gamma: float) -> None:
+def test_peleenet_weights_by_hand(fusion: str, width: float, growth: int, gamma: float) -> None:
     p = cspprof.profile(f"csp_peleenet,width={width},growth={growth},gamma={gamma},fusion={fusion}")
     assert p.total("conv_weights") == peleenet_weights(int(32 * width), growth, gamma, fusion)
 
 
-def test_weights_of_resnet_10_at_half_width() -> None:
+def test_resnet10_weights_at_half_width_by_hand() -> None:
     stem, classes = 7 * 7 * 3 * 32, 256 * 1000
     stages = [32 + 32, 32 + 64, 64 + 128, 128 + 256]
     widths = [32, 64, 128, 256]
@@ -106,8 +106,8 @@ def test_weights_of_resnet_10_at_half_width() -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50_v1", "csp_resnet10"])
-def test_every_channel_of_every_layer_is_multiplied(name: str) -> None:
-    """But for the image's and the classes."""
+def test_width_multiplies_every_number_of_channels(name: str) -> None:
+    """Except those of the image and of the classes."""
     factory = catalog().get(name).factory
     with SkipInit():
         one, two = (dict(factory(num_classes=10, width=w).named_parameters()) for w in (1, 2))
@@ -130,15 +130,15 @@ def test_narrow_twins_run_and_train(name: str, fusion: str) -> None:
 
 @pytest.mark.parametrize("spec", ["csp_resnet10,width=0.5,fusion=last", "csp_darknet53,width=0.25,fusion=first",
                                   "csp_peleenet,width=0.5,growth=16,gamma=0.25"])  # fmt: skip
-def test_narrow_networks_are_exported_to_onnx_as_they_are(spec: str, tmp_path: Path) -> None:
+def test_narrow_networks_have_equal_costs_in_onnx(spec: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
     name, *options = spec.split(",")
-    given = {k: v if k == "fusion" else float(v) for k, v in (o.split("=") for o in options)}
-    given |= {"growth": int(given["growth"])} if "growth" in given else {}
+    kwargs = {k: v if k == "fusion" else float(v) for k, v in (o.split("=") for o in options)}
+    kwargs |= {"growth": int(kwargs["growth"])} if "growth" in kwargs else {}
     file, entry = tmp_path / "net.onnx", catalog().get(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(entry.factory(**given).eval(), (torch.randn(entry.input),), str(file), dynamo=False,
+        torch.onnx.export(entry.factory(**kwargs).eval(), (torch.randn(entry.input),), str(file), dynamo=False,
                           do_constant_folding=False)  # fmt: skip
     exported, traced = cspprof.profile(str(file)), cspprof.profile(spec)
     for metric in ("macs", "conv_weights", "cio_hardnet", "cio_cspnet"):
@@ -146,16 +146,16 @@ def test_narrow_networks_are_exported_to_onnx_as_they_are(spec: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_a_wider_twin_without_a_split_is_the_wider_plain_network(name: str) -> None:
+def test_a_wide_twin_without_split_equals_the_wide_plain_network(name: str) -> None:
     twin, plain = cspprof.profile(f"{name},fusion=none,width=2"), cspprof.profile(f"{catalog().get(name).twin},width=2")
     assert (twin.specs, twin.calls) == (plain.specs, plain.calls)
     assert twin.status == "construction"
 
 
-def test_options_of_hardnet() -> None:
+def test_hardnet_options() -> None:
     assert cspprof.profile("hardnet68,width=1.0").total("macs") == cspprof.profile("hardnet68").total("macs")
     p = cspprof.profile("hardnet39ds,depths=(2,2,2,2),growth=(8,8,8,8)")
-    # A block of two layers of 8 and 12 (8 · 1.6, made even) channels: a 1×1 and a depthwise 3×3 each.
+    # A block has two layers of 8 and 12 (8 · 1.6, made even) channels, each a 1×1 and a depthwise 3×3.
     c, weights = 48, 9 * 3 * 24 + 24 * 48 + 9 * 48
     for width, halved in ((96, True), (320, True), (640, True), (1024, False)):
         weights += c * 8 + 9 * 8 + (8 + c) * 12 + 9 * 12 + (8 + 12) * width + 9 * width * halved
@@ -166,8 +166,8 @@ def test_options_of_hardnet() -> None:
         cspprof.profile("hardnet68,growth=(8,8)")
 
 
-def test_depths_of_mobilenet() -> None:
-    """The row of 160 channels: a block less is its expansion, depthwise and projection less."""
+def test_mobilenet_depths() -> None:
+    """One block of the row with 160 channels has an expansion, a depthwise convolution and a projection."""
     one, two = (cspprof.profile(f"mobilenet_v2_darknet,depths=(1,2,3,4,3,{n},1)") for n in (2, 3))
     assert two.total("conv_weights") - one.total("conv_weights") == 960 * (160 + 9 + 160)
     assert cspprof.profile("csp_mobilenet_v2,depths=(1,2,3,4,3,3,1)").status == ""
@@ -175,21 +175,21 @@ def test_depths_of_mobilenet() -> None:
 
 
 @pytest.mark.parametrize(("spec", "message"), [
-    ("csp_resnet50,width=0", "width=0 is no multiplier\nGive a positive number: width=0.5"),
-    ("darknet53,width=-1", "width=-1 is no multiplier"),
-    ("peleenet,width=wide", "width='wide' is no multiplier"),
+    ("csp_resnet50,width=0", "width=0 is not a multiplier\nGive a positive number: width=0.5"),
+    ("darknet53,width=-1", "width=-1 is not a multiplier"),
+    ("peleenet,width=wide", "width='wide' is not a multiplier"),
     ("csp_resnext50,width=0.3",
-     "width=0.3 makes 19.2 of 64 channels, which are no multiple of 16\nNearest: width=0.25 or width=0.5"),
+     "width=0.3 turns 64 channels into 19.2, which is not a multiple of 16\nNearest: width=0.25 or width=0.5"),
     ("csp_peleenet,width=0.01",
-     "width=0.01 makes 0.32 of 32 channels, which are no multiple of 2\nNearest: width=0.0625"),
-    ("csp_resnext50,split=slice,fusion=last,gamma=0.3", "for a convolution in 32 groups\nGive gamma=0.5"),
+     "width=0.01 turns 32 channels into 0.32, which is not a multiple of 2\nNearest: width=0.0625"),
+    ("csp_resnext50,split=slice,fusion=last,gamma=0.3", "to a convolution with 32 groups\nGive gamma=0.5"),
 ])  # fmt: skip
-def test_widths_that_cannot_be(spec: str, message: str) -> None:
+def test_invalid_widths_are_explained(spec: str, message: str) -> None:
     with pytest.raises(CspprofError, match=re.escape(message)):
         cspprof.profile(spec)
 
 
-def test_nothing_is_rounded() -> None:
-    assert (widened(96, 1 / 3), widened(64, 0.75, 16), widened(10, 1.1)) == (32, 48, 11)
-    with pytest.raises(CspprofError, match=r"makes 48\.64 of 64 channels"):
-        widened(64, 0.76)
+def test_scale_channels_does_not_round() -> None:
+    assert (scale_channels(96, 1 / 3), scale_channels(64, 0.75, 16), scale_channels(10, 1.1)) == (32, 48, 11)
+    with pytest.raises(CspprofError, match=r"turns 64 channels into 48\.64"):
+        scale_channels(64, 0.76)

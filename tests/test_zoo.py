@@ -1,4 +1,4 @@
-"""The zoo: exact totals, the authors' rows in order, and networks that run and train."""
+"""The zoo: exact totals, layers equal to the authors' cfg files, and networks that run, train and export."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import cspprof
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.analysis.stages import stage_depths, stage_labels
 from cspprof.core.errors import CspprofError
+from cspprof.core.formulas import harmonic_links, harmonic_width
 from cspprof.core.record import CONVOLUTIONS, POOLS
 from cspprof.zoo import catalog
 from cspprof.zoo.blocks import shortcut
 from cspprof.zoo.csp import CrossStagePartial
-from cspprof.zoo.hardnet import links, width
-from cspprof.zoo.peleenet import exponential
+from cspprof.zoo.peleenet import exponential_sources
 
 TOTALS = {
     #                 MACs           conv weights  CIO (HarDNet)  CIO (CSPNet)
@@ -55,7 +55,7 @@ CFGS = {
     "csp_resnext50_panet_spp": "csresnext50-panet-spp",
     "csp_darknet53_panet_spp": "csdarknet53-panet-spp",
 }
-"""The authors' cfg of each network whose definition is public in that form."""
+"""The authors' cfg file of each network that has one."""
 AT_224 = {
     #                MACs            parameters   CIO (HarDNet)
     "resnet18":      (1_814_073_344, 11_689_512, 4_666_368),
@@ -75,16 +75,16 @@ AT_224 = {
     "squeezenet":    (818_924_576, 1_248_424, 7_304_200),
     "mobilenet_v2,width=1.4": (582_195_824, 6_108_776, 19_209_568),
 }  # fmt: skip
-"""Beside HarDNet's Table 4: 4.7, 20.7, 30.9, 43.6, 22.6, 13.4, 21.9, –, 31.8, 8.2 (its released definition: 9.8), 15.3
+"""HarDNet's Table 4 prints: 4.7, 20.7, 30.9, 43.6, 22.6, 13.4, 21.9, –, 31.8, 8.2 (its released definition: 9.8), 15.3
 (17.3), 11.5 and – million elements."""
 NAMES = catalog().names()
 TWINS = [name for name in NAMES if catalog().get(name).twin]
 EXPORTED_FAST = {"resnet10", "yolov3_tiny_prn", "thundernet_snet146"}
-"""Of every kind of neck and block some, exported in about two seconds each; the others are marked slow."""
+"""Networks that export in about two seconds, with every kind of neck and block. The others are marked slow."""
 
 
-def classes(name: str, n: int = 7) -> dict[str, int]:
-    """The option for so many classes, where the network has one."""
+def class_option(name: str, n: int = 7) -> dict[str, int]:
+    """The option for `n` classes, if the network has it."""
     return {"num_classes": n} if "num_classes" in signature(catalog().get(name).factory).parameters else {}
 
 
@@ -114,7 +114,7 @@ TORCHVISION = {
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_the_published_forms_are_torchvisions(name: str) -> None:
+def test_published_networks_equal_torchvision(name: str) -> None:
     ours, theirs = cspprof.profile(name), cspprof.profile(f"torchvision:{TORCHVISION[name]}")
     for metric in ("macs", "params", "cio_hardnet", "conv_weights"):
         assert ours.total(metric) == theirs.total(metric)
@@ -130,21 +130,21 @@ def test_the_published_forms_are_torchvisions(name: str) -> None:
         ("fusion=first", -26.76),
     ],
 )
-def test_fusions_of_csp_peleenet(options: str, change: float) -> None:
-    """Beside the paper's Fig. 4: −13, −3, −21, −11 and −26 %."""
+def test_csp_peleenet_fusions(options: str, change: float) -> None:
+    """The paper's Fig. 4 prints −13, −3, −21, −11 and −26 %."""
     spec = ",".join(filter(None, ("csp_peleenet", options)))
     plain = cspprof.profile("peleenet").total("bflops_cspnet")
     assert round(100 * (cspprof.profile(spec).total("bflops_cspnet") / plain - 1), 2) == change
 
 
-def test_peleenet_has_the_printed_bflops() -> None:
-    """1.017: 2·MACs, the stem's max pool, and the three average pools of 2×2, which are max pools in Darknet."""
+def test_peleenet_bflops_equal_the_paper() -> None:
+    """1.017: twice the MACs, the max pool of the stem, and three 2×2 average pools, which are max pools in Darknet."""
     pools = 4 * (32 * 56**2 + 128 * 28**2 + 256 * 14**2 + 512 * 7**2)
     assert cspprof.profile("peleenet").total("bflops_cspnet") == (2 * 507_757_568 + pools) / 10**9 == 1.016619008
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_without_a_split_a_twin_is_its_plain_network(name: str) -> None:
+def test_a_twin_without_split_equals_the_plain_network(name: str) -> None:
     twin, network = cspprof.profile(f"{name},fusion=none"), cspprof.profile(str(catalog().get(name).twin))
     assert (twin.specs, twin.calls, twin.status) == (network.specs, network.calls, network.status)
 
@@ -157,16 +157,16 @@ def test_a_smaller_gamma_saves_less(name: str, split: str) -> None:
 
 
 def test_harmonic_links_and_widths() -> None:
-    assert [links(k) for k in (1, 2, 3, 4, 6, 8)] == [[0], [1, 0], [2], [3, 2, 0], [5, 4], [7, 6, 4, 0]]
-    assert [width(k, 14, 1.7) for k in (1, 2, 4, 8)] == [14, 24, 40, 68]
+    assert [harmonic_links(k) for k in (1, 2, 3, 4, 6, 8)] == [[0], [1, 0], [2], [3, 2, 0], [5, 4], [7, 6, 4, 0]]
+    assert [harmonic_width(n, 14, 1.7) for n in (1, 2, 3, 4)] == [14, 24, 40, 68]
 
 
-def test_exponential_connections() -> None:
-    assert [exponential(i) for i in (1, 2, 3, 4, 8)] == [[0], [0, 1], [1, 2], [0, 2, 3], [0, 4, 6, 7]]
+def test_exponential_sources() -> None:
+    assert [exponential_sources(i) for i in (1, 2, 3, 4, 8)] == [[0], [0, 1], [1, 2], [0, 2, 3], [0, 4, 6, 7]]
 
 
 @pytest.mark.parametrize("name", CFGS)
-def test_conv_and_pool_rows_are_the_authors_in_order(name: str, darknet_totals: dict[str, Any]) -> None:
+def test_conv_and_pool_layers_equal_the_authors_cfg(name: str, darknet_totals: dict[str, Any]) -> None:
     expected = darknet_totals[f"{CFGS[name]}.cfg"]
     p = cspprof.profile(name)
     ours = [
@@ -182,11 +182,11 @@ def test_conv_and_pool_rows_are_the_authors_in_order(name: str, darknet_totals: 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16")) for n in NAMES])
 def test_every_network_runs_and_trains(name: str) -> None:
     torch.manual_seed(0)
-    model = catalog().get(name).factory(**classes(name))
+    model = catalog().get(name).factory(**class_option(name))
     out = model(torch.randn(2, 3, 64, 64))
     if isinstance(out, torch.Tensor):
         assert out.shape == (2, 7)
-    else:  # a detector's heads, which tests/test_detectors.py looks at
+    else:  # the heads of a detector; see tests/test_detectors.py
         assert len(out) >= 2
         out = torch.cat([head.flatten() for head in out])
     out.square().mean().backward()
@@ -196,7 +196,7 @@ def test_every_network_runs_and_trains(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [n if n in EXPORTED_FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
-def test_exported_to_onnx_every_network_is_the_same(name: str, tmp_path: Path) -> None:
+def test_every_network_has_equal_costs_in_onnx(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
     entry, file = catalog().get(name), tmp_path / "net.onnx"
     model = entry.factory().eval()
@@ -217,7 +217,7 @@ def test_odd_and_rectangular_inputs(name: str, size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_operation_stands_in_a_named_stage(name: str) -> None:
+def test_every_operation_is_in_a_tagged_stage(name: str) -> None:
     p = cspprof.profile(name)
     seen = list(dict.fromkeys(stage_labels(p)))
     body = [s for s in seen if s.startswith("stage")]
@@ -226,7 +226,7 @@ def test_every_operation_stands_in_a_named_stage(name: str) -> None:
     assert seen == ["stem"] * ("stem" in seen) + body + end
 
 
-def test_depths_are_an_option() -> None:
+def test_depths_option() -> None:
     assert stage_depths(cspprof.profile("csp_resnext50,depths=(3,4,6,3)")) == [3, 4, 6, 3]
     with pytest.raises(CspprofError, match="does not give each of 4 stages at least one block"):
         cspprof.profile("csp_resnext50,depths=(3,4)")
@@ -234,7 +234,7 @@ def test_depths_are_an_option() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("option", ["num_classes=0", "num_classes=ten", "in_channels=-1", "depths=3"])
-def test_nonsense_options_are_refused(name: str, option: str) -> None:
+def test_invalid_options_are_explained(name: str, option: str) -> None:
     message = r"is not a number of channels|does not give each of|got an unexpected keyword argument '(depths|num_cl)"
     with pytest.raises(CspprofError, match=message):
         cspprof.profile(f"{name},{option}")
@@ -243,10 +243,14 @@ def test_nonsense_options_are_refused(name: str, option: str) -> None:
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("csp_")])
 @pytest.mark.parametrize(
     ("option", "message"),
-    [("gamma=0", "not a fraction"), ("gamma=1", "not a fraction"), ("fusion=late", "There are: csp, first, last, none"),
-     ("split=half", "There are: conv, slice")],
-)  # fmt: skip
-def test_nonsense_splits_are_refused(name: str, option: str, message: str) -> None:
+    [
+        ("gamma=0", "not a fraction"),
+        ("gamma=1", "not a fraction"),
+        ("fusion=late", "Choose one of: csp, first, last, none"),
+        ("split=half", "Choose one of: conv, slice"),
+    ],
+)
+def test_invalid_splits_are_explained(name: str, option: str, message: str) -> None:
     with pytest.raises(CspprofError, match=message):
         cspprof.profile(f"{name},{option}")
 
@@ -268,25 +272,25 @@ def test_nonsense_splits_are_refused(name: str, option: str, message: str) -> No
         ("torchvision:resnet18", ""),
     ],
 )
-def test_what_is_not_published_says_so(spec: str, status: str) -> None:
+def test_status_of_a_network_with_options(spec: str, status: str) -> None:
     p = cspprof.profile(spec)
     assert p.status == status
     assert p.label == (f"{spec} ({status})" if status else spec)
 
 
 @pytest.mark.parametrize("option", ["width=0", "width=-1", "width=wide", "divisor=0", "divisor=2.5"])
-def test_nonsense_widths_are_refused(option: str) -> None:
-    with pytest.raises(CspprofError, match=r"is no multiplier|is no number of channels"):
+def test_invalid_mobilenet_widths_are_explained(option: str) -> None:
+    with pytest.raises(CspprofError, match=r"is not a multiplier|is not a number of channels"):
         cspprof.profile(f"mobilenet_v2,{option}")
 
 
-def test_darknets_shortcut_adds_the_channels_that_overlap() -> None:
+def test_shortcut_adds_common_channels() -> None:
     x, y = torch.ones(1, 2, 3, 3), torch.zeros(1, 4, 2, 2)
     assert shortcut(x, y, stride=2)[0, :, 0, 0].tolist() == [1, 1, 0, 0]
     wide, narrow = torch.full((1, 4, 2, 2), 5.0), torch.ones(1, 2, 2, 2)
     assert shortcut(wide, narrow)[0, :, 0, 0].tolist() == [6, 6]
 
 
-def test_a_split_leaves_no_side_empty() -> None:
+def test_a_split_needs_channels_on_both_sides() -> None:
     with pytest.raises(CspprofError, match="leaves one side empty"):
         CrossStagePartial(8, 8, bypass=8, main=0, blocks=torch.nn.Identity(), c_blocks=0)

@@ -1,7 +1,7 @@
-"""Network definitions of our own, plain and cross-stage-partial twins side by side.
+"""Network definitions, plain networks and their cross-stage-partial twins.
 
-To add a network, write a function that returns an `nn.Module`, decorate it with `model`, and import its
-file at the end of this one. It then has a row in `cspprof models` and runs in the shared tests.
+To add a network, write a function that returns an `nn.Module`, decorate it with `model`, and list its file in
+`MODULES`. It then has a row in `cspprof models` and runs in the shared tests.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from cspprof.core.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-FREE = frozenset({"num_classes", "in_channels", "act"})
-"""Options that leave a network what it is."""
-SPLITTING = frozenset({"fusion", "gamma", "split"})
+NEUTRAL_OPTIONS = frozenset({"num_classes", "in_channels", "act"})
+"""Options that do not change the status of a network."""
+SPLIT_OPTIONS = frozenset({"fusion", "gamma", "split"})
+"""Options that only a cross-stage-partial network has."""
 
 Status = Literal["published", "reading", "construction"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """A zoo network: how to build it and where it comes from."""
+    """A network of the zoo: how to build it, and its origin."""
 
     name: str
     factory: Callable[..., nn.Module]
@@ -37,21 +38,25 @@ class ModelEntry:
     input: tuple[int, ...]
     """Native input shape, (N, C, H, W)."""
     status: Status
-    """*published*: the authors' network; *reading*: our best reconstruction of one that is not public;
-    *construction*: ours, after the paper's recipe."""
+    """*published*: the network of the authors; *reading*: a reconstruction of a network without a public definition;
+    *construction*: a network of this project, built by the recipe of the paper."""
     twin: str | None
-    """The plain network that a cross-stage-partial one is derived from."""
+    """The plain network of a cross-stage-partial one."""
     variants: tuple[str, ...] = ()
-    """Options that lead to another published network."""
+    """Options that select another published network."""
 
     def status_with(self, options: Mapping[str, Any]) -> Status:
-        """The status of the network that these options make: a published one that is changed is a construction, a
-        cross-stage-partial one without its split is the plain one."""
+        """The status of the network with these options. A published network that is changed is a construction; a
+        cross-stage-partial network without its split has the status of the plain one."""
         if self.twin is not None and options.get("fusion") == "none":
-            return MODELS.get(self.twin).status_with({k: v for k, v in options.items() if k not in SPLITTING})
+            return MODELS.get(self.twin).status_with({k: v for k, v in options.items() if k not in SPLIT_OPTIONS})
         parameters = inspect.signature(self.factory).parameters
         changed = {name for name, value in options.items() if value != parameters[name].default}
-        return "construction" if self.status == "published" and changed - FREE - set(self.variants) else self.status
+        return (
+            "construction"
+            if self.status == "published" and changed - NEUTRAL_OPTIONS - set(self.variants)
+            else self.status
+        )
 
     @property
     def summary(self) -> str:
@@ -71,7 +76,7 @@ def model(
     twin: str | None = None,
     variants: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., nn.Module]], Callable[..., nn.Module]]:
-    """Register the decorated factory under `name`; its docstring's first line is the summary."""
+    """Register the decorated factory under `name`. The first line of its docstring is the summary."""
 
     def register(factory: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         MODELS.add(name, ModelEntry(name, factory, family, paper, input, status, twin, variants))
@@ -80,16 +85,16 @@ def model(
     return register
 
 
-ROOMS = (
+MODULES = (
     "resnet", "resnet_v1", "darknet", "densenet", "peleenet", "mobilenet", "efficientnet", "res2net", "hardnet", "vgg",
-    "squeezenet",
-    "yolo", "peleenet_detectors", "panet_spp", "thundernet",
+    "squeezenet", "yolo", "peleenet_detectors", "panet_spp", "thundernet",
 )  # fmt: skip
+"""Files with networks, in the order of `cspprof models`."""
 
 
 @cache
 def catalog() -> Registry[ModelEntry]:
-    """Every zoo network; the definitions (and torch) are imported on the first call."""
-    for room in ROOMS:
-        importlib.import_module(f"{__name__}.{room}")
+    """Every network of the zoo. The first call imports the definitions and torch."""
+    for module in MODULES:
+        importlib.import_module(f"{__name__}.{module}")
     return MODELS

@@ -1,4 +1,4 @@
-"""Parts that the Darknet-family networks are built from."""
+"""Blocks, heads and checks of options that several networks share."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cspprof.core.errors import CspprofError
 M = TypeVar("M", bound=nn.Module)
 
 
-def stage(name: str, module: M) -> M:
-    """Name the stage that `module`, and what is in it, belongs to."""
+def tag_stage(name: str, module: M) -> M:
+    """Tag `module` and its submodules with the name of their stage."""
     module.cspprof_stage = name  # type: ignore[assignment]
     return module
 
@@ -33,9 +33,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def activation(name: str) -> nn.Module:
-    """The activation `name`. Raises CspprofError for one that there is not."""
+    """A module of the activation `name`. Raises CspprofError for an unknown name."""
     if name not in ACTIVATIONS:
-        raise CspprofError(f"act={name!r} is no activation", f"There are: {', '.join(sorted(ACTIVATIONS))}")
+        raise CspprofError(f"act={name!r} is not an activation", f"Choose one of: {', '.join(sorted(ACTIVATIONS))}")
     return ACTIVATIONS[name]()
 
 
@@ -55,7 +55,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcite(nn.Module):
-    """Each channel scaled by what global pooling and two 1×1 convolutions with bias make of all (Hu et al. 2018)."""
+    """Scale each channel by a factor from global pooling and two 1×1 convolutions with bias (Hu et al. 2018)."""
 
     def __init__(self, channels: int, squeezed: int, act: str = "relu") -> None:
         super().__init__()
@@ -70,10 +70,9 @@ class SqueezeExcite(nn.Module):
 
 
 def shortcut(x: torch.Tensor, y: torch.Tensor, stride: int = 1) -> torch.Tensor:
-    """Darknet's shortcut: add `x` onto `y` without a projection.
+    """Darknet's shortcut without a projection: `y` plus `x`, with the shape of `y`.
 
-    `x` (N, c, H, W) is subsampled by `stride`; of its channels those that `y` has too are added, missing ones
-    count as zero. The result has the shape of `y`.
+    `x` (N, c, H, W) is subsampled by `stride`. Surplus channels of `x` are dropped, missing ones count as zero.
     """
     if stride > 1:
         x = x[:, :, ::stride, ::stride]
@@ -88,7 +87,7 @@ def shortcut(x: torch.Tensor, y: torch.Tensor, stride: int = 1) -> torch.Tensor:
 class Bottleneck(nn.Module):
     """1×1, 3×3 and 1×1 convolutions and a shortcut (ResNet, He et al. 2015; grouped: ResNeXt, Xie et al. 2016).
 
-    (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉); the stride is in the 3×3, the shortcut has no projection.
+    (N, c_in, H, W) -> (N, c_out, ⌈H/stride⌉, ⌈W/stride⌉). The 3×3 has the stride; the shortcut has no projection.
     """
 
     def __init__(self, c_in: int, mid: int, c_out: int, stride: int = 1, groups: int = 1) -> None:
@@ -134,12 +133,13 @@ class Residual(nn.Module):
 class Elastic(nn.Module):
     """Half of the channels at full resolution, half at half resolution, then a shortcut (ELASTIC, Wang et al. 2019).
 
-    `make` gives the convolutions of either half, (N, c/2, …) -> the same shape. (N, c, H, W) -> the same shape.
+    `make_convs` returns the convolutions of one half, (N, c/2, H, W) -> the same shape. The block maps (N, c, H, W) to
+    the same shape.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], act: str | None) -> None:
+    def __init__(self, make_convs: Callable[[], nn.Module], act: str | None) -> None:
         super().__init__()
-        self.fine, self.coarse = make(), make()
+        self.fine, self.coarse = make_convs(), make_convs()
         self.pool = nn.MaxPool2d(2, 2, ceil_mode=True)
         self.act = nn.Identity() if act is None else activation(act)
 
@@ -165,7 +165,8 @@ class PoolHead(nn.Module):
 
 
 class ConvHead(nn.Module):
-    """The same two the other way round, as the Darknet ResNet-50 has them: classify every place, then average."""
+    """A 1×1 convolution with bias, then global average pooling, as in the Darknet ResNet-50: (N, c_in, H, W) -> logits
+    (N, num_classes)."""
 
     def __init__(self, c_in: int, num_classes: int) -> None:
         super().__init__()
@@ -191,46 +192,46 @@ class LinearHead(nn.Module):
 
 
 def check_channels(**counts: int) -> None:
-    """Raise CspprofError unless every option of these is a number of at least 1."""
+    """Raise CspprofError unless every option is an integer of at least 1."""
     for name, n in counts.items():
         if type(n) is not int or n < 1:
-            raise CspprofError(f"{name}={n!r} is not a number of channels", f"Give at least one: {name}=10")
+            raise CspprofError(f"{name}={n!r} is not a number of channels", f"Give at least 1: {name}=10")
 
 
-def widened(channels: int, width: float, step: int = 1) -> int:
-    """`width` times the channels, which has to come out a multiple of `step`: nothing is rounded.
+def scale_channels(channels: int, width: float, step: int = 1) -> int:
+    """`width` times the channels, without rounding.
 
-    Raises CspprofError otherwise, with the nearest widths that do.
+    Raises CspprofError, with the nearest valid widths, unless the result is a multiple of `step`.
     """
     if isinstance(width, bool) or not isinstance(width, (int, float)) or not 0 < width < inf:
-        raise CspprofError(f"width={width!r} is no multiplier", "Give a positive number: width=0.5")
+        raise CspprofError(f"width={width!r} is not a multiplier", "Give a positive number: width=0.5")
     steps = channels * width / step
     if abs(steps - round(steps)) > 1e-9 * steps or round(steps) == 0:
-        near = [n * step / channels for n in (floor(steps), ceil(steps)) if n]
+        nearest = [n * step / channels for n in (floor(steps), ceil(steps)) if n]
         raise CspprofError(
-            f"width={width!r} makes {channels * width:.6g} of {channels} channels, which are no multiple of {step}",
-            f"Nearest: {' or '.join(f'width={w:.12g}' for w in near)}",
+            f"width={width!r} turns {channels} channels into {channels * width:.6g}, which is not a multiple of {step}",
+            f"Nearest: {' or '.join(f'width={w:.12g}' for w in nearest)}",
         )
     return round(steps) * step
 
 
 def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn.Sequential:
-    """Stem, numbered stages and head in a row, each tagged with its stage."""
+    """Stem, numbered stages and head in sequence, each tagged with the name of its stage."""
     parts = [("stem", stem), *((f"stage{i}", s) for i, s in enumerate(stages, 1)), ("head", head)]
-    return nn.Sequential(OrderedDict((name, stage(name, part)) for name, part in parts))
+    return nn.Sequential(OrderedDict((name, tag_stage(name, part)) for name, part in parts))
 
 
 def check_depths(depths: Sequence[int] | int, stages: int) -> tuple[int, ...]:
-    """The depths as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
-    return one_for_each("depths", depths, stages, "block")
+    """The depths as a tuple. Raises CspprofError unless there is one number of at least 1 for each stage."""
+    return check_per_stage("depths", depths, stages, "block")
 
 
-def one_for_each(option: str, values: Sequence[int] | int, stages: int, what: str) -> tuple[int, ...]:
-    """The values of an option as a tuple; raises CspprofError unless there is one of at least 1 for each stage."""
-    found = (values,) if isinstance(values, int) else tuple(values)
-    if len(found) != stages or any(type(n) is not int or n < 1 for n in found):
+def check_per_stage(option: str, values: Sequence[int] | int, stages: int, unit: str) -> tuple[int, ...]:
+    """The values of an option as a tuple. Raises CspprofError unless there is one of at least 1 for each stage."""
+    numbers = (values,) if isinstance(values, int) else tuple(values)
+    if len(numbers) != stages or any(type(n) is not int or n < 1 for n in numbers):
         raise CspprofError(
-            f"{option}={found} does not give each of {stages} stages at least one {what}",
-            f"Write {stages} positive numbers: {option}=({','.join(['2'] * stages)})",
+            f"{option}={numbers} does not give each of {stages} stages at least one {unit}",
+            f"Write {stages} positive integers: {option}=({','.join(['2'] * stages)})",
         )
-    return found
+    return numbers

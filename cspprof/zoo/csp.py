@@ -9,29 +9,27 @@ from cspprof.core.errors import CspprofError
 from cspprof.zoo.blocks import ConvNormAct
 
 FUSIONS = ("csp", "first", "last", "none")
-"""Where the 1×1 transitions are; with *none* there is no split, and a factory builds the plain network."""
+"""Positions of the 1×1 transitions. With *none* there is no split: a factory builds the plain network."""
 SPLITS = ("conv", "slice")
 
 
 class CrossStagePartial(nn.Module):
-    """A stage whose input goes two ways: part of it bypasses the blocks, the rest runs through them.
+    """A stage in which one part of the input bypasses the blocks and the other part runs through them.
 
     (N, c_in, H, W) -> (N, c_out, H, W), or half as high and wide with a `down` module in front:
 
         x0 -> [down] -> bypass ------------------------------------ concat -> transition -> out
                      -> main -> blocks -> block transition -------^
 
-    The four forms of the paper's Fig. 3 differ in their 1×1 transitions. Fusion *csp* has both; *first* only the one
-    after the concatenation; *last* only the one before it, so that the concatenation is the output
-    (c_out = c_transition + bypass); without any split it is the plain stage. The block is indifferent to what
-    `blocks` is: residual, ResNeXt or dense.
+    The four designs of the paper's Fig. 3 differ in their 1×1 transitions. Fusion *csp* has both; *first* has only the
+    transition after the concatenation; *last* has only the transition before it, so the concatenation is the output
+    (c_out = c_transition + bypass); the plain stage has no split. `blocks` can be residual, ResNeXt or dense.
 
-    The split is by two 1×1 convolutions of the same tensor (*conv*, the form of the authors' ResNe(X)t-50 and
-    Darknet-53) or by slicing its channels (*slice*, the form of the paper's text).
+    Two 1×1 convolutions of the same tensor split it (*conv*, in the authors' ResNe(X)t-50 and Darknet-53), or its
+    channels are sliced (*slice*, in the text of the paper).
 
-    γ is the bypassed fraction, 0 < γ < 1. The paper takes it of x0's channels, which a slice divides; where
-    convolutions split and may widen, it is `bypass / (bypass + main)`. Some public code calls the other fraction,
-    1 − γ, `partial_ratio`.
+    γ is the bypassed fraction, 0 < γ < 1. For a slice it is the fraction of x0's channels, as in the paper; for
+    convolutions, which may widen, it is `bypass / (bypass + main)`. Some public code calls 1 − γ `partial_ratio`.
     """
 
     def __init__(
@@ -39,9 +37,9 @@ class CrossStagePartial(nn.Module):
         down: nn.Module | None = None, split_act: bool = True, act: str = "leaky", split: str = "conv",
         fusion: str = "csp", c_transition: int | None = None, pool: nn.Module | None = None,
     ) -> None:  # fmt: skip
-        """`blocks` maps `main` channels to `c_blocks`, its transition these to `c_transition` (the same number unless
-        given); `split_act` is whether the two split convolutions activate. A `pool` that ends the stage comes right
-        before the second transition of *csp*, where it is cheaper, and last in the other forms."""
+        """`blocks` maps `main` channels to `c_blocks`, and its transition maps these to `c_transition` (default:
+        `c_blocks`). `split_act` tells whether the two split convolutions have activations. `pool` ends the stage; with
+        fusion *csp* it runs before the second transition, where it is cheaper."""
         super().__init__()
         check_choice(split=(split, SPLITS), fusion=(fusion, FUSIONS[:-1]))
         if min(bypass, main) < 1:
@@ -49,22 +47,22 @@ class CrossStagePartial(nn.Module):
                 f"a split into {bypass} bypassed and {main} processed channels leaves one side empty",
                 "Give both at least one channel: 0 < γ < 1.",
             )
-        between = c_transition or c_blocks
+        c_transition = c_transition or c_blocks
         self.widths = [bypass, main]
         self.down = nn.Identity() if down is None else down
-        split_by = act if split_act else None
-        self.bypass = ConvNormAct(c_in, bypass, act=split_by) if split == "conv" else None
-        self.main = ConvNormAct(c_in, main, act=split_by) if split == "conv" else None
+        act_of_split = act if split_act else None
+        self.bypass = ConvNormAct(c_in, bypass, act=act_of_split) if split == "conv" else None
+        self.main = ConvNormAct(c_in, main, act=act_of_split) if split == "conv" else None
         self.blocks = blocks
-        self.block_transition = nn.Identity() if fusion == "first" else ConvNormAct(c_blocks, between, act=act)
-        joined = bypass + (c_blocks if fusion == "first" else between)
+        self.block_transition = nn.Identity() if fusion == "first" else ConvNormAct(c_blocks, c_transition, act=act)
+        joined = bypass + (c_blocks if fusion == "first" else c_transition)
         self.transition = nn.Identity() if fusion == "last" else ConvNormAct(joined, c_out, act=act)
         self.pool = nn.Identity() if pool is None else pool
         self.pool_first = fusion == "csp" and pool is not None
         self.c_out = joined if fusion == "last" else c_out
 
-    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map at this stage's resolution, as a detector's neck takes it, and the output."""
+    def forward_with_map(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map at the resolution of this stage, for the neck of a detector, and the output."""
         x = self.down(x)
         if self.bypass is None or self.main is None:
             bypass, main = torch.split(x, self.widths, 1)
@@ -78,11 +76,11 @@ class CrossStagePartial(nn.Module):
         return y, self.pool(y)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.both(x)[1]
+        return self.forward_with_map(x)[1]
 
 
-def bypassed(channels: int, gamma: float, multiple: int = 1) -> int:
-    """How many of `channels` bypass: γ of them, to the nearest `multiple`, at least one and not all.
+def bypass_channels(channels: int, gamma: float, multiple: int = 1) -> int:
+    """The number of `channels` that bypass the blocks: γ of them, rounded to a `multiple`, at least one and not all.
 
     Raises CspprofError unless 0 < γ < 1.
     """
@@ -92,7 +90,8 @@ def bypassed(channels: int, gamma: float, multiple: int = 1) -> int:
 
 
 def check_choice(**chosen: tuple[str, tuple[str, ...]]) -> None:
-    """Raise CspprofError for an option that is none of its values: `split=("slice", ("conv", "slice"))`."""
+    """Raise CspprofError if an option has an unknown value. Each argument is the value and the allowed values:
+    `split=("slice", ("conv", "slice"))`."""
     for name, (value, values) in chosen.items():
         if value not in values:
-            raise CspprofError(f"{name}={value!r}", f"There are: {', '.join(values)}")
+            raise CspprofError(f"{name}={value!r} is unknown", f"Choose one of: {', '.join(values)}")

@@ -12,8 +12,17 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, Elastic, PoolHead, Residual, check_channels, check_depths, network, widened
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
+from cspprof.zoo.blocks import (
+    ConvNormAct,
+    Elastic,
+    PoolHead,
+    Residual,
+    check_channels,
+    check_depths,
+    network,
+    scale_channels,
+)
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
 DEPTHS = (1, 2, 8, 8, 4)
 
@@ -40,7 +49,7 @@ def darknet53(
 ) -> nn.Module:
     """Darknet-53 as an ImageNet classifier."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    base = widened(32, width)
+    base = scale_channels(32, width)
     stages = [Stage(depth, base << i, 2 * base << i) for i, depth in enumerate(check_depths(depths, 5))]
     return network(ConvNormAct(in_channels, base, 3), stages, PoolHead(32 * base, num_classes))
 
@@ -56,7 +65,7 @@ def csp_darknet53(
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
         return darknet53(num_classes, depths or DEPTHS, in_channels, width)
-    base = widened(32, width)
+    base = scale_channels(32, width)
     stages: list[CrossStagePartial] = []
     for i, depth in enumerate(check_depths(depths or DEPTHS, 5)):
         c_in = stages[-1].c_out if stages else base
@@ -67,10 +76,11 @@ def csp_darknet53(
 def _partial(
     i: int, depth: int, c_in: int, base: int, gamma: float | None, fusion: str, split: str, elastic: bool
 ) -> CrossStagePartial:
-    """The first stage splits into two parts of full width by convolutions, the others into halves."""
+    """A stage of CSPDarknet-53. The convolutions of the first stage split it into two parts of full width, the others
+    into halves."""
     c_out = 2 * base << i
     total = 2 * c_out if i == 0 and split == "conv" else c_out
-    bypass = bypassed(total, 0.5 if gamma is None else gamma, multiple=2)
+    bypass = bypass_channels(total, 0.5 if gamma is None else gamma, multiple=2)
     main = total - bypass
     mid = main // 2 if i == 0 else main
     if elastic:
@@ -91,6 +101,6 @@ def _convs(channels: int) -> nn.Module:
 def darknet_ref(num_classes: int = 1000, in_channels: int = 3, width: float = 1.0) -> nn.Module:
     """Darknet's reference classifier: a 3×3 convolution and a 2×2 pool, six times, then one more convolution."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    widths = [widened(16, width) << i for i in range(7)]
+    widths = [scale_channels(16, width) << i for i in range(7)]
     stages = [nn.Sequential(nn.MaxPool2d(2, 2, ceil_mode=True), ConvNormAct(a, b, 3)) for a, b in pairwise(widths)]
     return network(ConvNormAct(in_channels, widths[0], 3), stages, PoolHead(widths[-1], num_classes))

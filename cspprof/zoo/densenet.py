@@ -1,9 +1,9 @@
 """DenseNets and their cross-stage-partial twins. Forwards return logits.
 
-The twins are constructions after the paper's section 3: x0 of each dense block is sliced, a transition halves the
-dense path, as DenseNet's own do, and a second one, after concatenation and pooling, gives the plain net's width.
+The twins are constructions by section 3 of the CSPNet paper: x0 of each dense block is sliced, a transition halves the
+dense path, as in DenseNet, and a second one, after concatenation and pooling, restores the width of the plain network.
 
-`width` multiplies the stem's 64 channels, `growth` is what each layer adds.
+`width` multiplies the 64 channels of the stem; `growth` is the number of channels that each layer adds.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, widened
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
+from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, scale_channels
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
 PAPER = "DenseNet, Huang et al. 2017, Table 1"
 CONSTRUCTION = "after CSPNet, Wang et al. 2019, section 3"
@@ -31,7 +31,8 @@ class NormActConv(nn.Sequential):
 
 
 class DenseLayer(nn.Module):
-    """1×1 to four times the growth, 3×3 to the growth; the input is kept: (N, c, H, W) -> (N, c + growth, H, W)."""
+    """A 1×1 to four times the growth and a 3×3 to the growth, concatenated with the input: (N, c, H, W) ->
+    (N, c + growth, H, W)."""
 
     def __init__(self, c_in: int, growth: int) -> None:
         super().__init__()
@@ -52,20 +53,20 @@ def _stem(in_channels: int, base: int) -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(base), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
 
 
-def _halved() -> nn.Module:
+def _half_size_pool() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
 
 
 def _densenet(depths: Sequence[int], growth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
     check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
-    c = base = widened(64, width)
+    c = base = scale_channels(64, width)
     stages = []
-    numbers = check_depths(depths, 4)
-    for i, layers in enumerate(numbers):
+    layer_counts = check_depths(depths, 4)
+    for i, layers in enumerate(layer_counts):
         block = dense_block(c, growth, layers)
         c += layers * growth
-        if i < len(numbers) - 1:
-            stages.append(nn.Sequential(block, NormActConv(c, c // 2), _halved()))
+        if i < len(layer_counts) - 1:
+            stages.append(nn.Sequential(block, NormActConv(c, c // 2), _half_size_pool()))
             c //= 2
         else:
             stages.append(nn.Sequential(block, nn.BatchNorm2d(c), nn.ReLU(inplace=True)))
@@ -81,24 +82,24 @@ def _partial(
     if fusion == "none":
         return _densenet(depths, growth, width, num_classes, in_channels)
     stages: list[nn.Module] = []
-    numbers = check_depths(depths, 4)
-    c = base = widened(64, width)
-    for i, layers in enumerate(numbers):
-        bypass, last = bypassed(c, gamma), i == len(numbers) - 1
+    layer_counts = check_depths(depths, 4)
+    c = base = scale_channels(64, width)
+    for i, layers in enumerate(layer_counts):
+        bypass, last = bypass_channels(c, gamma), i == len(layer_counts) - 1
         c_blocks = c - bypass + layers * growth
-        whole = c + layers * growth
+        plain_width = c + layers * growth
         partial = CrossStagePartial(
-            c, whole if last else whole // 2, bypass=bypass, main=c - bypass, c_blocks=c_blocks, act="relu",
+            c, plain_width if last else plain_width // 2, bypass=bypass, main=c - bypass, c_blocks=c_blocks, act="relu",
             blocks=dense_block(c - bypass, growth, layers), split=split, fusion=fusion,
-            c_transition=c_blocks // 2, pool=None if last else _halved(),
+            c_transition=c_blocks // 2, pool=None if last else _half_size_pool(),
         )  # fmt: skip
         stages.append(partial)
         c = partial.c_out
     return network(_stem(in_channels, base), stages, LinearHead(c, num_classes))
 
 
-def _add(number: str, growth: int, name: str) -> None:
-    """A DenseNet and its twin under `name` and `csp_` + name."""
+def _register(number: str, growth: int, name: str) -> None:
+    """Register a DenseNet as `name` and its twin as `csp_` + `name`."""
 
     def plain(num_classes: int = 1000, depths: Sequence[int] = DEPTHS[number], growth: int = growth, width: float = 1.0,
               in_channels: int = 3) -> nn.Module:  # fmt: skip
@@ -116,4 +117,4 @@ def _add(number: str, growth: int, name: str) -> None:
 
 
 for _number in DEPTHS:
-    _add(_number, 32, f"densenet{_number}{'_32' if _number == '264' else ''}")
+    _register(_number, 32, f"densenet{_number}{'_32' if _number == '264' else ''}")

@@ -1,4 +1,4 @@
-"""EfficientNet-B0 as Darknet has it. The forward returns logits."""
+"""EfficientNet-B0 in the Darknet definition. The forward returns logits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import nn
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, PoolHead, SqueezeExcite, check_channels, network
 
-#        hidden of the first block, of the others, channels, blocks, stride, kernel
-ROWS = ((32, 0, 16, 1, 1, 3), (96, 144, 24, 2, 2, 3), (144, 192, 40, 2, 2, 5), (192, 384, 80, 3, 1, 3),
+# hidden channels of the first block, of the other blocks, output channels, blocks, stride, kernel
+STAGES = ((32, 0, 16, 1, 1, 3), (96, 144, 24, 2, 2, 3), (144, 192, 40, 2, 2, 5), (192, 384, 80, 3, 1, 3),
         (384, 576, 112, 3, 2, 5), (576, 960, 192, 4, 2, 5), (960, 0, 320, 1, 1, 3))  # fmt: skip
-SQUEEZED = {32: 8, 96: 16, 144: 8, 192: 16, 384: 24, 576: 32, 960: 64}
+SQUEEZED_CHANNELS = {32: 8, 96: 16, 144: 8, 192: 16, 384: 24, 576: 32, 960: 64}
 
 
 class MobileBlock(nn.Module):
@@ -21,7 +21,7 @@ class MobileBlock(nn.Module):
         super().__init__()
         self.expand = ConvNormAct(c_in, hidden, act="swish")
         self.depthwise = ConvNormAct(hidden, hidden, k, stride, hidden, act="swish")
-        self.excite = SqueezeExcite(hidden, SQUEEZED[hidden], "swish")
+        self.excite = SqueezeExcite(hidden, SQUEEZED_CHANNELS[hidden], "swish")
         self.project = ConvNormAct(hidden, c_out, act=None)
         self.dropout = nn.Dropout(0.0)
         self.skips = stride == 1 and c_in == c_out
@@ -34,11 +34,11 @@ class MobileBlock(nn.Module):
 @model("efficientnet_b0_darknet", family="efficientnet", paper="CSPNet, Wang et al. 2019, Table 3",
        input=(1, 3, 224, 224))  # fmt: skip
 def efficientnet_b0_darknet(num_classes: int = 1000, in_channels: int = 3) -> nn.Module:
-    """EfficientNet-B0 as Darknet has it: other strides and hidden widths than the paper's; 457 M MACs."""
+    """EfficientNet-B0 as defined in Darknet: strides and hidden widths differ from the paper; 457 M MACs."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages: list[nn.Module] = []
     c_in = 32
-    for first, rest, c, n, stride, k in ROWS:
+    for first, rest, c, n, stride, k in STAGES:
         blocks = [MobileBlock(c if i else c_in, rest if i else first, c, k, 1 if i else stride) for i in range(n)]
         stages.append(nn.Sequential(*blocks))
         c_in = c

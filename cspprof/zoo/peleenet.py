@@ -1,9 +1,9 @@
-"""PeleeNet and what the CSPNet paper makes of it. Forwards return logits.
+"""PeleeNet and its variants in the CSPNet paper. Forwards return logits.
 
-CSPPeleeNet, its SE and sparse forms and PeleeNeXt were never published as definitions: they are readings and
-constructions here, each with its distance from the printed figures in `cspprof reproduce`.
+CSPPeleeNet, SparsePeleeNet, PeleeNeXt and the variants with SE have no public definition. Those here are readings and
+constructions; `cspprof reproduce` shows their distance from the printed numbers.
 
-`width` multiplies the stem's 32 channels, `growth` is what each layer adds.
+`width` multiplies the 32 channels of the stem; `growth` is the number of channels that each layer adds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,29 @@ from torch import nn
 
 from cspprof.core.errors import CspprofError
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, SqueezeExcite, check_channels, check_depths, network, widened
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
+from cspprof.zoo.blocks import (
+    ConvNormAct,
+    LinearHead,
+    SqueezeExcite,
+    check_channels,
+    check_depths,
+    network,
+    scale_channels,
+)
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
 PAPER = "PeleeNet, Wang et al. 2018, Table 1"
 TABLE = "CSPNet, Wang et al. 2019, Table 1 and Fig. 4"
 INPUT = (1, 3, 224, 224)
 DEPTHS = (3, 4, 8, 6)
 WIDENING = (1, 2, 4, 4)
-"""Width of a layer's 1×1 convolutions by stage, in halves of the growth rate."""
+"""Width of a layer's 1×1 convolutions in each stage, in halves of the growth rate."""
 SQUEEZE = 32
-"""Reduction of the squeeze-and-excitation form, one for each transition: the published +0.02 M parameters."""
+"""Reduction of the squeeze-and-excitation in each transition. It gives the published +0.02 M parameters."""
 
 
 class Stem(nn.Module):
-    """3×3/2, then a convolutional and a pooled half, joined: (N, in_channels, H, W) -> (N, c, H/4, W/4)."""
+    """A 3×3 of stride 2, then a convolutional and a pooled branch: (N, in_channels, H, W) -> (N, c, H/4, W/4)."""
 
     def __init__(self, in_channels: int, c: int, act: str) -> None:
         super().__init__()
@@ -46,13 +54,13 @@ class Stem(nn.Module):
 
 
 def bottleneck_width(c_in: int, widening: int, growth: int) -> int:
-    """Width of a layer's 1×1 convolutions: so many halves of the growth rate, but on narrow inputs 4·⌊c_in/8⌋."""
+    """Width of a layer's 1×1 convolutions: widening·growth/2, or 4·⌊c_in/8⌋ for a narrow input."""
     width = widening * growth // 2
     return width if width <= c_in // 2 else max(c_in // 8, 1) * 4
 
 
 class TwoWayLayer(nn.Module):
-    """Half of the growth sees 3×3 places, half 5×5: (N, c, H, W) -> the (N, growth, H, W) that it adds."""
+    """Half of the output has a receptive field of 3×3, half of 5×5: (N, c_in, H, W) -> (N, growth, H, W)."""
 
     def __init__(self, c_in: int, widening: int, growth: int, act: str, groups: int = 1) -> None:
         super().__init__()
@@ -70,7 +78,7 @@ class TwoWayLayer(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Layer i reads what `sources(i)` names of the input (0) and the layers before it; all is joined at the end.
+    """Layer i reads the layers `sources(i)`, where layer 0 is the input. The output is the concatenation of all layers.
 
     (N, c_in, H, W) -> (N, c_in + layers·growth, H, W).
     """
@@ -85,40 +93,40 @@ class DenseBlock(nn.Module):
         self.layers = nn.ModuleList(make(sum(widths[j] for j in read)) for read in self.sources)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        made = [x]
+        maps = [x]
         for layer, read in zip(self.layers, self.sources, strict=True):
-            parts = [made[j] for j in read]
-            made.append(layer(parts[0] if len(parts) == 1 else torch.cat(parts, 1)))
-        return torch.cat(made, 1)
+            inputs = [maps[j] for j in read]
+            maps.append(layer(inputs[0] if len(inputs) == 1 else torch.cat(inputs, 1)))
+        return torch.cat(maps, 1)
 
 
-def exponential(i: int) -> list[int]:
+def exponential_sources(i: int) -> list[int]:
     """Layers at distances 1, 2, 4, … before layer i, the farthest first (SparseNet, Zhu et al. 2018)."""
     return [i - 2**n for n in reversed(range(i.bit_length())) if i - 2**n >= 0]
 
 
 class PlainStage(nn.Sequential):
-    """Dense block and transition, and what ends the stage: (N, c, H, W) -> (N, c_out, H/2, W/2), or as high and wide
-    in the last one, which has no pooling."""
+    """Dense block, transition, and pooling except in the last stage: (N, c, H, W) -> (N, c_out, H/2, W/2), in the last
+    stage (N, c_out, H, W)."""
 
-    def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The map at this stage's resolution, as a detector's neck takes it, and the output."""
+    def forward_with_map(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The map at the resolution of this stage, for the neck of a detector, and the output."""
         block, transition, *end = self
-        full = y = transition(block(x))
+        stage_map = y = transition(block(x))
         for part in end:
             y = part(y)
-        return full, y
+        return stage_map, y
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.both(x)[1]
+        return self.forward_with_map(x)[1]
 
 
-def _halved() -> nn.Module:
+def _half_size_pool() -> nn.Module:
     return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
 
 
-class Design:
-    """What the PeleeNets differ in; a method for each kind of part."""
+class PeleeNetParts:
+    """Makes the parts of a PeleeNet with the options in which the variants differ."""
 
     def __init__(
         self, growth: int, act: str, se: bool = False, groups: int = 1, width: float = 1.0,
@@ -126,9 +134,9 @@ class Design:
     ) -> None:  # fmt: skip
         check_channels(growth=growth)
         if growth % 2:
-            raise CspprofError(f"growth={growth} is odd", "A two-way layer adds half of it twice: growth=32")
+            raise CspprofError(f"growth={growth} is odd", "Each branch of a two-way layer adds half of it: growth=32")
         self.growth, self.act, self.se, self.groups, self.sources = growth, act, se, groups, sources
-        self.base = widened(32, width, 2)
+        self.base = scale_channels(32, width, 2)
 
     def stem(self, in_channels: int) -> nn.Module:
         return Stem(in_channels, self.base, self.act)
@@ -139,30 +147,30 @@ class Design:
 
         return DenseBlock(c_in, layers, make, self.growth, self.sources)
 
-    def excited(self, c: int) -> nn.Module:
+    def squeeze_excite(self, c: int) -> nn.Module:
         return SqueezeExcite(c, max(c // SQUEEZE, 1)) if self.se else nn.Identity()
 
     def plain_stage(self, stage: int, c_in: int, layers: int, last: bool) -> tuple[nn.Module, int]:
         c = c_in + layers * self.growth
-        parts = [self.block(stage, c_in, layers), ConvNormAct(c, c, act=self.act)]
+        modules = [self.block(stage, c_in, layers), ConvNormAct(c, c, act=self.act)]
         if not last:
-            parts += [self.excited(c), _halved()] if self.se else [_halved()]
-        return PlainStage(*parts), c
+            modules += [self.squeeze_excite(c), _half_size_pool()] if self.se else [_half_size_pool()]
+        return PlainStage(*modules), c
 
     def partial_stage(
         self, stage: int, c_in: int, layers: int, gamma: float, fusion: str, split: str, last: bool
     ) -> tuple[nn.Module, int]:
-        """The dense path's transition keeps its width; that of *csp* after the pooling restores the stage's, the one
-        of *first* has the dense path's."""
-        bypass = bypassed(c_in, gamma)
-        dense, whole = c_in - bypass + layers * self.growth, c_in + layers * self.growth
+        """A cross-stage-partial stage. The transition of the dense path keeps its width. The second transition of *csp*
+        has the width of the plain stage, the transition of *first* that of the dense path."""
+        bypass = bypass_channels(c_in, gamma)
+        dense, plain = c_in - bypass + layers * self.growth, c_in + layers * self.growth
         partial = CrossStagePartial(
-            c_in, dense if fusion == "first" else whole, bypass=bypass, main=c_in - bypass, c_blocks=dense,
+            c_in, dense if fusion == "first" else plain, bypass=bypass, main=c_in - bypass, c_blocks=dense,
             blocks=self.block(stage, c_in - bypass, layers), act=self.act, split=split,
-            fusion=fusion, pool=None if last else _halved(),
+            fusion=fusion, pool=None if last else _half_size_pool(),
         )  # fmt: skip
         if self.se and not last:
-            return nn.Sequential(partial, self.excited(partial.c_out)), partial.c_out
+            return nn.Sequential(partial, self.squeeze_excite(partial.c_out)), partial.c_out
         return partial, partial.c_out
 
 
@@ -176,35 +184,35 @@ class Backbone:
     """Channels of each stage's map, from fine to coarse."""
 
 
-def plain_backbone(design: Design, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> Backbone:
+def plain_backbone(parts: PeleeNetParts, depths: Sequence[int] = DEPTHS, in_channels: int = 3) -> Backbone:
     """Stem and four plain stages."""
     check_channels(in_channels=in_channels)
-    stages, widths, c = [], [], design.base
+    stages, widths, c = [], [], parts.base
     for i, layers in enumerate(check_depths(depths, 4)):
-        made, c = design.plain_stage(i, c, layers, last=i == 3)
-        stages.append(made)
+        stage, c = parts.plain_stage(i, c, layers, last=i == 3)
+        stages.append(stage)
         widths.append(c)
-    return Backbone(design.stem(in_channels), tuple(stages), tuple(widths))
+    return Backbone(parts.stem(in_channels), tuple(stages), tuple(widths))
 
 
 def partial_backbone(
-    design: Design, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float = 0.5, fusion: str = "csp",
+    parts: PeleeNetParts, depths: Sequence[int] = DEPTHS, in_channels: int = 3, gamma: float = 0.5, fusion: str = "csp",
     split: str = "slice",
 ) -> Backbone:  # fmt: skip
-    """Stem, three partial stages and a plain one; a fourth partial one with fusion *first*."""
+    """Stem, three partial stages and a plain one. With fusion *first* the fourth stage is partial too."""
     check_channels(in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return plain_backbone(design, depths, in_channels)
-    stages, widths, c = [], [], design.base
+        return plain_backbone(parts, depths, in_channels)
+    stages, widths, c = [], [], parts.base
     for i, layers in enumerate(check_depths(depths, 4)):
         if i == 3 and fusion != "first":
-            made, c = design.plain_stage(i, c, layers, last=True)
+            stage, c = parts.plain_stage(i, c, layers, last=True)
         else:
-            made, c = design.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
-        stages.append(made)
+            stage, c = parts.partial_stage(i, c, layers, gamma, fusion, split, last=i == 3)
+        stages.append(stage)
         widths.append(c)
-    return Backbone(design.stem(in_channels), tuple(stages), tuple(widths))
+    return Backbone(parts.stem(in_channels), tuple(stages), tuple(widths))
 
 
 def _classifier(backbone: Backbone, num_classes: int) -> nn.Module:
@@ -217,8 +225,8 @@ def peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
     act: str = "relu", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
-    """PeleeNet: two-way dense layers, transitions that keep the width; `se` is a construction."""
-    return _classifier(plain_backbone(Design(growth, act, se, width=width), depths, in_channels), num_classes)
+    """PeleeNet: two-way dense layers, transitions that keep the width; with `se` it is a construction."""
+    return _classifier(plain_backbone(PeleeNetParts(growth, act, se, width=width), depths, in_channels), num_classes)
 
 
 @model("sparse_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading")
@@ -226,9 +234,9 @@ def sparse_peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, act: str = "relu",
     width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
-    """SparsePeleeNet: each layer reads those at distances 1, 2, 4, … before it."""
-    design = Design(growth, act, width=width, sources=exponential)
-    return _classifier(plain_backbone(design, depths, in_channels), num_classes)
+    """SparsePeleeNet: each layer reads the layers at distances 1, 2, 4, … before it."""
+    parts = PeleeNetParts(growth, act, width=width, sources=exponential_sources)
+    return _classifier(plain_backbone(parts, depths, in_channels), num_classes)
 
 
 @model("peleenext", family="peleenet", paper="named in CSPNet, Wang et al. 2019; no public definition", input=INPUT,
@@ -239,8 +247,8 @@ def peleenext(
 ) -> nn.Module:  # fmt: skip
     """PeleeNeXt: PeleeNet with grouped 3×3 convolutions."""
     check_channels(groups=groups)
-    design = Design(growth, act, groups=groups, width=width)
-    return _classifier(plain_backbone(design, depths, in_channels), num_classes)
+    parts = PeleeNetParts(growth, act, groups=groups, width=width)
+    return _classifier(plain_backbone(parts, depths, in_channels), num_classes)
 
 
 @model("csp_peleenet", family="peleenet", paper=TABLE, input=INPUT, status="reading", twin="peleenet")
@@ -248,6 +256,6 @@ def csp_peleenet(
     num_classes: int = 1000, depths: Sequence[int] = DEPTHS, growth: int = 32, in_channels: int = 3, se: bool = False,
     act: str = "relu", gamma: float = 0.5, fusion: str = "csp", split: str = "slice", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
-    """CSPPeleeNet: half of each stage's base layer bypasses the dense layers, the last stage is plain."""
-    backbone = partial_backbone(Design(growth, act, se, width=width), depths, in_channels, gamma, fusion, split)
+    """CSPPeleeNet: half of the base layer of each stage bypasses the dense layers; the last stage is plain."""
+    backbone = partial_backbone(PeleeNetParts(growth, act, se, width=width), depths, in_channels, gamma, fusion, split)
     return _classifier(backbone, num_classes)

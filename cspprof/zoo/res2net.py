@@ -1,4 +1,4 @@
-"""Res2NetLite-72, a light Res2Net of the CSPNet paper's Table 3. The forward returns logits.
+"""Res2NetLite-72, a small Res2Net in Table 3 of the CSPNet paper. The forward returns logits.
 
 `width` multiplies every number of channels.
 """
@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, PoolHead, check_channels, check_depths, network, widened
+from cspprof.zoo.blocks import ConvNormAct, PoolHead, check_channels, check_depths, network, scale_channels
 
 
 class Res2Block(nn.Module):
-    """Four quarters of a 1×1 convolution, each 3×3 reading its quarter and the one before it (Gao et al. 2019).
+    """A 1×1 convolution in four quarters; each 3×3 reads its quarter and the output before it (Gao et al. 2019).
 
     (N, 4c, H, W) -> the same shape.
     """
@@ -28,15 +28,15 @@ class Res2Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         quarters = self.first(x).chunk(4, 1)
-        done = [quarters[0], self.convs[0](quarters[1])]
+        outputs = [quarters[0], self.convs[0](quarters[1])]
         for conv, quarter in zip(self.convs[1:], quarters[2:], strict=True):
-            done.append(conv(quarter + done[-1]))
-        y: torch.Tensor = self.last(torch.cat(done, 1))
+            outputs.append(conv(quarter + outputs[-1]))
+        y: torch.Tensor = self.last(torch.cat(outputs, 1))
         return x + y
 
 
 class Down(nn.Sequential):
-    """1×1, strided grouped 3×3 and 1×1 convolution: (N, c_in, H, W) -> (N, 4c, H/2, W/2)."""
+    """A 1×1, a grouped 3×3 of stride 2 and a 1×1 convolution: (N, c_in, H, W) -> (N, 4c, H/2, W/2)."""
 
     def __init__(self, c_in: int, c: int) -> None:
         super().__init__(ConvNormAct(c_in, c), ConvNormAct(c, c, 3, 2, groups=2), ConvNormAct(c, 4 * c))
@@ -46,10 +46,10 @@ class Down(nn.Sequential):
 def res2netlite72(
     num_classes: int = 1000, depths: Sequence[int] = (3, 7, 3), in_channels: int = 3, width: float = 1.0
 ) -> nn.Module:
-    """Res2NetLite-72: three stages of widths 72, 144 and 288, in four quarters and two groups."""
+    """Res2NetLite-72: three stages of widths 72, 144 and 288, with four quarters and two groups."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    c_in = first = widened(32, width)
-    base = widened(72, width, 2)
+    c_in = first = scale_channels(32, width)
+    base = scale_channels(72, width, 2)
     stages = []
     for i, depth in enumerate(check_depths(depths, 3)):
         c = base << i

@@ -1,10 +1,10 @@
-"""ResNet-10, -50 and ResNeXt-50 in their Darknet forms, and their cross-stage-partial twins.
+"""ResNet-10, -50 and ResNeXt-50 as defined in Darknet, and their cross-stage-partial twins.
 
-These are the networks of the CSPNet paper's tables: shortcuts without projection convolutions, stride in the 3×3,
-2×2 max pooling, a 1×1 convolution as classifier. The CSP twins have stages of 3-3-5-2 blocks where the plain nets
-have 3-4-6-3, so a difference between them is not the split alone. Forwards return logits, no softmax.
+These networks are in the tables of the CSPNet paper: shortcuts without projection convolutions, stride in the 3×3,
+2×2 max pooling, a 1×1 convolution as classifier. The CSP twins have stages of 3-3-5-2 blocks, the plain networks of
+3-4-6-3, so a difference between them is not due to the split alone. Forwards return logits.
 
-`width` multiplies every number of channels; the groups stay.
+`width` multiplies every number of channels but not the groups.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from cspprof.zoo.blocks import (
     check_channels,
     check_depths,
     network,
-    widened,
+    scale_channels,
 )
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypassed, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
 PLAIN = (3, 4, 6, 3)
 PARTIAL = (3, 3, 5, 2)
@@ -44,7 +44,7 @@ def _stem(in_channels: int, base: int) -> nn.Sequential:
 
 
 class Stage(nn.Module):
-    """A row of bottlenecks, the first of which changes resolution and width."""
+    """A sequence of bottlenecks. The first one changes resolution and width."""
 
     def __init__(self, depth: int, c_in: int, mid: int, c_out: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -61,9 +61,10 @@ def _plain(
     depths: Sequence[int], mid: int, groups: int, head: type[nn.Module], num_classes: int, in_channels: int,
     width: float,
 ) -> nn.Module:  # fmt: skip
-    """`mid` is the width of the first stage's 3×3 convolutions where the stem's is 64; each stage doubles it."""
+    """A plain network. `mid` is the width of the first stage's 3×3 convolutions if the stem has 64 channels; each stage
+    doubles it."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    base = widened(64, width, 64 * groups // mid)
+    base = scale_channels(64, width, 64 * groups // mid)
     stages, c_in = [], base
     for i, depth in enumerate(check_depths(depths, 4)):
         c_out = 4 * base << i
@@ -73,68 +74,69 @@ def _plain(
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
-    """What tells the CSP twins apart."""
+class PartialConfig:
+    """The sizes of a CSP twin, for a stem of 64 channels."""
 
     mid: int
-    """Width of the first stage's 3×3 convolutions where the stem's is 64; each stage doubles it."""
+    """Width of the first stage's 3×3 convolutions. Each stage doubles it."""
     groups: int
     widths: tuple[int, int, int, int]
-    """Of the transitions that end the stages, likewise; each feeds the next stage's strided 3×3."""
+    """Channels of the transitions that end the stages."""
     plain: Callable[..., nn.Module]
+    """The factory of the plain network."""
 
 
 def _partial(
-    form: Partial, num_classes: int, depths: Sequence[int] | None, in_channels: int, gamma: float | None, fusion: str,
-    split: str, elastic: bool, width: float,
+    config: PartialConfig, num_classes: int, depths: Sequence[int] | None, in_channels: int, gamma: float | None,
+    fusion: str, split: str, elastic: bool, width: float,
 ) -> nn.Module:  # fmt: skip
-    """Stage i splits into two parts of 128·2ⁱ channels (64 processed ones in the first, unless elastic); another γ
-    divides the same sum otherwise and scales the blocks with the processed part. A slice divides what there is; the
-    first block widens its part."""
+    """A CSP twin. Stage i splits into two parts of 128·2ⁱ channels; the first stage processes 64 channels unless it is
+    elastic. Another γ divides the same sum differently and scales the blocks with the processed part. A slice divides
+    the channels of its input; the first block widens the processed part."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
-        return form.plain(num_classes=num_classes, depths=depths or PLAIN, in_channels=in_channels, width=width)
-    base = widened(64, width, 64 * form.groups // form.mid)
+        return config.plain(num_classes=num_classes, depths=depths or PLAIN, in_channels=in_channels, width=width)
+    base = scale_channels(64, width, 64 * config.groups // config.mid)
     stages, c_in = [], base
     for i, depth in enumerate(check_depths(depths or PARTIAL, 4)):
-        if c_in % form.groups and i:
+        if c_in % config.groups and i:
             raise CspprofError(
-                f"gamma={gamma!r} joins {c_in} channels for a convolution in {form.groups} groups",
-                "Give gamma=0.5, or split=conv, which goes by whole groups.",
+                f"gamma={gamma!r} gives {c_in} channels to a convolution with {config.groups} groups",
+                "Give gamma=0.5, or split=conv, which rounds to whole groups.",
             )
-        down = ConvNormAct(c_in, c_in, 3, 2, form.groups) if i else None
-        stages.append(_stage(i, depth, c_in, base, form, down, gamma, fusion, split, elastic))
+        down = ConvNormAct(c_in, c_in, 3, 2, config.groups) if i else None
+        stages.append(_stage(i, depth, c_in, base, config, down, gamma, fusion, split, elastic))
         c_in = stages[-1].c_out
     return network(_stem(in_channels, base), stages, PoolHead(c_in, num_classes))
 
 
 def _stage(
-    i: int, depth: int, c_in: int, base: int, form: Partial, down: nn.Module | None, gamma: float | None, fusion: str,
-    split: str, elastic: bool,
+    i: int, depth: int, c_in: int, base: int, config: PartialConfig, down: nn.Module | None, gamma: float | None,
+    fusion: str, split: str, elastic: bool,
 ) -> CrossStagePartial:  # fmt: skip
-    own = bypass = 2 * base << i
-    main = own if i or elastic else base
+    width = bypass = 2 * base << i
+    main = width if i or elastic else base
     if gamma is not None:
-        bypass = bypassed(2 * own, gamma, form.groups)
-        main = own = 2 * own - bypass
+        bypass = bypass_channels(2 * width, gamma, config.groups)
+        main = width = 2 * width - bypass
     if split == "slice":
-        bypass = bypassed(c_in, 0.5 if gamma is None else gamma)
+        bypass = bypass_channels(c_in, 0.5 if gamma is None else gamma)
         main = c_in - bypass
-    mid = max(form.mid * own // 128 // form.groups, 1) * form.groups
+    mid = max(config.mid * width // 128 // config.groups, 1) * config.groups
     if elastic:
-        blocks = [Elastic(lambda: _half(own // 2, form.groups), "leaky") for _ in range(depth)]
+        blocks = [Elastic(lambda: _half_bottleneck(width // 2, config.groups), "leaky") for _ in range(depth)]
     else:
-        blocks = [Bottleneck(main if n == 0 else own, mid, own, 1, form.groups) for n in range(depth)]  # type: ignore
-    # In the authors' second and third stage the convolutions that split do not activate.
+        blocks = [Bottleneck(main if n == 0 else width, mid, width, 1, config.groups) for n in range(depth)]  # type: ignore
+    # In the authors' second and third stages the split convolutions have no activation.
     return CrossStagePartial(
-        c_in, base * form.widths[i] // 64, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=own,
+        c_in, base * config.widths[i] // 64, bypass=bypass, main=main, blocks=nn.Sequential(*blocks), c_blocks=width,
         down=down, split_act=i in (0, 3), split=split, fusion=fusion,
     )  # fmt: skip
 
 
-def _half(channels: int, groups: int) -> nn.Module:
-    """The convolutions of a bottleneck on half of the channels, in half of the groups."""
+def _half_bottleneck(channels: int, groups: int) -> nn.Module:
+    """The convolutions of a bottleneck with half of the channels and half of the groups."""
     groups = max(groups // 2, 1)
     if channels % groups:
         raise CspprofError(f"elastic blocks cannot halve {2 * channels} channels", "Leave gamma out, or give 0.5.")
@@ -149,9 +151,9 @@ def _half(channels: int, groups: int) -> nn.Module:
 def resnet10(
     num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3, width: float = 1.0
 ) -> nn.Module:
-    """ResNet-10, Darknet form: blocks of two 3×3 convolutions, no projections."""
+    """ResNet-10 as defined in Darknet: blocks of two 3×3 convolutions, no projections."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
-    c_in = base = widened(64, width)
+    c_in = base = scale_channels(64, width)
     stages = []
     for i, depth in enumerate(check_depths(depths, 4)):
         c = base << i
@@ -165,21 +167,21 @@ def csp_resnet10(
     num_classes: int = 1000, depths: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3, gamma: float = 0.5,
     fusion: str = "csp", split: str = "slice", width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
-    """CSPResNet-10: half of what a stage's strided 3×3 makes bypasses the block; the narrow first stage is plain.
+    """CSPResNet-10: half of the output of a stage's strided 3×3 bypasses the block; the narrow first stage is plain.
 
-    No definition is public. Here the last transition halves the width, as in the authors' CSPResNet-50: 2.96 M weights
-    and 1.74 BFLOPs, where 2.73 M and 1.905 are printed; no rule that we tried gives both.
+    There is no public definition. Here the last transition halves the width, as in the authors' CSPResNet-50. This
+    gives 2.96 M weights and 1.74 BFLOPs; the paper prints 2.73 M and 1.905. No rule that we tried gives both.
     """
     check_channels(num_classes=num_classes, in_channels=in_channels)
     check_choice(fusion=(fusion, FUSIONS), split=(split, SPLITS))
     if fusion == "none":
         return resnet10(num_classes, depths, in_channels, width)
     first, *rest = check_depths(depths, 4)
-    c_in = base = widened(64, width)
+    c_in = base = scale_channels(64, width)
     stages: list[nn.Module] = [nn.Sequential(*(Basic(base, base) for _ in range(first)))]
     for i, depth in enumerate(rest, 1):
         c = base << i
-        bypass = bypassed(c, gamma)
+        bypass = bypass_channels(c, gamma)
         main = c - bypass
         partial = CrossStagePartial(
             c, c // 2, bypass=bypass, main=main, blocks=nn.Sequential(*(Basic(main, main) for _ in range(depth))),
@@ -194,7 +196,7 @@ def csp_resnet10(
 def resnet50(
     num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3, width: float = 1.0
 ) -> nn.Module:
-    """ResNet-50, Darknet form: no projections, classifier before the pooling."""
+    """ResNet-50 as defined in Darknet: no projections, classifier before the pooling."""
     return _plain(depths, 64, 1, ConvHead, num_classes, in_channels, width)
 
 
@@ -202,7 +204,7 @@ def resnet50(
 def resnext50(
     num_classes: int = 1000, depths: Sequence[int] = PLAIN, in_channels: int = 3, width: float = 1.0
 ) -> nn.Module:
-    """ResNeXt-50 (32 groups), Darknet form: no projections."""
+    """ResNeXt-50 (32 groups) as defined in Darknet: no projections."""
     return _plain(depths, 128, 32, PoolHead, num_classes, in_channels, width)
 
 
@@ -212,8 +214,8 @@ def csp_resnet50(
     fusion: str = "csp", split: str = "conv", elastic: bool = False, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPResNet-50: half of each stage bypasses the bottlenecks, two thirds of the first."""
-    form = Partial(64, 1, (128, 256, 512, 1024), resnet50)
-    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)
+    config = PartialConfig(64, 1, (128, 256, 512, 1024), resnet50)
+    return _partial(config, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)
 
 
 @model("csp_resnext50", family="resnext", paper=TABLE, twin="resnext50", variants=("elastic",))
@@ -222,5 +224,5 @@ def csp_resnext50(
     fusion: str = "csp", split: str = "conv", elastic: bool = False, width: float = 1.0,
 ) -> nn.Module:  # fmt: skip
     """CSPResNeXt-50: half of each stage bypasses the grouped bottlenecks, two thirds of the first."""
-    form = Partial(128, 32, (256, 512, 1024, 2048), resnext50)
-    return _partial(form, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)
+    config = PartialConfig(128, 32, (256, 512, 1024, 2048), resnext50)
+    return _partial(config, num_classes, depths, in_channels, gamma, fusion, split, elastic, width)

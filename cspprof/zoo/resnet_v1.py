@@ -1,7 +1,7 @@
 """ResNets as first published: projection shortcuts, stride in the first convolution of a stage. Forwards return logits.
 
-These are the forms of HarDNet's Table 4 (Chao et al. 2019). torchvision's ResNet-50 is a later one (v1.5), with the
-stride in the 3×3; the Darknet forms without projections are in `resnet`. `width` multiplies every number of channels.
+They are in HarDNet's Table 4 (Chao et al. 2019). torchvision's ResNet-50 is v1.5, with the stride in the 3×3. The
+Darknet definitions without projections are in `resnet`. `width` multiplies every number of channels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, check_depths, network, widened
+from cspprof.zoo.blocks import ConvNormAct, LinearHead, check_channels, check_depths, network, scale_channels
 
 PAPER = "ResNet, He et al. 2015, Table 1; HarDNet, Chao et al. 2019, Table 4"
 INPUT = (1, 3, 224, 224)
 
 
 class Projected(nn.Module):
-    """A row of convolutions and a shortcut, projected by a 1×1 where shape changes."""
+    """A sequence of convolutions and a shortcut, with a 1×1 projection if the shape changes."""
 
     def __init__(self, c_in: int, c_out: int, stride: int, *convs: nn.Module) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class BottleneckV1(Projected):
 def _resnet(depths: Sequence[int], bottleneck: bool, num_classes: int, in_channels: int, width: float) -> nn.Module:
     check_channels(num_classes=num_classes, in_channels=in_channels)
     block = BottleneckV1 if bottleneck else BasicV1
-    c_in = base = widened(64, width)
+    c_in = base = scale_channels(64, width)
     stages = []
     for i, depth in enumerate(check_depths(depths, 4)):
         c, c_out = base << i, (4 * base if bottleneck else base) << i

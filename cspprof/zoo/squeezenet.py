@@ -11,19 +11,19 @@ from cspprof.zoo import model
 from cspprof.zoo.blocks import check_channels, network
 
 PAPER = "SqueezeNet, Iandola et al. 2016, Table 1; HarDNet, Chao et al. 2019, Table 4"
-#         squeezed, expanded by either convolution, of each module of a stage
+# (squeezed channels, expanded channels of each of two convolutions) of each module in each stage
 STAGES = (((16, 64), (16, 64), (32, 128)), ((32, 128), (48, 192), (48, 192), (64, 256)), ((64, 256),))
 
 
 class Conv(nn.Sequential):
-    """Convolution with bias, and ReLU."""
+    """A convolution with bias, and ReLU."""
 
     def __init__(self, c_in: int, c_out: int, k: int = 1, stride: int = 1, padding: int = 0) -> None:
         super().__init__(nn.Conv2d(c_in, c_out, k, stride, padding), nn.ReLU(inplace=True))
 
 
 class Fire(nn.Module):
-    """A 1×1 that squeezes, then a 1×1 and a 3×3 side by side: (N, c_in, H, W) -> (N, 2·expanded, H, W)."""
+    """A 1×1 squeeze, then a 1×1 and a 3×3 in parallel: (N, c_in, H, W) -> (N, 2·expanded, H, W)."""
 
     def __init__(self, c_in: int, squeezed: int, expanded: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Fire(nn.Module):
 
 @model("squeezenet", family="squeezenet", paper=PAPER, input=(1, 3, 224, 224))
 def squeezenet(num_classes: int = 1000, in_channels: int = 3, padded: bool = False) -> nn.Module:
-    """SqueezeNet 1.0, the form of HarDNet's Table 4 with `padded`: maps of 112 to 14, not of 109 to 13."""
+    """SqueezeNet 1.0; with `padded` the maps have sizes 112 to 14 as in HarDNet's Table 4, not 109 to 13."""
     check_channels(num_classes=num_classes, in_channels=in_channels)
     stages, c = [], 96
     for fires in STAGES:

@@ -1,8 +1,8 @@
-"""ThunderNet on SNet-49 and SNet-146 (Qin et al. 2019), up to what is computed for every image.
+"""ThunderNet on SNet-49 and SNet-146 (Qin et al. 2019), without the R-CNN subnet.
 
-The backbones' channels are those of the authors' code. As classifiers at 224×224 they have 51.2 and 162.5 million
-MACs, where their names promise 49 and 146: readings. Not in it: the R-CNN subnet, which works on proposals (one fully
-connected layer 245→1024 for each), as how many there are depends on values.
+The R-CNN subnet runs one fully connected layer 245→1024 for each proposal, and the number of proposals depends on
+values. The channels of the backbones are from the code of the authors. As classifiers at 224×224 they have 51.2 and
+162.5 million MACs, not 49 and 146 as their names say, so they are readings.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import ConvNormAct, check_channels, check_depths, stage
+from cspprof.zoo.blocks import ConvNormAct, check_channels, check_depths, tag_stage
 from cspprof.zoo.detector import Detector
-from cspprof.zoo.necks import SpatialAttention, enlarged
+from cspprof.zoo.necks import SpatialAttention, upsample_like
 
 PAPER = "ThunderNet, Qin et al. 2019, sections 3.1 and 3.2"
 INPUT = (1, 3, 320, 320)
 DEPTHS = (4, 8, 4)
 THIN = 245
-"""Channels of the map that the R-CNN subnet would read: 5 for each of 7×7 places."""
+"""Channels of the map for the R-CNN subnet: 5 for each of 7×7 positions."""
 BOXES = 25
-"""Anchors at each place: 5 sizes, 5 shapes."""
+"""Anchors at each position: 5 sizes, 5 shapes."""
 Tensor = torch.Tensor
 
 
@@ -35,7 +35,7 @@ def _depthwise(c: int, stride: int = 1, act: str | None = None) -> nn.Module:
 class ShuffleUnit(nn.Module):
     """ShuffleNetV2's unit (Ma et al. 2018) with a 5×5 depthwise convolution: (N, c, H, W) -> (N, c, H, W).
 
-    Every second channel passes, the others are worked on: the shuffle of the unit before.
+    Every second channel passes unchanged, which is the channel shuffle of the previous unit.
     """
 
     def __init__(self, c: int) -> None:
@@ -50,7 +50,7 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleDown(nn.Module):
-    """The unit that halves the resolution: (N, c_in, H, W) -> (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."""
+    """ShuffleNetV2's unit of stride 2: (N, c_in, H, W) -> (N, c_out, ⌈H/2⌉, ⌈W/2⌉)."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ShuffleDown(nn.Module):
 
 
 class ContextEnhancement(nn.Module):
-    """CEM (section 3.2): C4, enlarged C5 and the mean of C5, each brought to `width` channels by a 1×1, added up."""
+    """CEM (section 3.2): the sum of C4, upsampled C5 and the mean of C5, each with `width` channels after a 1×1."""
 
     def __init__(self, c4: int, c5: int, width: int = THIN) -> None:
         super().__init__()
@@ -77,12 +77,12 @@ class ContextEnhancement(nn.Module):
     def forward(self, c5: Tensor, c4: Tensor) -> Tensor:
         """(N, width, H, W) at the resolution of `c4`."""
         middle = self.middle(c4)
-        y: Tensor = middle + enlarged(self.coarse(c5), c4) + self.context(self.pool(c5))
+        y: Tensor = middle + upsample_like(self.coarse(c5), c4) + self.context(self.pool(c5))
         return y
 
 
 class RegionProposals(nn.Module):
-    """RPN: 5×5 depthwise and 1×1 to 256, then for each anchor whether there is an object, and its box."""
+    """RPN: 5×5 depthwise and 1×1 to 256, then objectness and box of each anchor."""
 
     def __init__(self, c: int = THIN, width: int = 256) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class ThunderNeck(nn.Module):
     def __init__(self, c4: int, c5: int) -> None:
         super().__init__()
         self.cem = ContextEnhancement(c4, c5)
-        self.rpn = stage("head", RegionProposals())
+        self.rpn = tag_stage("head", RegionProposals())
         self.sam = SpatialAttention(THIN, 256)
 
     def forward(self, pyramid: list[Tensor]) -> list[Tensor]:

@@ -1,5 +1,5 @@
-"""YOLOv3-tiny and its partial residual form, Darknet's small detectors. Forwards return the heads' maps, coarsest
-first."""
+"""YOLOv3-tiny and YOLOv3-tiny-PRN, the small detectors of Darknet. Forwards return the maps of the heads from coarse to
+fine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import nn
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, check_channels, shortcut
 from cspprof.zoo.detector import NATIVE, Detector
-from cspprof.zoo.necks import ConcatLevel, PartialResidualLevel, TopDown, predictions
+from cspprof.zoo.necks import ConcatLevel, PartialResidualLevel, TopDown, head_channels
 
 ACT = "leaky"
 
 
-def _halve() -> nn.Module:
+def _half_size_pool() -> nn.Module:
     return nn.MaxPool2d(2, 2, ceil_mode=True)
 
 
-def _same() -> nn.Module:
-    """2×2 max pooling of stride 1 that keeps the size. Darknet's window is the place, its right and its lower
-    neighbours; here it is the four diagonal neighbours, as torch pads both sides alike: as many reads and writes."""
+def _same_size_pool() -> nn.Module:
+    """2×2 max pooling of stride 1 that keeps the size. Darknet's window is a position with its right and lower
+    neighbors. torch pads both sides equally, so here the window is the four diagonal neighbors: the cost is equal."""
     return nn.MaxPool2d(2, 1, padding=1, dilation=2)
 
 
@@ -29,8 +29,8 @@ class LastStage(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.enter = nn.Sequential(_halve(), ConvNormAct(256, 512, 3))
-        self.convs = nn.Sequential(_same(), ConvNormAct(512, 512, 3))
+        self.enter = nn.Sequential(_half_size_pool(), ConvNormAct(256, 512, 3))
+        self.convs = nn.Sequential(_same_size_pool(), ConvNormAct(512, 512, 3))
         self.act = nn.LeakyReLU(0.1, inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ class LastStage(nn.Module):
 
 def _detector(last: nn.Module, neck: nn.Module, in_channels: int) -> nn.Module:
     check_channels(in_channels=in_channels)
-    stages = [nn.Sequential(_halve(), ConvNormAct(16 << i, 32 << i, 3)) for i in range(4)]
+    stages = [nn.Sequential(_half_size_pool(), ConvNormAct(16 << i, 32 << i, 3)) for i in range(4)]
     return Detector(ConvNormAct(in_channels, 16, 3), [*stages, last], neck, levels=2)
 
 
@@ -50,14 +50,14 @@ def _detector(last: nn.Module, neck: nn.Module, in_channels: int) -> nn.Module:
 def yolov3_tiny(num_classes: int = 80, in_channels: int = 3) -> nn.Module:
     """YOLOv3-tiny: two levels, concatenated."""
     check_channels(num_classes=num_classes)
-    last = nn.Sequential(_halve(), ConvNormAct(256, 512, 3), _same(), ConvNormAct(512, 1024, 3))
-    neck = TopDown(ConcatLevel, (1024, 256), (256, 128), (512, 256), predictions(num_classes), ACT)
+    last = nn.Sequential(_half_size_pool(), ConvNormAct(256, 512, 3), _same_size_pool(), ConvNormAct(512, 1024, 3))
+    neck = TopDown(ConcatLevel, (1024, 256), (256, 128), (512, 256), head_channels(num_classes), ACT)
     return _detector(last, neck, in_channels)
 
 
 @model("yolov3_tiny_prn", family="yolo", paper="PRN, Wang et al. 2019 (ICCV workshops), Table 1", input=NATIVE)
 def yolov3_tiny_prn(num_classes: int = 80, in_channels: int = 3) -> nn.Module:
-    """YOLOv3-tiny-PRN: two levels, the coarser added onto half of the finer one's channels."""
+    """YOLOv3-tiny-PRN: two levels; the coarser one is added to half of the channels of the finer one."""
     check_channels(num_classes=num_classes)
-    neck = TopDown(PartialResidualLevel, (512, 256), (256, 128), (256, 128), predictions(num_classes), ACT)
+    neck = TopDown(PartialResidualLevel, (512, 256), (256, 128), (256, 128), head_channels(num_classes), ACT)
     return _detector(LastStage(), neck, in_channels)
