@@ -66,11 +66,12 @@ def _columns(table: Table) -> RichTable:
         box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True
     )
     for i, column in enumerate(table.columns):
-        if column.numeric:  # as wide as the longest number, because `63.0 MiB` must not lose its unit
-            longest = max((cell_len(row[i].text) for row in table.rows), default=0)
-            columns.add_column(Text(_heading(column)), justify="right", no_wrap=True, min_width=longest)
+        heading = _heading(column)
+        if column.numeric:  # at full width, because `63.0 MiB` must not lose its unit
+            width = max(map(cell_len, [*heading.split("\n"), *(row[i].text for row in table.rows)]))
+            columns.add_column(Text(heading), justify="right", no_wrap=True, min_width=width)
         else:
-            columns.add_column(Text(_heading(column)), justify="left", overflow="fold")
+            columns.add_column(Text(heading), justify="left", overflow="fold")
     for row in table.rows:
         columns.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
     return columns
