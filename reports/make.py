@@ -1,7 +1,7 @@
-"""Makes what is in this folder anew: `python reports/make.py`. With --check it writes nothing and says what is stale.
+"""Write the gallery in this folder: `python reports/make.py`. With `--check`, list stale files and exit with 1.
 
-Tables and the data of figures are compared byte by byte; pictures and the page too, but only under the versions that
-made them (`versions.json`), as another version of a library may round a line differently.
+Tables and chart data are compared byte by byte. Images and the HTML report are compared only under the library versions
+in `versions.json`, because another version may draw a line differently.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ from cspprof.report.reproduction import reproduction_report
 from cspprof.results import Reproduction
 
 HERE = Path(__file__).parent
-DRAWING = ("jinja2", "matplotlib", "numpy", "pillow", "torch")
-"""Whose versions decide a picture's bytes, or are told on the page."""
+LIBRARIES = ("jinja2", "matplotlib", "numpy", "pillow", "torch")
+"""Their versions determine the bytes of an image or appear on the page."""
 PAIR = ("resnext50", "csp_resnext50")
 TABLES = {"table1": "Table 1", "table3": "Table 3"}
-BESIDE = ("fig7", "fig8")
-"""Pictures of which there are figures in print: they stand below."""
+CHARTS_WITH_PRINTED_FIGURES = ("fig7", "fig8")
 INTRODUCTION = """# Reports
 
-The CSPNet paper's cost figures, recomputed. `python reports/make.py` makes everything here anew; the tests compare it
-with what the code gives. Beside every picture lies a `.csv` of exactly what it shows.
+The cost figures of the CSPNet paper, recomputed. `python reports/make.py` writes this folder; a test checks that it is
+current. The `.csv` beside each image has exactly the data of the image.
 """
 
 
 @cache
 def chart(kind: str) -> Chart:
-    """The kind's own example: the networks of the paper."""
+    """The chart of its default models, the networks of the paper."""
     return cspprof.plot(kind)
 
 
@@ -49,32 +48,32 @@ def reproduction() -> Reproduction:
 
 
 def table(name: str) -> str:
-    """One table of the paper as Markdown: every figure in print beside ours."""
-    found = reproduction()
+    """One published table as Markdown, with every printed figure beside the computed value."""
+    whole = reproduction()
     part = Reproduction(
-        tuple(f for f in found.figures if f.table.name == name),
-        tuple(b for b in found.related if b[0].name == name),
+        tuple(f for f in whole.figures if f.table.name == name),
+        tuple(r for r in whole.related if r[0].name == name),
     )
     return render("markdown", reproduction_report(part)).decode()
 
 
 def readme() -> str:
-    """Every picture and table, with what has to be known to read it."""
+    """Every image and table, with its caption and notes."""
     parts = [INTRODUCTION]
     for kind in CHARTS:
-        drawn = chart(kind)
-        said = "".join(f"- {line}\n" for line in (drawn.caption, *drawn.notes, f"Data: [{kind}.csv]({kind}.csv)"))
-        parts.append(f"## {kind}: {drawn.title}\n\n![{CHARTS.get(kind).summary}]({kind}.png)\n\n{said}")
-        if kind in BESIDE:
+        c = chart(kind)
+        lines = "".join(f"- {line}\n" for line in (c.caption, *c.notes, f"Data: [{kind}.csv]({kind}.csv)"))
+        parts.append(f"## {kind}: {c.title}\n\n![{CHARTS.get(kind).summary}]({kind}.png)\n\n{lines}")
+        if kind in CHARTS_WITH_PRINTED_FIGURES:
             parts.append(table(kind))
     parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
-    parts.append("## All figures in print\n\n[Every cost figure of these papers beside ours](reproduction.md)\n")
-    parts.append(f"## In a browser\n\n[{' and '.join(PAIR)}: one page of everything](report.html), to be downloaded.\n")
+    parts.append("## All printed figures\n\n[Every printed cost figure beside the computed value](reproduction.md)\n")
+    parts.append(f"## HTML report\n\n[{' and '.join(PAIR)} in one file](report.html), to download.\n")
     return "\n".join(parts)
 
 
-def data() -> Iterator[tuple[str, bytes]]:
-    """Name and content of everything that is text."""
+def data_files() -> Iterator[tuple[str, bytes]]:
+    """Name and content of every text file."""
     for kind in CHARTS:
         yield f"{kind}.csv", csv_text(chart(kind).records).encode()
     for name in TABLES:
@@ -84,38 +83,37 @@ def data() -> Iterator[tuple[str, bytes]]:
     yield "README.md", readme().encode()
 
 
-def pictures() -> Iterator[tuple[str, bytes]]:
-    """Name and content of every picture, and of the page about the paper's pair."""
+def images() -> Iterator[tuple[str, bytes]]:
+    """Name and content of every image, and of the HTML report."""
     for kind in CHARTS:
         yield f"{kind}.png", image_bytes(chart(kind), "png")
     yield "report.html", html_page([cspprof.profile(name) for name in PAIR]).encode()
 
 
 def versions() -> dict[str, str]:
-    return {name: version(name) for name in DRAWING}
+    return {name: version(name) for name in LIBRARIES}
 
 
-def stale(folder: Path, with_pictures: bool) -> Iterator[str]:
-    """Names of files that are not what the code gives."""
-    for made in (data, pictures) if with_pictures else (data,):
-        for name, content in made():
+def stale_files(folder: Path, with_images: bool) -> Iterator[str]:
+    """The names of files that differ from the current output."""
+    for files in (data_files, images) if with_images else (data_files,):
+        for name, content in files():
             if not (folder / name).is_file() or (folder / name).read_bytes() != content:
                 yield name
 
 
 def main(arguments: list[str]) -> int:
-    """Write everything, or with --check say what differs. 0 where nothing does."""
-    kept = HERE / "versions.json"
+    recorded = HERE / "versions.json"
     if arguments == ["--check"]:
-        same = kept.is_file() and json.loads(kept.read_text()) == versions()
-        old = list(stale(HERE, with_pictures=same))
-        for name in old:
+        same_versions = recorded.is_file() and json.loads(recorded.read_text()) == versions()
+        stale = list(stale_files(HERE, with_images=same_versions))
+        for name in stale:
             print(f"reports/{name} is stale: run python reports/make.py", file=sys.stderr)
-        return 1 if old else 0
-    for made in (data, pictures):
-        for name, content in made():
+        return 1 if stale else 0
+    for files in (data_files, images):
+        for name, content in files():
             (HERE / name).write_bytes(content)
-    kept.write_text(json.dumps(versions(), indent=2) + "\n")
+    recorded.write_text(json.dumps(versions(), indent=2) + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Charts before they are drawn: the exact numbers of every mark, and what cannot be drawn."""
+"""Chart data: the exact numbers of every mark, and charts that have no data. Drawing is tested in test_plot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def traced(spec: str, *shape: int) -> Profile:
     return cspprof.profile(spec, shape or None)
 
 
-def drawn(kind: str, *specs: str, **options: Any) -> Chart:
+def chart_of(kind: str, *specs: str, **options: Any) -> Chart:
     return draw(kind, [traced(s) for s in specs], **options)
 
 
@@ -32,22 +32,22 @@ def rows(chart: Chart, **wanted: str) -> list[dict[str, Any]]:
     return [r for r in chart.records if all(r.get(k) == v for k, v in wanted.items())]
 
 
-# -- what they show ---------------------------------------------------------------------------------
+# -- single charts ----------------------------------------------------------------------------------
 
 
 def test_fig8_bars_add_up_to_the_published_cio() -> None:
-    chart = drawn("fig8", "resnext50", "csp_resnext50")
+    chart = chart_of("fig8", "resnext50", "csp_resnext50")
     for model, cio in (("resnext50", 34_411_496), ("csp_resnext50", 32_642_024)):
         assert sum(r["cio_cspnet"] for r in rows(chart, panel=model)) == cio
     assert [p.title for p in chart.panels] == [
         "resnext50: CIO 34.4 M elements",
         "csp_resnext50: CIO 32.6 M elements (−5.1 %)",
     ]
-    assert chart.panels[0].x == chart.panels[1].x  # one scale, to be compared along
+    assert chart.panels[0].x == chart.panels[1].x  # the same scale
     assert chart.panels[0].y == chart.panels[1].y
 
 
-def test_small_amounts_are_not_rounded_away() -> None:
+def test_small_totals_are_not_rounded_to_0() -> None:
     from torch import nn
 
     (panel,) = draw("fig8", [net(nn.Conv2d(3, 4, 1))]).panels
@@ -55,7 +55,7 @@ def test_small_amounts_are_not_rounded_away() -> None:
 
 
 def test_fig7_peaks_and_reductions() -> None:
-    """PeleeNet's peak at 416 is 0.3544 BFLOPs, the first transition; a third of one and a half is not hidden."""
+    """The peak of PeleeNet at 416×416 is 0.3544 BFLOPs, in the first transition."""
     profiles = [traced(s, 1, 3, 416, 416) for s in ("peleenet", "csp_peleenet")]
     chart = draw("fig7", profiles)
     plain, partial = chart.panels
@@ -67,20 +67,20 @@ def test_fig7_peaks_and_reductions() -> None:
     assert sum(m.y for m in plain.series[0].marks) == 2 * profiles[0].total("macs")
 
 
-def test_bottleneck_shares_run_to_one() -> None:
-    chart = drawn("bottleneck", "csp_darknet53", top=5)
+def test_bottleneck_shares_add_up_to_1() -> None:
+    chart = chart_of("bottleneck", "csp_darknet53", top=5)
     largest = rows(chart, panel="largest")
     assert [r["macs"] for r in largest] == sorted((r["macs"] for r in largest), reverse=True)
     assert len(largest) == 5
     assert sum(r["macs"] for r in rows(chart, panel="layers")) == traced("csp_darknet53").total("macs")
-    running = [r["share_so_far"] for r in rows(chart, panel="share")]
-    assert running == sorted(running)
-    assert running[-1] == 1
+    cumulative = [r["share_so_far"] for r in rows(chart, panel="share")]
+    assert cumulative == sorted(cumulative)
+    assert cumulative[-1] == 1
     assert [s.text for s in chart.panels[0].spans] == ["stem", "stage1", "stage2", "stage3", "stage4", "stage5", "head"]
 
 
-def test_the_waterfall_ends_at_the_whole_difference() -> None:
-    chart = drawn("stages", "resnext50", "csp_resnext50")
+def test_stages_waterfall_ends_at_the_total_change() -> None:
+    chart = chart_of("stages", "resnext50", "csp_resnext50")
     steps = sorted((r for r in chart.records if "step" in r), key=lambda r: r["step"])
     assert [(r["label"], r["cio_cspnet"]) for r in steps] == [
         ("stem", 0), ("stage1", 1_835_008), ("stage2", -1_835_008), ("stage3", -1_441_792), ("stage4", -327_680),
@@ -89,8 +89,8 @@ def test_the_waterfall_ends_at_the_whole_difference() -> None:
     assert "3-4-6-3" in chart.notes[0]
 
 
-def test_the_roofline_puts_every_layer_under_the_roof() -> None:
-    chart = drawn("roofline", "peleenet", hardware=["gtx1080ti", "mychip:500:25.6"])
+def test_roofline_shows_every_layer_below_the_roof() -> None:
+    chart = chart_of("roofline", "peleenet", hardware=["gtx1080ti", "mychip:500:25.6"])
     assert [p.name for p in chart.panels] == ["peleenet on gtx1080ti", "peleenet on mychip"]
     points = rows(chart, panel="peleenet on mychip", series="peleenet")
     assert sum(r["macs"] for r in points) == traced("peleenet").total("macs")
@@ -100,34 +100,34 @@ def test_the_roofline_puts_every_layer_under_the_roof() -> None:
     assert stem["macs_per_byte"] == 10_838_016 / (4 * (150_528 + 864 + 401_408))
 
 
-def test_makers_peaks_are_those_of_their_data_sheets() -> None:
-    """In TFLOPS, two for each MAC."""
+def test_hardware_peaks_equal_the_data_sheets() -> None:
+    """In TFLOPS; a MAC is two FLOPs."""
     sheets = {"a100": 19.5, "gtx1080ti": 11.34, "t4": 8.1, "rtx4090": 82.6, "jetson-tx2": 0.665, "jetson-nano": 0.236}
     for name, tflops in sheets.items():
         assert HARDWARE.get(name).gmacs * 2 / 1000 == pytest.approx(tflops, rel=0.006)
 
 
 def test_pareto_front() -> None:
-    chart = drawn("pareto", "resnet50", "resnext50", "csp_resnext50", "darknet53", x="macs", y="top1")
-    front = {r["label"] for r in rows(chart, series="not beaten in both")}
+    chart = chart_of("pareto", "resnet50", "resnext50", "csp_resnext50", "darknet53", x="macs", y="top1")
+    front = {r["label"] for r in rows(chart, series="Pareto-optimal")}
     assert front == {"csp_resnext50"}  # 77.9 % is the most, and 3.96 G MACs the least
-    assert {(r["macs"], r["top1"]) for r in rows(chart, series="beaten")} >= {(5_055_135_744, 77.8)}
+    assert {(r["macs"], r["top1"]) for r in rows(chart, series="dominated")} >= {(5_055_135_744, 77.8)}
 
 
-def test_pareto_says_which_accuracy_nobody_knows() -> None:
-    chart = drawn("pareto", "resnet50", "resnext50", "vgg16")
+def test_pareto_lists_models_without_a_published_accuracy() -> None:
+    chart = chart_of("pareto", "resnet50", "resnext50", "vgg16")
     assert chart.notes == ["not shown, top1 unknown: vgg16."]
-    with pytest.raises(CspprofError, match="known of 1 of these"):
-        drawn("pareto", "resnet50", "vgg16")
+    with pytest.raises(CspprofError, match="known for 1 of these"):
+        chart_of("pareto", "resnet50", "vgg16")
 
 
-def test_accuracy_holds_for_the_published_input_and_options_only() -> None:
+def test_published_accuracy_depends_on_input_and_options() -> None:
     assert published_accuracy(traced("csp_peleenet,fusion=csp,gamma=0.5")) == PUBLISHED["csp_peleenet", 224]
     assert published_accuracy(traced("csp_peleenet,gamma=0.3")) is None
     assert published_accuracy(traced("peleenet", 1, 3, 416, 416)) is None
 
 
-def test_accuracies_are_of_networks_that_there_are_at_their_own_input() -> None:
+def test_published_accuracies_belong_to_zoo_networks_at_their_native_inputs() -> None:
     from cspprof.zoo import catalog
 
     for spec, size in PUBLISHED:
@@ -136,7 +136,7 @@ def test_accuracies_are_of_networks_that_there_are_at_their_own_input() -> None:
             assert published_accuracy(traced(spec)) == PUBLISHED[spec, size]
 
 
-def test_fusion_beside_the_printed_figures() -> None:
+def test_fusion_equals_the_printed_figures() -> None:
     entry = CHARTS.get("fusion")
     chart = draw("fusion", [traced(s) for s in entry.default])
     printed = {r["label"]: (r["change"], r["top1"]) for r in rows(chart, series="as printed")}
@@ -147,7 +147,7 @@ def test_fusion_beside_the_printed_figures() -> None:
     assert ours["last γ=0.25"] == pytest.approx(-0.111, abs=0.0005)
 
 
-def test_fusion_of_any_network_that_has_the_option() -> None:
+def test_fusion_of_any_network_with_the_option() -> None:
     entry = CHARTS.get("fusion")
     specs = entry.specs(["csp_resnet50"])
     assert specs[0] == "csp_resnet50,fusion=none"
@@ -155,13 +155,13 @@ def test_fusion_of_any_network_that_has_the_option() -> None:
     assert [m.label for m in chart.panels[0].series[0].marks] == ["plain", "first γ=0.5", "last γ=0.5", "csp γ=0.5"]
 
 
-def test_memory_peaks_where_the_metric_says() -> None:
-    chart = drawn("memory", "resnext50", "csp_resnext50")
+def test_memory_peaks_equal_the_metric() -> None:
+    chart = chart_of("memory", "resnext50", "csp_resnext50")
     peaks = [r["live_bytes"] for r in rows(chart, series="peak")]
     assert peaks == [12 * 2**20, 8 * 2**20] == [traced(m).total("peak_bytes") for m in ("resnext50", "csp_resnext50")]
 
 
-def test_closed_form_on_the_real_stages() -> None:
+def test_closed_form_savings_of_real_stages() -> None:
     chart = draw("closed-form", [], c=64, m=6, d=32)
     at_half = {r["label"].split(" (")[0]: round(100 * r["saving"], 1) for r in rows(chart, panel="stages")}
     assert [at_half[f"PeleeNet stage {i}"] for i in (1, 2, 3, 4)] == [16.7, 30.8, 32.0, 41.0]
@@ -171,25 +171,25 @@ def test_closed_form_on_the_real_stages() -> None:
     assert (curve[0]["saving"], curve[0]["gamma"], curve[-1]["gamma"]) == (0, 0, 1)
 
 
-# -- what all of them keep --------------------------------------------------------------------------
+# -- all charts ------------------------------------------------------------------------------------
 
 
 @cache
 def example(kind: str) -> Chart:
     entry = CHARTS.get(kind)
     specs = ("peleenet", "csp_peleenet") if kind in ("fig7", "memory", "roofline") else entry.default
-    return drawn(kind, *specs)
+    return chart_of(kind, *specs)
 
 
 @pytest.mark.parametrize("kind", CHARTS)
-def test_the_records_are_what_is_shown(kind: str) -> None:
+def test_records_have_one_row_per_mark_and_line(kind: str) -> None:
     chart = example(kind)
-    shown = sum(len(s.marks) for p in chart.panels for s in p.series) + sum(len(p.lines) for p in chart.panels)
-    assert len(chart.records) == shown
+    count = sum(len(s.marks) for p in chart.panels for s in p.series) + sum(len(p.lines) for p in chart.panels)
+    assert len(chart.records) == count
 
 
 @pytest.mark.parametrize("kind", CHARTS)
-def test_everything_lies_within_its_axes(kind: str) -> None:
+def test_marks_and_lines_are_within_the_axes(kind: str) -> None:
     for panel in example(kind).panels:
         for mark in (m for s in panel.series for m in s.marks):
             assert panel.x.low <= mark.x <= panel.x.high
@@ -200,16 +200,16 @@ def test_everything_lies_within_its_axes(kind: str) -> None:
 
 
 @given(st.lists(st.integers(1, 1000), max_size=80), st.integers(1, 30))
-def test_thinning_keeps_the_largest_and_the_order(values: list[int], most: int) -> None:
-    kept, n = thin(values, int, most)
-    assert len(kept) <= most
-    assert [i for i, _ in kept] == sorted({i for i, _ in kept})
-    assert max((v for _, v in kept), default=0) == max(values, default=0)
-    assert all(values[i] == v for i, v in kept)
+def test_thinning_keeps_the_largest_value_and_the_order(values: list[int], most: int) -> None:
+    thinned, n = thin(values, int, most)
+    assert len(thinned) <= most
+    assert [i for i, _ in thinned] == sorted({i for i, _ in thinned})
+    assert max((v for _, v in thinned), default=0) == max(values, default=0)
+    assert all(values[i] == v for i, v in thinned)
     assert n <= 1 or len(values) > most
 
 
-# -- what cannot be drawn ---------------------------------------------------------------------------
+# -- limits and errors ------------------------------------------------------------------------------
 
 
 def net(*layers: Any) -> Profile:
@@ -218,19 +218,19 @@ def net(*layers: Any) -> Profile:
     return cspprof.profile(nn.Sequential(*layers), (1, 3, 8, 8), name="net")
 
 
-def test_two_thousand_layers_share_bars_and_say_so() -> None:
+def test_neighbors_share_bars_in_a_model_of_2000_layers() -> None:
     from torch import nn
 
     deep = net(*(nn.Conv2d(3, 3, 1) for _ in range(1999)), nn.Conv2d(3, 5, 1))
     for kind in ("fig7", "fig8", "bottleneck", "memory"):
         chart = draw(kind, [deep])
-        assert "net has 2,000 layers here: each bar is the largest of 4 neighbours." in chart.caption
+        assert "net has 2,000 layers here: each bar is the largest of 4 neighbors." in chart.caption
         assert max(len(s.marks) for s in chart.panels[0].series) <= 600
     assert draw("fig7", [deep]).panels[0].series[0].marks[-1].y == 2 * 3 * 5 * 64  # the largest is still there
     assert len(draw("roofline", [deep]).panels[0].series[1].marks) == 2000
 
 
-def test_one_layer_is_a_chart() -> None:
+def test_charts_of_one_layer() -> None:
     from torch import nn
 
     one = net(nn.Conv2d(3, 4, 1))
@@ -238,7 +238,7 @@ def test_one_layer_is_a_chart() -> None:
         assert draw(kind, [one]).records
 
 
-def test_nothing_to_draw_is_said() -> None:
+def test_charts_without_data_raise() -> None:
     from torch import nn
 
     idle = net(nn.ReLU())
@@ -251,21 +251,21 @@ def test_nothing_to_draw_is_said() -> None:
         draw("stages", [idle, idle])
     with pytest.raises(CspprofError, match="net has no BFLOPs"):
         draw("fusion", [idle, idle])
-    with pytest.raises(CspprofError, match="known of 0 of these models"):
+    with pytest.raises(CspprofError, match="known for 0 of these models"):
         draw("pareto", [idle, idle])
 
 
 @pytest.mark.parametrize(
-    ("kind", "specs", "options", "says"),
+    ("kind", "specs", "options", "message"),
     [
-        ("fig7", ["peleenet"] * 12, {}, "fig7 draws 1 to 6 models; 12 were named\nName 6 at most"),
-        ("stages", ["peleenet"], {}, "stages draws 2 to 5 models; 1 were named"),
-        ("bottleneck", ["peleenet"] * 2, {}, "bottleneck draws 1 model; 2 were named"),
-        ("closed-form", ["peleenet"], {}, "closed-form draws no models"),
-        ("fig8", ["peleenet"], {"hardware": ["t4"]}, "fig8 does not take --hardware\nIt takes no options of its own."),
-        ("bottleneck", ["peleenet"], {"metric": "moc"}, "moc is no count of layers"),
+        ("fig7", ["peleenet"] * 12, {}, "fig7 shows 1 to 6 models, not 12\nGive at most 6 SPECs"),
+        ("stages", ["peleenet"], {}, "stages shows 2 to 5 models, not 1"),
+        ("bottleneck", ["peleenet"] * 2, {}, "bottleneck shows 1 model, not 2"),
+        ("closed-form", ["peleenet"], {}, "closed-form shows no models, not 1"),
+        ("fig8", ["peleenet"], {"hardware": ["t4"]}, "fig8 has no option --hardware\nIt has no options."),
+        ("bottleneck", ["peleenet"], {"metric": "moc"}, "moc is no sum over layers"),
         ("bottleneck", ["peleenet"], {"top": 0}, "top=0 shows no layer"),
-        ("stages", ["peleenet"] * 2, {"metric": "peak_bytes"}, "a change in peak_bytes cannot be split"),
+        ("stages", ["peleenet"] * 2, {"metric": "peak_bytes"}, "a change of peak_bytes cannot be split"),
         ("closed-form", [], {"m": 0}, "c=64, m=0, d=32 is no dense block"),
         (
             "roofline",
@@ -276,13 +276,13 @@ def test_nothing_to_draw_is_said() -> None:
         ("fig9", [], {}, "no chart named 'fig9'"),
     ],
 )
-def test_refusals(kind: str, specs: list[str], options: dict[str, Any], says: str) -> None:
+def test_invalid_models_and_options(kind: str, specs: list[str], options: dict[str, Any], message: str) -> None:
     with pytest.raises(CspprofError) as raised:
-        drawn(kind, *specs, **options)
-    assert says in str(raised.value)
+        chart_of(kind, *specs, **options)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("text", ["x:1", "x:0:5", "x:nan:5", "x:5:-1", ":5:5", "x:5:inf", "x:a:b"])
-def test_hardware_that_cannot_be_read(text: str) -> None:
+def test_invalid_hardware(text: str) -> None:
     with pytest.raises(CspprofError, match="cannot parse the hardware"):
         hardware(text)

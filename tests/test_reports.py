@@ -1,4 +1,4 @@
-"""The gallery in reports/ is what the code gives today."""
+"""The gallery in reports/ is current."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ def test_the_gallery_is_current() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_changed_number_is_stale(make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one figure's data, so that it is quick: one digit, a missing file, and nothing else."""
-    monkeypatch.setattr(make, "data", lambda: [("closed-form.csv", (REPORTS / "closed-form.csv").read_bytes())])
+def test_stale_files_are_found(make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed digit and a missing file, for the data of one chart."""
+    monkeypatch.setattr(make, "data_files", lambda: [("closed-form.csv", (REPORTS / "closed-form.csv").read_bytes())])
     shutil.copy(REPORTS / "closed-form.csv", tmp_path)
-    assert list(make.stale(tmp_path, with_pictures=False)) == []
-    kept = (tmp_path / "closed-form.csv").read_text()
-    (tmp_path / "closed-form.csv").write_text(kept.replace("0.41025641025641024", "0.41025641025641025", 1))
-    assert list(make.stale(tmp_path, with_pictures=False)) == ["closed-form.csv"]
+    assert list(make.stale_files(tmp_path, with_images=False)) == []
+    text = (tmp_path / "closed-form.csv").read_text()
+    (tmp_path / "closed-form.csv").write_text(text.replace("0.41025641025641024", "0.41025641025641025", 1))
+    assert list(make.stale_files(tmp_path, with_images=False)) == ["closed-form.csv"]
     (tmp_path / "closed-form.csv").unlink()
-    assert list(make.stale(tmp_path, with_pictures=False)) == ["closed-form.csv"]
+    assert list(make.stale_files(tmp_path, with_images=False)) == ["closed-form.csv"]
 
 
-def test_the_committed_data_of_one_figure(make: ModuleType) -> None:
+def test_the_committed_data_of_one_chart_is_current(make: ModuleType) -> None:
     assert make.csv_text(make.chart("closed-form").records) == (REPORTS / "closed-form.csv").read_text()
 
 
-def test_everything_that_a_readme_shows_is_there() -> None:
+def test_links_of_readmes_have_targets() -> None:
     for page in (REPORTS / "README.md", CHECKOUT / "README.md"):
         links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
         assert links
         assert all((page.parent / link).exists() for link in links)
 
 
-def test_pictures_stay_small() -> None:
-    pictures = list(REPORTS.glob("*.png"))
-    assert len(pictures) >= 9
-    assert all(p.stat().st_size < 300_000 for p in pictures)
+def test_images_are_small() -> None:
+    images = list(REPORTS.glob("*.png"))
+    assert len(images) >= 9
+    assert all(p.stat().st_size < 300_000 for p in images)

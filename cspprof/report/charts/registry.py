@@ -79,7 +79,9 @@ class ChartEntry:
         for name in options.get("hardware", ()):
             hardware(name)
         if unknown:
-            accepted = f"Its options: {', '.join(f'--{o}' for o in self.options)}" if self.options else "It has none."
+            accepted = (
+                f"Its options: {', '.join(f'--{o}' for o in self.options)}" if self.options else "It has no options."
+            )
             raise CspprofError(f"{self.kind} has no option --{unknown[0]}", accepted)
 
 
