@@ -221,7 +221,7 @@ def test_marks_link_to_the_layers_of_their_model(kind: str, pair: list[Profile])
     profiles = pair[:1] if kind == "bottleneck" else pair
     listed = [{r.path for r in layer_rows(p)} for p in profiles]
     for i, panel in enumerate(draw(kind, profiles).panels):
-        for j, series in enumerate(panel.series):
+        for series in panel.series:
             if series.style == "line":
                 continue
             model_index = model_of_panel(kind, i)

@@ -1,7 +1,7 @@
 """The HTML report in a browser: sorting, filtering, folding, links, keyboard, colors and accessibility.
 
-The tests use the Chromium on the path or at CSPPROF_BROWSER. Without one they skip, or fail if CSPPROF_REQUIRE_BROWSER is
-set, as in CI.
+The tests use the Chromium on the path or at CSPPROF_BROWSER. Without one they skip, or fail if
+CSPPROF_REQUIRE_BROWSER is set, as in CI.
 """
 
 from __future__ import annotations

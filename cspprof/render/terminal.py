@@ -1,4 +1,4 @@
-"""Tables and charts for a terminal, laid out by rich. A pipe gets the same text without color, at an unlimited width."""
+"""Tables and charts for a terminal, laid out by rich. A pipe gets the same text without color and without wrapping."""
 
 from __future__ import annotations
 

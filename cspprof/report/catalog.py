@@ -97,7 +97,8 @@ def explain_conventions(record: Record) -> Report:
     ]  # fmt: skip
     tables = [
         Table(f"{record.label} at {inputs}, by the convention of each tool", columns, rows),
-        Table("", [Column("convention"), Column("is printed by")], [[text(name), text(c.tool)] for name, c, _ in results]),
+        Table("", [Column("convention"), Column("is printed by")],
+              [[text(name), text(c.tool)] for name, c, _ in results]),
     ]  # fmt: skip
     records: list[dict[str, Any]] = [
         {"name": name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "answer": value,

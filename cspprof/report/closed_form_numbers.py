@@ -172,7 +172,8 @@ def check_report(check: ClosedFormCheck) -> Report:
     lines = [_layer_check(layer) for layer in check.layers]
     same = check.formula_totals == check.traced_totals
     lines.append([
-        text("sum"), text(""), text(""), integer(check.formula_totals["cio_cspnet"]), integer(check.traced_totals["cio_cspnet"]),
+        text("sum"), text(""), text(""),
+        *(integer(totals["cio_cspnet"]) for totals in (check.formula_totals, check.traced_totals)),
         *(_two(check.formula_totals[x], check.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
     ])  # fmt: skip
     notes = [

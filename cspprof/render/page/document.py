@@ -65,8 +65,8 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
         "title": " · ".join(p.label for p in profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
-             "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t, "figures": f,
-             "graph": stage_graph_svg(p, t.row_id)}
+             "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t,
+             "figures": f, "graph": stage_graph_svg(p, t.row_id)}
             for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),

@@ -47,8 +47,8 @@ def closed_form(profiles: Sequence[Record], *, c: int = 64, m: int = 6, d: int =
     if min(c, m, d) < 1:
         raise CspprofError(f"c={c}, m={m}, d={d} is no dense block", "All three are at least 1: --c 64 --m 6 --d 32")
     caption = (
-        "c channels in the base layer, m dense layers of one convolution each, growth rate d. Transitions and bottleneck "
-        "convolutions are outside the form: it is not the saving of a whole network."
+        "c channels in the base layer, m dense layers of one convolution each, growth rate d. Transitions and "
+        "bottleneck convolutions are outside the form: it is not the saving of a whole network."
     )
     panels = (_curve_panel(DenseStage("", 0, c, m, d)), _stages_panel())
     return Chart("closed-form", "Saving of a partial dense block", panels, caption)

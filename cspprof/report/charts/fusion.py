@@ -39,7 +39,7 @@ class Variant:
     variants=("fusion=none", "fusion=first", "fusion=last", "fusion=csp"),
 )  # fmt: skip
 def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Chart:
-    """Variants of the cross-stage-partial stage (Figs. 3 and 4): cost relative to the plain network, published top-1."""
+    """Variants of the cross-stage-partial stage (Figs. 3 and 4): cost against the plain network, published top-1."""
     title, base = METRICS.get(metric).title, profiles[0].label
     whole = metric_or_accuracy(profiles[0], metric)
     if not whole:
