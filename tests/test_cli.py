@@ -432,7 +432,7 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 
         (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
         (("explain", "mac"), "no metric named 'mac'\n  Did you mean: macs, moc?"),
         (("explain", "gama"), "no metric named 'gama'\n  Did you mean: gamma?"),
-        (("models", "--family", "rnn"), "no family named 'rnn'\n  There are: darknet"),
+        (("models", "--family", "rnn"), "no family named 'rnn'\n  Families: darknet"),
         (("models", "--sort", "mcas"), "no metric named 'mcas'\n  Did you mean: macs"),
         (("models", "--papers", "--sort", "macs"), "--papers traces no network"),
         (("profile", "resnet50", "--save", "x.json"), "Write: --save x.json.profile.json"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from cspprof.core.errors import OutputError
-from cspprof.render.page.document import html_page
 from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
@@ -19,6 +18,8 @@ def as_html(report: Report, canvas: Canvas) -> str:
         raise OutputError(
             "html shows models; this report is about none", "Write for example: cspprof report SPEC… -o report.html"
         )
+    from cspprof.render.page.document import html_page  # imports jinja2
+
     return html_page(report.profiles)
 
 

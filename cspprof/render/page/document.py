@@ -12,6 +12,9 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
 from cspprof._version import __version__
 from cspprof.analysis.comparison import Comparison, Delta, format_depths
 from cspprof.analysis.stages import stage_depths
@@ -44,9 +47,6 @@ class Figure:
 
 def html_page(profiles: Sequence[Record]) -> str:
     """The HTML report. The same profiles give the same text: it contains no time, path or machine name."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
     here = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["safe_svg"] = Markup
@@ -161,8 +161,6 @@ def model_of_panel(kind: str, panel: int) -> int | None:
 
 
 def _figure(chart: Chart, tables: Sequence[LayerTable]) -> Figure:
-    from markupsafe import Markup
-
     def row_id(panel: int, path: str) -> str:
         """Only of the row of this very layer: a tooltip shows the cells of the row beside the value of the mark."""
         model = model_of_panel(chart.kind, panel)
