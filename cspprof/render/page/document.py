@@ -70,8 +70,8 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
             for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
-        "numbers": [_metric_row(name, profiles) for name, _ in METRICS.items()],
-        "key_numbers": CIO_METRICS,
+        "metric_rows": [_metric_row(name, profiles) for name, _ in METRICS.items()],
+        "key_metrics": CIO_METRICS,
         "changes": list(_changes(comparison)) if comparison else [],
         "figures": list(_figures(profiles, tables)),
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],

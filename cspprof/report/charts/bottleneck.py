@@ -49,7 +49,7 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
     panels = (
         Panel(title, x, y, tuple(s for s in series if s.marks), spans=spans, name="layers"),
         Panel("", x, share_axis, (Series("cumulative share", "steps", _cumulative_shares(layers, n), 2),), spans=spans,
-              height=0.6, name="share"),
+              height=0.7, name="share"),
         _largest_panel(layers, largest, y),
     )  # fmt: skip
     peak = layers.rows[layers.peak]
