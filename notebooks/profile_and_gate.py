@@ -136,7 +136,7 @@ min_drop = "60%"
 
 
 def show(verdict):
-    for f in verdict.findings:
+    for f in verdict.results:
         print(f"{f.outcome:6} {f.rule:9} {f.metric:10} {int(f.value):>11,}, at most {int(f.limit):>11,}")
         for cause in f.causes[:3]:
             print(f"       {cause.layer} {int(cause.difference):+,}")
