@@ -28,6 +28,14 @@ def test_command_reference_is_current() -> None:
     assert done.returncode == 0, "run: python docs/commands.py"
 
 
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "README.md", "CHANGELOG.md"])
+def test_files_named_in_documentation_exist(page: str) -> None:
+    named = set(re.findall(r"`((?:[\w.-]+/)*[\w-]+(?:/|\.py|\.md|\.toml))`", (CHECKOUT / page).read_text()))
+    users = {"report.html", "x.csv", "cspprof.toml", "pyproject.toml", "make.py"}
+    missing = [name for name in named - users if not any((r / name).exists() for r in (CHECKOUT, CHECKOUT / "cspprof"))]
+    assert missing == []
+
+
 def test_every_metric_is_documented() -> None:
     page = (CHECKOUT / "docs" / "semantics.md").read_text()
     for name in METRICS.names():
