@@ -58,10 +58,10 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     calls: Counter[str] = Counter()
     original = dispatch.execute
 
-    def execute(recorder: dispatch.DispatchRecorder, op: Any, *args: Any) -> Any:
+    def execute(registry: Any, protect: Any, op: Any, *args: Any) -> Any:
         if not op.returns_views:
             calls[op.target] += 1
-        return original(recorder, op, *args)
+        return original(registry, protect, op, *args)
 
     monkeypatch.setattr(dispatch, "execute", execute)
     return calls

@@ -5,8 +5,8 @@ How an operation becomes a call in the record:
 1. `run.trace` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and prepares the
    model (`prepared_model`: eval mode, eager, stand-ins for weights; `isolation`: everything is restored afterwards).
 2. During the forward, `module_hooks` tell the recorder which module runs.
-3. `dispatch.DispatchRecorder` receives every operation. It tags each tensor with its storage and its shape, strides and
-   dtype (`tensor_meta`), and looks the operation up in `op_cache`.
+3. `dispatch.DispatchRecorder` receives every operation. Its `tensor_registry` tags each tensor with its storage and its
+   shape, strides and dtype (`tensor_meta`). It looks the operation up in `op_cache`.
 4. A new operation is bound to its schema (`operators`, `bound_args`). Its outputs come from an output rule of `ops`, or
    from torch (`execute`); `aliasing` says which of them are views. `op_entries` asks the cost rule of `ops` and makes
    the `OpSpec`.

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.errors import TraceError
-from cspprof.core.record import Calls, OpSpec, Storage, TensorSpec
+from cspprof.core.record import Calls, OpSpec, TensorSpec
 from cspprof.ops import OUTPUT_RULES, RULES
 from cspprof.trace.aliasing import Alias, Output, output_of
 from cspprof.trace.bound_args import bind_args
@@ -24,7 +24,8 @@ from cspprof.trace.op_entries import OpEntry, is_decomposed, make_entry, rule_of
 from cspprof.trace.operators import HigherOrderOperator, Operator, operator
 from cspprof.trace.pytree import NUMBERS, tensors_in
 from cspprof.trace.quantized_weights import unpack
-from cspprof.trace.tensor_meta import TensorTag, empty_tensor, meta_of
+from cspprof.trace.tensor_meta import TensorTag, empty_tensor
+from cspprof.trace.tensor_registry import TensorRegistry
 
 ANSWERED_NO = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
@@ -60,17 +61,8 @@ class DispatchRecorder(TorchDispatchMode):
         self.within: tuple[str, ...] = ()
         """The composite operation that is being decomposed, and its text arguments."""
         self.cache = CACHES[on_meta, self.within]
-        self.registered: dict[int, TensorTag] = {}
-        """Tags of tensors that no operation of this trace produced, by the tensor's id."""
-        self.owners: dict[int, torch.Tensor] = {}
-        """The registered tensor of each storage. Holding it keeps its id unique."""
-        self.stale: set[int] = set()
-        """Storages of constants that an operation with unknown values wrote into, without being carried out."""
-        self.unrecorded = object()
-        """The `trace` of tags of outputs that are not recorded."""
+        self.tensors = TensorRegistry()
         self.unpacked: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
-        self.storages: list[Storage] = []
-        self.next_storage = 0
         self.log: list[tuple[OpEntry, int, list[TensorTag], Sequence[int]]] = []
         """The calls: entry, layer, tags of the tensor arguments, storages of the outputs."""
         self.failure: FailedOp | None = None
@@ -81,36 +73,9 @@ class DispatchRecorder(TorchDispatchMode):
         return previous
 
     def release(self) -> None:
-        """Drop the reference cycles between this recorder and its tags, so that tensors are freed immediately."""
-        self.registered.clear()
+        """Free the tensors of this trace immediately, without waiting for the garbage collector."""
+        self.tensors.release()
         self.log.clear()
-
-    # -- tensors ----------------------------------------------------------------------------------
-
-    def register_tensor(self, tensor: torch.Tensor, name: str, role: str) -> TensorTag:
-        """Give a storage and a tag to a tensor that no operation of this trace produced."""
-        found = self.registered.get(id(tensor))
-        if found is not None:
-            return found
-        meta = meta_of(tensor, role not in ("input", "byproduct"))
-        storage = self.new_storage()
-        self.storages.append(Storage(storage, name, role, meta.spec))
-        constant = role in ("buffer", "constant") and not tensor.is_meta
-        tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
-        self.owners[storage] = tensor
-        return tag
-
-    def new_storage(self) -> int:
-        self.next_storage += 1
-        return self.next_storage - 1
-
-    def tag(self, tensor: torch.Tensor) -> TensorTag:
-        """The tag of a tensor. A tensor that this trace has not seen is registered as a constant."""
-        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
-        if tag is None or tag.trace is not self:
-            role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
-            tag = self.registered.get(id(tensor)) or self.register_tensor(tensor, "", role)
-        return tag
 
     # -- operations -------------------------------------------------------------------------------
 
@@ -145,8 +110,8 @@ class DispatchRecorder(TorchDispatchMode):
             kind = type(value)
             if isinstance(value, torch.Tensor):
                 tag = value.__dict__.get("_cspprof")
-                if tag is None or tag.trace is not self:
-                    tag = self.tag(value)
+                if tag is None or tag.trace is not self.tensors:
+                    tag = self.tensors.tag(value)
                 tensors.append(value)
                 tags.append(tag)
                 key.append(tag.meta)
@@ -167,7 +132,7 @@ class DispatchRecorder(TorchDispatchMode):
                 # One packed object appears as many Python objects with the same hash.
                 _, (weights, window) = self.unpacked.setdefault(hash(value), (value, unpack(value)))
                 for weight in weights:
-                    self.register_tensor(weight, "", "parameter")
+                    self.tensors.register(weight, "", "parameter")
                 self._extend_key(weights, key, tensors, tags)
                 key.append(str(window))
             else:
@@ -182,8 +147,8 @@ class DispatchRecorder(TorchDispatchMode):
         output = entry.outputs[0]
         if output.alias is Alias.NONE:
             result = empty_tensor(output.meta)
-            storage = self.new_storage()
-            result.__dict__["_cspprof"] = TensorTag(self, storage, output.meta, False)
+            storage = self.tensors.new_storage()
+            result.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False)
         else:
             result, storage = tensors[output.argument], tags[output.argument].storage
         if entry.spec is not None:
@@ -198,7 +163,7 @@ class DispatchRecorder(TorchDispatchMode):
         views = result if isinstance(result, (list, tuple)) else [result]
         storage = tags[0].storage
         for view, output in zip(views, entry.outputs, strict=True):
-            view.__dict__["_cspprof"] = TensorTag(self, storage, output.meta, False)
+            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False)
         self.log.append((entry, self.layer, tags, (storage,) * len(views)))
         return result
 
@@ -218,9 +183,9 @@ class DispatchRecorder(TorchDispatchMode):
                 raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
             if op.target in ANSWERED_NO:
                 return False
-            symbolic = self.on_meta and not values_known(self, tags, args, kwargs)
+            symbolic = self.on_meta and not values_known(self.tensors, tags, args, kwargs)
             if symbolic and op.written:
-                self.stale.update(self.tag(t).storage for t in written_tensors(op, args, kwargs))
+                self.tensors.stale.update(self.tensors.tag(t).storage for t in written_tensors(op, args, kwargs))
             if entry is None and is_decomposed(op):
                 result = self._decompose(op, args, kwargs)
                 if result is not NotImplemented:
@@ -230,7 +195,7 @@ class DispatchRecorder(TorchDispatchMode):
                 if entry is not None:
                     self._remember(key, entry)
                     return self.dispatch_cached(entry, tensors, tags)
-            result, passed = execute(self, op, args, kwargs, tensors, tags, symbolic)
+            result, passed = execute(self.tensors, self.protect, op, args, kwargs, tensors, tags, symbolic)
             made = list(tensors_in(result)) or written_tensors(op, args, kwargs)
             outputs = [output_of(t, op, tensors, passed, tags) for t in made]
         except Exception as error:
@@ -290,22 +255,18 @@ class DispatchRecorder(TorchDispatchMode):
             if alias is Alias.SAME:
                 storages.append(tags[argument].storage)
                 if op.written and meta is not tags[argument].meta:  # unsqueeze_, resize_, t_ …
-                    self._retag(tensor, tags[argument]._replace(meta=meta))
+                    self.tensors.retag(tensor, tags[argument]._replace(meta=meta))
                 continue
-            storage = tags[argument].storage if alias is Alias.VIEW else self.new_storage()
+            storage = tags[argument].storage if alias is Alias.VIEW else self.tensors.new_storage()
             storages.append(storage)
             known = constant and (alias is Alias.NONE or tags[argument].constant)
             known = known or (self.on_meta and alias is Alias.NONE and not tensor.is_meta)
             recorded = entry.spec is None or alias is Alias.VIEW or i < entry.recorded
-            tensor.__dict__["_cspprof"] = TensorTag(self if recorded else self.unrecorded, storage, meta, known)
+            tensor.__dict__["_cspprof"] = TensorTag(
+                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known
+            )
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, storages))
-
-    def _retag(self, tensor: torch.Tensor, tag: TensorTag) -> None:
-        if id(tensor) in self.registered:
-            self.registered[id(tensor)] = tag
-        else:
-            tensor.__dict__["_cspprof"] = tag
 
     # -- the record -------------------------------------------------------------------------------
 

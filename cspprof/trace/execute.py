@@ -3,7 +3,8 @@ an output rule."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -11,9 +12,7 @@ from cspprof.trace.op_entries import STATISTICS, written_tensors
 from cspprof.trace.operators import Operator
 from cspprof.trace.pytree import replace_tensors
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
-
-if TYPE_CHECKING:
-    from cspprof.trace.dispatch import DispatchRecorder
+from cspprof.trace.tensor_registry import TensorRegistry
 
 RETURNS_VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
 """Operations that return a tensor's values as Python numbers."""
@@ -24,9 +23,9 @@ READS_VALUES = frozenset({"aten._pack_padded_sequence", "aten._pad_packed_sequen
 indices."""
 
 
-def values_known(recorder: DispatchRecorder, tags: list[TensorTag], args: Any, kwargs: Any) -> bool:
+def values_known(registry: TensorRegistry, tags: list[TensorTag], args: Any, kwargs: Any) -> bool:
     """Whether all values are known during a trace on meta: no argument depends on the model's inputs or parameters."""
-    if any(not tag.constant or tag.storage in recorder.stale for tag in tags):
+    if not registry.values_known(tags):
         return False
     if not tags:
         return str(kwargs.get("device", "cpu")) != "meta"
@@ -35,21 +34,21 @@ def values_known(recorder: DispatchRecorder, tags: list[TensorTag], args: Any, k
 
 
 def execute(
-    recorder: DispatchRecorder, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
-    tensors: list[torch.Tensor], tags: list[TensorTag], symbolic: bool,
+    registry: TensorRegistry, protect: Callable[[torch.Tensor], None], op: Operator, args: tuple[Any, ...],
+    kwargs: dict[str, Any], tensors: list[torch.Tensor], tags: list[TensorTag], symbolic: bool,
 ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
     """The result, and the tensors that the kernel received: meta tensors if the values are unknown (`symbolic`), else
-    the arguments themselves."""
+    the arguments themselves. `protect` is called with each tensor of the model that the kernel writes into."""
     if not symbolic:
         for tensor in written_tensors(op, args, kwargs, STATISTICS):
-            owner = recorder.owners.get(recorder.tag(tensor).storage)
+            owner = registry.owners.get(registry.tag(tensor).storage)
             if owner is not None:
-                recorder.protect(tensor if id(tensor) in recorder.registered else owner)
+                protect(tensor if id(tensor) in registry.registered else owner)
         return _run(op, args, kwargs, tensors), tensors
     all_meta = all(t.is_meta for t in tensors)
     if all_meta and op.returns_views:
         return op.func(*args, **kwargs), tensors
-    known = op.target in RETURNS_VALUES and not any(t.storage in recorder.stale for t in tags)
+    known = op.target in RETURNS_VALUES and not any(t.storage in registry.stale for t in tags)
     if known or (op.returns_views and not any(t.is_meta for t in tensors)):
         return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
     if op.in_place and tags[0].meta.weight:
@@ -60,7 +59,7 @@ def execute(
     else:
         reads_values = op.target in READS_VALUES
         passed = [
-            t if reads_values and not t.is_floating_point() and recorder.tag(t).constant else _on_meta(t, recorder)
+            t if reads_values and not t.is_floating_point() and registry.tag(t).constant else _on_meta(t, registry)
             for t in tensors
         ]
         items = iter(passed)
@@ -80,10 +79,10 @@ def _run(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: l
         return op.func(*args, **kwargs)
 
 
-def _on_meta(tensor: torch.Tensor, recorder: DispatchRecorder) -> torch.Tensor:
+def _on_meta(tensor: torch.Tensor, registry: TensorRegistry) -> torch.Tensor:
     """The tensor if it is on meta, else an empty meta tensor like it. That is not an inference tensor, because a view
     of it may stand for a view of a parameter."""
     if tensor.is_meta:
         return tensor
     with torch.inference_mode(False):
-        return empty_tensor(recorder.tag(tensor).meta)
+        return empty_tensor(registry.tag(tensor).meta)

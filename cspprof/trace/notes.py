@@ -31,7 +31,7 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder) -> Iterator[str]:
 
 def _unregistered_parameters(tree: ModuleTree, recorder: DispatchRecorder) -> list[torch.Tensor]:
     """Parameters of unregistered modules that are not parameters of the model under another path."""
-    parameters = {s.id for s in recorder.storages if s.role == "parameter"}
-    registered = {key for key, tag in recorder.registered.items() if tag.storage in parameters}
+    parameters = {s.id for s in recorder.tensors.storages if s.role == "parameter"}
+    registered = {key for key, tag in recorder.tensors.registered.items() if tag.storage in parameters}
     found = {id(p): p for m in tree.unregistered.values() for p in m._parameters.values() if p is not None}
     return [p for key, p in found.items() if key not in registered]

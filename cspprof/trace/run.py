@@ -79,11 +79,11 @@ def trace(
         stand_ins = stack.enter_context(prepared_model(tree, train, dtype, device))
         passed = [(t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)]
         for tensor, argument in passed:
-            recorder.register_tensor(tensor, argument, "input")
+            recorder.tensors.register(tensor, argument, "input")
         for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
             for _, path, tensor in held:
-                tag = recorder.register_tensor(stand_ins.get(id(tensor), tensor), path, role)
-                recorder.registered[id(tensor)] = tag  # the forward may hold the original elsewhere
+                tag = recorder.tensors.register(stand_ins.get(id(tensor), tensor), path, role)
+                recorder.tensors.registered[id(tensor)] = tag  # the forward may hold the original elsewhere
         try:
             with torch.inference_mode(), module_hooks(tree, recorder.set_layer), recorder:
                 result = model(*args, **kwargs)
@@ -102,13 +102,13 @@ def trace(
         return Record(
             model=name,
             source=source or f"{type(model).__module__}.{type(model).__qualname__}",
-            inputs=tuple([recorder.registered[id(tensor)].meta.spec for tensor, _ in passed]),
+            inputs=tuple([recorder.tensors.registered[id(tensor)].meta.spec for tensor, _ in passed]),
             layers=layers,
             specs=specs,
             calls=calls,
-            storages=tuple(recorder.storages),
+            storages=tuple(recorder.tensors.storages),
             params=sum(layer.params for layer in layers),
-            outputs=tuple(dict.fromkeys(recorder.tag(t).storage for t in tensors_in(result))),
+            outputs=tuple(dict.fromkeys(recorder.tensors.tag(t).storage for t in tensors_in(result))),
             notes=(*notes, *trace_notes(tree, recorder)),
             tool={"cspprof": __version__, "torch": torch.__version__},
             status=status,

@@ -1,0 +1,69 @@
+"""The tensors and storages that one trace has met."""
+
+from __future__ import annotations
+
+import torch
+
+from cspprof.core.record import Storage
+from cspprof.trace.tensor_meta import TensorTag, meta_of
+
+
+class TensorRegistry:
+    """Gives each tensor a tag and each storage a number.
+
+    The tag of an operation's output lies in the tensor's `__dict__`. Tensors that no operation of the trace produced
+    (inputs, weights, constants) are registered here, so that nothing is left on the user's own tensors.
+    """
+
+    def __init__(self) -> None:
+        self.registered: dict[int, TensorTag] = {}
+        """Tags of tensors that no operation of this trace produced, by the tensor's id."""
+        self.owners: dict[int, torch.Tensor] = {}
+        """The registered tensor of each storage. Holding it keeps its id unique."""
+        self.storages: list[Storage] = []
+        """The storages of registered tensors."""
+        self.next_storage = 0
+        self.stale: set[int] = set()
+        """Storages of constants that an operation with unknown values wrote into, without being carried out."""
+        self.unrecorded = object()
+        """The `trace` of tags of outputs that are not recorded."""
+
+    def register(self, tensor: torch.Tensor, name: str, role: str) -> TensorTag:
+        """Give a storage and a tag to a tensor that no operation of this trace produced."""
+        found = self.registered.get(id(tensor))
+        if found is not None:
+            return found
+        meta = meta_of(tensor, role not in ("input", "byproduct"))
+        storage = self.new_storage()
+        self.storages.append(Storage(storage, name, role, meta.spec))
+        constant = role in ("buffer", "constant") and not tensor.is_meta
+        tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
+        self.owners[storage] = tensor
+        return tag
+
+    def new_storage(self) -> int:
+        self.next_storage += 1
+        return self.next_storage - 1
+
+    def tag(self, tensor: torch.Tensor) -> TensorTag:
+        """The tag of a tensor. A tensor that this trace has not met is registered as a constant."""
+        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
+        if tag is None or tag.trace is not self:
+            role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
+            tag = self.registered.get(id(tensor)) or self.register(tensor, "", role)
+        return tag
+
+    def retag(self, tensor: torch.Tensor, tag: TensorTag) -> None:
+        """Replace the tag of a tensor whose shape or strides an operation changed in place."""
+        if id(tensor) in self.registered:
+            self.registered[id(tensor)] = tag
+        else:
+            tensor.__dict__["_cspprof"] = tag
+
+    def values_known(self, tags: list[TensorTag]) -> bool:
+        """Whether the values of all these tensors are known during a trace on meta."""
+        return all(tag.constant and tag.storage not in self.stale for tag in tags)
+
+    def release(self) -> None:
+        """Drop the reference cycles between the registry and its tags, so that tensors are freed immediately."""
+        self.registered.clear()
