@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.layer_rows import layer_records
-from cspprof.core.errors import TraceError
+from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
 from cspprof.render.notebook_html import tables_html
 from cspprof.report.profile import summary_tables
-from cspprof.sources import Request, cache_key, record_of_spec
+from cspprof.sources import LoadedModel, Request, cache_key, parse, record_of_spec, source_of
 from cspprof.sources.saved_profile import check_request
 from cspprof.storage.cache import cached_record
 from cspprof.storage.profile_file import load, save
@@ -80,6 +82,34 @@ def profile_spec(text: str, request: Request | None = None, *, cache: bool = Fal
     if not cache:
         return Profile.of(record_of_spec(text, request))
     return Profile.of(cached_record(partial(cache_key, text, request), partial(record_of_spec, text, request)))
+
+
+def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | CspprofError]:
+    """One profile of the model that the SPEC `text` names for each request, or the error in its place.
+
+    The model is built once and traced for each request, unless its structure depends on the input. Records come from
+    the user's cache where they can. The requests must name the same device.
+    """
+    spec = parse(text)
+    source = source_of(spec)
+    with ExitStack() as stack:
+        loaded: LoadedModel | None = None
+
+        def record(request: Request) -> Record:
+            nonlocal loaded
+            if source.input_decides_structure:
+                return source.record(spec, request)
+            from cspprof.sources.build import trace_loaded  # imports torch
+
+            if loaded is None:
+                loaded = stack.enter_context(source.open_model(spec, request))
+            return trace_loaded(loaded, request)
+
+        for request in requests:
+            try:
+                yield Profile.of(cached_record(partial(cache_key, text, request), partial(record, request)))
+            except CspprofError as error:
+                yield error
 
 
 def profile_model(

@@ -199,6 +199,19 @@ def test_whatif_traces_each_size_batch_and_dtype(run: Run) -> None:
         assert r["dtype"] == "float16"
 
 
+def test_whatif_builds_the_model_once_for_all_sizes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from pathlib import Path\nfrom torch import nn\n\n"
+        "def Net():\n"
+        "    with Path(__file__).with_name('built.txt').open('a') as file:\n"
+        "        file.write('built\\n')\n"
+        "    return nn.Conv2d(3, 4, 3)\n"
+    )
+    assert run("whatif", f"{tmp_path}/net.py:Net", "--size", "8,16,32", "--batch", "1,2").code == 0
+    built = (tmp_path / "built.txt").read_text().split()
+    assert len(built) == 2, "once for its default input, and once for all variations"
+
+
 def test_whatif_names_the_input_that_fails(run: Run, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Sequential):\n    example_input_shape = (1, 3, 4, 4)\n"

@@ -1,7 +1,7 @@
 """MACs compared, layer by layer, with the counts of torch's FlopCounterMode and of fvcore.
 
 A difference is explained if the convention of the tool (`metrics.conventions`) predicts exactly the tool's count for
-the operations of the layer. The deviations of the convention are then the reason. Every other difference is unexplained.
+the operations of the layer: the reason is then the convention's deviations. Every other difference is unexplained.
 """
 
 from __future__ import annotations

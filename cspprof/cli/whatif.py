@@ -12,7 +12,7 @@ from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import TensorSpec
-from cspprof.profiles import profile_spec
+from cspprof.profiles import profile_each
 from cspprof.report.whatif import metrics_or_default, whatif_report
 from cspprof.sources import Request, parse, source_of
 from cspprof.sources.saved_profile import check_request
@@ -37,7 +37,13 @@ def whatif_command(
     if source_of(parse(spec)).name == "saved profile":
         for tensor in inputs:
             check_request(profile, _request(tensor), spec)
-    results = [_profile_on(spec, tensor) for tensor in inputs]
+    profiles = profile_each(spec, map(_request, inputs))
+    results = [
+        VariationResult(tensor, None, found.message)
+        if isinstance(found, CspprofError)
+        else VariationResult(tensor, found)
+        for tensor, found in zip(inputs, profiles, strict=True)
+    ]
     writer.write(whatif_report(profile.label, results, metrics))
     if any(result.problem for result in results):
         raise typer.Exit(2)
@@ -45,10 +51,3 @@ def whatif_command(
 
 def _request(tensor: TensorSpec) -> Request:
     return Request(inputs=[tensor], dtype=tensor.dtype)
-
-
-def _profile_on(spec: str, tensor: TensorSpec) -> VariationResult:
-    try:
-        return VariationResult(tensor, profile_spec(spec, _request(tensor), cache=True))
-    except CspprofError as error:
-        return VariationResult(tensor, None, error.message)

@@ -48,6 +48,8 @@ class Source(NamedTuple):
     matches: Callable[[str], bool]
     module: str
     fingerprint: Fingerprint = not_cacheable
+    input_decides_structure: bool = False
+    """Whether the model is built for one input, so that another input needs another model."""
 
     def record(self, spec: Spec, request: Request) -> Record:
         """The record, read from a file or traced."""
@@ -83,9 +85,9 @@ TIMM_VARIABLES = "TIMM_.*|FORK_LAST3"
 
 SOURCES: list[Source] = [
     Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile"),
-    Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch")),
+    Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch"), input_decides_structure=True),
     Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch")),
-    Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx")),
+    Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx"), input_decides_structure=True),
     Source("timm", _prefix("timm:"), "timm_models", of_packages("torch", "timm", "torchvision", env=TIMM_VARIABLES)),
     Source("torchvision", _prefix("torchvision:"), "torchvision_models", of_packages("torch", "torchvision")),
     Source("factory", lambda target: ":" in target, "python_factory"),
