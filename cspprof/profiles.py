@@ -87,7 +87,7 @@ def profile_spec(text: str, request: Request | None = None, *, cache: bool = Fal
 def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | CspprofError]:
     """One profile of the model that the SPEC `text` names for each request, or the error in its place.
 
-    The model is built once and traced for each request, unless its structure depends on the input. Records come from
+    The model is built once and traced for each request, unless the source makes a model for one input. Records come from
     the user's cache where they can. The requests must name the same device.
     """
     spec = parse(text)
@@ -97,7 +97,7 @@ def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | C
 
         def record(request: Request) -> Record:
             nonlocal loaded
-            if source.input_decides_structure:
+            if not source.takes_other_inputs:
                 return source.record(spec, request)
             from cspprof.sources.build import trace_loaded  # imports torch
 

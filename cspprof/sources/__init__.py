@@ -48,8 +48,8 @@ class Source(NamedTuple):
     matches: Callable[[str], bool]
     module: str
     fingerprint: Fingerprint = not_cacheable
-    input_decides_structure: bool = False
-    """Whether the model is built for one input, so that another input needs another model."""
+    takes_other_inputs: bool = True
+    """Whether a loaded model can be traced on several inputs. A Darknet network is built for one input."""
 
     def record(self, spec: Spec, request: Request) -> Record:
         """The record, read from a file or traced."""
@@ -84,10 +84,10 @@ TIMM_VARIABLES = "TIMM_.*|FORK_LAST3"
 """Environment variables that timm 1.0 reads; `TIMM_FUSED_ATTN=0` for example changes the operations of attention."""
 
 SOURCES: list[Source] = [
-    Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile"),
-    Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch"), input_decides_structure=True),
+    Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile", takes_other_inputs=False),
+    Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch"), takes_other_inputs=False),
     Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch")),
-    Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx"), input_decides_structure=True),
+    Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx"), takes_other_inputs=False),
     Source("timm", _prefix("timm:"), "timm_models", of_packages("torch", "timm", "torchvision", env=TIMM_VARIABLES)),
     Source("torchvision", _prefix("torchvision:"), "torchvision_models", of_packages("torch", "torchvision")),
     Source("factory", lambda target: ":" in target, "python_factory"),
