@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cspprof.core import units
 
@@ -20,8 +20,7 @@ Color = int | Literal["muted", "strong", "less", "more"]
 """An index into a qualitative palette, or the meaning of a mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """One side of a panel. Panels with equal axes have the same scale and can be compared."""
 
     name: str
@@ -52,8 +51,7 @@ class Axis:
         return f"{digits} {self.unit}".strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(NamedTuple):
     """One datum at (x, y): a bar from `base` to `base + y`, `width` wide, or a point of area `size`."""
 
     x: float
@@ -70,8 +68,7 @@ class Mark:
     """The annotation beside the mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Series:
+class Series(NamedTuple):
     """Marks of one style and meaning. The name is an entry of the legend."""
 
     name: str
@@ -81,8 +78,7 @@ class Series:
     hollow: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ReferenceLine:
+class ReferenceLine(NamedTuple):
     """A straight line across the panel at `value` of an axis, with an optional annotation."""
 
     value: float
@@ -92,8 +88,7 @@ class ReferenceLine:
     name: str = "line"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """A named interval of the x axis: a stage."""
 
     start: float
@@ -101,8 +96,7 @@ class Span:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
+class Panel(NamedTuple):
     """One pair of axes. In a horizontal panel the x axis runs downwards and bars grow to the right."""
 
     title: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cspprof.core.record import Record
 from cspprof.core.units import change
@@ -29,7 +28,7 @@ def fig8(profiles: Sequence[Record]) -> Chart:
     """Input and output elements of every convolution and pool, and their sum, the CIO."""
     models = [layer_values(p, METRIC) for p in profiles]
     x = order_axis("convolutions and pools in execution order", max(len(f.rows) for f in models))
-    y = replace(value_axis(METRIC, max(f.values[f.peak] for f in models)), title="elements")
+    y = value_axis(METRIC, max(f.values[f.peak] for f in models))._replace(title="elements")
     panels, thinning = [], ""
     for f in models:
         thinned, n = thin(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])

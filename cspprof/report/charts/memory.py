@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import CspprofError
@@ -34,7 +33,7 @@ def memory(profiles: Sequence[Record]) -> Chart:
             raise CspprofError(f"{p.model} has no live activations, so the chart is empty", "Choose another model.")
     largest = max(live for operations in models for _, live in operations)
     x = order_axis("operations in execution order", max(map(len, models)))
-    y = replace(value_axis("peak_bytes", largest), name="live_bytes", title="live memory")
+    y = value_axis("peak_bytes", largest)._replace(name="live_bytes", title="live memory")
     panels, peaks, thinning = [], [], ""
     for i, (p, operations) in enumerate(zip(profiles, models, strict=True)):
         thinned, n = thin(operations, lambda row_and_bytes: row_and_bytes[1])

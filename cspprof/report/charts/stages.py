@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cspprof.analysis.comparison import Comparison, Contribution, check_additive
 from cspprof.core.errors import CspprofError
@@ -60,7 +59,7 @@ def _waterfall(contributions: Sequence[Contribution]) -> tuple[Mark, ...]:
 def _series_by_sign(marks: Sequence[Mark], y: Axis) -> tuple[Series, ...]:
     def annotated(mark: Mark) -> Mark:
         sign = "+" if mark.y > 0 else MINUS if mark.y < 0 else ""
-        return replace(mark, text=sign + significant(abs(mark.y) / y.divisor))
+        return mark._replace(text=sign + significant(abs(mark.y) / y.divisor))
 
     *parts, total = map(annotated, marks)
     series = (
