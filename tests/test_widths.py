@@ -117,17 +117,6 @@ def test_width_multiplies_every_number_of_channels(name: str) -> None:
         assert list(two[path].shape) == [*channels, *parameter.shape[2:]]
 
 
-@pytest.mark.parametrize("fusion", ["csp", "last"])
-@pytest.mark.parametrize("name", [n for n in TWINS if n.rstrip("_32")[-3:] not in ("169", "201", "264")])
-def test_narrow_twins_run_and_train(name: str, fusion: str) -> None:
-    torch.manual_seed(0)
-    net = catalog().get(name).factory(num_classes=7, width=0.25, fusion=fusion)
-    out = net(torch.randn(2, 3, 64, 64))
-    assert out.shape == (2, 7)
-    out.square().mean().backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
-
-
 @pytest.mark.parametrize("spec", ["csp_resnet10,width=0.5,fusion=last", "csp_darknet53,width=0.25,fusion=first",
                                   "csp_peleenet,width=0.5,growth=16,gamma=0.25"])  # fmt: skip
 def test_narrow_networks_have_equal_costs_in_onnx(spec: str, tmp_path: Path) -> None:

@@ -79,13 +79,18 @@ AT_224 = {
 (17.3), 11.5 and – million elements."""
 NAMES = catalog().names()
 TWINS = [name for name in NAMES if catalog().get(name).twin]
+TRAINED = [*NAMES, *(f"{name},fusion=last" for name in TWINS)]
 EXPORTED_FAST = {"resnet10", "yolov3_tiny_prn", "thundernet_snet146"}
 """Networks that export in about two seconds, with every kind of neck and block. The others are marked slow."""
 
 
-def class_option(name: str, n: int = 7) -> dict[str, int]:
-    """The option for `n` classes, if the network has it."""
-    return {"num_classes": n} if "num_classes" in signature(catalog().get(name).factory).parameters else {}
+def small_options(name: str) -> dict[str, Any]:
+    """The options of the network for 7 classes, half of the channels and at most two blocks in each stage."""
+    parameters = signature(catalog().get(name).factory).parameters
+    options: dict[str, Any] = {"num_classes": 7, "width": 0.5}
+    if "depths" in parameters and parameters["depths"].default:
+        options["depths"] = tuple(min(depth, 2) for depth in parameters["depths"].default)
+    return {option: value for option, value in options.items() if option in parameters}
 
 
 @pytest.mark.parametrize("name", TOTALS)
@@ -179,10 +184,11 @@ def test_conv_and_pool_layers_equal_the_authors_cfg(name: str, darknet_totals: d
     assert round(p.total("bflops_darknet"), 6) == expected["bflops_darknet"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "vgg16")) for n in NAMES])
-def test_every_network_runs_and_trains(name: str) -> None:
+@pytest.mark.parametrize("spec", [pytest.param(spec, marks=[pytest.mark.slow] * (spec == "vgg16")) for spec in TRAINED])
+def test_every_network_runs_and_trains(spec: str) -> None:
     torch.manual_seed(0)
-    model = catalog().get(name).factory(**class_option(name))
+    name, _, fusion = spec.partition(",fusion=")
+    model = catalog().get(name).factory(**small_options(name), **({"fusion": fusion} if fusion else {}))
     out = model(torch.randn(2, 3, 64, 64))
     if isinstance(out, torch.Tensor):
         assert out.shape == (2, 7)

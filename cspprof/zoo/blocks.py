@@ -191,6 +191,11 @@ class LinearHead(nn.Module):
         return y
 
 
+def transition_pool() -> nn.Module:
+    """The 2×2 average pool of stride 2 that ends a dense stage. An odd height or width is rounded up."""
+    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
+
+
 def check_channels(**counts: int) -> None:
     """Raise CspprofError unless every option is an integer of at least 1."""
     for name, n in counts.items():

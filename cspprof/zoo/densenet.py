@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cspprof.zoo import model
-from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, scale_channels
+from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, scale_channels, transition_pool
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
 PAPER = "DenseNet, Huang et al. 2017, Table 1"
@@ -53,10 +53,6 @@ def _stem(in_channels: int, base: int) -> nn.Module:
     return nn.Sequential(conv, nn.BatchNorm2d(base), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1))
 
 
-def _half_size_pool() -> nn.Module:
-    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-
-
 def _densenet(depths: Sequence[int], growth: int, width: float, num_classes: int, in_channels: int) -> nn.Module:
     check_channels(num_classes=num_classes, in_channels=in_channels, growth=growth)
     c = base = scale_channels(64, width)
@@ -66,7 +62,7 @@ def _densenet(depths: Sequence[int], growth: int, width: float, num_classes: int
         block = dense_block(c, growth, layers)
         c += layers * growth
         if i < len(layer_counts) - 1:
-            stages.append(nn.Sequential(block, NormActConv(c, c // 2), _half_size_pool()))
+            stages.append(nn.Sequential(block, NormActConv(c, c // 2), transition_pool()))
             c //= 2
         else:
             stages.append(nn.Sequential(block, nn.BatchNorm2d(c), nn.ReLU(inplace=True)))
@@ -91,7 +87,7 @@ def _partial(
         partial = CrossStagePartial(
             c, plain_width if last else plain_width // 2, bypass=bypass, main=c - bypass, c_blocks=c_blocks, act="relu",
             blocks=dense_block(c - bypass, growth, layers), split=split, fusion=fusion,
-            c_transition=c_blocks // 2, pool=None if last else _half_size_pool(),
+            c_transition=c_blocks // 2, pool=None if last else transition_pool(),
         )  # fmt: skip
         stages.append(partial)
         c = partial.c_out

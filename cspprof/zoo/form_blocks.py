@@ -14,7 +14,7 @@ from fractions import Fraction
 from torch import nn
 
 from cspprof.core.registry import Registry
-from cspprof.zoo.blocks import Basic, Bottleneck, ConvNormAct, Residual
+from cspprof.zoo.blocks import Basic, Bottleneck, ConvNormAct, Residual, transition_pool
 from cspprof.zoo.csp import CrossStagePartial
 from cspprof.zoo.densenet import dense_block
 from cspprof.zoo.hardnet import HarmonicBlock
@@ -156,7 +156,7 @@ def _projection(sizes: BlockSizes) -> nn.Module:
 
 @form_block("transition")
 def _transition(sizes: BlockSizes) -> nn.Module:
-    return nn.Sequential(ConvNormAct(sizes.c, sizes.o), _pool())
+    return nn.Sequential(ConvNormAct(sizes.c, sizes.o), transition_pool())
 
 
 @form_block("transitions_csp", "block_transition", "pool", "transition")
@@ -182,9 +182,5 @@ def _around_dense(sizes: BlockSizes, c_out: int, fusion: str) -> nn.Module:
         sizes.c, c_out, bypass=sizes.bypass, main=sizes.main, c_blocks=sizes.main + sizes.m * sizes.d,
         c_transition=sizes.t, split="slice",
         blocks=DenseBlock(sizes.main, sizes.m, lambda c_in: ConvNormAct(c_in, sizes.d, 3), sizes.d),
-        fusion=fusion, pool=_pool(),
+        fusion=fusion, pool=transition_pool(),
     )  # fmt: skip
-
-
-def _pool() -> nn.Module:
-    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)

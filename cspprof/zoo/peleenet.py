@@ -24,6 +24,7 @@ from cspprof.zoo.blocks import (
     check_depths,
     network,
     scale_channels,
+    transition_pool,
 )
 from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
 
@@ -121,10 +122,6 @@ class PlainStage(nn.Sequential):
         return self.forward_with_map(x)[1]
 
 
-def _half_size_pool() -> nn.Module:
-    return nn.AvgPool2d(2, 2, ceil_mode=True, count_include_pad=False)
-
-
 class PeleeNetParts:
     """Makes the parts of a PeleeNet with the options in which the variants differ."""
 
@@ -154,7 +151,7 @@ class PeleeNetParts:
         c = c_in + layers * self.growth
         modules = [self.block(stage, c_in, layers), ConvNormAct(c, c, act=self.act)]
         if not last:
-            modules += [self.squeeze_excite(c), _half_size_pool()] if self.se else [_half_size_pool()]
+            modules += [self.squeeze_excite(c), transition_pool()] if self.se else [transition_pool()]
         return PlainStage(*modules), c
 
     def partial_stage(
@@ -167,7 +164,7 @@ class PeleeNetParts:
         partial = CrossStagePartial(
             c_in, dense if fusion == "first" else plain, bypass=bypass, main=c_in - bypass, c_blocks=dense,
             blocks=self.block(stage, c_in - bypass, layers), act=self.act, split=split,
-            fusion=fusion, pool=None if last else _half_size_pool(),
+            fusion=fusion, pool=None if last else transition_pool(),
         )  # fmt: skip
         if self.se and not last:
             return nn.Sequential(partial, self.squeeze_excite(partial.c_out)), partial.c_out
