@@ -102,8 +102,8 @@ def test_harmonic_blocks_need_a_number_for_m() -> None:
 
 
 def test_dense_block_by_hand() -> None:
-    made = sized_block(CLOSED_FORMS.get("dense"), {"c": 4, "m": 3, "d": 2, "h": 2, "w": 3})
-    assert made.totals() == {
+    block = sized_block(CLOSED_FORMS.get("dense"), {"c": 4, "m": 3, "d": 2, "h": 2, "w": 3})
+    assert block.totals() == {
         "cio_hardnet": 6 * ((4 + 2) + (6 + 2) + (8 + 2)),
         "cio_cspnet": 144,
         "macs": 6 * 9 * 2 * (4 + 6 + 8),
@@ -131,10 +131,10 @@ def test_cio_of_other_blocks_by_hand(name: str) -> None:
 
 def test_transitions_by_hand() -> None:
     """c = 64, m = 3, d = 16, γ = 1/4 on 5×8, pooled to 3×4: a dense path of 96 channels beside 16."""
-    made = sized_block(CLOSED_FORMS.get("transitions_csp"), small_numbers("transitions_csp"))
-    assert made.total("cio_hardnet") == 40 * (96 + 96) + 12 * (112 + 112)
-    assert made.total("cio_cspnet") == 40 * (96 + 96) + (40 + 12) * 112 + 12 * (112 + 112)
-    assert made.total("macs") == 40 * 96 * 96 + 12 * 112 * 112
+    block = sized_block(CLOSED_FORMS.get("transitions_csp"), small_numbers("transitions_csp"))
+    assert block.total("cio_hardnet") == 40 * (96 + 96) + 12 * (112 + 112)
+    assert block.total("cio_cspnet") == 40 * (96 + 96) + (40 + 12) * 112 + 12 * (112 + 112)
+    assert block.total("macs") == 40 * 96 * 96 + 12 * 112 * 112
 
 
 @given(
@@ -242,18 +242,18 @@ def wrong_form() -> Iterator[str]:
 
 
 def test_check_fails_for_a_wrong_formula(wrong_form: str, run: Run) -> None:
-    got = run("closed-form", wrong_form, "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "markdown")
-    assert got.code == 1
-    assert "| 1: conv 3×3 | layers.0.conv | 12→4, 3×3, 1×1 ≠ 8→4, 3×3, 1×1 | 16 | 12 | 432 ≠ 288 |" in got.out
-    assert "0 of 2 layers agree in shape, CIO by both rules, MACs and weights; the sums differ." in got.out
+    result = run("closed-form", wrong_form, "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "markdown")
+    assert result.code == 1
+    assert "| 1: conv 3×3 | layers.0.conv | 12→4, 3×3, 1×1 ≠ 8→4, 3×3, 1×1 | 16 | 12 | 432 ≠ 288 |" in result.out
+    assert "0 of 2 layers agree in shape, CIO by both rules, MACs and weights; the sums differ." in result.out
 
 
 def test_check_fails_for_an_extra_layer(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     builder, parts = BLOCKS.get("dense")
     monkeypatch.setitem(BLOCKS._entries, "dense", (lambda n: torch_block(builder, n), parts))
-    got = run("closed-form", "dense", "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "json")
-    assert got.code == 1
-    document = json.loads(got.out)
+    result = run("closed-form", "dense", "--c", "8", "--m", "2", "--d", "4", "--check", "--format", "json")
+    assert result.code == 1
+    document = json.loads(result.out)
     assert [t["agrees"] for t in document["terms"]] == [True, True, False]
     assert document["terms"][2]["formula"] is None
 
@@ -323,8 +323,8 @@ def test_savings_in_real_stages() -> None:
         ("DenseNet-121", 3): ((256, 24), 19.5), ("DenseNet-121", 4): ((512, 16), 32.7),
         ("DenseNet-201", 3): ((256, 48), 12.3), ("DenseNet-201", 4): ((896, 32), 31.5),
     }  # fmt: skip
-    found = {(r["network"], r["stage"]): ((r["c"], r["m"]), round(100 * r["saving"], 1)) for r in network_savings()}
-    assert {key: found[key] for key in expected} == expected
+    savings = {(r["network"], r["stage"]): ((r["c"], r["m"]), round(100 * r["saving"], 1)) for r in network_savings()}
+    assert {key: savings[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize(("name", "spec"), [("PeleeNet", "peleenet"), ("DenseNet-201", "densenet201")])
@@ -429,18 +429,18 @@ def test_curves_of_other_forms() -> None:
     ],
 )  # fmt: skip
 def test_invalid_arguments_are_explained(run: Run, arguments: str, message: str) -> None:
-    got = run("closed-form", *arguments.split())
-    assert got.code == 2
-    assert message in got.err
-    assert got.out == ""
+    result = run("closed-form", *arguments.split())
+    assert result.code == 2
+    assert message in result.err
+    assert result.out == ""
 
 
 @pytest.mark.parametrize("option", ["--m", "--c", "--d", "--h", "--w", "--b", "--g"])
 @pytest.mark.parametrize("value", ["0", "-3", "2.5", "many"])
 def test_options_refuse_anything_but_positive_integers(run: Run, option: str, value: str) -> None:
-    got = run("closed-form", "dense", option, value)
-    assert got.code == 2
-    assert f"'{option}'" in got.err
+    result = run("closed-form", "dense", option, value)
+    assert result.code == 2
+    assert f"'{option}'" in result.err
 
 
 def test_invalid_numbers_from_python() -> None:
@@ -458,25 +458,25 @@ def test_invalid_numbers_from_python() -> None:
 
 
 def test_command_prints_derivation_and_scope(run: Run) -> None:
-    got = run("closed-form")
-    assert got.code == 0
-    assert "Σ[i=1…m] w·h·(c + d·i) = w·h·(c·m + d·(m² + m)/2)" in " ".join(got.out.split())
-    assert "(the paper: up to one half, c ≫ m·d, γ = 1/2)" in " ".join(got.out.split())
-    assert "PeleeNet 4      512   6  32    2.667   41.0 %       34.0 %" in got.out
-    assert "it is not the CIO of a whole network" in " ".join(got.out.split())
+    result = run("closed-form")
+    assert result.code == 0
+    assert "Σ[i=1…m] w·h·(c + d·i) = w·h·(c·m + d·(m² + m)/2)" in " ".join(result.out.split())
+    assert "(the paper: up to one half, c ≫ m·d, γ = 1/2)" in " ".join(result.out.split())
+    assert "PeleeNet 4      512   6  32    2.667   41.0 %       34.0 %" in result.out
+    assert "it is not the CIO of a whole network" in " ".join(result.out.split())
 
 
 def test_command_compares_plain_and_partial_block(run: Run) -> None:
-    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--gamma", "0.5")
-    assert got.code == 0
-    assert "CIO (CSPNet)      15,744     12,672  −19.5 %" in got.out
-    assert "24: conv 3×3      992      32  1,024" in got.out
+    result = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--gamma", "0.5")
+    assert result.code == 0
+    assert "CIO (CSPNet)      15,744     12,672  −19.5 %" in result.out
+    assert "24: conv 3×3      992      32  1,024" in result.out
 
 
 def test_a_million_layers_are_summed_but_not_listed(run: Run) -> None:
-    got = run("closed-form", "--c", "256", "--m", "1000000", "--d", "32")
-    assert "16,000,272,000,000" in got.out
-    assert "note: 1,000,000 layers are too many to list; the limit is 500." in got.out
+    result = run("closed-form", "--c", "256", "--m", "1000000", "--d", "32")
+    assert "16,000,272,000,000" in result.out
+    assert "note: 1,000,000 layers are too many to list; the limit is 500." in result.out
 
 
 def test_width_alone_means_a_square_map(run: Run) -> None:
@@ -489,21 +489,21 @@ def test_width_alone_means_a_square_map(run: Run) -> None:
 
 
 def test_odd_c_without_gamma_shows_the_plain_block_alone(run: Run) -> None:
-    got = run("closed-form", "--c", "33", "--m", "2", "--d", "4")
-    assert got.code == 0
-    assert "note: partial has no integer number of channels at γ = 1/2; choose another γ: --gamma" in got.out
+    result = run("closed-form", "--c", "33", "--m", "2", "--d", "4")
+    assert result.code == 0
+    assert "note: partial has no integer number of channels at γ = 1/2; choose another γ: --gamma" in result.out
     assert run("closed-form", "--c", "33", "--m", "2", "--d", "4", "--gamma", "1/3").out.count("γ = 1/3") == 2
 
 
 def test_curve_as_text(run: Run) -> None:
-    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--over", "ratio")
-    assert "  0.333     256     15,744   12,672  19.5 %  ███████▊ ◀ given" in got.out
+    result = run("closed-form", "--c", "256", "--m", "24", "--d", "32", "--over", "ratio")
+    assert "  0.333     256     15,744   12,672  19.5 %  ███████▊ ◀ given" in result.out
     assert [bar(x) for x in (0, 1 / 320, 0.5, 1)] == ["", "▏", "█" * 20, "█" * 40]
 
 
 def test_latex_option_prints_latex_source(run: Run) -> None:
-    got = run("closed-form", "partial", "--latex", "--format", "csv")
-    assert got.code == 0
+    result = run("closed-form", "partial", "--latex", "--format", "csv")
+    assert result.code == 0
     shown = run("closed-form", "partial", "--latex")
     assert r"\left(1 - \gamma\right)" in shown.out
     assert "γ·c/(" not in shown.out
@@ -516,33 +516,33 @@ def test_latex_option_prints_latex_source(run: Run) -> None:
      "dense --c 8 --m 2 --d 2 --check", "partial_harmonic --c 8 --m 3 --d 4 --check"],
 )  # fmt: skip
 def test_every_document_matches_the_schema(run: Run, arguments: str) -> None:
-    got = run("closed-form", *arguments.split(), "--format", "json")
-    assert got.code == 0
-    jsonschema.validate(json.loads(got.out), SCHEMA)
+    result = run("closed-form", *arguments.split(), "--format", "json")
+    assert result.code == 0
+    jsonschema.validate(json.loads(result.out), SCHEMA)
     for other in ("csv", "markdown"):
         assert run("closed-form", *arguments.split(), "--format", other).out.count("\n") > 2
 
 
 def test_latex_format_typesets_formulas(run: Run) -> None:
-    got = run("closed-form", "partial", "--format", "latex")
-    assert r"CIO & $w h \left(c m + \frac{d \left(m^{2} + m\right)}{2}\right)$ & $w h \left(c m \left(1" in got.out
-    assert r"c $\rightarrow$ $\infty$ & $\gamma$ \\" in got.out
+    result = run("closed-form", "partial", "--format", "latex")
+    assert r"CIO & $w h \left(c m + \frac{d \left(m^{2} + m\right)}{2}\right)$ & $w h \left(c m \left(1" in result.out
+    assert r"c $\rightarrow$ $\infty$ & $\gamma$ \\" in result.out
 
 
 def test_explain_closed_form(run: Run) -> None:
-    got = run("explain", "closed-form")
-    assert got.code == 0
-    assert "the CIO of a whole network: splits, transitions and, in the paper's form," in " ".join(got.out.split())
+    result = run("explain", "closed-form")
+    assert result.code == 0
+    assert "the CIO of a whole network: splits, transitions and, in the paper's form," in " ".join(result.out.split())
     assert run("explain", "closed-form", "--model", "resnet50").code == 2
 
 
 @pytest.mark.parametrize("columns", ["30", "60"])
 def test_numbers_are_complete_on_a_narrow_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
     monkeypatch.setenv("COLUMNS", columns)
-    got = run("closed-form", "--c", "256", "--m", "24", "--d", "32")
-    assert "15,744" in got.out
-    assert "12,672" in got.out
-    assert max(map(len, got.out.splitlines())) <= int(columns)
+    result = run("closed-form", "--c", "256", "--m", "24", "--d", "32")
+    assert "15,744" in result.out
+    assert "12,672" in result.out
+    assert max(map(len, result.out.splitlines())) <= int(columns)
 
 
 def test_help_loads_neither_sympy_nor_torch() -> None:
@@ -556,8 +556,8 @@ except SystemExit:
 heavy = {"sympy", "torch"} & set(sys.modules)
 sys.exit(f"imported: {heavy}" if heavy else 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
 def test_formulas_and_numbers_do_not_load_torch() -> None:
@@ -571,5 +571,5 @@ for arguments in (["closed-form"], ["closed-form", "--c", "8", "--m", "2", "--d"
         pass
 sys.exit("imported torch" if "torch" in sys.modules else 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

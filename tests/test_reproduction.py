@@ -316,43 +316,43 @@ def test_a_table_needs_a_title_and_figures() -> None:
 
 
 def test_fig8_reproduces() -> None:
-    found = cspprof.reproduce("fig8")
-    assert [f.computed for f in found.figures][:2] == [Fraction(34_411_496, 10**6), Fraction(32_642_024, 10**6)]
-    assert found.counts == {Status.EXACT: 3}
-    assert "<td style" in found._repr_html_()
+    reproduction = cspprof.reproduce("fig8")
+    assert [f.computed for f in reproduction.figures][:2] == [Fraction(34_411_496, 10**6), Fraction(32_642_024, 10**6)]
+    assert reproduction.counts == {Status.EXACT: 3}
+    assert "<td style" in reproduction._repr_html_()
 
 
 def test_fig7_reproduces() -> None:
     """640→128 3×3 on 26×26 in the head, 128→128 1×1 on 104×104 in the backbone."""
-    found = {f.figure.row: f for f in cspprof.reproduce("fig7").figures}
-    yolo, prn, *cuts = found.values()
+    figures = {f.figure.row: f for f in cspprof.reproduce("fig7").figures}
+    yolo, prn, *cuts = figures.values()
     assert (yolo.computed, prn.computed) == (Fraction(996_802_560, 10**9), Fraction(354_418_688, 10**9))
     assert (yolo.status, prn.status) == (Status.EXACT, Status.EXACT)
     assert [f.status for f in cuts] == [Status.READING, Status.READING]
 
 
 def test_related_numbers_of_fig7() -> None:
-    found = {b.row.split(" ")[0]: value for _, b, value in cspprof.reproduce("fig7").related}
-    assert found["largest"] == Fraction(2 * 112 * 112 * 104 * 104, 10**9)
-    assert found["a"] == Fraction(2 * 384 * 384 * 26 * 26, 10**9) == Fraction(2 * 192 * 192 * 52 * 52, 10**9)
+    values = {b.row.split(" ")[0]: value for _, b, value in cspprof.reproduce("fig7").related}
+    assert values["largest"] == Fraction(2 * 112 * 112 * 104 * 104, 10**9)
+    assert values["a"] == Fraction(2 * 384 * 384 * 26 * 26, 10**9) == Fraction(2 * 192 * 192 * 52 * 52, 10**9)
 
 
 def test_maxout_removes_three_quarters_of_the_elements() -> None:
-    (found,) = cspprof.reproduce("memory").figures
-    assert found.computed == -75
-    assert status_text(found) == "reading, exact to the printed digit"
+    (figure,) = cspprof.reproduce("memory").figures
+    assert figure.computed == -75
+    assert status_text(figure) == "reading, exact to the printed digit"
 
 
 @pytest.mark.slow
 def test_every_figure_keeps_its_required_agreement() -> None:
-    found = cspprof.reproduce()
-    assert found.broken == []
-    assert not [f.figure.row for f in found.figures if f.contradicts_reason]
-    assert Status.UNEXPLAINED not in found.counts
+    reproduction = cspprof.reproduce()
+    assert reproduction.broken == []
+    assert not [f.figure.row for f in reproduction.figures if f.contradicts_reason]
+    assert Status.UNEXPLAINED not in reproduction.counts
     # A figure that reproduces must keep reproducing.
-    assert not [f.figure.row for f in found.figures if f.status is Status.EXACT and f.figure.required != "exact"]
+    assert not [f.figure.row for f in reproduction.figures if f.status is Status.EXACT and f.figure.required != "exact"]
     assert not [
-        f.figure.row for f in found.figures if f.status is Status.TRUNCATED and f.figure.required != "truncated"
+        f.figure.row for f in reproduction.figures if f.status is Status.TRUNCATED and f.figure.required != "truncated"
     ]
 
 
@@ -360,12 +360,13 @@ def test_every_figure_keeps_its_required_agreement() -> None:
 
 
 def test_table_output(run: Run) -> None:
-    done = run("reproduce", "fig8")
-    assert done.code == 0
+    result = run("reproduce", "fig8")
+    assert result.code == 0
     assert (
-        "ResNeXt-50, CIO          34.4 M  34.411 M  cio_cspnet          +0.03 %  exact to the printed digit" in done.out
+        "ResNeXt-50, CIO          34.4 M  34.411 M  cio_cspnet          +0.03 %  exact to the printed digit"
+        in result.out
     )
-    assert "note: 3 figures: 3 exact to the printed digit" in done.out
+    assert "note: 3 figures: 3 exact to the printed digit" in result.out
 
 
 def test_json_csv_and_markdown_output(run: Run) -> None:
@@ -382,10 +383,10 @@ def test_json_csv_and_markdown_output(run: Run) -> None:
 
 
 def test_an_unknown_name_gets_suggestions(run: Run) -> None:
-    done = run("reproduce", "tabel3")
-    assert done.code == 2
-    assert done.err.splitlines()[0] == "error: no table or figure named 'tabel3'"
-    assert "Did you mean: table3" in done.err
+    result = run("reproduce", "tabel3")
+    assert result.code == 2
+    assert result.err.splitlines()[0] == "error: no table or figure named 'tabel3'"
+    assert "Did you mean: table3" in result.err
 
 
 def test_each_network_is_traced_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,17 +406,17 @@ def test_a_changed_network_breaks_its_figures(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setitem(
         MODELS._entries, "resnext50", replace(entry, factory=lambda: entry.factory(depths=(3, 4, 6, 4)))
     )
-    done = run("reproduce", "fig8")
-    assert done.code == 1
-    assert "does not reproduce, off by" in done.out
-    assert "note: fig8, ResNeXt-50, CIO, 34.4 M: was exact to the printed digit, and no longer is." in done.out
+    result = run("reproduce", "fig8")
+    assert result.code == 1
+    assert "does not reproduce, off by" in result.out
+    assert "note: fig8, ResNeXt-50, CIO, 34.4 M: was exact to the printed digit, and no longer is." in result.out
 
 
 def test_a_reading_breaks_required_agreement(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS._entries, "resnext50", replace(catalog().get("resnext50"), status="reading"))
-    done = run("reproduce", "fig8", "-f", "csv")
-    assert done.code == 1
-    assert "reading, exact to the printed digit" in done.out
+    result = run("reproduce", "fig8", "-f", "csv")
+    assert result.code == 1
+    assert "reading, exact to the printed digit" in result.out
 
 
 @pytest.mark.parametrize(
@@ -433,9 +434,9 @@ def test_changed_data_is_found(run: Run, monkeypatch: pytest.MonkeyPatch, before
     assert before in DATA
     changed: Registry[PublishedTable] = parse_tables(DATA.replace(before, after))
     monkeypatch.setattr(published, "published_tables", lambda: changed)
-    done = run("reproduce", "fig8")
-    assert done.code == int(said not in ("", "but it\nreproduces."))
-    assert said in done.out
+    result = run("reproduce", "fig8")
+    assert result.code == int(said not in ("", "but it\nreproduces."))
+    assert said in result.out
 
 
 def test_reproduce_tables_accepts_any_record(chain: Profile) -> None:
@@ -445,5 +446,5 @@ def test_reproduce_tables_accepts_any_record(chain: Profile) -> None:
             '[t]\ntitle = "T"\nfigures = [{ row = "r", printed = "0.001 M", metric = "params", spec = "mine" }]\n'
         ).items()
     ]
-    found = reproduce_tables(tables, {Network("mine"): chain})
-    assert [status_text(f) for f in found.figures] == ["exact to the printed digit"]
+    reproduction = reproduce_tables(tables, {Network("mine"): chain})
+    assert [status_text(f) for f in reproduction.figures] == ["exact to the printed digit"]
