@@ -87,8 +87,8 @@ def profile_spec(text: str, request: Request | None = None, *, cache: bool = Fal
 def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | CspprofError]:
     """One profile of the model that the SPEC `text` names for each request, or the error in its place.
 
-    The model is built once and traced for each request, unless the source makes a model for one input. Records come from
-    the user's cache where they can. The requests must name the same device.
+    The model is built once and traced for each request, unless the source makes a model for one input only. Records
+    come from the user's cache if they are there. The requests must name the same device.
     """
     spec = parse(text)
     source = source_of(spec)
