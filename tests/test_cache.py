@@ -19,7 +19,7 @@ from cspprof import sources, zoo
 from cspprof.core.record import Record, TensorSpec
 from cspprof.ops import RULES, Facts, op_rule
 from cspprof.profiles import Profile
-from cspprof.sources import Request, cache_key, fingerprint
+from cspprof.sources import Request, cache_key, cache_keys
 from cspprof.storage import cache
 
 # -- which records can be cached, and under which key ------------------------------------------------
@@ -32,7 +32,7 @@ CACHEABLE = ["resnet50", "timm:resnet50", "torchvision:resnet50", "net.cfg", "ne
 def versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
     """Installed packages and their versions, in a process without a user's code, in a folder with models."""
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES, "1.0")
-    for module in (sources, fingerprint):
+    for module in (sources, cache_keys):
         monkeypatch.setattr(module, "installation", lambda name: versions[name] and f"{name}-{versions[name]} abc")
     monkeypatch.delitem(sys.modules, "cspprof.sources.python_factory", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -131,7 +131,7 @@ def test_nothing_is_cached_while_a_users_rule_or_model_is_registered() -> None:
 
 def test_an_installation_is_known_by_its_version_and_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    installation, info = fingerprint.installation.__wrapped__, tmp_path / "fakelib-1.0.dist-info"
+    installation, info = cache_keys.installation.__wrapped__, tmp_path / "fakelib-1.0.dist-info"
     assert installation("fakelib") is None
     (tmp_path / "fakelib").mkdir()
     (tmp_path / "fakelib" / "__init__.py").touch()

@@ -8,7 +8,7 @@ A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factor
 To add a kind, write a file and a line in `SOURCES`. The file has a context manager `open_model(spec, request)` that
 yields a `LoadedModel`, or, for a format without a module to run, a function `read_record(spec, request)`. Neither torch
 nor an optional library is imported before a source needs it. The last field of the line says what identifies the
-content of a SPEC, so that its record can be cached: see `fingerprint`.
+content of a SPEC, so that its record can be cached: see `cache_keys`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import NamedTuple
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import arguments
 from cspprof.core.record import SCHEMA, Record
-from cspprof.sources.fingerprint import (
+from cspprof.sources.cache_keys import (
+    TIMM_VARIABLES,
     Fingerprint,
     digest,
     installation,
@@ -79,9 +80,6 @@ def _suffix(*suffixes: str) -> Callable[[str], bool]:
 def _prefix(prefix: str) -> Callable[[str], bool]:
     return lambda target: target.startswith(prefix)
 
-
-TIMM_VARIABLES = "TIMM_.*|FORK_LAST3"
-"""Environment variables that timm 1.0 reads; `TIMM_FUSED_ATTN=0` for example changes the operations of attention."""
 
 SOURCES: list[Source] = [
     Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile", takes_other_inputs=False),

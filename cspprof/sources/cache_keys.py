@@ -1,4 +1,4 @@
-"""Fingerprints: everything on which the record of a SPEC depends, as a text. No torch.
+"""Keys of the cache: everything on which the record of a SPEC depends, as a text. No torch.
 
 Runs with equal fingerprints give equal records, so the cache may return one in place of another. A fingerprint is made
 of file contents, installed packages and environment variables; None means that the record cannot be cached.
@@ -22,6 +22,10 @@ Fingerprint = Callable[[Spec], str | None]
 
 EXTERNAL_DATA = b"\x0a\x08location"
 """The key of a tensor in another file, as protobuf encodes it: field 1, 8 bytes. ONNX stores large tensors this way."""
+
+
+TIMM_VARIABLES = "TIMM_.*|FORK_LAST3"
+"""Environment variables that timm 1.0 reads; `TIMM_FUSED_ATTN=0` for example changes the operations of attention."""
 
 
 def digest(data: bytes) -> str:
