@@ -10,6 +10,9 @@ from pathlib import Path
 
 from cspprof.gate.measurement import Measurement, exact, layer_settings
 
+WHY_LAYERS = 10
+"""The number of layers that `cspprof check --why` shows for a failure; a last row sums up the others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:

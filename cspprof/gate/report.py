@@ -9,7 +9,7 @@ from typing import Any
 
 from cspprof.core.units import change, distinct_texts
 from cspprof.gate.baseline import TotalChange
-from cspprof.gate.causes import Cause
+from cspprof.gate.causes import WHY_LAYERS, Cause
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Problem
 from cspprof.gate.measurement import Measurement, exact
@@ -18,8 +18,6 @@ from cspprof.metrics import METRICS, Amount
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 SCHEMA = "cspprof.check/1"
-WHY_LAYERS = 10
-"""The number of layers in a table of `cspprof check --why`; a last row sums up the others."""
 NO_VALUE = Cell(None, "–")
 
 # -- verdicts --------------------------------------------------------------------------------------

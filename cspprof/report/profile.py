@@ -20,7 +20,7 @@ from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import OpSpec, Record
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
 from cspprof.metrics.conventions import convention_named
-from cspprof.report.json_document import json_document
+from cspprof.report.command_json import json_document
 from cspprof.report.notes import model_notes
 from cspprof.report.tables import (
     Cell,

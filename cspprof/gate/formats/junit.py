@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+from cspprof.gate.causes import WHY_LAYERS
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
-from cspprof.gate.report import WHY_LAYERS
 from cspprof.gate.rules import Outcome, RuleResult
 
 _INVALID = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

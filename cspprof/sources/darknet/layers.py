@@ -3,6 +3,9 @@
 To support a section type, write one builder and decorate it with `layer("name of the section")`. A builder takes a
 `LayerContext` and returns a `BuiltLayer`. Shapes are (c, h, w) of one image, by Darknet's arithmetic. Tensors are
 (N, c, h, w) everywhere; a vector is (N, n, 1, 1).
+
+The builders lie in `convolution`, `pooling`, `connections` (route, shortcut, scale_channels, sam, implicit),
+`transforms` (upsample, reorg, crop, softmax, batchnorm …) and `detection_heads`.
 """
 
 from __future__ import annotations
