@@ -55,7 +55,7 @@ def test_the_unit_of_numbers_is_below_the_title() -> None:
     assert text_of(["a", "b"], header=["layer", "kind (of it)"], numeric=0)[0] == "layer  kind (of it)"
 
 
-def test_text_wraps_and_numbers_do_not() -> None:
+def test_text_wraps_at_spaces_and_numbers_do_not_wrap() -> None:
     lines = text_of(["a", "grouped conv 3×3", "63.0 MiB"], header=["layer", "kind", "traffic"], width=29)
     assert lines == [
         "layer  kind           traffic",
@@ -65,8 +65,18 @@ def test_text_wraps_and_numbers_do_not() -> None:
     ]
 
 
+def test_names_in_the_first_column_break_and_other_words_do_not() -> None:
+    lines = text_of(["stage1.blocks.0", "1×64×128×128", "1,234"], header=["layer", "in", "MACs"], width=31)
+    assert lines == [
+        "layer       in             MACs",
+        "───────────────────────────────",
+        "stage1.blo  1×64×128×128  1,234",
+        "cks.0",
+    ]
+
+
 def test_a_terminal_too_narrow_for_columns_gets_one_block_per_row() -> None:
-    lines = text_of(["conv1", "1,234", "63.0 MiB"], header=["layer", "MACs", "traffic"], numeric=2, width=21)
+    lines = text_of(["conv1", "1,234", "63.0 MiB"], header=["layer", "MACs", "traffic"], numeric=2, width=19)
     assert lines == ["conv1", "  MACs 1,234", "  traffic 63.0 MiB"]
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
+GAP = "  "
 PIPED_WIDTH = 10_000
 """Wide enough that nothing wraps, so that piped text does not depend on the width of the terminal."""
 
@@ -21,7 +22,6 @@ PIPED_WIDTH = 10_000
 def rich_text(report: Report, canvas: Canvas) -> str:
     """Tables, charts and notes. A table that is wider than the canvas is printed as one block of lines per row."""
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.text import Text
 
     out = io.StringIO()
@@ -39,10 +39,8 @@ def rich_text(report: Report, canvas: Canvas) -> str:
             console.print()
         if table.title:
             console.print(Text(table.title, style="bold"))
-        columns = _columns(table)
-        unlimited = console.options.update(max_width=PIPED_WIDTH)
-        fits = canvas.width is None or Measurement.get(console, unlimited, columns).minimum <= canvas.width
-        console.print(columns if fits else _blocks(table))
+        fits = canvas.width is None or _least_width(table) <= canvas.width
+        console.print(_columns(table) if fits else _blocks(table))
     for i, chart in enumerate(report.charts):
         if i or report.tables:
             console.print()
@@ -56,9 +54,8 @@ def rich_text(report: Report, canvas: Canvas) -> str:
 
 
 def _columns(table: Table) -> RichTable:
-    """Padded columns: numbers to the right and never wrapped, text to the left and wrapped if necessary."""
+    """Padded columns: numbers to the right, text to the left and wrapped if necessary."""
     from rich import box
-    from rich.cells import cell_len
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -66,15 +63,34 @@ def _columns(table: Table) -> RichTable:
         box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold", collapse_padding=True
     )
     for i, column in enumerate(table.columns):
-        heading = _heading(column)
-        if column.numeric:  # at full width, because `63.0 MiB` must not lose its unit
-            width = max(map(cell_len, [*heading.split("\n"), *(row[i].text for row in table.rows)]))
-            columns.add_column(Text(heading), justify="right", no_wrap=True, min_width=width)
-        else:
-            columns.add_column(Text(heading), justify="left", overflow="fold")
+        columns.add_column(
+            Text(_heading(column)),
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            no_wrap=not _can_wrap(table, i),
+        )
     for row in table.rows:
         columns.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
     return columns
+
+
+def _can_wrap(table: Table, i: int) -> bool:
+    """Whether column i can be narrower than its longest text. Names in the first column may break anywhere; numbers and
+    single words such as shapes stay whole."""
+    return not table.columns[i].numeric and (i == 0 or any(" " in row[i].text for row in table.rows))
+
+
+def _least_width(table: Table) -> int:
+    """The width below which the columns would lose text, or break a word outside the first column."""
+    from rich.cells import cell_len
+
+    widths = []
+    for i, column in enumerate(table.columns):
+        texts = [_heading(column), *(row[i].text for row in table.rows)]
+        pieces = [piece for text in texts for piece in (text.split() if _can_wrap(table, i) else text.split("\n"))]
+        width = max(map(cell_len, pieces), default=0)
+        widths.append((width + 1) // 2 if i == 0 and not column.numeric else width)
+    return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
 def _heading(column: Column) -> str:

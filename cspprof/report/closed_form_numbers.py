@@ -167,14 +167,14 @@ def check_report(check: ClosedFormCheck) -> Report:
     """Every layer and the totals, by the formula and by the trace."""
     agreeing = sum(layer.agrees for layer in check.layers)
     columns = [Column(x) for x in ("layer", "operation", "shape")]
-    columns += [Column(x, numeric=True) for x in ("CIO by formula", "CIO traced", "MACs", "weights")]
+    columns += [Column(x, numeric=True) for x in ("CIO (formula)", "CIO (traced)", "MACs", "weights")]
     columns.append(Column("verdict"))
     lines = [_layer_check(layer) for layer in check.layers]
     same = check.formula_totals == check.traced_totals
     lines.append([
         text("sum"), text(""), text(""),
         *(integer(totals["cio_cspnet"]) for totals in (check.formula_totals, check.traced_totals)),
-        *(_two(check.formula_totals[x], check.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
+        *(_compared(check.formula_totals[x], check.traced_totals[x]) for x in ("macs", "conv_weights")), _verdict(same),
     ])  # fmt: skip
     notes = [
         f"{agreeing} of {len(check.layers)} layers agree in shape, CIO by both rules, MACs and weights; "
@@ -194,15 +194,17 @@ def check_report(check: ClosedFormCheck) -> Report:
         ],
         "notes": notes,
     }  # fmt: skip
-    return Report([Table(_block_title(check.block), columns, lines)], [_flat(t) for t in check.layers], document, notes)
+    return Report(
+        [Table(_block_title(check.block), columns, lines)], [_check_record(t) for t in check.layers], document, notes
+    )
 
 
 def _layer_check(check: LayerCheck) -> list[Cell]:
     formula, traced = check.formula or {}, check.traced or {}
     return [
-        text(check.name or "–"), text(check.path or "did not run"), _two(_shape_text(formula), _shape_text(traced)),
-        *(Cell(side.get("cio_cspnet"), _text(side.get("cio_cspnet"))) for side in (formula, traced)),
-        *(_two(formula.get(x), traced.get(x)) for x in ("macs", "conv_weights")), _verdict(check.agrees),
+        text(check.name or "–"), text(check.path or "did not run"), _compared(_shape_text(formula), _shape_text(traced)),
+        *(Cell(side.get("cio_cspnet"), _value_text(side.get("cio_cspnet"))) for side in (formula, traced)),
+        *(_compared(formula.get(x), traced.get(x)) for x in ("macs", "conv_weights")), _verdict(check.agrees),
     ]  # fmt: skip
 
 
@@ -216,13 +218,13 @@ def _shape_text(side: dict[str, Any]) -> str | None:
     return ", ".join([*parts, "→".join(sizes)])
 
 
-def _two(formula: Any, traced: Any) -> Cell:
+def _compared(formula: Any, traced: Any) -> Cell:
     if formula == traced:
-        return Cell(formula, _text(formula))
-    return Cell([formula, traced], f"{_text(formula)} ≠ {_text(traced)}", good=False)
+        return Cell(formula, _value_text(formula))
+    return Cell([formula, traced], f"{_value_text(formula)} ≠ {_value_text(traced)}", good=False)
 
 
-def _text(value: Any) -> str:
+def _value_text(value: Any) -> str:
     return "–" if value is None else count(value) if isinstance(value, int) else str(value)
 
 
@@ -230,7 +232,7 @@ def _verdict(agrees: bool) -> Cell:
     return Cell(agrees, "agrees" if agrees else "differs", good=agrees)
 
 
-def _flat(check: LayerCheck) -> dict[str, Any]:
+def _check_record(check: LayerCheck) -> dict[str, Any]:
     row: dict[str, Any] = {"layer": check.name, "path": check.path, "agrees": check.agrees}
     for name, side in (("formula", check.formula), ("traced", check.traced)):
         for key, value in (side or {}).items():
