@@ -110,7 +110,7 @@ def empty(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.empty(shape, device="meta", dtype=dtype)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(dtype=torch.float32), sizes, st.integers(1, 3), st.integers(1, 3), st.integers(0, 2), st.integers(1, 2),
        st.integers(1, 3), st.booleans())  # fmt: skip
 def test_conv2d_output(
@@ -133,7 +133,7 @@ def test_matmul_output(a: torch.Tensor, b: torch.Tensor, fit: bool) -> None:
     check("matmul", torch.matmul, a, empty(a.shape[0], a.shape[2], 3, dtype=a.dtype) if fit else b)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(), maps(), st.sampled_from(["add", "sub", "mul", "div"]), st.booleans())
 def test_binary_output(a: torch.Tensor, b: torch.Tensor, name: str, fit: bool) -> None:
     if fit:
@@ -154,7 +154,7 @@ def test_softmax_output(x: torch.Tensor, dim: int) -> None:
     check("softmax", lambda t, d: t.softmax(d), x, dim)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(), st.integers(-4, 3), st.integers(1, 3), st.booleans())
 def test_cat_output(x: torch.Tensor, dim: int, n: int, wrong: bool) -> None:
     tensors = [x.clone() if i % 2 else x for i in range(n)]
@@ -163,7 +163,7 @@ def test_cat_output(x: torch.Tensor, dim: int, n: int, wrong: bool) -> None:
     check("cat", torch.cat, tensors, dim)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(dtype=torch.float32), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.booleans(), st.booleans())
 def test_pooling_output(x: torch.Tensor, k: int, stride: int, padding: int, ceil: bool, maximum: bool) -> None:
     if maximum:
@@ -173,7 +173,7 @@ def test_pooling_output(x: torch.Tensor, k: int, stride: int, padding: int, ceil
         check("avg_pool2d", torch.ops.aten.avg_pool2d, x, [k, k], [stride, stride], [padding, padding], ceil)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(), sizes, st.sampled_from([0.4, 0.5, 1.0, 1.5, 2.0, 2.3]),
        st.sampled_from(["nearest", "bilinear", "bicubic"]), st.booleans())  # fmt: skip
 def test_resize_output(x: torch.Tensor, size: int, scale: float, mode: str, by_size: bool) -> None:
@@ -189,7 +189,7 @@ def test_adaptive_pool_output(x: torch.Tensor, size: int) -> None:
     check("adaptive_avg_pool2d", torch.ops.aten.adaptive_avg_pool2d, x, [size, size])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(maps(), st.lists(st.integers(-5, 4), min_size=1, max_size=3), st.booleans())
 def test_reductions_output(x: torch.Tensor, dims: list[int], keepdim: bool) -> None:
     aten = torch.ops.aten
@@ -206,7 +206,7 @@ def test_norms_output(x: torch.Tensor, wrong: bool, train: bool) -> None:
     check("layer_norm", torch.ops.aten.layer_norm, x, list(last.shape), last, last)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(
     maps(dtype=torch.float32),
     st.lists(st.integers(-5, 4), min_size=1, max_size=3),
@@ -218,7 +218,7 @@ def test_roll_pad_and_contiguous_output(x: torch.Tensor, dims: list[int], pads: 
     check("contiguous", torch.Tensor.contiguous, x)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=150)
 @given(maps(dtype=torch.float32), maps(dtype=torch.float32), st.lists(st.booleans(), min_size=4, max_size=4))
 def test_layout_of_outputs(a: torch.Tensor, b: torch.Tensor, same: list[bool]) -> None:
     shape = [n if keep else 1 for n, keep in zip(a.shape, same, strict=True)]

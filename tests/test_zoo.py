@@ -215,7 +215,7 @@ def test_every_network_has_equal_costs_in_onnx(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(225, 255), (256, 320)])
+@pytest.mark.parametrize("size", [(225, 255), pytest.param((256, 320), marks=pytest.mark.slow)])
 def test_odd_and_rectangular_inputs(name: str, size: tuple[int, int]) -> None:
     p = cspprof.profile(name, (1, 3, *size))
     assert p.complete
