@@ -21,6 +21,7 @@ import jsonschema
 import pytest
 from conftest import CHECKOUT, Result
 
+import cspprof
 from cspprof import __version__
 from cspprof.cli import COMMANDS, main
 from cspprof.metrics import METRICS
@@ -86,8 +87,10 @@ def test_readme_shows_the_output_of_the_command(run: Run) -> None:
         (CHECKOUT / "README.md").read_text().split("```\n$ cspprof cio resnext50 csp_resnext50\n")[1].split("```")[0]
     )
     got = run("cio", "resnext50", "csp_resnext50").out
-    for block in shown.strip("\n").split("\n\n"):
-        assert block in got
+    blocks = shown.strip("\n").split("\n\n")
+    assert "…" in blocks, "the README marks what it leaves out"
+    for block in blocks:
+        assert block == "…" or block in got
 
 
 # -- JSON -----------------------------------------------------------------------------------------
@@ -229,10 +232,25 @@ def test_whatif_on_a_saved_profile_is_refused(run: Run, tmp_path: Path, argument
     assert run("profile", "resnet10", "--save", file).code == 0
     got = run("whatif", file, *arguments)
     assert (got.code, got.out) == (2, "")
-    hint = re.search("Trace the model again: cspprof (.*)", got.err)
-    assert hint is not None
-    assert run(*hint[1].replace("x.profile.json", file).split()).code == 0
-    assert run("whatif", file, *arguments).code == 0
+    hint = f"whatif resnet10 {' '.join(arguments)}"
+    assert f"Trace the model again: cspprof {hint}\n" in got.err
+    assert run(*hint.split()).code == 0
+
+
+def test_whatif_on_a_saved_profile_shows_the_input_that_it_has(run: Run, tmp_path: Path) -> None:
+    file = str(tmp_path / "net.profile.json")
+    assert run("profile", "resnet10", "--save", file).code == 0
+    assert run("whatif", file, "--size", "256", "--batch", "1").out == run("whatif", "resnet10").out
+
+
+def test_another_input_of_a_profile_saved_in_python_is_refused_with_the_python_call(run: Run, tmp_path: Path) -> None:
+    from torch import nn
+
+    file = tmp_path / "net.profile.json"
+    cspprof.profile(nn.Conv2d(3, 4, 3), (1, 3, 8, 8)).save(file)
+    got = run("cio", str(file), "--input", "1x3x16x16")
+    assert got.code == 2
+    assert "Profile the module again in Python: cspprof.profile(Conv2d(), …).save('x.profile.json')" in got.err
 
 
 # -- other formats --------------------------------------------------------------------------------

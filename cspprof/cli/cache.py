@@ -22,7 +22,7 @@ def info_command(format: o.Format = None, output: o.Output = None) -> None:
 @app.command("clear")
 def clear_command(format: o.Format = None, output: o.Output = None) -> None:
     """Remove all profiles from the cache."""
-    ReportWriter(format, output).write(_report("Removed", cache.clear()))
+    ReportWriter(format, output).write(_report("Removed from the cache", cache.clear()))
 
 
 def _report(title: str, entries: list[cache.Entry]) -> Report:
@@ -31,8 +31,8 @@ def _report(title: str, entries: list[cache.Entry]) -> Report:
         [text("folder"), text(folder)],
         [text("profiles"), integer(len(entries))],
         [text("size"), Cell(size, nbytes(size))],
-        [text("limit"), Cell(cache.LIMIT, nbytes(cache.LIMIT))],
+        [text("limit of the cache"), Cell(cache.LIMIT, nbytes(cache.LIMIT))],
     ]
     record = {"folder": folder, "profiles": len(entries), "bytes": size, "limit": cache.LIMIT}
-    table = Table(title, [Column(""), Column("", numeric=True)], rows)
+    table = Table(title, [Column("cache"), Column("value", numeric=True)], rows)
     return Report([table], [record], {"schema": "cspprof.cache/1", **record})

@@ -33,7 +33,10 @@ Input = Annotated[
         "--input", metavar="[NAME=]SHAPE[:DTYPE]", help="1x3x256x256, or mask=1x8:bool; repeat for more inputs."
     ),
 ]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="Floating dtype of inputs and weights, e.g. float16.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option("--dtype", metavar="DTYPE", help="Floating dtype of inputs and weights, e.g. float16."),
+]
 Device = Annotated[
     str | None,
     typer.Option(

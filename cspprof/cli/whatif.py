@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -10,12 +11,12 @@ from cspprof.analysis.whatif import VariationResult, input_variations
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, SourceError
 from cspprof.core.record import TensorSpec
-from cspprof.profiles import profile_each
+from cspprof.profiles import Profile, profile_each
 from cspprof.report.whatif import metrics_or_default, whatif_report
 from cspprof.sources import Request, parse, source_of
-from cspprof.sources.saved_profile import check_request
+from cspprof.sources.saved_profile import check_request, is_spec
 
 Size = Annotated[str | None, typer.Option("--size", metavar="SIZES", help="Heights and widths: 224,256,320x384.")]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="BATCHES", help="Batch sizes: 1,8.")]
@@ -35,8 +36,7 @@ def whatif_command(
     profile = profile_specs([spec], strict=strict)[0]
     inputs = input_variations(profile, size, batch, dtype)
     if source_of(parse(spec)).name == "saved profile":
-        for tensor in inputs:
-            check_request(profile, _request(tensor), spec)
+        _refuse_other_inputs(spec, profile, inputs, {"--size": size, "--batch": batch, "--dtype": dtype})
     profiles = profile_each(spec, map(_request, inputs))
     results = [
         VariationResult(tensor, None, found.message)
@@ -51,3 +51,16 @@ def whatif_command(
 
 def _request(tensor: TensorSpec) -> Request:
     return Request(inputs=[tensor], dtype=tensor.dtype)
+
+
+def _refuse_other_inputs(file: str, profile: Profile, inputs: list[TensorSpec], options: dict[str, str | None]) -> None:
+    """Raise SourceError if the saved profile was traced on another input than one of these."""
+    try:
+        for tensor in inputs:
+            check_request(profile, _request(tensor), file)
+    except SourceError as error:
+        if not is_spec(profile.source):
+            raise
+        words = [word for option, value in options.items() if value is not None for word in (option, value)]
+        command = shlex.join(["cspprof", "whatif", profile.source, *words])
+        raise SourceError(f"{file} is a saved profile of one input", f"Trace the model again: {command}") from error

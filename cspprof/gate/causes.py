@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from cspprof.gate.measurement import Measurement, exact, layer_settings
+from cspprof.gate.measurement import Measurement, layer_settings
 
 WHY_LAYERS = 10
 """The number of layers that `cspprof check --why` shows for a failure; a last row sums up the others."""
@@ -90,8 +90,8 @@ def _layers(
         layer = new or before[path]
         yield Cause(
             layer=path,
-            value=Fraction(0) if amount is None else exact(amount) or Fraction(0),
-            before=None if old_amount is None else exact(old_amount),
+            value=Fraction(0) if amount is None else amount.exact or Fraction(0),
+            before=None if old_amount is None else old_amount.exact,
             operation="" if new is None else new.operation,
             operation_before="" if old is None else old.operation,
             class_name=layer.class_name.rpartition(".")[2],

@@ -17,7 +17,7 @@ from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Kind, OpSpec, Record
 from cspprof.gate.config import Config, Model, Problem
 from cspprof.gate.metric_names import resolve_metric
-from cspprof.metrics import METRICS, Amount, Peak, Sum
+from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.profiles import Profile, profile_spec
 from cspprof.sources import Request
 
@@ -57,7 +57,7 @@ class Measurement:
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)
-        return None if amount is None else exact(amount)
+        return None if amount is None else amount.exact
 
     def paths(self) -> list[str]:
         """The paths of all layers and of the modules around them, in order."""
@@ -77,16 +77,7 @@ class Measurement:
             amount = layer.amounts.get(metric)
             if amount is not None and (name == path or name.startswith(path + ".")):
                 total = amount if total is None else total + amount  # type: ignore[operator]
-        return None if total is None else exact(total)
-
-
-def exact(amount: Amount) -> Fraction | None:
-    """The value without rounding; None for a ratio whose denominator is 0."""
-    if isinstance(amount, Sum):
-        return Fraction(amount.n, amount.scale)
-    if isinstance(amount, Peak):
-        return Fraction(amount.n)
-    return Fraction(amount.numerator, amount.denominator) if amount.denominator else None
+        return None if total is None else total.exact
 
 
 def layer_matches(glob: str, path: str) -> bool:
@@ -163,7 +154,7 @@ def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasuremen
     classes = _user_classes(record)
     layers = {}
     for group in group_by_path(record):
-        amounts = {metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and exact(a)}
+        amounts = {metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and a.exact}
         first = group.rows[0].spec
         if amounts or first.kind is Kind.UNKNOWN:
             # The path of a row may end in the name of the operation.

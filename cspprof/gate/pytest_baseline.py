@@ -15,7 +15,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
 from cspprof.core.units import change
 from cspprof.gate import baseline
-from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.measurement import Measurement
 from cspprof.gate.report import change_texts
 
 
@@ -104,7 +104,7 @@ class BaselineWriter:
 
 
 def _change_line(changed: baseline.TotalChange) -> str:
-    before, after = (None if amount is None else exact(amount) for amount in (changed.before, changed.after))
+    before, after = (None if amount is None else amount.exact for amount in (changed.before, changed.after))
     old, new = change_texts(changed)
     name = f"{changed.model} {changed.metric}"
     if after is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cspprof.core.units import change
 from cspprof.gate.baseline import TotalChange
 from cspprof.gate.causes import Cause, find_causes
-from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.measurement import Measurement
 from cspprof.gate.report import change_texts, metric_unit, operation_change, signed_text, source_location, value_text
 from cspprof.gate.rules import RuleResult
 
@@ -45,7 +45,7 @@ def mismatch_text(
 
 
 def _difference(metric: str, measurement: Measurement, recorded: Measurement) -> str:
-    before, now = (exact(side.totals[metric]) for side in (recorded, measurement))
+    before, now = (side.totals[metric].exact for side in (recorded, measurement))
     old, new = change_texts(TotalChange("", metric, recorded.totals[metric], measurement.totals[metric]))
     if before is None or now is None:
         return f"{new}, recorded {old}"

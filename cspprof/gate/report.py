@@ -12,7 +12,7 @@ from cspprof.gate.baseline import TotalChange
 from cspprof.gate.causes import WHY_LAYERS, Cause
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Problem
-from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.measurement import Measurement
 from cspprof.gate.rules import Outcome, RuleResult, difference_text
 from cspprof.metrics import METRICS, Amount
 from cspprof.report.tables import Cell, Column, Report, Table, text
@@ -212,7 +212,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
 
 
 def _totals(measurement: Measurement) -> dict[str, int | float | None]:
-    return {metric: json_number(exact(amount)) for metric, amount in measurement.totals.items()}
+    return {metric: json_number(amount.exact) for metric, amount in measurement.totals.items()}
 
 
 # -- baselines -------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def baseline_report(models: Mapping[str, Measurement], name: str) -> Report:
 
 
 def _amount_cell(metric: str, amount: Amount | None) -> Cell:
-    value = None if amount is None else exact(amount)
+    value = None if amount is None else amount.exact
     return NO_VALUE if value is None else _cell(value, value_text(value, METRICS.get(metric).unit))
 
 
@@ -253,7 +253,7 @@ def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[s
     ]  # fmt: skip
     rows, records = [], []
     for c in changed:
-        before, after = (None if amount is None else exact(amount) for amount in (c.before, c.after))
+        before, after = (None if amount is None else amount.exact for amount in (c.before, c.after))
         texts = list(change_texts(c))
         step = None if before is None or after is None else after - before
         relative = None if step is None or not before else float(step / before)
@@ -273,7 +273,7 @@ def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[s
 
 def change_texts(changed: TotalChange) -> tuple[str, str]:
     """Both sides as text, with enough digits to differ; `–` for a side that has no value."""
-    before, after = (None if amount is None else exact(amount) for amount in (changed.before, changed.after))
+    before, after = (None if amount is None else amount.exact for amount in (changed.before, changed.after))
     unit = metric_unit(changed.metric)
     if before is not None and after is not None:
         return distinct_texts(before, after, unit)

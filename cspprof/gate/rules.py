@@ -13,7 +13,7 @@ from cspprof.core.units import Quantity, change, distinct_texts
 from cspprof.gate.baseline import UPDATE_COMMAND
 from cspprof.gate.causes import Cause
 from cspprof.gate.config import Level, Rule
-from cspprof.gate.measurement import Measurement, exact
+from cspprof.gate.measurement import Measurement
 from cspprof.gate.metric_names import resolve_metric
 from cspprof.metrics import METRICS
 
@@ -140,7 +140,7 @@ class _Evaluation:
         total = self.measurement.total(self.metric)
         if self.rule.layer is None:
             amounts = ((path, layer.amounts.get(self.metric)) for path, layer in self.measurement.layers.items())
-            values = {path: exact(amount) for path, amount in amounts if amount is not None}
+            values = {path: amount.exact for path, amount in amounts if amount is not None}
         else:
             paths = self.measurement.matching_paths(self.rule.layer)
             values = {path: self.measurement.layer_total(path, self.metric) for path in paths}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Sum:
     def value(self) -> int | float:
         return self.n if self.scale == 1 else self.n / self.scale
 
+    @property
+    def exact(self) -> Fraction:
+        """The value without rounding."""
+        return Fraction(self.n, self.scale)
+
 
 @dataclass(frozen=True, slots=True)
 class Peak:
@@ -38,6 +44,10 @@ class Peak:
     @property
     def value(self) -> int:
         return self.n
+
+    @property
+    def exact(self) -> Fraction:
+        return Fraction(self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,11 @@ class Ratio:
     @property
     def value(self) -> float | None:
         return self.numerator / self.denominator if self.denominator else None
+
+    @property
+    def exact(self) -> Fraction | None:
+        """The value without rounding; None if the denominator is 0."""
+        return Fraction(self.numerator, self.denominator) if self.denominator else None
 
 
 Amount = Sum | Peak | Ratio

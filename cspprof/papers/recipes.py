@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cspprof.core.errors import CspprofError, IncompleteError
 from cspprof.core.record import Kind, Record
-from cspprof.metrics import METRICS, Amount, Peak, Ratio
+from cspprof.metrics import METRICS
 from cspprof.papers.printed_value import UNITS
 
 
@@ -167,17 +167,13 @@ class DenseBlockSaving:
         return Fraction(str(part.subs({PARAMETERS[name][0]: n for name, n in self.numbers}))) * UNITS[unit]["fraction"]
 
 
-def exact(amount: Amount) -> Fraction:
-    """An amount as a fraction, without rounding."""
-    if isinstance(amount, Ratio):
-        return Fraction(amount.numerator, amount.denominator)
-    return Fraction(amount.n) if isinstance(amount, Peak) else Fraction(amount.n, amount.scale)
-
-
 def _total(record: Record, metric: str) -> Fraction:
     if not record.complete:
         raise IncompleteError(f"{record.model} has operations without a rule", f"cspprof profile {record.model}")
-    return exact(METRICS.get(metric).total(record))
+    total = METRICS.get(metric).total(record).exact
+    if total is None:
+        raise IncompleteError(f"{metric} of {record.model} has no value", f"cspprof profile {record.model}")
+    return total
 
 
 # -- arithmetic expressions ------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""Tables and charts for a terminal, laid out by rich. A pipe gets the same text without color and without wrapping."""
+"""Tables and charts for a terminal, laid out by rich. A pipe gets the same text without color,
+and without wrapping unless COLUMNS is set."""
 
 from __future__ import annotations
 
@@ -75,21 +76,19 @@ def _columns(table: Table) -> RichTable:
 
 
 def _can_wrap(table: Table, i: int) -> bool:
-    """Whether column i can be narrower than its longest text. Names in the first column may break anywhere; numbers and
-    single words such as shapes stay whole."""
-    return not table.columns[i].numeric and (i == 0 or any(" " in row[i].text for row in table.rows))
+    """Whether column i can be narrower than its longest text. Numbers and words such as layer paths stay whole."""
+    return not table.columns[i].numeric and any(" " in row[i].text for row in table.rows)
 
 
 def _least_width(table: Table) -> int:
-    """The width below which the columns would lose text, or break a word outside the first column."""
+    """The width below which the columns would lose text or break a word."""
     from rich.cells import cell_len
 
     widths = []
     for i, column in enumerate(table.columns):
         texts = [_heading(column), *(row[i].text for row in table.rows)]
         pieces = [piece for text in texts for piece in (text.split() if _can_wrap(table, i) else text.split("\n"))]
-        width = max(map(cell_len, pieces), default=0)
-        widths.append((width + 1) // 2 if i == 0 and not column.numeric else width)
+        widths.append(max(map(cell_len, pieces), default=0))
     return sum(widths) + len(GAP) * (len(widths) - 1)
 
 

@@ -150,7 +150,7 @@ def stage_notes(stages: list[dict[str, Any]]) -> list[str]:
     ]
     if any(None in (r["saving"], r["own_saving"]) for r in stages):
         notes.append(
-            "a dash: the number of channels is no integer, or PeleeNet narrows its layers on so narrow a path."
+            "a dash: the number of channels is no integer, or PeleeNet narrows its layers because the path is narrow."
         )
     return notes
 

@@ -202,7 +202,8 @@ def check_report(check: ClosedFormCheck) -> Report:
 def _layer_check(check: LayerCheck) -> list[Cell]:
     formula, traced = check.formula or {}, check.traced or {}
     return [
-        text(check.name or "–"), text(check.path or "did not run"), _compared(_shape_text(formula), _shape_text(traced)),
+        text(check.name or "–"), text(check.path or "did not run"),
+        _compared(_shape_text(formula), _shape_text(traced)),
         *(Cell(side.get("cio_cspnet"), _value_text(side.get("cio_cspnet"))) for side in (formula, traced)),
         *(_compared(formula.get(x), traced.get(x)) for x in ("macs", "conv_weights")), _verdict(check.agrees),
     ]  # fmt: skip

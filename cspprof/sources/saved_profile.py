@@ -31,10 +31,13 @@ def check_request(record: Record, request: Request, name: str) -> None:
         (request.dtype is not None and _float_dtypes(record) != {request.dtype}, "--dtype"),
     ):
         if differs:
-            raise SourceError(
-                f"{name} is a saved profile: {option} cannot change it",
-                f"Trace the model again: {_profile_command(record.source, request)}",
-            )
+            raise SourceError(f"{name} is a saved profile: {option} cannot change it", _new_trace_hint(record, request))
+
+
+def is_spec(source: str) -> bool:
+    """Whether the source of a record is a SPEC, and not the class of a module that was profiled in Python."""
+    target = source.partition(",")[0]
+    return ":" in target or "." not in target or target.endswith((".cfg", ".onnx", ".pt2"))
 
 
 def _same_inputs(traced: Sequence[TensorSpec], inputs: Inputs) -> bool:
@@ -55,15 +58,17 @@ def _float_dtypes(record: Record) -> set[str]:
     return {s.spec.dtype for s in record.storages if "float" in s.spec.dtype}
 
 
-def _profile_command(source: str, request: Request) -> str:
-    """The command that saves a profile with this request; `source` is the SPEC, empty for a module from Python."""
-    words = ["cspprof", "profile", shlex.quote(source) if source else "SPEC"]
+def _new_trace_hint(record: Record, request: Request) -> str:
+    """How to make a profile with this request: a command, or the Python call for a module that no SPEC names."""
+    if not is_spec(record.source):
+        return f"Profile the module again in Python: cspprof.profile({record.model}(), …).save('x.profile.json')"
+    words = ["cspprof", "profile", shlex.quote(record.source)]
     if request.inputs is not None:
         words += _input_options(request.inputs, request.dtype or "float32")
     for option, value in (("--dtype", request.dtype), ("--device", request.device)):
         words += [option, value] if value else []
     words += ["--train"] * request.train
-    return " ".join([*words, "--save", "x.profile.json"])
+    return "Trace the model again: " + " ".join([*words, "--save", "x.profile.json"])
 
 
 def _input_options(inputs: Inputs, dtype: str) -> list[str]:

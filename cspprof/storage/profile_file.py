@@ -70,7 +70,7 @@ def from_bytes(data: bytes, name: str) -> Record:
         raise ProfileError(f"{name} is damaged: {type(error).__name__} {error}", "Write it again.") from None
 
 
-class Table(dict[Any, int]):
+class ValueNumbers(dict[Any, int]):
     """Values in the order of their first use, each with its number."""
 
     def numbers(self, values: Iterable[Hashable]) -> list[int]:
@@ -79,7 +79,7 @@ class Table(dict[Any, int]):
 
 def to_dict(record: Record) -> dict[str, Any]:
     """The document."""
-    tensors, classes, stages, roles = Table(), Table(), Table(), Table()
+    tensors, classes, stages, roles = (ValueNumbers() for _ in range(4))
     layers, storages, calls = record.layers, record.storages, record.calls
     document = {
         "schema": SCHEMA,

@@ -42,6 +42,7 @@ def output_of(
     if op.returns_views and len(tensors) == 1 and not op.composite and tensors[0].layout is torch.strided:
         return Output(Alias.VIEW, 0, meta_of(tensor, tags[0].meta.weight))  # a composite may copy, as reshape does
     if tensor.layout is torch.strided:
+        # A storage on meta has no data pointer; `_cdata` identifies it (torch 2.13 and 2.14).
         storage = tensor.untyped_storage()._cdata
         for i, argument in enumerate(passed):
             if argument.layout is torch.strided and argument.untyped_storage()._cdata == storage:

@@ -27,7 +27,7 @@ from cspprof.trace.quantized_weights import unpack
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
 
-ANSWERED_NO = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
+RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
 
 
@@ -181,7 +181,7 @@ class DispatchRecorder(TorchDispatchMode):
             op = operator(func)
             if isinstance(op, HigherOrderOperator) and op.target not in RULES:
                 raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
-            if op.target in ANSWERED_NO:
+            if op.target in RETURNS_FALSE:
                 return False
             symbolic = self.on_meta and not values_known(self.tensors, tags, args, kwargs)
             if symbolic and op.written:

@@ -37,7 +37,7 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
     """Prepare the model, and restore it afterwards. Yields what `weights_on` yields."""
     with isolation(tree):
         for module in tree.modules:
-            vars(module).pop("_compiled_call_impl", None)  # Module.compile() stores its compiled forward there
+            vars(module).pop("_compiled_call_impl", None)  # Module.compile() of torch 2.13 and 2.14 uses it
         set_mode(tree, train)
         with weights_on(tree, dtype, device) as replacements, eager():
             yield replacements

@@ -70,7 +70,7 @@ def trace(
         tree = ModuleTree(model)
         if any(type(held.tensor) is UninitializedParameter for held in tree.parameters):
             raise TraceError(
-                f"{name} has lazy parameters, whose shapes no forward has settled yet",
+                f"{name} has lazy parameters, which get their shapes in a first forward",
                 "Run it once on real input, then profile it.",
             )
         recorder = DispatchRecorder(device == "meta", protect)

@@ -6,7 +6,6 @@ import json
 
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
-from cspprof.gate.measurement import exact
 from cspprof.gate.report import json_number
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 
@@ -14,7 +13,7 @@ from cspprof.metrics import HIGHER_IS_BETTER, METRICS
 def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
     """The totals of each model; metrics without a value are left out."""
     return {
-        name: {metric: v for metric, a in m.totals.items() if (v := json_number(exact(a))) is not None}
+        name: {metric: v for metric, a in m.totals.items() if (v := json_number(a.exact)) is not None}
         for name, m in verdict.measurements.items()
     }
 

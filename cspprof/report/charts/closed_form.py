@@ -18,8 +18,8 @@ POINTS = 51
 
 
 @dataclass(frozen=True, slots=True)
-class DenseStage:
-    """A dense block: c channels in the base layer and m dense layers that add d channels each."""
+class StagePoint:
+    """A dense block of the chart: c channels in the base layer and m dense layers that add d channels each."""
 
     network: str
     number: int
@@ -38,7 +38,7 @@ class DenseStage:
         return Mark(x, y, label, detail=f"c={self.c}, m={self.m}, d={self.d}", text=text)
 
 
-REAL_STAGES = [DenseStage(net, i, x.c, x.m, x.d) for net, of in NETWORKS.items() for i, x in enumerate(of.stages(), 1)]
+REAL_STAGES = [StagePoint(net, i, x.c, x.m, x.d) for net, of in NETWORKS.items() for i, x in enumerate(of.stages(), 1)]
 
 
 @chart("closed-form", models=(0, 0))
@@ -50,11 +50,11 @@ def closed_form(profiles: Sequence[Record], *, c: int = 64, m: int = 6, d: int =
         "c channels in the base layer, m dense layers of one convolution each, growth rate d. Transitions and "
         "bottleneck convolutions are outside the form: it is not the saving of a whole network."
     )
-    panels = (_curve_panel(DenseStage("", 0, c, m, d)), _stages_panel())
+    panels = (_curve_panel(StagePoint("", 0, c, m, d)), _stages_panel())
     return Chart("closed-form", "Saving of a partial dense block", panels, caption)
 
 
-def _curve_panel(block: DenseStage) -> Panel:
+def _curve_panel(block: StagePoint) -> Panel:
     """The saving against γ, its limit, and the real stages at γ = 0.5."""
     fractions = [i / (POINTS - 1) for i in range(POINTS)]
     curve = Series(

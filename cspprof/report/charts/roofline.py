@@ -17,9 +17,9 @@ from cspprof.report.charts.registry import chart
 
 @chart("roofline", default=("resnext50", "csp_resnext50"), models=(1, 4))
 def roofline(profiles: Sequence[Record], *, hardware: Sequence[str] = ("gtx1080ti",)) -> Chart:
-    """MACs per byte of every layer below the roof of a hardware; the area of a point is its MACs."""
+    """MACs per byte of every layer below the Roofline of a device; the area of a point is its MACs."""
     if not 1 <= len(hardware) <= 4:
-        raise CspprofError(f"roofline shows 1 to 4 roofs, not {len(hardware)}", "Give fewer --hardware options.")
+        raise CspprofError(f"roofline shows 1 to 4 devices, not {len(hardware)}", "Give fewer --hardware options.")
     roofs = [hardware_named(name) for name in hardware]
     models = [layer_values(p, "macs") for p in profiles]
     intensities = [macs / traffic_bytes(r.spec) for f in models for r, macs in zip(f.rows, f.values, strict=True)]
@@ -40,7 +40,7 @@ def roofline(profiles: Sequence[Record], *, hardware: Sequence[str] = ("gtx1080t
 
 
 def _panel(f: LayerValues, color: int, roof: Hardware, x: Axis, y: Axis) -> Panel:
-    """One model below one roof."""
+    """One model below the Roofline of one device."""
     corners = tuple(Mark(v, roof.attainable(v)) for v in (x.low, roof.ridge, x.high))
     bound = share(_memory_bound(f, roof))
     label = f.profile.label
