@@ -135,11 +135,15 @@ def verify(spec: str, request: Request | None = None) -> Verification:
     request = request or Request()
     versions = other_counters.versions()
 
+    counters = {
+        "flop_counter": other_counters.count_with_flop_counter,
+        "fvcore": other_counters.count_with_fvcore,
+    }
+
     def count(tool: str, loaded: LoadedModel, device: str) -> ToolResult:
         inputs = loaded.inputs if request.inputs is None else request.inputs
-        counter = {"flop_counter": other_counters.flop_counter, "fvcore": other_counters.fvcore}[tool]
         try:
-            counts = counter(loaded.module, inputs, device=device, dtype=request.dtype, train=request.train)
+            counts = counters[tool](loaded.module, inputs, device=device, dtype=request.dtype, train=request.train)
         except TraceError as error:
             return ToolResult(tool, versions[tool], None, error.message)
         return ToolResult(tool, versions[tool], counts)

@@ -24,7 +24,7 @@ Counts = dict[str, int]
 """What a tool counted in each module without its submodules, by the module's path."""
 
 
-def flop_counter(
+def count_with_flop_counter(
     model: nn.Module, inputs: Inputs, *, device: str = "meta", dtype: str | None = None, train: bool = False
 ) -> Counts:
     """FLOPs by torch's `FlopCounterMode`. Raises TraceError if it fails on the model."""
@@ -49,7 +49,7 @@ def flop_counter(
     return dict(counts)
 
 
-def fvcore(
+def count_with_fvcore(
     model: nn.Module, inputs: Inputs, *, device: str = "cpu", dtype: str | None = None, train: bool = False
 ) -> Counts:
     """What fvcore's `FlopCountAnalysis` calls flops. It computes the forward. Raises TraceError if it fails."""
