@@ -250,6 +250,7 @@ def test_a_second_run_prints_the_same_without_torch(run_installed: Run) -> None:
     assert run_installed(*command) == (first, False)
 
 
+@pytest.mark.slow
 def test_a_changed_file_is_read_again(run_installed: Run, folder: Path) -> None:
     command = ("flops", "net.onnx", "--format", "csv")
     write_onnx(width=4)
@@ -268,6 +269,7 @@ def test_a_changed_file_is_read_again(run_installed: Run, folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(run_installed: Run, folder: Path) -> None:
     write_onnx(width=4)
     with ThreadPoolExecutor(4) as pool:
@@ -276,6 +278,7 @@ def test_several_processes_write_at_once(run_installed: Run, folder: Path) -> No
     assert outputs == {run_installed("flops", "net.onnx")[0]}
 
 
+@pytest.mark.slow
 def test_a_users_python_is_not_cached(run_installed: Run, folder: Path) -> None:
     Path("net.py").write_text(ONE_CONV.format(imports="", width=4))
     run_installed("flops", "net.py:Net", "squeezenet", "--input", "1x3x64x64")

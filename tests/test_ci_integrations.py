@@ -128,6 +128,7 @@ def test_the_action_fails_and_annotates_the_class(project: Path) -> None:
     assert json.loads((project / "out.sarif").read_text())["runs"][0]["results"] == []
 
 
+@pytest.mark.slow
 def test_the_action_returns_exit_code_2_and_does_not_run_its_inputs(project: Path) -> None:
     job = run_action(project, requirement="installed", models="ne? nothing*")
     assert (job.code, job.outputs) == (2, {"exit-code": "2"})

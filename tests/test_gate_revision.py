@@ -67,6 +67,7 @@ def left_behind(repository: Path) -> list[str]:
     return [line for line in listed.splitlines() if line.startswith("worktree ")][1:]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_preloaded_worker")
 def test_a_ratchet_does_not_apply_to_a_revision(run: Run, repository: Path) -> None:
     """A pull request that makes the model cheaper passes: there is nothing to record."""
@@ -123,6 +124,7 @@ def test_output_of_a_model_does_not_mix_with_the_response(run: Run, repository: 
     assert run("check", "--against", "HEAD", "--format", "concise").out.endswith("\n1 hold\n")
 
 
+@pytest.mark.slow
 def test_a_model_that_ends_the_worker_is_an_error(run: Run, repository: Path) -> None:
     net = Path("src/mine/net.py")
     ours = net.read_text()

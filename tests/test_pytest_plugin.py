@@ -293,6 +293,7 @@ def test_metrics_selects_the_numbers_to_compare(pytester: pytest.Pytester, runs:
         runs().assert_outcomes(failed=failed, passed=1 - failed)
 
 
+@pytest.mark.slow
 def test_models_of_the_configuration_share_the_baseline_of_the_command(
     pytester: pytest.Pytester, runs: Runs, project: Path
 ) -> None:

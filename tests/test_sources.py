@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cspprof
@@ -73,6 +73,7 @@ values = st.one_of(st.integers(), st.booleans(), st.none(), st.text("abcxyz,'\"(
 nested = st.recursive(values, lambda v: st.one_of(st.lists(v), st.tuples(v, v), st.dictionaries(st.text("ab"), v)))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text("abc_", min_size=1), nested, max_size=4))
 def test_options_written_by_python_are_parsed_unchanged(options: dict[str, object]) -> None:
     if any(v != v or v in (float("inf"), float("-inf")) for v in options.values() if isinstance(v, float)):
