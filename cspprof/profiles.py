@@ -15,9 +15,8 @@ from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
+from cspprof.render import render
 from cspprof.render.notebook_html import tables_html
-from cspprof.render.registry import Canvas
-from cspprof.render.terminal import rich_text
 from cspprof.report.profile import summary_tables
 from cspprof.report.tables import Report
 from cspprof.sources import LoadedModel, Request, cache_key, parse, record_of_spec, source_of
@@ -72,7 +71,7 @@ class Profile(Record):
         return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
 
     def __str__(self) -> str:
-        return rich_text(Report(summary_tables([self]), [], {}), Canvas()).rstrip("\n")
+        return render("rich", Report(summary_tables([self]), [], {})).decode().rstrip("\n")
 
     def _repr_html_(self) -> str:
         return tables_html(summary_tables([self]))
