@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,23 @@ gc.set_threshold(GC_THRESHOLD, 50, 100)
 # The workers share the cores: more threads per worker would wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def quick(values: Iterable[Any], always: int | Container[Any]) -> list[Any]:
+    """Parameters of a test: the first `always`, or those in `always`, run in every run; the others are slow tests.
+
+    A tuple holds the values of several arguments.
+    """
+
+    def runs_always(i: int, value: Any) -> bool:
+        return i < always if isinstance(always, int) else value in always
+
+    return [
+        value
+        if runs_always(i, value)
+        else pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=pytest.mark.slow)
+        for i, value in enumerate(values)
+    ]
 
 
 def trace(model: Any, inputs: Any, **options: Any) -> Profile:

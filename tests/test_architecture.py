@@ -71,8 +71,13 @@ class Import(NamedTuple):
     in_function: bool
 
 
-def imports(source: str) -> Iterator[Import]:
+@cache
+def imports(source: str) -> tuple[Import, ...]:
     """Every import of a module, function bodies included; imports for type checkers excluded."""
+    return tuple(walk_imports(source))
+
+
+def walk_imports(source: str) -> Iterator[Import]:
     nodes: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
     while nodes:
         node, in_function = nodes.pop()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import quick
 from torch import nn
 from torch.utils._device import _device_constructors
 
@@ -42,7 +43,7 @@ def tensors(model: nn.Module) -> list[tuple[object, ...]]:
     return [(n, t.shape, t.stride(), t.dtype, t.device, t.requires_grad, type(t), t.is_leaf) for n, t in named]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", quick(NETWORKS, 4))
 def test_networks_equal_those_that_torch_builds_on_meta(name: str) -> None:
     make = factory(name)
     with torch.device("meta"):

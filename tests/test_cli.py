@@ -352,6 +352,7 @@ def test_narrow_terminal_cuts_no_digit(run: Run, monkeypatch: pytest.MonkeyPatch
     assert "…" not in out
 
 
+@pytest.mark.slow
 def test_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m cspprof cio resnet50 --layers --format csv"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command} | head -n 1"], capture_output=True, text=True,

@@ -77,6 +77,7 @@ def test_a_ratchet_does_not_apply_to_a_revision(run: Run, repository: Path) -> N
     assert run("check", "--against", "HEAD").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_preloaded_worker")
 def test_a_model_with_another_input_than_in_the_revision_is_not_compared(
     run: Run, repository: Path, monkeypatch: pytest.MonkeyPatch

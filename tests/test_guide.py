@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT, Result
+from conftest import CHECKOUT, Result, quick
 from preloaded import run_module
 
 from cspprof.metrics import METRICS
@@ -31,9 +31,7 @@ def commands(page: Path) -> list[str]:
     return [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(p, marks=[pytest.mark.slow] if p.stem == "ci" else [], id=p.stem) for p in GUIDE]
-)
+@pytest.mark.parametrize("page", quick(GUIDE, 1), ids=lambda page: page.stem)
 def test_commands_run_as_printed(
     page: Path, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import trace
+from conftest import quick, trace
 from networks import Function, op_names
 from torch import nn
 
@@ -112,16 +112,11 @@ NETWORKS = [
     "timm:swin_tiny_patch4_window7_224", "timm:efficientnet_b0", "timm:mobilenetv3_small_100", "timm:regnety_002",
     "torchvision:googlenet", "torchvision:swin_t",
 ]  # fmt: skip
-QUICK_IN_TRAIN_MODE = ("timm:convnext_tiny", "timm:vit_tiny_patch16_224")
+QUICK = ["timm:convnext_tiny", "timm:vit_tiny_patch16_224", "timm:mobilenetv3_small_100"]
 
 
-@pytest.mark.parametrize(
-    ("spec", "train"),
-    [
-        *((spec, False) for spec in NETWORKS),
-        *(pytest.param(spec, True, marks=() if spec in QUICK_IN_TRAIN_MODE else pytest.mark.slow) for spec in NETWORKS),
-    ],
-)
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("spec", quick(NETWORKS, QUICK))
 def test_networks_have_the_same_record_with_and_without_cache_and_output_rules(
     spec: str, train: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

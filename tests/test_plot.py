@@ -16,7 +16,7 @@ from typing import Any
 import jsonschema
 import numpy
 import pytest
-from conftest import Result
+from conftest import Result, quick
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
@@ -50,8 +50,8 @@ def charts(pair: list[Profile]) -> dict[str, Chart]:
 # -- images ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("width", ["column", pytest.param("page", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", CHARTS)
+@pytest.mark.parametrize("width", quick(["column", "page"], 1))
+@pytest.mark.parametrize("kind", quick(CHARTS, 3))
 def test_images_show_every_text_of_the_chart(kind: str, width: str, charts: dict[str, Chart]) -> None:
     """Every text is present, large enough to read, and within the image."""
     chart = charts[kind]
@@ -95,7 +95,7 @@ def test_point_labels_do_not_overlap() -> None:
             assert width <= 0 or height <= 0 or width * height < 0.1 * a.width * a.height
 
 
-@pytest.mark.parametrize("image_format", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("image_format", quick(["svg", "png", "pdf"], 1))
 def test_images_are_reproducible(image_format: str, charts: dict[str, Chart]) -> None:
     import matplotlib as mpl
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CHECKOUT
+from conftest import CHECKOUT, quick
 from preloaded import run_module
 from test_gate import CSP, CSP_CIO, PLAIN, PLAIN_CIO
 
@@ -171,31 +171,54 @@ def test_text_of_a_failed_drop_lists_increased_layers(pytester: pytest.Pytester,
 
 @pytest.mark.parametrize(
     ("call", "message", "hint"),
-    [
-        ('assert_budget("net.py:ResNeXt", ciao="24 M")', "no metric named 'ciao'", "Did you mean: cio?"),
-        ('assert_budget("net.py:ResNeXt", cio="24 Q")', "cannot read the quantity '24 Q'", "Write for example: 24 M"),
-        ('assert_budget("net.py:ResNeXt", cio="-1")', "cio = '-1' is negative", "at least 0"),
-        ('assert_budget("net.py:ResNeXt", cio="24 MB")', "'24 MB' is in bytes, but cio_cspnet is in elements", "24 M"),
-        ('assert_budget("net.py:ResNeXt")', "assert_budget needs a limit", 'Give one: cio="24 M"'),
-        ('assert_budget("net.py:ResNet", cio="24 M")', "net.py has no 'ResNet'", "Did you mean: ResNeXt?"),
-        ('assert_budget("net.py:ResNeXt", layer="stag?", cio=1)', "'stag?' matches no layer", "Did you mean: stage"),
-        ('assert_budget("net.py:ResNeXt", input="1,x", cio=1)', "cannot read the input '1,x'", "joined by x"),
-        (
-            "assert_budget(__import__('torch').nn.ReLU(), cio=1)",
-            "input is not known",
-            "Give input=",
-        ),
-        (
-            "assert_budget(__import__('torch').nn.ReLU, cio=1)",
-            "ReLU is not a model",
-            "Call it: ReLU()",
-        ),
-        ('assert_drop("net.py:ResNeXt", "resnet10", cio="5%")', "is measured on", "the same input: 1x3x64x64"),
-        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop needs a limit", 'Give one: cio="5%"'),
-        ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than 100%", "at most 100%"),
-        ('assert_matches_baseline("net.py:ResNeXt")', "cspprof-baseline.json does not exist yet", "--cspprof-update"),
-        ('assert_matches_baseline("net.py:ResNeXt", metrics="ciao")', "no metric named 'ciao'", "Did you mean: cio?"),
-    ],
+    quick(
+        [
+            ('assert_budget("net.py:ResNeXt", ciao="24 M")', "no metric named 'ciao'", "Did you mean: cio?"),
+            (
+                'assert_budget("net.py:ResNeXt", cio="24 Q")',
+                "cannot read the quantity '24 Q'",
+                "Write for example: 24 M",
+            ),
+            ('assert_budget("net.py:ResNeXt", cio="-1")', "cio = '-1' is negative", "at least 0"),
+            (
+                'assert_budget("net.py:ResNeXt", cio="24 MB")',
+                "'24 MB' is in bytes, but cio_cspnet is in elements",
+                "24 M",
+            ),
+            ('assert_budget("net.py:ResNeXt")', "assert_budget needs a limit", 'Give one: cio="24 M"'),
+            ('assert_budget("net.py:ResNet", cio="24 M")', "net.py has no 'ResNet'", "Did you mean: ResNeXt?"),
+            (
+                'assert_budget("net.py:ResNeXt", layer="stag?", cio=1)',
+                "'stag?' matches no layer",
+                "Did you mean: stage",
+            ),
+            ('assert_budget("net.py:ResNeXt", input="1,x", cio=1)', "cannot read the input '1,x'", "joined by x"),
+            (
+                "assert_budget(__import__('torch').nn.ReLU(), cio=1)",
+                "input is not known",
+                "Give input=",
+            ),
+            (
+                "assert_budget(__import__('torch').nn.ReLU, cio=1)",
+                "ReLU is not a model",
+                "Call it: ReLU()",
+            ),
+            ('assert_drop("net.py:ResNeXt", "resnet10", cio="5%")', "is measured on", "the same input: 1x3x64x64"),
+            ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt")', "assert_drop needs a limit", 'Give one: cio="5%"'),
+            ('assert_drop("net.py:ResNeXt", "csp.py:ResNeXt", cio="200%")', "is more than 100%", "at most 100%"),
+            (
+                'assert_matches_baseline("net.py:ResNeXt")',
+                "cspprof-baseline.json does not exist yet",
+                "--cspprof-update",
+            ),
+            (
+                'assert_matches_baseline("net.py:ResNeXt", metrics="ciao")',
+                "no metric named 'ciao'",
+                "Did you mean: cio?",
+            ),
+        ],
+        5,
+    ),
 )
 def test_what_cannot_be_decided_is_an_error_and_not_an_assertion_error(
     pytester: pytest.Pytester, runs: Runs, project: Path, call: str, message: str, hint: str

@@ -135,6 +135,7 @@ def test_page_opens_with_modules_that_fit_on_a_screen(page: Any) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_flat_list_sorts_by_any_column(page: Any) -> None:
     modules = controls(page).locator(".group")
     modules.click()
@@ -159,6 +160,7 @@ def test_sorting_keeps_the_module_tree(page: Any) -> None:
     assert visible_cells(page) == ["stage1", "stage2", "stage3", "stem", "stage4", "head"]
 
 
+@pytest.mark.slow
 def test_filtering_shows_matches_with_their_modules_and_sums(page: Any) -> None:
     box = controls(page)
     box.locator("input").fill("stage1 conv 1×1")

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, quick
 
 import cspprof
 from cspprof.core.errors import SourceError
@@ -55,9 +55,7 @@ def test_the_architectures_are_distinct_and_listed_by_timm() -> None:
     assert set(ARCHITECTURES) <= set(timm.list_models())
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if i % 5 else []) for i, n in enumerate(ARCHITECTURES)]
-)
+@pytest.mark.parametrize("name", quick(ARCHITECTURES, ARCHITECTURES[::15]))
 def test_macs_equal_those_of_torchs_counter(sweep: ModuleType, name: str) -> None:
     row = sweep.measure(name, oracle=True)
     assert (row.verdict, row.reason) == ("equal", "")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import quick
 
 import cspprof
 from cspprof.analysis.layer_rows import layer_rows
@@ -117,8 +118,8 @@ def test_width_multiplies_every_number_of_channels(name: str) -> None:
         assert list(two[path].shape) == [*channels, *parameter.shape[2:]]
 
 
-@pytest.mark.parametrize("spec", ["csp_resnet10,width=0.5,fusion=last", "csp_darknet53,width=0.25,fusion=first",
-                                  "csp_peleenet,width=0.5,growth=16,gamma=0.25"])  # fmt: skip
+@pytest.mark.parametrize("spec", quick(["csp_resnet10,width=0.5,fusion=last", "csp_darknet53,width=0.25,fusion=first",
+                                        "csp_peleenet,width=0.5,growth=16,gamma=0.25"], 1))  # fmt: skip
 def test_narrow_networks_have_equal_costs_in_onnx(spec: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
     name, *options = spec.split(",")
@@ -134,7 +135,7 @@ def test_narrow_networks_have_equal_costs_in_onnx(spec: str, tmp_path: Path) -> 
         assert exported.total(metric) == traced.total(metric)
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", quick(TWINS, 4))
 def test_a_wide_twin_without_split_equals_the_wide_plain_network(name: str) -> None:
     twin, plain = cspprof.profile(f"{name},fusion=none,width=2"), cspprof.profile(f"{catalog().get(name).twin},width=2")
     assert (twin.specs, twin.calls) == (plain.specs, plain.calls)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import quick
 
 import cspprof
 from cspprof.analysis.layer_rows import layer_rows
@@ -80,6 +81,11 @@ AT_224 = {
 NAMES = catalog().names()
 TWINS = [name for name in NAMES if catalog().get(name).twin]
 TRAINED = [*NAMES, *(f"{name},fusion=last" for name in TWINS)]
+SMALL = {
+    "resnet10", "csp_resnet10", "csp_resnet10,fusion=last", "csp_peleenet", "peleenet", "yolov3_tiny_prn",
+    "hardnet39ds", "csp_mobilenet_v2", "squeezenet", "thundernet_snet49",
+}  # fmt: skip
+"""Small networks, with every kind of block and neck. Tests that take long per network run with these in every run."""
 EXPORTED_FAST = {"resnet10", "yolov3_tiny_prn", "thundernet_snet146"}
 """Networks that export in about two seconds, with every kind of neck and block. The others are marked slow."""
 
@@ -148,13 +154,13 @@ def test_peleenet_bflops_equal_the_paper() -> None:
     assert cspprof.profile("peleenet").total("bflops_cspnet") == (2 * 507_757_568 + pools) / 10**9 == 1.016619008
 
 
-@pytest.mark.parametrize("name", TWINS)
+@pytest.mark.parametrize("name", quick(TWINS, SMALL))
 def test_a_twin_without_split_equals_the_plain_network(name: str) -> None:
     twin, network = cspprof.profile(f"{name},fusion=none"), cspprof.profile(str(catalog().get(name).twin))
     assert (twin.specs, twin.calls, twin.status) == (network.specs, network.calls, network.status)
 
 
-@pytest.mark.parametrize("name", [*TWINS, "csp_peleenet_efm", "csp_darknet53_panet_spp"])
+@pytest.mark.parametrize("name", quick([*TWINS, "csp_peleenet_efm", "csp_darknet53_panet_spp"], SMALL))
 @pytest.mark.parametrize("split", ["conv", "slice"])
 def test_a_smaller_gamma_saves_less(name: str, split: str) -> None:
     macs = [cspprof.profile(f"{name},split={split},gamma={g}").total("macs") for g in (0.25, 0.5, 0.75)]
@@ -184,7 +190,7 @@ def test_conv_and_pool_layers_equal_the_authors_cfg(name: str, darknet_totals: d
     assert round(p.total("bflops_darknet"), 6) == expected["bflops_darknet"]
 
 
-@pytest.mark.parametrize("spec", [pytest.param(spec, marks=[pytest.mark.slow] * (spec == "vgg16")) for spec in TRAINED])
+@pytest.mark.parametrize("spec", quick(TRAINED, SMALL))
 def test_every_network_runs_and_trains(spec: str) -> None:
     torch.manual_seed(0)
     name, _, fusion = spec.partition(",fusion=")
@@ -201,7 +207,7 @@ def test_every_network_runs_and_trains(spec: str) -> None:
         assert torch.isfinite(parameter.grad).all(), path
 
 
-@pytest.mark.parametrize("name", [n if n in EXPORTED_FAST else pytest.param(n, marks=pytest.mark.slow) for n in NAMES])
+@pytest.mark.parametrize("name", quick(NAMES, EXPORTED_FAST))
 def test_every_network_has_equal_costs_in_onnx(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
     entry, file = catalog().get(name), tmp_path / "net.onnx"
@@ -214,7 +220,7 @@ def test_every_network_has_equal_costs_in_onnx(name: str, tmp_path: Path) -> Non
         assert exported.total(metric) == traced.total(metric)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, SMALL))
 @pytest.mark.parametrize("size", [(225, 255), pytest.param((256, 320), marks=pytest.mark.slow)])
 def test_odd_and_rectangular_inputs(name: str, size: tuple[int, int]) -> None:
     p = cspprof.profile(name, (1, 3, *size))
