@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from cspprof._version import __version__
 
 if TYPE_CHECKING:
+    from cspprof import errors
     from cspprof.api import check, compare, plot, profile, reproduce
-    from cspprof.core import errors
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
     from cspprof.ops import Facts, op_rule
@@ -56,7 +56,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name == "errors":
-        return import_module("cspprof.core.errors")
+        return import_module("cspprof.errors")
     if name in MODULES:
         return getattr(import_module(MODULES[name]), name)
     raise AttributeError(f"module 'cspprof' has no attribute {name!r}")

@@ -24,6 +24,7 @@ ROOMS: dict[str, set[str]] = {
     "trace": {"core", "ops"},
     "zoo": {"core", "ops", "trace"},
     "storage": {"core"},
+    "errors": {"core"},
     "sources": {"core", "ops", "trace", "zoo", "storage"},
     "metrics": {"core"},
     "analysis": {"core", "metrics"},
@@ -34,7 +35,7 @@ ROOMS: dict[str, set[str]] = {
 }
 """What each room may import. Facts come from the left branch (ops, trace, zoo, sources), numbers from the right one."""
 
-BELOW_PROFILES = set(ROOMS)
+BELOW_PROFILES = set(ROOMS) - {"errors"}
 """`profiles` and `results` join the branches; the gate, the API and the command line stand above them."""
 ROOMS |= {
     "profiles": BELOW_PROFILES,
@@ -180,7 +181,7 @@ def test_the_top_of_the_package_is_small() -> None:
 
 def test_no_module_hides_behind_a_public_name() -> None:
     modules = {p.stem for p in PACKAGE.glob("*.py")} | {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
-    assert not modules & set(cspprof.__all__)
+    assert modules & set(cspprof.__all__) == {"errors"}
 
 
 def test_every_public_name_exists() -> None:
@@ -189,6 +190,15 @@ def test_every_public_name_exists() -> None:
     assert dir(cspprof) == cspprof.__all__
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = cspprof.nothing
+
+
+def test_the_exceptions_can_be_imported_from_their_public_module() -> None:
+    from cspprof import errors
+    from cspprof.core import errors as core
+
+    public = {name for name, value in vars(core).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert public == set(errors.__all__)
+    assert cspprof.errors is errors
 
 
 def files_of_the_repository() -> list[Path]:

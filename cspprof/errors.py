@@ -1,0 +1,23 @@
+"""The exceptions of cspprof, for `except` clauses: each has a message and a hint that says what to do."""
+
+from cspprof.core.errors import (
+    CspprofError,
+    IncompleteError,
+    OptionError,
+    OutputError,
+    ProfileError,
+    SourceError,
+    TraceError,
+    UnknownNameError,
+)
+
+__all__ = [
+    "CspprofError",
+    "IncompleteError",
+    "OptionError",
+    "OutputError",
+    "ProfileError",
+    "SourceError",
+    "TraceError",
+    "UnknownNameError",
+]
