@@ -12,6 +12,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import jsonschema
 import pytest
@@ -360,6 +361,31 @@ def test_a_model_that_fails_does_not_affect_others(
     assert recorded.err.startswith("error: nothing was recorded, because not everything could be measured\n")
     assert message in recorded.err
     assert not (project / "cspprof-baseline.json").exists()
+
+
+EXITS = {
+    "in the forward": "class Net(nn.Module):\n    def forward(self, x):\n        {}\n",
+    "in the factory": "def Net():\n    {}\n",
+    "at the import": "{}\n",
+    "in an attribute": (
+        "class Meta(type):\n    @property\n    def example_input_shape(cls):\n        {}\n"
+        "class Net(nn.Module, metaclass=Meta):\n    pass\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("call", ["sys.exit()", "sys.exit(0)", "sys.exit('all is well')", "raise GeneratorExit"])
+@pytest.mark.parametrize("place", EXITS)
+def test_a_model_cannot_end_a_check_with_exit_code_0(run: Run, project: Path, place: str, call: str) -> None:
+    (project / "bad.py").write_text("import sys\nfrom torch import nn\n" + EXITS[place].format(call))
+    (project / "pyproject.toml").write_text(
+        HEAD + '[tool.cspprof.models.bad]\ntarget = "bad.py:Net"\n' + rule(max="1 M")
+    )
+    got = run("check", "--format", "junit=out.xml", "--format", "concise")
+    assert got.code == 2
+    assert ("SystemExit" if "exit" in call else "GeneratorExit") in got.out
+    root = ElementTree.parse("out.xml").getroot()
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("2", "1", "0")
 
 
 UNKNOWN_OPERATION = """

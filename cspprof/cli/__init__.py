@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperGroup
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
@@ -51,11 +52,26 @@ COMMANDS = {
 }
 
 
+class _CommandGroup(TyperGroup):
+    """A group whose commands can exit only with their own exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Call the command. Raises CspprofError if the code of a model exits the program: typer raises no SystemExit
+        here, and a check that did not end must not look like one that passed."""
+        try:
+            return super().invoke(ctx)
+        except SystemExit as exit_:
+            raise CspprofError(
+                f"the code of a model exited the program: sys.exit({exit_.code!r})", "Remove the call, then try again."
+            ) from exit_
+
+
 def application(names: Container[str] = COMMANDS) -> typer.Typer:
     """The command line with the named commands. The others are listed in the help, but their modules are not imported:
     importing all of them takes longer than many commands."""
     app = typer.Typer(
         name="cspprof",
+        cls=_CommandGroup,
         no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
@@ -116,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         application(_called_commands(argv))(argv, prog_name="cspprof")
         code = 0
     except SystemExit as exit_:  # raised by typer: --help, wrong usage, an interrupted command
-        code = exit_.code if isinstance(exit_.code, int) else 0
+        code = exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt:
         code = 130
     except CspprofError as error:

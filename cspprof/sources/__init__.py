@@ -53,14 +53,22 @@ class Source(NamedTuple):
     """Whether a loaded model can be traced on several inputs. A Darknet network is built for one input."""
 
     def record(self, spec: Spec, request: Request) -> Record:
-        """The record, read from a file or traced."""
+        """The record, read from a file or traced. Raises SourceError also if the code of the model exits the program:
+        a check then continues with the other models."""
         module = import_module(f"{__name__}.{self.module}")
         if hasattr(module, "read_record"):
             return module.read_record(spec, request)  # type: ignore[no-any-return]
         from cspprof.sources.build import trace_loaded  # imports torch
 
-        with self.open_model(spec, request) as loaded:
-            return trace_loaded(loaded, request)
+        try:
+            with self.open_model(spec, request) as loaded:
+                return trace_loaded(loaded, request)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise SourceError(
+                f"the code of {spec.text} exited the program: {type(error).__name__}: {error}", "Remove the call."
+            ) from error
 
     def open_model(self, spec: Spec, request: Request) -> AbstractContextManager[LoadedModel]:
         """The model, ready to run. Raises SourceError if the source holds only a record or a graph."""

@@ -94,9 +94,9 @@ def _quiet(tool: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except CspprofError:
+    except (CspprofError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit too
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise TraceError(f"{tool} fails on it: {type(error).__name__}: {reason}") from error
     finally:

@@ -87,9 +87,9 @@ def trace(
         try:
             with torch.inference_mode(), module_hooks(tree, recorder.set_layer), recorder:
                 result = model(*args, **kwargs)
-        except TraceError:
+        except (TraceError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
             raise _explain(error, recorder, tree, name, device, make_input.made) from error
         if tree.called_by_other_thread is not None:
             raise TraceError(
