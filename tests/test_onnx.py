@@ -192,6 +192,19 @@ def test_omitted_first_output(graph: Callable[..., Path]) -> None:
     assert (p.total("macs"), p.ops[0].writes[0].shape) == (7 * 2 * 16 * 7, (1, 2, 4))
 
 
+def test_output_without_an_inferred_shape_has_the_declared_one(graph: Callable[..., Path]) -> None:
+    nodes = [node("NonZero", "x", outputs=["n"]), node("Transpose", "n", perm=[1, 0])]
+    path = graph(nodes, {"x": (2, 3)}, {})
+    with pytest.raises(SourceError, match="'n' does not follow from the shapes of its inputs") as error:
+        cspprof.profile(str(path))
+    assert "Declare it in the file" in str(error.value.hint)
+    model = onnx.load(path)
+    model.graph.value_info.append(helper.make_tensor_value_info("n", TensorProto.INT64, (2, 5)))
+    onnx.save(model, path)
+    p = cspprof.profile(str(path))
+    assert [op.writes[0].shape for op in p.ops] == [(2, 5), (5, 2)]
+
+
 def test_every_standard_operator_has_a_rule_or_a_reason() -> None:
     standard = {s.name for s in onnx.defs.get_all_schemas() if not s.domain}
     assert standard - set(ONNX_RULES.names()) - WITHOUT_RULE.keys() == set()
@@ -304,6 +317,20 @@ def test_opsets(opset: int, graph: Callable[..., Path]) -> None:
              node("Gemm", "f", "g", "b")]  # fmt: skip
     path = graph(nodes, {"x": (1, 3, 8, 8)}, {"w": (4, 3, 3, 3), "g": (4, 5), "b": (5,)}, opset=opset)
     assert cspprof.profile(str(path)).total("macs") == 27 * 4 * 64 + 20
+
+
+@pytest.mark.parametrize("imported", ["", "ai.onnx"])
+def test_domain_ai_onnx_is_the_domain_of_the_standard_operators(imported: str, graph: Callable[..., Path]) -> None:
+    inner = helper.make_node("Conv", ["x", "w"], ["t"], domain="ai.onnx")
+    branch = helper.make_graph([inner], "b", [], [helper.make_tensor_value_info("t", F, None)])
+    nodes = [helper.make_node("If", ["c"], ["i"], domain="ai.onnx", then_branch=branch, else_branch=branch),
+             helper.make_node("Relu", ["i"], ["y"], domain="ai.onnx")]  # fmt: skip
+    path = graph(nodes, {"x": (1, 3, 8, 8)}, {"w": (4, 3, 1, 1), "c": numpy.array(True)}, opset=13)
+    model = onnx.load(path)
+    model.opset_import[0].domain = imported
+    onnx.save(model, path)
+    p = cspprof.profile(str(path))
+    assert ([op.target for op in p.ops], p.total("macs"), p.complete) == (["onnx.Conv", "onnx.Relu"], 3 * 4 * 64, True)
 
 
 # -- equal to the exported model ----------------------------------------------------------------------

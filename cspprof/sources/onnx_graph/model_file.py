@@ -46,6 +46,7 @@ def load_model(path: Path) -> ModelProto:
         raise SourceError(f"{path.name} contains no graph", "Export it again, or check the download.")
     for tensor in _tensors(model):
         _check_location(path, tensor)
+    _use_short_domain(model)
     return inline_local_functions(model) if model.functions else model
 
 
@@ -64,6 +65,20 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
         for attribute in nodes.pop().attribute:
             yield from (attribute.t, *attribute.tensors)
             graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+
+
+def _use_short_domain(model: ModelProto) -> None:
+    """Write the domain of the standard operators as the empty string everywhere: `ai.onnx` is another name of it."""
+    pending = [model.graph.node, *(function.node for function in model.functions)]
+    for opset in (*model.opset_import, *(o for function in model.functions for o in function.opset_import)):
+        if opset.domain == "ai.onnx":
+            opset.domain = ""
+    while pending:
+        for node in pending.pop():
+            if node.domain == "ai.onnx":
+                node.domain = ""
+            for attribute in node.attribute:
+                pending += [graph.node for graph in (attribute.g, *attribute.graphs)]
 
 
 def _check_location(path: Path, tensor: TensorProto) -> None:

@@ -17,6 +17,7 @@ from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.contrib_operators import CONTRIB_RULES, SAME_AS
 from cspprof.sources.onnx_graph.model_file import MAX_CONSTANT, dtype_of
 from cspprof.sources.onnx_graph.operators import ONNX_RULES, OnnxNode
+from cspprof.sources.onnx_graph.output_rules import OUTPUT_RULES
 
 WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations", "group"})
 """The attributes of a sliding window. Cost rules record them by the names of torch: `kernel`, `stride`, …"""
@@ -39,8 +40,8 @@ def operator_name(node: NodeProto) -> str:
 class ShapeInference:
     """Specs and constants, completed node by node.
 
-    The specs of a standard operator's outputs come from the library `onnx`, those of a contrib operator from its rule,
-    those of an unknown operator from the file.
+    The specs of a standard operator's outputs come from the library `onnx`, else from its output rule, else from the
+    file; those of a contrib operator come from its rule, those of an unknown operator from the file.
     """
 
     def __init__(self, path: Path, model: ModelProto) -> None:
@@ -102,7 +103,7 @@ class ShapeInference:
         if not onnx.defs.has(standard.op_type, version, standard.domain):
             return self._declared_outputs(node), None
         schema = onnx.defs.get_schema(standard.op_type, version, standard.domain)
-        outputs = self._infer_standard(standard, schema)
+        outputs = self._infer_standard(standard, schema, attrs)
         self._check(node, next(iter(outputs.values())))
         return outputs, None
 
@@ -119,20 +120,28 @@ class ShapeInference:
         constants = {i: self.constants[n].ravel().tolist() for i, n in enumerate(node.input) if n in self.constants}
         return OnnxNode(operator_name(node), inputs, outputs, attrs, constants)
 
-    def _infer_standard(self, node: NodeProto, schema: onnx.defs.OpSchema) -> dict[str, TensorSpec]:
+    def _infer_standard(
+        self, node: NodeProto, schema: onnx.defs.OpSchema, attrs: dict[str, Any]
+    ) -> dict[str, TensorSpec]:
+        """The outputs by the library, else by an output rule, else as the file declares them. Raises SourceError."""
         types = shape_inference.infer_node_outputs(
             schema, node,
             {n: _type_proto(self.specs[n]) for n in node.input if n},
             {n: numpy_helper.from_array(self.constants[n], n) for n in node.input if n in self.constants},
             opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version,
         )  # fmt: skip
+        inferred = {name: _spec_of(types[name]) for name in node.output if name in types}
+        if any(name and inferred.get(name) is None for name in node.output) and node.op_type in OUTPUT_RULES:
+            by_rule = OUTPUT_RULES.get(node.op_type)(self._rule_node(node, attrs, ()))
+            inferred |= {n: s for n, s in zip(node.output, by_rule, strict=False) if inferred.get(n) is None}
         specs = {}
-        for name in node.output:
-            if not name:
-                continue
-            spec = _spec_of(types[name]) if name in types else None
+        for name in filter(None, node.output):
+            spec = inferred.get(name) or self.declared.get(name)
             if spec is None:
-                raise ValueError("its output shape does not follow from its inputs")
+                raise self.error(
+                    node, f"the shape of its output {name!r} does not follow from the shapes of its inputs",
+                    "Declare it in the file (value_info), or simplify the graph (onnxsim).",
+                )  # fmt: skip
             specs[name] = spec
         return specs
 
