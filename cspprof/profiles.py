@@ -18,7 +18,7 @@ from cspprof.metrics.memory import live_bytes
 from cspprof.render import render
 from cspprof.render.notebook_html import tables_html
 from cspprof.report.profile import summary_tables
-from cspprof.report.tables import Report
+from cspprof.report.summary import summary_report
 from cspprof.sources import LoadedModel, Request, cache_key, parse, record_of_spec, source_of
 from cspprof.sources.saved_profile import check_request
 from cspprof.storage.cache import cached_record
@@ -71,7 +71,7 @@ class Profile(Record):
         return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
 
     def __str__(self) -> str:
-        return render("rich", Report(summary_tables([self]), [], {})).decode().rstrip("\n")
+        return render("rich", summary_report([self])).decode().rstrip("\n")
 
     def _repr_html_(self) -> str:
         return tables_html(summary_tables([self]))

@@ -99,6 +99,8 @@ class Layer(NamedTuple):
     """Other paths of the same module."""
     stage: str | None = None
     """The stage that the author of the model declared for it or for a module around it."""
+    frozen: int = 0
+    """Those of `params` that need no gradient."""
 
 
 class Storage(NamedTuple):

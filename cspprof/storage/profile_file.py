@@ -99,6 +99,7 @@ def to_dict(record: Record) -> dict[str, Any]:
             "calls": [layer.calls for layer in layers],
             "params": [layer.params for layer in layers],
             "stage": stages.numbers(layer.stage for layer in layers),
+            "frozen": {str(i): layer.frozen for i, layer in enumerate(layers) if layer.frozen},
             "shared_with": {str(i): list(layer.shared_with) for i, layer in enumerate(layers) if layer.shared_with},
         },
         "storages": {
@@ -140,6 +141,7 @@ def from_dict(document: dict[str, Any]) -> Record:
     tensors = [TensorSpec(tuple(shape), dtype) for shape, dtype in document["tensors"]]
     classes, stages, roles = document["classes"], document["stages"], document["roles"]
     layers, storages, calls = document["layers"], document["storages"], document["calls"]
+    frozen = layers.get("frozen", {})
     shared_with = [tuple(layers["shared_with"].get(str(i), ())) for i in range(len(layers["path"]))]
 
     def specs(numbers: list[int]) -> tuple[TensorSpec, ...]:
@@ -152,16 +154,18 @@ def from_dict(document: dict[str, Any]) -> Record:
         inputs=specs(document["inputs"]),
         outputs=tuple(document["outputs"]),
         layers=tuple(
-            Layer(path, classes[class_], depth, count, params, shared, stages[stage])
-            for path, class_, depth, count, params, shared, stage in zip(
-                layers["path"],
-                layers["class"],
-                layers["depth"],
-                layers["calls"],
-                layers["params"],
-                shared_with,
-                layers["stage"],
-                strict=True,
+            Layer(path, classes[class_], depth, count, params, shared, stages[stage], frozen.get(str(i), 0))
+            for i, (path, class_, depth, count, params, shared, stage) in enumerate(
+                zip(
+                    layers["path"],
+                    layers["class"],
+                    layers["depth"],
+                    layers["calls"],
+                    layers["params"],
+                    shared_with,
+                    layers["stage"],
+                    strict=True,
+                )
             )
         ),
         storages=tuple(

@@ -96,7 +96,7 @@ class ModuleTree:
 
     def layers(self) -> tuple[Layer, ...]:
         """The table of layers. A parameter counts for the first layer that owns it."""
-        params = self._own_params()
+        params, frozen = self._own_params(), self._frozen_params()
         by_class: dict[type, tuple[str, str | None]] = {}
         stages: list[str | None] = []
         layers = []
@@ -110,7 +110,9 @@ class ModuleTree:
             stages.append(attributes.get(STAGE) or stage or inherited)
             name = attributes.get(CLASS) or name
             shared = tuple(self.shared_with.get(i, ()))
-            layers.append(Layer(self.paths[i], name, self.depths[i], self.calls[i], params[i], shared, stages[i]))
+            layers.append(
+                Layer(self.paths[i], name, self.depths[i], self.calls[i], params[i], shared, stages[i], frozen[i])
+            )
         return tuple(layers)
 
     def _own_params(self) -> list[int]:
@@ -120,6 +122,14 @@ class ModuleTree:
             counts[layer] += tensor.numel()
         for layer, packed in self.packed_weights.values():
             counts[layer] += sum(t.numel() for t in unpack(packed)[0])
+        return counts
+
+    def _frozen_params(self) -> list[int]:
+        """Elements of each module's own parameters that need no gradient and that no earlier module owns."""
+        counts = [0] * len(self.modules)
+        for layer, _, tensor in self.parameters:
+            if not tensor.requires_grad:
+                counts[layer] += tensor.numel()
         return counts
 
     def sources(self) -> dict[str, str]:

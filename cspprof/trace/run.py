@@ -125,7 +125,12 @@ def _restore_values(originals: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> 
 
 
 def _explain(
-    error: BaseException, recorder: DispatchRecorder, tree: ModuleTree, name: str, device: str, inputs: list[torch.Tensor]
+    error: BaseException,
+    recorder: DispatchRecorder,
+    tree: ModuleTree,
+    name: str,
+    device: str,
+    inputs: list[torch.Tensor],
 ) -> TraceError:
     """The failure with the layer, its operation and input shapes, and what to change."""
     layer = tree.failing_layer(error.__traceback__)

@@ -1,0 +1,141 @@
+"""The report of `summary`, and of `print(profile)`: the tree of modules with the cost of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from cspprof.analysis.module_summary import ModuleSummary, default_depth, module_summaries, peak_path
+from cspprof.core import units
+from cspprof.core.record import Record
+from cspprof.metrics import value_of
+from cspprof.report.notes import model_notes
+from cspprof.report.tables import Cell, Column, Report, Table, text
+
+WIDTH = 100
+"""The longest line, in characters. Names of modules are shortened to fit."""
+SHORTEST_NAME = 24
+NUMBERS = ("params", "MACs", "CIO", "memory")
+
+
+def summary_report(profiles: Sequence[Record], depth: int | None = None) -> Report:
+    """For each model the tree of modules down to `depth` (default: as many levels as fit on a screen), and totals."""
+    tables = [table for p in profiles for table in summary_tables(p, depth)]
+    records = [_fields(p, m) for p in profiles for m in _listed(p, depth)]
+    notes = [note for p in profiles for note in model_notes(p)]
+    return Report(tables, records, partial(_document, profiles, depth), tuple(dict.fromkeys(notes)), profiles)
+
+
+def summary_tables(record: Record, depth: int | None = None) -> list[Table]:
+    """The tree of modules, and the totals of parameters, compute and memory."""
+    return [_tree(record, depth), _totals(record)]
+
+
+def _listed(record: Record, depth: int | None) -> list[ModuleSummary]:
+    limit = default_depth(record) if depth is None else depth
+    return [m for m in module_summaries(record) if m.layer.depth <= limit]
+
+
+# -- the tree ---------------------------------------------------------------------------------------
+
+
+def _tree(record: Record, depth: int | None) -> Table:
+    modules = _listed(record, depth)
+    rows = []
+    for module, prefix in zip(modules, _branches([m.layer.depth for m in modules]), strict=True):
+        layer = module.layer
+        name = layer.path.rpartition(".")[2] or record.label
+        label = f"{prefix}{name} ({layer.class_name.rpartition('.')[2]})"
+        rows.append([
+            text(label + (f" ×{layer.calls}" if layer.calls > 1 else "")),
+            text("–" if module.output is None else str(module.output)),
+            _count(module.params),
+            _compute(module),
+            _count(module.cio),
+            Cell(module.live_bytes, units.nbytes(module.live_bytes) if module.output else "–"),
+        ])  # fmt: skip
+    widths = [max(len(c.text) for c in column) for column in zip(*(row[1:] for row in rows), strict=True)]
+    longest = max(WIDTH - sum(max(w, len("params")) + 2 for w in widths), SHORTEST_NAME)
+    for row in rows:
+        row[0] = Cell(row[0].value, units.shortened(row[0].text, longest))
+    return Table("", [Column("module"), Column("output"), *(Column(name, numeric=True) for name in NUMBERS)], rows)
+
+
+def _count(n: int) -> Cell:
+    return Cell(n, units.count(n) if n else "–")
+
+
+def _compute(module: ModuleSummary) -> Cell:
+    if not module.unknown:
+        return _count(module.macs)
+    return Cell(module.macs or None, f"≥ {units.count(module.macs)}" if module.macs else "?")
+
+
+def _branches(depths: Sequence[int]) -> Iterator[str]:
+    """The lines of a tree in front of each node, from the depths of the nodes in order: `│  ├─ `."""
+    for i, depth in enumerate(depths):
+        lines = []
+        for level in range(1, depth + 1):
+            continues = next((d == level for d in depths[i + 1 :] if d <= level), False)
+            if level == depth:
+                lines.append("├─ " if continues else "└─ ")
+            else:
+                lines.append("│  " if continues else "   ")
+        yield "".join(lines)
+
+
+# -- totals -----------------------------------------------------------------------------------------
+
+
+def _totals(record: Record) -> Table:
+    frozen = sum(layer.frozen for layer in record.layers)
+    weight_bytes = sum(s.spec.nbytes for s in record.storages if s.role == "parameter")
+    peak = value_of(record, "peak_bytes")
+    place = peak_path(record)
+    compute = "≥ " if not record.complete else ""
+    facts = [
+        ("input", " + ".join(map(str, record.inputs)), units.nbytes(sum(t.nbytes for t in record.inputs))),
+        ("params", units.count(record.params), units.nbytes(weight_bytes)),
+        ("  trainable", units.count(record.params - frozen), ""),
+        ("  frozen", units.count(frozen), ""),
+        ("MACs", compute + units.count(value_of(record, "macs")), ""),
+        ("CIO", units.count(value_of(record, "cio_cspnet")), ""),
+        ("peak memory", f"at {place}" if place else "", units.nbytes(peak)),
+        ("params + peak memory", "", units.nbytes(weight_bytes + peak)),
+    ]
+    if not frozen:
+        facts = [fact for fact in facts if not fact[0].startswith("  ")]
+    return Table("", [Column("total"), Column(""), Column("bytes", numeric=True)], [[*map(text, f)] for f in facts])
+
+
+# -- records and JSON ------------------------------------------------------------------------------
+
+
+def _fields(record: Record, module: ModuleSummary) -> dict[str, Any]:
+    layer = module.layer
+    return {
+        "model": record.model,
+        "path": layer.path,
+        "class": layer.class_name,
+        "depth": layer.depth,
+        "calls": layer.calls,
+        "output": None if module.output is None else list(module.output.shape),
+        "params": module.params,
+        "frozen_params": module.frozen,
+        "macs": module.macs if module.macs or not module.unknown else None,
+        "complete": not module.unknown,
+        "cio_cspnet": module.cio,
+        "live_bytes": module.live_bytes,
+    }
+
+
+def _document(profiles: Sequence[Record], depth: int | None) -> dict[str, Any]:
+    models = []
+    for p in profiles:
+        modules = [_fields(p, m) for m in _listed(p, depth)]
+        models.append({"model": p.model, "status": p.status, "inputs": [[list(t.shape), t.dtype] for t in p.inputs],
+                       "params": p.params, "frozen_params": sum(layer.frozen for layer in p.layers),
+                       "peak_bytes": value_of(p, "peak_bytes"), "peak_path": peak_path(p), "complete": p.complete,
+                       "modules": [{k: v for k, v in m.items() if k != "model"} for m in modules]})  # fmt: skip
+    return {"schema": "cspprof.summary/1", "models": models}
