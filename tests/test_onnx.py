@@ -212,8 +212,13 @@ def test_every_standard_operator_has_a_rule_or_a_reason() -> None:
 
 
 def test_operator_without_a_rule_is_uncounted(graph: Callable[..., Path]) -> None:
-    p = cspprof.profile(str(graph([node("Det", "x")], {"x": (2, 3, 3)}, {})))
-    assert p.uncounted == {"onnx.Det": 1}
+    made = node("TfIdfVectorizer", "x", max_gram_length=1, max_skip_count=0, min_gram_length=1, mode="TF",
+                ngram_counts=[0], ngram_indexes=[0, 1], pool_int64s=[2, 3])  # fmt: skip
+    model = onnx.load(graph([made], {"x": (12,)}, {}))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    path = graph([node("Relu", "x")], {"x": (1,)}, {})
+    onnx.save(model, path)
+    assert cspprof.profile(str(path)).uncounted == {"onnx.TfIdfVectorizer": 1}
 
 
 def test_custom_operator_is_uncounted_if_the_file_declares_its_shape(

@@ -13,10 +13,11 @@ from cspprof.core import formulas as f
 from cspprof.core.kinds import Kind
 from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
-from cspprof.ops import Facts
+from cspprof.ops import Facts, linalg
 from cspprof.ops.attention import attention_facts
 from cspprof.ops.pooling import pool_facts
-from cspprof.sources.onnx_graph.operators import OnnxNode, conv_facts, recurrent
+from cspprof.sources.onnx_graph.operators import OnnxNode, conv_facts, recurrent_facts
+from cspprof.sources.onnx_graph.output_rules import sliding_window
 
 Outcome = tuple[list[TensorSpec], Facts]
 """The outputs of a node and its cost. An output that is not listed has the spec of the first one."""
@@ -72,18 +73,8 @@ def _in_layout_of(node: OnnxNode, spec: TensorSpec) -> TensorSpec:
 
 def _sliding_window_output(node: OnnxNode, kernel: Sequence[int], channels: int, dtype: str) -> TensorSpec:
     """The output (N, C, H, W) of a convolution or pool over input 0."""
-    x, n = _channels_first(node, node[0]), len(kernel)
-    strides = node.attrs.get("strides") or [1] * n
-    dilations = node.attrs.get("dilations") or [1] * n
-    pads, auto_pad = node.attrs.get("pads") or [0] * 2 * n, node.attrs.get("auto_pad", "NOTSET")
-    spatial = []
-    for i, (size, k) in enumerate(zip(x.shape[2:], kernel, strict=True)):
-        if auto_pad.startswith("SAME"):
-            spatial.append(-(-size // strides[i]))
-            continue
-        last = size - dilations[i] * (k - 1) - 1 + (0 if auto_pad == "VALID" else pads[i] + pads[i + n])
-        spatial.append((-(-last // strides[i]) if node.attrs.get("ceil_mode") else last // strides[i]) + 1)
-    return TensorSpec((x.shape[0], channels, *spatial), dtype)
+    x = _channels_first(node, node[0])
+    return TensorSpec((x.shape[0], channels, *sliding_window(node, x.shape[2:], kernel)), dtype)
 
 
 def _convolution(node: OnnxNode, weight: TensorSpec, dtype: str) -> Outcome:
@@ -209,7 +200,9 @@ def quantized_lstm(node: OnnxNode) -> Outcome:
     (length, batch), hidden = node[0].shape[:2], int(node.attr("hidden_size"))
     directions = node[1].shape[0]
     state = TensorSpec((directions, batch, hidden), node[0].dtype)
-    return [TensorSpec((length, directions, batch, hidden), node[0].dtype), state, state], recurrent(node)
+    outputs = [TensorSpec((length, directions, batch, hidden), node[0].dtype), state, state]
+    rows = directions * (node[1].shape[-1] + node[2].shape[-1])  # these weights are (directions, columns, rows)
+    return outputs, recurrent_facts(node[1].numel + node[2].numel, rows, length * batch)
 
 
 # -- attention --------------------------------------------------------------------------------------
@@ -305,7 +298,12 @@ _register_shape_preserving(Kind.ELEMENTWISE, "BiasAdd RotaryEmbedding GemmaRotar
 _register_shape_preserving(Kind.DATA, "Trilu", per_element=0)
 
 
-@contrib_rule("Inverse", "MoE", "QMoE", "SparseAttention", "LongformerAttention")
+@contrib_rule("Inverse")
+def inverse(node: OnnxNode) -> Outcome:
+    return [node[0]], linalg.inverse(node[0], out=node[0])
+
+
+@contrib_rule("MoE", "QMoE", "SparseAttention", "LongformerAttention")
 def uncounted(node: OnnxNode) -> Outcome:
     """The output has the spec of input 0, so that the graph can be read; the cost is unknown."""
     return [node[0]], Facts(Kind.UNKNOWN, None)

@@ -44,6 +44,8 @@ class GraphRecorder:
         self.call_names: list[str] = []
         self.weights_read: set[int] = set()
         """Storages that a call reads as a weight."""
+        self.values_read = values_read(model.graph)
+        """The values that a node reads or the graph returns."""
 
     def record(self, source: str, notes: tuple[str, ...]) -> Record:
         """The record of the whole graph. Raises SourceError with the name of the node that contradicts its inputs."""
@@ -158,7 +160,8 @@ class GraphRecorder:
         inputs = [n for n in node.input if n and not self._is_shape_operand(n)]
         reads = [n for n in inputs if n not in self.constant]
         weights = [n for n in inputs if n in self.constant and not is_view]
-        writes = list(outputs)[: facts.outputs]
+        results = range(len(outputs))[: facts.outputs]
+        writes = [n for i, n in enumerate(outputs) if i in results or n in self.values_read]
         for name in outputs:
             self.storage[name] = self.storage[reads[0]] if is_view else self._new_storage()
         simple = {
@@ -196,6 +199,17 @@ class GraphRecorder:
                     f"computes {shape_text(shape)}",
                     "Export it again. If you changed dimensions in the file, leave them open.",
                 )
+
+
+def values_read(graph: GraphProto) -> set[str]:
+    """The names of all values that a node of the graph or of a graph inside it reads, and of all outputs."""
+    names = {output.name for output in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                names |= values_read(inner)
+    return names
 
 
 def _attribute_value(value: Any) -> Any:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from cspprof.core import formulas as f
 from cspprof.core.kinds import Kind
 from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
-from cspprof.ops import Facts, convolution, matrix, normalization, reduction
+from cspprof.ops import Facts, convolution, linalg, matrix, normalization, reduction
 from cspprof.ops.attention import attention_facts
 from cspprof.ops.pooling import pool_facts
 
@@ -28,10 +29,14 @@ class OnnxNode:
     inputs: tuple[TensorSpec | None, ...]
     """None: an optional input that is absent."""
     outputs: tuple[TensorSpec, ...]
-    """Empty for a contrib rule, which returns them."""
+    """Empty for a rule that returns them."""
     attrs: Mapping[str, Any]
     constants: Mapping[int, list[Any]]
     """The elements of small constant inputs, by the position of the input."""
+    output_count: int = 1
+    """Also counts an output that is omitted before another one."""
+    opset: int = 0
+    """The version of the operator set. The meaning of attributes and inputs depends on it."""
 
     def __getitem__(self, i: int) -> TensorSpec:
         """Input i. Raises ValueError if it is absent."""
@@ -154,9 +159,77 @@ def attention(node: OnnxNode) -> Facts:
 
 @onnx_rule("LSTM", "GRU", "RNN")
 def recurrent(node: OnnxNode) -> Facts:
-    """Each element of W and R takes part in one MAC for each step of each sequence; x is (L, B, …)."""
-    length, batch = node[0].shape[:2]
-    return Facts(Kind.RECURRENT, (node[1].numel + node[2].numel) * length * batch)
+    """The weights W and R are (directions, rows, columns). x is (L, B, …) or (B, L, …)."""
+    directions, rows, _ = node[1].shape
+    return recurrent_facts(node[1].numel + node[2].numel, 2 * directions * rows, prod(node[0].shape[:2]))
+
+
+def recurrent_facts(elements: int, rows: int, steps: int) -> Facts:
+    """Each of the `elements` of the weights takes part in one MAC for each step of each sequence. Each of their rows
+    yields one element of a gate, which is one scalar operation."""
+    return Facts(Kind.RECURRENT, elements * steps, elementwise=rows * steps)
+
+
+# -- transforms and factorizations ----------------------------------------------------------------------
+
+
+@onnx_rule("DFT")
+def fourier_transform(node: OnnxNode) -> Facts:
+    """The last dimension has one real or two complex components. Input 1 is the length of the transform; by default
+    it follows from the shapes."""
+    *shape, components = node[0].shape
+    from_frequencies = bool(node.attrs.get("inverse") and node.attrs.get("onesided"))
+    axis = _transform_axis(node)
+    length = node.constants[1][0] if 1 in node.constants else None
+    if not node.has(1) and axis is not None:
+        length = 2 * (shape[axis] - 1) if from_frequencies else shape[axis]
+    if axis is None or length is None:
+        return Facts(Kind.UNKNOWN, None)
+    shape[axis] = int(length)
+    return _transform(shape, int(length), is_real=components == 1 or from_frequencies)
+
+
+def _transform_axis(node: OnnxNode) -> int | None:
+    """The dimension of a Fourier transform; None if it is known only when the graph runs."""
+    if node.opset < 20:
+        axis = int(node.attrs.get("axis", 1))
+    elif not node.has(2):
+        axis = -2
+    elif 2 in node.constants:
+        axis = int(node.constants[2][0])
+    else:
+        return None
+    return axis % len(node[0].shape)
+
+
+@onnx_rule("STFT")
+def short_time_fourier_transform(node: OnnxNode) -> Facts:
+    """A transform of each frame, after one multiplication of each of its elements with the window. The output is
+    (B, frames, frequencies, 2)."""
+    batch, samples, components = node[0].shape
+    if node.has(2):
+        length = node[2].numel
+    elif node.has(3):
+        if 3 not in node.constants:
+            return Facts(Kind.UNKNOWN, None)
+        length = int(node.constants[3][0])
+    else:
+        length = samples
+    frames = [batch, node.out.shape[1], length]
+    facts = _transform(frames, length, is_real=components == 1)
+    return facts._replace(elementwise=facts.elementwise + (prod(frames) if node.has(2) else 0))
+
+
+def _transform(shape: list[int], length: int, is_real: bool) -> Facts:
+    """Fourier transforms of this length over an array of this shape. From or to real values, half of the
+    operations."""
+    operations = f.fft_operations(prod(shape), [length])
+    return Facts(Kind.FFT, elementwise=(operations + 1) // 2 if is_real else operations)
+
+
+@onnx_rule("Det")
+def determinant(node: OnnxNode) -> Facts:
+    return linalg.lu(node[0], out=node.out)
 
 
 # -- pooling ----------------------------------------------------------------------------------------
@@ -185,6 +258,14 @@ def global_max_pool(node: OnnxNode) -> Facts:
 @onnx_rule("ReduceMean")
 def reduce_mean(node: OnnxNode) -> Facts:
     return reduction.mean(node[0], node.constants.get(1, node.attrs.get("axes")), out=node.out)
+
+
+@onnx_rule("Dropout")
+def dropout(node: OnnxNode) -> Facts:
+    """No operation, except in the training mode (input 2). With a mask, a copy and a mask of ones."""
+    if any(node.constants.get(2, ())):
+        return Facts(Kind.ELEMENTWISE, elementwise=node.out.numel)
+    return Facts(Kind.VIEW if len(node.outputs) == 1 else Kind.DATA)
 
 
 # -- operators without MACs -------------------------------------------------------------------------
@@ -237,7 +318,7 @@ register_without_macs(
 )
 register_without_macs(Kind.RESIZE, "Resize Upsample GridSample MaxRoiPool RoiAlign", _output_numel)
 register_without_macs(Kind.CONCAT, "Concat")
-register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity Dropout")  # no Dropout in inference
+register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity")
 register_without_macs(
     Kind.DATA,
     "Transpose Cast CastLike BitCast Pad Slice Split Gather GatherElements GatherND Scatter ScatterElements ScatterND "
@@ -248,7 +329,7 @@ register_without_macs(
 )
 
 WITHOUT_RULE = {
-    "Det": "a factorization", "DFT": "a transform", "STFT": "a transform", "If": "a branch", "Loop": "a loop",
+    "If": "a branch", "Loop": "a loop",
     "Scan": "a loop", "SequenceMap": "a loop", "ImageDecoder": "a file format", "LinearAttention": "not final",
     "CausalConvWithState": "not final", "RegexFullMatch": "text", "StringConcat": "text", "StringSplit": "text",
     "StringNormalizer": "text", "TfIdfVectorizer": "text", "Optional": "no tensor", "OptionalGetElement": "no tensor",

@@ -118,21 +118,23 @@ class ShapeInference:
     def _rule_node(self, node: NodeProto, attrs: dict[str, Any], outputs: tuple[TensorSpec, ...]) -> OnnxNode:
         inputs = tuple(self.specs[n] if n else None for n in node.input)
         constants = {i: self.constants[n].ravel().tolist() for i, n in enumerate(node.input) if n in self.constants}
-        return OnnxNode(operator_name(node), inputs, outputs, attrs, constants)
+        version = self.opsets.get(node.domain, 0)
+        return OnnxNode(operator_name(node), inputs, outputs, attrs, constants, len(node.output), version)
 
     def _infer_standard(
         self, node: NodeProto, schema: onnx.defs.OpSchema, attrs: dict[str, Any]
     ) -> dict[str, TensorSpec]:
         """The outputs by the library, else by an output rule, else as the file declares them. Raises SourceError."""
-        types = shape_inference.infer_node_outputs(
+        types = {} if schema.deprecated else shape_inference.infer_node_outputs(
             schema, node,
             {n: _type_proto(self.specs[n]) for n in node.input if n},
             {n: numpy_helper.from_array(self.constants[n], n) for n in node.input if n in self.constants},
             opset_imports=list(self.model.opset_import), ir_version=self.model.ir_version,
         )  # fmt: skip
         inferred = {name: _spec_of(types[name]) for name in node.output if name in types}
-        if any(name and inferred.get(name) is None for name in node.output) and node.op_type in OUTPUT_RULES:
-            by_rule = OUTPUT_RULES.get(node.op_type)(self._rule_node(node, attrs, ()))
+        operator = operator_name(node)
+        if any(name and inferred.get(name) is None for name in node.output) and operator in OUTPUT_RULES:
+            by_rule = OUTPUT_RULES.get(operator)(self._rule_node(node, attrs, ()))
             inferred |= {n: s for n, s in zip(node.output, by_rule, strict=False) if inferred.get(n) is None}
         specs = {}
         for name in filter(None, node.output):
