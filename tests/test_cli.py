@@ -515,8 +515,17 @@ def test_traceback_is_shown_only_with_debug(run: Run, monkeypatch: pytest.Monkey
     assert (got.code, got.err) == (
         2, "error: ZeroDivisionError: oops\n  This is a bug in cspprof. --debug shows the traceback.\n",
     )  # fmt: skip
-    with pytest.raises(ZeroDivisionError):
-        main(["cio", "resnet50", "--debug"])
+    debugged = run("cio", "resnet50", "--debug")
+    assert debugged.code == 2
+    assert debugged.err.startswith("Traceback (most recent call last):")
+    assert "ZeroDivisionError: oops" in debugged.err
+
+
+def test_an_unknown_model_with_debug_exits_with_2_and_shows_where_it_was_raised(run: Run) -> None:
+    got = run("cio", "nosuch", "--debug")
+    assert got.code == 2
+    assert "Traceback" in got.err
+    assert "error: no model named 'nosuch'" in got.err
 
 
 # -- entry points ---------------------------------------------------------------------------------

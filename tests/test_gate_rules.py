@@ -23,10 +23,10 @@ from cspprof.gate import baseline
 from cspprof.gate.causes import Cause
 from cspprof.gate.config import Rule
 from cspprof.gate.measurement import LayerMeasurement, Measurement, layer_matches, measure
-from cspprof.gate.metric_names import resolve_metric
 from cspprof.gate.report import value_and_limit
 from cspprof.gate.rules import Outcome, RuleResult, contradictions, evaluate
 from cspprof.metrics import Amount, Peak, Ratio, Sum
+from cspprof.metrics.names import resolve_metric
 from cspprof.profiles import Profile
 
 

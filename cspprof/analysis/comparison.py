@@ -112,10 +112,15 @@ def format_depths(depths: Sequence[int]) -> str:
     return "-".join(map(str, depths))
 
 
+def adds_up(metric: str) -> bool:
+    """Whether the values of the layers add up to that of the model, as integers."""
+    m = METRICS.get(metric)
+    return metric == "params" or (m.additive and m.scale == 1)
+
+
 def check_additive(metric: str) -> None:
     """Raise CspprofError unless the values of the layers add up to that of the model, as integers."""
-    m = METRICS.get(metric)
-    if metric != "params" and not (m.additive and m.scale == 1):
+    if not adds_up(metric):
         raise CspprofError(
             f"a change of {metric} cannot be split into layers",
             "Choose a metric that adds up over layers: macs, flops, cio_cspnet, traffic_bytes …",

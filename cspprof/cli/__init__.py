@@ -9,12 +9,14 @@ import errno
 import io
 import os
 import sys
+import traceback
+from collections import Counter
 from collections.abc import Container, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
@@ -67,6 +69,18 @@ class _CommandGroup(TyperGroup):
             ) from exit_
 
 
+class OptionsOnceCommand(TyperCommand):
+    """A command that refuses an option with one value that occurs twice: the last value would silently win."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # as in shell completion
+            _, _, occurrences = self.make_parser(ctx).parse_args(args=list(args))
+            for parameter, n in Counter(occurrences).items():
+                if n > 1 and isinstance(parameter, TyperOption) and not (parameter.is_flag or parameter.multiple):
+                    raise CspprofError(f"{max(parameter.opts, key=len)} occurs {n} times", "Give it once.")
+        return super().parse_args(ctx, args)
+
+
 def application(names: Container[str] = COMMANDS) -> typer.Typer:
     """The command line with the named commands. The others are listed in the help, but their modules are not imported:
     importing all of them takes longer than many commands."""
@@ -86,9 +100,11 @@ def application(names: Container[str] = COMMANDS) -> typer.Typer:
             continue
         target: Any = getattr(import_module(f"cspprof.cli.{command.module}"), command.function)
         if isinstance(target, typer.Typer):
+            for registered in target.registered_commands:
+                registered.cls = OptionsOnceCommand
             app.add_typer(target, name=name, short_help=command.summary)
         else:
-            app.command(name, short_help=command.summary)(target)
+            app.command(name, cls=OptionsOnceCommand, short_help=command.summary)(target)
     return app
 
 
@@ -124,7 +140,7 @@ GLOBAL_OPTIONS = ("--debug", "--no-cache")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. It exits with the exit code, and shows a traceback only with `--debug`."""
+    """The console script. It exits with the exit code, and prints a traceback only with `--debug`."""
     _set_utf8()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     argv.sort(key=lambda argument: argument not in GLOBAL_OPTIONS)  # typer accepts them only before the command
@@ -136,16 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = exit_.code if isinstance(exit_.code, int) else 2
     except KeyboardInterrupt:
         code = 130
-    except CspprofError as error:
-        if debug:
-            raise
-        _print_error(error)
-        code = error.exit_code
     except Exception as error:
         if debug:
-            raise
-        _print_error(_as_cspprof_error(error))
-        code = 2
+            traceback.print_exception(error)
+        shown = _as_cspprof_error(error)
+        _print_error(shown)
+        code = shown.exit_code
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
@@ -174,6 +186,8 @@ def _print_error(error: CspprofError) -> None:
 
 
 def _as_cspprof_error(error: Exception) -> CspprofError:
+    if isinstance(error, CspprofError):
+        return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CspprofError(f"cannot write: {error.strerror}", "Free some space, or write to another disk.")
     return CspprofError(f"{type(error).__name__}: {error}", "This is a bug in cspprof. --debug shows the traceback.")

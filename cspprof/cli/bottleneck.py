@@ -9,6 +9,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
+from cspprof.metrics.names import resolve_metric
 from cspprof.report.bottleneck import bottleneck_report
 
 
@@ -16,9 +17,12 @@ def bottleneck_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False,
     metric: Annotated[str, typer.Option("--metric", "--sort", help="The metric that ranks the layers.")] = "macs",
+    ascending: Annotated[bool, typer.Option("--ascending", help="Print the smallest layers.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="The number of layers.")] = 10,
 ) -> None:  # fmt: skip
     """Print the largest layers of each model, their share and the cumulative share."""
+    metric = resolve_metric(metric)
     check_layer_metric(metric)
     writer = ReportWriter(format, output)
-    writer.write(bottleneck_report(profile_specs(specs, input, dtype, device, train, strict), metric, top))
+    profiles = profile_specs(specs, input, dtype, device, train, strict)
+    writer.write(bottleneck_report(profiles, metric, top, ascending))

@@ -33,6 +33,7 @@ def models_command(
     output: o.Output = None,
     family: Annotated[str | None, typer.Option("--family", help="Only this family.")] = None,
     sort: o.Sort = None,
+    ascending: o.Ascending = False,
     papers: Annotated[
         bool, typer.Option("--papers", help="Show the paper of each network instead of totals; no network is traced.")
     ] = False,
@@ -40,15 +41,19 @@ def models_command(
     """List the zoo: every network with its status and its totals at its native input, or with its paper."""
     writer = ReportWriter(format, output)
     if sort is not None:
-        METRICS.get(sort)
+        sort = METRICS.get(sort).name
+    elif ascending:
+        raise CspprofError("--ascending needs a metric to sort by", "Write for example: --sort moc --ascending")
     if papers and sort is not None:
         raise CspprofError("--papers traces no network, so --sort has no values", "Use one of them.")
     networks = _networks(family)
     if papers:
         writer.write(network_papers_report([network_record(e) for e in networks]))
         return
-    traced = [network_record(e, profile_spec(e.name, cache=True)) for e in with_progress_bar(networks)]
-    writer.write(network_totals_report(traced, sort))
+    traced = [
+        network_record(e, profile_spec(e.name, cache=True), [sort] if sort else []) for e in with_progress_bar(networks)
+    ]
+    writer.write(network_totals_report(traced, sort, ascending))
 
 
 def _networks(family: str | None) -> list[ModelEntry]:

@@ -51,13 +51,23 @@ Layers = Annotated[bool, typer.Option("--layers", help="List every layer.")]
 Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="Sum layers into modules at depth N.")]
 By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Sum layers by kind or by stage.")]
 Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Sort by this metric, largest first.")]
+Ascending = Annotated[bool, typer.Option("--ascending", help="With --sort: smallest first.")]
 Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Show only the first N rows of a list.")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        metavar="METRICS",
+        help="Show only these metrics: macs,cio,peak_bytes. The first that adds up over layers is split into layers.",
+    ),
+]
 Convention = Annotated[
     str | None,
     typer.Option(
         "--convention",
         metavar="NAME",
-        help="Count compute as another tool does: macs, flops, darknet, fvcore … (all: cspprof explain conventions).",
+        help="Count compute as another tool does: macs, flops, darknet, fvcore … (all: cspprof explain conventions). "
+        "hardnet or cspnet sets the rule of cio.",
     ),
 ]
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Save the profile as x.profile.json.")]

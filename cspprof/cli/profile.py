@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import NamedTuple
 
-import typer
-
-from cspprof.analysis.comparison import check_additive
+from cspprof.analysis.comparison import adds_up, check_additive
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_writable
 from cspprof.metrics import CONVENTIONS, METRICS
+from cspprof.metrics.names import check_convention, resolve_metric, split_metrics
 from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, profile_report
 
 
 def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    convention: o.Convention = None, save: o.Save = None,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    metric: o.Metrics = None, convention: o.Convention = None, save: o.Save = None,
 ) -> None:  # fmt: skip
     """Print every metric of each model."""
     if save is not None:
@@ -29,66 +29,97 @@ def profile_command(
         if not save.name.endswith((".profile.json", ".profile.json.gz")):
             raise CspprofError(f"a saved profile cannot be named {save.name}", f"Write: --save {save}.profile.json")
         check_writable(save)
-    breakdown = _breakdown("macs", layers, depth, by, sort, top, convention)
+    content = _content(list(METRICS), "macs", metric, convention)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if save is not None:
         profiles[0].save(save)
-    writer.write(profile_report("profile", profiles, list(METRICS), "macs", breakdown, convention))
+    writer.write(profile_report("profile", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
 def cio_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    convention: o.Convention = None,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    metric: o.Metrics = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print the convolutional input/output of each model, the change from the first, and where it comes from."""
-    breakdown = _breakdown("cio_cspnet", layers, depth, by, sort, top, convention)
+    content = _content(CIO_METRICS, "cio", metric, convention)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(profile_report("cio", profiles, CIO_METRICS, "cio_cspnet", breakdown, convention))
+    writer.write(profile_report("cio", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
 def flops_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    convention: o.Convention = None,
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    metric: o.Metrics = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
-    breakdown = _breakdown("macs", layers, depth, by, sort, top, convention)
+    content = _content(FLOPS_METRICS, "macs", metric, convention)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(profile_report("flops", profiles, FLOPS_METRICS, "macs", breakdown, convention))
+    writer.write(profile_report("flops", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
 def compare_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, top: o.Top = None,
-    convention: o.Convention = None,
-    metric: Annotated[str, typer.Option("--metric", help="Explain the change in this metric.")] = "cio_cspnet",
+    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    metric: o.Metrics = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print two or more models side by side in every metric. Changes are relative to the first model."""
     if len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
-    check_additive(metric)
-    breakdown = _breakdown(metric, layers, depth, by, sort, top, convention)
+    content = _content(list(METRICS), "cio", metric, convention)
+    check_additive(content.focus)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(profile_report("compare", profiles, list(METRICS), metric, breakdown, convention))
+    writer.write(profile_report("compare", profiles, content.metrics, content.focus, breakdown, content.tool))
+
+
+class _Content(NamedTuple):
+    """What a report shows: the metrics, the one that is split into layers, and the convention."""
+
+    metrics: Sequence[str]
+    focus: str
+    convention: str | None
+
+    @property
+    def tool(self) -> str | None:
+        """The tool by whose convention compute is counted; None for a convention of CIO."""
+        return self.convention if self.convention in CONVENTIONS else None
+
+
+def _content(metrics: Sequence[str], focus: str, chosen: list[str] | None, convention: str | None) -> _Content:
+    """The values of `--metric` and `--convention`, checked: without `--metric`, the given metrics and focus.
+
+    Of several chosen metrics, the first that adds up over the layers is the focus. Raises UnknownNameError.
+    """
+    if convention is not None:
+        check_convention(convention)
+    focus = resolve_metric(focus, convention)
+    if chosen:
+        metrics = split_metrics(chosen, convention)
+        focus = next((m for m in metrics if adds_up(m)), metrics[0] if len(metrics) == 1 else focus)
+    return _Content(metrics, focus, convention)
 
 
 def _breakdown(
-    focus: str, layers: bool, depth: int | None, by: str | None, sort: str | None, top: int | None,
-    convention: str | None,
+    content: _Content, layers: bool, depth: int | None, by: str | None, sort: str | None, ascending: bool,
+    top: int | None,
 ) -> Breakdown:  # fmt: skip
     """Which layers the report lists. Raises CspprofError for options that contradict each other."""
-    if convention is not None:
-        CONVENTIONS.get(convention)
-    if sort is not None and sort != "params":
+    if sort is not None:
+        sort = resolve_metric(sort, content.convention)
         check_layer_metric(sort)
+    if ascending and sort is None:
+        raise CspprofError("--ascending needs a metric to sort by", "Write for example: --sort moc --ascending")
     if by is not None and depth is not None:
         raise CspprofError("--by and --depth exclude each other", "Use one of them.")
     if layers and (by is not None or depth is not None):
@@ -96,5 +127,5 @@ def _breakdown(
     if by not in (None, "kind", "stage"):
         raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage")
     if top is not None and sort is None:
-        sort = focus
-    return Breakdown(layers or sort is not None, depth, by, sort, top)
+        sort = content.focus
+    return Breakdown(layers or sort is not None, depth, by, sort, top, ascending)

@@ -7,60 +7,84 @@ from typing import Annotated
 
 import typer
 
-from cspprof.analysis.whatif import VariationResult, input_variations
+from cspprof.analysis.whatif import Variation, VariationResult, image_variations, input_variations
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
-from cspprof.cli.specs import profile_specs
+from cspprof.cli.specs import check_complete, profile_specs
 from cspprof.core.errors import CspprofError, SourceError
-from cspprof.core.record import TensorSpec
+from cspprof.core.inputs import parse_device
+from cspprof.metrics.names import split_metrics
 from cspprof.profiles import Profile, profile_each
-from cspprof.report.whatif import metrics_or_default, whatif_report
+from cspprof.report.whatif import DEFAULT_METRICS, whatif_report
 from cspprof.sources import Request, parse, source_of
 from cspprof.sources.saved_profile import check_request, is_spec
 
 Size = Annotated[str | None, typer.Option("--size", metavar="SIZES", help="Heights and widths: 224,256,320x384.")]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="BATCHES", help="Batch sizes: 1,8.")]
 Dtypes = Annotated[str | None, typer.Option("--dtype", metavar="DTYPES", help="Floating dtypes: float32,float16.")]
-Metric = Annotated[list[str] | None, typer.Option("--metric", metavar="METRIC", help="A metric; repeat for more.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input", metavar="[NAME=]SHAPES", help="Whole shapes, such as sequence lengths: 1x128:int64,1x512:int64. "
+        "A further input has a name: mask=1x128,1x512.",
+    ),
+]  # fmt: skip
+Metric = Annotated[list[str] | None, typer.Option("--metric", metavar="METRICS", help="Metrics: macs,cio,peak_bytes.")]
 
 
 def whatif_command(
-    spec: o.Spec, size: Size = None, batch: Batch = None, dtype: Dtypes = None, metric: Metric = None,
-    format: o.Format = None, output: o.Output = None, strict: o.Strict = False,
+    spec: o.Spec, size: Size = None, batch: Batch = None, dtype: Dtypes = None, inputs: Inputs = None,
+    device: o.Device = None, metric: Metric = None, format: o.Format = None, output: o.Output = None,
+    strict: o.Strict = False,
 ) -> None:  # fmt: skip
-    """Trace one model at other sizes, batch sizes and dtypes, and print its totals for each.
+    """Trace one model at other sizes, batch sizes, dtypes and shapes, and print its totals for each.
 
     The exit code is 2 if the model fails on an input.
     """
-    writer, metrics = ReportWriter(format, output), metrics_or_default(metric or ())
-    profile = profile_specs([spec], strict=strict)[0]
-    inputs = input_variations(profile, size, batch, dtype)
-    if source_of(parse(spec)).name == "saved profile":
-        _refuse_other_inputs(spec, profile, inputs, {"--size": size, "--batch": batch, "--dtype": dtype})
-    profiles = profile_each(spec, map(_request, inputs))
+    if size is not None and inputs:
+        raise CspprofError(
+            "--size and --input exclude each other", "Write whole shapes: --input 1x3x224x224,1x3x256x256"
+        )
+    writer, metrics = ReportWriter(format, output), split_metrics(metric) or DEFAULT_METRICS
+    variations = input_variations(inputs, batch, dtype) if inputs else []
+    base = None
+    if not variations or source_of(parse(spec)).name == "saved profile":
+        base = profile_specs([spec], device=device)[0]
+        variations = variations or image_variations(base, size, batch, dtype)
+        options = [("--size", size), ("--batch", batch), ("--dtype", dtype), *(("--input", x) for x in inputs or ())]
+        _refuse_other_inputs(spec, base, variations, options)
+    requests = [_request(variation, parse_device(device) if device else None) for variation in variations]
     results = [
-        VariationResult(tensor, None, found.message)
+        VariationResult(variation, None, found.message)
         if isinstance(found, CspprofError)
-        else VariationResult(tensor, found)
-        for tensor, found in zip(inputs, profiles, strict=True)
+        else VariationResult(variation, found)
+        for variation, found in zip(variations, profile_each(spec, requests), strict=True)
     ]
-    writer.write(whatif_report(profile.label, results, metrics))
-    if any(result.problem for result in results):
+    traced = [result.record for result in results if result.record is not None]
+    if strict:
+        check_complete(*([base] if base else []), *traced)
+    label = next((record.label for record in [base, *traced] if record is not None), spec)
+    writer.write(whatif_report(label, results, metrics))
+    if len(traced) < len(results):
         raise typer.Exit(2)
 
 
-def _request(tensor: TensorSpec) -> Request:
-    return Request(inputs=[tensor], dtype=tensor.dtype)
+def _request(variation: Variation, device: str | None = None) -> Request:
+    return Request(inputs=variation.arguments, device=device, dtype=variation.dtype)
 
 
-def _refuse_other_inputs(file: str, profile: Profile, inputs: list[TensorSpec], options: dict[str, str | None]) -> None:
-    """Raise SourceError if the saved profile was traced on another input than one of these."""
+def _refuse_other_inputs(
+    file: str, profile: Profile, variations: list[Variation], options: list[tuple[str, str | None]]
+) -> None:
+    """Raise SourceError if the file is a saved profile that was traced on another input than one of these."""
+    if source_of(parse(file)).name != "saved profile":
+        return
     try:
-        for tensor in inputs:
-            check_request(profile, _request(tensor), file)
+        for variation in variations:
+            check_request(profile, _request(variation), file)
     except SourceError as error:
         if not is_spec(profile.source):
             raise
-        words = [word for option, value in options.items() if value is not None for word in (option, value)]
+        words = [word for option, value in options if value is not None for word in (option, value)]
         command = shlex.join(["cspprof", "whatif", profile.source, *words])
         raise SourceError(f"{file} is a saved profile of one input", f"Trace the model again: {command}") from error

@@ -25,23 +25,28 @@ def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
     positional: list[TensorSpec] = []
     named: dict[str, TensorSpec] = {}
     for text in texts:
-        match = _FORM.fullmatch(text.strip())
-        if match is None:
-            raise CspprofError(
-                f"cannot read the input {text!r}",
-                "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: ids=1x128:int64",
-            )
-        shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
-        spec = TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
-        if match["name"] in named:
-            raise CspprofError(f"the input {match['name']!r} is given twice", "Give each name once.")
-        if match["name"]:
-            named[match["name"]] = spec
+        name, spec = parse_input(text, dtype)
+        if name in named:
+            raise CspprofError(f"the input {name!r} is given twice", "Give each name once.")
+        if name:
+            named[name] = spec
         else:
             positional.append(spec)
     if not positional and not named:
         return None
     return ModelArguments(tuple(positional), named)
+
+
+def parse_input(text: str, dtype: str) -> tuple[str | None, TensorSpec]:
+    """The name and the tensor of one `--input`; see `parse_inputs`. Raises CspprofError."""
+    match = _FORM.fullmatch(text.strip())
+    if match is None:
+        raise CspprofError(
+            f"cannot read the input {text!r}",
+            "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: --input ids=1x128:int64",
+        )
+    shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
+    return match["name"], TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
 
 
 class ModelArguments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Generic, TypeVar
 
@@ -40,12 +40,20 @@ class Registry(Generic[T]):
     Did you mean: red?
     """
 
-    def __init__(self, noun: str, listing: str | None = None, fallback: Registry[T] | None = None) -> None:
+    def __init__(
+        self,
+        noun: str,
+        listing: str | None = None,
+        fallback: Registry[T] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
         self.noun = noun
         self._listing = listing
         """The command that lists the entries, for hints."""
         self._fallback = fallback
         """Searched for a name that is not in this registry. Its entries are not listed, counted or iterated here."""
+        self._aliases = aliases or {}
+        """Further names of entries. They are found and suggested, but not listed, counted or iterated."""
         self._entries: dict[str, T] = {}
         self.version = 0
         """The number of changes so far. A cache of something derived from the entries compares it."""
@@ -68,11 +76,13 @@ class Registry(Generic[T]):
             return self._entries[name]
         if self._fallback is not None and name in self._fallback:
             return self._fallback.get(name)
+        if name in self._aliases:
+            return self.get(self._aliases[name])
         raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name))
 
     def suggest(self, name: str) -> str:
         """A hint for the unknown `name`: similar names, or how to list all."""
-        return suggestion(name, [*self.names(), *(self._fallback or ())], self._listing)
+        return suggestion(name, [*self.names(), *self._aliases, *(self._fallback or ())], self._listing)
 
     def names(self) -> list[str]:
         return sorted(self._entries)

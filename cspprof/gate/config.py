@@ -30,9 +30,9 @@ from cspprof.core.files import display_path
 from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.registry import suggestion
 from cspprof.core.units import Quantity, parse_quantity
-from cspprof.gate.metric_names import check_convention, check_metric, resolve_metric
 from cspprof.gate.toml_lines import Key, key_lines, nearest_line
 from cspprof.metrics import METRICS
+from cspprof.metrics.names import check_convention, check_metric, resolve_metric
 
 CONFIG_FILES = ("cspprof.toml", "pyproject.toml")
 BASELINE_FILE = "cspprof-baseline.json"

@@ -16,8 +16,8 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Kind, OpSpec, Record
 from cspprof.gate.config import Config, Model, Problem
-from cspprof.gate.metric_names import resolve_metric
 from cspprof.metrics import METRICS, Amount, Sum
+from cspprof.metrics.names import resolve_metric
 from cspprof.profiles import Profile, profile_spec
 from cspprof.sources import Request
 

@@ -25,10 +25,10 @@ from cspprof.gate import baseline
 from cspprof.gate.checking import with_causes
 from cspprof.gate.config import BASELINE_FILE, Config, Model, Rule, find, load
 from cspprof.gate.measurement import LAYER_METRICS, Measurement, layer_metrics, measure, profile_entry
-from cspprof.gate.metric_names import check_metric, resolve_metric
 from cspprof.gate.pytest_messages import budget_text, mismatch_text
 from cspprof.gate.rules import BASELINE, Outcome, evaluate, incomplete_error, input_mismatch, settings_mismatch
 from cspprof.metrics import CONVENTIONS, METRICS
+from cspprof.metrics.names import check_metric, resolve_metric
 from cspprof.profiles import Profile, profile_model
 
 if TYPE_CHECKING:

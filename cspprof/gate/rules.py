@@ -14,8 +14,8 @@ from cspprof.gate.baseline import UPDATE_COMMAND
 from cspprof.gate.causes import Cause
 from cspprof.gate.config import Level, Rule
 from cspprof.gate.measurement import Measurement
-from cspprof.gate.metric_names import resolve_metric
 from cspprof.metrics import METRICS
+from cspprof.metrics.names import resolve_metric
 
 BASELINE = "the baseline"
 """The name of the baseline in messages. A base of any other name is another model, or a git revision."""

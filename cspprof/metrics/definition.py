@@ -86,7 +86,10 @@ class Metric:
 CONVENTIONS: Registry[Metric] = Registry("convention", "cspprof explain conventions")
 """The totals of other tools: see `conventions`. `METRICS.get` finds them, but does not list them."""
 
-METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", fallback=CONVENTIONS)
+DEFAULT_METRICS = {"cio": "cio_cspnet", "compute": "macs"}
+"""Names that stand for a metric, and the metric that they mean without a convention; see `names.resolve_metric`."""
+
+METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", fallback=CONVENTIONS, aliases=DEFAULT_METRICS)
 
 
 def value_of(record: Record, metric: str) -> Any:

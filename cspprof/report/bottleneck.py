@@ -15,9 +15,9 @@ from cspprof.report.profile import largest_layers, model_fields
 from cspprof.report.tables import Report
 
 
-def bottleneck_report(profiles: Sequence[Record], metric: str, top: int) -> Report:
-    """The largest layers of each model, with cumulative shares."""
-    tables = [largest_layers(p, metric, top) for p in profiles]
+def bottleneck_report(profiles: Sequence[Record], metric: str, top: int, ascending: bool = False) -> Report:
+    """The largest layers of each model, or the smallest ones, with cumulative shares."""
+    tables = [largest_layers(p, metric, top, ascending) for p in profiles]
     models = []
     records: list[dict[str, Any]] = []
     for p, table in zip(profiles, tables, strict=True):
@@ -31,7 +31,8 @@ def bottleneck_report(profiles: Sequence[Record], metric: str, top: int) -> Repo
                     for layer, row in zip(layers, table.rows, strict=True)]  # fmt: skip
     notes = [note for p in profiles for note in model_notes(p)]
     document = {"schema": "cspprof.bottleneck/1", "models": models}
-    return Report(tables, records, document, notes, profiles, metric, _layer_bars(profiles, metric, top))
+    bars = [] if ascending else _layer_bars(profiles, metric, top)
+    return Report(tables, records, document, notes, profiles, metric, bars)
 
 
 def _layer_bars(profiles: Sequence[Record], metric: str, top: int) -> list[Chart]:

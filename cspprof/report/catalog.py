@@ -10,7 +10,7 @@ from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.report.notes import STATUS_MEANINGS
-from cspprof.report.tables import Column, Report, Table, quantity, text
+from cspprof.report.tables import Column, Report, Table, quantity, sort_key, text
 
 if TYPE_CHECKING:
     from cspprof.zoo import ModelEntry
@@ -30,10 +30,19 @@ def metrics_report() -> Report:
     return Report([Table("", columns, rows)], records, {"schema": "cspprof.metrics/1", "metrics": records})
 
 
+STANDS_FOR = {
+    "cio": "cio_cspnet, or cio_hardnet with the convention hardnet (--convention hardnet; in rules: convention)",
+    "compute": "macs, or the total of another tool with its convention (cspprof explain conventions)",
+}
+"""What the names mean that depend on a convention."""
+
+
 def explain_metric(name: str) -> Report:
     """One metric: its definition, its unit, what it is not, its source. Raises UnknownNameError."""
     m = METRICS.get(name)
     facts = [("name", name), ("unit", str(m.unit)), ("definition", m.definition)]
+    if m.name != name:
+        facts.insert(1, ("stands for", STANDS_FOR[name]))
     tool, validity = (m.tool, m.validity) if isinstance(m, Convention) else ("", "")
     optional = (("is not", m.is_not), ("source", m.paper), ("printed by", tool), ("rule is valid", validity))
     facts += [(k, v) for k, v in optional if v]
@@ -141,13 +150,16 @@ TOTALS = ("macs", "bflops", "params", "conv_weights", "cio_cspnet")
 """The metrics in the list of networks."""
 
 
-def network_record(entry: ModelEntry, record: Record | None = None) -> dict[str, Any]:
-    """The origin of a zoo network and, with its profile at its native input, its totals. For JSON and CSV."""
+def network_record(entry: ModelEntry, record: Record | None = None, metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """The origin of a zoo network and, with its profile at its native input, its totals: all metrics, and `metrics`.
+    For JSON and CSV."""
     origin = {
         "name": entry.name, "family": entry.family, "input": "×".join(map(str, entry.input)), "status": entry.status,
         "twin": entry.twin or "", "paper": entry.paper, "summary": entry.summary,
     }  # fmt: skip
-    return origin if record is None else origin | {"metrics": {m: value_of(record, m) for m in METRICS.names()}}
+    if record is None:
+        return origin
+    return origin | {"metrics": {m: value_of(record, m) for m in sorted({*METRICS.names(), *metrics})}}
 
 
 def network_papers_report(networks: Sequence[dict[str, Any]]) -> Report:
@@ -159,10 +171,12 @@ def network_papers_report(networks: Sequence[dict[str, Any]]) -> Report:
     return Report([Table("", columns, rows)], networks, document, _status_notes(networks))
 
 
-def network_totals_report(networks: Sequence[dict[str, Any]], sort: str | None = None) -> Report:
-    """The totals of each network at its native input; with `sort`, the largest value of that metric first."""
+def network_totals_report(
+    networks: Sequence[dict[str, Any]], sort: str | None = None, ascending: bool = False
+) -> Report:
+    """The totals of each network at its native input; with `sort`, sorted by that metric, largest or smallest first."""
     if sort is not None:
-        networks = sorted(networks, key=lambda n: -(n["metrics"][sort] or 0))
+        networks = sorted(networks, key=lambda n: sort_key(n["metrics"][sort], ascending))
     metrics = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
     columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in metrics)]
     rows = [

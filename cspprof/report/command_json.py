@@ -15,13 +15,17 @@ from cspprof.metrics.conventions import convention_named
 from cspprof.report.notes import model_notes
 
 
-def json_document(schema: str, profiles: Sequence[Record], convention: str | None = None) -> dict[str, Any]:
+def json_document(
+    schema: str, profiles: Sequence[Record], convention: str | None = None, chosen: Sequence[str] = ()
+) -> dict[str, Any]:
     """All models with their totals, notes and layers, and the change of each metric from the first model.
 
-    With `convention`, each model also has its total in the convention of that tool.
+    With `convention`, each model also has its total in the convention of that tool. The metrics are all registered
+    ones, and the chosen totals of other tools.
     """
     comparison = Comparison(tuple(profiles))
-    models = [_model(p) for p in profiles]
+    metrics = sorted({*METRICS.names(), *chosen})
+    models = [_model(p, metrics) for p in profiles]
     if convention is not None:
         c = convention_named(convention)
         for p, model in zip(profiles, models, strict=True):
@@ -30,10 +34,10 @@ def json_document(schema: str, profiles: Sequence[Record], convention: str | Non
             }  # fmt: skip
     for i, model in enumerate(models[1:]):
         model["notes"] += comparison.notes_on(i)
-    return {"schema": schema, "models": models, "deltas": [_delta(d) for d in comparison.deltas()]}
+    return {"schema": schema, "models": models, "deltas": [_delta(d) for d in comparison.deltas(metrics)]}
 
 
-def _model(record: Record) -> dict[str, Any]:
+def _model(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
     total = partial(value_of, record)
     return {
         "model": record.model,
@@ -47,7 +51,7 @@ def _model(record: Record) -> dict[str, Any]:
         "cio": {"hardnet": total("cio_hardnet"), "cspnet": total("cio_cspnet")},
         "moc": total("moc"),
         "peak_bytes": total("peak_bytes"),
-        "metrics": {m: total(m) for m in METRICS.names()},
+        "metrics": {m: total(m) for m in metrics},
         "complete": record.complete,
         "uncounted": record.uncounted,
         "notes": model_notes(record),

@@ -33,6 +33,7 @@ from cspprof.report.tables import (
     quantity,
     shapes,
     share,
+    sort_key,
     text,
 )
 
@@ -54,6 +55,7 @@ class Breakdown(NamedTuple):
     by: str | None = None
     sort: str | None = None
     top: int | None = None
+    ascending: bool = False
 
     @property
     def requested(self) -> bool:
@@ -87,7 +89,7 @@ def profile_report(
             table, part = _breakdown(p, how, metrics, focus)
             tables.append(table)
             records += part
-    document = partial(json_document, f"cspprof.{command}/1", profiles, convention)
+    document = partial(json_document, f"cspprof.{command}/1", profiles, convention, metrics)
     return Report(tables, records, document, tuple(dict.fromkeys(notes)), profiles, focus)
 
 
@@ -99,7 +101,8 @@ def apply_convention(convention: str, metrics: Sequence[str], focus: str) -> tup
     compute = [m for m in metrics if METRICS.get(m).unit in (*COMPUTE_UNITS, "fraction")]  # fractions are of MACs
     at = metrics.index(compute[0]) if compute else len(metrics)
     result = [m for m in metrics if m not in compute]
-    result.insert(at, convention)
+    if convention not in result:
+        result.insert(at, convention)
     c = convention_named(convention)
     return result, convention if focus in compute and c.of_op is not None and c.scale == 1 else focus
 
@@ -209,25 +212,27 @@ def _side(value: int | None) -> Cell:
 # -- layers and groups ------------------------------------------------------------------------------
 
 
-def largest_layers(record: Record, metric: str, top: int = 5) -> Table:
-    """The largest operations of one model, with their share of the total and the cumulative share."""
+def largest_layers(record: Record, metric: str, top: int = 5, ascending: bool = False) -> Table:
+    """The largest operations of one model, or the smallest ones, with their share of the total and the cumulative
+    share."""
     m = METRICS.get(metric)
     values = values_by_spec(record, metric)
-    valued = [(r, values[record.calls.spec[r.index]] or 0) for r in layer_rows(record)]
-    total = sum(v for _, v in valued) if m.additive else 0  # a metric that is no sum has no shares
-    ordered = sorted(valued, key=lambda rv: (-rv[1], rv[0].index))[:top]
+    of_params = metric == "params"
+    valued = [(r, r.params if of_params else values[record.calls.spec[r.index]]) for r in layer_rows(record)]
+    total = sum(v or 0 for _, v in valued) if m.additive or of_params else 0  # other metrics have no shares
+    ordered = sorted(valued, key=lambda rv: (*sort_key(rv[1], ascending), rv[0].index))[:top]
     columns = [
         Column("layer"), Column("kind"), Column("stage"), Column("in"), Column("out"),
         Column(m.title, numeric=True), Column("share", numeric=True), Column("so far", numeric=True),
     ]  # fmt: skip
     lines, cumulative = [], 0.0
     for r, v in ordered:
-        cumulative += v
+        cumulative += v or 0
         lines.append([
             text(r.path), text(kind_label(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
-            quantity(metric, v), share(v, total), share(cumulative, total),
+            quantity(metric, v), share(v or 0, total), share(cumulative, total),
         ])  # fmt: skip
-    return Table(f"Largest layers of {record.label} by {m.title}", columns, lines)
+    return Table(f"{'Smallest' if ascending else 'Largest'} layers of {record.label} by {m.title}", columns, lines)
 
 
 def _breakdown(
@@ -302,5 +307,6 @@ def _group_table(
 def _sorted_top(items: Sequence[T], how: Breakdown, value: Callable[[T, str], Any]) -> list[T]:
     result = list(items)
     if how.sort is not None:
-        result.sort(key=lambda item: -(value(item, str(how.sort)) or 0))
+        metric = how.sort
+        result.sort(key=lambda item: sort_key(value(item, metric), how.ascending))
     return result[: how.top] if how.top is not None else result

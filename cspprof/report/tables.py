@@ -122,3 +122,8 @@ def quantity(metric: str, value: Number) -> Cell:
     if unit == "fraction":
         return Cell(value, units.share(value))
     return Cell(value, units.count(value) if isinstance(value, int) else units.decimal(value))
+
+
+def sort_key(value: Number, ascending: bool) -> tuple[bool, int | float]:
+    """The key that sorts values largest first or smallest first, and a missing value last."""
+    return value is None, (value or 0) if ascending else -(value or 0)

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from cspprof.core.record import Record
+from cspprof.metrics.names import resolve_metric
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts.registry import CHARTS
 from cspprof.report.notes import incomplete_note
@@ -24,6 +25,7 @@ def draw(kind: str, profiles: Sequence[Record], **options: Any) -> Chart:
     """The chart `kind` of `profiles`. Raises CspprofError if it cannot show these models."""
     entry = CHARTS.get(kind)
     entry.check(len(profiles), options)
+    options |= {name: resolve_metric(options[name]) for name in ("metric", "x", "y") if name in options}
     return entry.function(profiles, **options)
 
 
