@@ -31,6 +31,8 @@ class Kind(StrEnum):
     """Copies, gathers, sorts, factories: elements move or appear, without arithmetic."""
     VIEW = "view"
     """A new shape of the same storage, at no cost."""
+    GRADIENT = "gradient"
+    """The gradient of another operation, computed in a forward that takes a gradient."""
     CUSTOM = "custom"
     """Counted by a formula that the user registered with torch."""
     UNKNOWN = "unknown"
@@ -38,4 +40,4 @@ class Kind(StrEnum):
 
 CONVOLUTIONS = frozenset({Kind.CONV, Kind.CONV_TRANSPOSE})
 POOLS = frozenset({Kind.MAX_POOL, Kind.AVG_POOL})
-COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.CUSTOM}
+COMPUTE = CONVOLUTIONS | {Kind.LINEAR, Kind.MATMUL, Kind.ATTENTION, Kind.RECURRENT, Kind.GRADIENT, Kind.CUSTOM}

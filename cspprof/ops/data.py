@@ -69,11 +69,18 @@ register_without_macs(
     "max_unpool3d tril triu lu_unpack topk sort argsort msort searchsorted bucketize unique _unique2 unique_dim "
     "unique_consecutive one_hot meshgrid diag_embed select_scatter slice_scatter as_strided_scatter diagonal_scatter "
     "dropout native_dropout feature_dropout alpha_dropout feature_alpha_dropout bernoulli uniform_ normal_ random_ "
-    "exponential_ cauchy_ geometric_ log_normal_ multinomial empty empty_like empty_strided empty_permuted new_empty "
+    "exponential_ cauchy_ geometric_ log_normal_ uniform exponential cauchy geometric log_normal normal_functional "
+    "random "
+    "multinomial poisson binomial _standard_gamma _sample_dirichlet _efficientzerotensor empty empty_like "
+    "empty_strided empty_permuted new_empty "
     "new_empty_strided zeros zeros_like new_zeros ones ones_like new_ones full full_like new_full arange linspace "
     "logspace eye scalar_tensor rand rand_like randn randn_like randint randint_like randperm normal tril_indices "
-    "triu_indices hann_window hamming_window lift lift_fresh _local_scalar_dense item is_nonzero equal _assert_async "
-    "set_ resize_ resize_as_ combinations cartesian_prod _pack_padded_sequence _pad_packed_sequence int_repr "
+    "triu_indices hann_window hamming_window bartlett_window blackman_window kaiser_window range "
+    "affine_grid_generator lift lift_fresh _local_scalar_dense item is_nonzero equal _assert_async "
+    "set_ resize_ resize_as_ set resize resize_as _index_put_impl _unsafe_index _unsafe_index_put unsafe_split "
+    "unsafe_split_with_sizes _lazy_clone _fused_dropout _to_dense to_padded_tensor _jagged_to_padded_dense_forward "
+    "_padded_dense_to_jagged_forward _unique unique_dim_consecutive embedding_renorm combinations cartesian_prod "
+    "_pack_padded_sequence _pad_packed_sequence int_repr "
     "q_per_channel_scales q_per_channel_zero_points _empty_affine_quantized _empty_per_channel_affine_quantized",
 )
 register_without_macs(  # the copying forms of views

@@ -25,7 +25,8 @@ from cspprof.ops.op_rules import output_numel, output_rule, register_without_mac
 register_without_macs(
     Kind.ACTIVATION,
     "relu relu6 leaky_relu silu gelu mish hardswish hardsigmoid hardtanh sigmoid tanh elu selu celu softplus prelu "
-    "rrelu log_sigmoid glu hardshrink softshrink threshold tanhshrink",
+    "rrelu rrelu_with_noise _prelu_kernel log_sigmoid log_sigmoid_forward glu glu_jvp hardshrink softshrink threshold "
+    "tanhshrink",
     output_numel,
 )
 register_without_macs(
@@ -52,7 +53,9 @@ def unary_output(input: TensorMeta, *args: Any, **kwargs: Any) -> TensorMeta | N
 
 # -- softmax ----------------------------------------------------------------------------------------
 
-register_without_macs(Kind.SOFTMAX, "softmax log_softmax _softmax _log_softmax _safe_softmax softmin", output_numel)
+register_without_macs(
+    Kind.SOFTMAX, "softmax log_softmax _softmax _log_softmax _safe_softmax _masked_softmax softmin", output_numel
+)
 register_without_macs(Kind.SOFTMAX, "softmax", output_numel, "quantized")
 
 
@@ -67,7 +70,9 @@ def softmax_output(input: TensorMeta, dim: int, dtype: Any = None) -> TensorMeta
 
 register_without_macs(  # elementwise, but without torch's tag
     Kind.ELEMENTWISE,
-    "floor_divide rsub complex polar linalg_cross renorm embedding_renorm_ isin _weight_norm_interface _weight_norm "
+    "eq ne lt le gt ge abs copysign heaviside gcd lcm _add_relu _thnn_fused_lstm_cell _thnn_fused_gru_cell "
+    "_standard_gamma_grad _dirichlet_grad floor_divide rsub complex polar linalg_cross renorm embedding_renorm_ isin "
+    "_weight_norm_interface _weight_norm "
     "quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize fake_quantize_per_tensor_affine "
     "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine_cachemask "
     "fake_quantize_per_channel_affine_cachemask _fake_quantize_per_tensor_affine_cachemask_tensor_qparams",

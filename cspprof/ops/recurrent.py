@@ -34,3 +34,10 @@ def recurrent(input: Spec, hx: Any, params: Any, *args: Any, out: Spec, **kwargs
 @op_rule(*(f"quantized.quantized_{cell}_cell_dynamic" for cell in ("lstm", "gru", "rnn_tanh", "rnn_relu")))
 def quantized_cell(input: Spec, hx: Any, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return _facts(_matrices(a for a in args if isinstance(a, PackedWeights)), prod(input.shape[:-1]))
+
+
+@op_rule("aten.mkldnn_rnn_layer")
+def recurrent_layer(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """One layer and direction, as torch runs it on a CPU with gradients; the last of its outputs is workspace."""
+    weights = [a for a in args[:4] if isinstance(a, TensorSpec) and len(a.shape) == 2]
+    return _facts(weights, prod(input.shape[:-1]))._replace(outputs=3)

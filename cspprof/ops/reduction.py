@@ -14,7 +14,8 @@ from cspprof.ops.pooling import pool_facts
 
 register_without_macs(
     Kind.REDUCTION,
-    "sum prod amax amin max min aminmax argmax argmin any all std var std_mean var_mean norm cumsum cumprod cummax "
+    "sum prod amax amin max min aminmax _aminmax argmax argmin any all _is_all_true _is_any_true native_norm std var "
+    "std_mean var_mean norm cumsum cumprod cummax "
     "cummin logsumexp linalg_vector_norm nansum count_nonzero median nanmedian mode kthvalue logcumsumexp trace dist "
     "histc histogram bincount _histogramdd_bin_edges _histogramdd_from_bin_cts _histogramdd_from_bin_tensors "
     "segment_reduce hash_tensor unfold_backward cross_entropy_loss nll_loss nll_loss_forward nll_loss2d_forward "

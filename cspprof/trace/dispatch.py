@@ -1,8 +1,9 @@
 """The dispatch mode that sees every operation of a forward, produces its outputs, and records it.
 
-Under `torch.inference_mode()` a dispatch mode receives convolutions, norms and attention as one operation each. The
+The mode receives convolutions, norms and attention as one operation each (`gradients.composite_operations`). The
 outputs come from the cache if the same operation was traced before, from an output rule of `ops` if there is one, else
-from torch's own kernel. A composite operation without a rule is decomposed and its parts are recorded.
+from torch's own kernel. A composite operation without a rule is decomposed and its parts are recorded. An operation on
+tensors that require a gradient always runs in torch, which records it for autograd.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cspprof.ops import OUTPUT_RULES, RULES
 from cspprof.trace.aliasing import Alias, Output, output_of
 from cspprof.trace.bound_args import bind_args
 from cspprof.trace.execute import execute, values_known
+from cspprof.trace.gradients import autograd_included, forward_ad_active, needs_gradient
 from cspprof.trace.op_cache import CACHES, LIMIT
 from cspprof.trace.op_entries import OpEntry, is_decomposed, make_entry, rule_of, written_tensors
 from cspprof.trace.operators import HigherOrderOperator, Operator, operator
@@ -58,6 +60,8 @@ class DispatchRecorder(TorchDispatchMode):
         self.layer = 0
         self.saw_autocast = False
         """Whether an operation ran on meta inside an autocast region, which changes no dtype there."""
+        self.below_forward_ad = False
+        """Whether forward-mode differentiation runs an operation; then its parts are recorded, tangents included."""
         self.within: tuple[str, ...] = ()
         """The composite operation that is being decomposed, and its text arguments."""
         self.cache = CACHES[on_meta, self.within]
@@ -96,11 +100,14 @@ class DispatchRecorder(TorchDispatchMode):
         entry = self.cache.get(key)
         if self.on_meta and not self.saw_autocast:
             self.detect_autocast()
-        if entry is not None and not entry.runs:
+        if forward_ad_active() and not self.below_forward_ad:
+            return self._run_forward_ad(func, args, kwargs)
+        differentiable = needs_gradient(tensors)
+        if entry is not None and not entry.runs and not differentiable:
             return self.dispatch_cached(entry, tensors, tags)
-        if entry is not None and entry.view and tensors[0].is_meta:
+        if entry is not None and entry.view and tensors[0].is_meta and not torch.is_grad_enabled():
             return self.dispatch_view(entry, func, args, kwargs, tags)
-        return self.dispatch_uncached(func, args, kwargs, key, entry, tensors, tags)
+        return self.dispatch_uncached(func, args, kwargs, key, entry, tensors, tags, differentiable)
 
     def _extend_key(
         self, values: Iterable[Any], key: list[Any], tensors: list[torch.Tensor], tags: list[TensorTag]
@@ -174,7 +181,7 @@ class DispatchRecorder(TorchDispatchMode):
 
     def dispatch_uncached(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...], entry: OpEntry | None,
-        tensors: list[torch.Tensor], tags: list[TensorTag],
+        tensors: list[torch.Tensor], tags: list[TensorTag], differentiable: bool,
     ) -> Any:  # fmt: skip
         """Produce the outputs of an operation that is new, or that torch must run each time."""
         try:
@@ -190,7 +197,7 @@ class DispatchRecorder(TorchDispatchMode):
                 result = self._decompose(op, args, kwargs)
                 if result is not NotImplemented:
                     return result
-            if symbolic and entry is None:
+            if symbolic and entry is None and not differentiable:
                 entry = self._entry_by_rule(op, args, kwargs, tags)
                 if entry is not None:
                     self._remember(key, entry)
@@ -208,6 +215,8 @@ class DispatchRecorder(TorchDispatchMode):
             entry = make_entry(op, args, kwargs, bound, outputs, tags, single, self.on_meta, self.within)
             self._remember(key, entry)
         self._record_call(op, made, entry, outputs, tags, constant=not symbolic)
+        if differentiable:
+            self.tensors.recognize_saved([*tensors, *made])
         return result
 
     def _entry_by_rule(
@@ -244,6 +253,15 @@ class DispatchRecorder(TorchDispatchMode):
         finally:
             self.within = outer
             self.cache = CACHES[self.on_meta, outer]
+
+    def _run_forward_ad(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation and its directional derivative under this mode."""
+        self.below_forward_ad = True
+        try:
+            with self, autograd_included():
+                return func(*args, **kwargs)
+        finally:
+            self.below_forward_ad = False
 
     def _record_call(
         self, op: Operator, made: list[torch.Tensor], entry: OpEntry, outputs: list[Output], tags: list[TensorTag],

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cspprof.trace.gradients import autograd_included
 from cspprof.trace.op_entries import STATISTICS, written_tensors
 from cspprof.trace.operators import Operator
 from cspprof.trace.pytree import replace_tensors
@@ -44,18 +45,18 @@ def execute(
             owner = registry.owners.get(registry.tag(tensor).storage)
             if owner is not None:
                 protect(tensor if id(tensor) in registry.registered else owner)
-        return _run(op, args, kwargs, tensors), tensors
+        return run(op, args, kwargs), tensors
     all_meta = all(t.is_meta for t in tensors)
     if all_meta and op.returns_views:
-        return op.func(*args, **kwargs), tensors
+        return run(op, args, kwargs), tensors
     known = op.target in RETURNS_VALUES and not any(t.storage in registry.stale for t in tags)
     if known or (op.returns_views and not any(t.is_meta for t in tensors)):
-        return op.func(*args, **kwargs), tensors  # a real parameter: its values, a view of it
+        return run(op, args, kwargs), tensors  # a real parameter: its values, a view of it
     if op.in_place and tags[0].meta.weight:
         return args[0], tensors  # a write into the model's own tensors is recorded and not carried out
     passed = tensors
     if all_meta:
-        result = op.func(*args, **kwargs)
+        result = run(op, args, kwargs)
     else:
         reads_values = op.target in READS_VALUES
         passed = [
@@ -64,25 +65,20 @@ def execute(
         ]
         items = iter(passed)
         replaced = replace_tensors(args, items)
-        result = op.func(*replaced, **{k: replace_tensors(v, items) for k, v in kwargs.items()})
+        result = run(op, replaced, {k: replace_tensors(v, items) for k, v in kwargs.items()})
     if op.in_place and isinstance(result, torch.Tensor) and result.shape == tensors[0].shape:
         result = args[0]
     return result, passed
 
 
-def _run(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tensors: list[torch.Tensor]) -> Any:
-    """Run a real kernel. Its outputs are not inference tensors: the forward may keep them in a cache, and training may
-    use them later."""
-    if any(t.is_inference() for t in tensors):
+def run(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the operator; autograd records it if gradients are enabled."""
+    if not torch.is_grad_enabled():
         return op.func(*args, **kwargs)
-    with torch.inference_mode(False), torch.no_grad():
+    with autograd_included():
         return op.func(*args, **kwargs)
 
 
 def _on_meta(tensor: torch.Tensor, registry: TensorRegistry) -> torch.Tensor:
-    """The tensor if it is on meta, else an empty meta tensor like it. That is not an inference tensor, because a view
-    of it may stand for a view of a parameter."""
-    if tensor.is_meta:
-        return tensor
-    with torch.inference_mode(False):
-        return empty_tensor(registry.tag(tensor).meta)
+    """The tensor if it is on meta, else an empty meta tensor like it."""
+    return tensor if tensor.is_meta else empty_tensor(registry.tag(tensor).meta)

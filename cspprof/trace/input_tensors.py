@@ -36,7 +36,8 @@ class InputTensors:
     def _from_tensor(self, given: torch.Tensor) -> torch.Tensor:
         dtype = torch_dtype(self.dtype) if self.dtype and given.is_floating_point() else given.dtype
         if self.device != "meta":
-            return given.to(self.device, dtype)
+            # Another object: the forward may set `requires_grad` on it.
+            return given.detach().to(self.device, dtype).requires_grad_(given.requires_grad)
         if given.layout is not torch.strided:
             raise TraceError(
                 f"an input of layout {given.layout} cannot be traced without values",

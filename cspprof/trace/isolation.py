@@ -31,7 +31,7 @@ def isolation(tree: ModuleTree) -> Iterator[None]:
     attributes = [vars(module) for module in tree.modules]
     copies = [own.copy() for own in attributes]
     hooks, empty = _copy_tables(copies)
-    requires_grad = [(p, p.requires_grad) for _, _, p in tree.parameters]
+    gradients = [(p, p.requires_grad, p.grad) for _, _, p in tree.parameters if p.is_leaf]
     snapshots = [(container, container.copy()) for container in (*tree.containers, *hooks)]
     restore_generators = _save_generators()
     try:
@@ -45,9 +45,11 @@ def isolation(tree: ModuleTree) -> Iterator[None]:
             _restore_items(container, items)
         for table in filter(None, empty):
             table.clear()
-        for parameter, before in requires_grad:  # the model's own train() may change it
-            if parameter.requires_grad != before:
-                parameter.requires_grad = before
+        for parameter, requires_grad, grad in gradients:  # the model's own train(), or a backward() in the forward
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad = requires_grad
+            if parameter.grad is not grad:
+                parameter.grad = grad
         restore_generators()
 
 

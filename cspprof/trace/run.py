@@ -15,6 +15,7 @@ from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
+from cspprof.trace.gradients import composite_operations
 from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.module_hooks import module_hooks
 from cspprof.trace.module_tree import ModuleTree
@@ -85,7 +86,7 @@ def trace(
                 tag = recorder.tensors.register(stand_ins.get(id(tensor), tensor), path, role)
                 recorder.tensors.registered[id(tensor)] = tag  # the forward may hold the original elsewhere
         try:
-            with torch.inference_mode(), module_hooks(tree, recorder.set_layer), recorder:
+            with torch.no_grad(), composite_operations(), module_hooks(tree, recorder.set_layer), recorder:
                 result = model(*args, **kwargs)
         except (TraceError, KeyboardInterrupt):
             raise

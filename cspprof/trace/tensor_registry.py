@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from cspprof.core.record import Storage
@@ -25,6 +27,8 @@ class TensorRegistry:
         self.next_storage = 0
         self.stale: set[int] = set()
         """Storages of constants that an operation with unknown values wrote into, without being carried out."""
+        self.saved: dict[int, tuple[int, bool]] = {}
+        """For tensors that autograd may save, by the id of torch's storage: number, and whether it is a weight."""
         self.unrecorded = object()
         """The `trace` of tags of outputs that are not recorded."""
 
@@ -49,9 +53,25 @@ class TensorRegistry:
         """The tag of a tensor. A tensor that this trace has not met is registered as a constant."""
         tag: TensorTag | None = tensor.__dict__.get("_cspprof")
         if tag is None or tag.trace is not self:
+            saved = self._saved_tag(tensor)
+            if saved is not None:
+                return saved
             role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
             tag = self.registered.get(id(tensor)) or self.register(tensor, "", role)
         return tag
+
+    def recognize_saved(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Recognize the storages of these tensors in a backward pass, which receives other Python objects or views."""
+        for tensor in tensors:
+            if tensor.layout is torch.strided:
+                tag = self.tag(tensor)
+                self.saved[tensor.untyped_storage()._cdata] = tag.storage, tag.meta.weight
+
+    def _saved_tag(self, tensor: torch.Tensor) -> TensorTag | None:
+        if not self.saved or id(tensor) in self.registered or tensor.layout is not torch.strided:
+            return None
+        found = self.saved.get(tensor.untyped_storage()._cdata)
+        return None if found is None else TensorTag(self, found[0], meta_of(tensor, found[1]), False)
 
     def retag(self, tensor: torch.Tensor, tag: TensorTag) -> None:
         """Replace the tag of a tensor whose shape or strides an operation changed in place."""
