@@ -296,7 +296,7 @@ def test_record_then_compare_then_fail(pytester: pytest.Pytester, runs: Runs, pr
     (project / "net.py").write_text(wider)
     result = runs()
     lines = errors(result)
-    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 18 numbers", lines[0])
+    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 20 numbers", lines[0])
     assert f"cio_cspnet        {PLAIN_CIO + 2 * 8_192:,}, recorded {PLAIN_CIO:,} (+2.9 %)" in lines
     at = next(i for i, line in enumerate(lines) if line.startswith("where cio_cspnet increased"))
     assert lines[at + 1].startswith(

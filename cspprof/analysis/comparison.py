@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from cspprof.analysis.headline import headline
 from cspprof.analysis.layer_rows import RowGroup, group_by_path, group_by_stage
 from cspprof.analysis.stages import has_stage_tags, stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
-from cspprof.metrics import METRICS, Number, value_of
+from cspprof.metrics import METRICS, Number, Sum
+
+Bound = Literal["", "≥", "≤", "?"]
+"""Of a change: empty if it is exact, else at least, at most, or unknown."""
+UNKNOWN: Bound = "?"
+
+
+def bound_of_change(base_missed: int, missed: int) -> Bound:
+    """What is known of a change between two totals that miss operations: a total that does is a lower bound."""
+    if base_missed:
+        return UNKNOWN if missed else "≤"
+    return "≥" if missed else ""
 
 
 class Delta(NamedTuple):
@@ -23,13 +35,29 @@ class Delta(NamedTuple):
     metric: str
     base_value: Number
     value: Number
+    base_missed: int = 0
+    """The number of calls that the base value misses: it is then a lower bound."""
+    missed: int = 0
+    """The number of calls that the value misses."""
+
+    @classmethod
+    def of(cls, base: Record, other: Record, metric: str) -> Delta:
+        """The change of a metric from `base` to `other`."""
+        before, after = (METRICS.get(metric).total(p) for p in (base, other))
+        return cls(base.model, other.model, metric, before.value, after.value, before.missed, after.missed)
 
     @property
     def relative(self) -> float | None:
-        """(value - base_value) / base_value; None if the base value is 0 or a value is missing."""
-        if self.base_value is None or self.value is None or self.base_value == 0:
+        """(value - base_value) / base_value; see `bound`. None if the base value is 0, if a value is missing, or if
+        both values are lower bounds."""
+        if self.base_value is None or self.value is None or self.base_value == 0 or self.bound == UNKNOWN:
             return None
         return (self.value - self.base_value) / self.base_value
+
+    @property
+    def bound(self) -> Bound:
+        """Whether the change is exact, a bound, or unknown."""
+        return bound_of_change(self.base_missed, self.missed)
 
 
 class Contribution(NamedTuple):
@@ -38,10 +66,18 @@ class Contribution(NamedTuple):
     name: str
     base: int | None
     value: int | None
+    base_missed: int = 0
+    missed: int = 0
 
     @property
     def difference(self) -> int:
+        """Value minus base; see `bound`."""
         return (self.value or 0) - (self.base or 0)
+
+    @property
+    def bound(self) -> Bound:
+        """Whether the difference is exact, a bound, or unknown."""
+        return bound_of_change(self.base_missed, self.missed)
 
 
 @dataclass(frozen=True)
@@ -61,11 +97,7 @@ class Comparison:
     def deltas(self, metrics: Sequence[str] | None = None) -> list[Delta]:
         """The change of each of `metrics` (by default all registered ones) in every other model."""
         names = METRICS.names() if metrics is None else metrics
-        return [
-            Delta(self.base.model, p.model, name, value_of(self.base, name), value_of(p, name))
-            for p in self.others
-            for name in names
-        ]
+        return [Delta.of(self.base, p, name) for p in self.others for name in names]
 
     def by_stage(self, metric: str, other: int = 0) -> list[Contribution]:
         """The difference between the base and `others[other]` stage by stage. It adds up to the whole difference."""
@@ -77,7 +109,7 @@ class Comparison:
         """The difference between the base and `others[other]` path by path, the largest first, without unchanged
         layers."""
         contributions = _contributions(metric, group_by_path(self.base), group_by_path(self.others[other]))
-        changed = [c for c in contributions if c.difference]
+        changed = [c for c in contributions if c.difference or c.bound]
         return sorted(changed, key=lambda c: (-abs(c.difference), c.name))
 
     @cached_property
@@ -86,7 +118,7 @@ class Comparison:
         return [note for i in range(len(self.others)) for note in self.notes_on(i)]
 
     def notes_on(self, other: int) -> list[str]:
-        """The same for `others[other]`: different depths, different inputs, and a trade of compute for CIO."""
+        """The same for `others[other]`: different depths, different inputs, a trade of compute for traffic."""
         base, p = self.base, self.others[other]
         notes = []
         base_depths, depths = stage_depths(base), stage_depths(p)
@@ -97,12 +129,11 @@ class Comparison:
             )
         if p.inputs != base.inputs:
             notes.append(f"{base.label} was traced on {_inputs(base)}, {p.label} on {_inputs(p)}.")
-        macs, cio = (
-            Delta(base.model, p.model, m, value_of(base, m), value_of(p, m)).relative or 0
-            for m in ("macs", "cio_cspnet")
-        )
-        if macs * cio < 0:
-            less, more = ("compute", "CIO") if macs < 0 else ("CIO", "compute")
+        metric = headline([base, p])
+        macs, traffic = (0 if (delta := Delta.of(base, p, m)).bound else delta.relative or 0 for m in ("macs", metric))
+        if macs * traffic < 0:
+            name = "CIO" if metric == "cio_cspnet" else METRICS.get(metric).title
+            less, more = ("compute", name) if macs < 0 else (name, "compute")
             notes.append(f"{p.label} lowers {less} and raises {more}.")
         return notes
 
@@ -133,7 +164,14 @@ def _inputs(record: Record) -> str:
 
 def _contributions(metric: str, base: list[RowGroup], other: list[RowGroup]) -> list[Contribution]:
     check_additive(metric)
-    base_values = {g.name: int(g.value(metric) or 0) for g in base}
-    values = {g.name: int(g.value(metric) or 0) for g in other}
-    names = dict.fromkeys([*base_values, *values])
-    return [Contribution(name, base_values.get(name), values.get(name)) for name in names]
+    before, after = ({g.name: g.amount(metric) or Sum(0) for g in groups} for groups in (base, other))
+    contributions = []
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        contributions.append(
+            Contribution(
+                name, None if old is None else int(old.value or 0), None if new is None else int(new.value or 0),
+                old.missed if old else 0, new.missed if new else 0,
+            )
+        )  # fmt: skip
+    return contributions

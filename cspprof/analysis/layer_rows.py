@@ -11,7 +11,7 @@ from cspprof.analysis.stages import has_stage_tags, stage_labels
 from cspprof.core.cached import cached
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record
-from cspprof.metrics import METRICS, Number
+from cspprof.metrics import METRICS, Amount, Number, Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +83,23 @@ class RowGroup:
     def params(self) -> int:
         return sum(r.params for r in self.rows)
 
-    def value(self, metric: str) -> Number:
-        """The value of a metric over the rows; None for a metric of the whole model, and if no operation is known."""
+    def amount(self, metric: str) -> Amount | None:
+        """The value of a metric over the rows, with the number of rows that it misses; None for a metric of the whole
+        model."""
         if metric == "params":
-            return self.params
+            return Sum(self.params)
         m = METRICS.get(metric)
-        if m.of_op is None:
-            return None
-        value = m.group_value([(r.spec, 1) for r in self.rows]).value
-        if not value and m.name in ("macs", "flops") and self.rows and all(r.spec.macs is None for r in self.rows):
-            return None
-        return value
+        return None if m.of_op is None else m.group_value([(r.spec, 1) for r in self.rows])
+
+    def value(self, metric: str) -> Number:
+        """The value of a metric over the rows; None for a metric of the whole model, and if nothing is known."""
+        amount = self.amount(metric)
+        return None if amount is None else known_value(amount)
+
+
+def known_value(amount: Amount) -> Number:
+    """The value of a part of a model, or its lower bound; None if the part misses operations and the rest is 0."""
+    return None if amount.missed and not amount.value else amount.value
 
 
 def group_by_module(record: Record, depth: int) -> list[RowGroup]:
@@ -138,7 +144,8 @@ def group_rows(record: Record, by: str) -> list[RowGroup]:
 def layer_records(record: Record) -> list[dict[str, Any]]:
     """One dict for each operation that is not a view, in execution order. The values add up to the totals.
 
-    Keys: path, kind, stage, in, out (lists of shapes), macs (None if unknown), params, cio_hardnet, cio_cspnet.
+    Keys: path, kind, stage, in, out (lists of shapes), macs, params, cio_hardnet, cio_cspnet. A value is None if it is
+    unknown.
     """
     hardnet, cspnet = values_by_spec(record, "cio_hardnet"), values_by_spec(record, "cio_cspnet")
     called = record.calls.spec
@@ -159,6 +166,7 @@ def layer_records(record: Record) -> list[dict[str, Any]]:
 
 
 def values_by_spec(record: Record, metric: str) -> list[Any]:
-    """The value of a metric for each entry of `record.specs`. A call has the value of its spec."""
+    """The value of a metric for each entry of `record.specs`; None if it is unknown. A call has the value of its
+    spec."""
     m = METRICS.get(metric)
-    return [m.group_value([(spec, 1)]).value for spec in record.specs]
+    return [known_value(m.group_value([(spec, 1)])) for spec in record.specs]

@@ -30,6 +30,10 @@ class ModuleSummary:
     """The number of calls without a rule."""
     cio: int
     """Input plus output elements of convolutions and pools; see the metric `cio_cspnet`."""
+    cio_missed: int
+    """The number of calls that may be convolutions or pools and have no rule: `cio` is then a lower bound."""
+    traffic: int
+    """Bytes that all operations read and write; see the metric `traffic_bytes`."""
     live_bytes: int
     """The largest activation memory that is alive while it runs; 0 if nothing ran."""
 
@@ -39,8 +43,9 @@ def module_summaries(record: Record) -> tuple[ModuleSummary, ...]:
     """Every module in the order of `record.layers`, in which a module stands before its submodules."""
     layers, calls, specs = record.layers, record.calls, record.specs
     parents = _parents(layers)
-    macs, cio = values_by_spec(record, "macs"), values_by_spec(record, "cio_cspnet")
-    sums = {name: [0] * len(layers) for name in ("params", "frozen", "macs", "unknown", "cio", "live")}
+    macs, cio, traffic = (values_by_spec(record, m) for m in ("macs", "cio_cspnet", "traffic_bytes"))
+    added = ("params", "frozen", "macs", "unknown", "cio", "cio_missed", "traffic")
+    sums = {name: [0] * len(layers) for name in (*added, "live")}
     last = [-1] * len(layers)
     for i, layer in enumerate(layers):
         sums["params"][i], sums["frozen"][i] = layer.params, layer.frozen
@@ -49,12 +54,14 @@ def module_summaries(record: Record) -> tuple[ModuleSummary, ...]:
         sums["macs"][layer_index] += macs[index] or 0
         sums["unknown"][layer_index] += spec.macs is None
         sums["cio"][layer_index] += cio[index] or 0
+        sums["cio_missed"][layer_index] += cio[index] is None
+        sums["traffic"][layer_index] += traffic[index]
         sums["live"][layer_index] = max(sums["live"][layer_index], live)
         if spec.writes:
             last[layer_index] = i
     for i in range(len(layers) - 1, 0, -1):  # a submodule stands behind its module
         parent = parents[i]
-        for name in ("params", "frozen", "macs", "unknown", "cio"):
+        for name in added:
             sums[name][parent] += sums[name][i]
         sums["live"][parent] = max(sums["live"][parent], sums["live"][i])
         last[parent] = max(last[parent], last[i])

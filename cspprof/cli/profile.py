@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cspprof.analysis.comparison import adds_up, check_additive
+from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_writable
+from cspprof.core.record import Record
 from cspprof.metrics import CONVENTIONS, METRICS
-from cspprof.metrics.names import check_convention, resolve_metric, split_metrics
-from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, profile_report
+from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
+from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, cio_metrics, profile_report
 
 
 def profile_command(
@@ -49,6 +51,8 @@ def cio_command(
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
+    if not metric:
+        content = content._replace(metrics=cio_metrics(profiles)).with_headline(profiles)
     writer.write(profile_report("cio", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
@@ -80,6 +84,8 @@ def compare_command(
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
+    if not metric:
+        content = content.with_headline(profiles)
     writer.write(profile_report("compare", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
@@ -94,6 +100,11 @@ class _Content(NamedTuple):
     def tool(self) -> str | None:
         """The tool by whose convention compute is counted; None for a convention of CIO."""
         return self.convention if self.convention in CONVENTIONS else None
+
+    def with_headline(self, profiles: Sequence[Record]) -> _Content:
+        """The content with `traffic_bytes` in place of CIO as its focus, if CIO does not describe one of the models.
+        A chosen convention of CIO stays."""
+        return self if self.convention in CIO_CONVENTIONS else self._replace(focus=headline(profiles))
 
 
 def _content(metrics: Sequence[str], focus: str, chosen: list[str] | None, convention: str | None) -> _Content:
@@ -126,6 +137,4 @@ def _breakdown(
         raise CspprofError("--layers lists single layers, --by and --depth groups of them", "Use one of them.")
     if by not in (None, "kind", "stage"):
         raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage")
-    if top is not None and sort is None:
-        sort = content.focus
-    return Breakdown(layers or sort is not None, depth, by, sort, top, ascending)
+    return Breakdown(layers or sort is not None or top is not None, depth, by, sort, top, ascending)

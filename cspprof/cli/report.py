@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
@@ -43,5 +44,5 @@ def report_command(
     writer = ReportWriter("html", output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     existed = output.exists()
-    writer.write(profile_report("report", profiles, [], "cio_cspnet", Breakdown()))
+    writer.write(profile_report("report", profiles, [], headline(profiles), Breakdown()))
     print(f"{'replaced' if existed else 'wrote'} {output}", file=sys.stderr)

@@ -15,7 +15,7 @@ from cspprof.core.errors import CspprofError, SourceError
 from cspprof.core.inputs import parse_device
 from cspprof.metrics.names import split_metrics
 from cspprof.profiles import Profile, profile_each
-from cspprof.report.whatif import DEFAULT_METRICS, whatif_report
+from cspprof.report.whatif import default_metrics, whatif_report
 from cspprof.sources import Request, parse, source_of
 from cspprof.sources.saved_profile import check_request, is_spec
 
@@ -45,7 +45,7 @@ def whatif_command(
         raise CspprofError(
             "--size and --input exclude each other", "Write whole shapes: --input 1x3x224x224,1x3x256x256"
         )
-    writer, metrics = ReportWriter(format, output), split_metrics(metric) or DEFAULT_METRICS
+    writer, metrics = ReportWriter(format, output), split_metrics(metric)
     variations = input_variations(inputs, batch, dtype) if inputs else []
     base = None
     if not variations or source_of(parse(spec)).name == "saved profile":
@@ -64,7 +64,7 @@ def whatif_command(
     if strict:
         check_complete(*([base] if base else []), *traced)
     label = next((record.label for record in [base, *traced] if record is not None), spec)
-    writer.write(whatif_report(label, results, metrics))
+    writer.write(whatif_report(label, results, metrics or default_metrics(traced)))
     if len(traced) < len(results):
         raise typer.Exit(2)
 

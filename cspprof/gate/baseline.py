@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cspprof.analysis.comparison import Bound, bound_of_change
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path, write_atomically
 from cspprof.gate.measurement import LayerMeasurement, Measurement
@@ -101,15 +102,17 @@ def _to_json(measurement: Measurement) -> dict[str, Any]:
             for path, layer in measurement.layers.items()
         },
         "versions": dict(measurement.versions),
+        **({"uncounted": dict(measurement.uncounted)} if measurement.uncounted else {}),
         **({"by": measurement.recorded_by} if measurement.recorded_by else {}),
     }
 
 
 def _amount_to_json(amount: Amount) -> Any:
+    missed = {"missed": amount.missed} if amount.missed else {}
     if isinstance(amount, Ratio):
-        return {"over": amount.numerator, "under": amount.denominator}
-    if isinstance(amount, Sum) and amount.scale != 1:
-        return {"over": amount.n, "under": amount.scale}
+        return {"over": amount.numerator, "under": amount.denominator, **missed}
+    if missed or (isinstance(amount, Sum) and amount.scale != 1):
+        return {"over": amount.n, "under": amount.scale if isinstance(amount, Sum) else 1, **missed}
     return amount.n
 
 
@@ -124,7 +127,7 @@ def _from_json(name: str, entry: Mapping[str, Any]) -> Measurement:
             path: LayerMeasurement(layer["is"], {m: _amount_from_json(m, v) for m, v in layer.items() if m != "is"})
             for path, layer in entry["layers"].items()
         },
-        {},
+        entry.get("uncounted", {}),
         entry["versions"],
         entry.get("by", ""),
     )
@@ -134,8 +137,10 @@ def _amount_from_json(metric: str, value: Any) -> Amount:
     """The amount, of the type of the metric. A metric that is not registered any more is read by its form."""
     zero = METRICS.get(metric).zero if metric in METRICS else Sum(0)
     if isinstance(value, dict):
-        over, under = int(value["over"]), int(value["under"])
-        return Sum(over, under) if isinstance(zero, Sum) and under else Ratio(over, under)
+        over, under, missed = int(value["over"]), int(value["under"]), int(value.get("missed", 0))
+        if isinstance(zero, Peak):
+            return Peak(over, missed)
+        return Sum(over, under, missed) if isinstance(zero, Sum) and under else Ratio(over, under, missed)
     if not isinstance(value, int):
         raise ValueError(f"{metric} is {value!r}, not an integer")
     return Peak(value) if isinstance(zero, Peak) else Sum(value)
@@ -152,6 +157,11 @@ class TotalChange:
     metric: str
     before: Amount | None
     after: Amount | None
+
+    @property
+    def bound(self) -> Bound:
+        """Whether the change is exact, a bound, or unknown."""
+        return bound_of_change(*(0 if amount is None else amount.missed for amount in (self.before, self.after)))
 
 
 def changed_totals(before: Measurements, after: Measurements) -> list[TotalChange]:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cspprof.analysis.headline import LEAST_SHARE
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
 from cspprof.core.registry import suggestion
+from cspprof.core.units import share
 from cspprof.gate import baseline
 from cspprof.gate.causes import find_causes
 from cspprof.gate.config import Config, Problem, Rule
@@ -84,7 +86,7 @@ def check(config: Config, names: Sequence[str] = (), reference: Reference | None
     needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
     measurements, unmeasured = measure_models(config, needed)
     results = [r for rule, m in pairs if m in measurements for r in _evaluate(config, rule, m, measurements, reference)]
-    notes = _structure_notes(measurements, reference, selected)
+    notes = [*_structure_notes(measurements, reference, selected), *_cio_notes(results)]
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
 
 
@@ -172,6 +174,18 @@ def _structure_notes(
             which = f": {where}" if where else " (in operations that no metric counts)"
             notes.append(f"the structure of {name} differs from {reference.name}, with the same totals{which}")
     return notes
+
+
+def _cio_notes(results: Sequence[RuleResult]) -> list[str]:
+    """A note for each rule on CIO of a model that CIO does not describe."""
+    return list(
+        dict.fromkeys(
+            f"{r.rule}: {r.metric} sees {share(r.conv_share)} of the MACs of {r.model}, those of convolutions. A rule "
+            'on metric = "traffic_bytes" or "cio_all" also counts linear layers and attention'
+            for r in results
+            if r.conv_share is not None and r.conv_share < LEAST_SHARE
+        )
+    )
 
 
 def update(config: Config, names: Sequence[str] = ()) -> tuple[list[baseline.TotalChange], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +51,7 @@ class Measurement:
     layers: Mapping[str, LayerMeasurement]
     """By path, in execution order."""
     uncounted: Mapping[str, int] = field(default_factory=dict)
+    """The operations that the MACs miss, with their number of calls."""
     versions: Mapping[str, str] = field(default_factory=dict)
     recorded_by: str = ""
     """`pytest` if a test recorded it, and no configuration names it."""
@@ -58,6 +59,21 @@ class Measurement:
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)
         return None if amount is None else amount.exact
+
+    def missed(self, metric: str, path: str = "") -> int:
+        """The number of operations that the value of a metric misses, of the model or of a layer: their part is
+        unknown."""
+        if not path:
+            amount = self.totals.get(metric)
+            missed = 0 if amount is None else amount.missed
+            return max(missed, sum(self.uncounted.values())) if metric == "macs" else missed
+        return sum(a.missed for name, a in self._amounts_below(path, metric) if a is not None)
+
+    @property
+    def conv_share(self) -> float | None:
+        """The share of the MACs that CIO sees; None if it is unknown or was not recorded."""
+        share = self.total("conv_share")
+        return None if share is None else float(share)
 
     def paths(self) -> list[str]:
         """The paths of all layers and of the modules around them, in order."""
@@ -73,11 +89,16 @@ class Measurement:
     def layer_total(self, path: str, metric: str) -> Fraction | None:
         """The value of a layer, or of all layers in a module; None if none of them has the metric."""
         total: Amount | None = None
-        for name, layer in self.layers.items():
-            amount = layer.amounts.get(metric)
-            if amount is not None and (name == path or name.startswith(path + ".")):
+        for _, amount in self._amounts_below(path, metric):
+            if amount is not None:
                 total = amount if total is None else total + amount  # type: ignore[operator]
         return None if total is None else total.exact
+
+    def _amounts_below(self, path: str, metric: str) -> Iterator[tuple[str, Amount | None]]:
+        """The layer `path` and the layers in it, each with its value of a metric."""
+        for name, layer in self.layers.items():
+            if name == path or name.startswith(path + "."):
+                yield name, layer.amounts.get(metric)
 
 
 def layer_matches(glob: str, path: str) -> bool:
@@ -154,7 +175,9 @@ def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasuremen
     classes = _user_classes(record)
     layers = {}
     for group in group_by_path(record):
-        amounts = {metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and a.exact}
+        amounts = {
+            metric: a for metric in metrics if (a := _layer_amount(group, metric)) is not None and (a.exact or a.missed)
+        }
         first = group.rows[0].spec
         if amounts or first.kind is Kind.UNKNOWN:
             # The path of a row may end in the name of the operation.

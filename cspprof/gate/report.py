@@ -7,15 +7,17 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+from cspprof.analysis.headline import LEAST_SHARE
 from cspprof.core.units import change, distinct_texts
 from cspprof.gate.baseline import TotalChange
 from cspprof.gate.causes import WHY_LAYERS, Cause
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Problem
 from cspprof.gate.measurement import Measurement
-from cspprof.gate.rules import Outcome, RuleResult, difference_text
+from cspprof.gate.rules import Outcome, RuleResult, cio_remark, difference_text
 from cspprof.metrics import METRICS, Amount
-from cspprof.report.tables import Cell, Column, Report, Table, text
+from cspprof.report.command_json import BOUNDS
+from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text
 
 SCHEMA = "cspprof.check/1"
 NO_VALUE = Cell(None, "–")
@@ -60,12 +62,16 @@ def _results_table(verdict: Verdict) -> Table:
 def _result_row(result: RuleResult) -> list[Cell]:
     value, limit = value_and_limit(result)
     good = {Outcome.HOLDS: True, Outcome.FAILS: False, Outcome.UNKNOWN: None}[result.outcome]
+    if result.conv_share is not None and result.conv_share < LEAST_SHARE:
+        good = good and None  # CIO of such a network says little: holding is no success
     difference = difference_text(result)
     if result.difference and result.difference > 0:
         difference = f"+{difference}"
+    if result.at_least and difference:
+        difference = f"≥ {difference}"
     status = _status(result)
     return [
-        text(result.rule), text(result.place), text(result.metric), _cell(result.value, value),
+        text(result.rule), text(result.place), text(result.metric + cio_remark(result)), _cell(result.value, value),
         _cell(result.limit, limit), _cell(result.difference, difference), Cell(status, status, good),
     ]  # fmt: skip
 
@@ -80,9 +86,9 @@ def value_and_limit(result: RuleResult) -> tuple[str, str]:
     """Value and limit as text. If they differ, their texts differ."""
     if result.value is None:
         return "", ""
-    if result.limit is None:
-        return value_text(result.value, result.unit), ""
-    return distinct_texts(result.value, result.limit, result.unit)
+    limit = result.limit
+    value, limit_text = distinct_texts(result.value, result.value if limit is None else limit, result.unit)
+    return f"≥ {value}" if result.at_least else value, "" if limit is None else limit_text
 
 
 def value_text(value: Fraction, unit: str) -> str:
@@ -165,6 +171,8 @@ def _result_record(result: RuleResult) -> dict[str, Any]:
         "difference": json_number(result.difference),
         "base": json_number(result.base),
         "base_name": result.base_name,
+        "at_least": result.at_least,
+        "conv_share": result.conv_share,
         "message": result.message,
     }
 
@@ -205,6 +213,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
                 "structure": m.structure,
                 "complete": not m.uncounted,
                 "totals": _totals(m),
+                "at_least": _lower_bounds(m),
             }
             for name, m in verdict.measurements.items()
         },
@@ -213,6 +222,11 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
 
 def _totals(measurement: Measurement) -> dict[str, int | float | None]:
     return {metric: json_number(amount.exact) for metric, amount in measurement.totals.items()}
+
+
+def _lower_bounds(measurement: Measurement) -> list[str]:
+    """The metrics whose totals are lower bounds, because they miss operations."""
+    return [m for m, amount in measurement.totals.items() if amount.missed and amount.exact is not None]
 
 
 # -- baselines -------------------------------------------------------------------------------------
@@ -242,7 +256,10 @@ def baseline_report(models: Mapping[str, Measurement], name: str) -> Report:
 
 def _amount_cell(metric: str, amount: Amount | None) -> Cell:
     value = None if amount is None else amount.exact
-    return NO_VALUE if value is None else _cell(value, value_text(value, METRICS.get(metric).unit))
+    if amount is None or value is None:
+        return UNKNOWN if amount is not None and amount.missed else NO_VALUE
+    cell = _cell(value, value_text(value, METRICS.get(metric).unit))
+    return at_least(cell) if amount.missed else cell
 
 
 def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[str] = ()) -> Report:
@@ -255,16 +272,18 @@ def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[s
     for c in changed:
         before, after = (None if amount is None else amount.exact for amount in (c.before, c.after))
         texts = list(change_texts(c))
-        step = None if before is None or after is None else after - before
+        bound = c.bound
+        step = None if before is None or after is None or bound == "?" else after - before
         relative = None if step is None or not before else float(step / before)
+        no_value = UNKNOWN if bound else NO_VALUE
         rows.append([
             text(c.model), text(c.metric), Cell(json_number(before), texts[0]), Cell(json_number(after), texts[1]),
-            NO_VALUE if step is None else _cell(step, signed_text(step, metric_unit(c.metric))),
-            NO_VALUE if relative is None else Cell(relative, change(relative)),
+            no_value if step is None else _cell(step, f"{bound} {signed_text(step, metric_unit(c.metric))}".strip()),
+            no_value if relative is None else Cell(relative, f"{bound} {change(relative)}".strip()),
         ])  # fmt: skip
         records.append({
             "model": c.model, "metric": c.metric, "before": json_number(before), "after": json_number(after),
-            "relative": relative,
+            "relative": relative, "bound": BOUNDS[bound],
         })  # fmt: skip
     tables = [Table(title, columns, rows)] if rows else []
     document = {"schema": "cspprof.baseline-diff/1", "changes": records}
@@ -275,9 +294,15 @@ def change_texts(changed: TotalChange) -> tuple[str, str]:
     """Both sides as text, with enough digits to differ; `–` for a side that has no value."""
     before, after = (None if amount is None else amount.exact for amount in (changed.before, changed.after))
     unit = metric_unit(changed.metric)
+    texts: Sequence[str]
     if before is not None and after is not None:
-        return distinct_texts(before, after, unit)
-    old, new = ("–" if value is None else value_text(value, unit) for value in (before, after))
+        texts = distinct_texts(before, after, unit)
+    else:
+        texts = ["" if value is None else value_text(value, unit) for value in (before, after)]
+    old, new = (
+        ("?" if amount and amount.missed else "–") if not shown else f"≥ {shown}" if amount and amount.missed else shown
+        for amount, shown in zip((changed.before, changed.after), texts, strict=True)
+    )
     return old, new
 
 

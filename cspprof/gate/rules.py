@@ -8,13 +8,14 @@ from enum import StrEnum
 from fractions import Fraction
 from math import floor
 
+from cspprof.analysis.headline import NEARLY_ALL, OF_CONVOLUTIONS
 from cspprof.core.registry import suggestion
-from cspprof.core.units import Quantity, change, distinct_texts
+from cspprof.core.units import Quantity, change, distinct_texts, share
 from cspprof.gate.baseline import UPDATE_COMMAND
 from cspprof.gate.causes import Cause
 from cspprof.gate.config import Level, Rule
 from cspprof.gate.measurement import Measurement
-from cspprof.metrics import METRICS
+from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import resolve_metric
 
 BASELINE = "the baseline"
@@ -53,6 +54,10 @@ class RuleResult:
     hint: str = ""
     line: int | None = None
     """The line of the rule in the configuration."""
+    at_least: bool = False
+    """Whether the value is a lower bound, because it misses operations."""
+    conv_share: float | None = None
+    """The share of the MACs of the model that a metric of convolutions sees, if it is less than nearly all."""
     causes: tuple[Cause, ...] = field(default=(), repr=False)
 
     @property
@@ -90,7 +95,11 @@ def evaluate(rule: Rule, measurement: Measurement, base: Base = None, base_name:
         return [evaluation.largest_share()]
     if rule.layer is None:
         return [evaluation.compare("")]
-    paths = [p for p in measurement.matching_paths(rule.layer) if measurement.layer_total(p, metric) is not None]
+    paths = [
+        path
+        for path in measurement.matching_paths(rule.layer)
+        if measurement.layer_total(path, metric) is not None or measurement.missed(metric, path)
+    ]
     if not paths:
         return [evaluation.no_layer()]
     return [evaluation.compare(path) for path in paths]
@@ -137,6 +146,10 @@ class _Evaluation:
 
     def largest_share(self) -> RuleResult:
         """The largest layer's share of the total (or the largest among the layers that the glob matches)."""
+        if incomplete := incomplete_error(self.measurement, self.metric):
+            return self.unknown(
+                *incomplete
+            )  # the operation that is missed can be the largest, or make all shares smaller
         total = self.measurement.total(self.metric)
         if self.rule.layer is None:
             amounts = ((path, layer.amounts.get(self.metric)) for path, layer in self.measurement.layers.items())
@@ -154,8 +167,12 @@ class _Evaluation:
         rule, measurement, base, metric = self.rule, self.measurement, self.base, self.metric
         value = measurement.layer_total(path, metric) if path else measurement.total(metric)
         if value is None:
-            message = f"{measurement.name} has no {metric}: the denominator of this ratio is 0"
-            return self.unknown(message, "Use another metric.", path)
+            if incomplete := incomplete_error(measurement, metric, path):
+                return self.unknown(*incomplete, path)
+            reason = "the denominator of this ratio is 0"
+            if metric in CONVENTIONS and metric not in METRICS:
+                reason = "the rule of this convention gives no total for it"
+            return self.unknown(f"{measurement.name} has no {metric}: {reason}", "Use another metric.", path)
         if rule.kind == "max":
             return self.decide(path, value, rule.limit.value, None)
         if not isinstance(base, Measurement):
@@ -171,22 +188,24 @@ class _Evaluation:
             what = f"{path} of {base.name}" if path else base.name
             hint = "Compare whole models, or layers that both models have." if rule.base else self.record_hint()
             return self.unknown(f"{self.base_name} has no {metric} for {what}", hint, path)
-        if incomplete := incomplete_error(base):
+        if incomplete := incomplete_error(base, metric, path):
             return self.unknown(*incomplete, path)
         return self.decide(path, value, _limit_from(rule, before), before)
 
     def decide(self, path: str, value: Fraction, limit: Fraction, before: Fraction | None) -> RuleResult:
-        """The result for a value. With unknown operations the value is a lower bound: it can fail, but not hold."""
+        """The result for a value. A value that misses operations is a lower bound: it can fail, but not hold."""
         rule = self.rule
+        incomplete = incomplete_error(self.measurement, self.metric, path)
         limit += _amount_of(rule.tolerance, limit)
         if value.denominator == 1 and METRICS.get(self.metric).unit != "fraction":
             limit = Fraction(floor(limit))  # an integer is at most 103.02 if it is at most 103
         numbers: dict[str, object] = {"value": value, "limit": limit, "base": before, "base_name": self.base_name}
+        numbers["at_least"] = incomplete is not None
         if value > limit:
             message = failure_message(self.result(Outcome.FAILS, path, **numbers), rule)
             hint = NO_DROP_HINT if rule.kind == "min_drop" and rule.base is None and value == before else ""
             return self.result(Outcome.FAILS, path, message=message, hint=hint, **numbers)
-        if incomplete := incomplete_error(self.measurement):
+        if incomplete:
             return self.result(Outcome.UNKNOWN, path, message=incomplete[0], hint=incomplete[1], **numbers)
         # A ratchet asks for a new recording, which a revision cannot have.
         if rule.ratchet_step is not None and before is not None and self.base_name in ("", BASELINE):
@@ -211,9 +230,11 @@ class _Evaluation:
         return _record_hint(self.base_name, "Record it")
 
     def result(self, outcome: Outcome, layer: str = "", **rest: object) -> RuleResult:
-        rule = self.rule
+        rule, share = self.rule, self.measurement.conv_share
+        shown = share if self.metric in OF_CONVOLUTIONS and share is not None and share < NEARLY_ALL else None
         return RuleResult(
-            rule.id, rule.kind, rule.level, self.measurement.name, self.metric, outcome, layer, **rest  # type: ignore[arg-type]
+            rule.id, rule.kind, rule.level, self.measurement.name, self.metric, outcome, layer, conv_share=shown,
+            **rest,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def unknown(self, message: str, hint: str, layer: str = "") -> RuleResult:
@@ -233,15 +254,18 @@ def _limit_from(rule: Rule, before: Fraction) -> Fraction:
 # -- measurements that cannot be compared ----------------------------------------------------------
 
 
-def incomplete_error(measurement: Measurement) -> tuple[str, str] | None:
-    """Message and hint if the model has operations without a rule, which its totals do not count."""
-    if not measurement.uncounted:
+def incomplete_error(measurement: Measurement, metric: str = "macs", path: str = "") -> tuple[str, str] | None:
+    """Message and hint if a metric of the model, or of its layer `path`, misses operations of which the part is
+    unknown."""
+    missed = measurement.missed(metric, path)
+    if not missed:
         return None
+    hint = "Write a rule for each: see cspprof.op_rule."
+    if not measurement.uncounted:
+        what = "an operation" if missed == 1 else f"{missed} operations"
+        return f"{metric} of {measurement.name} misses {what} of unknown kind", hint
     operations = ", ".join(f"{name} ({n})" for name, n in measurement.uncounted.items())
-    return (
-        f"{measurement.name} has operations without a rule: {operations}",
-        "Write a rule for each: see cspprof.op_rule.",
-    )
+    return f"{measurement.name} has operations without a rule: {operations}", hint
 
 
 def settings_mismatch(measurement: Measurement, recorded: Measurement, base_name: str) -> tuple[str, str] | None:
@@ -282,16 +306,17 @@ def failure_message(result: RuleResult, rule: Rule) -> str:
     assert result.value is not None
     assert result.limit is not None
     value, limit = distinct_texts(result.value, result.limit, result.unit)
-    excess = f"the limit is {limit}, exceeded by {difference_text(result)}"
+    least = "at least " if result.at_least else ""
+    excess = f"the limit is {limit}, exceeded by {least}{difference_text(result)}"
     if result.kind == "max_share":
         return f"{result.layer} has {value} of the {result.metric} of {result.model}; {excess}"
-    text = f"{_subject(result)} is {value}; {excess}"
+    text = f"{_subject(result)} is {least}{value}; {excess}"
     if result.base is None:
         return text
     base, _ = distinct_texts(result.base, result.value, result.unit)
     amount = rule.limit.text.lstrip("+")
     allowed = f"at most {amount} above" if result.kind == "max_increase" else f"at least {amount} below"
-    now = f"; now {change(float(result.value / result.base - 1))}" if result.base else ""
+    now = f"; now {least}{change(float(result.value / result.base - 1))}" if result.base else ""
     return f"{text} ({allowed} {result.base_name}'s {base}{now})"
 
 
@@ -304,7 +329,12 @@ def difference_text(result: RuleResult) -> str:
 
 
 def _subject(result: RuleResult) -> str:
-    return f"{result.metric} of {result.place}"
+    return f"{result.metric} of {result.place}{cio_remark(result)}"
+
+
+def cio_remark(result: RuleResult) -> str:
+    """` (sees 2.3 % of the MACs)` for a metric of convolutions, if these do not have nearly all MACs; else empty."""
+    return "" if result.conv_share is None else f" (sees {share(result.conv_share)} of the MACs)"
 
 
 # -- rules that contradict each other --------------------------------------------------------------

@@ -7,7 +7,8 @@ from struct import pack, unpack
 
 from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Record
 from cspprof.metrics.amounts import Peak, Ratio
-from cspprof.metrics.definition import metric, value_of
+from cspprof.metrics.definition import METRICS, metric, value_of
+from cspprof.metrics.unknown_ops import may_be_convolution
 
 SIXTEENTHS = 16
 """Darknet divides the 2·MACs of a binary convolution by 32. In sixteenths of a FLOP its total is an integer."""
@@ -100,7 +101,7 @@ def bflops_darknet(op: OpSpec) -> int | None:
     feature maps (a shortcut; twice that if the added map has a weight). Linear layers and global average pooling count
     as zero. Tables show the total of a cfg as Darknet prints it, summed in single precision; JSON has the exact
     sum."""
-    if op.macs is None:
+    if op.macs is None or may_be_convolution(op):
         return None
     if op.kind in CONVOLUTIONS:
         if op.attrs.get("blur"):
@@ -128,8 +129,10 @@ def shortcut_flops(op: OpSpec) -> int:
     is_not="CIO, which includes inputs, or memory",
     paper="Radosavovic et al. 2020, section 2: activations; timm's macts column",
 )
-def activations(op: OpSpec) -> int:
+def activations(op: OpSpec) -> int | None:
     """Output elements of all convolutions."""
+    if may_be_convolution(op):
+        return None
     return op.writes[0].numel if op.kind in CONVOLUTIONS else 0
 
 
@@ -144,7 +147,8 @@ def bottleneck_macs(op: OpSpec) -> int | None:
 )
 def bottleneck_share(record: Record) -> Ratio:
     """MACs of the operation with the most MACs, divided by the MACs of the model."""
-    return Ratio(int(value_of(record, "bottleneck_macs")), int(value_of(record, "macs")))
+    total = METRICS.get("macs").total(record)
+    return Ratio(int(value_of(record, "bottleneck_macs")), int(total.value or 0), total.missed)
 
 
 @metric("balance", unit="fraction", title="balance", is_not="hardware utilization", of="profile", zero=Ratio(0, 0))
@@ -152,4 +156,5 @@ def balance(record: Record) -> Ratio:
     """Mean MACs of the operations that have MACs, divided by the maximum: 1 if all layers are equal, near 0 if one
     layer dominates."""
     layers = sum(n for spec, n in record.spec_counts if spec.macs)
-    return Ratio(int(value_of(record, "macs")), layers * int(value_of(record, "bottleneck_macs")))
+    total = METRICS.get("macs").total(record)
+    return Ratio(int(total.value or 0), layers * int(value_of(record, "bottleneck_macs")), total.missed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from cspprof.core.errors import CspprofError
@@ -13,7 +13,10 @@ from cspprof.metrics.amounts import Amount, Peak, Ratio, Sum
 
 Number = int | float | None
 HIGHER_IS_BETTER = frozenset({"moc", "balance"})
-"""Metrics of which a larger value is better. Of all others a smaller value is better."""
+"""Metrics of which a larger value is better. Of all others, except `NEITHER_IS_BETTER`, a smaller value is better."""
+
+NEITHER_IS_BETTER = frozenset({"conv_share"})
+"""Metrics that only describe a network."""
 
 Unit = Literal["MACs", "FLOPs", "BFLOPs", "elements", "bytes", "values", "MACs/element", "fraction", "ops"] | str
 F = TypeVar("F", bound=Callable[..., Any])
@@ -56,11 +59,14 @@ class Metric:
         return None if self.of_op is None else self._amount(self.of_op(spec))
 
     def group_value(self, specs: Iterable[tuple[OpSpec, int]]) -> Amount:
-        """The value of a group of calls, given as (spec, number of calls). Unknown operations are left out."""
+        """The value of a group of calls, given as (spec, number of calls). It counts the unknown calls as missed."""
         if self.of_op is None:
             return self.zero
-        values = [(value, calls) for spec, calls in specs if (value := self.of_op(spec)) is not None]
+        found = [(self.of_op(spec), calls) for spec, calls in specs]
+        values = [(value, calls) for value, calls in found if value is not None]
         total: Any = self.zero
+        if len(values) < len(found):
+            total = replace(total, missed=sum([calls for value, calls in found if value is None]))
         if values and all(type(value) is int for value, _ in values):  # nearly always; five times faster than amounts
             peak = isinstance(total, Peak)
             count = max([value for value, _ in values]) if peak else sum([value * calls for value, calls in values])
@@ -70,7 +76,7 @@ class Metric:
         return total  # type: ignore[no-any-return]
 
     def total(self, record: Record) -> Amount:
-        """The value of the whole model. Unknown operations are left out; see `Record.complete`."""
+        """The value of the whole model. It counts the calls whose part is unknown as missed."""
         if self.of_record is None:
             return self.group_value(record.spec_counts)
         amount: Amount = self._amount(self.of_record(record))
@@ -94,11 +100,17 @@ METRICS: Registry[Metric] = Registry("metric", "cspprof metrics", fallback=CONVE
 
 def value_of(record: Record, metric: str) -> Any:
     """The value of a registered metric for the whole model: an exact int for a count, a float for a ratio or a scaled
-    count, None for a ratio whose denominator is 0.
+    count, None for a ratio whose denominator is 0 or of which a part is unknown.
 
-    A sum leaves out operations without a rule; see `Record.complete` and `Record.uncounted`. Raises UnknownNameError.
+    A sum or a peak that misses operations is a lower bound; see `lower_bounds`. Raises UnknownNameError.
     """
     return METRICS.get(metric).total(record).value
+
+
+def lower_bounds(record: Record, metrics: Iterable[str]) -> list[str]:
+    """Those of `metrics` whose totals are lower bounds, because they miss operations of which a part is unknown."""
+    totals = {name: METRICS.get(name).total(record) for name in metrics}
+    return [name for name, amount in totals.items() if amount.missed and amount.value is not None]
 
 
 def metric(
@@ -115,7 +127,8 @@ def metric(
 ) -> Callable[[F], F]:
     """Register a metric. The docstring of the decorated function is its definition.
 
-    With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown. With
+    With `of="op"` the function takes an `OpSpec` and returns an int, an `Amount`, or None for unknown: totals then
+    show that they miss this operation. With
     `of="profile"` it takes the `Record` of the whole model. The value is the exact sum divided by `scale` (BFLOPs:
     10⁹). `zero` says how values combine: a `Sum`, the default, a `Peak` or a `Ratio`.
 

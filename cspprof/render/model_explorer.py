@@ -10,12 +10,13 @@ from cspprof.analysis.layer_rows import LayerRow, RowGroup, kind_label, layer_ro
 from cspprof.core.dataflow import INPUT, edges
 from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
-from cspprof.core.units import shape, share
-from cspprof.metrics import METRICS
-from cspprof.render.netron import NODE_METRICS, rows_by_node, single_model
+from cspprof.core.units import shape
+from cspprof.metrics import METRICS, Amount, Sum
+from cspprof.render.netron import MODEL_METRICS, NODE_METRICS, rows_by_node, single_model
 from cspprof.render.registry import Canvas, renderer
+from cspprof.report.notes import model_notes
 from cspprof.report.profile import metric_label
-from cspprof.report.tables import Report, quantity
+from cspprof.report.tables import Report, part, share, total
 
 COLORS = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")
 """Background colors from 0 to the largest value; black text is readable on all but the last."""
@@ -52,7 +53,7 @@ def _value(row: LayerRow, metric: str) -> Any:
 def _graph(record: Record, focus: str) -> dict[str, Any]:
     layers = layer_rows(record)
     values = [_value(r, focus) or 0 for r in layers]
-    largest, total = max(values, default=0), sum(values)
+    largest, whole = max(values, default=0), METRICS.get(focus).total(record)
     incoming: dict[int, list[str]] = {}
     for edge in edges(record):
         incoming.setdefault(edge.target, []).append("input" if edge.source == INPUT else str(edge.source))
@@ -63,7 +64,7 @@ def _graph(record: Record, focus: str) -> dict[str, Any]:
             "id": str(row.index),
             "label": kind_label(row.spec),
             "namespace": row.path.rpartition(".")[0].replace(".", "/"),
-            "attrs": _attributes(_facts(row, focus, value, total)),
+            "attrs": _attributes(_facts(row, focus, whole)),
             "incomingEdges": _incoming_edges(incoming, row.index),
         }
         if value and largest:
@@ -74,22 +75,31 @@ def _graph(record: Record, focus: str) -> dict[str, Any]:
     output = len(record.calls.spec)
     outgoing = _incoming_edges(incoming, output)
     nodes.append({"id": "output", "label": "output", "namespace": "", "incomingEdges": outgoing})
-    return {"id": record.model, "nodes": nodes}
+    # The attributes of the namespace "" are those of the graph: shown while no node is selected.
+    return {"id": record.model, "nodes": nodes, "groupNodeAttributes": {"": _model_facts(record)}}
 
 
 def _incoming_edges(incoming: dict[int, list[str]], index: int) -> list[dict[str, str]]:
     return [{"sourceNodeId": source, "targetNodeInputId": str(i)} for i, source in enumerate(incoming.get(index, ()))]
 
 
-def _facts(row: LayerRow, focus: str, value: Any, total: Any) -> list[tuple[str, str]]:
+def _facts(row: LayerRow, focus: str, whole: Amount) -> list[tuple[str, str]]:
     facts = [("layer", row.path), ("stage", row.stage)]
     facts += [(side, ", ".join(shape(t.shape) for t in specs))
               for side, specs in (("in", row.spec.reads), ("out", row.spec.writes))]  # fmt: skip
-    facts += [(metric_label(m), "?" if m == "macs" and row.spec.macs is None else quantity(m, _value(row, m)).text)
-              for m in NODE_METRICS]  # fmt: skip
-    if total and METRICS.get(focus).additive:
-        facts.append((f"share of {METRICS.get(focus).title}", share(value / total)))
+    group = RowGroup(row.path, (row,))
+    facts += [(metric_label(m), part(m, group.amount(m)).text) for m in NODE_METRICS]
+    if METRICS.get(focus).additive:
+        of_focus = group.amount(focus) or Sum(0)
+        percentage = share(of_focus.value or 0, whole.value or 0, of_focus.missed, whole.missed)
+        facts.append((f"share of {METRICS.get(focus).title}", percentage.text))
     return facts
+
+
+def _model_facts(record: Record) -> dict[str, str]:
+    """The totals of the model, and the notes on them."""
+    facts = {metric_label(m): total(m, METRICS.get(m).total(record)).text for m in MODEL_METRICS}
+    return facts | {f"note {i}": note for i, note in enumerate(model_notes(record), 1)}
 
 
 def _attributes(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:

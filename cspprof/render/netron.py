@@ -13,13 +13,14 @@ from typing import Any
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
-from cspprof.metrics import METRICS, value_of
+from cspprof.metrics import METRICS, Amount
 from cspprof.render.registry import Canvas, renderer
+from cspprof.report.notes import model_notes
 from cspprof.report.profile import metric_label
-from cspprof.report.tables import Report, quantity
+from cspprof.report.tables import UNKNOWN, Report, total
 
-NODE_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "moc", "traffic_bytes", "params")
-MODEL_METRICS = (*NODE_METRICS, "peak_bytes")
+NODE_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "cio_all", "moc", "traffic_bytes", "params")
+MODEL_METRICS = (*NODE_METRICS, "conv_share", "peak_bytes")
 
 
 @renderer("netron", ".netron.json")
@@ -31,8 +32,9 @@ def as_netron(report: Report, canvas: Canvas) -> str:
     for name, row in by_node.items():
         metadata += [_item("node", name, "layer", row.path), _item("node", name, "stage", row.stage)]
         group = RowGroup(row.path, (row,))
-        metrics += [_metric("node", name, m, group.value(m)) for m in NODE_METRICS]
-    metrics += [_metric("model", "", m, value_of(profile, m)) for m in MODEL_METRICS]
+        metrics += [_metric("node", name, m, group.amount(m)) for m in NODE_METRICS]
+    metrics += [_metric("model", "", m, METRICS.get(m).total(profile)) for m in MODEL_METRICS]
+    metadata += [_item("model", "", "note", note) for note in model_notes(profile)]
     if unnamed:
         metadata.append(_item("model", "", "cspprof", f"operations without a unique name, not shown: {unnamed}"))
     document = {"signature": "netron:attachment", "metadata": metadata, "metrics": [m for m in metrics if m]}
@@ -43,12 +45,15 @@ def _item(kind: str, target: str, name: str, value: Any) -> dict[str, Any]:
     return {"kind": kind, "target": target, "name": name, "value": value}
 
 
-def _metric(kind: str, target: str, metric: str, value: Any) -> dict[str, Any] | None:
+def _metric(kind: str, target: str, metric: str, amount: Amount | None) -> dict[str, Any] | None:
     """The value as text with its unit, because Netron shows text unchanged and truncates long names."""
+    if amount is None or (amount.value is None and not amount.missed):
+        return None
+    if kind == "node" and amount.missed and not amount.value:
+        return _item(kind, target, METRICS.get(metric).title, UNKNOWN.text)
     m = METRICS.get(metric)
     unit = metric_label(metric).removeprefix(m.title).strip(" []")
-    text = f"{quantity(metric, value).text} {unit}".strip()
-    return None if value is None else _item(kind, target, m.title, text)
+    return _item(kind, target, m.title, f"{total(metric, amount).text} {unit}".strip())
 
 
 def single_model(report: Report, format_name: str) -> Record:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from cspprof.core.record import Record
-from cspprof.metrics import METRICS, value_of
+from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import draw
 from cspprof.report.notes import model_notes
@@ -26,8 +26,12 @@ def bottleneck_report(profiles: Sequence[Record], metric: str, top: int, ascendi
              "out": row[4].value, metric: row[5].value, "share": row[6].value, "cumulative_share": row[7].value}
             for row in table.rows
         ]  # fmt: skip
-        models.append({**model_fields(p), "metric": metric, "total": value_of(p, metric), "layers": layers})
-        records += [{**model_fields(p), **layer, "in": row[3].text, "out": row[4].text}
+        models.append({
+            **model_fields(p), "metric": metric, "total": value_of(p, metric),
+            "at_least": bool(lower_bounds(p, [metric])), "conv_share": value_of(p, "conv_share"), "layers": layers,
+        })  # fmt: skip
+        records += [{**model_fields(p), **layer, "in": row[3].text, "out": row[4].text,
+                     "total_at_least": bool(lower_bounds(p, [metric]))}
                     for layer, row in zip(layers, table.rows, strict=True)]  # fmt: skip
     notes = [note for p in profiles for note in model_notes(p)]
     document = {"schema": "cspprof.bottleneck/1", "models": models}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cspprof.analysis.headline import NEARLY_ALL
 from cspprof.core.record import Record
 from cspprof.core.units import shape, signed_terms
-from cspprof.metrics import METRICS, value_of
+from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.report.notes import STATUS_MEANINGS
-from cspprof.report.tables import Column, Report, Table, quantity, sort_key, text
+from cspprof.report.tables import Cell, Column, Report, Table, at_least, quantity, sort_key, text
 
 if TYPE_CHECKING:
     from cspprof.zoo import ModelEntry
@@ -122,6 +123,7 @@ def explain_conventions(record: Record) -> Report:
         "inputs": [list(t.shape) for t in record.inputs],
         "macs": value_of(record, "macs"),
         "complete": record.complete,
+        "uncounted": record.uncounted,
         "conventions": records,
     }
     flat = [{**r, "beside": "; ".join(f"{n:+d} {part}" for part, n in r["beside"].items())} for r in records]
@@ -159,7 +161,8 @@ def network_record(entry: ModelEntry, record: Record | None = None, metrics: Seq
     }  # fmt: skip
     if record is None:
         return origin
-    return origin | {"metrics": {m: value_of(record, m) for m in sorted({*METRICS.names(), *metrics})}}
+    names = sorted({*METRICS.names(), *metrics})
+    return origin | {"metrics": {m: value_of(record, m) for m in names}, "at_least": lower_bounds(record, names)}
 
 
 def network_papers_report(networks: Sequence[dict[str, Any]]) -> Report:
@@ -178,14 +181,26 @@ def network_totals_report(
     if sort is not None:
         networks = sorted(networks, key=lambda n: sort_key(n["metrics"][sort], ascending))
     metrics = TOTALS if sort in (None, *TOTALS) else (*TOTALS, str(sort))
-    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in metrics)]
+    shown = metrics
+    if "conv_share" not in metrics and any((n["metrics"]["conv_share"] or 0) < NEARLY_ALL for n in networks):
+        shown = (*metrics, "conv_share")
+    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
     rows = [
-        [text(_label(n)), text(n["input"].split("×", 2)[2]), *(quantity(m, n["metrics"][m]) for m in metrics)]
-        for n in networks
+        [text(_label(n)), text(n["input"].split("×", 2)[2]), *(_network_total(n, m) for m in shown)] for n in networks
     ]
-    records = [{k: v for k, v in n.items() if k != "metrics"} | {m: n["metrics"][m] for m in metrics} for n in networks]
+    fields = dict.fromkeys([*metrics, "conv_share"])
+    records = [
+        {k: v for k, v in n.items() if k not in ("metrics", "at_least")} | {m: n["metrics"][m] for m in fields}
+        | {"at_least": " ".join(m for m in n["at_least"] if m in fields)}
+        for n in networks
+    ]  # fmt: skip
     notes = [*_status_notes(networks), "papers and sections: cspprof models --papers"]
     return Report([Table("", columns, rows)], records, {"schema": "cspprof.models/1", "models": networks}, notes)
+
+
+def _network_total(network: dict[str, Any], metric: str) -> Cell:
+    cell = quantity(metric, network["metrics"][metric])
+    return at_least(cell) if metric in network["at_least"] else cell
 
 
 def _label(network: dict[str, Any]) -> str:

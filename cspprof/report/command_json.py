@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from cspprof.analysis.comparison import Comparison, Delta
+from cspprof.analysis.comparison import Bound, Comparison, Delta
+from cspprof.analysis.headline import headline
 from cspprof.analysis.layer_rows import layer_records
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import Record
-from cspprof.metrics import METRICS, value_of
+from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import convention_named
 from cspprof.report.notes import model_notes
+
+BOUNDS: dict[Bound, str | None] = {"": None, "≥": "at_least", "≤": "at_most", "?": "unknown"}
 
 
 def json_document(
@@ -30,8 +33,12 @@ def json_document(
         c = convention_named(convention)
         for p, model in zip(profiles, models, strict=True):
             model["convention"] = {
-                "name": c.name, "tool": c.tool, "counts": c.counts, "per_mac": c.per_mac, "total": value_of(p, c.name),
-            }  # fmt: skip
+                "name": c.name,
+                "tool": c.tool,
+                "counts": c.counts,
+                "per_mac": c.per_mac,
+                "total": value_of(p, c.name),
+            }
     for i, model in enumerate(models[1:]):
         model["notes"] += comparison.notes_on(i)
     return {"schema": schema, "models": models, "deltas": [_delta(d) for d in comparison.deltas(metrics)]}
@@ -49,11 +56,15 @@ def _model(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         **{m: total(m) for m in ("macs", "flops", "params", "conv_weights")},
         **{m: total(m) for m in ("bflops", "bflops_cspnet", "bflops_darknet")},
         "cio": {"hardnet": total("cio_hardnet"), "cspnet": total("cio_cspnet")},
+        "cio_all": total("cio_all"),
+        "conv_share": total("conv_share"),
         "moc": total("moc"),
         "peak_bytes": total("peak_bytes"),
         "metrics": {m: total(m) for m in metrics},
         "complete": record.complete,
         "uncounted": record.uncounted,
+        "at_least": lower_bounds(record, METRICS.names()),
+        "headline": headline([record]),
         "notes": model_notes(record),
         "layers": layer_records(record),
     }
@@ -67,4 +78,5 @@ def _delta(delta: Delta) -> dict[str, Any]:
         "base_value": delta.base_value,
         "value": delta.value,
         "relative": delta.relative,
+        "bound": BOUNDS[delta.bound],
     }

@@ -1,9 +1,14 @@
-"""Notes on the metrics of one model: reconstruction, missing rules, unused parameters."""
+"""Notes on the metrics of one model: reconstruction, missing rules, what CIO sees, unused parameters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from cspprof.analysis.headline import cio_describes, known_conv_share
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.record import Record
+from cspprof.core.units import share
+from cspprof.metrics.unknown_ops import unknown_convolutions
 
 STATUS_MEANINGS = {
     "reading": "our best reconstruction of a network whose definition is not public.",
@@ -17,6 +22,13 @@ def model_notes(record: Record) -> list[str]:
     notes += record.notes
     if not record.complete:
         notes.append(incomplete_note(record))
+    if possible := {op: n for op, n in unknown_convolutions(record).items() if op not in record.uncounted}:
+        notes.append(
+            f"{record.label}: {_counts(possible)} may be convolutions: a formula gives their FLOPs and not their kind. "
+            "CIO marked ≥ excludes them."
+        )
+    if not cio_describes(record):
+        notes.append(headline_note(record))
     unread = record.params - sum(r.params for r in layer_rows(record))
     if unread:
         notes.append(f"{record.label}: {unread:,} of its {record.params:,} parameters are never read by this forward.")
@@ -25,5 +37,21 @@ def model_notes(record: Record) -> list[str]:
 
 def incomplete_note(record: Record) -> str:
     """The operations of a record that have no rule, with their counts."""
-    unknown = ", ".join(f"{name} ({n})" for name, n in record.uncounted.items())
-    return f"{record.label} is incomplete: no rule for {unknown}. Totals exclude them; --strict makes this an error."
+    return (
+        f"{record.label} is incomplete: no rule for {_counts(record.uncounted)}. Totals marked ≥ exclude them; "
+        "--strict makes this an error."
+    )
+
+
+def headline_note(record: Record) -> str:
+    """Why CIO says little about a network."""
+    seen = known_conv_share(record) or 0
+    return (
+        f"CIO sees {share(seen)} of the MACs of {record.label}, those of convolutions. It says little about this "
+        "network: read traffic_bytes, or cio_all, which also count linear layers and attention."
+    )
+
+
+def _counts(operations: Mapping[str, int]) -> str:
+    """`mylib.scan (12), mylib.thing (1)`."""
+    return ", ".join(f"{name} ({n})" for name, n in operations.items())

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
 
-from cspprof.analysis.comparison import Comparison, Delta, format_depths
+from cspprof.analysis.comparison import Comparison, Contribution, Delta, format_depths
+from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes_all, needs_conv_share
 from cspprof.analysis.layer_rows import (
     LayerRow,
     RowGroup,
@@ -17,8 +18,8 @@ from cspprof.analysis.layer_rows import (
     values_by_spec,
 )
 from cspprof.analysis.stages import stage_depths
-from cspprof.core.record import OpSpec, Record
-from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
+from cspprof.core.record import Record
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS, NEITHER_IS_BETTER, Amount, Sum, lower_bounds, value_of
 from cspprof.metrics.conventions import convention_named
 from cspprof.report.command_json import json_document
 from cspprof.report.notes import model_notes
@@ -27,14 +28,17 @@ from cspprof.report.tables import (
     Column,
     Report,
     Table,
-    change,
+    at_least,
+    change_of,
     difference,
     integer,
+    part,
     quantity,
     shapes,
     share,
     sort_key,
     text,
+    total,
 )
 
 T = TypeVar("T")
@@ -42,6 +46,8 @@ T = TypeVar("T")
 CIO_METRICS = ("params", "conv_weights", "macs", "bflops", "cio_hardnet", "cio_cspnet", "moc", "peak_bytes")
 FLOPS_METRICS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "params", "conv_weights",
                  "bottleneck_macs", "bottleneck_share", "balance")  # fmt: skip
+TRAFFIC_METRICS = ("traffic_bytes", "cio_all", *CIO_METRICS)
+"""The metrics of networks that CIO does not describe: those of memory traffic that count every operation come first."""
 COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
 MODELS_BESIDE_BASE = 2
 """The number of models beside the base in one table; further models follow in further tables."""
@@ -71,6 +77,8 @@ def profile_report(
     With `convention`, compute is counted in the convention of that tool.
     """
     notes = [note for p in profiles for note in model_notes(p)]
+    if how.top is not None and how.sort is None:
+        how = how._replace(sort=focus)
     if convention is not None:
         metrics, focus = apply_convention(convention, metrics, focus)
         c = convention_named(convention)
@@ -86,9 +94,9 @@ def profile_report(
     else:
         records = []
         for p in profiles:
-            table, part = _breakdown(p, how, metrics, focus)
+            table, rows = _breakdown(p, how, metrics, focus)
             tables.append(table)
-            records += part
+            records += rows
     document = partial(json_document, f"cspprof.{command}/1", profiles, convention, metrics)
     return Report(tables, records, document, tuple(dict.fromkeys(notes)), profiles, focus)
 
@@ -119,12 +127,61 @@ def metric_label(metric: str) -> str:
     return m.title + unit
 
 
+def cio_metrics(profiles: Sequence[Record]) -> tuple[str, ...]:
+    """The metrics of `cio`: those of the paper, or of all memory traffic if CIO does not describe a network."""
+    return CIO_METRICS if cio_describes_all(profiles) else TRAFFIC_METRICS
+
+
+def with_conv_share(metrics: Sequence[str], profiles: Sequence[Record]) -> list[str]:
+    """`metrics` with the share of the MACs that CIO sees behind those of convolutions, where it must be shown."""
+    cio = [i for i, m in enumerate(metrics) if m in OF_CONVOLUTIONS and m != "moc"]
+    if not cio or "conv_share" in metrics or not any(map(needs_conv_share, profiles)):
+        return list(metrics)
+    return [*metrics[: cio[-1] + 1], "conv_share", *metrics[cio[-1] + 1 :]]
+
+
+def lower_is_better(metric: str, profiles: Sequence[Record]) -> bool | None:
+    """Whether a smaller value is an improvement; None if it says nothing, such as CIO of networks that it does not
+    describe."""
+    if metric in NEITHER_IS_BETTER or (metric in OF_CONVOLUTIONS and not cio_describes_all(profiles)):
+        return None
+    return metric not in HIGHER_IS_BETTER
+
+
+def metric_change(metric: str, base: Record, other: Record) -> Cell:
+    """The relative change of a metric; empty for a metric that only describes a network."""
+    if metric in NEITHER_IS_BETTER:
+        return text("")
+    return change_of(Delta.of(base, other, metric), lower_is_better(metric, [base, other]))
+
+
+def title_of(metric: str, profiles: Sequence[Record]) -> str:
+    """The title of a metric for a heading; for CIO with the share of the MACs that it sees, where that is needed."""
+    return METRICS.get(metric).title + cio_remark(metric, profiles)
+
+
+def cio_remark(metric: str, profiles: Sequence[Record]) -> str:
+    """` (sees 2.3 % of the MACs)` for CIO, where it must be said; else empty."""
+    if metric not in OF_CONVOLUTIONS or not any(map(needs_conv_share, profiles)):
+        return ""
+    return f" (sees {conv_share_text(profiles)} of the MACs)"
+
+
+def conv_share_text(profiles: Sequence[Record]) -> str:
+    """The shares of the MACs that CIO sees: `2.3 %`, or `2.3 % and 100.0 %`."""
+    amounts = [METRICS.get("conv_share").total(p) for p in profiles]
+    texts = ["an unknown part" if a.missed else total("conv_share", a).text for a in amounts]
+    return " and ".join(dict.fromkeys(texts))
+
+
 # -- totals -----------------------------------------------------------------------------------------
 
 
-def summary_tables(profiles: Sequence[Record], metrics: Sequence[str] = CIO_METRICS) -> list[Table]:
-    """The models side by side with the change from the first model; a few models per table."""
+def summary_tables(profiles: Sequence[Record], metrics: Sequence[str] | None = None) -> list[Table]:
+    """The models side by side with the change from the first model; a few models per table. By default the metrics of
+    `cio`."""
     base, *others = profiles
+    metrics = with_conv_share(cio_metrics(profiles) if metrics is None else metrics, profiles)
     step = MODELS_BESIDE_BASE
     groups = [others[i : i + step] for i in range(0, len(others), step)] or [[]]
     return [_side_by_side([base, *group], metrics) for group in groups]
@@ -144,11 +201,9 @@ def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
             line += [cell, text("" if cell.text == first.text else "differs")]
         lines.append(line)
     for m in metrics:
-        value = value_of(base, m)
         line = [text(metric_label(m)), _total(base, m)]
         for p in others:
-            delta = Delta(base.model, p.model, m, value, value_of(p, m))
-            line += [_total(p, m), change(delta.relative, m not in HIGHER_IS_BETTER)]
+            line += [_total(p, m), metric_change(m, base, p)]
         lines.append(line)
     return Table("", columns, lines)
 
@@ -163,15 +218,17 @@ def _input_and_depth(record: Record) -> list[tuple[str, Cell]]:
 
 
 def _total(record: Record, metric: str) -> Cell:
-    """A total; `≥` marks a total that excludes unknown operations."""
-    value, printed = value_of(record, metric), METRICS.get(metric).printed
-    scaled = printed(record) if printed is not None else None
-    cell = Cell(value, quantity(metric, value if scaled is None else scaled).text)
-    partial_sum = not record.complete and METRICS.get(metric).unit in COMPUTE_UNITS
-    return Cell(cell.value, f"≥ {cell.text}") if partial_sum else cell
+    """A total, with the rounding of the tool that prints it."""
+    amount, printed = METRICS.get(metric).total(record), METRICS.get(metric).printed
+    scaled = printed(record) if printed is not None and amount.value is not None else None
+    if scaled is None:
+        return total(metric, amount)
+    cell = Cell(amount.value, quantity(metric, scaled).text)
+    return at_least(cell) if amount.missed else cell
 
 
 def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
+    metrics = [*metrics, "conv_share"] if OF_CONVOLUTIONS & {*metrics} and "conv_share" not in metrics else metrics
     return {
         **model_fields(record),
         "input": " + ".join(map(str, record.inputs)),
@@ -179,6 +236,7 @@ def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         "depths": format_depths(stage_depths(record)),
         **{m: value_of(record, m) for m in metrics},
         "complete": record.complete,
+        "at_least": " ".join(lower_bounds(record, metrics)),
     }
 
 
@@ -188,25 +246,43 @@ def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
 def change_tables(comparison: Comparison, metric: str, layers: int = 5) -> list[Table]:
     """Where each difference in `metric` comes from: by stage, and the layers that changed most."""
     tables = []
-    title = METRICS.get(metric).title
     for i, p in enumerate(comparison.others):
+        pair = [comparison.base, p]
+        title, better = title_of(metric, pair), lower_is_better(metric, pair)
         parts = comparison.by_stage(metric, i)
-        whole = sum(c.difference for c in parts)
+        whole = Contribution(
+            "total", sum(c.base or 0 for c in parts), sum(c.value or 0 for c in parts),
+            sum(c.base_missed for c in parts), sum(c.missed for c in parts),
+        )  # fmt: skip
         columns = [Column("stage"), *(Column(h, numeric=True) for h in (comparison.base.label, p.label, "difference"))]
-        lines = [[text(c.name), _side(c.base), _side(c.value), difference(c.difference)] for c in parts]
-        lines.append([text("total"), *(integer(sum(v or 0 for v in side)) for side in (
-            [c.base for c in parts], [c.value for c in parts])), difference(whole)])  # fmt: skip
+        lines = [_contribution(c, better) for c in parts]
+        lines.append([
+            text(whole.name), _lower_bound(whole.base, whole.base_missed), _lower_bound(whole.value, whole.missed),
+            difference(whole.difference, whole.bound, better),
+        ])  # fmt: skip
         tables.append(Table(f"Where the change in {title} comes from", columns, lines))
         changed = comparison.by_layer(metric, i)[:layers]
         if changed:
             columns = [Column("layer"), *columns[1:]]
-            lines = [[text(c.name), _side(c.base), _side(c.value), difference(c.difference)] for c in changed]
+            lines = [_contribution(c, better) for c in changed]
             tables.append(Table("Layers that changed most", columns, lines))
     return tables
 
 
-def _side(value: int | None) -> Cell:
-    return Cell(None, "–") if value is None else integer(value)
+def _contribution(c: Contribution, lower_is_better: bool | None) -> list[Cell]:
+    """A row of a table of changes: name, both values, and the difference."""
+    sides = [_side(c.base, c.base_missed), _side(c.value, c.missed)]
+    return [text(c.name), *sides, difference(c.difference, c.bound, lower_is_better)]
+
+
+def _side(value: int | None, missed: int) -> Cell:
+    if value is None:
+        return Cell(None, "–")
+    return integer(None) if missed and not value else _lower_bound(value, missed)
+
+
+def _lower_bound(value: int | None, missed: int) -> Cell:
+    return at_least(integer(value)) if missed else integer(value)
 
 
 # -- layers and groups ------------------------------------------------------------------------------
@@ -219,7 +295,8 @@ def largest_layers(record: Record, metric: str, top: int = 5, ascending: bool = 
     values = values_by_spec(record, metric)
     of_params = metric == "params"
     valued = [(r, r.params if of_params else values[record.calls.spec[r.index]]) for r in layer_rows(record)]
-    total = sum(v or 0 for _, v in valued) if m.additive or of_params else 0  # other metrics have no shares
+    whole = sum(v or 0 for _, v in valued) if m.additive or of_params else 0  # other metrics have no shares
+    missed = m.total(record).missed
     ordered = sorted(valued, key=lambda rv: (*sort_key(rv[1], ascending), rv[0].index))[:top]
     columns = [
         Column("layer"), Column("kind"), Column("stage"), Column("in"), Column("out"),
@@ -228,11 +305,15 @@ def largest_layers(record: Record, metric: str, top: int = 5, ascending: bool = 
     lines, cumulative = [], 0.0
     for r, v in ordered:
         cumulative += v or 0
+        amount = m.op_value(r.spec)
+        unknown = int(m.of_op is not None and amount is None)
         lines.append([
             text(r.path), text(kind_label(r.spec)), text(r.stage), shapes(r.spec.reads), shapes(r.spec.writes),
-            quantity(metric, v), share(v or 0, total), share(cumulative, total),
+            integer(None) if unknown else quantity(metric, v), share(v or 0, whole, unknown, missed),
+            share(cumulative, whole, unknown, missed),
         ])  # fmt: skip
-    return Table(f"{'Smallest' if ascending else 'Largest'} layers of {record.label} by {m.title}", columns, lines)
+    size = "Smallest" if ascending else "Largest"
+    return Table(f"{size} layers of {record.label} by {title_of(metric, [record])}", columns, lines)
 
 
 def _breakdown(
@@ -249,9 +330,8 @@ def _breakdown(
         """What all calls of a spec share: metric values, their cells, further cells and record fields."""
         s = record.specs[spec]
         alone = RowGroup("", (LayerRow(0, "", s, "", 0),))
-        values = {m: alone.value(m) for m in chosen}
         return (
-            values, {m: _metric_cell(s, m, v) for m, v in values.items()},
+            {m: alone.value(m) for m in chosen}, {m: part(m, alone.amount(m)) for m in chosen},
             [text(kind_label(s)), shapes(s.reads), shapes(s.writes)],
             {"in": " + ".join(map(str, s.reads)), "out": " + ".join(map(str, s.writes))},
         )  # fmt: skip
@@ -276,12 +356,10 @@ def _breakdown(
 def _layer_metrics(metrics: Sequence[str], how: Breakdown) -> list[str]:
     """The metrics of a command that a layer can have; scaled copies of another metric are left to the totals."""
     of_layers = [m for m in metrics if m == "params" or METRICS.get(m).of_op is not None]
-    of_layers = [m for m in of_layers if METRICS.get(m).scale == 1 and m not in ("flops", "bottleneck_macs")]
+    of_layers = [
+        m for m in of_layers if METRICS.get(m).scale == 1 and m not in ("flops", "bottleneck_macs", "conv_share")
+    ]
     return of_layers if how.sort in (None, *of_layers) else [*of_layers, str(how.sort)]
-
-
-def _metric_cell(spec: OpSpec, metric: str, value: Any) -> Cell:
-    return Cell(None, "?") if spec.macs is None and metric in ("macs", "flops") else quantity(metric, value)
 
 
 def _group_table(
@@ -292,15 +370,17 @@ def _group_table(
     columns = [Column(heading), Column("operations", numeric=True)]
     columns += [Column(metric_label(m), numeric=True) for m in chosen]
     columns.append(Column(f"share of {METRICS.get(focus).title}", numeric=True))
-    total = value_of(record, focus) or 0
+    whole = METRICS.get(focus).total(record)
     model = model_fields(record)
     lines, records = [], []
     for g in _sorted_top(groups, how, RowGroup.value):
         values = {m: g.value(m) for m in chosen}
-        part = values[focus] if focus in values else g.value(focus)
-        cells = [quantity(m, v) for m, v in values.items()]
-        lines.append([text(g.name), integer(len(g.rows)), *cells, share(part or 0, total)])
-        records.append({**model, heading: g.name, "operations": len(g.rows), **values})
+        of_focus: Amount = g.amount(focus) or Sum(0)
+        cells = [part(m, g.amount(m)) for m in chosen]
+        cells.append(share(of_focus.value or 0, whole.value or 0, of_focus.missed, whole.missed))
+        lines.append([text(g.name), integer(len(g.rows)), *cells])
+        bounds = [m for m in chosen if (a := g.amount(m)) is not None and a.missed and values[m] is not None]
+        records.append({**model, heading: g.name, "operations": len(g.rows), **values, "at_least": " ".join(bounds)})
     return Table(f"{record.label} by {heading}", columns, lines), records
 
 

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from cspprof.analysis.headline import cio_describes, headline
 from cspprof.analysis.module_summary import ModuleSummary, default_depth, module_summaries, peak_path
 from cspprof.core import units
 from cspprof.core.record import Record
-from cspprof.metrics import value_of
+from cspprof.metrics import METRICS, value_of
 from cspprof.report.notes import model_notes
-from cspprof.report.tables import Cell, Column, Report, Table, text
+from cspprof.report.profile import cio_remark
+from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text, total
 
 WIDTH = 100
 """The longest line, in characters. Names of modules are shortened to fit."""
 SHORTEST_NAME = 24
-NUMBERS = ("params", "MACs", "CIO", "memory")
 
 
 def summary_report(profiles: Sequence[Record], depth: int | None = None) -> Report:
@@ -42,6 +43,8 @@ def _listed(record: Record, depth: int | None) -> list[ModuleSummary]:
 
 def _tree(record: Record, depth: int | None) -> Table:
     modules = _listed(record, depth)
+    traffic = "CIO" if cio_describes(record) else "traffic"
+    numbers = ("params", "MACs", traffic, "memory")
     rows = []
     for module, prefix in zip(modules, _branches([m.layer.depth for m in modules]), strict=True):
         layer = module.layer
@@ -51,25 +54,30 @@ def _tree(record: Record, depth: int | None) -> Table:
             text(label + (f" ×{layer.calls}" if layer.calls > 1 else "")),
             text("–" if module.output is None else str(module.output)),
             _count(module.params),
-            _compute(module),
-            _count(module.cio),
+            _lower_bound(module.macs, module.unknown),
+            _lower_bound(module.cio, module.cio_missed) if traffic == "CIO" else _bytes(module.traffic),
             Cell(module.live_bytes, units.nbytes(module.live_bytes) if module.output else "–"),
         ])  # fmt: skip
     widths = [max(len(c.text) for c in column) for column in zip(*(row[1:] for row in rows), strict=True)]
     longest = max(WIDTH - sum(max(w, len("params")) + 2 for w in widths), SHORTEST_NAME)
     for row in rows:
         row[0] = Cell(row[0].value, units.shortened(row[0].text, longest))
-    return Table("", [Column("module"), Column("output"), *(Column(name, numeric=True) for name in NUMBERS)], rows)
+    return Table("", [Column("module"), Column("output"), *(Column(name, numeric=True) for name in numbers)], rows)
 
 
 def _count(n: int) -> Cell:
     return Cell(n, units.count(n) if n else "–")
 
 
-def _compute(module: ModuleSummary) -> Cell:
-    if not module.unknown:
-        return _count(module.macs)
-    return Cell(module.macs or None, f"≥ {units.count(module.macs)}" if module.macs else "?")
+def _bytes(n: int) -> Cell:
+    return Cell(n, units.nbytes(n) if n else "–")
+
+
+def _lower_bound(n: int, missed: int) -> Cell:
+    """A count, marked if it misses operations."""
+    if not missed:
+        return _count(n)
+    return at_least(_count(n)) if n else UNKNOWN
 
 
 def _branches(depths: Sequence[int]) -> Iterator[str]:
@@ -93,17 +101,23 @@ def _totals(record: Record) -> Table:
     weight_bytes = sum(s.spec.nbytes for s in record.storages if s.role == "parameter")
     peak = value_of(record, "peak_bytes")
     place = peak_path(record)
-    compute = "≥ " if not record.complete else ""
     facts = [
         ("input", " + ".join(map(str, record.inputs)), units.nbytes(sum(t.nbytes for t in record.inputs))),
         ("params", units.count(record.params), units.nbytes(weight_bytes)),
         ("  trainable", units.count(record.params - frozen), ""),
         ("  frozen", units.count(frozen), ""),
-        ("MACs", compute + units.count(value_of(record, "macs")), ""),
-        ("CIO", units.count(value_of(record, "cio_cspnet")), ""),
+        ("MACs", total("macs", METRICS.get("macs").total(record)).text, ""),
+        ("traffic", "", units.nbytes(value_of(record, "traffic_bytes"))),
+        (
+            "CIO",
+            total("cio_cspnet", METRICS.get("cio_cspnet").total(record)).text + cio_remark("cio_cspnet", [record]),
+            "",
+        ),
         ("peak memory", f"at {place}" if place else "", units.nbytes(peak)),
         ("params + peak memory", "", units.nbytes(weight_bytes + peak)),
     ]
+    if cio_describes(record):
+        facts = [fact for fact in facts if fact[0] != "traffic"]
     if not frozen:
         facts = [fact for fact in facts if not fact[0].startswith("  ")]
     return Table("", [Column("total"), Column(""), Column("bytes", numeric=True)], [[*map(text, f)] for f in facts])
@@ -125,7 +139,9 @@ def _fields(record: Record, module: ModuleSummary) -> dict[str, Any]:
         "frozen_params": module.frozen,
         "macs": module.macs if module.macs or not module.unknown else None,
         "complete": not module.unknown,
-        "cio_cspnet": module.cio,
+        "cio_cspnet": module.cio if module.cio or not module.cio_missed else None,
+        "cio_complete": not module.cio_missed,
+        "traffic_bytes": module.traffic,
         "live_bytes": module.live_bytes,
     }
 
@@ -137,5 +153,6 @@ def _document(profiles: Sequence[Record], depth: int | None) -> dict[str, Any]:
         models.append({"model": p.model, "status": p.status, "inputs": [[list(t.shape), t.dtype] for t in p.inputs],
                        "params": p.params, "frozen_params": sum(layer.frozen for layer in p.layers),
                        "peak_bytes": value_of(p, "peak_bytes"), "peak_path": peak_path(p), "complete": p.complete,
+                       "conv_share": value_of(p, "conv_share"), "headline": headline([p]),
                        "modules": [{k: v for k, v in m.items() if k != "model"} for m in modules]})  # fmt: skip
     return {"schema": "cspprof.summary/1", "models": models}

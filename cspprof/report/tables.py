@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof.core import units
 from cspprof.core.record import Record
-from cspprof.metrics import METRICS, Number
+from cspprof.metrics import METRICS, Amount, Number, Ratio
 
 if TYPE_CHECKING:
+    from cspprof.analysis.comparison import Bound, Delta
     from cspprof.report.chart_model import Chart
 
 
@@ -96,20 +97,68 @@ def shapes(tensors: Sequence[Any]) -> Cell:
     return Cell([list(t.shape) for t in tensors], ", ".join(units.shape(t.shape) for t in tensors))
 
 
-def share(part: float, whole: float) -> Cell:
-    return Cell(part / whole, units.share(part / whole)) if whole else Cell(None, "–")
+UNKNOWN = Cell(None, "?")
+"""A value of which nothing is known."""
 
 
-def change(relative: float | None, lower_is_better: bool | None = True) -> Cell:
-    good = None
-    if relative and lower_is_better is not None:
-        good = (relative < 0) == lower_is_better
-    return Cell(relative, units.change(relative), good)
+def share(part: float, whole: float, missed_in_part: int = 0, missed_in_whole: int = 0) -> Cell:
+    """A part of a whole: `≤` if only the whole misses operations, `?` if the part does."""
+    if missed_in_part:
+        return UNKNOWN
+    if not whole:
+        return UNKNOWN if missed_in_whole else Cell(None, "–")
+    return Cell(part / whole, ("≤ " if missed_in_whole and part else "") + units.share(part / whole))
 
 
-def difference(n: int) -> Cell:
+def change(relative: float | None, lower_is_better: bool | None = True, bound: Bound = "") -> Cell:
+    """A relative change, of which `bound` says whether it is exact. It is good or bad only if that is certain."""
+    if bound == "?":
+        return UNKNOWN
+    text = f"{bound} {units.change(relative)}".strip()
+    return Cell(relative, text, _good(relative, bound, lower_is_better))
+
+
+def change_of(delta: Delta, lower_is_better: bool | None = True) -> Cell:
+    """The relative change of a metric."""
+    if None in (delta.base_value, delta.value):
+        return UNKNOWN if delta.base_missed or delta.missed else Cell(None, "–")
+    return change(delta.relative, lower_is_better, delta.bound)
+
+
+def difference(n: int, bound: Bound = "", lower_is_better: bool | None = True) -> Cell:
+    """A signed difference. It is good or bad only if that is certain."""
+    if bound == "?":
+        return UNKNOWN
     sign = "+" if n > 0 else ""
-    return Cell(n, sign + units.count(n), (n < 0) if n else None)
+    return Cell(n, f"{bound} {sign}{units.count(n)}".strip(), _good(n, bound, lower_is_better))
+
+
+def _good(change: float | None, bound: Bound, lower_is_better: bool | None) -> bool | None:
+    certain = (
+        not bound
+        or (bound == "≥" and change is not None and change > 0)
+        or (bound == "≤" and change is not None and change < 0)
+    )
+    return (change < 0) == lower_is_better if change and certain and lower_is_better is not None else None
+
+
+def total(metric: str, amount: Amount) -> Cell:
+    """The total of a model: `≥ 1,234` if it misses operations, `?` for a ratio that does."""
+    if not amount.missed:
+        return quantity(metric, amount.value)
+    return UNKNOWN if isinstance(amount, Ratio) else at_least(quantity(metric, amount.value))
+
+
+def part(metric: str, amount: Amount | None) -> Cell:
+    """The value of some operations of a model: as a total, but `?` if nothing of it is known."""
+    if amount is None:
+        return Cell(None, "–")
+    return UNKNOWN if amount.missed and not amount.value else total(metric, amount)
+
+
+def at_least(cell: Cell) -> Cell:
+    """A lower bound: `≥ 1,234`."""
+    return cell._replace(text=f"≥ {cell.text}")
 
 
 def quantity(metric: str, value: Number) -> Cell:

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes, cio_describes_all
 from cspprof.analysis.whatif import Variation, VariationResult
 from cspprof.core import units
-from cspprof.metrics import value_of
-from cspprof.report.profile import metric_label
-from cspprof.report.tables import Cell, Column, Report, Table, quantity, text
+from cspprof.core.record import Record
+from cspprof.metrics import METRICS, lower_bounds, value_of
+from cspprof.report.notes import headline_note, incomplete_note
+from cspprof.report.profile import metric_label, with_conv_share
+from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, text, total
 
 DEFAULT_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "activations", "traffic_bytes", "peak_bytes")
 
 
+TRAFFIC_METRICS = ("macs", "traffic_bytes", "cio_all", "cio_cspnet", "peak_bytes")
+"""The default metrics for a network that CIO does not describe."""
+
+
+def default_metrics(records: Sequence[Record]) -> tuple[str, ...]:
+    """The metrics that `whatif` shows by default."""
+    return DEFAULT_METRICS if cio_describes_all(records) else TRAFFIC_METRICS
+
+
 def whatif_report(model: str, results: Sequence[VariationResult], metrics: Sequence[str]) -> Report:
     """One row per input. A note gives the reason where the network has no result."""
+    traced = [r.record for r in results if r.record]
     records, rows = [], []
+    shown = with_conv_share(metrics, traced)
     for (variation, record, problem), dtype in zip(results, map(_dtype, results), strict=True):
-        values = {m: value_of(record, m) if record else None for m in metrics}
+        values = {m: value_of(record, m) if record else None for m in dict.fromkeys([*metrics, "conv_share"])}
+        bounds = lower_bounds(record, values) if record else []
         shapes = [list(tensor.shape) for tensor in variation.tensors]
-        records.append(
-            {"model": model, "input": shapes[0], "inputs": shapes, "dtype": dtype, **values, "problem": problem}
-        )
-        cells = [quantity(m, v) if record else Cell(None, "?") for m, v in values.items()]
+        records.append({
+            "model": model, "input": shapes[0], "inputs": shapes, "dtype": dtype, **values,
+            "at_least": " ".join(bounds), "problem": problem,
+        })  # fmt: skip
+        cells = [total(m, METRICS.get(m).total(record)) if record else UNKNOWN for m in shown]
         rows.append([Cell(shapes[0], _shapes(variation)), text(dtype), *cells])
-    columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True) for m in metrics)]
+    columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True) for m in shown)]
+    notes = [f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem]
+    notes += [incomplete_note(p) for p in traced if not p.complete]
+    notes += [headline_note(p) for p in traced if not cio_describes(p) and OF_CONVOLUTIONS & {*metrics}][:1]
     return Report(
         [Table(model, columns, rows)],
         records,
         {"schema": "cspprof.whatif/1", "model": model, "results": records},
-        list(dict.fromkeys(f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem)),
-        [r.record for r in results if r.record],
+        list(dict.fromkeys(notes)),
+        traced,
         metrics[0],
     )
 

@@ -7,13 +7,14 @@ import json
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.report import json_number
-from cspprof.metrics import HIGHER_IS_BETTER, METRICS
+from cspprof.metrics import HIGHER_IS_BETTER, METRICS, NEITHER_IS_BETTER
 
 
 def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
-    """The totals of each model; metrics without a value are left out."""
+    """The totals of each model. Metrics without a value are left out, and lower bounds: a chart would show them as
+    values."""
     return {
-        name: {metric: v for metric, a in m.totals.items() if (v := json_number(a.exact)) is not None}
+        name: {metric: v for metric, a in m.totals.items() if not a.missed and (v := json_number(a.exact)) is not None}
         for name, m in verdict.measurements.items()
     }
 
@@ -30,11 +31,11 @@ def as_bencher(verdict: Verdict) -> str:
 
 @verdict_format("github-action-benchmark")
 def as_action_benchmark(verdict: Verdict) -> str:
-    """Input of its tool `customSmallerIsBetter`; metrics for which higher is better are left out."""
+    """Input of its tool `customSmallerIsBetter`; other metrics are left out."""
     entries = [
         {"name": f"{model} {metric}", "unit": METRICS.get(metric).unit, "value": value}
         for model, values in _values(verdict).items()
         for metric, value in values.items()
-        if metric not in HIGHER_IS_BETTER
+        if metric not in HIGHER_IS_BETTER | NEITHER_IS_BETTER
     ]
     return json.dumps(entries, indent=1, ensure_ascii=False) + "\n"

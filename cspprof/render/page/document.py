@@ -16,24 +16,33 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from cspprof._version import __version__
-from cspprof.analysis.comparison import Comparison, Delta, format_depths
+from cspprof.analysis.comparison import Comparison, format_depths
+from cspprof.analysis.headline import cio_describes_all, headline
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
-from cspprof.metrics import HIGHER_IS_BETTER, METRICS, value_of
+from cspprof.metrics import METRICS
 from cspprof.render.page.layer_table import LayerTable, layer_tables
 from cspprof.render.page.stage_graph import stage_graph_svg
 from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
 from cspprof.report.notes import model_notes
-from cspprof.report.profile import CIO_METRICS, change_tables, metric_label
-from cspprof.report.tables import Cell, Table, change, quantity
+from cspprof.report.profile import change_tables, cio_metrics, metric_change, metric_label, with_conv_share
+from cspprof.report.tables import Cell, Table, total
 
-CARD_METRICS = ("macs", "cio_cspnet", "params", "peak_bytes", "moc")
-CHANGE_METRICS = ("cio_cspnet", "macs")
-"""The metrics whose changes are listed by stage."""
+
+def card_metrics(profiles: Sequence[Record]) -> list[str]:
+    """The metrics on the card of a model. CIO is not among them if it does not describe one of the models."""
+    if cio_describes_all(profiles):
+        return with_conv_share(("macs", "cio_cspnet", "params", "peak_bytes", "moc"), profiles)
+    return ["macs", "traffic_bytes", "cio_all", "params", "peak_bytes"]
+
+
+def change_metrics(profiles: Sequence[Record]) -> tuple[str, str]:
+    """The metrics whose changes are listed by stage."""
+    return headline(profiles), "macs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +74,14 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
         "title": " · ".join(p.label for p in profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
-             "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles[0])), "table": t,
-             "figures": f, "graph": stage_graph_svg(p, t.row_id)}
+             "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles)), "table": t,
+             "figures": f, "graph": stage_graph_svg(p, t.row_id, headline(profiles))}
             for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
         "metric_rows": [_metric_row(name, profiles) for name, _ in METRICS.items()],
-        "key_metrics": CIO_METRICS,
+        "key_metrics": cio_metrics(profiles),
+        "headline": METRICS.get(headline(profiles)).title,
         "changes": list(_changes(comparison)) if comparison else [],
         "figures": list(_figures(profiles, tables)),
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
@@ -81,26 +91,24 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _card(record: Record, base: Record) -> Iterator[tuple[str, str, Cell, Cell | None]]:
+def _card(record: Record, profiles: Sequence[Record]) -> Iterator[tuple[str, str, Cell, Cell | None]]:
     """(name, title, value, change from the first model) of the metrics on the card of a model."""
-    for name in CARD_METRICS:
-        value = quantity(name, value_of(record, name))
-        yield name, METRICS.get(name).title, value, None if record is base else _change(name, base, record)
+    base = profiles[0]
+    for name in card_metrics(profiles):
+        value = total(name, METRICS.get(name).total(record))
+        yield name, METRICS.get(name).title, value, None if record is base else metric_change(name, base, record)
 
 
 def _metric_row(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
     base = profiles[0]
-    cells = [(quantity(name, value_of(p, name)), None if p is base else _change(name, base, p)) for p in profiles]
+    cells = [
+        (total(name, METRICS.get(name).total(p)), None if p is base else metric_change(name, base, p)) for p in profiles
+    ]
     return name, metric_label(name), cells
 
 
-def _change(name: str, base: Record, record: Record) -> Cell:
-    delta = Delta(base.model, record.model, name, value_of(base, name), value_of(record, name))
-    return change(delta.relative, name not in HIGHER_IS_BETTER)
-
-
 def _changes(comparison: Comparison) -> Iterator[Table]:
-    for name in CHANGE_METRICS:
+    for name in change_metrics(comparison.profiles):
         yield from change_tables(comparison, name)
 
 
@@ -126,12 +134,12 @@ def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> Iterat
             for chart in _draw(kind, profiles[i : i + most]):
                 yield _figure(chart, tables[i : i + most])
     most = CHARTS.get("stages").most - 1
-    for metric in CHANGE_METRICS:
+    for metric in change_metrics(profiles):
         for i in range(1, len(profiles), most):
             for chart in _draw("stages", [profiles[0], *profiles[i : i + most]], metric=metric):
                 yield _figure(chart, tables)
     if len(profiles) > 2:
-        for y in ("cio_cspnet", "top1"):
+        for y in (headline(profiles), "top1"):
             for chart in _draw("pareto", profiles, x="bflops", y=y):
                 yield _figure(chart, tables)
 

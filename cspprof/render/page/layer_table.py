@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from cspprof.analysis.headline import cio_describes_all
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, group_by_kind, group_by_module, kind_label, layer_rows
 from cspprof.core.record import Record
-from cspprof.metrics import value_of
+from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.metrics.memory import live_bytes
 from cspprof.report.profile import metric_label
-from cspprof.report.tables import Cell, Column, quantity, shapes, share, text
+from cspprof.report.tables import Cell, Column, part, quantity, shapes, share, text
 
 MOST_ROWS = 10_000
 """The number of operations on one page; with more, the tables list modules instead of operations."""
-LAYER_METRICS = ("macs", "cio_cspnet", "moc", "params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +55,49 @@ class LayerTable:
         return self.row_ids.get(path, "")
 
 
+def layer_metrics(profiles: Sequence[Record]) -> tuple[str, ...]:
+    """The metrics of the layer tables; traffic and CIO of all operations if CIO does not describe a model."""
+    if cio_describes_all(profiles):
+        return "macs", "cio_cspnet", "moc", "params"
+    return "macs", "traffic_bytes", "cio_all", "params"
+
+
 def layer_tables(profiles: Sequence[Record]) -> list[LayerTable]:
     """One table per model. If all models together have too many operations, the large models list modules."""
+    metrics = layer_metrics(profiles)
     operations = [layer_rows(p) for p in profiles]
     most = MOST_ROWS // len(profiles)
     too_many = sum(map(len, operations)) > MOST_ROWS
     return [
-        _module_table(i, p, most) if too_many and len(listed) > most else _operation_table(i, p, listed)
+        _module_table(i, p, metrics, most)
+        if too_many and len(listed) > most
+        else _operation_table(i, p, metrics, listed)
         for i, (p, listed) in enumerate(zip(profiles, operations, strict=True))
     ]
 
 
-def _columns(first: str) -> tuple[Column, ...]:
-    numbers = [metric_label("macs"), "share", *(metric_label(m) for m in LAYER_METRICS[1:]), "live memory"]
+def _columns(first: str, metrics: Sequence[str]) -> tuple[Column, ...]:
+    numbers = [metric_label(metrics[0]), "share", *(metric_label(m) for m in metrics[1:]), "live memory"]
     return (*(Column(h) for h in (first, "stage", "in", "out")), *(Column(h, numeric=True) for h in numbers))
 
 
-def _operation_table(model: int, record: Record, operations: Sequence[LayerRow]) -> LayerTable:
+def _operation_table(model: int, record: Record, metrics: Sequence[str], operations: Sequence[LayerRow]) -> LayerTable:
     root = PathNode()
     for row in operations:
         node = root
-        for part in row.path.split("."):
-            node = node.children.setdefault(part, PathNode())
+        for name in row.path.split("."):
+            node = node.children.setdefault(name, PathNode())
         node.rows.append(row)
-    table_rows = tuple(_rows_below(root, "", 0, model, record))
+    table_rows = tuple(_rows_below(root, "", 0, model, record, metrics))
     row_ids: dict[str, str] = {}
     for line in table_rows:
         row_ids.setdefault(line.parent_path + line.name, line.id)
-    return LayerTable(_columns("kind"), table_rows, row_ids, "")
+    return LayerTable(_columns("kind", metrics), table_rows, row_ids, "")
 
 
-def _rows_below(node: PathNode, parent_path: str, depth: int, model: int, record: Record) -> Iterator[TableRow]:
+def _rows_below(
+    node: PathNode, parent_path: str, depth: int, model: int, record: Record, metrics: Sequence[str]
+) -> Iterator[TableRow]:
     for name, child in node.children.items():
         while len(child.children) == 1 and not child.rows and next(iter(child.children.values())).children:
             ((inner, child),) = child.children.items()  # a chain of modules is one row
@@ -94,14 +106,15 @@ def _rows_below(node: PathNode, parent_path: str, depth: int, model: int, record
         operations = _operations_below(child)
         if child.children:
             group = RowGroup(path, tuple(operations))
-            yield TableRow(f"m{model}-{operations[0].index}-{depth}", depth, parent_path, name,
-                           (*_group_cells(operations), *_metric_cells(record, group)), module=True)  # fmt: skip
+            module_cells = (*_group_cells(operations), *_metric_cells(record, metrics, group))
+            row_id = f"m{model}-{operations[0].index}-{depth}"
+            yield TableRow(row_id, depth, parent_path, name, module_cells, module=True)
         for row in child.rows:
             cells = (text(kind_label(row.spec)), text(row.stage), shapes(row.spec.reads), shapes(row.spec.writes))
             own_depth = depth + 1 if child.children else depth
             yield TableRow(f"r{model}-{row.index}", own_depth, parent_path, name,
-                           (*cells, *_metric_cells(record, RowGroup(path, (row,)))), module=False)  # fmt: skip
-        yield from _rows_below(child, f"{path}.", depth + 1, model, record)
+                           (*cells, *_metric_cells(record, metrics, RowGroup(path, (row,)))), module=False)  # fmt: skip
+        yield from _rows_below(child, f"{path}.", depth + 1, model, record, metrics)
 
 
 def _operations_below(node: PathNode) -> list[LayerRow]:
@@ -116,16 +129,22 @@ def _group_cells(operations: Sequence[LayerRow]) -> tuple[Cell, ...]:
     return text(f"{len(operations)} operations"), text(stage), text(""), text("")
 
 
-def _metric_cells(record: Record, group: RowGroup) -> tuple[Cell, ...]:
-    macs, *others = ((m, group.value(m)) for m in LAYER_METRICS)
-    first = Cell(None, "?") if macs[1] is None else quantity(*macs)
-    part = share(macs[1], value_of(record, "macs")) if macs[1] else text("")
+def _metric_cells(record: Record, metrics: Sequence[str], group: RowGroup) -> tuple[Cell, ...]:
+    macs, whole = group.amount("macs") or Sum(0), METRICS.get("macs").total(record)
+    part_of_macs = share(macs.value or 0, whole.value or 0, macs.missed, whole.missed)
     live = live_bytes(record)
     peak = max(live[r.index] for r in group.rows)
-    return (first, part, *(text("") if v is None else quantity(m, v) for m, v in others), quantity("peak_bytes", peak))
+    first, *others = (_cell(m, group.amount(m)) for m in metrics)
+    share_cell = part_of_macs if macs.value or macs.missed else text("")
+    return first, share_cell, *others, quantity("peak_bytes", peak)
 
 
-def _module_table(model: int, record: Record, most: int) -> LayerTable:
+def _cell(metric: str, amount: Amount | None) -> Cell:
+    """A value; empty for a metric that the operations do not have."""
+    return text("") if amount is None or (amount.value is None and not amount.missed) else part(metric, amount)
+
+
+def _module_table(model: int, record: Record, metrics: Sequence[str], most: int) -> LayerTable:
     """The deepest modules of which at most `most` exist; if there are more at any depth, kinds of operations."""
     deepest = max(layer.depth for layer in record.layers)
     by_depth = (groups for d in range(deepest, 0, -1) if len(groups := group_by_module(record, d)) <= most)
@@ -133,10 +152,12 @@ def _module_table(model: int, record: Record, most: int) -> LayerTable:
     what = "modules" if groups else "kinds of operations"
     groups = groups or group_by_kind(record)
     table_rows = tuple(
-        TableRow(f"r{model}-{i}", 0, "", g.name, (*_group_cells(g.rows), *_metric_cells(record, g)), module=False)
+        TableRow(
+            f"r{model}-{i}", 0, "", g.name, (*_group_cells(g.rows), *_metric_cells(record, metrics, g)), module=False
+        )
         for i, g in enumerate(groups)
     )
     n = sum(len(g.rows) for g in groups)
     note = f"{record.label} has {n:,} operations; this table shows its {len(groups):,} {what}."
     row_ids = {row.name: row.id for row in table_rows} if what == "modules" else {}
-    return LayerTable(_columns("operations"), table_rows, row_ids, note)
+    return LayerTable(_columns("operations", metrics), table_rows, row_ids, note)

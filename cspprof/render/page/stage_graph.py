@@ -12,8 +12,9 @@ from math import prod
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.dataflow import Edge, edges
 from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, Record, TensorSpec
-from cspprof.core.units import shape, share, significant
-from cspprof.metrics import value_of
+from cspprof.core.units import nbytes, shape, significant
+from cspprof.metrics import METRICS, Amount, Sum
+from cspprof.report.tables import share
 
 MOST_BOXES = 24
 """If a model enters stages more often, each stage is one box."""
@@ -108,8 +109,9 @@ def _bypass(members: Sequence[LayerRow], inner: Sequence[Edge]) -> str:
 # -- drawing ------------------------------------------------------------------------------------------
 
 
-def stage_graph_svg(record: Record, row_id: Callable[[str], str]) -> str:
-    """The graph as one `<svg>` element; each box links to the row of its first operation."""
+def stage_graph_svg(record: Record, row_id: Callable[[str], str], traffic: str = "cio_cspnet") -> str:
+    """The graph as one `<svg>` element; each box has the MACs and the metric `traffic` of a stage
+    and links to the row of its first operation."""
     boxes, flows = stage_graph(record)
     tops, y = [], TOP + GAP
     for box in boxes:
@@ -119,7 +121,7 @@ def stage_graph_svg(record: Record, row_id: Callable[[str], str]) -> str:
     skips = [f for f in flows if f.target != f.source + 1]
     lanes = _lanes(skips)
     width = 2 * LEFT + BOX_WIDTH + (max(lanes.values(), default=-1) + 1) * LANE_WIDTH + (84 if skips else 0)
-    totals = {m: value_of(record, m) or 0 for m in ("macs", "cio_cspnet")}
+    totals = {m: METRICS.get(m).total(record) for m in ("macs", traffic)}
     parts = [_end("input", 2), _end("output", y - 8)]
     parts += [_box(box, top, totals, row_id(box.rows[0].path)) for box, top in zip(boxes, tops, strict=True)]
     starts = [2, *tops, y - 8]
@@ -142,20 +144,21 @@ def _end(text: str, y: float) -> str:
     return f"<text class=end x={LEFT + BOX_WIDTH / 2:.0f} y={y + 14} text-anchor=middle>{text}</text>"
 
 
-def _box(box: Box, top: float, totals: dict[str, int], row_id: str) -> str:
+def _box(box: Box, top: float, totals: dict[str, Amount], row_id: str) -> str:
     group = RowGroup(box.stage, box.rows)
     title = box.stage if box.size in ("", box.stage) else f"{box.stage} · {box.size}"
     parts = [f"<rect class=box x={LEFT} y={top} width={BOX_WIDTH} height={_height(box)} rx=6 />"]
     parts.append(f"<text class=name x=22 y={top + 19}>{escape(title)}</text>")
     parts.append(f"<text class=dim x={BOX_WIDTH} y={top + 19} text-anchor=end>{len(box.rows)} operations</text>")
-    for i, (metric, name) in enumerate((("macs", "MACs"), ("cio_cspnet", "CIO"))):
-        value = int(group.value(metric) or 0)
-        part = value / totals[metric] if totals[metric] else 0
+    for i, (metric, whole) in enumerate(totals.items()):
+        amount = group.amount(metric) or Sum(0)
+        percentage = share(amount.value or 0, whole.value or 0, amount.missed, whole.missed)
+        part = percentage.value or 0
         y = top + 38 + 18 * i
         parts.append(f"<rect class=track x=150 y={y - 9} width=80 height=9 />")
         parts.append(f"<rect class=c{i} x=150 y={y - 9} width={80 * part:.1f} height=9 />")
-        parts.append(f"<text x=22 y={y}>{name} {_prefixed(value)}</text>")
-        parts.append(f"<text x={BOX_WIDTH} y={y} text-anchor=end>{share(part)}</text>")
+        parts.append(f"<text x=22 y={y}>{NAMES[metric]} {_amount_text(metric, amount)}</text>")
+        parts.append(f"<text x={BOX_WIDTH} y={y} text-anchor=end>{percentage.text}</text>")
     if box.bypass:
         parts.append(f'<path class=bypass d="M16 {top + 6}V{top + _height(box) - 6}"/>')
         parts.append(f"<text class=dim x=22 y={top + 74}>{escape(box.bypass)}</text>")
@@ -192,6 +195,17 @@ def _lanes(skips: Sequence[Flow]) -> dict[tuple[int, int], int]:
         taken[lane].append((low, high))
         lanes[flow.source, flow.target] = lane
     return lanes
+
+
+NAMES = {"macs": "MACs", "cio_cspnet": "CIO", "traffic_bytes": "traffic"}
+
+
+def _amount_text(metric: str, amount: Amount) -> str:
+    """`1.2 M`, `≥ 1.2 M` or `?`."""
+    value = int(amount.value or 0)
+    if amount.missed and not value:
+        return "?"
+    return ("≥ " if amount.missed else "") + (nbytes(value) if metric == "traffic_bytes" else _prefixed(value))
 
 
 def _prefixed(value: int) -> str:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.core.units import share
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
 from cspprof.report.charts.execution_order import (
     LayerValues,
-    format_value,
     input_text,
     layer_detail,
     layer_mark,
     layer_values,
+    missed_note,
     order_axis,
     stage_spans,
     thin,
@@ -44,8 +43,9 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
         Series("others", "bars", tuple(b for b in bars if b.x not in highlighted), color=0),
     )
     spans = stage_spans(layers.rows)
-    share_axis = Axis("share_so_far", f"cumulative {m.title}", "%", 0.01, 0, 1)
-    title = f"{profile.label}: {format_value(metric, layers.total)}"
+    share_name = f"cumulative {m.title}" + (", of what is known" if layers.missed else "")
+    share_axis = Axis("share_so_far", share_name, "%", 0.01, 0, 1)
+    title = f"{profile.label}: {layers.total_text}"
     panels = (
         Panel(title, x, y, tuple(s for s in series if s.marks), spans=spans, name="layers"),
         Panel("", x, share_axis, (Series("cumulative share", "steps", _cumulative_shares(layers, n), 2),), spans=spans,
@@ -53,9 +53,9 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
         _largest_panel(layers, largest, y),
     )  # fmt: skip
     peak = layers.rows[layers.peak]
-    part = share(layers.values[layers.peak] / layers.total)
+    part = layers.share_text(layers.values[layers.peak])
     caption = f"Input {input_text(profiles)}. Largest layer: {peak.path}, {part} of {m.title}."
-    caption += thinning_note(profile, len(layers.rows), n)
+    caption += missed_note([layers]) + thinning_note(profile, len(layers.rows), n)
     return Chart("bottleneck", f"Largest layers by {m.title}", panels, caption)
 
 
@@ -75,7 +75,7 @@ def _largest_panel(layers: LayerValues, largest: Sequence[int], y: Axis) -> Pane
     for place, i in enumerate(largest):
         row, value = layers.rows[i], layers.values[i]
         cumulative += value
-        text = f"{share(value / layers.total)}, so far {share(cumulative / layers.total)}"
+        text = f"{layers.share_text(value)}, so far {layers.share_text(cumulative)}"
         marks.append(Mark(place + 1, value, row.path, stage=row.stage, detail=layer_detail(row), text=text))
     x = Axis("place", "", low=0.5, high=len(marks) + 0.5, tick_labels=tuple((m.x, m.label) for m in marks))
     return Panel(f"Largest {len(marks)}", x, y, (Series("largest", "bars", tuple(marks), 1),), horizontal=True,

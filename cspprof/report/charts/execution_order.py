@@ -12,6 +12,8 @@ from cspprof.core.record import Record
 from cspprof.core.units import shape, significant
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Mark, Span
+from cspprof.report.profile import cio_remark
+from cspprof.report.tables import share
 
 T = TypeVar("T")
 
@@ -26,14 +28,30 @@ class LayerValues:
     """The layers of a model with a value other than 0, in execution order, and the sum of the values."""
 
     profile: Record
+    metric: str
     rows: list[LayerRow]
     values: list[int]
     total: int
+    missed: int
+    """The number of layers whose value is unknown."""
 
     @property
     def peak(self) -> int:
         """The position of the largest value; the first of equal ones."""
         return max(range(len(self.values)), key=self.values.__getitem__)
+
+    @property
+    def total_text(self) -> str:
+        """`6.534 G MACs`, `≥ 6.534 G MACs`, or `188.2 k elements (sees 2.3 % of the MACs)` for CIO."""
+        return self.with_bound(format_value(self.metric, self.total)) + cio_remark(self.metric, [self.profile])
+
+    def with_bound(self, text: str) -> str:
+        """The text of a total or peak, marked as a lower bound if layers are missed."""
+        return f"≥ {text}" if self.missed else text
+
+    def share_text(self, value: float) -> str:
+        """The share of a value in the total. It is an upper bound if the total misses layers."""
+        return share(value, self.total, 0, self.missed).text
 
 
 def layer_values(record: Record, metric: str) -> LayerValues:
@@ -53,7 +71,16 @@ def layer_values(record: Record, metric: str) -> LayerValues:
             f"{record.model} has no layer with {m.title}, so the chart is empty",
             f"Choose another model, or list its operations: cspprof profile {record.source} --by kind",
         )
-    return LayerValues(record, [r for r, _ in found], [v for _, v in found], sum(v for _, v in found))
+    rows, values = [r for r, _ in found], [v for _, v in found]
+    return LayerValues(record, metric, rows, values, sum(values), m.total(record).missed)
+
+
+def missed_note(models: Sequence[LayerValues]) -> str:
+    """A sentence for the caption, with a space before it, if the chart lacks layers whose value is unknown."""
+    missed = [f"{f.missed:,} of {f.profile.label}" for f in models if f.missed]
+    return (
+        f" Not shown, because the value is unknown: operations without a rule ({', '.join(missed)})." if missed else ""
+    )
 
 
 def thin(items: Sequence[T], value: Callable[[T], int], most: int = MOST_BARS) -> tuple[list[tuple[int, T]], int]:

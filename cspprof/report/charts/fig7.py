@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cspprof.analysis.comparison import bound_of_change
 from cspprof.core.record import Record
-from cspprof.core.units import change
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Chart, Panel, ReferenceLine, Series
 from cspprof.report.charts.execution_order import (
@@ -13,6 +13,7 @@ from cspprof.report.charts.execution_order import (
     input_text,
     layer_mark,
     layer_values,
+    missed_note,
     order_axis,
     stage_spans,
     thin,
@@ -20,6 +21,7 @@ from cspprof.report.charts.execution_order import (
     value_axis,
 )
 from cspprof.report.charts.registry import chart
+from cspprof.report.tables import change
 
 
 @chart("fig7", default=("peleenet_yolo", "peleenet_prn", "csp_peleenet_efm"), traced_on=(1, 3, 416, 416), models=(1, 6))
@@ -34,17 +36,22 @@ def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
         thinned, n = thin(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])
         thinning += thinning_note(f.profile, len(f.rows), n)
         bars = tuple(layer_mark(at, row, value) for at, (row, value) in thinned)
-        before = [(e.profile.label, value) for e, value in zip(models[:i], peaks[:i], strict=True)]
-        changes = "".join(f"\n{change((peak - value) / value)} from {name}" for name, value in before)
-        lines = [ReferenceLine(value, "", color=j, name=f"peak of {name}") for j, (name, value) in enumerate(before)]
+        before = list(zip(models[:i], peaks[:i], strict=True))
+        changes = "".join(
+            f"\n{change((peak - value) / value, None, bound_of_change(e.missed, f.missed)).text} from {e.profile.label}"
+            for e, value in before
+        )
+        lines = [
+            ReferenceLine(value, "", color=j, name=f"peak of {e.profile.label}") for j, (e, value) in enumerate(before)
+        ]
         label = f.profile.label
         own_line = ReferenceLine(
-            peak, f"peak {format_value(metric, peak)}{changes}", color=i, name=f"peak of {label}"
+            peak, f"peak {f.with_bound(format_value(metric, peak))}{changes}", color=i, name=f"peak of {label}"
         )  # fmt: skip
         panels.append(
-            Panel(f"{label}: {format_value(metric, f.total)}", x, y, (Series("layers", "bars", bars, color=i),),
+            Panel(f"{label}: {f.total_text}", x, y, (Series("layers", "bars", bars, color=i),),
                   (*lines, own_line), stage_spans(f.rows), name=label)
         )  # fmt: skip
     layers = ", ".join(f"{f.profile.label} at {f.rows[f.peak].path}" for f in models)
-    caption = f"Input {input_text(profiles)}. Peaks: {layers}.{thinning}"
+    caption = f"Input {input_text(profiles)}. Peaks: {layers}.{missed_note(models)}{thinning}"
     return Chart("fig7", f"{METRICS.get(metric).title} of every layer", tuple(panels), caption)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cspprof.analysis.comparison import bound_of_change
 from cspprof.core.record import Record
-from cspprof.core.units import change
 from cspprof.report.chart_model import Chart, Panel, Series
 from cspprof.report.charts.execution_order import (
     format_value,
     input_text,
     layer_mark,
     layer_values,
+    missed_note,
     order_axis,
     stage_spans,
     thin,
@@ -19,6 +20,8 @@ from cspprof.report.charts.execution_order import (
     value_axis,
 )
 from cspprof.report.charts.registry import chart
+from cspprof.report.profile import cio_remark
+from cspprof.report.tables import change
 
 METRIC = "cio_cspnet"
 
@@ -38,13 +41,16 @@ def fig8(profiles: Sequence[Record]) -> Chart:
             read, written = row.spec.reads[0].numel, row.spec.writes[0].numel
             reads.append(layer_mark(i, row, read))
             writes.append(layer_mark(i, row, written, base=read))
-        relative = "" if f is models[0] else f" ({change((f.total - models[0].total) / models[0].total)})"
+        base = models[0]
+        bound = bound_of_change(base.missed, f.missed)
+        relative = "" if f is base else f" ({change((f.total - base.total) / base.total, None, bound).text})"
         series = (Series("input", "bars", tuple(reads), 0), Series("output", "bars", tuple(writes), 1))
         label = f.profile.label
-        title = f"{label}: CIO {_in_millions(f.total)}{relative}"
+        total = f.with_bound(_in_millions(f.total))
+        title = f"{label}: CIO {total}{cio_remark(METRIC, [f.profile])}{relative}"
         panels.append(Panel(title, x, y, series, spans=stage_spans(f.rows), name=label))
     rule = "CIO by the rule of CSPNet: convolutions and pools only."
-    caption = f"Input {input_text(profiles)}. {rule}{thinning}"
+    caption = f"Input {input_text(profiles)}. {rule}{missed_note(models)}{thinning}"
     return Chart("fig8", "Input and output of every layer", tuple(panels), caption)
 
 

@@ -14,6 +14,7 @@ from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, 
 from cspprof.report.charts.execution_order import input_text
 from cspprof.report.charts.pareto import MARGIN, metric_or_accuracy
 from cspprof.report.charts.registry import chart
+from cspprof.report.profile import cio_remark
 
 PLAIN = "plain"
 
@@ -45,6 +46,11 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
     if not whole:
         raise CspprofError(f"{base} has no {title} to compare with", "Give the plain network first.")
     values = [metric_or_accuracy(p, metric) for p in profiles]
+    unknown = [p.label for p, value in zip(profiles, values, strict=True) if value is None]
+    if unknown:
+        raise CspprofError(
+            f"the {title} of {', '.join(unknown)} is not known", "Choose another metric: --metric params"
+        )
     names = [PLAIN, *map(variant_name, profiles[1:])]
     variants = [
         Variant(p, name, value, (value or 0) / whole - 1, published_accuracy(p))
@@ -59,6 +65,8 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
     if any("fusion=first" in v.profile.source for v in with_accuracy):
         notes.append("the paper does not print the γ of fusion first.")
     caption = f"Input {input_text(profiles)}."
+    if remark := cio_remark(metric, profiles):
+        caption += f" {title}{remark}."
     if any(v.printed and v.printed.cost_change is not None for v in with_accuracy):
         caption += " Hollow: printed cost (Wang et al. 2019, Fig. 4); filled: cost of our networks, which are readings."
     return Chart("fusion", "Fusion of the partial stage", tuple(panels), caption, notes)

@@ -11,6 +11,7 @@ from cspprof.papers.accuracy import ACCURACIES, published_accuracy
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
 from cspprof.report.charts.execution_order import input_text, prefixed_unit
 from cspprof.report.charts.registry import chart
+from cspprof.report.profile import cio_remark
 
 MARGIN = 0.12
 """The space around the points, relative to their range."""
@@ -34,6 +35,7 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
     for p in profiles:
         across, up = metric_or_accuracy(p, x), metric_or_accuracy(p, y)
         if across is None or up is None:
+            unknown = x if across is None else y
             missing.append(p.label)
         else:
             points.append((p, (across, up)))
@@ -43,7 +45,10 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
             "Published accuracies exist for zoo networks at their native inputs. Choose another metric: --y cio_cspnet",
         )
     optimal = {i for i in range(len(points)) if not any(_dominates(b, points[i][1], x, y) for _, b in points)}
-    marks = [Mark(a, b, p.label, text=p.label, detail=input_text([p])) for p, (a, b) in points]
+    marks = [
+        Mark(a, b, p.label, text=p.label + "".join({cio_remark(m, [p]) for m in (x, y)}), detail=input_text([p]))
+        for p, (a, b) in points
+    ]
     front = sorted((marks[i] for i in optimal), key=lambda m: (m.x, m.y))
     dominated = tuple(m for i, m in enumerate(marks) if i not in optimal)
     series = (
@@ -63,11 +68,12 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
 
 
 def metric_or_accuracy(record: Record, name: str) -> Number:
-    """The total of a metric, or the published accuracy in percent; None if unknown."""
+    """The total of a metric, or the published accuracy in percent; None if unknown, or only a lower bound."""
     if name in ACCURACIES:
         accuracy = published_accuracy(record)
         return getattr(accuracy, name) if accuracy else None
-    return METRICS.get(name).total(record).value
+    amount = METRICS.get(name).total(record)
+    return None if amount.missed else amount.value
 
 
 def _dominates(a: tuple[float, float], b: tuple[float, float], *names: str) -> bool:

@@ -11,7 +11,7 @@ from cspprof.metrics.traffic import traffic_bytes
 from cspprof.papers.hardware import Hardware
 from cspprof.papers.hardware import hardware as hardware_named
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series
-from cspprof.report.charts.execution_order import LayerValues, input_text, layer_detail, layer_values
+from cspprof.report.charts.execution_order import LayerValues, input_text, layer_detail, layer_values, missed_note
 from cspprof.report.charts.registry import chart
 
 
@@ -33,7 +33,7 @@ def roofline(profiles: Sequence[Record], *, hardware: Sequence[str] = ("gtx1080t
     caption = (
         f"Input {input_text(profiles)}. Each layer alone at the float32 peak, with all activations and weights read "
         "from and written to memory; the area of a point is its MACs. Layers left of the ridge are limited by memory. "
-        f"{peaks}."
+        f"{peaks}.{missed_note(models)}"
     )
     notes = [f"{roof.title}: {roof.source}." for roof in roofs]
     return Chart("roofline", "Roofline", tuple(panels), caption, notes)

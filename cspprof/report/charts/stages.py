@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cspprof.analysis.comparison import Comparison, Contribution, check_additive
+from cspprof.analysis.comparison import Comparison, Contribution, Delta, check_additive
+from cspprof.analysis.headline import headline
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.core.units import MINUS, change, significant
-from cspprof.metrics import METRICS, value_of
+from cspprof.core.units import MINUS, significant
+from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series
 from cspprof.report.charts.execution_order import HEADROOM, input_text, prefixed_unit
 from cspprof.report.charts.registry import chart
+from cspprof.report.profile import cio_remark
+from cspprof.report.tables import change_of, total
 
 BAR_WIDTH = 0.72
 
 
 @chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
-def stages(profiles: Sequence[Record], *, metric: str = "cio_cspnet") -> Chart:
-    """A waterfall: the change from the first model, stage by stage, up to the total change."""
+def stages(profiles: Sequence[Record], *, metric: str | None = None) -> Chart:
+    """A waterfall: the change from the first model, stage by stage, up to the total change. The metric is by default
+    `cio_cspnet`, or `traffic_bytes` if CIO does not describe a model."""
+    metric = metric or headline(profiles)
     check_additive(metric)
     comparison = Comparison(tuple(profiles))
     m = METRICS.get(metric)
@@ -34,15 +39,18 @@ def stages(profiles: Sequence[Record], *, metric: str = "cio_cspnet") -> Chart:
     y = Axis(metric, "change", unit, divisor, low - (low < 0) * margin, high + margin)
     panels = []
     for p, bars in zip(comparison.others, waterfalls, strict=True):
-        before, after = value_of(comparison.base, metric), value_of(p, metric)
-        title = f"{base} to {p.label}: {change((after - before) / before if before else None)}"
+        delta = Delta.of(comparison.base, p, metric)
+        title = f"{base} to {p.label}: {change_of(delta).text}{cio_remark(metric, [comparison.base, p])}"
         x = Axis("step", "", low=0.4, high=len(bars) + 0.6, tick_labels=tuple((k.x, k.label) for k in bars))
         zero = ReferenceLine(0, "", name=base)
         panels.append(Panel(title, x, y, _series_by_sign(bars, y), (zero,), name=p.label, legend=False))
     caption = (
-        f"Input {input_text(profiles)}. 0 is the {m.title} of {base}, {value_of(comparison.base, metric):,}; the last "
-        "bar is the total change."
+        f"Input {input_text(profiles)}. 0 is the {m.title} of {base}, {total(metric, m.total(comparison.base)).text}; "
+        "the last bar is the total change."
     )
+    missed = [f"{n:,} of {p.label}" for p in profiles if (n := m.total(p).missed)]
+    if missed:
+        caption += f" It leaves out operations whose value is unknown ({', '.join(missed)})."
     return Chart("stages", f"Where the change in {m.title} comes from", tuple(panels), caption, comparison.notes)
 
 
