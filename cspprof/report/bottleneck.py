@@ -11,7 +11,7 @@ from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import draw
 from cspprof.report.notes import model_notes
-from cspprof.report.profile import largest_layers, model_fields
+from cspprof.report.profile import at_least_field, largest_layers, model_fields
 from cspprof.report.tables import Report
 
 
@@ -31,7 +31,7 @@ def bottleneck_report(profiles: Sequence[Record], metric: str, top: int, ascendi
             "at_least": bool(lower_bounds(p, [metric])), "conv_share": value_of(p, "conv_share"), "layers": layers,
         })  # fmt: skip
         records += [{**model_fields(p), **layer, "in": row[3].text, "out": row[4].text,
-                     "total_at_least": bool(lower_bounds(p, [metric]))}
+                     **at_least_field(lower_bounds(p, [metric]))}
                     for layer, row in zip(layers, table.rows, strict=True)]  # fmt: skip
     notes = [note for p in profiles for note in model_notes(p)]
     document = {"schema": "cspprof.bottleneck/1", "models": models}

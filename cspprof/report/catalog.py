@@ -11,6 +11,7 @@ from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.report.notes import STATUS_MEANINGS
+from cspprof.report.profile import at_least_field
 from cspprof.report.tables import Cell, Column, Report, Table, at_least, quantity, sort_key, text
 
 if TYPE_CHECKING:
@@ -188,10 +189,9 @@ def network_totals_report(
     rows = [
         [text(_label(n)), text(n["input"].split("×", 2)[2]), *(_network_total(n, m) for m in shown)] for n in networks
     ]
-    fields = dict.fromkeys([*metrics, "conv_share"])
     records = [
-        {k: v for k, v in n.items() if k not in ("metrics", "at_least")} | {m: n["metrics"][m] for m in fields}
-        | {"at_least": " ".join(m for m in n["at_least"] if m in fields)}
+        {k: v for k, v in n.items() if k not in ("metrics", "at_least")} | {m: n["metrics"][m] for m in shown}
+        | at_least_field([m for m in n["at_least"] if m in shown])
         for n in networks
     ]  # fmt: skip
     notes = [*_status_notes(networks), "papers and sections: cspprof models --papers"]

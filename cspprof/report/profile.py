@@ -84,7 +84,7 @@ def profile_report(
         c = convention_named(convention)
         notes.append(f"{c.title} are those of {c.tool}, {c.unit}: cspprof explain {c.name}")
     tables = summary_tables(profiles, metrics)
-    records = [_total_record(p, metrics) for p in profiles]
+    records = [_total_record(p, with_conv_share(metrics, profiles)) for p in profiles]
     if len(profiles) > 1:
         comparison = Comparison(tuple(profiles))
         tables += change_tables(comparison, focus)
@@ -228,7 +228,6 @@ def _total(record: Record, metric: str) -> Cell:
 
 
 def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
-    metrics = [*metrics, "conv_share"] if OF_CONVOLUTIONS & {*metrics} and "conv_share" not in metrics else metrics
     return {
         **model_fields(record),
         "input": " + ".join(map(str, record.inputs)),
@@ -236,8 +235,13 @@ def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         "depths": format_depths(stage_depths(record)),
         **{m: value_of(record, m) for m in metrics},
         "complete": record.complete,
-        "at_least": " ".join(lower_bounds(record, metrics)),
+        **at_least_field(lower_bounds(record, metrics)),
     }
+
+
+def at_least_field(metrics: Sequence[str]) -> dict[str, str]:
+    """The field of a CSV record that names its lower bounds; no field without any."""
+    return {"at_least": " ".join(metrics)} if metrics else {}
 
 
 # -- changes ----------------------------------------------------------------------------------------
@@ -380,7 +384,7 @@ def _group_table(
         cells.append(share(of_focus.value or 0, whole.value or 0, of_focus.missed, whole.missed))
         lines.append([text(g.name), integer(len(g.rows)), *cells])
         bounds = [m for m in chosen if (a := g.amount(m)) is not None and a.missed and values[m] is not None]
-        records.append({**model, heading: g.name, "operations": len(g.rows), **values, "at_least": " ".join(bounds)})
+        records.append({**model, heading: g.name, "operations": len(g.rows), **values, **at_least_field(bounds)})
     return Table(f"{record.label} by {heading}", columns, lines), records
 
 

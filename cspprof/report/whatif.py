@@ -10,7 +10,7 @@ from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.notes import headline_note, incomplete_note
-from cspprof.report.profile import metric_label, with_conv_share
+from cspprof.report.profile import at_least_field, metric_label, with_conv_share
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, text, total
 
 DEFAULT_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "activations", "traffic_bytes", "peak_bytes")
@@ -31,12 +31,12 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
     records, rows = [], []
     shown = with_conv_share(metrics, traced)
     for (variation, record, problem), dtype in zip(results, map(_dtype, results), strict=True):
-        values = {m: value_of(record, m) if record else None for m in dict.fromkeys([*metrics, "conv_share"])}
+        values = {m: value_of(record, m) if record else None for m in shown}
         bounds = lower_bounds(record, values) if record else []
         shapes = [list(tensor.shape) for tensor in variation.tensors]
         records.append({
             "model": model, "input": shapes[0], "inputs": shapes, "dtype": dtype, **values,
-            "at_least": " ".join(bounds), "problem": problem,
+            **at_least_field(bounds), "problem": problem,
         })  # fmt: skip
         cells = [total(m, METRICS.get(m).total(record)) if record else UNKNOWN for m in shown]
         rows.append([Cell(shapes[0], _shapes(variation)), text(dtype), *cells])
