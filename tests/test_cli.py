@@ -467,7 +467,7 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 
         (("models", "--family", "rnn"), "no family named 'rnn'\n  Families: darknet"),
         (("models", "--sort", "mcas"), "no metric named 'mcas'\n  Did you mean: macs"),
         (("models", "--papers", "--sort", "macs"), "--papers traces no network"),
-        (("profile", "resnet50", "--save", "x.json"), "Write: --save x.json.profile.json"),
+        (("profile", "resnet50", "--save", "x.json"), "Write: --save x.profile.json"),
         (("cio", "nowhere/x.profile.json"), "there is no file nowhere/x.profile.json"),
         (("cio", "resnet50", "-o", "nowhere/x.json"), "there is no folder nowhere\n  Make it: mkdir -p nowhere"),
         (("cio",), "Missing argument"),
@@ -493,7 +493,8 @@ def test_output_path_is_checked_before_tracing(run: Run, monkeypatch: pytest.Mon
 
 def test_failed_write_keeps_the_existing_file(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     target = tmp_path / "a.json"
-    target.write_text("old")
+    old = '{\n  "schema": "cspprof.cio/1"\n}\n'
+    target.write_text(old)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -503,7 +504,7 @@ def test_failed_write_keeps_the_existing_file(run: Run, monkeypatch: pytest.Monk
     assert got.code == 2
     assert "No space left on device" in got.err
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-    assert target.read_text() == "old"
+    assert target.read_text() == old
 
 
 def test_traceback_is_shown_only_with_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

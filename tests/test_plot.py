@@ -212,7 +212,8 @@ def test_plot_in_the_terminal(run: Run) -> None:
 
 def test_plot_writes_an_image_and_its_data(run: Run, tmp_path: Path) -> None:
     got = run("plot", "fig8", "-o", str(tmp_path / "cio.png"), "--width", "page")
-    assert (got.code, got.out, got.err) == (0, "", "")
+    assert (got.code, got.out) == (0, "")
+    assert got.err == f"wrote {tmp_path / 'cio.png'} and {tmp_path / 'cio.csv'}\n"
     assert (tmp_path / "cio.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     rows = list(csv.DictReader(io.StringIO((tmp_path / "cio.csv").read_text())))
     assert sum(int(r["cio_cspnet"]) for r in rows if r["panel"] == "resnext50") == 34_411_496

@@ -16,7 +16,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
-from cspprof.core.files import check_writable, write_atomically
+from cspprof.core.files import check_replaceable, check_writable, write_atomically
 from cspprof.core.registry import suggestion
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _writer(text: str) -> ReportWriter | _VerdictWriter:
         raise UnknownNameError(f"no format named {kind!r}", suggestion(kind, [*REPORT_FORMATS, *FORMATS.names()]))
     if path is not None:
         check_writable(path)
+        check_replaceable(path, FORMATS.get(kind).is_own, option=f"--format {kind}=FILE")
     return _VerdictWriter(FORMATS.get(kind), path)
 
 

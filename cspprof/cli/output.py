@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from cspprof.core.errors import OutputError
-from cspprof.core.files import check_writable, write_atomically
-from cspprof.render import RENDERERS, Canvas, format_of, render
+from cspprof.core.files import check_replaceable, check_writable, write_atomically
+from cspprof.render import RENDERERS, Canvas, format_for, render
 from cspprof.report.tables import Report
 
 FORMATS_WITH_NOTES = ("rich", "markdown", "latex")
@@ -22,13 +22,19 @@ class ReportWriter:
     """A format and a destination, checked before the models are traced."""
 
     def __init__(self, format_name: str | None, path: Path | None) -> None:
-        """`format_name` defaults to the format of the file name, then to `rich`. Raises OutputError."""
+        """`format_name` defaults to the format of the file name; without a file, to `rich`. Raises OutputError if the
+        format cannot be written to that file, or if the file exists and is no output of that format."""
         self.path = path
-        self.format = format_name or (format_of(path) if path else None) or "rich"
+        if format_name is not None:
+            RENDERERS.get(format_name)
+        if path is not None:
+            check_writable(path)
+            format_name = format_for(path, format_name)
+        self.format = format_name or "rich"
         chosen = RENDERERS.get(self.format)
         chosen.check(self.format)
         if path is not None:
-            check_writable(path)
+            check_replaceable(path, chosen.is_own, "a report" if self.format == "html" else "an output")
         elif chosen.binary and sys.stdout is not None and sys.stdout.isatty():
             raise OutputError(f"a terminal cannot show the format {self.format}", "Write to a file: -o FILE")
 
@@ -41,9 +47,14 @@ class ReportWriter:
 
 
 def write_bytes(data: bytes, path: Path | None) -> None:
-    """Write a whole file or nothing; without a path, write to standard output. Raises OutputError."""
+    """Write a whole file or nothing, and name the file on standard error; without a path, write to standard output.
+
+    Raises OutputError.
+    """
     if path is not None:
+        written = writing(path)
         write_atomically(path, data)
+        print_written(written)
         return
     if sys.stdout is None:
         raise OutputError("standard output is closed", "Write to a file: -o FILE")
@@ -60,6 +71,20 @@ def write_bytes(data: bytes, path: Path | None) -> None:
             raise OutputError(
                 f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
             ) from None
+
+
+def writing(*paths: Path) -> str:
+    """`wrote x.png and x.csv`, or `replaced …` if the first file exists; empty if it is a device. Called before the
+    files are written."""
+    if paths[0].exists() and not paths[0].is_file():
+        return ""
+    return f"{'replaced' if paths[0].exists() else 'wrote'} {' and '.join(map(str, paths))}"
+
+
+def print_written(message: str) -> None:
+    """Print the message of `writing` on standard error, so that standard output stays a result."""
+    if message:
+        print(message, file=sys.stderr)
 
 
 def terminal_canvas() -> Canvas:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import ReportWriter
+from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.specs import profile_specs
 from cspprof.core.units import shape
 from cspprof.render import format_of
@@ -62,7 +62,9 @@ def plot_command(
     if writer is not None:
         writer.write(chart_report(chart, profiles))
     elif output is not None:
+        written = writing(output, output.with_suffix(".csv"))
         save_image(chart, output, width)
+        print_written(written)
         for note in chart_report(chart, profiles).notes:
             print(f"note: {note}", file=sys.stderr)
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from cspprof.analysis.comparison import adds_up, check_additive
 from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
-from cspprof.cli.output import ReportWriter
+from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.specs import check_layer_metric, profile_specs
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import check_writable
+from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.record import Record
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
 from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, cio_metrics, profile_report
+from cspprof.storage.profile_file import is_own
 
 
 def profile_command(
@@ -28,16 +31,30 @@ def profile_command(
     if save is not None:
         if len(specs) != 1:
             raise CspprofError("--save writes one profile", "Name one SPEC.")
-        if not save.name.endswith((".profile.json", ".profile.json.gz")):
-            raise CspprofError(f"a saved profile cannot be named {save.name}", f"Write: --save {save}.profile.json")
-        check_writable(save)
+        check_profile_path(save)
     content = _content(list(METRICS), "macs", metric, convention)
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if save is not None:
+        written = writing(save)
         profiles[0].save(save)
+        print_written(written)
     writer.write(profile_report("profile", profiles, content.metrics, content.focus, breakdown, content.tool))
+
+
+def check_profile_path(path: Path) -> None:
+    """Raise CspprofError if a profile cannot be saved there."""
+    if not path.name.endswith((".profile.json", ".profile.json.gz")):
+        ending = ".profile.json.gz" if path.name.endswith(".gz") else ".profile.json"
+        name = path.name.removesuffix(".gz").removesuffix(".json").removesuffix(".profile")
+        stem = Path(name).stem or "x"
+        raise CspprofError(
+            f"the name of a saved profile ends in .profile.json or .profile.json.gz, unlike {path.name}",
+            f"Write: --save {shlex.quote(str(path.with_name(stem + ending)))}",
+        )
+    check_writable(path)
+    check_replaceable(path, is_own, "a saved profile", "--save FILE")
 
 
 def cio_command(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,6 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import OutputError
-from cspprof.render.page import is_page
 from cspprof.report.profile import Breakdown, profile_report
 
 DEFAULT_PATH = Path("report.html")
@@ -32,10 +30,7 @@ def report_command(
 
     Changes are relative to the first model.
     """
-    if output is None:
-        output = DEFAULT_PATH
-        if output.exists() and not is_page(output):
-            raise OutputError(f"{output} exists and is not a report of cspprof", "Name another file: -o FILE")
+    output = output or DEFAULT_PATH
     if output.suffix.lower() not in (".html", ".htm"):
         raise OutputError(
             f"a report is an HTML page, and the name {output.name} does not end in .html",
@@ -43,6 +38,4 @@ def report_command(
         )
     writer = ReportWriter("html", output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    existed = output.exists()
     writer.write(profile_report("report", profiles, [], headline(profiles), Breakdown()))
-    print(f"{'replaced' if existed else 'wrote'} {output}", file=sys.stderr)

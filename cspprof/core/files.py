@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from cspprof.core.errors import OutputError
@@ -18,6 +20,31 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise OutputError(f"cannot write {path}: no permission", "Give another file with -o.")
+
+
+def check_replaceable(
+    path: Path, is_own: Callable[[bytes], bool], kind: str = "an output", option: str = "-o FILE"
+) -> None:
+    """Raise OutputError if `path` is a file whose first bytes `is_own` does not recognize as an output of cspprof.
+
+    An empty file and a device can be written. `kind` and `option` are words of the message.
+    """
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror or error}", "Give another file with -o.") from None
+    if head and not is_own(head):
+        raise OutputError(
+            f"{path} exists and is not {kind} of cspprof",
+            f"Name another file: {option}. Or remove that one first: {shlex.join(['rm', str(path)])}",
+        )
+
+
+HEAD_BYTES = 8192
+"""Bytes of an existing file that are enough to recognize an output of cspprof."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:

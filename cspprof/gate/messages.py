@@ -44,6 +44,10 @@ def messages(verdict: Verdict) -> list[Message]:
     return [*errors, *problems, *(m for m in failures if m.level != "error")]
 
 
+SUMMARY = r"^(\d+ (failed|warned|could not be measured|hold)\b|nothing was checked$)"
+"""A regular expression for the line of `summary_line`."""
+
+
 def summary_line(verdict: Verdict) -> str:
     """`1 failed, 2 hold`; counts of 0 are left out."""
     counts = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from cspprof.render.registry import RENDERERS, Canvas, format_of, render
+from cspprof.render.registry import RENDERERS, Canvas, format_for, format_of, render
 
-__all__ = ["RENDERERS", "Canvas", "format_of", "render"]
+__all__ = ["RENDERERS", "Canvas", "format_for", "format_of", "render"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

@@ -12,13 +12,26 @@ from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
 
-@renderer("json", ".json")
+@renderer("json", ".json", is_own=lambda head: head.startswith(b'{\n  "schema": "cspprof.'))
 def as_json(report: Report, canvas: Canvas) -> str:
     document = report.document() if callable(report.document) else report.document
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-@renderer("csv", ".csv")
+CSV_COLUMNS = (
+    "model,status,", "model,input", "panel,series,", "form,", "name,takes,", "name,family,", "name,title,",
+    "name,unit,", "name,stands_for,", "name,tool,", "name,definition,", "layer,path,", "network,default,",
+    "folder,profiles,", "rule,level,", "path,class,", "table,title,",
+)  # fmt: skip
+"""The first columns of the CSV files of all commands."""
+
+
+def is_own_csv(head: bytes) -> bool:
+    """Whether the file has the first columns of an output of cspprof."""
+    return head.startswith(tuple(columns.encode() for columns in CSV_COLUMNS)) or not head.strip()
+
+
+@renderer("csv", ".csv", is_own=is_own_csv)
 def as_csv(report: Report, canvas: Canvas) -> str:
     return csv_text(report.records)
 

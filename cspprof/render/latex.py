@@ -19,9 +19,12 @@ SPECIAL = {
 """Characters with a meaning in LaTeX or no glyph. A bracket at the start of a row would be an argument of `\\\\`."""
 
 
-@renderer("latex", ".tex")
+FIRST_LINE = "% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}"
+
+
+@renderer("latex", ".tex", is_own=lambda head: head.startswith(FIRST_LINE.encode()))
 def as_latex(report: Report, canvas: Canvas) -> str:
-    parts = ["% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}"]
+    parts = [FIRST_LINE]
     parts += map(_table, report.tables_or_chart_data)
     if report.notes:
         items = "\n".join(f"  \\item {escape(note)}" for note in report.notes)

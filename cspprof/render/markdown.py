@@ -6,7 +6,7 @@ from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report, Table
 
 
-@renderer("markdown", ".md")
+@renderer("markdown", ".md", is_own=lambda head: head.startswith((b"| ", b"**", b"- ")) and b"| ---" in head)
 def as_markdown(report: Report, canvas: Canvas) -> str:
     parts = [_table(t) for t in report.tables_or_chart_data]
     if report.notes:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspprof.core.errors import CspprofError, OutputError
-from cspprof.core.files import check_writable, write_atomically
-from cspprof.render.json_csv import csv_text
+from cspprof.core.files import check_replaceable, check_writable, write_atomically
+from cspprof.render.json_csv import csv_text, is_own_csv
 from cspprof.render.matplotlib_panel import draw_panel, place_annotations
 from cspprof.report.chart_model import Chart, Panel
 
@@ -30,6 +30,9 @@ METADATA = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 """Without dates and versions, so that the same chart gives the same bytes."""
+MARKS_OF_PNG = b"pHYs" + (11811).to_bytes(4, "big") * 2
+START_OF_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"
+MARK_OF_SVG = b'<g id="figure_1">'
 PANEL_INCHES = 1.15
 """The height of a panel of height 1, without its title."""
 CHARACTER_INCHES = 0.042
@@ -71,14 +74,22 @@ def save_image(chart: Chart, path: Path, width: float | str = "column") -> Path:
 
 
 def check_image_path(path: Path) -> None:
-    """Raise OutputError if an image and its `.csv` cannot be written there."""
+    """Raise OutputError if an image and its `.csv` cannot be written there, or would replace another kind of file."""
     if path.suffix.lower() not in IMAGE_FORMATS:
         suffixes = ", ".join(IMAGE_FORMATS)
         raise OutputError(
-            f"cannot draw {path.name}: unknown image format", f"Use one of {suffixes}; for the data alone: .csv"
+            f"cannot draw {path.name}: unknown image format",
+            f"Use one of {suffixes}; for the data alone: .csv, .json, .md, .tex, .txt",
         )
-    check_writable(path)
-    check_writable(path.with_suffix(".csv"))
+    data = path.with_suffix(".csv")
+    for file, is_own, kind in ((path, _is_image, "a chart"), (data, is_own_csv, "the data of a chart")):
+        check_writable(file)
+        check_replaceable(file, is_own, kind)
+
+
+def _is_image(head: bytes) -> bool:
+    """Whether the file starts as a PNG of 300 dpi, a PDF or an SVG of matplotlib does."""
+    return MARKS_OF_PNG in head[:64] or head.startswith(START_OF_PDF) or (b"<svg" in head and MARK_OF_SVG in head)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ COLORS = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")
 """Background colors from 0 to the largest value; black text is readable on all but the last."""
 
 
-@renderer("model-explorer", ".explorer.json")
+@renderer("model-explorer", ".explorer.json", is_own=lambda head: head.startswith(b'{"label":"cspprof"'))
 def as_graph(report: Report, canvas: Canvas) -> str:
     """The graph of every model in the JSON format of Model Explorer: nested modules, and colors by value."""
     if not report.profiles:
@@ -34,7 +34,7 @@ def as_graph(report: Report, canvas: Canvas) -> str:
     return json.dumps({"label": "cspprof", "graphs": graphs}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-@renderer("node-data", ".node-data.json")
+@renderer("node-data", ".node-data.json", is_own=lambda head: head.startswith(b'{\n "name": ') and b'"results"' in head)
 def as_node_data(report: Report, canvas: Canvas) -> str:
     """The main metric of the report for the nodes of an ONNX graph that Model Explorer has opened."""
     profile = single_model(report, "node-data")

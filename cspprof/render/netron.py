@@ -23,7 +23,7 @@ NODE_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "cio_all", "moc", "traffic_
 MODEL_METRICS = (*NODE_METRICS, "conv_share", "peak_bytes")
 
 
-@renderer("netron", ".netron.json")
+@renderer("netron", ".netron.json", is_own=lambda head: b'"signature": "netron:attachment"' in head)
 def as_netron(report: Report, canvas: Canvas) -> str:
     """Raises OutputError for more than one model, and for a model whose nodes have no names."""
     profile = single_model(report, "netron")

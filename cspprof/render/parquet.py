@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 INT64 = range(-(2**63), 2**63)
 
 
-@renderer("parquet", ".parquet", binary=True, extra=("pyarrow", "parquet"))
+@renderer(
+    "parquet", ".parquet", is_own=lambda head: head.startswith(b"PAR1"), binary=True, extra=("pyarrow", "parquet")
+)
 def as_parquet(report: Report, canvas: Canvas) -> bytes:
     """The rows and columns of the CSV format; a field that a record lacks is null."""
     import pyarrow

@@ -20,12 +20,16 @@ class Canvas(NamedTuple):
 
 
 Renderer = Callable[[Report, Canvas], str | bytes]
+IsOwn = Callable[[bytes], bool]
+"""Whether a file that starts with these bytes may be an earlier output of the format, which a new one can replace."""
 
 
 class Format(NamedTuple):
     """A registered format. `extra` is the library that it needs and the extra of cspprof that installs it."""
 
     render: Renderer
+    is_own: IsOwn
+    suffixes: tuple[str, ...] = ()
     binary: bool = False
     extra: tuple[str, str] | None = None
 
@@ -38,16 +42,21 @@ class Format(NamedTuple):
 
 RENDERERS: Registry[Format] = Registry("format")
 _FORMAT_BY_SUFFIX: dict[str, str] = {}
+IMAGE_SUFFIXES = (".png", ".svg", ".pdf")
+"""Endings of charts that are drawn as images."""
 
 
 def renderer(
-    name: str, *suffixes: str, binary: bool = False, extra: tuple[str, str] | None = None
+    name: str, *suffixes: str, is_own: IsOwn, binary: bool = False, extra: tuple[str, str] | None = None
 ) -> Callable[[Renderer], Renderer]:
-    """Register the decorated function as the format `name`, and as the format of files with these suffixes."""
+    """Register the decorated function as the format `name`, and as the format of files with these suffixes.
+
+    `is_own` says whether an existing file is an output of the format: no other file is ever replaced.
+    """
 
     def register(function: Renderer) -> Renderer:
         _FORMAT_BY_SUFFIX.update(dict.fromkeys(suffixes, name))
-        RENDERERS.add(name, Format(function, binary, extra))
+        RENDERERS.add(name, Format(function, is_own, suffixes, binary, extra))
         return function
 
     return register
@@ -57,6 +66,41 @@ def format_of(path: Path) -> str | None:
     """The format with the longest suffix that matches the file name; None if no suffix matches."""
     suffixes = [s for s in _FORMAT_BY_SUFFIX if path.name.lower().endswith(s)]
     return _FORMAT_BY_SUFFIX[max(suffixes, key=len)] if suffixes else None
+
+
+def format_for(path: Path, requested: str | None = None) -> str:
+    """The format in which to write `path`: the requested one, else that of the ending.
+
+    Raises OutputError for an ending without a format, and for the ending of another format than the requested one. A
+    device or a pipe takes any format.
+    """
+    if path.exists() and not path.is_file():
+        return requested or "rich"
+    by_ending, ending = format_of(path), path.suffix.lower()
+    all_endings = ", ".join(sorted(_FORMAT_BY_SUFFIX))
+    if path.name.lower().endswith((".profile.json", ".profile.json.gz")):
+        raise OutputError(
+            f"{path.name} is the name of a saved profile", f"Write it with: cspprof profile SPEC --save {path}"
+        )
+    if ending in IMAGE_SUFFIXES:
+        raise OutputError(
+            f"{path.name} is the name of an image, and this command writes none",
+            f"Charts: cspprof plot KIND SPEC… -o {path.name}. Endings of other files: {all_endings}",
+        )
+    if requested is not None:
+        own = RENDERERS.get(requested).suffixes
+        if (by_ending not in (None, requested) and not any(s.endswith(ending) for s in own)) or ending == ".py":
+            raise OutputError(
+                f"{path.name} does not have the ending of the format {requested}",
+                f"Write: -o {path.with_suffix(own[0])}" if own else "Give another file with -o.",
+            )
+        return requested
+    if by_ending is None:
+        name_format = "" if path.exists() or ending == ".py" else f"; or name the format: --format csv -o {path}"
+        raise OutputError(
+            f"no format has the ending of {path.name}", f"Use one of these endings: {all_endings}{name_format}"
+        )
+    return by_ending
 
 
 def render(name: str, report: Report, canvas: Canvas | None = None) -> bytes:

@@ -19,7 +19,7 @@ PIPED_WIDTH = 10_000
 """Wide enough that nothing wraps, so that piped text does not depend on the width of the terminal."""
 
 
-@renderer("rich", ".txt")
+@renderer("rich", ".txt", is_own=lambda head: any(mark.encode() in head for mark in "─│█"))
 def rich_text(report: Report, canvas: Canvas) -> str:
     """Tables, charts and notes. A table that is wider than the canvas is printed as one block of lines per row."""
     from rich.console import Console

@@ -6,6 +6,7 @@ by number; `calls.layer` and `calls.storage` hold differences between neighbors,
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import zlib
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cspprof.core.errors import ProfileError
-from cspprof.core.files import write_atomically
+from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
 
 COMPRESSION = 2
@@ -25,9 +26,19 @@ COMPRESSION = 2
 
 
 def save(record: Record, path: Path) -> Path:
-    """Write the file atomically. The same record gives the same bytes. Raises OutputError."""
+    """Write the file atomically. The same record gives the same bytes. Raises OutputError, also if the file exists and
+    is no saved profile."""
+    check_replaceable(path, is_own, "a saved profile", "--save FILE")
     write_atomically(path, to_bytes(record, compressed=path.suffix == ".gz"))
     return path
+
+
+def is_own(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is a saved profile."""
+    if head[:2] == b"\x1f\x8b":
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(wbits=31).decompress(head, 100)
+    return head.startswith(b'{"schema":"cspprof.record/')
 
 
 def to_bytes(record: Record, compressed: bool) -> bytes:

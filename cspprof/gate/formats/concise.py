@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
-from cspprof.gate.messages import Message, messages, summary_line
+from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
 
 
-@verdict_format("concise")
+@verdict_format("concise", own=r": (error|warning): |" + SUMMARY)
 def as_concise(verdict: Verdict) -> str:
     lines = [_line(m) for m in messages(verdict)]
     lines += [f"note: {note}" for note in verdict.notes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
-from cspprof.gate.messages import Message, messages, summary_line
+from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
 
 MAX_ANNOTATIONS = 10
 """GitHub shows ten annotations of a kind for each step, and drops the others without a message."""
@@ -15,7 +15,7 @@ CUT_NOTE = (
 )
 
 
-@verdict_format("github")
+@verdict_format("github", own=r"^::(error|warning) |" + SUMMARY)
 def as_github(verdict: Verdict) -> str:
     all_messages = messages(verdict)
     lines = [_command(m) for m in all_messages[:MAX_ANNOTATIONS]]

@@ -11,7 +11,7 @@ from cspprof.gate.messages import messages
 SEVERITIES = {"error": "major", "warn": "minor"}
 
 
-@verdict_format("gitlab")
+@verdict_format("gitlab", own=r'\A(\[\]|\[\n \{\n  "description": )')
 def as_gitlab(verdict: Verdict) -> str:
     issues = [
         {

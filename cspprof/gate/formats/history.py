@@ -19,7 +19,7 @@ def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
     }
 
 
-@verdict_format("bencher")
+@verdict_format("bencher", own=r'\A(\{\}|\{\n "[^"]+": \{(\}|\n  "[^"]+": \{\n   "value": ))')
 def as_bencher(verdict: Verdict) -> str:
     """Bencher Metric Format: a benchmark for each model, a measure for each metric."""
     document = {
@@ -29,7 +29,7 @@ def as_bencher(verdict: Verdict) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-@verdict_format("github-action-benchmark")
+@verdict_format("github-action-benchmark", own=r'\A(\[\]|\[\n \{\n  "name": )')
 def as_action_benchmark(verdict: Verdict) -> str:
     """Input of its tool `customSmallerIsBetter`; other metrics are left out."""
     entries = [

@@ -14,7 +14,7 @@ _INVALID = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML cannot represent."""
 
 
-@verdict_format("junit")
+@verdict_format("junit", own=r'<testsuites name="cspprof"')
 def as_junit(verdict: Verdict) -> str:
     counts = {
         "tests": str(len(verdict.results) + len(verdict.problems)),

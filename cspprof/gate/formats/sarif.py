@@ -16,7 +16,7 @@ from cspprof.gate.rules import RuleResult
 LEVELS = {"error": "error", "warn": "warning", "off": "none"}
 
 
-@verdict_format("sarif")
+@verdict_format("sarif", own=r'"name": "cspprof"')
 def as_sarif(verdict: Verdict) -> str:
     rule_index = {rule.id: i for i, rule in enumerate(verdict.config.rules)}
     all_messages = messages(verdict)

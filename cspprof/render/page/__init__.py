@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cspprof.core.errors import OutputError
 from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
@@ -11,7 +9,7 @@ from cspprof.report.tables import Report
 GENERATOR = b'<meta name=generator content="cspprof '
 
 
-@renderer("html", ".html", ".htm")
+@renderer("html", ".html", ".htm", is_own=lambda head: GENERATOR in head)
 def as_html(report: Report, canvas: Canvas) -> str:
     """Raises OutputError for a report about no model."""
     if not report.profiles:
@@ -21,9 +19,3 @@ def as_html(report: Report, canvas: Canvas) -> str:
     from cspprof.render.page.document import html_page  # imports jinja2
 
     return html_page(report.profiles)
-
-
-def is_page(path: Path) -> bool:
-    """Whether cspprof generated the file, according to the `generator` element in its head."""
-    with path.open("rb") as file:
-        return GENERATOR in file.read(2000)
