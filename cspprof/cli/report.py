@@ -20,8 +20,7 @@ DEFAULT_PATH = Path("report.html")
 def report_command(
     specs: o.Specs,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="An .html file. Default: report.html, unless "
-                                  "another program made that file.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="An .html file. Default: report.html. A file of another program is not replaced.")
     ] = None,
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,
