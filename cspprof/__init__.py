@@ -13,6 +13,7 @@ from cspprof._version import __version__
 if TYPE_CHECKING:
     from cspprof import errors
     from cspprof.api import check, compare, plot, profile, reproduce
+    from cspprof.core.inputs import Value
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
     from cspprof.ops import Facts, op_rule
@@ -29,6 +30,7 @@ MODULES = {
     "Comparison": "cspprof.results",
     "Profile": "cspprof.profiles",
     "TensorSpec": "cspprof.core.tensors",
+    "Value": "cspprof.core.inputs",
     "metric": "cspprof.metrics",
     "Facts": "cspprof.ops",
     "op_rule": "cspprof.ops",
@@ -41,6 +43,7 @@ __all__ = [
     "Facts",
     "Profile",
     "TensorSpec",
+    "Value",
     "__version__",
     "check",
     "compare",

@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.inputs import ModelArguments, parse_float_dtype, parse_input
+from cspprof.core.inputs import ModelArguments, Value, parse_float_dtype, parse_input, parse_value
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
 
@@ -16,13 +16,13 @@ from cspprof.core.tensors import TensorSpec
 class Variation(NamedTuple):
     """One input of the network: its tensors by name, None for a positional argument, and the requested dtype."""
 
-    named: tuple[tuple[str | None, TensorSpec], ...]
+    named: tuple[tuple[str | None, TensorSpec | Value], ...]
     dtype: str | None = None
     """The floating dtype of weights and inputs; None for that of the network."""
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
-        return tuple(tensor for _, tensor in self.named)
+        return tuple(tensor for _, tensor in self.named if isinstance(tensor, TensorSpec))
 
     @property
     def arguments(self) -> ModelArguments:
@@ -66,9 +66,13 @@ def input_variations(texts: Sequence[str], batches: str | None, dtypes: str | No
     """The variations that the values of `--input` list, for every dtype and batch size.
 
     A value is a list of shapes, `1x128:int64,1x512:int64`. Values of the same name, and values without a name, make
-    one list. A further input has a name of its own: `mask=1x128,1x512`, or one shape for all variations. Raises
-    CspprofError.
+    one list. A further input has a name of its own: `mask=1x128,1x512`, or one shape for all variations. So has a
+    value that is no tensor: `scale:=0.5`. Raises CspprofError.
     """
+    values = [value for value in map(parse_value, texts) if value is not None]
+    texts = [text for text in texts if parse_value(text) is None]
+    if not texts:
+        raise CspprofError("no --input has a shape to compare", "Write for example: --input 1x3x224x224,1x3x256x256")
     variations = []
     for dtype, batch in product(_dtypes(dtypes), _batches(batches, None)):
         inputs: dict[str | None, list[TensorSpec]] = {}
@@ -83,7 +87,11 @@ def input_variations(texts: Sequence[str], batches: str | None, dtypes: str | No
                     f"Write {n} shapes, or one for all variations.",
                 )
         variations += [
-            Variation(tuple((name, _with_batch(t[i if len(t) > 1 else 0], batch)) for name, t in inputs.items()), dtype)
+            Variation(
+                tuple((name, _with_batch(t[i if len(t) > 1 else 0], batch)) for name, t in inputs.items())
+                + tuple(values),
+                dtype,
+            )
             for i in range(n)
         ]
     return variations

@@ -30,7 +30,10 @@ Output = Annotated[
 Input = Annotated[
     list[str] | None,
     typer.Option(
-        "--input", metavar="[NAME=]SHAPE[:DTYPE]", help="1x3x256x256, or mask=1x8:bool; repeat for more inputs."
+        "--input",
+        metavar="[NAME=]SHAPE[:DTYPE]",
+        help="1x3x256x256, or mask=1x8:bool; NAME:=VALUE for an argument that is no tensor: size:=16,16; repeat for "
+        "more inputs.",
     ),
 ]
 Dtype = Annotated[

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
+from operator import is_
 from typing import Any
 
 from cspprof.core.errors import CspprofError
@@ -11,21 +15,46 @@ from cspprof.core.tensors import ITEM_SIZES, TensorSpec
 
 Inputs = Any
 """A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a container of these: a list or tuple of positional
-arguments, a dict of keyword arguments. Containers within an argument are passed to the model as they are."""
+arguments, a dict of keyword arguments. Containers within an argument are passed to the model as they are; a `Value`
+and everything else too."""
 
 _FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×,]\d+)*|scalar)(?::(?P<dtype>\w+))?")
+_VALUE_FORM = re.compile(
+    r"(?:(?P<name>[A-Za-z_]\w*)?:=|(?:(?P<of>[A-Za-z_]\w*)=)?(?=[(\[{]))(?P<literal>.*)", re.DOTALL
+)
+
+
+class Value:
+    """An argument of a model that is passed as it is, in a place where a tuple of integers would mean a shape.
+
+    >>> import cspprof, torch
+    >>> class Resize(torch.nn.Module):
+    ...     def forward(self, x, size):
+    ...         return torch.nn.functional.interpolate(x, size=size)
+    >>> inputs = {"x": (1, 3, 4, 4), "size": cspprof.Value((8, 8))}
+    >>> cspprof.profile(Resize(), inputs).ops[-1].writes[0].shape
+    (1, 3, 8, 8)
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"Value({self.value!r})"
 
 
 def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
     """The inputs that texts such as `"1x3x224x224"` and `"mask=1x8:bool"` describe; None if there are no texts.
 
-    A text with a name becomes a keyword argument. A dtype after the colon replaces `dtype` for that input. Raises
-    CspprofError.
+    A text with a name becomes a keyword argument. A dtype after the colon replaces `dtype` for that input. `size:=8,8`
+    and `size=(8, 8)` are values, not tensors. Raises CspprofError.
     """
-    positional: list[TensorSpec] = []
-    named: dict[str, TensorSpec] = {}
+    positional: list[TensorSpec | Value] = []
+    named: dict[str, TensorSpec | Value] = {}
     for text in texts:
-        name, spec = parse_input(text, dtype)
+        name, spec = parse_value(text) or parse_input(text, dtype)
         if name in named:
             raise CspprofError(f"the input {name!r} is given twice", "Give each name once.")
         if name:
@@ -43,10 +72,31 @@ def parse_input(text: str, dtype: str) -> tuple[str | None, TensorSpec]:
     if match is None:
         raise CspprofError(
             f"cannot read the input {text!r}",
-            "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: --input ids=1x128:int64",
+            "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: --input ids=1x128:int64\n"
+            "For an argument that is no tensor: --input scale:=0.5",
         )
     shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
     return match["name"], TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
+
+
+def parse_value(text: str) -> tuple[str | None, Value] | None:
+    """The name and the value of an `--input` that is no tensor, `size:=8,8`, `size=(8, 8)` or `mode:=up`; else None.
+
+    A value that is no Python literal is a string. Raises CspprofError for a bracket that is not closed.
+    """
+    match = _VALUE_FORM.fullmatch(text.strip())
+    if match is None:
+        return None
+    literal = match["literal"].strip()
+    try:
+        value = ast.literal_eval(literal)
+    except (ValueError, SyntaxError):
+        if literal[:1] in ("(", "[", "{", ""):
+            raise CspprofError(
+                f"cannot read the value {literal!r}", "Write a Python literal: --input size:=8,8, scale:=0.5, mode:=up"
+            ) from None
+        value = literal
+    return match["name"] or match["of"], Value(value)
 
 
 class ModelArguments:
@@ -96,26 +146,102 @@ def is_shape(value: Any) -> bool:
     return isinstance(value, (tuple, list)) and bool(value) and all(type(n) is int for n in value)
 
 
-def arguments(inputs: Inputs, leaf: Callable[[Any], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments, with `leaf(x)` in the place of each shape, spec or tensor x. A shape reaches
-    `leaf` as a `TensorSpec` with an empty dtype."""
+def arguments(
+    inputs: Inputs,
+    leaf: Callable[[Any], Any],
+    value: Callable[[Value], Any] = lambda v: v.value,
+    permutation: Callable[[Any], Any] = lambda p: p,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments, with `leaf(x)` in the place of each shape, spec or tensor x, and `value(v)` in
+    that of each `Value` v. A shape reaches `leaf` as a `TensorSpec` with an empty dtype. The batch sizes of a
+    `PackedSequence` stay, and its permutations p become `permutation(p)`: their values are known.
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, TensorSpec) or hasattr(value, "untyped_storage"):
-            return leaf(value)
-        if is_shape(value):
-            return leaf(TensorSpec(tuple(value), ""))
-        if isinstance(value, dict):
-            return {k: convert(v) for k, v in value.items()}
-        if isinstance(value, (list, tuple)):
-            items = map(convert, value)
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)  # a named tuple
-        return value
-
+    Containers are new objects of the same class. So are objects that hold tensors in attributes, where integers are
+    never a shape.
+    """
+    convert = _Conversion(leaf, value, permutation)
     if isinstance(inputs, ModelArguments):
-        return tuple(convert(a) for a in inputs.args), convert(inputs.kwargs)
-    if isinstance(inputs, dict):
-        return (), convert(inputs)
-    if isinstance(inputs, (list, tuple)) and not isinstance(inputs, TensorSpec) and not is_shape(inputs):
-        return tuple(convert(a) for a in inputs), {}
+        return tuple(map(convert, inputs.args)), {k: convert(v) for k, v in inputs.kwargs.items()}
+    if type(inputs) is dict:
+        return (), {k: convert(v) for k, v in inputs.items()}
+    if type(inputs) in (list, tuple) and not is_shape(inputs):
+        return tuple(map(convert, inputs)), {}
     return (convert(inputs),), {}
+
+
+class _Conversion:
+    """Replaces shapes, specs, tensors and values in nested arguments."""
+
+    def __init__(
+        self, leaf: Callable[[Any], Any], value: Callable[[Value], Any], permutation: Callable[[Any], Any]
+    ) -> None:
+        self.leaf = leaf
+        self.value = value
+        self.permutation = permutation
+        self.within: set[int] = set()
+        """The objects whose attributes are being converted: an object may refer to itself."""
+
+    def __call__(self, item: Any) -> Any:
+        if is_shape(item):
+            return self.leaf(TensorSpec(tuple(item), ""))
+        return self._convert(item, self)
+
+    def _convert(self, item: Any, convert: Callable[[Any], Any]) -> Any:
+        if isinstance(item, TensorSpec) or hasattr(item, "untyped_storage"):
+            return self.leaf(item)
+        if isinstance(item, Value):
+            return self.value(item)
+        if isinstance(item, (list, tuple)):
+            return self._convert_sequence(item, convert)
+        if isinstance(item, Mapping):
+            return _rebuilt_mapping(item, {key: convert(value) for key, value in item.items()})
+        return self._convert_attributes(item)
+
+    def _convert_sequence(self, items: Any, convert: Callable[[Any], Any]) -> Any:
+        """A list, tuple or named tuple of the same class."""
+        names = getattr(items, "_fields", None)
+        if names is None:
+            return type(items)(map(convert, items))
+        if names[:2] == ("data", "batch_sizes"):  # a PackedSequence
+            data, sizes, *permutations = items
+            known = [None if p is None else self.permutation(p) for p in permutations]
+            return type(items)(convert(data), sizes, *known)
+        return type(items)(*map(convert, items))
+
+    def _convert_attributes(self, item: Any) -> Any:
+        """The object itself, or a shallow copy with other attributes if some of them hold tensors."""
+        if callable(item) or isinstance(item, type) or id(item) in self.within:
+            return item
+        names = [f.name for f in fields(item)] if is_dataclass(item) else list(getattr(item, "__dict__", ()))
+        self.within.add(id(item))
+        try:
+            before = {name: getattr(item, name, None) for name in names}
+            after = {name: self._convert_attribute(value) for name, value in before.items()}
+        finally:
+            self.within.remove(id(item))
+        changed = {name: value for name, value in after.items() if value is not before[name]}
+        if not changed:
+            return item
+        result = copy(item)
+        for name, value in changed.items():
+            object.__setattr__(result, name, value)
+        return result
+
+    def _convert_attribute(self, item: Any) -> Any:
+        result = self._convert(item, self._convert_attribute)
+        if isinstance(item, (list, tuple)):
+            return item if all(map(is_, item, result)) else result
+        if isinstance(item, Mapping):
+            return item if all(result[key] is value for key, value in item.items()) else result
+        return result
+
+
+def _rebuilt_mapping(items: Mapping[Any, Any], converted: dict[Any, Any]) -> Any:
+    """A mapping of the same class: a dict, or a shallow copy with other items."""
+    if type(items) is dict:
+        return converted
+    result: Any = copy(items)
+    for key, value in converted.items():
+        if value is not items[key]:
+            result[key] = value
+    return result

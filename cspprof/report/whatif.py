@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes, cio_describes_all
 from cspprof.analysis.whatif import Variation, VariationResult
 from cspprof.core import units
-from cspprof.core.record import Record
+from cspprof.core.record import Record, TensorSpec
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.notes import headline_note, incomplete_note
 from cspprof.report.profile import at_least_field, metric_label, with_conv_share
@@ -60,8 +60,10 @@ def _dtype(result: VariationResult) -> str:
 
 
 def _shapes(variation: Variation) -> str:
-    """The shapes of the inputs, with names and with dtypes that are not floating: `1×128 int64 + mask 1×128`."""
+    """The shapes of the inputs, with names and with dtypes that are not floating: `1×128 int64 + mask 1×128`. Values
+    are the same in all variations and not listed."""
     return " + ".join(
         " ".join(filter(None, (name, units.shape(t.shape) or "scalar", "" if "float" in t.dtype else t.dtype)))
         for name, t in variation.named
+        if isinstance(t, TensorSpec)
     )

@@ -140,5 +140,7 @@ def cache_key(text: str, request: Request) -> str | None:
 
 def _request_text(request: Request) -> str:
     """The request as JSON. Raises TypeError if an input is a tensor."""
-    inputs = None if request.inputs is None else arguments(request.inputs, lambda leaf: [leaf.shape, leaf.dtype])
+    inputs = (
+        None if request.inputs is None else arguments(request.inputs, lambda leaf: ["tensor", leaf.shape, leaf.dtype])
+    )
     return json.dumps([inputs, request.device, request.dtype, request.train])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
-from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.inputs import Inputs, Value, arguments
 from cspprof.core.record import Record, TensorSpec
 from cspprof.sources.spec import Request, Spec
 from cspprof.storage import profile_file
@@ -42,10 +42,15 @@ def is_spec(source: str) -> bool:
 
 def _same_inputs(traced: Sequence[TensorSpec], inputs: Inputs) -> bool:
     requested: list[tuple[tuple[int, ...], str]] = []
-    arguments(inputs, lambda leaf: requested.append((tuple(leaf.shape), _dtype(leaf))))
-    return len(requested) == len(traced) and all(
-        shape == tensor.shape and dtype in ("", tensor.dtype)
-        for (shape, dtype), tensor in zip(requested, traced, strict=True)
+    values: list[Value] = []
+    arguments(inputs, lambda leaf: requested.append((tuple(leaf.shape), _dtype(leaf))), values.append)
+    return (
+        not values
+        and len(requested) == len(traced)
+        and all(
+            shape == tensor.shape and dtype in ("", tensor.dtype)
+            for (shape, dtype), tensor in zip(requested, traced, strict=True)
+        )
     )
 
 
@@ -78,6 +83,10 @@ def _input_options(inputs: Inputs, dtype: str) -> list[str]:
         shape = "x".join(map(str, leaf.shape)) or "scalar"
         return shape if _dtype(leaf) in ("", dtype) else f"{shape}:{_dtype(leaf)}"
 
-    positional, named = arguments(inputs, text)
-    values = [(value, value) for value in positional] + [(value, f"{name}={value}") for name, value in named.items()]
-    return [word for value, shown in values for word in ("--input", shown if isinstance(value, str) else "…")]
+    positional, named = arguments(inputs, text, lambda value: f":={value.value!r}")
+    values = [(value, value) for value in positional] + [
+        (value, f"{name}{'' if str(value).startswith(':=') else '='}{value}") for name, value in named.items()
+    ]
+    return [
+        word for value, shown in values for word in ("--input", shlex.quote(shown) if isinstance(value, str) else "…")
+    ]

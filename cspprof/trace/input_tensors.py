@@ -53,6 +53,10 @@ class InputTensors:
             return torch.randn(spec.shape, generator=self._generator).to(self.device, dtype)
         return torch.zeros(spec.shape, dtype=dtype, device=self.device)
 
+    def permutation(self, given: torch.Tensor) -> torch.Tensor:
+        """A permutation of a packed sequence on the device; on meta with its values."""
+        return given if self.device == "meta" else given.to(self.device)
+
     def name(self, i: int, kwargs: dict[str, Any]) -> str:
         """The name of the i-th input: its keyword, else `input` or `input0`, `input1` …"""
         for key, value in kwargs.items():

@@ -18,6 +18,7 @@ from cspprof.core.inputs import Inputs, arguments
 from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.module_hooks import module_hooks
 from cspprof.trace.module_tree import ModuleTree, without_wrappers
+from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
 
 Counts = dict[str, int]
@@ -81,7 +82,9 @@ def _prepare(
     model: nn.Module, inputs: Inputs, device: str, dtype: str | None
 ) -> tuple[ModuleTree, tuple[Any, ...], dict[str, Any]]:
     make_input = InputTensors(device, dtype)
-    args, kwargs = arguments(inputs, make_input)
+    args, kwargs = arguments(
+        with_plain_values(model.forward, inputs)[0], make_input, permutation=make_input.permutation
+    )
     return ModuleTree(unwrap_compiled(model)), args, kwargs
 
 

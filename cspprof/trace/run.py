@@ -20,8 +20,11 @@ from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.module_hooks import module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
+from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
 from cspprof.trace.pytree import tensors_in
+
+PLAIN_VALUES = "passed as numbers, as a tensor is given beside them: {} (cspprof.TensorSpec((8, 8)) makes a tensor)"
 
 _LOCK = threading.RLock()
 """Traces run one at a time: two may share modules, and the cache of operations and the compiler's stance belong to the
@@ -51,9 +54,10 @@ def trace(
     """
     model = unwrap_compiled(model)
     name = name or type(model).__name__
+    inputs, assumed = with_plain_values(model.forward, inputs)
     make_input = InputTensors(device, dtype)
     try:
-        args, kwargs = arguments(inputs, make_input)
+        args, kwargs = arguments(inputs, make_input, permutation=make_input.permutation)
     except RuntimeError as error:  # no such device, or too many elements
         raise TraceError(
             f"{name}: cannot make the input: {str(error).splitlines()[0]}",
@@ -110,7 +114,11 @@ def trace(
             storages=tuple(recorder.tensors.storages),
             params=sum(layer.params for layer in layers),
             outputs=tuple(dict.fromkeys(recorder.tensors.tag(t).storage for t in tensors_in(result))),
-            notes=(*notes, *trace_notes(tree, recorder)),
+            notes=(
+                *notes,
+                *([PLAIN_VALUES.format(", ".join(assumed))] if assumed else []),
+                *trace_notes(tree, recorder),
+            ),
             tool={"cspprof": __version__, "torch": torch.__version__},
             status=status,
             sources=tree.sources(),

@@ -14,7 +14,7 @@ import torch
 
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
-from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.inputs import Inputs, Value, arguments
 from cspprof.sources.build import fixed_seed
 from cspprof.sources.darknet.cfg import read_cfg
 from cspprof.sources.darknet.network import build_network, native_input
@@ -37,7 +37,8 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
 
 def _requested_shape(spec: Spec, inputs: Inputs) -> tuple[int, ...]:
     shapes: list[tuple[int, ...]] = []
-    arguments(inputs, lambda tensor: shapes.append(tuple(tensor.shape)))
-    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or 0 in shapes[0]:
+    values: list[Value] = []
+    arguments(inputs, lambda tensor: shapes.append(tuple(tensor.shape)), values.append)
+    if values or len(shapes) != 1 or len(shapes[0]) not in (2, 4) or 0 in shapes[0]:
         raise SourceError(f"{spec.target} takes one image as its input", "Write for example --input 1x3x416x416")
     return shapes[0]

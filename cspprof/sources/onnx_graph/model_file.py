@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.inliner import inline_local_functions
 
 from cspprof.core.errors import SourceError
-from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.inputs import Inputs, Value, arguments
 from cspprof.core.tensors import TensorSpec
 
 MAX_CONSTANT = 65_536
@@ -140,7 +140,11 @@ def input_specs(model: ModelProto, name: str, requested: Inputs | None) -> tuple
 def _requested_shapes(name: str, declared: list[str], requested: Inputs | None) -> dict[str, tuple[int, ...]]:
     if requested is None:
         return {}
-    args, kwargs = arguments(requested, lambda tensor: tuple(tensor.shape))
+
+    def refuse(value: Value) -> None:
+        raise SourceError(f"{name} takes tensors only, not the value {value.value!r}", "Write: --input 1x3x224x224")
+
+    args, kwargs = arguments(requested, lambda tensor: tuple(tensor.shape), refuse)
     unknown = [key for key in kwargs if key not in declared]
     if unknown or len(args) > len(declared):
         raise SourceError(
