@@ -42,7 +42,10 @@ def profile(
     """The profile of one forward pass of a module, or of a SPEC such as `"resnext50"` or `"timm:resnet50"`.
 
     `inputs` is a shape `(1, 3, 224, 224)`, a tensor, or a nested structure of these: a list or tuple holds positional
-    arguments, a dict keyword arguments. A SPEC has a default input; a module needs `inputs`. On the meta device no
+    arguments, a dict keyword arguments. Other values are passed as they are, and `cspprof.Value((8, 8))` is a pair of
+    numbers. A bare tuple of integers is a shape, unless the forward's annotation or default of this argument is of
+    integers, or it has neither and a tensor is among the arguments. A SPEC has a default input; a module needs
+    `inputs`. On the meta device no
     value is computed; `device="cpu"` runs the forward pass. The default is meta, and cpu for SPECs that need values.
     `dtype` replaces the floating dtype of inputs and weights. The module is left unchanged.
 
@@ -53,7 +56,7 @@ def profile(
     return profile_model(model, inputs, device=device, dtype=dtype, train=train, name=name)
 
 
-def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any) -> Chart:
+def plot(kind: str, *models: Model, inputs: Inputs | None = None, device: str | None = None, **options: Any) -> Chart:
     """A chart of the models: `fig7`, `fig8`, `bottleneck`, `stages`, `roofline`, `pareto`, `fusion`, `memory` or
     `closed-form`. Without models, the chart shows the default models of its kind. `options` are those of the kind.
 
@@ -72,7 +75,7 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, **options: Any
     entry.check(len(chosen_models), options)
     shape = inputs if models or inputs is not None else entry.traced_on
     with entry.explain_variants(specs):
-        profiles = [profile(m, shape) for m in chosen_models]
+        profiles = [profile(m, shape, device=device) for m in chosen_models]
     return Chart.of(draw(kind, profiles, **options))
 
 

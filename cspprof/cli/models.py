@@ -86,16 +86,17 @@ def explain_command(
         typer.Option("--model", metavar="SPEC", help="For conventions: the model to count. Default: ResNet-50."),
     ] = None,
     input: o.Input = None,
+    device: o.Device = None,
 ) -> None:
     """Define a metric. `explain conventions` shows why tools differ, `explain gamma` what a CSP network splits."""
     writer = ReportWriter(format, output)
     if name == "conventions":
-        profile = packaged_resnet50() if model is None else profile_specs([model], input, device="meta")[0]
+        profile = packaged_resnet50() if model is None else profile_specs([model], input, device=device)[0]
         writer.write(explain_conventions(profile))
         return
     if name not in TOPICS:
         _check_metric(name)
-    if model is not None or input:
+    if model is not None or input or device is not None:
         raise CspprofError(
             f"the definition of {name} does not depend on a model", "Write: cspprof explain conventions --model SPEC"
         )
