@@ -8,6 +8,7 @@ import torch
 
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.module_tree import ModuleTree
+from cspprof.trace.outputs import Outputs
 
 AUTOCAST = (
     "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside the "
@@ -15,8 +16,13 @@ AUTOCAST = (
 )
 
 
-def trace_notes(tree: ModuleTree, recorder: DispatchRecorder) -> Iterator[str]:
-    """What a reader must know: autocast regions, and modules that the model does not register."""
+RETURNS_FUNCTION = "the forward returns a function: what that computes when it is called is not counted"
+
+
+def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -> Iterator[str]:
+    """What a reader must know: autocast regions, modules that the model does not register, functions as results."""
+    if result.returns_function:
+        yield RETURNS_FUNCTION
     if recorder.saw_autocast:
         yield AUTOCAST
     missing = _unregistered_parameters(tree, recorder) if tree.unregistered else []

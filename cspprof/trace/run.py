@@ -20,6 +20,7 @@ from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.module_hooks import module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
+from cspprof.trace.outputs import Outputs
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
 from cspprof.trace.pytree import tensors_in
@@ -89,9 +90,10 @@ def trace(
             for _, path, tensor in held:
                 tag = recorder.tensors.register(stand_ins.get(id(tensor), tensor), path, role)
                 recorder.tensors.registered[id(tensor)] = tag  # the forward may hold the original elsewhere
+        result = Outputs(name, recorder.tensors.knows)
         try:
             with torch.no_grad(), composite_operations(), module_hooks(tree, recorder.set_layer), recorder:
-                result = model(*args, **kwargs)
+                result.collect(model(*args, **kwargs))
         except (TraceError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
@@ -113,11 +115,11 @@ def trace(
             calls=calls,
             storages=tuple(recorder.tensors.storages),
             params=sum(layer.params for layer in layers),
-            outputs=tuple(dict.fromkeys(recorder.tensors.tag(t).storage for t in tensors_in(result))),
+            outputs=tuple(dict.fromkeys(recorder.tensors.tag(t).storage for t in result.tensors)),
             notes=(
                 *notes,
                 *([PLAIN_VALUES.format(", ".join(assumed))] if assumed else []),
-                *trace_notes(tree, recorder),
+                *trace_notes(tree, recorder, result),
             ),
             tool={"cspprof": __version__, "torch": torch.__version__},
             status=status,

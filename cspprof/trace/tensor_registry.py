@@ -60,6 +60,11 @@ class TensorRegistry:
             tag = self.registered.get(id(tensor)) or self.register(tensor, "", role)
         return tag
 
+    def knows(self, tensor: torch.Tensor) -> bool:
+        """Whether an operation of this trace produced the tensor, or it is registered."""
+        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
+        return id(tensor) in self.registered or (tag is not None and tag.trace in (self, self.unrecorded))
+
     def recognize_saved(self, tensors: Iterable[torch.Tensor]) -> None:
         """Recognize the storages of these tensors in a backward pass, which receives other Python objects or views."""
         for tensor in tensors:

@@ -1,0 +1,205 @@
+"""What a forward returns: work that has not run yet is run through and counted, or refused by name."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import itertools
+from collections import OrderedDict, deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+from conftest import trace
+from networks import Function
+from torch import nn
+
+from cspprof.core.errors import TraceError
+
+DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
+SHAPE, MACS = (2, 4), 2 * 4 * 8
+
+
+class Twice(nn.Module):
+    """Applies a layer twice in the way that a subclass says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 8)
+
+
+class Yields(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        yield self.layer(x)
+        yield self.layer(x)
+
+
+class Nested(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"rows": [map(self.layer, [x]), (self.layer(y) for y in [x])]}
+
+
+class Lazy(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        return zip(map(self.layer, [x]), filter(lambda y: y is not None, map(self.layer, [x])), strict=True)
+
+
+class Delegates(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        yield from Yields.forward(self, x)
+
+
+class Async(Twice):
+    async def part(self, x: torch.Tensor) -> torch.Tensor:
+        await asyncio.sleep(0)
+        return self.layer(x)
+
+    async def forward(self, x: torch.Tensor) -> Any:
+        return await self.part(x) + await self.part(x)
+
+
+class Gathers(Async):
+    async def forward(self, x: torch.Tensor) -> Any:
+        return await asyncio.gather(self.part(x), self.part(x))
+
+
+class AsyncYields(Async):
+    async def forward(self, x: torch.Tensor) -> Any:
+        yield await self.part(x)
+        yield await self.part(x)
+
+
+class CustomAwaitable(Async):
+    def forward(self, x: torch.Tensor) -> Any:
+        class Later:
+            def __await__(self) -> Any:
+                return both().__await__()
+
+        async def both() -> Any:
+            return [await self.part(x), await self.part(x)]
+
+        return Later()
+
+
+class Script(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        return [torch.jit.fork(self.layer, x), self.layer(x)]
+
+
+class Done(Twice):
+    def forward(self, x: torch.Tensor) -> Any:
+        future: Future[Any] = Future()
+        future.set_result((self.layer(x), self.layer(x)))
+        return future
+
+
+@DEVICES
+@pytest.mark.parametrize(
+    "model", [Yields, Nested, Lazy, Delegates, Async, Gathers, AsyncYields, CustomAwaitable, Script, Done]
+)
+def test_what_a_forward_returns_without_having_run_it_is_counted(model: type[Twice], device: str) -> None:
+    p = trace(model(), SHAPE, device=device)
+    assert p.total("macs") == 2 * MACS
+    assert {op.layer for op in p.ops if op.macs} == {"layer"}
+    assert p.outputs
+
+
+@DEVICES
+def test_a_submodule_that_is_a_generator_is_counted(device: str) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Yields()
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return torch.cat(list(self.inner(x)))
+
+    p = trace(Outer(), SHAPE, device=device)
+    assert p.total("macs") == 2 * MACS
+
+
+def test_a_coroutine_is_run_while_an_event_loop_is_running() -> None:
+    async def notebook() -> int:
+        return int(trace(Async(), SHAPE).total("macs"))
+
+    assert asyncio.run(notebook()) == 2 * MACS
+
+    async def waiting() -> None:
+        trace(Gathers(), SHAPE)
+
+    with pytest.raises(TraceError, match="a coroutine that waits for the running event loop"):
+        asyncio.run(waiting())
+
+
+def test_a_generator_without_end_is_refused() -> None:
+    with pytest.raises(TraceError, match="an iterator with more than 10,000 items"):
+        trace(Function(lambda x: (x for _ in itertools.count())), SHAPE)
+
+
+def test_work_of_another_thread_is_refused() -> None:
+    def forward(x: torch.Tensor) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return [pool.submit(lambda: x @ x.t())]
+
+    with pytest.raises(TraceError, match="a Future, whose work was done in another thread"):
+        trace(Function(forward), SHAPE)
+    with pytest.raises(TraceError, match="a Future that is not done"):
+        trace(Function(lambda x: Future()), SHAPE)
+
+
+def test_a_failure_in_a_generator_names_the_layer() -> None:
+    class Fails(Twice):
+        def forward(self, x: torch.Tensor) -> Any:
+            yield self.layer(x.t())
+
+    with pytest.raises(TraceError, match=r"layer 'layer' \(Linear\) failed"):
+        trace(Fails(), SHAPE)
+
+
+@pytest.mark.parametrize("function", [lambda: None, functools.partial(print), [1].append.__self__.append])
+def test_a_function_as_a_result_is_noted(function: Any) -> None:
+    p = trace(Function(lambda x: (x + 1, function)), SHAPE)
+    assert p.total("macs") == 0
+    noted = any("returns a function" in note for note in p.notes)
+    assert noted is not (type(function).__name__ == "builtin_function_or_method")
+
+
+@dataclasses.dataclass
+class Result:
+    x: Any
+    more: Any = None
+
+
+class Plain:
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self.itself = self
+        self.all = [self]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [Result, Plain, lambda x: Result(None, Plain(x)), lambda x: deque([x]), lambda x: {1: x}.values(),
+     lambda x: OrderedDict(x=x), lambda x: [Result(x)], lambda x: torch.distributions.Normal(x, 1, validate_args=False),
+     lambda x: iter([x]), lambda x: frozenset([x])],
+)  # fmt: skip
+def test_tensors_are_found_in_any_result(wrap: Any) -> None:
+    p = trace(Function(lambda x: wrap(x + 1)), SHAPE)
+    assert p.ops[0].writes[0].storage in p.outputs
+
+
+@pytest.mark.parametrize("kind", ["Categorical", "Bernoulli", "Geometric"])
+def test_a_distribution_as_a_result_is_counted_without_unknown_operations(kind: str) -> None:
+    class Policy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(10, 5)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return getattr(torch.distributions, kind)(logits=self.layer(x))
+
+    p = trace(Policy(), (1, 10), device="cpu")
+    assert p.total("macs") == 50
+    assert p.complete, p.uncounted
