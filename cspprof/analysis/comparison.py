@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from cspprof.analysis.headline import headline
-from cspprof.analysis.layer_rows import RowGroup, group_by_path, group_by_stage
+from cspprof.analysis.layer_matching import match_rows
+from cspprof.analysis.layer_rows import LayerRow, RowGroup, group_by_stage, layer_rows
 from cspprof.analysis.stages import has_stage_tags, stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape
-from cspprof.metrics import METRICS, Number, Sum
+from cspprof.metrics import METRICS, Amount, Number, Sum
 
 Bound = Literal["", "≥", "≤", "?"]
 """Of a change: empty if it is exact, else at least, at most, or unknown."""
@@ -69,6 +70,11 @@ class Contribution(NamedTuple):
     base_missed: int = 0
     missed: int = 0
 
+    @classmethod
+    def of(cls, name: str, base: Amount | None, other: Amount | None) -> Contribution:
+        before, after = (None if amount is None else int(amount.value or 0) for amount in (base, other))
+        return cls(name, before, after, base.missed if base else 0, other.missed if other else 0)
+
     @property
     def difference(self) -> int:
         """Value minus base; see `bound`."""
@@ -106,10 +112,26 @@ class Comparison:
         return _contributions(metric, base, value)
 
     def by_layer(self, metric: str, other: int = 0) -> list[Contribution]:
-        """The difference between the base and `others[other]` path by path, the largest first, without unchanged
-        layers."""
-        contributions = _contributions(metric, group_by_path(self.base), group_by_path(self.others[other]))
-        changed = [c for c in contributions if c.difference or c.bound]
+        """The difference between the base and `others[other]` layer by layer, the largest first, without unchanged
+        layers.
+
+        Layers with other paths are paired by what they compute: see `match_rows`. A pair has the path of the base.
+        """
+        check_additive(metric)
+        records = (self.base, self.others[other])
+        rows = (layer_rows(records[0]), layer_rows(records[1]))
+        amounts = (_row_amounts(records[0], metric), _row_amounts(records[1], metric))
+        known = ([None if a.missed else a.n for a in amounts[0]], [None if a.missed else a.n for a in amounts[1]])
+        sums: dict[str, list[Sum | None]] = {}
+        for pair in match_rows(rows, known):
+            path = next(rows[side][i].path for side, i in enumerate(pair) if i is not None)
+            total = sums.setdefault(path, [None, None])
+            for side, i in enumerate(pair):
+                if i is not None:
+                    total[side] = (total[side] or Sum(0)) + amounts[side][i]
+        changed = [
+            c for c in (Contribution.of(path, *total) for path, total in sums.items()) if c.difference or c.bound
+        ]
         return sorted(changed, key=lambda c: (-abs(c.difference), c.name))
 
     @cached_property
@@ -158,6 +180,16 @@ def check_additive(metric: str) -> None:
         )
 
 
+def _row_amounts(record: Record, metric: str) -> list[Sum]:
+    """The value of each row of `layer_rows`."""
+    rows = layer_rows(record)
+    if metric == "params":
+        return [Sum(row.params) for row in rows]
+    amounts = [RowGroup("", (LayerRow(0, "", spec, "", 0),)).amount(metric) for spec in record.specs]
+    of_spec = [amount if isinstance(amount, Sum) else Sum(0) for amount in amounts]
+    return [of_spec[record.calls.spec[row.index]] for row in rows]
+
+
 def _inputs(record: Record) -> str:
     return ", ".join(f"{shape(t.shape)} {t.dtype}" for t in record.inputs)
 
@@ -165,13 +197,4 @@ def _inputs(record: Record) -> str:
 def _contributions(metric: str, base: list[RowGroup], other: list[RowGroup]) -> list[Contribution]:
     check_additive(metric)
     before, after = ({g.name: g.amount(metric) or Sum(0) for g in groups} for groups in (base, other))
-    contributions = []
-    for name in dict.fromkeys([*before, *after]):
-        old, new = before.get(name), after.get(name)
-        contributions.append(
-            Contribution(
-                name, None if old is None else int(old.value or 0), None if new is None else int(new.value or 0),
-                old.missed if old else 0, new.missed if new else 0,
-            )
-        )  # fmt: skip
-    return contributions
+    return [Contribution.of(name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])]
