@@ -17,7 +17,7 @@ from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.record import Record
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
-from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, cio_metrics, profile_report
+from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, all_metrics, cio_metrics, profile_report
 from cspprof.storage.profile_file import is_own
 
 
@@ -40,6 +40,8 @@ def profile_command(
         written = writing(save)
         profiles[0].save(save)
         print_written(written)
+    if not metric:
+        content = content._replace(metrics=all_metrics(profiles))
     writer.write(profile_report("profile", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 
@@ -102,7 +104,7 @@ def compare_command(
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if not metric:
-        content = content.with_headline(profiles)
+        content = content._replace(metrics=all_metrics(profiles)).with_headline(profiles)
     writer.write(profile_report("compare", profiles, content.metrics, content.focus, breakdown, content.tool))
 
 

@@ -132,6 +132,12 @@ def cio_metrics(profiles: Sequence[Record]) -> tuple[str, ...]:
     return CIO_METRICS if cio_describes_all(profiles) else TRAFFIC_METRICS
 
 
+def all_metrics(profiles: Sequence[Record]) -> list[str]:
+    """Every registered metric; those of all memory traffic first if CIO does not describe a network."""
+    first = () if cio_describes_all(profiles) else TRAFFIC_METRICS[:2]
+    return list(dict.fromkeys([*first, *METRICS]))
+
+
 def with_conv_share(metrics: Sequence[str], profiles: Sequence[Record]) -> list[str]:
     """`metrics` with the share of the MACs that CIO sees behind those of convolutions, where it must be shown."""
     cio = [i for i, m in enumerate(metrics) if m in OF_CONVOLUTIONS and m != "moc"]
@@ -143,7 +149,8 @@ def with_conv_share(metrics: Sequence[str], profiles: Sequence[Record]) -> list[
 def lower_is_better(metric: str, profiles: Sequence[Record]) -> bool | None:
     """Whether a smaller value is an improvement; None if it says nothing, such as CIO of networks that it does not
     describe."""
-    if metric in NEITHER_IS_BETTER or (metric in OF_CONVOLUTIONS and not cio_describes_all(profiles)):
+    of_convolutions = metric in OF_CONVOLUTIONS or metric == "bflops_darknet"
+    if metric in NEITHER_IS_BETTER or (of_convolutions and not cio_describes_all(profiles)):
         return None
     return metric not in HIGHER_IS_BETTER
 

@@ -29,7 +29,7 @@ from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
 from cspprof.report.notes import model_notes
-from cspprof.report.profile import change_tables, cio_metrics, metric_change, metric_label, with_conv_share
+from cspprof.report.profile import all_metrics, change_tables, cio_metrics, metric_change, metric_label, with_conv_share
 from cspprof.report.tables import Cell, Table, total
 
 
@@ -79,7 +79,7 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
             for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
-        "metric_rows": [_metric_row(name, profiles) for name, _ in METRICS.items()],
+        "metric_rows": [_metric_row(name, profiles) for name in all_metrics(profiles)],
         "key_metrics": cio_metrics(profiles),
         "headline": METRICS.get(headline(profiles)).title,
         "changes": list(_changes(comparison)) if comparison else [],
@@ -128,10 +128,12 @@ def _command(profiles: Sequence[Record]) -> str:
 
 def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> Iterator[Figure]:
     """The charts of all models, split into several if one chart cannot show so many models."""
-    for kind in ("fig7", "fig8", "memory", "roofline"):
+    traffic = ("fig8", {}) if cio_describes_all(profiles) else ("fig7", {"metric": headline(profiles)})
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (("fig7", {}), traffic, ("memory", {}), ("roofline", {}))
+    for kind, options in kinds:
         most = CHARTS.get(kind).most
         for i in range(0, len(profiles), most):
-            for chart in _draw(kind, profiles[i : i + most]):
+            for chart in _draw(kind, profiles[i : i + most], **options):
                 yield _figure(chart, tables[i : i + most])
     most = CHARTS.get("stages").most - 1
     for metric in change_metrics(profiles):
