@@ -171,7 +171,7 @@ def test_tables_of_changes_mark_stages_and_layers() -> None:
     total = next(line for line in text.splitlines() if line.startswith("total"))
     assert total.split() == ["total", "2,048", "≥", "2,048", "≥", "0"]
     layer = next(line for line in text.splitlines() if line.startswith("b.0"))
-    assert layer.split() == ["b.0", "0", "?", "≥", "0"]
+    assert layer.split() == ["b.0", "–", "?", "≥", "0"]
 
 
 def test_the_page_marks_cards_tables_and_stages() -> None:
