@@ -32,6 +32,9 @@ from cspprof.trace.tensor_registry import TensorRegistry
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
 
+WITHOUT_MODE = frozenset({"cond", "scan"})
+"""Higher-order operators whose implementations refuse to run under a dispatch mode."""
+
 
 class FailedOp(NamedTuple):
     """The operation in which a forward raised."""
@@ -187,7 +190,7 @@ class DispatchRecorder(TorchDispatchMode):
         try:
             op = operator(func)
             if isinstance(op, HigherOrderOperator) and op.target not in RULES:
-                raise TraceError(f"the higher-order operator {func} cannot be traced", "Trace the eager model.")
+                return self._run_eagerly(func, args, kwargs)
             if op.target in RETURNS_FALSE:
                 return False
             symbolic = self.on_meta and not values_known(self.tensors, tags, args, kwargs)
@@ -253,6 +256,25 @@ class DispatchRecorder(TorchDispatchMode):
         finally:
             self.within = outer
             self.cache = CACHES[self.on_meta, outer]
+
+    def _run_eagerly(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a higher-order operator (`cond`, `while_loop`, `scan`, `map` …) step by step, its functions under this
+        mode. Raises TraceError if torch has no implementation in Python."""
+        kernel = func.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
+        if kernel is None:
+            raise TraceError(f"the higher-order operator {func} cannot be traced", "Write its work without it.")
+        if func.name() not in WITHOUT_MODE:
+            with self:
+                return kernel(*args, **kwargs)
+
+        def under_mode(function: Any) -> Any:
+            def call(*operands: Any) -> Any:
+                with self:
+                    return function(*operands)
+
+            return call
+
+        return kernel(*[under_mode(argument) if callable(argument) else argument for argument in args], **kwargs)
 
     def _run_forward_ad(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation and its directional derivative under this mode."""

@@ -6,7 +6,18 @@ import asyncio
 import functools
 import io
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, MappingView
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    ValuesView,
+)
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import fields, is_dataclass
 from types import FunctionType, MethodType
@@ -20,7 +31,7 @@ from cspprof.trace.pytree import tensors_in
 MOST_ITEMS = 10_000
 """A generator with more items is refused: it may never end."""
 
-COLLECTIONS = (list, tuple, set, frozenset, deque, MappingView)
+COLLECTIONS = (list, tuple, set, frozenset, deque, KeysView, ValuesView, ItemsView)
 LAZY = (Iterator, AsyncIterator, Awaitable, ThreadFuture, torch._C.Future)
 FUNCTIONS = (FunctionType, MethodType, functools.partial)
 
