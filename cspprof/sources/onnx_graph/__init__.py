@@ -1,7 +1,10 @@
 """An ONNX graph as a record, by the same cost formulas as a trace, without torch.
 
-`model_file` reads the file and settles the shapes of its inputs. `graph` then walks once over the nodes:
-`shape_inference` gives the outputs of each node, `operators` and `contrib_operators` its cost.
+`model_file` reads the file and settles the shapes of its inputs. `graph` then walks over the nodes: `shape_inference`
+gives the outputs of each node, `operators` and `contrib_operators` its cost, `constant_folding` the elements of small
+constants. `recording` collects the calls; `weights` says which constants are parameters.
+
+A graph is data. No part of it runs, except arithmetic on small constants by a list of operators, within a budget.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ def read_record(spec: Spec, request: Request) -> Record:
             )
     if find_spec("onnx") is None:
         raise SourceError("ONNX graphs need the library onnx", "Install it: pip install 'cspprof[onnx]'")
-    from cspprof.sources.onnx_graph.graph import GraphRecorder
+    from cspprof.sources.onnx_graph.graph import GraphWalker
     from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 
     path = Path(spec.target)
     model = load_model(path)
     inputs, notes = input_specs(model, spec.target, request.inputs)
-    return GraphRecorder(path, model, inputs).record(display_path(path), tuple(notes))
+    return GraphWalker(path, model, inputs).record(display_path(path), tuple(notes))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import onnx
-from onnx import ModelProto, TensorProto, ValueInfoProto
-from onnx.inliner import inline_local_functions
+from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, ValueInfoProto
 
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs, Value, arguments
 from cspprof.core.tensors import TensorSpec
+from cspprof.sources.onnx_graph.constant_folding import is_small
 
-MAX_CONSTANT = 65_536
-"""Bytes of the largest constant whose values are read, because a shape may depend on them."""
+MAX_ELEMENTS = 2**63 - 1
+MAX_DIMENSIONS = 64
 
 DTYPES = {
     "FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BFLOAT16": "bfloat16", "BOOL": "bool",
@@ -25,13 +26,19 @@ DTYPES = {
 
 
 def dtype_of(elem_type: int) -> str:
-    """Torch's name of an element type. A four-bit number counts as one byte."""
-    name = str(TensorProto.DataType.Name(elem_type))
+    """Torch's name of an element type. A four-bit number counts as one byte. Raises SourceError for an unknown type."""
+    try:
+        name = str(TensorProto.DataType.Name(elem_type))
+    except ValueError:
+        raise SourceError(
+            f"the file has a tensor of the element type {elem_type}, which the library onnx does not know",
+            "Upgrade the library onnx, or check the download.",
+        ) from None
     return DTYPES.get(name, name.lower())
 
 
 def load_model(path: Path) -> ModelProto:
-    """The model, with its local functions inlined. Raises SourceError."""
+    """The model. Raises SourceError."""
     try:
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
@@ -45,9 +52,9 @@ def load_model(path: Path) -> ModelProto:
     if not model.graph.node or not model.graph.output:
         raise SourceError(f"{path.name} contains no graph", "Export it again, or check the download.")
     for tensor in _tensors(model):
-        _check_location(path, tensor)
+        _check_tensor(path, tensor)
     _use_short_domain(model)
-    return inline_local_functions(model) if model.functions else model
+    return model
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -60,11 +67,19 @@ def _tensors(model: ModelProto) -> Iterator[TensorProto]:
             nodes += graph.node
             yield from graph.initializer
             for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
+                yield from (sparse.values, sparse.indices, TensorProto(name=sparse.values.name, dims=sparse.dims))
             continue
-        for attribute in nodes.pop().attribute:
-            yield from (attribute.t, *attribute.tensors)
-            graphs += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        node = nodes.pop()
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for sparse in (
+                *attribute.sparse_tensors,
+                *([attribute.sparse_tensor] * attribute.HasField("sparse_tensor")),
+            ):
+                yield from (sparse.values, sparse.indices, TensorProto(name=sparse.values.name, dims=sparse.dims))
+        graphs += [graph for _, graph in subgraphs(node)]
 
 
 def _use_short_domain(model: ModelProto) -> None:
@@ -81,25 +96,85 @@ def _use_short_domain(model: ModelProto) -> None:
                 pending += [graph.node for graph in (attribute.g, *attribute.graphs)]
 
 
-def _check_location(path: Path, tensor: TensorProto) -> None:
-    """Refuse external data outside the folder of the model: a file must not make cspprof read other files."""
-    folder = path.parent.resolve()
+def _check_tensor(path: Path, tensor: TensorProto) -> None:
+    """Refuse impossible sizes, and external data outside the folder of the model: a file must not make cspprof read
+    other files."""
+    if len(tensor.dims) > MAX_DIMENSIONS or not is_possible(tensor_spec(tensor)):
+        raise SourceError(
+            f"{path.name}: the tensor {tensor.name!r} has the impossible shape {shape_text(tensor.dims[:8])}",
+            "Export it again, or check the download.",
+        )
     for entry in tensor.external_data:
-        if entry.key == "location" and not (folder / entry.value).resolve().is_relative_to(folder):
+        if entry.key == "location" and ("\0" in entry.value or not _is_inside(path.parent.resolve(), entry.value)):
             raise SourceError(
                 f"{path.name}: the data of {tensor.name!r} lies outside its folder, at {entry.value!r}",
                 "It is not read. Move it into the folder of the model.",
             )
 
 
-def constant_value(tensor: TensorProto, folder: Path) -> Any:
-    """A small constant as an array; None if it is large or its data is not there."""
-    if TensorSpec(tuple(tensor.dims)).numel * 8 > MAX_CONSTANT:
+def _is_inside(folder: Path, location: str) -> bool:
+    try:
+        return (folder / location).resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a name that is too long, or a loop of links
+        return False
+
+
+def constant_array(tensor: TensorProto, folder: Path) -> Any:
+    """The elements of a small constant; None if it is large or its data is not there."""
+    spec = tensor_spec(tensor)
+    if not is_small(spec):
         return None
     try:
-        return onnx.numpy_helper.to_array(tensor, str(folder))
+        if tensor.data_location != TensorProto.EXTERNAL:
+            return onnx.numpy_helper.to_array(tensor)
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        file = folder / entries["location"]
+        if not file.is_file():
+            return None
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        with file.open("rb") as stream:
+            stream.seek(int(entries.get("offset", 0)))
+            data = stream.read(spec.numel * dtype.itemsize)
+        return numpy.frombuffer(data, dtype).reshape(spec.shape)
     except Exception:  # a missing file, or a type that NumPy does not have
         return None
+
+
+def tensor_spec(tensor: TensorProto) -> TensorSpec:
+    return TensorSpec(tuple(tensor.dims), dtype_of(tensor.data_type))
+
+
+def sparse_spec(tensor: SparseTensorProto) -> TensorSpec:
+    """The spec of the dense form."""
+    return TensorSpec(tuple(tensor.dims), dtype_of(tensor.values.data_type))
+
+
+def declared_specs(values: Iterable[ValueInfoProto]) -> dict[str, TensorSpec]:
+    """The fully numeric shapes that the file declares for these values. A dimension of 0 is open."""
+    specs = {v.name: spec_of(v.type) for v in values}
+    return {n: s for n, s in specs.items() if s is not None and min(s.shape, default=1) > 0 and is_possible(s)}
+
+
+def spec_of(type_: TypeProto) -> TensorSpec | None:
+    """None unless it is a tensor, and every dimension is a number."""
+    tensor = type_.tensor_type
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in tensor.shape.dim):
+        return None
+    return TensorSpec(tuple(d.dim_value for d in tensor.shape.dim), dtype_of(tensor.elem_type))
+
+
+def is_possible(spec: TensorSpec) -> bool:
+    """Whether a tensor can have this shape at all."""
+    return len(spec.shape) <= MAX_DIMENSIONS and min(spec.shape, default=0) >= 0 and spec.numel <= MAX_ELEMENTS
+
+
+def subgraphs(node: NodeProto) -> list[tuple[str, GraphProto]]:
+    """The graphs in the attributes of a node, each with the name of the attribute."""
+    return [
+        (attribute.name, graph)
+        for attribute in node.attribute
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
+    ]
 
 
 def input_specs(model: ModelProto, name: str, requested: Inputs | None) -> tuple[dict[str, TensorSpec], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 
 from onnx import NodeProto
 
@@ -51,8 +51,5 @@ class ModulePaths:
 
 
 def _string_list(text: str) -> list[str]:
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return []
-    return [str(part) for part in value] if isinstance(value, list) else []
+    """The strings of a list that is written as in Python."""
+    return [a or b for a, b in re.findall(r"'([^'\\]*)'|\"([^\"\\]*)\"", text)]

@@ -1,0 +1,101 @@
+"""The tensors of a graph while it is walked over, and the scopes of their names."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any, NamedTuple
+
+from onnx import AttributeProto, NodeProto
+
+from cspprof.core.tensors import TensorSpec
+
+MAX_DEPTH = 64
+"""How deep graphs in nodes and calls of functions may nest."""
+
+
+class Origin(Enum):
+    """Where the elements of a stored tensor come from."""
+
+    INITIALIZER = "initializer"
+    NODE = "a node Constant"
+    GENERATED = "a node such as ConstantOfShape"
+
+
+class Stored(NamedTuple):
+    """A constant tensor of the file, or one that engines create when they load it."""
+
+    name: str
+    spec: TensorSpec
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the graph."""
+
+    spec: TensorSpec
+    storage: int
+    sources: frozenset[int] | None = None
+    """Of a constant: the stored tensors that it is computed from. None: an activation."""
+    array: Any = None
+    """The elements of a small constant."""
+    stored_dtype: str = ""
+    """Of a dequantized constant: the dtype in which it is stored."""
+
+    @property
+    def constant(self) -> bool:
+        return self.sources is not None
+
+    @property
+    def stored_spec(self) -> TensorSpec:
+        """The spec with the dtype in which the tensor is stored."""
+        return TensorSpec(self.spec.shape, self.stored_dtype or self.spec.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The names that a node can read, and what else depends on the graph or function that contains the node."""
+
+    place: str
+    """The graph or function. Constants with the same name in the same place are the same tensor."""
+    opsets: Mapping[str, int]
+    values: ChainMap[str, Value]
+    """A graph in a node also sees the names around the node; a function sees only its own."""
+    declared: Mapping[str, TensorSpec]
+    """The specs that the file declares for values of the graph."""
+    read: frozenset[str]
+    """The values that a node of the graph reads or the graph returns."""
+    arguments: Mapping[str, AttributeProto] = field(default_factory=dict)
+    """In a function: its attributes."""
+    absent: frozenset[str] = frozenset()
+    """In a function: the inputs that the call omits."""
+    depth: int = 0
+    layer: int = 0
+    """The layer of nodes without a module path."""
+
+    def inside(self, place: str, declared: Mapping[str, TensorSpec], read: frozenset[str], layer: int) -> Scope:
+        """The scope of a graph in a node."""
+        return replace(
+            self, place=place, values=self.values.new_child(), declared=declared, read=read, depth=self.depth + 1,
+            layer=layer,
+        )  # fmt: skip
+
+    def resolve(self, node: NodeProto) -> NodeProto:
+        """The node as it runs: in a function with the attributes of the call, and without the inputs that it omits."""
+        if self.absent.isdisjoint(node.input) and not any(a.ref_attr_name for a in node.attribute):
+            return node
+        resolved = NodeProto()
+        resolved.CopyFrom(node)
+        resolved.input[:] = ["" if name in self.absent else name for name in node.input]
+        del resolved.attribute[:]
+        for attribute in node.attribute:
+            if not attribute.ref_attr_name:
+                resolved.attribute.append(attribute)
+            elif attribute.ref_attr_name in self.arguments:
+                copy = resolved.attribute.add()
+                copy.CopyFrom(self.arguments[attribute.ref_attr_name])
+                copy.name = attribute.name
+        return resolved
