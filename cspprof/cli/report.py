@@ -20,7 +20,8 @@ DEFAULT_PATH = Path("report.html")
 def report_command(
     specs: o.Specs,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="An .html file. Default: report.html. A file of another program is not replaced.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="An .html file. Default: report.html. A file "
+                                  "of another program is not replaced.")
     ] = None,
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import LoadedModel, Request, Spec
+from cspprof.sources.spec_mistakes import (
+    factories_hint,
+    folder_with_module,
+    missing_file,
+    mistaken_target,
+    module_in_package,
+)
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 
@@ -39,6 +47,10 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     1×3×224×224 with a note.
     """
     place, _, attribute = spec.target.rpartition(":")
+    if "://" in spec.target and (error := mistaken_target(spec.target)):
+        raise error
+    if place.rstrip(":").endswith(".py") and (place.endswith(":") or not attribute):
+        raise _colons(Path(place.rstrip(":")), attribute)
     if not place or not attribute:
         raise SourceError(f"{spec.target!r} names no factory", "Write path/to/file.py:factory or pkg.mod:factory")
     is_file = place.endswith(".py")
@@ -120,10 +132,7 @@ def _is_in(folder: Path, name: str, module: ModuleType) -> bool:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise SourceError(
-            f"there is no file {path}",
-            "Check the path. It is relative to this folder or, in a configuration, to the folder of the configuration.",
-        )
+        raise missing_file(path)
     if PACKAGE not in sys.modules:
         package = ModuleType(PACKAGE)
         package.__path__ = [str(path.parent.resolve())]
@@ -138,7 +147,7 @@ def _import_file(path: Path) -> ModuleType:
         module_spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script without a __main__ guard may exit
         del sys.modules[name]
-        raise _import_error(str(path), error) from error
+        raise _import_error(str(path), error, path) from error
     return module
 
 
@@ -147,25 +156,54 @@ def _import_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            raise SourceError(
-                f"there is no module {error.name!r}",
-                "Run in a folder where it can be imported, or name the file: file.py:factory",
-            ) from None
+            raise SourceError(f"there is no module {error.name!r}", _missing_module_hint(name, error.name)) from None
         raise _import_error(name, error) from error
     except (Exception, SystemExit) as error:
         raise _import_error(name, error) from error
 
 
-def _import_error(place: str, error: BaseException) -> SourceError:
+def _colons(path: Path, attribute: str) -> SourceError:
+    """The error for `net.py::Net` and for `net.py:`."""
+    if not path.is_file():
+        return missing_file(path)
+    if attribute:
+        return SourceError(f"{path}::{attribute} has two colons", f"Write one: {path}:{attribute}")
+    return SourceError(f"{path}: names no class or function of the file", factories_hint(path))
+
+
+def _missing_module_hint(name: str, missing: str) -> str:
+    """What to type if the module `name` cannot be imported because it or a package around it is `missing`."""
+    file = Path(name if "/" in name else name.replace(".", "/")).with_suffix(".py")
+    if file.is_file():
+        return f"Name the file: {file}:factory" if "/" in name else f"It may be shadowed. Name the file: {file}:factory"
+    if folder := folder_with_module(missing, Path.cwd()):
+        return f"It is in {folder}. Make it importable: PYTHONPATH={shlex.quote(folder)} cspprof …"
+    return "Run in a folder where it can be imported, or name the file: path/to/file.py:factory"
+
+
+def _import_hint(error: BaseException, path: Path | None) -> str:
+    """What to type after a file could not be imported: how to make a module that it imports importable."""
+    where = Path.cwd() if path is None else path.resolve().parent
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith(PACKAGE):
+        if folder := folder_with_module(error.name, where):
+            return f"{error.name} is in {folder}. Make it importable: PYTHONPATH={shlex.quote(folder)} cspprof …"
+        top = error.name.partition(".")[0]
+        return f"Install the package that contains {top} where cspprof is installed, or add its folder to PYTHONPATH."
+    if path is not None and isinstance(error, ImportError) and (found := module_in_package(path)):
+        package_folder, dotted = found
+        place = "" if package_folder == Path.cwd() else f"PYTHONPATH={shlex.quote(str(package_folder))} and "
+        return f"The file is part of a package. Name it with {place}its package: {dotted}:factory"
+    return "Run again with --debug for the traceback."
+
+
+def _import_error(place: str, error: BaseException, path: Path | None = None) -> SourceError:
     if isinstance(error, SyntaxError):
         file = error.filename or place  # the error may be in another file that this one imports
         line = "" if error.lineno is None else f", line {error.lineno}"
         return SourceError(f"{file}{line}: {error.msg}", "Correct the syntax and try again.")
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-    return SourceError(
-        f"importing {place} failed: {type(error).__name__}: {error}{where}", "Run again with --debug for the traceback."
-    )
+    return SourceError(f"importing {place} failed: {type(error).__name__}: {error}{where}", _import_hint(error, path))
 
 
 def _attribute_chain(module: ModuleType, dotted: str, place: str) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from cspprof.core.errors import SourceError
 from cspprof.sources.build import build_module, refuse_weights
 from cspprof.sources.spec import LoadedModel, Request, Spec
+from cspprof.sources.spec_mistakes import unknown_architecture
 
 
 @contextmanager
@@ -23,11 +23,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
         raise SourceError("timm is not installed", 'Install it: pip install "cspprof[timm]"') from None
     name = spec.target.removeprefix("timm:")
     if not timm.is_model(name):
-        near = get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
-        raise SourceError(
-            f"timm has no model named {name!r}",
-            f"Did you mean: {', '.join(f'timm:{n}' for n in near)}?" if near else "timm.list_models() lists them.",
-        )
+        raise unknown_architecture("timm", name, timm.list_models())
 
     refuse_weights(spec, "pretrained", "checkpoint_path")
 

@@ -6,7 +6,6 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs
 from cspprof.sources.build import build_module, refuse_weights
 from cspprof.sources.spec import LoadedModel, Request, Spec
+from cspprof.sources.spec_mistakes import unknown_architecture
 
 SIZES = {"segmentation": 520, "detection": 800, "video": 112, "optical_flow": 512}
 """Input height and width for models whose weights name none. torchvision states its GFLOPs for these sizes."""
@@ -40,13 +40,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
         raise SourceError("torchvision is not installed", 'Install it: pip install "cspprof[torchvision]"') from None
     name = spec.target.removeprefix("torchvision:")
     if name not in models.list_models():
-        near = get_close_matches(name, models.list_models(), n=3, cutoff=0.5)
-        raise SourceError(
-            f"torchvision has no model named {name!r}",
-            f"Did you mean: {', '.join(f'torchvision:{n}' for n in near)}?"
-            if near
-            else "torchvision.models.list_models() lists them.",
-        )
+        raise unknown_architecture("torchvision", name, models.list_models())
 
     refuse_weights(spec, "weights", "weights_backbone")
     if spec.options.get("quantize"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cspprof.core.errors import SourceError, UnknownNameError
+from cspprof.core.errors import SourceError
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import LoadedModel, Request, Spec
+from cspprof.sources.spec_mistakes import KINDS, library_with, mistaken_target
 from cspprof.zoo import catalog
 
 
@@ -25,13 +26,9 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
 
 
 def _unknown_name(name: str) -> SourceError:
-    if name.endswith(".py"):
-        return SourceError(f"{name} names no factory", f"Name a class or function in it: {name}:Net")
-    if name.endswith(".json"):
-        return SourceError(f"{name} is not the name of a saved profile", "Names of saved profiles end in .profile.json")
-    try:
-        catalog().get(name)
-    except UnknownNameError as error:
-        hint = error.hint or ""
-    also = "The zoo: cspprof models. Other networks: timm:NAME, torchvision:NAME, path/to/file.py:factory, model.cfg, …"
-    return SourceError(f"no model named {name!r}", f"{hint}\n{also}" if hint.startswith("Did") else also)
+    if error := mistaken_target(name):
+        return error
+    if library := library_with(name):
+        return SourceError(f"the zoo has no model named {name!r}, and a library has", f"Write: {library}")
+    hint = catalog().suggest(name.lower())
+    return SourceError(f"no model named {name!r}", f"{hint}\n{KINDS}" if hint.startswith("Did") else KINDS)
