@@ -17,6 +17,7 @@ Without this rule torch computes the output.
 
 from cspprof.ops import (
     attention,
+    communication,
     convolution,
     data,
     fourier,
@@ -41,6 +42,7 @@ __all__ = [
     "PackedWeights",
     "Rule",
     "attention",
+    "communication",
     "convolution",
     "data",
     "fourier",

@@ -28,6 +28,12 @@ from cspprof.trace.pytree import NUMBERS, tensors_in
 from cspprof.trace.quantized_weights import unpack
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
+from cspprof.trace.tensor_subclasses import (
+    computes_shapes_only,
+    is_sharded_class,
+    is_wrapper_class,
+    propagates_shardings,
+)
 
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
@@ -65,6 +71,10 @@ class DispatchRecorder(TorchDispatchMode):
         """Whether an operation ran on meta inside an autocast region, which changes no dtype there."""
         self.below_forward_ad = False
         """Whether forward-mode differentiation runs an operation; then its parts are recorded, tangents included."""
+        self.below_autograd = False
+        """Whether an operation of a wrapper runs, after autograd has seen it."""
+        self.saw_sharded = False
+        """Whether an operation ran on a `DTensor`."""
         self.within: tuple[str, ...] = ()
         """The composite operation that is being decomposed, and its text arguments."""
         self.cache = CACHES[on_meta, self.within]
@@ -89,9 +99,13 @@ class DispatchRecorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if types and any(hasattr(c, "__tensor_flatten__") for c in types):
-            return NotImplemented  # a tensor made of tensors (jagged, quantized …) dispatches operations on those
         kwargs = kwargs or {}
+        if computes_shapes_only(types) or (self.saw_sharded and propagates_shardings()):
+            with autograd_included():
+                return func(*args, **kwargs)
+        if types and any(map(is_wrapper_class, types)):
+            self.saw_sharded = self.saw_sharded or any(map(is_sharded_class, types))
+            return self._dispatch_wrapper(func, args, kwargs)
         tensors: list[torch.Tensor] = []
         tags: list[TensorTag] = []
         parts: list[Any] = [id(func)]
@@ -111,6 +125,21 @@ class DispatchRecorder(TorchDispatchMode):
         if entry is not None and entry.view and tensors[0].is_meta and not torch.is_grad_enabled():
             return self.dispatch_view(entry, func, args, kwargs, tags)
         return self.dispatch_uncached(func, args, kwargs, key, entry, tensors, tags, differentiable)
+
+    def _dispatch_wrapper(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Let a wrapper (jagged, quantized, sharded …) dispatch operations on the tensors in it.
+
+        As outside of a trace, autograd comes first and gives the wrapper the parts of composite operations; a jagged
+        tensor gets these whole.
+        """
+        if self.below_autograd or any(isinstance(a, torch.Tensor) and a.is_nested for a in args):
+            return NotImplemented
+        self.below_autograd = True
+        try:
+            with self, autograd_included():
+                return func(*args, **kwargs)
+        finally:
+            self.below_autograd = False
 
     def _extend_key(
         self, values: Iterable[Any], key: list[Any], tensors: list[torch.Tensor], tags: list[TensorTag]

@@ -9,6 +9,7 @@ import torch
 from cspprof.core.errors import TraceError
 from cspprof.core.record import TensorSpec
 from cspprof.trace.tensor_meta import torch_dtype
+from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
 
 
 class InputTensors:
@@ -36,6 +37,7 @@ class InputTensors:
     def _from_tensor(self, given: torch.Tensor) -> torch.Tensor:
         dtype = torch_dtype(self.dtype) if self.dtype and given.is_floating_point() else given.dtype
         if self.device != "meta":
+            refuse_fake(given, "an input")
             # Another object: the forward may set `requires_grad` on it.
             return given.detach().to(self.device, dtype).requires_grad_(given.requires_grad)
         if given.layout is not torch.strided:
@@ -43,6 +45,8 @@ class InputTensors:
                 f"an input of layout {given.layout} cannot be traced without values",
                 "Trace with real values: --device cpu (in Python: device='cpu').",
             )
+        if type(given) is not torch.Tensor:
+            return empty_on_meta(given, dtype)
         return torch.empty_strided(given.shape, given.stride(), dtype=dtype, device="meta")
 
     def _from_spec(self, spec: TensorSpec) -> torch.Tensor:

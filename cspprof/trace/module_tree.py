@@ -14,6 +14,7 @@ from torch import ScriptObject, nn
 
 from cspprof.core.record import Layer
 from cspprof.trace.quantized_weights import unpack
+from cspprof.trace.tensor_subclasses import local_numel
 
 STAGE = "cspprof_stage"
 """Attribute of a module or its class: the stage that the module and its submodules belong to."""
@@ -119,7 +120,7 @@ class ModuleTree:
         """Elements of each module's own parameters that no earlier module owns, packed weights included."""
         counts = [0] * len(self.modules)
         for layer, _, tensor in self.parameters:
-            counts[layer] += tensor.numel()
+            counts[layer] += local_numel(tensor)
         for layer, packed in self.packed_weights.values():
             counts[layer] += sum(t.numel() for t in unpack(packed)[0])
         return counts

@@ -45,7 +45,7 @@ class Operator:
     @cached_property
     def composite(self) -> bool:
         """Whether torch registered it as a composition of other operators. Torch 2.13 and 2.14 have no public query."""
-        return bool(self.func._can_decompose())
+        return not self.target.startswith("prim.") and bool(self.func._can_decompose())
 
 
 class HigherOrderOperator(Operator):

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.parameter import is_lazy
 
 from cspprof.core.errors import TraceError
 from cspprof.trace.isolation import isolation
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.tensor_meta import torch_dtype
+from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
 
 Replacements = dict[int, torch.Tensor]
 """The stand-in of each replaced parameter or buffer, by the id of the original."""
@@ -68,6 +70,8 @@ def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Rep
     def needs_stand_in(tensor: Any) -> bool:
         if not isinstance(tensor, torch.Tensor) or is_lazy(tensor):
             return False
+        if isinstance(tensor, FakeTensor):
+            return True
         if not tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
             return False  # a forward may need the values of an index table
         other_device = on_meta and not tensor.is_meta
@@ -76,8 +80,12 @@ def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Rep
     def stand_in(tensor: torch.Tensor) -> torch.Tensor:
         if id(tensor) not in made:
             kind = target if target is not None and tensor.is_floating_point() else tensor.dtype
-            new = torch.empty_like(tensor, dtype=kind, device="meta") if on_meta else tensor.detach().to(kind)
-            made[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+            if not on_meta:
+                refuse_fake(tensor, "a parameter or buffer")
+            new = empty_on_meta(tensor, kind) if on_meta else tensor.detach().to(kind)
+            if isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
+                new = nn.Parameter(new, tensor.requires_grad)
+            made[id(tensor)] = new
         return made[id(tensor)]
 
     missing = any(needs_stand_in(held.tensor) for held in (*tree.parameters, *tree.buffers))

@@ -7,9 +7,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cspprof.trace.quantized_weights import unpack
+from cspprof.trace.tensor_subclasses import inner_tensors
 
 NUMBERS = frozenset({int, float, bool, complex})
 TENSORLESS = NUMBERS | {str, type(None), torch.dtype, torch.device, torch.layout}
@@ -31,11 +31,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
     if type(value) is torch.Tensor:
         yield value
     elif isinstance(value, torch.Tensor):
-        if is_traceable_wrapper_subclass(value):
-            for name in value.__tensor_flatten__()[0]:
-                yield from tensors_in(getattr(value, name))
-        else:
-            yield value
+        yield from inner_tensors(value)
     elif isinstance(value, torch.ScriptObject):
         yield from unpack(value)[0]
     elif isinstance(value, (list, tuple)):

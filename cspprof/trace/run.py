@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+from torch.utils._python_dispatch import _disable_current_modes
 
 from cspprof._version import __version__
 from cspprof.core.errors import TraceError
@@ -24,6 +25,7 @@ from cspprof.trace.outputs import Outputs
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
 from cspprof.trace.pytree import tensors_in
+from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 
 PLAIN_VALUES = "passed as numbers, as a tensor is given beside them: {} (cspprof.TensorSpec((8, 8)) makes a tensor)"
 
@@ -32,6 +34,7 @@ _LOCK = threading.RLock()
 process. Reentrant, for a forward that traces a module itself."""
 
 
+@_disable_current_modes()  # a mode of the caller, such as a FakeTensorMode, takes no part in the trace
 def trace(
     model: nn.Module,
     inputs: Inputs,
@@ -74,6 +77,7 @@ def trace(
         stack.enter_context(_LOCK)
         op_cache.prepare()
         tree = ModuleTree(model)
+        refuse_distributed(tree.modules, tree.paths)
         if any(type(held.tensor) is UninitializedParameter for held in tree.parameters):
             raise TraceError(
                 f"{name} has lazy parameters, which get their shapes in a first forward",
@@ -88,8 +92,10 @@ def trace(
             recorder.tensors.register(tensor, argument, "input")
         for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
             for _, path, tensor in held:
-                tag = recorder.tensors.register(stand_ins.get(id(tensor), tensor), path, role)
-                recorder.tensors.registered[id(tensor)] = tag  # the forward may hold the original elsewhere
+                used = inner_tensors(stand_ins.get(id(tensor), tensor))
+                for original, inner in zip(inner_tensors(tensor), used, strict=True):
+                    tag = recorder.tensors.register(inner, path, role)
+                    recorder.tensors.registered[id(original)] = tag  # the forward may hold the original elsewhere
         result = Outputs(name, recorder.tensors.knows)
         try:
             with torch.no_grad(), composite_operations(), module_hooks(tree, recorder.set_layer), recorder:

@@ -28,7 +28,8 @@ class TensorRegistry:
         self.stale: set[int] = set()
         """Storages of constants that an operation with unknown values wrote into, without being carried out."""
         self.saved: dict[int, tuple[int, bool]] = {}
-        """For tensors that autograd may save, by the id of torch's storage: number, and whether it is a weight."""
+        """For inputs, parameters and tensors that autograd may save, by the id of torch's storage: number, and if it
+        is a weight."""
         self.unrecorded = object()
         """The `trace` of tags of outputs that are not recorded."""
 
@@ -43,6 +44,8 @@ class TensorRegistry:
         constant = role in ("buffer", "constant") and not tensor.is_meta
         tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
         self.owners[storage] = tensor
+        if role in ("input", "parameter") and tensor.layout is torch.strided:  # `as_subclass` makes another object
+            self.saved[tensor.untyped_storage()._cdata] = storage, meta.weight
         return tag
 
     def new_storage(self) -> int:
