@@ -576,3 +576,21 @@ sys.exit("imported torch" if "torch" in sys.modules else 0)
 """
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.parametrize("form", [(), ("dense",), ("partial",)])
+def test_a_block_with_gamma_shows_the_plain_block_its_partial_twin_and_the_saving(
+    run: Callable[..., Result], form: tuple[str, ...]
+) -> None:
+    got = run("closed-form", *form, "--c", "256", "--m", "24", "--d", "32", "--gamma", "0.5")
+    assert got.code == 0
+    plain, partial = 256 * 24 + (24 * 24 + 24) * 16, 128 * 24 + (24 * 24 + 24) * 16
+    assert f"{plain:,}     {partial:,}" in got.out
+    assert f"note: partial saves 19.5 % of the CIO of dense: {plain - partial:,} elements." in got.out
+
+
+@pytest.mark.parametrize("form", [(), ("partial",)])
+def test_check_with_gamma_checks_the_partial_twin(run: Callable[..., Result], form: tuple[str, ...]) -> None:
+    got = run("closed-form", *form, "--c", "32", "--m", "2", "--d", "8", "--gamma", "1/4", "--check")
+    assert got.code == 0
+    assert "partial at c = 32, m = 2, d = 8, γ = 1/4" in got.out

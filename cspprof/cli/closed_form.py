@@ -19,8 +19,10 @@ def _size(name: str, help: str) -> typer.models.OptionInfo:
 
 def closed_form_command(
     form: Annotated[
-        str, typer.Argument(metavar="FORM", help="A block, as in cspprof closed-form --list.")
-    ] = "dense",
+        str | None,
+        typer.Argument(metavar="FORM", help="A block, as in cspprof closed-form --list. Default: dense, which is shown "
+                       "with its partial twin.", show_default=False),
+    ] = None,
     format: o.Format = None, output: o.Output = None,
     every: Annotated[bool, typer.Option("--list", help="List the blocks and their parameters.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Write formulas as LaTeX source.")] = False,
@@ -64,7 +66,7 @@ def closed_form_command(
     if every:
         writer.write(closed_form.form_list())
         return
-    block_form = CLOSED_FORMS.get(form)
+    block_form = CLOSED_FORMS.get(form or "dense")
     if check and over:
         raise CspprofError("--check needs one block, --over draws many", "Use one of them.")
     if latex and (over or check or set(numbers) - {"gamma", "m"}):
@@ -72,6 +74,8 @@ def closed_form_command(
     if over:
         writer.write(closed_form_numbers.curve_report(over, block_form, numbers))  # type: ignore[arg-type]
     elif check:
+        if form is None and "gamma" in numbers:
+            block_form = CLOSED_FORMS.get("partial")
         result = check_closed_form(sized_block(block_form, numbers))
         writer.write(closed_form_numbers.check_report(result))
         if not result.agrees:

@@ -32,7 +32,7 @@ def block_report(form: ClosedForm, given: Numbers) -> Report:
     tables = [_totals(blocks)]
     tables += [_layer_table(listed)] if listed else []
     tables += [stage_table(stages, gamma)] if stages else []
-    notes = [OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else _missing_twin_note(form)
+    notes = [_saving_note(*blocks), OUTSIDE, *stage_notes(stages)] if len(blocks) > 1 else _missing_twin_note(form)
     notes += [] if listed else [f"{count(layers)} layers are too many to list; the limit is {MOST_LAYERS}."]
     document = {
         "schema": SCHEMA, "shows": "numbers", "form": form.name,
@@ -78,6 +78,13 @@ def block_and_twin(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
         if form is both[0] and given.get("gamma") is None:
             return [plain]
         raise
+
+
+def _saving_note(plain: SizedBlock, partial: SizedBlock) -> str:
+    """What the partial twin saves of the CIO of the plain block."""
+    before, after = plain.total("cio_cspnet"), partial.total("cio_cspnet")
+    saved = share(float(Fraction(before - after, before)))
+    return f"{partial.form.name} saves {saved} of the CIO of {plain.form.name}: {count(before - after)} elements."
 
 
 def _missing_twin_note(form: ClosedForm) -> list[str]:
