@@ -1,0 +1,452 @@
+"""An exported program as a tree of modules that run its nodes.
+
+The paths and classes come from the metadata of the nodes. A module does not know its inputs: all values of a run are in
+one table, and the modules run their part of the nodes in order, so that hooks see which module runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _disable_current_modes
+
+from cspprof.core.errors import TraceError
+from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
+from cspprof.sources.exported_program.graph import Device, Graph, ModuleCall, Node, Program, Ref, names_in, references
+from cspprof.sources.exported_program.json_values import MalformedError, shorten
+from cspprof.sources.exported_program.operators import (
+    ASSERT_SCALAR,
+    CHECKS,
+    NUMBERS,
+    REGIONS,
+    apply_to_numbers,
+    find_operator,
+)
+from cspprof.sources.exported_program.weights import HeldTensor
+from cspprof.trace.module_tree import CLASS
+
+ROOT = ModuleCall("", 0)
+
+
+@dataclass(slots=True)
+class Operation:
+    """A node that is ready to run."""
+
+    target: str
+    func: Any
+    args: list[Any]
+    kwargs: dict[str, Any]
+    outputs: Any
+    last_reads: list[str] = field(default_factory=list)
+    """The values that no later operation reads."""
+
+
+@dataclass(slots=True)
+class Region:
+    """A graph that runs once in another mode: without gradients, or with autocast."""
+
+    kind: str
+    settings: list[Any]
+    args: list[Any]
+    outputs: Any
+    inner: list[str]
+    results: list[Any]
+    steps: list[Step]
+
+
+@dataclass(slots=True)
+class Call:
+    """The part of the steps that a module runs."""
+
+    path: str
+    steps: list[Step]
+
+
+Step = Operation | Region | Call
+
+
+class ValueBudget:
+    """What the operations of one run on meta may compute with values: tables of indices, masks, constants.
+
+    A file of a few bytes can ask for a tensor of any size. Beyond the limit, operations run on meta, without values.
+    """
+
+    LIMIT = 512 << 20
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def limited(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, on meta if an operation whose arguments have values would exceed the budget."""
+        given = [*args, *kwargs.values()]
+        tensors = [t for value in given for t in (value if isinstance(value, list) else [value])]
+        tensors = [t for t in tensors if isinstance(t, torch.Tensor)]
+        if any(t.is_meta for t in tensors) or args:
+            return kwargs
+        on_meta = {name: _on_meta(value) for name, value in kwargs.items()}
+        if not tensors and any(a.name == "device" for a in func._schema.arguments):
+            on_meta["device"] = torch.device("meta")
+        try:
+            with _disable_current_modes():
+                result = func(**on_meta)
+        except Exception:  # a shape that depends on values, or arguments that do not fit
+            if func._schema.name not in NOT_LARGER:
+                return on_meta
+            result = None
+        made = result if isinstance(result, (list, tuple)) else [result]
+        cost = sum(t.numel() * t.element_size() for t in (*tensors, *made) if isinstance(t, torch.Tensor))
+        if self.spent + cost > self.LIMIT:
+            return on_meta
+        self.spent += cost
+        return kwargs
+
+
+NOT_LARGER = frozenset({
+    "aten::nonzero", "aten::argwhere", "aten::masked_select", "aten::index", "aten::_unique2", "aten::unique_dim",
+    "aten::unique_consecutive", "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal",
+})  # fmt: skip
+"""Operators whose results depend on values and have at most about the size of the arguments."""
+
+
+def _on_meta(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_on_meta(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    return value
+
+
+def _check_count(step: Operation, kwargs: dict[str, Any]) -> None:
+    """Raise MalformedError if an operation would return another number of tensors than the program says.
+
+    Splitting a dimension of 2**40 would make as many tensors.
+    """
+    split = SPLITS.get(step.target.removeprefix("torch.ops.aten."))
+    tensor = kwargs.get("self", kwargs.get("tensor"))
+    if split is None or not isinstance(tensor, torch.Tensor):
+        return
+    dim = kwargs.get("dim", 0)
+    if not isinstance(dim, int) or not -tensor.dim() <= dim < tensor.dim():
+        return
+    count = split(tensor.shape[dim], kwargs)
+    if not isinstance(step.outputs, list) or len(step.outputs) != count:
+        raise TraceError(
+            f"{step.target} returns {count:,} tensors, and the program has another number of results for it",
+            "The file is damaged, or was exported for another input.",
+        )
+
+
+def _parts(size: int, step: Any) -> int:
+    return -(-size // step) if isinstance(step, int) and step > 0 and size else 1
+
+
+SPLITS: dict[str, Callable[[int, dict[str, Any]], int]] = {
+    "unbind.int": lambda size, _: size,
+    "unbind_copy.int": lambda size, _: size,
+    "split.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
+    "split_copy.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
+    "unsafe_split.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
+    "chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
+    "unsafe_chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
+    "tensor_split.sections": lambda size, kwargs: kwargs.get("sections", 0),
+}
+"""How many tensors an operator makes of a dimension."""
+
+
+class Run:
+    """The values of one forward pass."""
+
+    def __init__(
+        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, budget: ValueBudget | None
+    ) -> None:
+        self.modules = modules
+        self.values = values
+        self.device = device
+        self.budget = budget
+        """Limits what a trace on meta computes with values; None if everything has values."""
+
+    def execute(self, steps: list[Step]) -> None:
+        for step in steps:
+            if isinstance(step, Call):
+                self.modules[step.path](step, self)
+            elif isinstance(step, Operation):
+                self.operate(step)
+            else:
+                self.enter(step)
+
+    def operate(self, step: Operation) -> None:
+        args = [self.resolve(a) for a in step.args]
+        kwargs = {k: self.resolve(a) for k, a in step.kwargs.items()}
+        if step.func is None:
+            result = self.compute(step.target, args)
+        else:
+            _check_count(step, kwargs)
+            if self.budget is not None:
+                kwargs = self.budget.limited(step.func, args, kwargs)
+            result = step.func(*args, **kwargs)
+        self.assign(step.outputs, result, step.target)
+        for name in step.last_reads:
+            self.values.pop(name, None)
+
+    def compute(self, target: str, args: list[Any]) -> Any:
+        """The result of a function that is not an operator on tensors."""
+        if target in NUMBERS:
+            return apply_to_numbers(target, args)
+        if args and not isinstance(args[0], torch.Tensor) and not args[0]:
+            message = args[1] if len(args) > 1 else "a condition of the program"
+            raise TraceError(
+                f"the input does not fit the exported program: {shorten(message)}", "Give another --input."
+            )
+        return None
+
+    def enter(self, region: Region) -> None:
+        values = dict(zip(region.inner, [self.resolve(a) for a in region.args], strict=True))
+        inner = Run(self.modules, values, self.device, self.budget)
+        with _mode(region.kind, [self.resolve(a) for a in region.settings]):
+            inner.execute(region.steps)
+        results = [inner.resolve(r) for r in region.results]
+        self.assign(region.outputs, results if isinstance(region.outputs, list) else results[0], region.kind)
+
+    def resolve(self, argument: Any) -> Any:
+        """The value of an argument."""
+        if isinstance(argument, Ref):
+            return self.values[argument.name]
+        if isinstance(argument, list):
+            return [self.resolve(item) for item in argument]
+        if isinstance(argument, Device):
+            return torch.device(argument.type if argument.type == "meta" else self.device)
+        return argument
+
+    def assign(self, outputs: Any, result: Any, target: str) -> None:
+        """Store a result under the names that the program gives it."""
+        if isinstance(outputs, str):
+            self.values[outputs] = result
+        elif isinstance(outputs, list) and outputs:
+            if not isinstance(result, (list, tuple)) or len(result) != len(outputs):
+                raise MalformedError(f"{target} does not return {len(outputs)} values, as the program says")
+            for name, item in zip(outputs, result, strict=True):
+                self.assign(name, item, target)
+
+
+def _mode(kind: str, settings: list[Any]) -> AbstractContextManager[Any]:
+    if kind == "wrap_with_set_grad_enabled":
+        return torch.set_grad_enabled(settings[0] is True)
+    device, dtype, enabled, cache = settings
+    return torch.autocast(device, dtype=dtype, enabled=enabled is True, cache_enabled=cache)
+
+
+class Submodule(nn.Module):
+    """A module of the exported model."""
+
+    def forward(self, call: Call, run: Run) -> None:
+        run.execute(call.steps)
+
+
+class ExportedModel(nn.Module):
+    """The exported model. Its forward takes the arguments of the export and returns its results."""
+
+    def __init__(self, program: Program, tensors: list[HeldTensor]) -> None:
+        super().__init__()
+        self.program = program
+        self.arguments = CallArguments(program)
+        self.out_tree = parse_tree(program.out_spec, "out_spec")
+        self.constants: dict[str, torch.Tensor] = {}
+        _add_modules(self, program, tensors)
+        for kind, path, tensor in tensors:
+            if kind == "constant":
+                self.constants[path] = tensor
+                continue
+            *parents, name = path.split(".")
+            owner = find_module(self, parents)
+            table: dict[str, Any] = owner._parameters if kind == "parameter" else owner._buffers
+            table[name] = tensor
+        held = {(kind, path) for kind, path, _ in tensors}
+        for kind, path in program.weights.values():
+            if (kind, path) not in held:
+                raise MalformedError(f"the {kind} {shorten(path)} is missing")
+        self.steps = _Steps(program).build()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        values = self.arguments.bind(args, kwargs)
+        tensors = [value for value in values.values() if isinstance(value, torch.Tensor)]
+        device = next((t.device.type for t in tensors if not t.is_meta), "cpu")
+        on_meta = any(t.is_meta for t in tensors) or not tensors
+        for name, (kind, path) in self.program.weights.items():
+            *parents, last = path.split(".")
+            if kind == "constant":
+                values[name] = self.constants[path].to(device)
+            else:
+                owner = find_module(self, parents)
+                values[name] = (owner._parameters if kind == "parameter" else owner._buffers)[last]
+        modules = {path: find_module(self, path.split(".")) for path in _paths(self.steps)}
+        run = Run(modules, values, device, ValueBudget() if on_meta else None)
+        run.execute(self.steps)
+        return nest(self.out_tree, iter([run.resolve(result) for result in self.program.results]))
+
+
+def _paths(steps: list[Step]) -> set[str]:
+    """The paths of the modules that steps call."""
+    found: set[str] = set()
+    for step in steps:
+        if isinstance(step, Call):
+            found.add(step.path)
+        if not isinstance(step, Operation):
+            found |= _paths(step.steps)
+    return found
+
+
+def find_module(root: nn.Module, parts: list[str]) -> nn.Module:
+    """The module at a path. Names of the file are keys of the tables of submodules, not attributes."""
+    for part in parts:
+        child = root._modules[part]
+        assert child is not None, "every path was added"
+        root = child
+    return root
+
+
+def _add_modules(root: nn.Module, program: Program, tensors: list[HeldTensor]) -> None:
+    """Add the modules of the program in the order of the model, each with its class as `CLASS`."""
+    by_alias: dict[str, nn.Module] = {}
+    if "" in program.classes:
+        vars(root)[CLASS] = program.classes[""]
+
+    def add(path: str) -> nn.Module:
+        if not path:
+            return root
+        parent_path, _, name = path.rpartition(".")
+        parent = add(parent_path)
+        found = parent._modules.get(name)
+        if found is None:
+            shared = program.aliases.get(path, path)
+            found = by_alias.get(shared)
+            if found is None or _contains(found, parent):
+                found = Submodule() if path in program.classes else nn.Module()
+                if path in program.classes:
+                    vars(found)[CLASS] = program.classes[path]
+                by_alias[shared] = found
+            parent._modules[name] = found
+        return found
+
+    for path in (*program.modules, *program.classes):
+        add(path)
+    for kind, path, _ in tensors:
+        if kind != "constant":
+            add(path.rpartition(".")[0])
+
+
+def _contains(module: nn.Module, other: nn.Module) -> bool:
+    return any(m is other for m in module.modules())
+
+
+class _Steps:
+    """Turns the nodes of a program into the steps that its modules run."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def build(self) -> list[Step]:
+        steps = self.steps(self.program.graph, (ROOT,), self._mutations())
+        _free_values(steps, set(references(self.program.results)))
+        return steps
+
+    def _mutations(self) -> dict[str, list[str]]:
+        """The inputs of the graph into which a value is written, by the name of the value."""
+        found: dict[str, list[str]] = {}
+        for value, target in self.program.mutations:
+            found.setdefault(value, []).append(target)
+        return found
+
+    def steps(self, graph: Graph, base: tuple[ModuleCall, ...], mutations: dict[str, list[str]]) -> list[Step]:
+        """The steps of a graph that runs within the module calls `base`."""
+        root: list[Step] = []
+        running: list[tuple[ModuleCall, list[Step]]] = []
+        for node in graph.nodes:
+            stack = node.stack
+            if stack is not None:
+                calls = [call for call in stack if call.path and call not in base]
+                depth = 0
+                while depth < min(len(calls), len(running)) and running[depth][0] == calls[depth]:
+                    depth += 1
+                del running[depth:]
+                for call in calls[depth:]:
+                    steps: list[Step] = []
+                    (running[-1][1] if running else root).append(Call(call.path, steps))
+                    running.append((call, steps))
+            current = running[-1][1] if running else root
+            step = self.step(node, (*base, *(call for call, _ in running)))
+            if step is not None:
+                current.append(step)
+            for name in list(names_in(node.outputs)) if mutations else ():
+                for target in mutations.pop(name, ()):
+                    current.append(_write(target, name))
+        for name, targets in mutations.items():
+            root += [_write(target, name) for target in targets]
+        return root
+
+    def step(self, node: Node, base: tuple[ModuleCall, ...]) -> Step | None:
+        """What a node does; None if it only checks values. Raises MalformedError if a graph may not call its target."""
+        prefix = "torch.ops.higher_order."
+        if node.target.startswith(prefix) and node.target.removeprefix(prefix) in REGIONS:
+            return self.region(node, node.target.removeprefix(prefix), base)
+        if any(isinstance(value, Graph) for _, value, _ in node.args):
+            find_operator(node.target)  # refuses any other operator on graphs by its name
+            raise MalformedError(f"{shorten(node.target)} takes no graph")
+        if node.target in NUMBERS:
+            return Operation(node.target, None, [value for _, value, _ in node.args], {}, node.outputs)
+        func = find_operator(node.target)
+        plain = func._schema.name.replace("::", ".")
+        if plain in CHECKS:
+            return None
+        if plain == ASSERT_SCALAR:
+            return Operation(node.target, None, [value for _, value, _ in node.args], {}, node.outputs)
+        known = {argument.name for argument in func._schema.arguments}
+        kwargs: dict[str, Any] = {}
+        for name, value, _ in node.args:
+            if name not in known or name in kwargs:
+                raise MalformedError(f"{shorten(node.target)} has no argument {shorten(name)}, or has it twice")
+            kwargs[name] = value
+        return Operation(node.target, func, [], kwargs, node.outputs)
+
+    def region(self, node: Node, kind: str, base: tuple[ModuleCall, ...]) -> Region:
+        values = [value for _, value, _ in node.args]
+        position = next((i for i, value in enumerate(values) if isinstance(value, Graph)), -1)
+        if position != (1 if kind == "wrap_with_set_grad_enabled" else 4):
+            raise MalformedError(f"{kind} has arguments in an unknown order")
+        graph, args = values[position], values[position + 1 :]
+        if len(args) != len(graph.inputs):
+            raise MalformedError(f"{kind} passes {len(args)} values to a graph of {len(graph.inputs)}")
+        steps = self.steps(graph, base, {})
+        _free_values(steps, set(references(graph.outputs)))
+        return Region(kind, values[:position], args, node.outputs, graph.inputs, graph.outputs, steps)
+
+
+def _write(target: str, value: str) -> Operation:
+    """Write a value into an input of the graph. Later operations read the input in place of the value."""
+    copy = torch.ops.aten.copy_.default
+    return Operation("torch.ops.aten.copy_.default", copy, [Ref(target), Ref(value)], {}, value)
+
+
+def _operations(steps: list[Step]) -> Iterator[Operation | Region]:
+    for step in steps:
+        if isinstance(step, Call):
+            yield from _operations(step.steps)
+        else:
+            yield step
+
+
+def _free_values(steps: list[Step], kept: set[str]) -> None:
+    """Let each operation free the values that it reads last, so that a run holds no more than it needs."""
+    operations = list(_operations(steps))
+    seen = set(kept)
+    for step in reversed(operations):
+        args = [step.args, list(step.kwargs.values())] if isinstance(step, Operation) else [step.args, step.settings]
+        last = [name for name in Counter(references(args)) if name not in seen]
+        seen.update(last)
+        if isinstance(step, Operation):
+            step.last_reads = [name for name in last if name not in set(names_in(step.outputs))]
