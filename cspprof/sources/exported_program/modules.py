@@ -89,16 +89,16 @@ class ValueBudget:
         tensors = [t for t in tensors if isinstance(t, torch.Tensor)]
         if any(t.is_meta for t in tensors) or args:
             return kwargs
-        on_meta = {name: _on_meta(value) for name, value in kwargs.items()}
-        if not tensors and any(a.name == "device" for a in func._schema.arguments):
-            on_meta["device"] = torch.device("meta")
-        try:
-            with _disable_current_modes():
+        result = None
+        with _disable_current_modes():  # nothing of this is recorded
+            on_meta = {name: _on_meta(value) for name, value in kwargs.items()}
+            if not tensors and any(a.name == "device" for a in func._schema.arguments):
+                on_meta["device"] = torch.device("meta")
+            try:
                 result = func(**on_meta)
-        except Exception:  # a shape that depends on values, or arguments that do not fit
-            if func._schema.name not in NOT_LARGER:
-                return on_meta
-            result = None
+            except Exception:  # a shape that depends on values, or arguments that do not fit
+                if func._schema.name not in NOT_LARGER:
+                    return on_meta
         made = result if isinstance(result, (list, tuple)) else [result]
         cost = sum(t.numel() * t.element_size() for t in (*tensors, *made) if isinstance(t, torch.Tensor))
         if self.spent + cost > self.LIMIT:
