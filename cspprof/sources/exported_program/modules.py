@@ -92,7 +92,7 @@ class ValueBudget:
         result = None
         with _disable_current_modes():  # nothing of this is recorded
             on_meta = {name: _on_meta(value) for name, value in kwargs.items()}
-            if not tensors and any(a.name == "device" for a in func._schema.arguments):
+            if "device" in kwargs or (not tensors and any(a.name == "device" for a in func._schema.arguments)):
                 on_meta["device"] = torch.device("meta")
             try:
                 result = func(**on_meta)
