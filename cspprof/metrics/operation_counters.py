@@ -81,6 +81,9 @@ def matrix_product_macs(op: OpSpec) -> int | None:
     return op.macs if len(pair[1].shape) > 1 else 0
 
 
+PACKED_ATTENTION = frozenset({"_varlen_attn", "_varlen_attn_out", "_flash_attention_forward",
+                              "_efficient_attention_forward"})  # fmt: skip
+
 # -- torch's own counter --------------------------------------------------------------------------
 
 
@@ -96,6 +99,8 @@ def flop_counter(op: OpSpec) -> int | None:
     bilinear layers and deformable convolutions count as zero."""
     if op.kind in (Kind.RECURRENT, Kind.ATTENTION):
         return 2 * (op.macs or 0)
+    if op.macs is None and op.name in PACKED_ATTENTION:  # torch takes every sequence as long as the longest
+        return None
     if op.kind is Kind.CUSTOM:
         return int(op.attrs["flops"]) if "flops" in op.attrs else 0
     if op.kind in CONVOLUTIONS:

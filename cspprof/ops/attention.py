@@ -57,11 +57,17 @@ def attention_output(
 
 @op_rule("aten._flash_attention_forward", "aten._efficient_attention_forward")
 def packed_attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Heads after length: query (N, L, H, E). Packed sequences of different lengths pass their bounds as int32 tensors;
-    bounds are values, so the count is then unknown."""
-    if any(isinstance(a, TensorSpec) and a.dtype == "int32" for a in (*args, *kwargs.values())):
+    """Heads after length: query (N, L, H, E). Packed sequences of different lengths pass their bounds or lengths as
+    integer tensors. Each sequence attends to itself, so the count depends on these values, and is unknown."""
+    if any(isinstance(a, TensorSpec) and "int" in a.dtype for a in (*args, *kwargs.values())):
         return Facts(Kind.UNKNOWN, None)
     return attention_facts(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
+
+
+@op_rule("torch_attn._varlen_attn", "torch_attn._varlen_attn_out")
+def variable_length_attention(*args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """Always packed. (Torch's own counter takes every sequence as long as the longest.)"""
+    return Facts(Kind.UNKNOWN, None)
 
 
 # -- fast paths of torch.nn -------------------------------------------------------------------------
