@@ -53,8 +53,22 @@ def load_model(path: Path) -> ModelProto:
         raise SourceError(f"{path.name} contains no graph", "Export it again, or check the download.")
     for tensor in _tensors(model):
         _check_tensor(path, tensor)
+    for role, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            if not_a_tensor(value.type):
+                raise SourceError(
+                    f"{path.name}: the {role} {value.name!r} is {not_a_tensor(value.type)}, not a tensor",
+                    "Export the model with one tensor for each input and output.",
+                )
     _use_short_domain(model)
     return model
+
+
+def not_a_tensor(type_: TypeProto) -> str:
+    """What a value is if it is no dense tensor, as a phrase; else an empty string."""
+    names = {"sequence_type": "a sequence", "optional_type": "optional", "map_type": "a map",
+             "sparse_tensor_type": "a sparse tensor"}  # fmt: skip
+    return names.get(type_.WhichOneof("value") or "", "")
 
 
 def _tensors(model: ModelProto) -> Iterator[TensorProto]:

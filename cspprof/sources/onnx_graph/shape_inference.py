@@ -13,7 +13,7 @@ from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.contrib_operators import CONTRIB_RULES, SAME_AS
-from cspprof.sources.onnx_graph.model_file import dtype_of, is_possible, spec_of
+from cspprof.sources.onnx_graph.model_file import dtype_of, is_possible, not_a_tensor, spec_of
 from cspprof.sources.onnx_graph.operators import ONNX_RULES, OnnxNode
 from cspprof.sources.onnx_graph.output_rules import OUTPUT_RULES
 from cspprof.sources.onnx_graph.values import Scope
@@ -104,6 +104,13 @@ class ShapeInference:
             opset_imports=[helper.make_opsetid(domain, version) for domain, version in scope.opsets.items()],
             ir_version=self.ir_version,
         )  # fmt: skip
+        for name in node.output:
+            kind = not_a_tensor(types[name]) if name in types else ""
+            if kind:
+                raise self.error(
+                    node, f"its output {name!r} is {kind}, not a tensor",
+                    "Export the model without sequences, optional values and maps.",
+                )  # fmt: skip
         inferred = {name: spec_of(types[name]) for name in node.output if name in types}
         operator = operator_name(node)
         if any(name and inferred.get(name) is None for name in node.output) and operator in OUTPUT_RULES:
