@@ -32,13 +32,14 @@ REFUSED: Mapping[str, Sequence[str]] = {
     # An input of the graph states a size, and the file declares no shape for the values in between.
     "does not follow from the shapes of its inputs": [
         "test_affine_grid_*_expanded", "test_blackmanwindow_*expanded", "test_center_crop_pad_*_expanded",
-        "test_hammingwindow_*expanded", "test_hannwindow_*expanded", "test_reduce_l2_[dkn]*_expanded",
-        "test_reduce_log_sum_[!e]*_expanded",
+        "test_hammingwindow_*expanded", "test_hannwindow_*expanded", "test_reduce_l2_*_expanded",
+        "test_reduce_log_sum_*_expanded",
         # The declared size is 0, which other files declare for an open size.
         "test_constantofshape_int_shape_zero", "test_reshape_allowzero_reordered", "test_slice_start_out_of_bounds",
-        "test_split_zero_size_splits_*", "test_string_split_empty_tensor", "test_unique_*",
+        "test_reduce_sum_empty_set_non_reduced_axis_zero", "test_split_zero_size_splits_*",
+        "test_string_split_empty_tensor", "test_unique_[lns]*",
     ],
-    "is known only when it runs": ["test_range_*_expanded"],
+    "is known only when it runs": ["test_range_*float16_*_expanded"],
 }  # fmt: skip
 
 
