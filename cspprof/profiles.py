@@ -13,7 +13,7 @@ from cspprof.analysis.layer_rows import layer_records
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
-from cspprof.metrics import value_of
+from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.memory import live_bytes
 from cspprof.render import render
 from cspprof.render.notebook_html import tables_html
@@ -39,11 +39,15 @@ class Profile(Record):
 
     def total(self, metric: str) -> Any:
         """The value of a registered metric for the whole model, e.g. `total("cio_hardnet")`: an exact int for a count,
-        a float for a ratio or a scaled count, None for a ratio whose denominator is 0.
+        a float for a ratio or a scaled count, None for a ratio whose denominator is 0 or of which a part is unknown.
 
-        A sum leaves out operations without a rule; see `complete` and `uncounted`. Raises UnknownNameError.
+        A sum that misses operations is a lower bound; see `missed` and `uncounted`. Raises UnknownNameError.
         """
         return value_of(self, metric)
+
+    def missed(self, metric: str) -> int:
+        """The number of calls of which the part in a total is unknown: 0 if the total is exact."""
+        return METRICS.get(metric).total(self).missed
 
     @property
     def live_bytes(self) -> list[int]:
@@ -52,10 +56,15 @@ class Profile(Record):
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per operation that is not a view, in execution order. The columns are path, kind, stage, in, out,
-        macs, params, cio_hardnet and cio_cspnet."""
+        macs, params, cio_hardnet and cio_cspnet. A value is NA if it is unknown."""
         import pandas
 
-        return pandas.DataFrame(layer_records(self))
+        records = layer_records(self)
+        frame = pandas.DataFrame(records)
+        for column in ("macs", "cio_hardnet", "cio_cspnet"):
+            if any(r[column] is None for r in records):  # without this, pandas turns all counts into floats
+                frame[column] = pandas.array([r[column] for r in records], dtype="Int64")
+        return frame
 
     def save(self, path: str | Path) -> Path:
         """Write `*.profile.json` or `*.profile.json.gz`. If writing fails, an existing file stays as it was."""

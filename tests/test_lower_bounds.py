@@ -93,8 +93,11 @@ def test_each_metric_misses_only_what_can_belong_to_it(unknown: OpSpec, missed_b
 
 
 def test_a_row_is_counted_zero_or_unknown() -> None:
-    rows = ODD.to_pandas().to_dict("records")
-    assert [(r["macs"], r["cio_hardnet"], r["cio_cspnet"]) for r in rows[::2]] == [(1024, 256, 256), (0, 0, 0)]
+    frame = ODD.to_pandas()
+    assert frame["macs"].isna().tolist() == frame["cio_cspnet"].isna().tolist() == [False, True, False, False]
+    assert frame["macs"].dropna().tolist() == [1024, 0, 1024]
+    assert str(frame["macs"].dtype) == "Int64"  # exact integers, not floats
+    assert (ODD.total("macs"), ODD.missed("macs"), ODD.missed("params")) == (2048, 1, 0)
     document = json.loads(render("json", profile_report("cio", [ODD], ["macs"], "macs", Breakdown())))
     assert [(r["macs"], r["cio_hardnet"]) for r in document["models"][0]["layers"]] == [
         (1024, 256), (None, None), (0, 0), (1024, 256),

@@ -172,7 +172,8 @@ EXAMPLE = """\
 """
 
 RULES = """\
-# Rules. `metric` is any metric of `cspprof metrics`; `cio` is the convolutional input/output.
+# Rules. `metric` is any metric of `cspprof metrics`; `cio` is the convolutional input/output. Of a network with few
+# convolutions, such as a transformer, limit traffic_bytes instead.
 # `model` and `layer` are globs. A rule has one of max, max_increase, min_drop and max_share.
 
 [[rules]]

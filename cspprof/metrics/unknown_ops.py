@@ -6,8 +6,10 @@ from collections import Counter
 
 from cspprof.core.record import Kind, OpSpec, Record
 
-NAMED_BY_KIND = frozenset({"aten", "prim", "prims", "onnx"})
-"""Namespaces in which every convolution is named so, and every pooling."""
+NAMED_BY_KIND = frozenset({
+    "aten", "prim", "prims", "quantized", "torchvision", "mkldnn", "onednn", "onnx", "ai.onnx.ml", "com.microsoft",
+})  # fmt: skip
+"""Namespaces in which every convolution is named so, and every pooling: those of torch, ONNX and ONNX Runtime."""
 WITH_A_BODY = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 """ONNX operators that run a graph of their own."""
 
@@ -35,5 +37,5 @@ def unknown_convolutions(record: Record) -> dict[str, int]:
 def _may_be(op: OpSpec, word: str) -> bool:
     if op.kind not in (Kind.UNKNOWN, Kind.CUSTOM):
         return False
-    namespace, _, name = op.target.partition(".")
+    namespace, _, name = op.target.rpartition(".")
     return namespace not in NAMED_BY_KIND or word in name.lower() or name in WITH_A_BODY

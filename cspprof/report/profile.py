@@ -266,34 +266,25 @@ def change_tables(comparison: Comparison, metric: str, layers: int = 5) -> list[
             sum(c.base_missed for c in parts), sum(c.missed for c in parts),
         )  # fmt: skip
         columns = [Column("stage"), *(Column(h, numeric=True) for h in (comparison.base.label, p.label, "difference"))]
-        lines = [_contribution(c, better) for c in parts]
+        lines = [_contribution(metric, c, better) for c in parts]
         lines.append([
-            text(whole.name), _lower_bound(whole.base, whole.base_missed), _lower_bound(whole.value, whole.missed),
-            difference(whole.difference, whole.bound, better),
+            text(whole.name), total(metric, Sum(whole.base or 0, 1, whole.base_missed)),
+            total(metric, Sum(whole.value or 0, 1, whole.missed)),
+            difference(metric, whole.difference, whole.bound, better),
         ])  # fmt: skip
         tables.append(Table(f"Where the change in {title} comes from", columns, lines))
         changed = comparison.by_layer(metric, i)[:layers]
         if changed:
             columns = [Column("layer"), *columns[1:]]
-            lines = [_contribution(c, better) for c in changed]
+            lines = [_contribution(metric, c, better) for c in changed]
             tables.append(Table("Layers that changed most", columns, lines))
     return tables
 
 
-def _contribution(c: Contribution, lower_is_better: bool | None) -> list[Cell]:
+def _contribution(metric: str, c: Contribution, lower_is_better: bool | None) -> list[Cell]:
     """A row of a table of changes: name, both values, and the difference."""
-    sides = [_side(c.base, c.base_missed), _side(c.value, c.missed)]
-    return [text(c.name), *sides, difference(c.difference, c.bound, lower_is_better)]
-
-
-def _side(value: int | None, missed: int) -> Cell:
-    if value is None:
-        return Cell(None, "–")
-    return integer(None) if missed and not value else _lower_bound(value, missed)
-
-
-def _lower_bound(value: int | None, missed: int) -> Cell:
-    return at_least(integer(value)) if missed else integer(value)
+    sides = (None if n is None else Sum(n, 1, missed) for n, missed in ((c.base, c.base_missed), (c.value, c.missed)))
+    return [text(c.name), *(part(metric, s) for s in sides), difference(metric, c.difference, c.bound, lower_is_better)]
 
 
 # -- layers and groups ------------------------------------------------------------------------------

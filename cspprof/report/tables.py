@@ -125,12 +125,12 @@ def change_of(delta: Delta, lower_is_better: bool | None = True) -> Cell:
     return change(delta.relative, lower_is_better, delta.bound)
 
 
-def difference(n: int, bound: Bound = "", lower_is_better: bool | None = True) -> Cell:
-    """A signed difference. It is good or bad only if that is certain."""
+def difference(metric: str, n: int, bound: Bound = "", lower_is_better: bool | None = True) -> Cell:
+    """A signed difference in a metric. It is good or bad only if that is certain."""
     if bound == "?":
         return UNKNOWN
     sign = "+" if n > 0 else ""
-    return Cell(n, f"{bound} {sign}{units.count(n)}".strip(), _good(n, bound, lower_is_better))
+    return Cell(n, f"{bound} {sign}{quantity(metric, n).text}".strip(), _good(n, bound, lower_is_better))
 
 
 def _good(change: float | None, bound: Bound, lower_is_better: bool | None) -> bool | None:
