@@ -23,7 +23,7 @@ from cspprof.profiles import Profile
 from cspprof.render import Canvas, render
 from cspprof.render.page.document import card_metrics, html_page
 from cspprof.report.charts import draw
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes
 from cspprof.report.profile import Breakdown, cio_metrics, profile_report, summary_tables
 
 Run = Callable[..., Result]
@@ -228,11 +228,12 @@ def test_json_has_the_share_of_every_model(vit: Profile, cnn: Profile) -> None:
 
 
 def test_a_note_names_the_metrics_that_count_everything(vit: Profile, cnn: Profile) -> None:
-    (note,) = model_notes(vit)
+    (note,) = cio_notes([vit, cnn])
     assert "CIO sees" in note
     assert "traffic_bytes" in note
     assert "cio_all" in note
-    assert model_notes(cnn) == []
+    assert note in str(profile_report("cio", [vit], ["cio_cspnet"], "macs", Breakdown()).notes)
+    assert profile_report("flops", [vit], ["macs"], "macs", Breakdown()).notes == ()  # shows no CIO
     assert "traffic" in str(vit)
     assert "of the MACs)" in str(vit)
 

@@ -14,7 +14,7 @@ from cspprof.core.units import shape
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.render.netron import MODEL_METRICS, NODE_METRICS, rows_by_node, single_model
 from cspprof.render.registry import Canvas, renderer
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import metric_label
 from cspprof.report.tables import Report, part, share, total
 
@@ -99,7 +99,7 @@ def _facts(row: LayerRow, focus: str, whole: Amount) -> list[tuple[str, str]]:
 def _model_facts(record: Record) -> dict[str, str]:
     """The totals of the model, and the notes on them."""
     facts = {metric_label(m): total(m, METRICS.get(m).total(record)).text for m in MODEL_METRICS}
-    return facts | {f"note {i}": note for i, note in enumerate(model_notes(record), 1)}
+    return facts | {f"note {i}": note for i, note in enumerate([*model_notes(record), *cio_notes([record])], 1)}
 
 
 def _attributes(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, Amount
 from cspprof.render.registry import Canvas, renderer
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import metric_label
 from cspprof.report.tables import UNKNOWN, Report, total
 
@@ -34,7 +34,7 @@ def as_netron(report: Report, canvas: Canvas) -> str:
         group = RowGroup(row.path, (row,))
         metrics += [_metric("node", name, m, group.amount(m)) for m in NODE_METRICS]
     metrics += [_metric("model", "", m, METRICS.get(m).total(profile)) for m in MODEL_METRICS]
-    metadata += [_item("model", "", "note", note) for note in model_notes(profile)]
+    metadata += [_item("model", "", "note", note) for note in [*model_notes(profile), *cio_notes([profile])]]
     if unnamed:
         metadata.append(_item("model", "", "cspprof", f"operations without a unique name, not shown: {unnamed}"))
     document = {"signature": "netron:attachment", "metadata": metadata, "metrics": [m for m in metrics if m]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cspprof.analysis.headline import cio_describes, known_conv_share
 from cspprof.analysis.layer_rows import layer_rows
@@ -27,8 +27,6 @@ def model_notes(record: Record) -> list[str]:
             f"{record.label}: {_counts(possible)} may be convolutions: a formula gives their FLOPs and not their kind. "
             "CIO marked ≥ excludes them."
         )
-    if not cio_describes(record):
-        notes.append(headline_note(record))
     unread = record.params - sum(r.params for r in layer_rows(record))
     if unread:
         notes.append(f"{record.label}: {unread:,} of its {record.params:,} parameters are never read by this forward.")
@@ -43,13 +41,14 @@ def incomplete_note(record: Record) -> str:
     )
 
 
-def headline_note(record: Record) -> str:
-    """Why CIO says little about a network."""
-    seen = known_conv_share(record) or 0
-    return (
-        f"CIO sees {share(seen)} of the MACs of {record.label}, those of convolutions. It says little about this "
-        "network: read traffic_bytes, or cio_all, which also count linear layers and attention."
-    )
+def cio_notes(records: Iterable[Record]) -> list[str]:
+    """A note for each network that CIO does not describe, for reports that show CIO."""
+    return [
+        f"CIO sees {share(known_conv_share(p) or 0)} of the MACs of {p.label}, those of convolutions. It says little "
+        "about this network: read traffic_bytes, or cio_all, which also count linear layers and attention."
+        for p in records
+        if not cio_describes(p)
+    ]
 
 
 def _counts(operations: Mapping[str, int]) -> str:

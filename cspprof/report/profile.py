@@ -22,7 +22,7 @@ from cspprof.core.record import Record
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, NEITHER_IS_BETTER, Amount, Sum, lower_bounds, value_of
 from cspprof.metrics.conventions import convention_named
 from cspprof.report.command_json import json_document
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.tables import (
     Cell,
     Column,
@@ -77,6 +77,8 @@ def profile_report(
     With `convention`, compute is counted in the convention of that tool.
     """
     notes = [note for p in profiles for note in model_notes(p)]
+    if OF_CONVOLUTIONS & {*metrics, focus}:
+        notes += cio_notes(profiles)
     if how.top is not None and how.sort is None:
         how = how._replace(sort=focus)
     if convention is not None:

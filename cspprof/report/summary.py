@@ -11,7 +11,7 @@ from cspprof.analysis.module_summary import ModuleSummary, default_depth, module
 from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import cio_remark
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text, total
 
@@ -24,7 +24,7 @@ def summary_report(profiles: Sequence[Record], depth: int | None = None) -> Repo
     """For each model the tree of modules down to `depth` (default: as many levels as fit on a screen), and totals."""
     tables = [table for p in profiles for table in summary_tables(p, depth)]
     records = [_fields(p, m) for p in profiles for m in _listed(p, depth)]
-    notes = [note for p in profiles for note in model_notes(p)]
+    notes = [note for p in profiles for note in model_notes(p)] + cio_notes(profiles)
     return Report(tables, records, partial(_document, profiles, depth), tuple(dict.fromkeys(notes)), profiles)
 
 

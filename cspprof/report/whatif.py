@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes, cio_describes_all
+from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes_all
 from cspprof.analysis.whatif import Variation, VariationResult
 from cspprof.core import units
 from cspprof.core.record import Record, TensorSpec
 from cspprof.metrics import METRICS, lower_bounds, value_of
-from cspprof.report.notes import headline_note, incomplete_note
+from cspprof.report.notes import cio_notes, incomplete_note
 from cspprof.report.profile import at_least_field, metric_label, with_conv_share
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, text, total
 
@@ -43,7 +43,7 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
     columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True) for m in shown)]
     notes = [f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem]
     notes += [incomplete_note(p) for p in traced if not p.complete]
-    notes += [headline_note(p) for p in traced if not cio_describes(p) and OF_CONVOLUTIONS & {*metrics}][:1]
+    notes += cio_notes(traced)[:1] if OF_CONVOLUTIONS & {*metrics} else []
     return Report(
         [Table(model, columns, rows)],
         records,

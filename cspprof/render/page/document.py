@@ -28,7 +28,7 @@ from cspprof.render.page.stage_graph import stage_graph_svg
 from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
-from cspprof.report.notes import model_notes
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import all_metrics, change_tables, cio_metrics, metric_change, metric_label, with_conv_share
 from cspprof.report.tables import Cell, Table, total
 
@@ -68,7 +68,11 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
     """The variables of the template."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
-    notes = [note for p in profiles for note in model_notes(p)] + (comparison.notes if comparison else [])
+    notes = (
+        [note for p in profiles for note in model_notes(p)]
+        + cio_notes(profiles)
+        + (comparison.notes if comparison else [])
+    )
     figures = [_model_figures(i, profiles, tables) for i in range(len(profiles))]
     return {
         "title": " · ".join(p.label for p in profiles),

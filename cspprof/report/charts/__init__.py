@@ -11,12 +11,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
-from cspprof.analysis.headline import cio_describes
 from cspprof.core.record import Record
 from cspprof.metrics.names import resolve_metric
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts.registry import CHARTS
-from cspprof.report.notes import headline_note, incomplete_note
+from cspprof.report.notes import cio_notes, incomplete_note
 from cspprof.report.tables import Report
 
 __all__ = ["CHARTS", "chart_report", "draw"]
@@ -33,7 +32,7 @@ def draw(kind: str, profiles: Sequence[Record], **options: Any) -> Chart:
 def chart_report(chart: Chart, profiles: Sequence[Record]) -> Report:
     """The report of `plot`: a chart for the terminal, and its data for the other formats."""
     notes = [*chart.notes, *(incomplete_note(p) for p in profiles if not p.complete)]
-    notes += [headline_note(p) for p in profiles if not cio_describes(p)]
+    notes += cio_notes(profiles)
     document = {"schema": "cspprof.chart/1", "kind": chart.kind, "title": chart.title, "caption": chart.caption,
                 "records": chart.records, "notes": notes}  # fmt: skip
     return Report([], chart.records, document, notes, profiles, charts=[chart])
