@@ -5,6 +5,8 @@
 # a later change make it worse? `cspprof.profile`, `cspprof.compare` and `cspprof.check` answer them.
 
 # %%
+import os
+import tempfile
 from pathlib import Path
 
 import cspprof
@@ -53,6 +55,7 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(self.stage2(self.stage1(self.stem(x))).mean((2, 3)))
 """
+os.chdir(tempfile.mkdtemp())  # the files of this notebook go into a temporary folder
 Path("net.py").write_text(NET)
 plain = cspprof.profile("net.py:Net")
 plain

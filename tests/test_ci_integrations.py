@@ -180,8 +180,8 @@ def job_of_gitlab() -> dict[str, Any]:
 @pytest.mark.slow
 def test_the_gitlab_job_writes_its_reports(project: Path) -> None:
     job = job_of_gitlab()
-    install, check = job["script"]
-    assert install == "pip install cspprof"
+    *install, check = job["script"]
+    assert install == ['pip install "git+https://github.com/OWNER/cspprof@REVISION"', "pip install -e ."]
     done = subprocess.run(["bash", "-ec", check], cwd=project, env=environment(), capture_output=True, check=False)
     assert done.returncode == 1, done.stderr
     reports = job["artifacts"]["reports"]

@@ -30,7 +30,10 @@ ConfigPath = Annotated[
 ]
 REPORT_FORMATS = ("rich", "markdown", "json", "csv", "latex", "parquet")
 """Formats of reports in which a verdict can be written. `cspprof.gate.formats` has those of CI systems."""
-baseline_app = typer.Typer(no_args_is_help=True, help="Show the recorded baseline, or what changed in it.")
+baseline_app = typer.Typer(
+    no_args_is_help=True,
+    help="Show the recorded baseline, or what changed in it. To record it: cspprof check --update-baseline",
+)
 
 
 def load_config(path: Path | None) -> Config:

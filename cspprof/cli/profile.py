@@ -155,5 +155,5 @@ def _breakdown(
     if layers and (by is not None or depth is not None):
         raise CspprofError("--layers lists single layers, --by and --depth groups of them", "Use one of them.")
     if by not in (None, "kind", "stage"):
-        raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage")
+        raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage. By module: --depth 1")
     return Breakdown(layers or sort is not None or top is not None, depth, by, sort, top, ascending)
