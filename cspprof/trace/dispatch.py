@@ -26,6 +26,7 @@ from cspprof.trace.op_entries import OpEntry, is_decomposed, make_entry, rule_of
 from cspprof.trace.operators import HigherOrderOperator, Operator, operator
 from cspprof.trace.pytree import NUMBERS, tensors_in
 from cspprof.trace.quantized_weights import unpack
+from cspprof.trace.random_state import PrivateGenerators
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
 from cspprof.trace.tensor_subclasses import (
@@ -34,6 +35,7 @@ from cspprof.trace.tensor_subclasses import (
     is_wrapper_class,
     propagates_shardings,
 )
+from cspprof.trace.user_memory import MemoryGuard
 
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
@@ -61,11 +63,11 @@ class DispatchRecorder(TorchDispatchMode):
         # on the first operation.
         return False
 
-    def __init__(self, on_meta: bool, protect: Callable[[torch.Tensor], None]) -> None:
+    def __init__(self, on_meta: bool, guard: MemoryGuard, on_unknown_parameter: Callable[[torch.Tensor], None]) -> None:
         super().__init__()
         self.on_meta = on_meta
-        self.protect = protect
-        """Called with a tensor of the model before a real kernel writes into it."""
+        self.guard = guard
+        self.generators = PrivateGenerators()
         self.layer = 0
         self.saw_autocast = False
         """Whether an operation ran on meta inside an autocast region, which changes no dtype there."""
@@ -78,7 +80,7 @@ class DispatchRecorder(TorchDispatchMode):
         self.within: tuple[str, ...] = ()
         """The composite operation that is being decomposed, and its text arguments."""
         self.cache = CACHES[on_meta, self.within]
-        self.tensors = TensorRegistry()
+        self.tensors = TensorRegistry(on_unknown_parameter)
         self.unpacked: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
         self.log: list[tuple[OpEntry, int, list[TensorTag], Sequence[int]]] = []
         """The calls: entry, layer, tags of the tensor arguments, storages of the outputs."""
@@ -234,7 +236,9 @@ class DispatchRecorder(TorchDispatchMode):
                 if entry is not None:
                     self._remember(key, entry)
                     return self.dispatch_cached(entry, tensors, tags)
-            result, passed = execute(self.tensors, self.protect, op, args, kwargs, tensors, tags, symbolic)
+            result, passed = execute(
+                self.tensors, self.guard, op, args, kwargs, tensors, tags, symbolic, self.generators
+            )
             made = list(tensors_in(result)) or written_tensors(op, args, kwargs)
             outputs = [output_of(t, op, tensors, passed, tags) for t in made]
         except Exception as error:

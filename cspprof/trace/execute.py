@@ -3,7 +3,7 @@ an output rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +12,10 @@ from cspprof.trace.gradients import autograd_included
 from cspprof.trace.op_entries import STATISTICS, written_tensors
 from cspprof.trace.operators import Operator
 from cspprof.trace.pytree import replace_tensors
+from cspprof.trace.random_state import PrivateGenerators
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
+from cspprof.trace.user_memory import MemoryGuard
 
 RETURNS_VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
 """Operations that return a tensor's values as Python numbers."""
@@ -35,17 +37,22 @@ def values_known(registry: TensorRegistry, tags: list[TensorTag], args: Any, kwa
 
 
 def execute(
-    registry: TensorRegistry, protect: Callable[[torch.Tensor], None], op: Operator, args: tuple[Any, ...],
-    kwargs: dict[str, Any], tensors: list[torch.Tensor], tags: list[TensorTag], symbolic: bool,
+    registry: TensorRegistry, guard: MemoryGuard, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any],
+    tensors: list[torch.Tensor], tags: list[TensorTag], symbolic: bool, generators: PrivateGenerators,
 ) -> tuple[Any, list[torch.Tensor]]:  # fmt: skip
     """The result, and the tensors that the kernel received: meta tensors if the values are unknown (`symbolic`), else
-    the arguments themselves. `protect` is called with each tensor of the model that the kernel writes into."""
+    the arguments themselves. `guard` protects the tensors of the user that the kernel writes into."""
     if not symbolic:
+        if registry.reached_originals:  # the copy's own tensors instead of the model's
+            tensors = [registry.originals.get(id(t), t) for t in tensors]
+            items = iter(tensors)
+            args = replace_tensors(args, items)
+            kwargs = {k: replace_tensors(v, items) for k, v in kwargs.items()}
+        guard.before_read(tensors)
         for tensor in written_tensors(op, args, kwargs, STATISTICS):
-            owner = registry.owners.get(registry.tag(tensor).storage)
-            if owner is not None:
-                protect(tensor if id(tensor) in registry.registered else owner)
-        return run(op, args, kwargs), tensors
+            if registry.tag(tensor).storage in registry.owners:
+                guard.before_write(tensor)
+        return run(op, args, kwargs, generators), tensors
     all_meta = all(t.is_meta for t in tensors)
     if all_meta and op.returns_views:
         return run(op, args, kwargs), tensors
@@ -71,12 +78,16 @@ def execute(
     return result, passed
 
 
-def run(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call the operator; autograd records it if gradients are enabled."""
+def run(
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], generators: PrivateGenerators | None = None
+) -> Any:
+    """Call the operator; autograd records it if gradients are enabled. On real tensors random numbers come from
+    `generators`."""
+    function = partial(generators.run, op) if generators is not None and op.draws else op.func
     if not torch.is_grad_enabled():
-        return op.func(*args, **kwargs)
+        return function(*args, **kwargs)
     with autograd_included():
-        return op.func(*args, **kwargs)
+        return function(*args, **kwargs)
 
 
 def _on_meta(tensor: torch.Tensor, registry: TensorRegistry) -> torch.Tensor:

@@ -10,6 +10,7 @@ from cspprof.core.errors import TraceError
 from cspprof.core.record import TensorSpec
 from cspprof.trace.tensor_meta import torch_dtype
 from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
+from cspprof.trace.user_memory import detached
 
 
 class InputTensors:
@@ -38,8 +39,8 @@ class InputTensors:
         dtype = torch_dtype(self.dtype) if self.dtype and given.is_floating_point() else given.dtype
         if self.device != "meta":
             refuse_fake(given, "an input")
-            # Another object: the forward may set `requires_grad` on it.
-            return given.detach().to(self.device, dtype).requires_grad_(given.requires_grad)
+            # Another object: the forward may change its data or set `requires_grad` on it.
+            return detached(given).to(self.device, dtype).requires_grad_(given.requires_grad)
         if given.layout is not torch.strided:
             raise TraceError(
                 f"an input of layout {given.layout} cannot be traced without values",

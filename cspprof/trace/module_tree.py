@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,10 +21,6 @@ STAGE = "cspprof_stage"
 
 CLASS = "cspprof_class"
 """Attribute of a module or its class: the class name to record instead of its own."""
-
-STANDARD = frozenset(vars(nn.Module()))
-"""Attributes that every module has."""
-CONTAINERS = frozenset({dict, list, OrderedDict})
 
 
 class HeldTensor(NamedTuple):
@@ -48,7 +44,7 @@ class ModuleTree:
         self.parents: list[int] = [-1]
         self.shared_with: dict[int, list[str]] = {}
         """The other paths of modules that have more than one."""
-        self._walk(model, "", 1, 0)
+        self._walk()
         self.calls = [0] * len(self.modules)
         """How often the forward called each module."""
         self.called_by_other_thread: int | None = None
@@ -57,35 +53,43 @@ class ModuleTree:
         """Modules with parameters that the forward called although they are not submodules, by id."""
         self.parameters = self._held("_parameters")
         self.buffers = self._held("_buffers")
-        self.containers: list[Any] = []
-        """Lists and dicts that are attributes of modules, without the tables that every module has."""
         self.packed_weights: dict[int, tuple[int, ScriptObject]] = {}
         """Objects in which quantized layers keep their weights, each with the first layer that holds it, by hash."""
         for layer, module in enumerate(self.modules):
-            attributes = vars(module)
-            for name in attributes.keys() - STANDARD:
-                value = attributes[name]
-                if type(value) in CONTAINERS:
-                    self.containers.append(value)
-                elif type(value) is ScriptObject:
+            for value in vars(module).values():
+                if type(value) is ScriptObject:
                     self.packed_weights.setdefault(hash(value), (layer, value))
 
-    def _walk(self, module: nn.Module, prefix: str, depth: int, parent: int) -> None:
-        for name, child in module._modules.items():
-            if child is None:
-                continue
-            path, level = prefix + name, depth
-            if name == "_orig_mod":  # the wrapper of a compiled module adds no level
-                path, level = prefix[:-1], depth - 1
-            position = self.index.setdefault(id(child), len(self.modules))
-            if position < len(self.modules):
-                self.shared_with.setdefault(position, []).append(path)
+    def _walk(self) -> None:
+        """Find the submodules, depth first. A module that holds one of its parents ends the path there."""
+        path_modules = {id(self.model)}
+        waiting: list[tuple[nn.Module, str, int, int, Iterator[Any]]] = [
+            (self.model, "", 1, 0, iter(list(self.model._modules.items())))
+        ]
+        while waiting:
+            module, prefix, depth, parent, children = waiting[-1]
+            for name, child in children:
+                if child is None:
+                    continue
+                path, level = prefix + name, depth
+                if name == "_orig_mod":  # the wrapper of a compiled module adds no level
+                    path, level = prefix[:-1], depth - 1
+                position = self.index.setdefault(id(child), len(self.modules))
+                if position < len(self.modules):
+                    self.shared_with.setdefault(position, []).append(path)
+                else:
+                    self.modules.append(child)
+                    self.paths.append(path)
+                    self.depths.append(level)
+                    self.parents.append(parent)
+                if id(child) not in path_modules:
+                    path_modules.add(id(child))
+                    items = iter(list(child._modules.items()))
+                    waiting.append((child, f"{path}." if path else "", level + 1, position, items))
+                    break
             else:
-                self.modules.append(child)
-                self.paths.append(path)
-                self.depths.append(level)
-                self.parents.append(parent)
-            self._walk(child, f"{path}." if path else "", level + 1, position)
+                path_modules.discard(id(module))
+                waiting.pop()
 
     def _held(self, table: str) -> list[HeldTensor]:
         found: dict[int, HeldTensor] = {}
@@ -151,6 +155,16 @@ class ModuleTree:
             layer = self.index.get(id(owner), layer)
             traceback = traceback.tb_next
         return layer
+
+    def add_unregistered(self, parameter: torch.Tensor) -> None:
+        """Find the module that uses a parameter of its own now, by the functions that are running."""
+        frame: FrameType | None = sys._getframe()
+        while frame is not None:
+            owner: Any = frame.f_locals.get("self")
+            if issubclass(type(owner), nn.Module) and any(held is parameter for held in owner._parameters.values()):
+                self.unregistered[id(owner)] = owner
+                return
+            frame = frame.f_back
 
 
 def without_wrappers(path: str) -> str:

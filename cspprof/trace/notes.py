@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.module_tree import ModuleTree
@@ -13,6 +14,12 @@ from cspprof.trace.outputs import Outputs
 AUTOCAST = (
     "the forward has an autocast region, which changes no dtype on meta: bytes are those of the dtypes outside the "
     "region; trace on the device that the region is for (--device cpu, cuda) to see its own dtypes"
+)
+
+ORIGINALS = (
+    "the forward reaches modules or parameters of the model by a global variable: a trace runs a copy of the model, so "
+    "these run in the mode that they have, and their operations belong to the layer that calls them; refer to them by "
+    "attributes of the model"
 )
 
 
@@ -25,19 +32,37 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield RETURNS_FUNCTION
     if recorder.saw_autocast:
         yield AUTOCAST
-    missing = _unregistered_parameters(tree, recorder) if tree.unregistered else []
+    unregistered = _unregistered_modules(tree, recorder)
+    missing = _unregistered_parameters(unregistered, recorder)
     if missing:
-        classes = ", ".join(sorted({type(module).__name__ for module in tree.unregistered.values()}))
+        classes = ", ".join(sorted({type(module).__name__ for module in unregistered}))
         yield (
             f"the forward calls modules that are not registered ({classes}): the table of layers and params leave out "
             f"their {sum(map(torch.Tensor.numel, missing)):,} parameters; create them in __init__ and keep them in a "
             "ModuleList, a ModuleDict or attributes of their own"
         )
+    if recorder.tensors.reached_originals:
+        yield ORIGINALS
 
 
-def _unregistered_parameters(tree: ModuleTree, recorder: DispatchRecorder) -> list[torch.Tensor]:
+def _unregistered_modules(tree: ModuleTree, recorder: DispatchRecorder) -> list[nn.Module]:
+    """Modules that the model does not register, of which an operation read a parameter other than to initialize it."""
+    if not tree.unregistered:
+        return []
+    read = set()
+    for entry, _, tags, written in recorder.log:
+        read |= {tags[i].storage for i in entry.reads}.difference(written)
+    registered = recorder.tensors.registered
+
+    def is_read(parameter: torch.Tensor | None) -> bool:
+        return id(parameter) in registered and registered[id(parameter)].storage in read
+
+    return [module for module in tree.unregistered.values() if any(map(is_read, module._parameters.values()))]
+
+
+def _unregistered_parameters(modules: list[nn.Module], recorder: DispatchRecorder) -> list[torch.Tensor]:
     """Parameters of unregistered modules that are not parameters of the model under another path."""
     parameters = {s.id for s in recorder.tensors.storages if s.role == "parameter"}
     registered = {key for key, tag in recorder.tensors.registered.items() if tag.storage in parameters}
-    found = {id(p): p for m in tree.unregistered.values() for p in m._parameters.values() if p is not None}
+    found = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
     return [p for key, p in found.items() if key not in registered]

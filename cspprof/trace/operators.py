@@ -43,6 +43,21 @@ class Operator:
         return torch.Tag.inplace_view in self.func.tags
 
     @cached_property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+        return torch.Tag.nondeterministic_seeded in self.func.tags
+
+    @cached_property
+    def with_generator(self) -> tuple[Any, int]:
+        """The overload with the same arguments and a `generator`, and the position of that; (None, 0) without one."""
+        packet = self.func.overloadpacket
+        for overload in (self.func, *(getattr(packet, name) for name in packet.overloads())):
+            names = [a.name for a in overload._schema.arguments]
+            if "generator" in names and set(names) == {*self.names, "generator"}:
+                return overload, names.index("generator")
+        return None, 0
+
+    @cached_property
     def composite(self) -> bool:
         """Whether torch registered it as a composition of other operators. Torch 2.13 and 2.14 have no public query."""
         return not self.target.startswith("prim.") and bool(self.func._can_decompose())
@@ -58,7 +73,7 @@ class HigherOrderOperator(Operator):
         self.written = self.outs = ()
         self.builtin = True
         self.reads_shape_only = self.in_place = self.returns_views = False
-        self.pointwise = self.changes_shape_in_place = self.composite = False
+        self.pointwise = self.changes_shape_in_place = self.composite = self.draws = False
 
 
 _OPERATORS: dict[int, Operator] = {}

@@ -16,7 +16,7 @@ from torch import nn
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.trace.input_tensors import InputTensors
-from cspprof.trace.module_hooks import module_hooks
+from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree, without_wrappers
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
@@ -43,9 +43,10 @@ def count_with_flop_counter(
         outer, running, counted = running, layer, total
         return outer
 
-    with _quiet("torch's FlopCounterMode"), prepared_model(tree, train, dtype, device), torch.no_grad(), counter:
-        with module_hooks(tree, set_layer):
-            tree.model(*args, **kwargs)
+    with _quiet("torch's FlopCounterMode"), prepared_model(tree, train, dtype, device) as prepared:
+        add_module_hooks(tree, prepared.modules, set_layer)
+        with torch.no_grad(), counter:
+            prepared.model(*args, **kwargs)
         set_layer(0)
     return dict(counts)
 
@@ -55,12 +56,12 @@ def count_with_fvcore(
 ) -> Counts:
     """What fvcore's `FlopCountAnalysis` calls flops. It computes the forward. Raises TraceError if it fails."""
     tree, args, kwargs = _prepare(model, inputs, device, dtype)
-    with _quiet("fvcore"), prepared_model(tree, train, dtype, device):
+    with _quiet("fvcore"), prepared_model(tree, train, dtype, device) as prepared:
         from fvcore.nn import FlopCountAnalysis
 
         if kwargs:
             raise TraceError("fvcore takes no keyword arguments", "Give positional inputs.")
-        analysis = FlopCountAnalysis(tree.model, args)
+        analysis = FlopCountAnalysis(prepared.model, args)
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         whole = analysis.by_module()
     own = Counter({path: int(n) for path, n in whole.items()})

@@ -1,25 +1,36 @@
-"""A model prepared for counting: in eval mode, eager, with its weights on the device and in the dtype of the trace."""
+"""A model prepared for counting: a structural copy in the mode of the trace, eager, with its weights on the device and
+in the dtype of the trace."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cspprof.core.errors import TraceError
-from cspprof.trace.isolation import isolation
+from cspprof.trace.model_copy import ModelCopy
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.tensor_meta import torch_dtype
 from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
+from cspprof.trace.user_memory import alias, like
 
-Replacements = dict[int, torch.Tensor]
-"""The stand-in of each replaced parameter or buffer, by the id of the original."""
+
+class PreparedModel:
+    """The copy that runs instead of the model."""
+
+    def __init__(self, copies: ModelCopy, stand_ins: dict[int, torch.Tensor]) -> None:
+        self.modules = copies.modules
+        """The copies of the modules of the tree, in its order."""
+        self.model: nn.Module = copies.modules[0]
+        self.stand_ins = stand_ins
+        """What the copy holds instead of each parameter and buffer, by the id of the original."""
+        self.tensors = copies.tensors
+        """All tensors that the copy holds."""
 
 
 def unwrap_compiled(model: nn.Module) -> nn.Module:
@@ -35,91 +46,64 @@ def unwrap_compiled(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str) -> Iterator[Replacements]:
-    """Prepare the model, and restore it afterwards. Yields what `weights_on` yields."""
-    with isolation(tree):
-        for module in tree.modules:
-            vars(module).pop("_compiled_call_impl", None)  # Module.compile() of torch 2.13 and 2.14 uses it
-        set_mode(tree, train)
-        with weights_on(tree, dtype, device) as replacements, eager():
-            yield replacements
-
-
-def set_mode(tree: ModuleTree, train: bool) -> None:
-    """What `model.train(train)` does: it sets a flag, unless a class overrides `train` or `__setattr__`."""
-    classes: set[Any] = set(map(type, tree.modules))
-    if all(c.train is nn.Module.train and c.__setattr__ is nn.Module.__setattr__ for c in classes):
-        for module in tree.modules:
-            vars(module)["training"] = train
-    else:
-        with suppress(NotImplementedError):  # an exported module keeps the mode of its export
-            tree.model.train(train)
-
-
-@contextmanager
-def weights_on(tree: ModuleTree, dtype: str | None, device: str) -> Iterator[Replacements]:
-    """Replace parameters and floating buffers by stand-ins on the device and in the dtype of the trace.
-
-    On meta the stand-ins have no data, and the model's own tensors are not moved. Yields the stand-ins.
-    """
-    target = None if dtype is None else torch_dtype(dtype)
-    on_meta = device == "meta"
-    made: Replacements = {}
-    replaced: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-
-    def needs_stand_in(tensor: Any) -> bool:
-        if not isinstance(tensor, torch.Tensor) or is_lazy(tensor):
-            return False
-        if isinstance(tensor, FakeTensor):
-            return True
-        if not tensor.is_floating_point() and not isinstance(tensor, nn.Parameter):
-            return False  # a forward may need the values of an index table
-        other_device = on_meta and not tensor.is_meta
-        return other_device or (target is not None and tensor.is_floating_point() and tensor.dtype != target)
-
-    def stand_in(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in made:
-            kind = target if target is not None and tensor.is_floating_point() else tensor.dtype
-            if not on_meta:
-                refuse_fake(tensor, "a parameter or buffer")
-            new = empty_on_meta(tensor, kind) if on_meta else tensor.detach().to(kind)
-            if isinstance(tensor, nn.Parameter) and not isinstance(new, nn.Parameter):
-                new = nn.Parameter(new, tensor.requires_grad)
-            made[id(tensor)] = new
-        return made[id(tensor)]
-
-    missing = any(needs_stand_in(held.tensor) for held in (*tree.parameters, *tree.buffers))
+def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str) -> Iterator[PreparedModel]:
+    """The copy of the model that a trace runs. Neither the model nor its tensors are moved or changed."""
+    stand_ins = {
+        id(held.tensor): _tensor_of_copy(held.tensor, dtype, device) for held in (*tree.parameters, *tree.buffers)
+    }
+    tensors = [(held.tensor, stand_ins[id(held.tensor)]) for held in (*tree.parameters, *tree.buffers)]
+    copies = ModelCopy(tree.modules, tensors, alias)
+    tree.index.update({id(module): i for i, module in enumerate(copies.modules)})
     try:
-        for module in tree.modules if missing else ():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue  # its tables are not Python objects; its weights are recorded where they are
-            tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for table in tables:
-                for name in [name for name, tensor in table.items() if needs_stand_in(tensor)]:
-                    replaced.append((table, name, table[name]))
-                    table[name] = stand_in(table[name])
-        for items in tree.containers if made else ():
-            if type(items) is list:  # recurrent layers keep their parameters in a list too; `isolation` restores it
-                items[:] = [made.get(id(item), item) for item in items]
-        yield made
+        set_mode(copies, train)
+        with eager(copies, device):
+            yield PreparedModel(copies, stand_ins)
     finally:
-        for table, name, tensor in reversed(replaced):
-            table[name] = tensor
+        copies.release()
+
+
+def set_mode(copies: ModelCopy, train: bool) -> None:
+    """Set the flag that `model.train(train)` sets, without calling a method of the user."""
+    for module in copies.modules:
+        if isinstance(module, torch.jit.ScriptModule):
+            if module._c.hasattr("training"):  # a frozen module has no mode
+                module._c.setattr("training", train)
+        else:
+            vars(module)["training"] = train
+
+
+def _tensor_of_copy(tensor: torch.Tensor, dtype: str | None, device: str) -> torch.Tensor:
+    """An alias of a parameter or buffer of the model; if its device or dtype is not that of the trace, a stand-in.
+
+    Stand-ins on meta have no data. A buffer of integers stays where it is: a forward may need the values of an index
+    table.
+    """
+    if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+        return tensor
+    floating = tensor.is_floating_point()
+    if not floating and not isinstance(tensor, (nn.Parameter, FakeTensor)):
+        return alias(tensor)
+    kind = torch_dtype(dtype) if dtype is not None and floating else tensor.dtype
+    if device == "meta":
+        return like(tensor, empty_on_meta(tensor, kind))
+    refuse_fake(tensor, "a parameter or buffer")
+    return alias(tensor) if kind == tensor.dtype else like(tensor, tensor.detach().to(kind))
 
 
 @contextmanager
-def eager() -> Iterator[None]:
-    """Run compiled submodules as they were written, and attention layers as separate operations.
+def eager(copies: ModelCopy, device: str) -> Iterator[None]:
+    """Run compiled functions as they were written, and attention layers as separate operations.
 
-    On a CPU torch has a fused operation for a whole attention or encoder layer, which has no MACs of its own.
+    On a CPU torch has a fused operation for a whole attention layer, which has no MACs of its own. The two settings of
+    torch belong to the process, so each changes only where the model may need it.
     """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    attention = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
+    with ExitStack() as stack:
+        if device != "meta" and any(isinstance(module, attention) for module in copies.created):
+            stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+            torch.backends.mha.set_fastpath_enabled(False)
         # Setting a stance imports torch._dynamo, so only where something can be compiled. flex_attention compiles
         # itself when it is called.
-        compiles = not sys.modules.keys().isdisjoint(("torch._dynamo", "torch.nn.attention.flex_attention"))
-        with torch.compiler.set_stance("force_eager") if compiles else nullcontext():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+        if not sys.modules.keys().isdisjoint(("torch._dynamo", "torch.nn.attention.flex_attention")):
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield

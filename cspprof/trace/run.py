@@ -18,14 +18,16 @@ from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.gradients import composite_operations
 from cspprof.trace.input_tensors import InputTensors
-from cspprof.trace.module_hooks import module_hooks
+from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
 from cspprof.trace.outputs import Outputs
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
 from cspprof.trace.pytree import tensors_in
+from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
+from cspprof.trace.user_memory import MemoryGuard
 
 PLAIN_VALUES = "passed as numbers, as a tensor is given beside them: {} (cspprof.TensorSpec((8, 8)) makes a tensor)"
 
@@ -67,12 +69,6 @@ def trace(
             f"{name}: cannot make the input: {str(error).splitlines()[0]}",
             "Give another shape, dtype or device: --input 1x3x224x224",
         ) from error
-    originals: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def protect(tensor: torch.Tensor) -> None:
-        if id(tensor) not in originals:
-            originals[id(tensor)] = (tensor, tensor.detach().clone())
-
     with ExitStack() as stack:
         stack.enter_context(_LOCK)
         op_cache.prepare()
@@ -83,33 +79,35 @@ def trace(
                 f"{name} has lazy parameters, which get their shapes in a first forward",
                 "Run it once on real input, then profile it.",
             )
-        recorder = DispatchRecorder(device == "meta", protect)
+        guard = MemoryGuard()
+        stack.callback(guard.restore)
+        recorder = DispatchRecorder(device == "meta", guard, tree.add_unregistered)
         stack.callback(recorder.release)
-        stack.callback(_restore_values, originals)
-        stand_ins = stack.enter_context(prepared_model(tree, train, dtype, device))
+        stack.callback(recorder.generators.restore)
+        stack.callback(GlobalRandomState().restore)
+        prepared = stack.enter_context(prepared_model(tree, train, dtype, device))
         passed = [(t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)]
         for tensor, argument in passed:
             recorder.tensors.register(tensor, argument, "input")
         for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
             for _, path, tensor in held:
-                used = inner_tensors(stand_ins.get(id(tensor), tensor))
+                used = inner_tensors(prepared.stand_ins[id(tensor)])
                 for original, inner in zip(inner_tensors(tensor), used, strict=True):
-                    tag = recorder.tensors.register(inner, path, role)
-                    recorder.tensors.registered[id(original)] = tag  # the forward may hold the original elsewhere
+                    recorder.tensors.register(inner, path, role)
+                    recorder.tensors.originals[id(original)] = inner
+        guard.add(prepared.tensors)
+        guard.add(tensor for tensor, _ in passed)
+        add_module_hooks(tree, prepared.modules, recorder.set_layer)
         result = Outputs(name, recorder.tensors.knows)
         try:
-            with torch.no_grad(), composite_operations(), module_hooks(tree, recorder.set_layer), recorder:
-                result.collect(model(*args, **kwargs))
+            with torch.no_grad(), composite_operations(), recorder:
+                result.collect(prepared.model(*args, **kwargs))
         except (TraceError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
+            _refuse_other_threads(tree, name)
             raise _explain(error, recorder, tree, name, device, make_input.made) from error
-        if tree.called_by_other_thread is not None:
-            raise TraceError(
-                f"{name}: layer {tree.paths[tree.called_by_other_thread]!r} was called by another thread, where a "
-                "trace does not see what it does",
-                "Call the layers in the thread of the forward, and nowhere else meanwhile.",
-            )
+        _refuse_other_threads(tree, name)
         layers = tree.layers()
         specs, calls = recorder.columns()
         return Record(
@@ -133,12 +131,13 @@ def trace(
         )
 
 
-def _restore_values(originals: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Undo writes into the user's tensors."""
-    changed = [(tensor, value) for tensor, value in originals.values() if not torch.equal(tensor, value)]
-    for tensor, value in reversed(changed):  # if two tensors overlap, the one saved first is right
-        with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # leaving the first would enable gradients
-            tensor.copy_(value)
+def _refuse_other_threads(tree: ModuleTree, name: str) -> None:
+    if tree.called_by_other_thread is not None:
+        raise TraceError(
+            f"{name}: layer {tree.paths[tree.called_by_other_thread]!r} was called by another thread, where a "
+            "trace does not see what it does",
+            "Call the layers in the thread of the forward.",
+        )
 
 
 def _explain(

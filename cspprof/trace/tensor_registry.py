@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
+from torch import nn
 
 from cspprof.core.record import Storage
 from cspprof.trace.tensor_meta import TensorTag, meta_of
@@ -17,7 +18,13 @@ class TensorRegistry:
     (inputs, weights, constants) are registered here, so that nothing is left on the user's own tensors.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_unknown_parameter: Callable[[torch.Tensor], None]) -> None:
+        self.on_unknown_parameter = on_unknown_parameter
+        """Called with each parameter that the forward uses and the model does not register."""
+        self.originals: dict[int, torch.Tensor] = {}
+        """What the copy of the model holds instead of each parameter and buffer, by the id of the original."""
+        self.reached_originals = False
+        """Whether the forward used a parameter or buffer of the model itself instead of its copy's."""
         self.registered: dict[int, TensorTag] = {}
         """Tags of tensors that no operation of this trace produced, by the tensor's id."""
         self.owners: dict[int, torch.Tensor] = {}
@@ -46,6 +53,8 @@ class TensorRegistry:
         self.owners[storage] = tensor
         if role in ("input", "parameter") and tensor.layout is torch.strided:  # `as_subclass` makes another object
             self.saved[tensor.untyped_storage()._cdata] = storage, meta.weight
+        if role == "constant" and isinstance(tensor, nn.Parameter):
+            self.on_unknown_parameter(tensor)
         return tag
 
     def new_storage(self) -> int:
@@ -56,6 +65,10 @@ class TensorRegistry:
         """The tag of a tensor. A tensor that this trace has not met is registered as a constant."""
         tag: TensorTag | None = tensor.__dict__.get("_cspprof")
         if tag is None or tag.trace is not self:
+            stand_in = self.originals.get(id(tensor))
+            if stand_in is not None:
+                self.reached_originals = True
+                return self.registered[id(stand_in)]
             saved = self._saved_tag(tensor)
             if saved is not None:
                 return saved

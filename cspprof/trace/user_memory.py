@@ -1,0 +1,137 @@
+"""Tensors that share memory with the user's, and a guard that keeps this memory from being written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cspprof.trace.pytree import tensors_in
+
+
+def alias(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of the same class with the same memory, without gradient history and with a version counter of its own.
+
+    Assigning to its `data`, `grad` or `requires_grad` leaves the original as it is.
+    """
+    return like(tensor, detached(tensor))
+
+
+def detached(tensor: torch.Tensor) -> torch.Tensor:
+    """A plain tensor, or one of a class that wraps tensors, with the same memory, without gradient history."""
+    return tensor.detach() if is_traceable_wrapper_subclass(tensor) else tensor.data
+
+
+def like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+    """`data` as an object of the class of `tensor`, with its attributes."""
+    new = data
+    if isinstance(tensor, nn.Parameter) and not isinstance(data, nn.Parameter):
+        if type(data) is torch.Tensor:
+            cls = type(tensor) if issubclass(type(tensor), nn.Parameter) else nn.Parameter
+            new = torch.Tensor._make_subclass(cls, data, tensor.requires_grad)
+        else:
+            new = nn.Parameter(data, tensor.requires_grad)
+    elif new.requires_grad != tensor.requires_grad:
+        new.requires_grad_(tensor.requires_grad)
+    if tensor.__dict__:
+        new.__dict__.update(tensor.__dict__)
+    if tensor.is_leaf and tensor.grad is not None and tensor.device == new.device and tensor.dtype == new.dtype:
+        new.grad = tensor.grad.detach()
+    return new
+
+
+class MemoryGuard:
+    """Keeps the values of the user's tensors while a forward with real values writes into them.
+
+    The first write into memory that an alias shares with a user's tensor makes a private copy of the memory, to which
+    the aliases and their views then refer. The user's memory is not written, so another thread can read it meanwhile.
+    A tensor that a forward reaches by a global variable is written in place and gets its values back in `restore`.
+    """
+
+    def __init__(self) -> None:
+        self._aliases: list[torch.Tensor] = []
+        self._storages: dict[int, Any] | None = None
+        """The memory of the aliases, by identity."""
+        self._private: dict[int, torch.UntypedStorage] = {}
+        """What replaces the memory of the user, by the identity of that."""
+        self._moved: list[tuple[torch.Tensor, torch.UntypedStorage]] = []
+        """Tensors that refer to private memory now, with their memory before."""
+        self._saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        """The user's memory that is written in place, and its values."""
+
+    def add(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Guard the memory of these aliases."""
+        for tensor in tensors:
+            self._aliases += tensors_in(tensor)
+
+    def before_read(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Let the tensors refer to the private copy of their memory, if there is one."""
+        if self._private:
+            for tensor in tensors:
+                storage = _storage(tensor)
+                if storage is not None and storage._cdata in self._private:
+                    self._move(tensor, storage)
+
+    def before_write(self, tensor: torch.Tensor) -> None:
+        """Protect the memory of a tensor that no operation of the trace produced, or of a view of one."""
+        if self._storages is None:
+            found = [_storage(t) for t in self._aliases]
+            self._storages = {s._cdata: s for s in found if s is not None}
+        storage = _storage(tensor)
+        if storage is None:
+            self._save(tensor)
+        elif storage._cdata in self._storages:
+            self._private[storage._cdata] = storage.clone()
+            for other in (tensor, *self._aliases):
+                held = _storage(other)
+                if held is not None and held._cdata == storage._cdata:
+                    self._move(other, held)
+        elif storage._cdata not in {private._cdata for private in self._private.values()}:
+            self._save(tensor)
+
+    def _move(self, tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
+        self._moved.append((tensor, storage))
+        _refer(tensor, self._private[storage._cdata])
+
+    def _save(self, tensor: torch.Tensor) -> None:
+        storage = _storage(tensor)
+        key = id(tensor) if storage is None else storage._cdata
+        if key not in self._saved:
+            whole = tensor.data if storage is None else _bytes_of(storage)
+            self._saved[key] = (whole, whole.clone())
+
+    def restore(self) -> None:
+        """Give tensors that the forward reached outside the model their memory and values back."""
+        while self._moved:
+            tensor, storage = self._moved[-1]
+            _refer(tensor, storage)
+            self._moved.pop()
+        while self._saved:
+            key, (memory, value) = next(iter(self._saved.items()))
+            with torch.inference_mode(memory.is_inference()), torch.no_grad():
+                if not torch.equal(memory, value):
+                    memory.copy_(value)
+            del self._saved[key]
+        self._aliases.clear()
+        self._private.clear()
+
+
+def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The memory of a tensor. None for layouts that have none of their own."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _refer(tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
+    """Let a tensor refer to other memory of the same size."""
+    with torch.no_grad():
+        tensor.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
