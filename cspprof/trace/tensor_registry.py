@@ -79,7 +79,8 @@ class TensorRegistry:
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether an operation of this trace produced the tensor, or it is registered."""
         tag: TensorTag | None = tensor.__dict__.get("_cspprof")
-        return id(tensor) in self.registered or (tag is not None and tag.trace in (self, self.unrecorded))
+        registered = id(tensor) in self.registered or id(tensor) in self.originals
+        return registered or (tag is not None and tag.trace in (self, self.unrecorded))
 
     def recognize_saved(self, tensors: Iterable[torch.Tensor]) -> None:
         """Recognize the storages of these tensors in a backward pass, which receives other Python objects or views."""
