@@ -37,7 +37,7 @@ def like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
     elif new.requires_grad != tensor.requires_grad:
         new.requires_grad_(tensor.requires_grad)
     if tensor.__dict__:
-        new.__dict__.update(tensor.__dict__)
+        new.__dict__.update({**tensor.__dict__, **new.__dict__})  # a wrapper has its tensors there
     if tensor.is_leaf and tensor.grad is not None and tensor.device == new.device and tensor.dtype == new.dtype:
         new.grad = tensor.grad.detach()
     return new
