@@ -20,7 +20,7 @@ MAX_INTEGERS = 1024
 MAX_FLOATS = 16
 """Elements of the largest tensor of other numbers that is evaluated: factors of sizes."""
 MAX_OPERANDS = 64
-MAX_BYTES = 2**26
+MAX_BYTES = 2**24
 """Bytes of all results."""
 
 FOLDED = frozenset({
@@ -59,7 +59,7 @@ class ConstantFolder:
         """
         if node.domain or node.op_type not in FOLDED or not 0 < len(arrays) <= MAX_OPERANDS:
             return None
-        if any(array is None for array in arrays):
+        if self.bytes_left < 0 or any(array is None for array in arrays):
             return None
         if outputs is None and node.op_type not in SIZE_BY_VALUE:
             return None
@@ -74,7 +74,7 @@ class ConstantFolder:
         except Exception:  # the library cannot evaluate it; what depends on the elements says so
             return None
         self.bytes_left -= sum(result.nbytes for result in results)
-        if self.bytes_left < 0 or any(result.dtype.kind not in "biuf" for result in results):
+        if any(result.dtype.kind not in "biuf" for result in results):
             return None
         return results
 

@@ -59,6 +59,8 @@ class GraphWalker:
         self.functions: dict[tuple[str, str, str], FunctionProto] = {
             (f.domain, f.name, f.overload): f for f in model.functions
         }
+        self.costs: dict[tuple[Any, ...], tuple[list[TensorSpec], Facts]] = {}
+        """The outputs and the cost of nodes by everything that they depend on."""
         self.inner_names: dict[str, tuple[dict[str, TensorSpec], frozenset[str]]] = {}
         """What a graph in a node declares and reads."""
         self.repeated_left = MAX_REPEATED
@@ -71,27 +73,48 @@ class GraphWalker:
         scope = Scope("", opsets, ChainMap(), declared_specs((*graph.value_info, *graph.output)), values_read(graph))
         for name, spec in self.inputs.items():
             scope.values[name] = self.recording.input(name, spec)
+        if self._expanded(graph, {}, 0) - len(graph.node) > MAX_REPEATED:
+            raise self._too_many_nodes()
         self.walk(graph, scope)
         self._check_outputs(scope)
         outputs = [scope.values[output.name] for output in graph.output]
         return self.recording.record(self.path, source, self.inputs, outputs, notes)
 
-    def walk(self, graph: GraphProto | FunctionProto, scope: Scope) -> None:
-        """Visit the nodes of a graph or a function whose inputs are in the scope."""
-        if scope.depth > MAX_DEPTH:
+    def _expanded(self, graph: GraphProto | FunctionProto, sizes: dict[tuple[str, str, str], int], depth: int) -> int:
+        """The number of nodes with those of all functions that they call. `sizes` remembers it for each function."""
+        self._check_depth(depth)
+        count = len(graph.node)
+        for node in graph.node:
+            count += sum(self._expanded(inner, sizes, depth + 1) for _, inner in subgraphs(node))
+            key = node.domain, node.op_type, node.overload
+            if key in self.functions:
+                if key not in sizes:
+                    sizes[key] = self._expanded(self.functions[key], sizes, depth + 1)
+                count += sizes[key]
+        return count
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > MAX_DEPTH:
             raise SourceError(
                 f"{self.path.name}: functions and graphs in nodes nest deeper than {MAX_DEPTH}", "Simplify the graph."
             )
+
+    def _too_many_nodes(self) -> SourceError:
+        return SourceError(
+            f"{self.path.name}: its functions expand to more than {MAX_REPEATED:,} nodes",
+            "Export the model without local functions.",
+        )
+
+    def walk(self, graph: GraphProto | FunctionProto, scope: Scope) -> None:
+        """Visit the nodes of a graph or a function whose inputs are in the scope."""
+        self._check_depth(scope.depth)
         if isinstance(graph, GraphProto):
             self._add_initializers(graph, scope)
         for node in graph.node:
             if scope.depth:
                 self.repeated_left -= 1
             if self.repeated_left < 0:
-                raise SourceError(
-                    f"{self.path.name}: its functions expand to more than {MAX_REPEATED:,} nodes",
-                    "Export the model without local functions.",
-                )
+                raise self._too_many_nodes()
             self._visit(node, scope)
 
     def _add_initializers(self, graph: GraphProto, scope: Scope) -> None:
@@ -159,10 +182,27 @@ class GraphWalker:
         if all(value.constant for value in inputs) and name not in RANDOM:
             self._add_computed_constants(node, attrs, scope, [value.array for value in inputs])
             return
-        outputs, facts = self.shapes.infer(node, attrs, scope)
-        if facts is None:
-            facts = self.shapes.cost(node, attrs, scope, outputs)
+        outputs, facts = self._outputs_and_cost(node, attrs, scope)
         self._add_call(node, attrs, outputs, facts, scope)
+
+    def _outputs_and_cost(
+        self, node: NodeProto, attrs: dict[str, Any], scope: Scope
+    ) -> tuple[dict[str, TensorSpec], Facts]:
+        """The outputs and the cost of a node. Equal nodes, such as those of a loop, have equal ones."""
+        values = [scope.values[name] if name else None for name in node.input]
+        names = [name for name in node.output if name]
+        key = (
+            operator_name(node), scope.opsets.get(node.domain), *(a.SerializeToString() for a in node.attribute), None,
+            *(v and (v.spec, None if v.array is None else v.array.tobytes()) for v in values), None,
+            *(name and scope.declared.get(name, True) for name in node.output),
+        )  # fmt: skip
+        if key not in self.costs:
+            outputs, facts = self.shapes.infer(node, attrs, scope)
+            if facts is None:
+                facts = self.shapes.cost(node, attrs, scope, outputs)
+            self.costs[key] = list(outputs.values()), facts
+        specs, facts = self.costs[key]
+        return dict(zip(names, specs, strict=True)), facts
 
     def _add_computed_constants(self, node: NodeProto, attrs: dict[str, Any], scope: Scope, arrays: list[Any]) -> None:
         """A value computed from weights only is a weight. It is no operation, because engines compute it once, when
