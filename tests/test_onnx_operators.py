@@ -164,6 +164,41 @@ def test_an_output_that_nothing_reads_is_not_written(tmp_path: Path) -> None:
     assert written == [["float32"], ["float32", "int64"]]
 
 
+def test_network_of_opset_1(tmp_path: Path) -> None:
+    """A classifier as the first exporters wrote it."""
+    weights = {"w": (4, 3, 3, 3), "b": (4,), "s": (4,), "m": (4,), "f": (10, 64), "g": (10,)}
+    norm = ["n", "s", "b", "m", "s"]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4, kernel_shape=[3, 3]),
+        helper.make_node("Add", ["c", "b"], ["n"], broadcast=1, axis=1),
+        helper.make_node("BatchNormalization", norm, ["a"], consumed_inputs=[0, 0, 0, 1, 1], is_test=1),
+        helper.make_node("Relu", ["a"], ["r"], consumed_inputs=[0]),
+        helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Dropout", ["p"], ["d", "mask"], is_test=1),
+        helper.make_node("Reshape", ["d"], ["e"], shape=[0, -1]),
+        helper.make_node("Gemm", ["e", "f", "g"], ["h"], broadcast=1, transB=1),
+        helper.make_node("Softmax", ["h"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 3, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (2, 10))],
+        [numpy_helper.from_array(numpy.ones(shape, F32), name) for name, shape in weights.items()],
+    )  # fmt: skip
+    path = tmp_path / "old.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 1)], ir_version=3), path)
+    p = cspprof.profile(str(path))
+    p.self_check()
+    assert p.complete
+    assert p.total("macs") == 2 * (27 * 4 * 64 + 64 * 10)
+    assert p.params == 27 * 4 + 2 * 4 + 640 + 10  # the mean m is a buffer
+
+
+@pytest.mark.parametrize(("axis", "kind"), [(0, Kind.EMBEDDING), (1, Kind.DATA)])
+def test_rows_of_a_weight_are_an_embedding(axis: int, kind: Kind, profile: Callable[..., Profile]) -> None:
+    p = profile("Gather", [numpy.ones((100, 8), F32), (2, 5)], 13, dtype=TensorProto.INT64, axis=axis)
+    assert [op.kind for op in p.ops] == [kind]
+
+
 # -- the same operation in torch ------------------------------------------------------------------------
 
 

@@ -37,6 +37,8 @@ class OnnxNode:
     """Also counts an output that is omitted before another one."""
     opset: int = 0
     """The version of the operator set. The meaning of attributes and inputs depends on it."""
+    weights: frozenset[int] = frozenset()
+    """The positions of the inputs that depend on no input of the graph."""
 
     def __getitem__(self, i: int) -> TensorSpec:
         """Input i. Raises ValueError if it is absent."""
@@ -260,6 +262,13 @@ def reduce_mean(node: OnnxNode) -> Facts:
     return reduction.mean(node[0], node.constants.get(1, node.attrs.get("axes")), out=node.out)
 
 
+@onnx_rule("Gather")
+def gather(node: OnnxNode) -> Facts:
+    """Rows of a weight matrix are an embedding."""
+    is_embedding = 0 in node.weights and len(node[0].shape) == 2 and not node.attrs.get("axis")
+    return Facts(Kind.EMBEDDING if is_embedding else Kind.DATA)
+
+
 @onnx_rule("Dropout")
 def dropout(node: OnnxNode) -> Facts:
     """No operation, except in the training mode (input 2). With a mask, a copy and a mask of ones."""
@@ -318,23 +327,23 @@ register_without_macs(
 )
 register_without_macs(Kind.RESIZE, "Resize Upsample GridSample MaxRoiPool RoiAlign", _output_numel)
 register_without_macs(Kind.CONCAT, "Concat")
-register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity")
+register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity OptionalGetElement")
 register_without_macs(
     Kind.DATA,
-    "Transpose Cast CastLike BitCast Pad Slice Split Gather GatherElements GatherND Scatter ScatterElements ScatterND "
+    "Transpose Cast CastLike BitCast Pad Slice Split GatherElements GatherND Scatter ScatterElements ScatterND "
     "TensorScatter Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot NonZero TopK Compress Unique "
     "CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size RandomNormal RandomNormalLike "
     "RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow HammingWindow MelWeightMatrix "
-    "NonMaxSuppression AffineGrid",
+    "NonMaxSuppression AffineGrid OptionalHasElement",
 )
 
 WITHOUT_RULE = {
-    "If": "a branch", "Loop": "a loop",
-    "Scan": "a loop", "SequenceMap": "a loop", "ImageDecoder": "a file format", "LinearAttention": "not final",
-    "CausalConvWithState": "not final", "RegexFullMatch": "text", "StringConcat": "text", "StringSplit": "text",
-    "StringNormalizer": "text", "TfIdfVectorizer": "text", "Optional": "no tensor", "OptionalGetElement": "no tensor",
-    "OptionalHasElement": "no tensor", "SequenceAt": "no tensor", "SequenceConstruct": "no tensor",
-    "SequenceEmpty": "no tensor", "SequenceErase": "no tensor", "SequenceInsert": "no tensor",
-    "SequenceLength": "no tensor", "SplitToSequence": "no tensor", "ConcatFromSequence": "no tensor",
+    "If": "its graphs are visited", "Loop": "its graphs are visited", "Scan": "its graphs are visited",
+    "ImageDecoder": "a file format", "LinearAttention": "not final", "CausalConvWithState": "not final",
+    "RegexFullMatch": "text", "StringConcat": "text", "StringSplit": "text", "StringNormalizer": "text",
+    "TfIdfVectorizer": "text", "Optional": "no tensor", "ConcatFromSequence": "no tensor", "SequenceAt": "no tensor",
+    "SequenceConstruct": "no tensor", "SequenceEmpty": "no tensor", "SequenceErase": "no tensor",
+    "SequenceInsert": "no tensor", "SequenceLength": "no tensor", "SequenceMap": "no tensor",
+    "SplitToSequence": "no tensor",
 }  # fmt: skip
-"""Standard operators without a rule, and the reason. A graph reports them as uncounted."""
+"""Standard operators without a rule, and the reason. A graph with sequences is refused; the others are uncounted."""

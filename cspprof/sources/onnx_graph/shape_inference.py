@@ -134,7 +134,8 @@ def _rule_node(node: NodeProto, attrs: dict[str, Any], scope: Scope, outputs: tu
     constants = {i: v.array.ravel().tolist() for i, v in enumerate(values) if v is not None and v.array is not None}
     inputs = tuple(v.spec if v is not None else None for v in values)
     version = scope.opsets.get(node.domain, 0)
-    return OnnxNode(operator_name(node), inputs, outputs, attrs, constants, len(node.output), version)
+    weights = frozenset(i for i, v in enumerate(values) if v is not None and v.constant)
+    return OnnxNode(operator_name(node), inputs, outputs, attrs, constants, len(node.output), version, weights)
 
 
 def _checked(outputs: dict[str, TensorSpec]) -> dict[str, TensorSpec]:
