@@ -7,11 +7,13 @@ records to the analysis.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.verification import ToolResult, Verification
-from cspprof.core.errors import CspprofError, TraceError
+from cspprof.core.errors import CspprofError, NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs
 from cspprof.papers.published import tables_named
 from cspprof.papers.reproduction import networks_of, reproduce_tables
@@ -46,7 +48,8 @@ def profile(
     numbers. A bare tuple of integers is a shape, unless the forward's annotation or default of this argument is of
     integers, or it has neither and a tensor is among the arguments. A SPEC has a default input; a module needs
     `inputs`. On the meta device no
-    value is computed; `device="cpu"` runs the forward pass. The default is meta, and cpu for SPECs that need values.
+    value is computed; `device="cpu"` runs the forward pass. By default the forward runs on meta and, if it needs the
+    values of tensors, on the device of the model's weights, with a note.
     `dtype` replaces the floating dtype of inputs and weights. The module is left unchanged.
 
     >>> import cspprof
@@ -134,6 +137,7 @@ def verify(spec: str, request: Request | None = None) -> Verification:
     """
     from cspprof.sources.build import trace_loaded
     from cspprof.trace import other_counters
+    from cspprof.trace.fallbacks import ON_DEVICE
 
     request = request or Request()
     versions = other_counters.versions()
@@ -151,8 +155,16 @@ def verify(spec: str, request: Request | None = None) -> Verification:
             return ToolResult(tool, versions[tool], None, error.message)
         return ToolResult(tool, versions[tool], counts)
 
-    with open_model(spec, request) as loaded:
-        record = trace_loaded(loaded, request)
+    reopen = partial(open_model, spec)
+    with reopen(request) as loaded:
+        try:
+            record = trace_loaded(loaded, request._replace(device=request.device or loaded.device), reopen)
+        except NeedsValuesError:
+            if request.device is not None:
+                raise
+            found = verify(spec, request._replace(device="cpu"))
+            notes = (*found.record.notes, ON_DEVICE.format(device="CPU"))
+            return replace(found, record=replace(found.record, notes=notes))
         by_torch = count("flop_counter", loaded, request.device or loaded.device)
     real = "cpu" if request.device in (None, "meta") else request.device
     with open_model(spec, request._replace(device=real)) as loaded:

@@ -3,6 +3,7 @@
 from cspprof.core.errors import (
     CspprofError,
     IncompleteError,
+    NeedsValuesError,
     OptionError,
     OutputError,
     ProfileError,
@@ -14,6 +15,7 @@ from cspprof.core.errors import (
 __all__ = [
     "CspprofError",
     "IncompleteError",
+    "NeedsValuesError",
     "OptionError",
     "OutputError",
     "ProfileError",

@@ -117,7 +117,7 @@ def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | C
 
             if loaded is None:
                 loaded = stack.enter_context(source.open_model(spec, request))
-            return trace_loaded(loaded, request)
+            return trace_loaded(loaded, request, partial(source.open_model, spec))
 
         for request in requests:
             try:
@@ -147,5 +147,5 @@ def profile_model(
         raise TraceError("a module has no default input", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))")
     from cspprof.trace import trace
 
-    record = trace(model, inputs, name=name, device=device or "meta", dtype=dtype, train=train)
+    record = trace(model, inputs, name=name, device=device, dtype=dtype, train=train)
     return Profile.of(record)

@@ -45,7 +45,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
-        help="meta computes no values; cpu runs the forward pass. Default: meta, or cpu for models that need values.",
+        help="meta computes no values; cpu runs the forward pass. Default: meta, then cpu if the model needs values.",
     ),
 ]
 Train = Annotated[bool, typer.Option("--train", help="Trace in training mode instead of eval mode.")]

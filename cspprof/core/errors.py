@@ -37,6 +37,10 @@ class TraceError(CspprofError):
     """A forward pass that failed or could not be recorded."""
 
 
+class NeedsValuesError(TraceError):
+    """A forward pass that needs the values of tensors, which tensors on meta do not have."""
+
+
 class ProfileError(CspprofError):
     """A saved profile that cannot be read, or a record that is inconsistent."""
 

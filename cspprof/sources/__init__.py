@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
@@ -62,7 +63,7 @@ class Source(NamedTuple):
 
         try:
             with self.open_model(spec, request) as loaded:
-                return trace_loaded(loaded, request)
+                return trace_loaded(loaded, request, partial(self.open_model, spec))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:

@@ -12,28 +12,57 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import CspprofError, OptionError, SourceError
+from cspprof.core.errors import CspprofError, NeedsValuesError, OptionError, SourceError
 from cspprof.core.record import Record
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
-from cspprof.trace import trace
+from cspprof.trace import trace, trace_with_values
 
 REAL_WEIGHTS = "built with real weights: the factory needs values while it builds"
 
 
-def trace_loaded(loaded: LoadedModel, request: Request) -> Record:
-    """The record of one forward; where the request names nothing else, with the model's own input and device."""
-    return trace(
-        loaded.module,
-        loaded.inputs if request.inputs is None else request.inputs,
-        name=loaded.name,
-        source=loaded.source,
-        train=request.train,
-        device=request.device or loaded.device,
-        dtype=request.dtype,
-        notes=loaded.notes,
-        status=loaded.status,
-    )
+MOST_WEIGHT_BYTES = 8 * 2**30
+"""A model with more weights is not built on the CPU unless the user writes --device cpu."""
+
+
+def trace_loaded(
+    loaded: LoadedModel, request: Request, reopen: Callable[[Request], AbstractContextManager[LoadedModel]]
+) -> Record:
+    """The record of one forward; where the request names nothing else, with the model's own input and device.
+
+    If the request names no device and the forward needs the values of tensors, `reopen` builds the model on the CPU,
+    and it is traced there with a note. Raises TraceError.
+    """
+    try:
+        return trace(
+            loaded.module,
+            loaded.inputs if request.inputs is None else request.inputs,
+            device=request.device or loaded.device,
+            notes=loaded.notes,
+            **_options(loaded, request),
+        )
+    except NeedsValuesError as error:
+        if request.device is not None:
+            raise
+        size = sum(t.numel() * t.element_size() for t in (*loaded.module.parameters(), *loaded.module.buffers()))
+        if size > MOST_WEIGHT_BYTES:
+            raise NeedsValuesError(
+                f"{error.message}\nand the weights take {size / 2**30:.1f} GiB, too much to be built unasked",
+                "Trace with values nevertheless: --device cpu (in Python: device='cpu').",
+            ) from error
+        with reopen(request._replace(device="cpu")) as real:
+            inputs = real.inputs if request.inputs is None else request.inputs
+            return trace_with_values(error, real.module, inputs, "cpu", real.notes, _options(real, request))
+
+
+def _options(loaded: LoadedModel, request: Request) -> dict[str, Any]:
+    return {
+        "name": loaded.name,
+        "source": loaded.source,
+        "train": request.train,
+        "dtype": request.dtype,
+        "status": loaded.status,
+    }
 
 
 def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) -> tuple[nn.Module, tuple[str, ...]]:

@@ -2,8 +2,11 @@
 
 How an operation becomes a call in the record:
 
-1. `run.trace` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and prepares the
-   model (`prepared_model`: eval mode, eager, stand-ins for weights; `isolation`: everything is restored afterwards).
+`fallbacks.trace` calls `run.trace_once`, and again with gradients or on a real device if the forward needs them.
+
+1. `run.trace_once` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and
+   prepares the model (`prepared_model`: eval mode, eager, stand-ins for weights; `isolation`: everything is restored
+   afterwards).
 2. During the forward, `module_hooks` tell the recorder which module runs.
 3. `dispatch.DispatchRecorder` receives every operation. Its `tensor_registry` tags each tensor with its storage and its
    shape, strides and dtype (`tensor_meta`). It looks the operation up in `op_cache`.
@@ -16,6 +19,6 @@ How an operation becomes a call in the record:
 `other_counters` runs torch's FlopCounterMode and fvcore on the same modules, for verification.
 """
 
-from cspprof.trace.run import trace
+from cspprof.trace.fallbacks import trace, trace_with_values
 
-__all__ = ["trace"]
+__all__ = ["trace", "trace_with_values"]

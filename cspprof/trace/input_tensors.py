@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from cspprof.core.errors import TraceError
+from cspprof.core.errors import NeedsValuesError
 from cspprof.core.record import TensorSpec
 from cspprof.trace.tensor_meta import torch_dtype
 from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
@@ -42,7 +42,7 @@ class InputTensors:
             # Another object: the forward may change its data or set `requires_grad` on it.
             return detached(given).to(self.device, dtype).requires_grad_(given.requires_grad)
         if given.layout is not torch.strided:
-            raise TraceError(
+            raise NeedsValuesError(
                 f"an input of layout {given.layout} cannot be traced without values",
                 "Trace with real values: --device cpu (in Python: device='cpu').",
             )

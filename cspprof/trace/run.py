@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cspprof._version import __version__
-from cspprof.core.errors import TraceError
+from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.trace import op_cache
@@ -22,14 +22,14 @@ from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
 from cspprof.trace.outputs import Outputs
-from cspprof.trace.plain_arguments import with_plain_values
-from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
+from cspprof.trace.prepared_model import prepared_model
 from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace.user_memory import MemoryGuard
 
-PLAIN_VALUES = "passed as numbers, as a tensor is given beside them: {} (cspprof.TensorSpec((8, 8)) makes a tensor)"
+NEED_VALUES = ("meta", "fake impl", "data-dependent", "unknown device type")
+"""Words in errors of torch about tensors without values."""
 
 _LOCK = threading.RLock()
 """Traces run one at a time: two may share modules, and the cache of operations and the compiler's stance belong to the
@@ -37,7 +37,7 @@ process. Reentrant, for a forward that traces a module itself."""
 
 
 @_disable_current_modes()  # a mode of the caller, such as a FakeTensorMode, takes no part in the trace
-def trace(
+def trace_once(
     model: nn.Module,
     inputs: Inputs,
     *,
@@ -48,19 +48,18 @@ def trace(
     dtype: str | None = None,
     notes: tuple[str, ...] = (),
     status: str = "",
+    gradients: bool = False,
 ) -> Record:
     """Run `model` once on `inputs` and return the record of what it did.
 
     On the meta device (the default) no arithmetic is done and no memory is allocated for tensors, whatever device the
     model is on; on another device the forward is computed. The model runs in eval mode unless `train`. It is neither
     moved nor copied, and afterwards it is as before. `dtype` replaces the floating dtype of inputs and parameters.
-    Concurrent traces wait for each other.
+    Concurrent traces wait for each other. With `gradients`, gradients are enabled when the forward begins.
 
     Raises TraceError, with the layer, its input shapes and what to try, if the forward fails.
     """
-    model = unwrap_compiled(model)
     name = name or type(model).__name__
-    inputs, assumed = with_plain_values(model.forward, inputs)
     make_input = InputTensors(device, dtype)
     try:
         args, kwargs = arguments(inputs, make_input, permutation=make_input.permutation)
@@ -100,7 +99,7 @@ def trace(
         add_module_hooks(tree, prepared.modules, recorder.set_layer)
         result = Outputs(name, recorder.tensors.knows)
         try:
-            with torch.no_grad(), composite_operations(), recorder:
+            with torch.set_grad_enabled(gradients), composite_operations(), recorder:
                 result.collect(prepared.model(*args, **kwargs))
         except (TraceError, KeyboardInterrupt):
             raise
@@ -122,7 +121,6 @@ def trace(
             outputs=tuple(dict.fromkeys(recorder.tensors.tag(t).storage for t in result.tensors)),
             notes=(
                 *notes,
-                *([PLAIN_VALUES.format(", ".join(assumed))] if assumed else []),
                 *trace_notes(tree, recorder, result),
             ),
             tool={"cspprof": __version__, "torch": torch.__version__},
@@ -158,8 +156,8 @@ def _explain(
     at = ""
     if failed is not None and failed.error is error:
         at = f" at {failed.target} on {', '.join(map(str, failed.inputs))}"
-    if device == "meta" and any(word in str(error).lower() for word in ("meta", "fake impl", "data-dependent")):
-        return TraceError(
+    if device == "meta" and any(word in str(error).lower() for word in NEED_VALUES):
+        return NeedsValuesError(
             f"{name}: {where} needs the values of a tensor{at}: {reason}",
             "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
         )
