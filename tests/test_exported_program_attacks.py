@@ -390,12 +390,12 @@ def test_other_compression_is_refused(method: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 100_000, "is nested too deeply"),
-        ('{"a":' * 100_000, "is nested too deeply"),
+        ("[" * 100_000, "models/model.json cannot be read: it is nested too deeply"),
+        ('{"a":' * 100_000, "models/model.json cannot be read: it is nested too deeply"),
         ('{"schema_version": {"major": ' + "9" * 100_000 + "}}", "a number has 100,000 digits"),
         ('{"schema_version": 1, "schema_version": 2}', "has the key 'schema_version' twice"),
         ('{"schema_version": {"major": 9, "minor": 0}}', "its schema has version 9"),
-        ("\xff\xfe", "is not JSON"),
+        ("\xff\xfe", "models/model.json cannot be read: Expecting value"),
         ("NaN", "the program is nan"),
         ("{}", "the program has no 'schema_version'"),
         ("[]", "the program is []"),
@@ -411,7 +411,7 @@ def test_document_of_many_values_is_refused_before_it_is_parsed(
 ) -> None:
     monkeypatch.setattr(json_values, "MAX_VALUES", 40_000)
     file = archive(tmp_path / "a.pt2", "[" + "[]," * 40_000 + "0]")
-    assert "models/model.json has more than 40,000 values" in refusal(file)
+    assert "models/model.json cannot be read: it has more than 40,000 values" in refusal(file)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 import cspprof
 from cspprof.core.errors import CspprofError, ProfileError
 from cspprof.profiles import Profile
+from cspprof.storage import profile_file
 from cspprof.storage.profile_file import from_bytes, to_bytes, to_dict
 
 FILE_OF_0_1_0 = Path(__file__).parent / "data" / "0.1.0.profile.json.gz"
@@ -86,3 +89,37 @@ def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CspprofError, match=r"cannot read .*: Is a directory") as refused:
         Profile.load(tmp_path)
     assert refused.value.hint == "Name another file."
+
+
+# -- files that are made to take much memory ------------------------------------------------------------
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ProfileError) as refused:
+        profile_file.load(path)
+    return str(refused.value)
+
+
+@pytest.mark.slow
+def test_small_file_that_unpacks_to_a_gigabyte_is_refused(tmp_path: Path) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    head = packer.compress(b'{"schema":"') + packer.flush(zlib.Z_FULL_FLUSH)
+    block = packer.compress(b" " * (1 << 20)) + packer.flush(zlib.Z_FULL_FLUSH)
+    file = tmp_path / "bomb.profile.json.gz"
+    file.write_bytes(head + block * 1024 + packer.flush())
+    tracemalloc.start()
+    try:
+        assert "it unpacks to more than 268,435,456 bytes" in refusal(file)
+        assert tracemalloc.get_traced_memory()[1] < 700 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[" * 200_000, "nested too deeply"), ("[" + "[]," * 10_000_001 + "0]", "more than 10,000,000 values")],
+)
+def test_document_beyond_the_limits_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "large.profile.json"
+    file.write_text(text)
+    assert message in refusal(file)

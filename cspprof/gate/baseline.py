@@ -15,6 +15,7 @@ from typing import Any
 from cspprof.analysis.comparison import Bound, bound_of_change
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path, write_atomically
+from cspprof.core.json_text import parse_json
 from cspprof.gate.measurement import LayerMeasurement, Measurement
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
@@ -61,7 +62,7 @@ def parse(data: bytes, name: str) -> dict[str, Measurement]:
                 )
     restore = f"Restore it from git, or record it again: {UPDATE_COMMAND}"
     try:
-        document = json.loads(text)
+        document = parse_json(text.encode())
     except ValueError as error:
         raise BaselineError(f"{name} is not JSON: {error}", restore) from None
     schema = document.get("schema") if isinstance(document, dict) else None

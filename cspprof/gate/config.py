@@ -311,7 +311,7 @@ def load(path: Path) -> Config:
         raise CspprofError(
             f"cannot read {display_path(path)}: {error.strerror}", "Name another with --config."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         lines = path.read_bytes().count(b"\n") + 1
         reason = str(error).replace("at end of document", f"at end of document, line {lines}")
         raise CspprofError(f"{display_path(path)} is not TOML: {reason}", "Correct the syntax there.") from None

@@ -19,6 +19,7 @@ from typing import Any
 
 from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
+from cspprof.core.json_text import gunzip, parse_json
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
 
 COMPRESSION = 2
@@ -66,8 +67,8 @@ def packaged_resnet50() -> Record:
 def from_bytes(data: bytes, name: str) -> Record:
     """The record in the content of a file; `name` is the file's name in errors. Raises ProfileError."""
     try:
-        document = json.loads(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        document = parse_json(gunzip(data) if data[:2] == b"\x1f\x8b" else data)
+    except ValueError as error:
         raise ProfileError(f"{name} is not a saved profile: {error}", "Write it again with --save.") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
