@@ -13,8 +13,10 @@ from cspprof.metrics.conventions import conventions
 from cspprof.report.catalog import convention_formula
 from cspprof.report.tables import quantity
 from cspprof.storage.profile_file import packaged_resnet50
+from cspprof.zoo import catalog
 
 PAGE = Path(__file__).parent / "semantics.md"
+ZOO_NAMES = Path(cspprof.__file__).parent / "data" / "zoo_names.txt"
 CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"
 
 
@@ -65,8 +67,13 @@ def config() -> str:
     return json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def zoo_names() -> str:
+    """The networks of the zoo, for shell completion without torch."""
+    return "".join(f"{name}\n" for name in catalog().names())
+
+
 def main(arguments: list[str]) -> int:
-    pages = {PAGE: page(), CONFIG: config()}
+    pages = {PAGE: page(), CONFIG: config(), ZOO_NAMES: zoo_names()}
     if "--check" in arguments:
         return int(any(not file.exists() or file.read_text() != text for file, text in pages.items()))
     for file, text in pages.items():

@@ -164,9 +164,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _called_commands(argv: list[str]) -> Container[str]:
-    """The name of the command in `argv`. Shell completion needs all commands."""
+    """The name of the command in `argv` or, in shell completion, in front of the word that is completed."""
     if "_CSPPROF_COMPLETE" in os.environ:
-        return COMMANDS
+        line = os.environ.get("_TYPER_COMPLETE_ARGS", os.environ.get("COMP_WORDS", ""))
+        words, current = line.split(), os.environ.get("COMP_CWORD", "")
+        end = int(current) if current.isdecimal() else len(words) - (not line.endswith(" "))
+        argv = words[1:end]
     return [argument for argument in argv if not argument.startswith("-")][:1]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
+from cspprof.cli.completion import complete_metric
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_layer_metric, profile_specs
 from cspprof.metrics.names import resolve_metric
@@ -16,7 +17,9 @@ from cspprof.report.bottleneck import bottleneck_report
 def bottleneck_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False,
-    metric: Annotated[str, typer.Option("--metric", "--sort", help="The metric that ranks the layers.")] = "macs",
+    metric: Annotated[
+        str, typer.Option("--metric", "--sort", help="The metric that ranks layers.", autocompletion=complete_metric)
+    ] = "macs",
     ascending: Annotated[bool, typer.Option("--ascending", help="Print the smallest layers.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="The number of layers.")] = 10,
 ) -> None:  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
+from cspprof.cli.completion import complete_explained, complete_spec
 from cspprof.cli.output import ReportWriter, with_progress_bar
 from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import CspprofError, UnknownNameError
@@ -77,13 +78,19 @@ def explain_command(
             metavar="NAME",
             help="A metric (cspprof metrics), a convention, or: conventions, closed-form, gamma.",
             show_default=False,
+            autocompletion=complete_explained,
         ),
     ],
     format: o.Format = None,
     output: o.Output = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="SPEC", help="For conventions: the model to count. Default: ResNet-50."),
+        typer.Option(
+            "--model",
+            metavar="SPEC",
+            help="For conventions: the model to count. Default: ResNet-50.",
+            autocompletion=complete_spec,
+        ),
     ] = None,
     input: o.Input = None,
     device: o.Device = None,

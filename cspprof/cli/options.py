@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cspprof.cli import completion
 from cspprof.render import RENDERERS
 
 Specs = Annotated[
@@ -16,12 +17,27 @@ Specs = Annotated[
         help="A zoo name, timm:NAME, torchvision:NAME, file.py:factory, pkg.mod:factory, model.cfg, model.pt2, "
         "model.onnx or x.profile.json; options of the factory follow after commas.",
         show_default=False,
+        autocompletion=completion.complete_spec,
     ),
 ]
-Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A model, as in cspprof profile SPEC.", show_default=False)]
+Spec = Annotated[
+    str,
+    typer.Argument(
+        metavar="SPEC",
+        help="A model, as in cspprof profile SPEC.",
+        show_default=False,
+        autocompletion=completion.complete_spec,
+    ),
+]
 Format = Annotated[
     str | None,
-    typer.Option("--format", "-f", metavar="FORMAT", help=f"{', '.join(RENDERERS.names())}."),
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="FORMAT",
+        help=f"{', '.join(RENDERERS.names())}.",
+        autocompletion=completion.complete_format,
+    ),
 ]
 Output = Annotated[
     Path | None,
@@ -38,7 +54,12 @@ Input = Annotated[
 ]
 Dtype = Annotated[
     str | None,
-    typer.Option("--dtype", metavar="DTYPE", help="Floating dtype of inputs and weights, e.g. float16."),
+    typer.Option(
+        "--dtype",
+        metavar="DTYPE",
+        help="Floating dtype of inputs and weights, e.g. float16.",
+        autocompletion=completion.complete_dtype,
+    ),
 ]
 Device = Annotated[
     str | None,
@@ -46,14 +67,31 @@ Device = Annotated[
         "--device",
         metavar="DEVICE",
         help="meta computes no values; cpu runs the forward pass. Default: meta, then cpu if the model needs values.",
+        autocompletion=completion.complete_device,
     ),
 ]
 Train = Annotated[bool, typer.Option("--train", help="Trace in training mode instead of eval mode.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 2 if an operation has no rule.")]
 Layers = Annotated[bool, typer.Option("--layers", help="List every layer.")]
 Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="Sum layers into modules at depth N.")]
-By = Annotated[str | None, typer.Option("--by", metavar="kind|stage", help="Sum layers by kind or by stage.")]
-Sort = Annotated[str | None, typer.Option("--sort", metavar="METRIC", help="Sort by this metric, largest first.")]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="kind|stage",
+        help="Sum layers by kind or by stage.",
+        autocompletion=completion.complete_grouping,
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        "--sort",
+        metavar="METRIC",
+        help="Sort by this metric, largest first.",
+        autocompletion=completion.complete_metric,
+    ),
+]
 Ascending = Annotated[bool, typer.Option("--ascending", help="With --sort: smallest first.")]
 Top = Annotated[int | None, typer.Option("--top", min=1, metavar="N", help="Show only the first N rows of a list.")]
 Metrics = Annotated[
@@ -62,6 +100,7 @@ Metrics = Annotated[
         "--metric",
         metavar="METRICS",
         help="Show only these metrics: macs,cio,peak_bytes. The first that adds up over layers is split into layers.",
+        autocompletion=completion.complete_metrics,
     ),
 ]
 Convention = Annotated[
@@ -71,6 +110,7 @@ Convention = Annotated[
         metavar="NAME",
         help="Count compute as another tool does: macs, flops, darknet, fvcore … (all: cspprof explain conventions). "
         "hardnet or cspnet sets the rule of cio.",
+        autocompletion=completion.complete_convention,
     ),
 ]
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Save the profile as x.profile.json.")]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
+from cspprof.cli.completion import complete_kind, complete_metric, complete_spec
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.specs import profile_specs
 from cspprof.core.units import shape
@@ -15,10 +16,16 @@ from cspprof.render import format_of
 from cspprof.render.matplotlib_chart import check_image_path, save_image, width_in_inches
 from cspprof.report.charts import CHARTS, chart_report, draw
 
-Kind = Annotated[str, typer.Argument(metavar="KIND", help="One of: " + ", ".join(CHARTS) + ".", show_default=False)]
+Kind = Annotated[
+    str,
+    typer.Argument(
+        metavar="KIND", help="One of: " + ", ".join(CHARTS) + ".", show_default=False, autocompletion=complete_kind
+    ),
+]
 Specs = Annotated[
     list[str] | None,
     typer.Argument(metavar="[SPEC...]", help="Models, as in cspprof profile SPEC. Default: those of the paper.",
+                   autocompletion=complete_spec,
                    show_default=False),
 ]  # fmt: skip
 Width = Annotated[str, typer.Option("--width", metavar="INCHES", help="Inches, or column (3.4), or page (7).")]
@@ -33,7 +40,9 @@ def plot_command(
     kind: Kind, specs: Specs = None, format: o.Format = None, output: o.Output = None, width: Width = "column",
     input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None, train: o.Train = False,
     strict: o.Strict = False,
-    metric: Annotated[str | None, typer.Option("--metric", help="The metric to draw.")] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="The metric to draw.", autocompletion=complete_metric)
+    ] = None,
     top: Annotated[
         int | None, typer.Option("--top", min=1, metavar="N", help="For bottleneck: the number of layers.")
     ] = None,

@@ -9,6 +9,7 @@ import typer
 
 from cspprof.analysis.whatif import Variation, VariationResult, image_variations, input_variations
 from cspprof.cli import options as o
+from cspprof.cli.completion import complete_metrics
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import check_complete, profile_specs
 from cspprof.core.errors import CspprofError, SourceError
@@ -29,7 +30,10 @@ Inputs = Annotated[
         "A further input has a name: mask=1x128,1x512.",
     ),
 ]  # fmt: skip
-Metric = Annotated[list[str] | None, typer.Option("--metric", metavar="METRICS", help="Metrics: macs,cio,peak_bytes.")]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option("--metric", metavar="METRICS", help="Metrics: macs,cio,peak_bytes.", autocompletion=complete_metrics),
+]
 
 
 def whatif_command(

@@ -147,7 +147,7 @@ def library_with(name: str) -> str | None:
         return None
     definition = re.compile(rf"^def {name}\(".encode(), re.MULTILINE)
     for library in ("torchvision", "timm"):
-        if any(definition.search(file.read_bytes()) for file in _model_files(library)):
+        if any(definition.search(file.read_bytes()) for file in model_files(library)):
             return f"{library}:{name}"
     return None
 
@@ -163,7 +163,7 @@ def unknown_architecture(library: str, name: str, known: Iterable[str]) -> Sourc
     return SourceError(f"{library} has no model named {name!r}", hint)
 
 
-def _model_files(library: str) -> Iterator[Path]:
+def model_files(library: str) -> Iterator[Path]:
     found = find_spec(library)
     for folder in (found.submodule_search_locations or ()) if found else ():
         yield from (Path(folder) / "models").rglob("*.py")
