@@ -236,13 +236,23 @@ def test_whatif_combines_shapes_with_batches_and_dtypes(run: Run, language_model
     ]
 
 
+def test_whatif_takes_values_beside_shapes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\nclass Net(nn.Conv2d):\n    def __init__(self): super().__init__(3, 4, 1)\n"
+        "    def forward(self, x, size):\n        return super().forward(nn.functional.interpolate(x, size=size))\n"
+    )
+    inputs = ("--input", "1x3x8x8,2x3x8x8", "--input", "size:=4,4")
+    got = run("whatif", f"{tmp_path}/net.py:Net", *inputs, "--metric", "macs", "--format", "csv")
+    assert [int(r["macs"]) for r in rows(got.out)] == [12 * 16, 12 * 16 * 2]
+
+
 def test_whatif_traces_on_the_named_device(run: Run, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\nclass Net(nn.Conv2d):\n    example_input_shape = (1, 3, 8, 8)\n"
         "    def __init__(self): super().__init__(3, 4, 1)\n"
         "    def forward(self, x): return super().forward(x) * float(x.sum())\n"
     )
-    assert run("whatif", f"{tmp_path}/net.py:Net", "--size", "8,16").code == 2
+    assert run("whatif", f"{tmp_path}/net.py:Net", "--size", "8,16", "--device", "meta").code == 2
     got = run("whatif", f"{tmp_path}/net.py:Net", "--size", "8,16", "--device", "cpu", "--metric", "macs", "-f", "csv")
     assert [int(r["macs"]) for r in rows(got.out)] == [12 * 64, 12 * 256]
 
