@@ -294,8 +294,14 @@ _register_shape_preserving(
 )
 _register_shape_preserving(Kind.ACTIVATION, "BiasGelu FastGelu Gelu QuickGelu QLinearLeakyRelu QLinearSigmoid")
 _register_shape_preserving(Kind.SOFTMAX, "QLinearSoftmax BiasSoftmax")
-_register_shape_preserving(Kind.ELEMENTWISE, "BiasAdd RotaryEmbedding GemmaRotaryEmbedding BiasDropout", outputs=1)
+_register_shape_preserving(Kind.ELEMENTWISE, "BiasAdd RotaryEmbedding GemmaRotaryEmbedding", outputs=1)
 _register_shape_preserving(Kind.DATA, "Trilu", per_element=0)
+
+
+@contrib_rule("BiasDropout")
+def bias_dropout(node: OnnxNode) -> Outcome:
+    mask = TensorSpec(node[0].shape, "bool")
+    return [node[0], mask], Facts(Kind.ELEMENTWISE, elementwise=node[0].numel, outputs=1)
 
 
 @contrib_rule("Inverse")
@@ -344,7 +350,8 @@ def bias_split_gelu(node: OnnxNode) -> Outcome:
 @contrib_rule("EmbedLayerNormalization")
 def embedding_norm(node: OnnxNode) -> Outcome:
     out = TensorSpec((*node[0].shape, node[2].shape[-1]), node[2].dtype)
-    return [out], Facts(Kind.EMBEDDING, elementwise=2 * out.numel, outputs=1)
+    lengths = TensorSpec(node[0].shape[:1], "int32")
+    return [out, lengths, out], Facts(Kind.EMBEDDING, elementwise=2 * out.numel, outputs=1)
 
 
 @contrib_rule("QLinearConcat")
