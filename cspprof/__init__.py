@@ -12,22 +12,24 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import check, compare, plot, profile, reproduce
+    from cspprof.api import check, compare, convert, plot, profile, reproduce
     from cspprof.core.inputs import Value
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
     from cspprof.ops import Facts, op_rule
     from cspprof.profiles import Profile
-    from cspprof.results import Comparison
+    from cspprof.results import Comparison, Conversion
     from cspprof.zoo import model
 
 MODULES = {
     "profile": "cspprof.api",
     "compare": "cspprof.api",
+    "convert": "cspprof.api",
     "reproduce": "cspprof.api",
     "check": "cspprof.api",
     "plot": "cspprof.api",
     "Comparison": "cspprof.results",
+    "Conversion": "cspprof.results",
     "Profile": "cspprof.profiles",
     "TensorSpec": "cspprof.core.tensors",
     "Value": "cspprof.core.inputs",
@@ -40,6 +42,7 @@ MODULES = {
 
 __all__ = [
     "Comparison",
+    "Conversion",
     "Facts",
     "Profile",
     "TensorSpec",
@@ -47,6 +50,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "convert",
     "errors",
     "metric",
     "model",

@@ -1,4 +1,4 @@
-"""The Python API: `profile`, `compare`, `plot`, `check` and `reproduce`.
+"""The Python API: `profile`, `compare`, `convert`, `plot`, `check` and `reproduce`.
 
 `verify` and `check_closed_form` are the functions behind two commands. Each function here traces models and passes the
 records to the analysis.
@@ -6,7 +6,7 @@ records to the analysis.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.verification import ToolResult, Verification
 from cspprof.core.errors import CspprofError, NeedsValuesError, TraceError
-from cspprof.core.inputs import Inputs
+from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
+from cspprof.core.record import Record
+from cspprof.csp.conversion.plan import Options
 from cspprof.papers.published import tables_named
 from cspprof.papers.reproduction import networks_of, reproduce_tables
 from cspprof.profiles import Profile, profile_model, profile_spec
 from cspprof.report.charts import CHARTS, draw
-from cspprof.results import Chart, Comparison, Reproduction
-from cspprof.sources import LoadedModel, Request, Spec, open_model
+from cspprof.results import Chart, Comparison, Conversion, Reproduction
+from cspprof.sources import LoadedModel, Request, Spec, open_model, parse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,6 +95,72 @@ def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Com
     if len(models) < 2:
         raise CspprofError("compare needs at least two models", "For one model: cspprof.profile(model)")
     return Comparison(tuple(profile(m, inputs, **options) for m in models))
+
+
+def convert(
+    model: nn.Module | str,
+    inputs: Inputs | None = None,
+    *,
+    stages: Sequence[str] = (),
+    gamma: float = 0.5,
+    fusion: str = "csp",
+    split: str | None = None,
+    recipe: str = "keep",
+    multiple: int = 8,
+    device: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+) -> Conversion:
+    """The cross stage partial form of a network (CSPNet, Wang et al. 2019): a trainable module, and what it costs.
+
+    `stages` are names of stages or of modules that contain them; by default, every stage that is found. γ, 0 < γ < 1,
+    is the fraction of a stage's channels that bypass its blocks; both parts are rounded to a `multiple` of channels, 1
+    keeps γ exact. `fusion` is *csp*, *first* or *last* (Fig. 3); `split` is *slice* or *conv*; `recipe` is *keep*,
+    which leaves the first block of a residual stage as it is, or *paper*, which replaces it.
+
+    Each stage is run forward and backward before it is used. A stage that cannot be converted stays as it is, and
+    `.stages` has the reason. The given module is left unchanged. Raises CspprofError for an impossible option.
+
+    >>> import cspprof
+    >>> conversion = cspprof.convert("densenet121")
+    >>> conversion.after.total("macs") == cspprof.profile("csp_densenet121").total("macs")
+    True
+    """
+    options = Options(gamma, fusion, recipe, split or "", multiple)
+    request = Request(
+        inputs, parse_device(device) if device else None, parse_float_dtype(dtype) if dtype else None
+    )  # fmt: skip
+    from cspprof.trace import trace
+
+    def tracer(inputs: Inputs, default_name: str, device: str, **facts: Any) -> Callable[[nn.Module, str], Record]:
+        return lambda module, label: trace(
+            module, inputs, name=label or default_name, device=request.device or device, dtype=request.dtype, **facts
+        )
+
+    if isinstance(model, str):
+        from cspprof.csp.conversion.source_code import factory_code
+
+        spec = parse(model)
+        with open_model(model, request) as loaded:
+            traced_on = loaded.inputs if inputs is None else inputs
+            run = tracer(traced_on, name or loaded.name, loaded.device, source=loaded.source, notes=loaded.notes)
+            return _convert(loaded.module, stages, options, factory_code(spec.target, dict(spec.options)), run)
+    if inputs is None:
+        raise TraceError("a module has no default input", "Pass a shape: cspprof.convert(model, (1, 3, 224, 224))")
+    return _convert(model, stages, options, None, tracer(inputs, name or type(model).__name__, "meta"))
+
+
+def _convert(
+    model: nn.Module, stages: Sequence[str], options: Options, factory: tuple[str, str] | None,
+    trace: Callable[[nn.Module, str], Record],
+) -> Conversion:  # fmt: skip
+    """The conversion of a module; `trace` has a module and the name of the record, empty for that of the model."""
+    from cspprof.csp.conversion.convert import convert_model
+
+    before = Profile.of(trace(model, ""))
+    label = f"CSP {before.model}"
+    result = convert_model(model, before, lambda m: trace(m, label), options, stages)
+    return Conversion(before, Profile.of(result.record), result.model, model, result.stages, result.edits, factory)
 
 
 def reproduce(name: str = "all") -> Reproduction:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis import comparison
 from cspprof.papers import reproduction
-from cspprof.render import matplotlib_chart
+from cspprof.profiles import Profile
+from cspprof.render import matplotlib_chart, render
 from cspprof.render.notebook_html import tables_html
 from cspprof.report import chart_model
+from cspprof.report.conversion import conversion_report
 from cspprof.report.profile import summary_tables
 from cspprof.report.reproduction import figure_record, reproduction_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import nn
+
+    from cspprof.csp.conversion.convert import StageResult
+    from cspprof.csp.conversion.edits import StageEdits
 
 
 class Comparison(comparison.Comparison):
@@ -35,6 +41,52 @@ class Reproduction(reproduction.Reproduction):
 
     def _repr_html_(self) -> str:
         return tables_html(reproduction_report(self).tables)
+
+
+class Conversion:
+    """A network before and after its stages became cross stage partial."""
+
+    def __init__(
+        self, before: Profile, after: Profile, model: nn.Module, plain: nn.Module, stages: tuple[StageResult, ...],
+        edits: tuple[StageEdits, ...], factory: tuple[str, str] | None,
+    ) -> None:  # fmt: skip
+        self.before = before
+        self.after = after
+        self.model = model
+        """The converted network, a trainable module. Layers that did not change have the weights of the original."""
+        self.stages = stages
+        """What became of each stage: converted, or left with a reason."""
+        self._plain = plain
+        self._edits = edits
+        self._factory = factory
+
+    @property
+    def converted(self) -> list[str]:
+        """The names of the stages that were converted."""
+        return [stage.name for stage in self.stages if stage.plan is not None]
+
+    def weights(self) -> dict[str, str]:
+        """For each entry of the converted network's state dict: the name of the original's entry from which its values
+        come, or an empty text if it must be trained."""
+        from cspprof.csp.conversion.edits import weight_names
+
+        return weight_names(self._plain, self.model, self._edits)
+
+    def source(self) -> str:
+        """A Python module that converts another copy of the network, with `convert(model)`, and with `build()` if the
+        plain network came from a SPEC. It does not import cspprof, unless the plain network is one of its zoo."""
+        from cspprof.csp.conversion.source_code import source_code
+
+        return source_code(self.before.model, self._plain, self._edits, self._factory)
+
+    def __repr__(self) -> str:
+        return f"<Conversion of {self.before.model}: {len(self.converted)} of {len(self.stages)} stages>"
+
+    def __str__(self) -> str:
+        return render("rich", conversion_report(self)).decode().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return tables_html(conversion_report(self).tables)
 
 
 class Chart(chart_model.Chart):

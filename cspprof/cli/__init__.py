@@ -39,6 +39,7 @@ COMMANDS = {
     "flops": Command("profile", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
     "compare": Command("profile", "compare_command", "Models side by side in every metric."),
     "bottleneck": Command("bottleneck", "bottleneck_command", "The largest layers and their share of the total."),
+    "convert": Command("convert", "convert_command", "Make a network cross stage partial."),
     "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
     "plot": Command("plot", "plot_command", "Charts: bottlenecks, traffic, memory, rooflines."),
     "report": Command("report", "report_command", "One HTML page with every metric, chart and layer."),

@@ -1,0 +1,158 @@
+"""The command `convert`: the cross stage partial form of a network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cspprof.cli import options as o
+from cspprof.cli.output import ReportWriter, print_written, write_bytes, writing
+from cspprof.core.errors import CspprofError
+from cspprof.core.files import check_writable
+from cspprof.core.inputs import parse_inputs
+from cspprof.core.units import Quantity, parse_quantity
+from cspprof.metrics.names import resolve_metric
+
+if TYPE_CHECKING:
+    from cspprof.results import Conversion
+
+MOST_CONVERSIONS = 100
+
+
+class NoConversionError(CspprofError):
+    """No conversion meets a constraint."""
+
+    exit_code = 1
+
+
+def convert_command(
+    spec: o.Spec,
+    stages: Annotated[
+        str | None, typer.Option("--stages", metavar="A,B", help="Only these stages or modules. Default: all.")
+    ] = None,
+    gamma: Annotated[
+        str, typer.Option("--gamma", metavar="γ", help="The fraction that bypasses the blocks; or 0.25:0.75:0.125.")
+    ] = "0.5",
+    fusion: Annotated[str, typer.Option("--fusion", metavar="NAMES", help="csp, first, last, or several.")] = "csp",
+    split: Annotated[str | None, typer.Option("--split", help="slice or conv. Default: slice.")] = None,
+    recipe: Annotated[
+        str, typer.Option("--recipe", help="keep leaves the first block of a stage; paper replaces it.")
+    ] = "keep",
+    multiple: Annotated[
+        int, typer.Option("--round", metavar="N", help="Round widths to multiples of N; 1 keeps γ exact.")
+    ] = 8,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", metavar="METRIC<=N", help='A constraint: "macs<=2 G"; repeatable.')
+    ] = None,
+    minimize: Annotated[
+        str, typer.Option("--minimize", metavar="METRIC", help="The number by which the best conversion is chosen.")
+    ] = "cio_cspnet",
+    save: Annotated[
+        tuple[Path, Path] | None, typer.Option("--save", metavar="BEFORE AFTER", help="Save both profiles.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="net.py: code without cspprof; net.onnx: the graph; or a report."
+        ),
+    ] = None,
+    format: o.Format = None, input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None,
+) -> None:  # fmt: skip
+    """Make the stages of a network cross stage partial, and print what that changes.
+
+    Several γ or fusions are compared, and the best one under the constraints is used. Exit code 1: none meets them.
+    """
+    from cspprof.api import convert
+    from cspprof.report.conversion import choice_report, conversion_report
+
+    own_file = output if output is not None and output.suffix in (".py", ".onnx") else None
+    writer = ReportWriter(format, None if own_file else output)
+    for path in filter(None, (own_file, *(save or ()))):
+        check_writable(path)
+    constraints = [_constraint(text) for text in where or ()]
+    minimized = resolve_metric(minimize)
+    gammas, fusions = _gammas(gamma), [f.strip() for f in fusion.split(",")]
+    inputs = parse_inputs(input or (), dtype or "float32")
+    names = [s.strip() for s in (stages or "").split(",") if s.strip()]
+    conversions = [
+        convert(spec, inputs, stages=names, gamma=g, fusion=f, split=split, recipe=recipe, multiple=multiple,
+                device=device, dtype=dtype)
+        for f in fusions for g in gammas
+    ]  # fmt: skip
+    best = _best(conversions, constraints, minimized)
+    if len(conversions) == 1:
+        writer.write(conversion_report(best))
+    else:
+        writer.write(choice_report(conversions, best, minimized, " and ".join(where or ())))
+    if own_file is not None:
+        _write_network(best, own_file)
+    for profile, path in zip((best.before, best.after), save or (), strict=False):
+        written = writing(path)
+        profile.save(path)
+        print_written(written)
+    if not best.converted:
+        raise typer.Exit(1)
+
+
+def _gammas(text: str) -> list[float]:
+    """`0.5`, `0.25,0.5` or `0.25:0.75:0.125`, both ends included. Raises CspprofError."""
+    try:
+        parts = [float(part) for part in text.split(":")] if ":" in text else []
+        if len(parts) in (2, 3):
+            first, last, step = (*parts, 0.125)[:3]
+            if step <= 0 or last < first or (last - first) / step > MOST_CONVERSIONS:
+                raise ValueError
+            return [round(first + i * step, 9) for i in range(int((last - first) / step + 1e-9) + 1)]
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise CspprofError(
+            f"cannot read --gamma {text!r}", "Write one value, several or a range: 0.5 or 0.25,0.5 or 0.25:0.75:0.125"
+        ) from None
+
+
+def _constraint(text: str) -> tuple[str, str, Quantity]:
+    """`macs<=2 G` as metric, operator and quantity. Raises CspprofError."""
+    match = re.fullmatch(r"\s*([\w()]+)\s*(<=|>=|<|>)\s*(.+)", text)
+    if match is None:
+        raise CspprofError(f"cannot read the constraint {text!r}", 'Write for example: --where "macs<=2 G"')
+    return resolve_metric(match[1]), match[2], parse_quantity(match[3])
+
+
+def _best(conversions: list[Conversion], constraints: list[tuple[str, str, Quantity]], minimized: str) -> Conversion:
+    """The conversion with the least value that meets all constraints. Raises NoConversionError if none does."""
+
+    def excess(c: Conversion) -> float:
+        """How far the worst constraint is missed, relative to its limit; 0 or less if all hold."""
+        worst = 0.0
+        for metric, operator, limit in constraints:
+            value, bound = c.after.total(metric), float(limit.value)
+            distance = (value - bound) if operator.startswith("<") else (bound - value)
+            if operator in ("<", ">") and distance == 0:
+                distance = abs(bound) * 1e-12 or 1e-12
+            worst = max(worst, distance / (abs(bound) or 1))
+        return worst
+
+    meeting = [c for c in conversions if excess(c) <= 0]
+    if meeting:
+        return min(meeting, key=lambda c: c.after.total(minimized))
+    nearest = min(conversions, key=excess)
+    values = ", ".join(f"{metric} {nearest.after.total(metric):,}" for metric, _, _ in constraints)
+    plan = next((s.plan for s in nearest.stages if s.plan is not None), None)
+    how = f"γ = {plan.options.gamma:g}, fusion {plan.options.fusion}: " if plan else ""
+    raise NoConversionError(
+        f"no conversion of {nearest.before.model} meets {' and '.join(m + op + q.text for m, op, q in constraints)}",
+        f"The nearest is {how}{values}. Relax the constraint, or try a range of γ: --gamma 0.25:0.75:0.125",
+    )
+
+
+def _write_network(conversion: Conversion, path: Path) -> None:
+    """Write the converted network as code or as an ONNX graph. Raises OutputError."""
+    if path.suffix == ".py":
+        write_bytes(conversion.source().encode(), path)
+        return
+    from cspprof.csp.conversion.onnx_export import onnx_bytes
+
+    write_bytes(onnx_bytes(conversion.model, conversion.before.inputs), path)

@@ -1,0 +1,69 @@
+"""Prove that a CSP stage runs, forward and backward, before it replaces a stage."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from cspprof.csp.conversion.channels import CouplingError
+
+SMALL_MAP = 8
+"""Height and width of the maps in the proof: convolutions run at any size, and large maps take seconds."""
+
+
+def prove_stage(stage: nn.Module, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Run a copy of the stage on the CPU in training mode, forward and backward, on a batch of two small maps; if that
+    fails, on maps of the height and width of `shape` (N, C, H, W).
+
+    Raises CouplingError unless the output has the channels of `expected` and every trainable parameter gets a finite
+    gradient. The trace of the whole model checks height and width.
+    """
+    small = tuple(min(n, SMALL_MAP + n % 2) for n in shape[2:])
+    try:
+        _prove(stage, (2, shape[1], *small), expected[1])
+    except CouplingError:
+        if small == tuple(shape[2:]):
+            raise
+        _prove(stage, (2, *shape[1:]), expected[1])  # the blocks may need their own height and width
+
+
+def _prove(stage: nn.Module, batch: tuple[int, ...], c_out: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            trial = with_values(stage)
+            x = torch.randn(batch, requires_grad=True)
+            y = trial(x)
+            if not isinstance(y, torch.Tensor) or y.shape[1] != c_out:
+                got = f"{y.shape[1]} channels" if isinstance(y, torch.Tensor) else type(y).__name__
+                raise CouplingError(f"the CSP stage returns {got}, not {c_out}")
+            torch.autograd.backward(y.float().square().mean())
+        except CouplingError:
+            raise
+        except Exception as error:  # the user's blocks may raise anything
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+            raise CouplingError(f"the CSP stage does not run: {type(error).__name__}: {reason}") from error
+    missing = [n for n, p in trial.named_parameters() if p.requires_grad and p.grad is None]
+    broken = [n for n, p in trial.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
+    if missing or broken:
+        raise CouplingError(f"no finite gradient reaches {(missing + broken)[0]} of the CSP stage")
+    if x.grad is None:
+        raise CouplingError("no gradient reaches the input of the CSP stage")
+
+
+def with_values(stage: nn.Module) -> nn.Module:
+    """A copy on the CPU in float32 with new random weights."""
+    trial = copy.deepcopy(stage)
+    trial = trial.to_empty(device="cpu").float()
+    for module in trial.modules():
+        reset = getattr(module, "reset_parameters", None)
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if callable(reset):
+            reset()
+        else:
+            for tensor in own:
+                with torch.no_grad():
+                    tensor.fill_(1) if tensor.is_floating_point() else tensor.zero_()
+    return trial.train()

@@ -1,0 +1,63 @@
+"""Code that converts another copy of the same network, without cspprof."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from textwrap import indent
+
+from torch import nn
+
+from cspprof.csp.conversion.csp_stage import CSPStage
+from cspprof.csp.conversion.edits import StageEdits, code_lines
+from cspprof.csp.conversion.layers import with_shapes
+
+HEAD = '"""{name} with cross stage partial stages (CSPNet, Wang et al. 2019). It needs only torch{library}."""'
+
+
+def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factory: tuple[str, str] | None) -> str:
+    """A Python module with `convert(model)`, and `build()` if `factory` is known: an import, and an expression that
+    builds the plain network. `model` is the plain network."""
+    lines = code_lines(model, edits)
+    body = "\n".join(lines)
+    copies = ["copy"] if "copy." in body or "with_shapes(" in body else []
+    types = ["from collections.abc import Mapping", "from typing import Any"] if "with_shapes(" in body else []
+    library = "" if factory is None else f", and {factory[0].split()[1].split('.')[0]} for the plain network"
+    imports = [f"import {module}" for module in copies]
+    parts = [
+        HEAD.format(name=name, library=library),
+        "\n".join(["from __future__ import annotations", "", *imports, *types, *([""] if imports or types else []),
+                   "import torch", *([factory[0]] if factory else []), "from torch import nn"]),
+        inspect.getsource(CSPStage).rstrip(),
+    ]  # fmt: skip
+    if "with_shapes(" in body:
+        helper = (
+            inspect.getsource(with_shapes).rstrip().replace("shapes: Shapes", "shapes: Mapping[str, tuple[int, ...]]")
+        )
+        parts.append(helper.replace("\n\n    Generated code contains a copy of this function.\n    ", ""))
+    parts.append(
+        "def convert(model: nn.Module) -> nn.Module:\n"
+        '    """Replace the stages of the plain network, in place."""\n'
+        f"{indent(body, '    ')}\n    return model"
+    )
+    if factory is not None:
+        parts.append(f"def build() -> nn.Module:\n    return convert({factory[1]})")
+    head, imports_, *rest = parts
+    return f"{head}\n\n{imports_}\n\n\n" + "\n\n\n".join(rest) + "\n"
+
+
+def factory_code(target: str, options: dict[str, object]) -> tuple[str, str] | None:
+    """The import and the expression for the network that a SPEC names; None for a file that is no Python."""
+    arguments = "".join(f", {k}={v!r}" for k, v in options.items())
+    kind, _, name = target.rpartition(":")
+    if kind == "torchvision":
+        return "import torchvision", f"torchvision.models.get_model({name!r}, weights=None{arguments})"
+    if kind == "timm":
+        return "import timm", f"timm.create_model({name!r}{arguments})"
+    if kind:
+        module = kind.removesuffix(".py").replace("/", ".").lstrip(".")
+        first = name.split(".")[0]
+        return f"from {module} import {first}", f"{name}({arguments[2:]})"
+    if "." in target:
+        return None
+    return "from cspprof.zoo import catalog", f"catalog().get({target!r}).factory({arguments[2:]})"

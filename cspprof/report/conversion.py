@@ -1,0 +1,149 @@
+"""The report of `convert`: the network before and after, its stages, and the choice among several conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cspprof.analysis.layer_rows import values_by_spec
+from cspprof.analysis.module_summary import peak_path
+from cspprof.core import units
+from cspprof.core.record import Record
+from cspprof.metrics import value_of
+from cspprof.report.profile import metric_label, summary_tables
+from cspprof.report.tables import Cell, Column, Report, Table, change, quantity, text
+
+if TYPE_CHECKING:
+    from cspprof.csp.conversion.convert import StageResult
+
+TOTALS = ("params", "macs", "cio_cspnet", "cio_hardnet", "traffic_bytes", "bottleneck_macs", "peak_bytes")
+OF_STAGES = ("macs", "cio_cspnet")
+
+
+class Converted(Protocol):
+    """A conversion: the records before and after, and what became of each stage."""
+
+    @property
+    def before(self) -> Record: ...
+    @property
+    def after(self) -> Record: ...
+    @property
+    def stages(self) -> Sequence[StageResult]: ...
+
+
+def conversion_report(conversion: Converted) -> Report:
+    """The totals before and after, the costs of each converted stage, and the reasons why stages were left."""
+    before, after = conversion.before, conversion.after
+    converted = [s for s in conversion.stages if s.plan is not None]
+    left = [s for s in conversion.stages if s.plan is None]
+    tables = []
+    if converted:
+        totals, *more = summary_tables([before, after], TOTALS)
+        tables += [totals._replace(title=headline_of_change(before, after)), *more, _stage_table(conversion, converted)]
+    if left:
+        rows = [[text(s.name), text(s.reason)] for s in left]
+        tables.append(Table("Left as they are", [Column("stage"), Column("reason")], rows))
+    notes = [f"peak memory: {_peak(before)} before, {_peak(after)} after"] if converted else []
+    records = [_stage_record(conversion, s) for s in conversion.stages]
+    document = {"schema": "cspprof.convert/1", "model": before.model, "conversions": [conversion_fields(conversion)]}
+    return Report(tables, records, document, notes, [before, after] if converted else [before], "cio_cspnet")
+
+
+def headline_of_change(before: Record, after: Record) -> str:
+    """`MACs −4.9 %, CIO +1.7 %`; if one of them rises while the other falls, the one that rises is first."""
+    parts = []
+    for name, metric in (("MACs", "macs"), ("CIO", "cio_cspnet")):
+        old, new = value_of(before, metric), value_of(after, metric)
+        parts.append(((new or 0) - (old or 0), f"{name} {units.change((new - old) / old if old else None)}"))
+    if parts[0][0] < 0 < parts[1][0]:
+        return f"CIO rises while MACs fall: {parts[1][1]}, {parts[0][1]}"
+    return ", ".join(part for _, part in parts)
+
+
+def _peak(record: Record) -> str:
+    place = peak_path(record)
+    return f"{units.nbytes(value_of(record, 'peak_bytes'))}{f' at {place}' if place else ''}"
+
+
+def _stage_table(conversion: Converted, stages: Sequence[StageResult]) -> Table:
+    columns = [Column("stage"), Column("blocks", numeric=True), Column("width", numeric=True),
+               Column("bypass", numeric=True), Column("processed", numeric=True)]  # fmt: skip
+    for metric in OF_STAGES:
+        columns += [Column(metric_label(metric).partition(" [")[0], numeric=True), Column("after", numeric=True),
+                    Column("change", numeric=True)]  # fmt: skip
+    rows = []
+    for stage in stages:
+        fields = _stage_record(conversion, stage)
+        row = [text(stage.name), *(Cell(fields[k], str(fields[k])) for k in ("blocks", "width", "bypass", "processed"))]
+        for metric in OF_STAGES:
+            old, new = fields[metric], fields[f"{metric}_after"]
+            row += [quantity(metric, old), quantity(metric, new), change((new - old) / old if old else None)]
+        rows.append(row)
+    return Table("Converted stages", columns, rows)
+
+
+def _stage_record(conversion: Converted, stage: StageResult) -> dict[str, Any]:
+    plan = stage.plan
+    fields: dict[str, Any] = {"model": conversion.before.model, "stage": stage.name, "reason": stage.reason}
+    if plan is None:
+        return {**fields, "blocks": None, "width": None, "bypass": None, "processed": None}
+    replaced = [b.path for b in (*plan.stage.blocks, *plan.stage.tail)]
+    if plan.replaces_first and plan.stage.first is not None:
+        replaced.insert(0, plan.stage.first.path)
+    fields |= {"blocks": len(plan.stage.blocks), "width": plan.stage.input[1], "bypass": plan.bypass,
+               "processed": plan.main}  # fmt: skip
+    for metric in OF_STAGES:
+        fields[metric] = value_within(conversion.before, metric, replaced)
+        fields[f"{metric}_after"] = value_within(conversion.after, metric, [stage.path])
+    return fields
+
+
+def value_within(record: Record, metric: str, paths: Sequence[str]) -> int:
+    """The sum of a metric over the operations inside modules."""
+    values = values_by_spec(record, metric)
+    inside = [any(la.path == p or la.path.startswith(f"{p}.") for p in paths) for la in record.layers]
+    calls = record.calls
+    return sum(values[s] or 0 for s, layer in zip(calls.spec, calls.layer, strict=True) if inside[layer])
+
+
+def conversion_fields(conversion: Converted) -> dict[str, Any]:
+    """A conversion in JSON."""
+    before, after = conversion.before, conversion.after
+    plans = [s.plan for s in conversion.stages if s.plan is not None]
+    options = plans[0].options if plans else None
+    return {
+        "gamma": options.gamma if options else None,
+        "fusion": options.fusion if options else None,
+        "split": ("conv" if plans[0].split_by_convolutions else "slice") if plans else None,
+        "recipe": options.recipe if options else None,
+        "before": {m: value_of(before, m) for m in TOTALS},
+        "after": {m: value_of(after, m) for m in TOTALS},
+        "stages": [_stage_record(conversion, s) for s in conversion.stages],
+    }
+
+
+# -- several conversions ----------------------------------------------------------------------------
+
+
+def choice_report(conversions: Sequence[Converted], best: Converted | None, minimized: str, constraint: str) -> Report:
+    """One row for each γ and fusion; the chosen conversion is marked, and its own report follows."""
+    shown = list(dict.fromkeys([minimized, *TOTALS]))
+    before = conversions[0].before
+    columns = [Column(""), Column("γ", numeric=True), Column("fusion")]
+    for m in shown:
+        columns += [Column(metric_label(m).partition(" [")[0], numeric=True)]
+    rows = [[text(""), text(""), text("plain"), *(quantity(m, value_of(before, m)) for m in shown)]]
+    for c in conversions:
+        fields = conversion_fields(c)
+        mark = "◀ best" if c is best else ""
+        rows.append([text(mark), Cell(fields["gamma"], f"{fields['gamma'] or 0:g}"), text(fields["fusion"] or "–"),
+                     *(quantity(m, value_of(c.after, m)) for m in shown)])  # fmt: skip
+    title = f"{before.label}: least {minimized}" + (f" with {constraint}" if constraint else "")
+    records = [{"model": before.model, "gamma": f["gamma"], "fusion": f["fusion"], "best": c is best, **f["after"]}
+               for c, f in ((c, conversion_fields(c)) for c in conversions)]  # fmt: skip
+    document = {"schema": "cspprof.convert/1", "model": before.model, "minimize": minimized, "where": constraint,
+                "best": None if best is None else conversions.index(best),
+                "conversions": [conversion_fields(c) for c in conversions]}  # fmt: skip
+    own = conversion_report(best) if best is not None else None
+    tables = [Table(title, columns, rows), *(own.tables if own else ())]
+    return Report(tables, records, document, own.notes if own else (), own.profiles if own else (), "cio_cspnet")

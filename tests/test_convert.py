@@ -1,0 +1,338 @@
+"""`convert`: the cross stage partial form of a network."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Result, quick
+from torch import nn
+
+import cspprof
+from cspprof.analysis.structural_hash import structural_hash
+from cspprof.core.errors import CspprofError, TraceError
+from cspprof.csp.conversion.stages import find_stages
+from cspprof.results import Conversion
+from cspprof.zoo.blocks import ConvNormAct, network
+
+Run = Callable[..., Result]
+TOTALS = ("macs", "params", "conv_weights", "cio_cspnet", "cio_hardnet", "peak_bytes")
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut."""
+
+    def __init__(self, channels: int, mid: int, groups: int = 1) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, mid, 1, bias=False)
+        self.conv = nn.Conv2d(mid, mid, 3, padding=1, groups=groups, bias=False)
+        self.expand = nn.Conv2d(mid, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.norm(self.expand(self.conv(self.reduce(x)))))
+
+
+class Net(nn.Module):
+    """A stem, three bottlenecks of 32 channels at 8×8, and a classifier."""
+
+    def __init__(self, block: Callable[[], nn.Module] = lambda: Bottleneck(32, 16)) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 32, 3, 2, 1)
+        self.body = nn.Sequential(*(block() for _ in range(3)))
+        self.head = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.head(self.body(self.stem(x)).mean((2, 3)))
+        return y
+
+
+INPUT = (1, 3, 16, 16)
+
+
+def convert(model: nn.Module | None = None, **options: object) -> Conversion:
+    return cspprof.convert(model or Net(), INPUT, **options)  # type: ignore[arg-type]  # options by name
+
+
+# -- the paper's networks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", quick(["densenet121", "densenet169", "densenet201"], 1))
+def test_a_converted_densenet_is_the_csp_densenet_of_the_zoo(name: str) -> None:
+    conversion = cspprof.convert(name)
+    twin = cspprof.profile(f"csp_{name}")
+    assert [conversion.after.total(m) for m in TOTALS] == [twin.total(m) for m in TOTALS]
+    assert conversion.converted == ["stage1", "stage2", "stage3", "stage4"]
+
+
+def test_resnext50_by_the_recipe_of_the_paper_differs_from_csp_resnext50_in_the_first_stage() -> None:
+    """The authors' first stage processes 64 of 192 channels. From the second stage on, all layers are equal."""
+    conversion = cspprof.convert("resnext50,depths=(3,3,5,2)", recipe="paper")
+    twin = cspprof.profile("csp_resnext50")
+    stages = [row["stage"] for row in cspprof.compare(twin, conversion.after).base.to_pandas().to_dict("records")]
+    assert "stage2" in stages
+
+    def convolutions(p: cspprof.Profile, stage: str) -> list[tuple[object, ...]]:
+        rows = p.to_pandas()
+        rows = rows[(rows["kind"] == "conv") & rows["path"].str.startswith(stage)]
+        return sorted(zip(map(str, rows["in"]), map(str, rows["out"]), rows["macs"], strict=True))
+
+    for stage in ("stage2", "stage3", "stage4"):
+        assert convolutions(conversion.after, stage) == convolutions(twin, stage)
+    wider = conversion.after.total("conv_weights") - twin.total("conv_weights")
+    assert wider == 64 * 64 + 64 * 128  # the split convolution and the first 1×1 convolution of 128 instead of 64
+
+
+# -- one stage, by hand -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fusion", "transitions"),
+    [("csp", 16 * 16 + 32 * 32), ("first", 32 * 32), ("last", 16 * 16)],
+)
+def test_macs_of_a_residual_stage_by_hand(fusion: str, transitions: int) -> None:
+    """Half of the 32 channels run through three bottlenecks with 16 channels in the middle."""
+    conversion = convert(fusion=fusion)
+    blocks = 3 * (16 * 16 + 9 * 16 * 16 + 16 * 16)
+    plain = 3 * (32 * 16 + 9 * 16 * 16 + 16 * 32)
+    assert conversion.before.total("macs") - conversion.after.total("macs") == 64 * (plain - blocks - transitions)
+    assert conversion.converted == ["body"]
+
+
+def test_split_by_convolutions_adds_two_of_them() -> None:
+    sliced, split = convert(split="slice"), convert(split="conv")
+    assert split.after.total("macs") - sliced.after.total("macs") == 64 * (32 * 16 + 32 * 16)
+
+
+@pytest.mark.parametrize(("gamma", "multiple", "bypass"), [(0.25, 8, 8), (0.3, 8, 8), (0.3, 1, 10), (0.75, 8, 24)])
+def test_gamma_is_the_bypassed_fraction_rounded_to_a_multiple(gamma: float, multiple: int, bypass: int) -> None:
+    (stage,) = convert(gamma=gamma, multiple=multiple).stages
+    assert stage.plan is not None
+    assert (stage.plan.bypass, stage.plan.main) == (bypass, 32 - bypass)
+
+
+def test_groups_stay_valid() -> None:
+    """Eight groups need a multiple of eight channels, so γ = 0.4 becomes 0.5 or 0.25."""
+    block = lambda: nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=8), nn.ReLU())  # noqa: E731 - one expression
+    (stage,) = convert(Net(block), gamma=0.4, multiple=1).stages
+    assert stage.plan is not None
+    assert stage.plan.main % 8 == 0
+
+
+# -- the converted module ------------------------------------------------------------------------------
+
+
+def test_the_converted_network_trains_and_the_original_is_unchanged() -> None:
+    model = Net()
+    state = copy.deepcopy(model.state_dict())
+    text = repr(model)
+    conversion = convert(model)
+    assert repr(model) == text
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values(), strict=True))
+    y = conversion.model.train()(torch.randn(2, 3, 16, 16))
+    y.sum().backward()
+    assert all(p.grad is not None for p in conversion.model.parameters())
+    before = [p.data_ptr() for p in model.parameters()]
+    assert not set(before) & {p.data_ptr() for p in conversion.model.parameters()}
+
+
+def test_layers_that_did_not_change_have_their_weights() -> None:
+    model = Net()
+    conversion = convert(model)
+    names = conversion.weights()
+    old, new = model.state_dict(), conversion.model.state_dict()
+    carried = {name: source for name, source in names.items() if source}
+    assert all(torch.equal(new[name], old[source]) for name, source in carried.items())
+    assert carried["stem.weight"] == "stem.weight"
+    assert carried["body.blocks.1.conv.weight"] == "body.1.conv.weight"
+    assert names["body.blocks.0.reduce.weight"] == names["body.transition.0.weight"] == ""
+
+
+def test_generated_code_builds_the_same_network_without_cspprof(tmp_path: Path) -> None:
+    (tmp_path / "plain.py").write_text(PLAIN)
+    conversion = cspprof.convert("torchvision:resnet18")
+    code = conversion.source()
+    assert "cspprof" not in code
+    (tmp_path / "net_csp.py").write_text(code)
+    program = (
+        "import sys, torch, net_csp\n"
+        "model = net_csp.build()\n"
+        "assert model(torch.randn(2, 3, 32, 32)).shape == (2, 1000)\n"
+        "assert 'cspprof' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
+    p = cspprof.profile(f"{tmp_path}/net_csp.py:build", (1, 3, 224, 224))
+    assert structural_hash(p) == structural_hash(conversion.after)
+
+
+PLAIN = "from torch import nn\n"
+
+
+@pytest.mark.parametrize(
+    ("spec", "recipe"),
+    quick(
+        [("torchvision:mobilenet_v3_small", "keep"), ("resnet50", "paper"), ("torchvision:convnext_tiny", "keep"),
+         ("torchvision:regnet_x_400mf", "keep"), ("timm:nf_resnet26", "keep"), ("timm:fasternet_t0", "keep"),
+         ("torchvision:shufflenet_v2_x0_5", "keep")],
+        2,
+    ),
+)  # fmt: skip
+def test_generated_code_has_the_structure_of_the_converted_network(spec: str, recipe: str, tmp_path: Path) -> None:
+    conversion = cspprof.convert(spec, recipe=recipe)
+    assert conversion.converted
+    (tmp_path / "net_csp.py").write_text(conversion.source())
+    p = cspprof.profile(f"{tmp_path}/net_csp.py:build", conversion.before.inputs[0])
+    assert structural_hash(p) == structural_hash(conversion.after)
+
+
+def test_onnx_graph_has_the_outputs_of_the_module(tmp_path: Path, run: Run) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from cspprof.csp.conversion.onnx_export import onnx_bytes
+
+    conversion = convert()
+    graph = onnx_bytes(conversion.model, conversion.after.inputs)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    x = torch.randn(1, 3, 16, 16)
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        expected = conversion.model.eval()(x).numpy()
+    assert abs(got - expected).max() < 1e-5
+
+
+# -- stages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "names"),
+    [
+        ("torchvision:resnet50", ["layer1.1–2", "layer2.1–3", "layer3.1–5", "layer4.1–2"]),
+        ("torchvision:densenet121", [f"features.denseblock{i}–{t}" for i, t in enumerate(
+            ("transition1", "transition2", "transition3", "norm5"), 1)]),
+        ("torchvision:convnext_tiny", ["features.1", "features.3", "features.5", "features.7"]),
+        ("darknet53", [f"stage{i}.blocks" for i in range(1, 6)]),
+        ("torchvision:swin_t", []),
+    ],
+)  # fmt: skip
+def test_stages_are_found(spec: str, names: list[str]) -> None:
+    assert [stage.name for stage in find_stages(cspprof.profile(spec)).stages] == names
+
+
+def test_a_map_that_is_read_elsewhere_stays_a_border_between_stages() -> None:
+    class Tapped(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            first = self.body[0](x)
+            second = self.body[1](first)
+            return self.head((self.body[2](second) + first).mean((2, 3)))
+
+    assert convert(Tapped()).converted == ["body.0", "body.1–2"]
+
+
+def test_a_block_that_runs_twice_is_left() -> None:
+    class Shared(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(*[Bottleneck(32, 16)] * 3)
+
+    conversion = convert(Shared())
+    assert conversion.converted == []
+    assert conversion.after.total("macs") == conversion.before.total("macs")
+
+
+def test_blocks_that_cannot_have_another_width_are_left_with_the_reason() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 32, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] == 32, "this block has 32 channels"
+            return x + self.other(self.conv(x))
+
+    (stage,) = convert(Net(Fixed)).stages
+    assert stage.plan is None
+    assert stage.reason == "the CSP stage does not run: AssertionError: this block has 32 channels"
+
+
+# -- options and errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gamma": 0}, "gamma=0 leaves one side of the split empty"),
+        ({"gamma": 1}, "gamma=1 leaves one side of the split empty"),
+        ({"fusion": "middle"}, "fusion='middle' is unknown"),
+        ({"recipe": "paper", "split": "slice"}, "the recipe of the paper widens the maps"),
+        ({"multiple": 0}, "cannot round to multiples of 0"),
+        ({"stages": ["bodi"]}, "'bodi' is no stage"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(CspprofError, match=message):
+        convert(**options)
+
+
+def test_a_module_needs_an_input() -> None:
+    with pytest.raises(TraceError, match="a module has no default input"):
+        cspprof.convert(Net())
+
+
+# -- the command -----------------------------------------------------------------------------------------
+
+
+def test_convert_prints_totals_stages_and_what_was_left(run: Run) -> None:
+    got = run("convert", "torchvision:resnet18")
+    assert got.code == 0
+    assert got.out.startswith("CIO rises while MACs fall: CIO +9.7 %, MACs −28.3 %\n")
+    assert "layer2.1" in got.out
+    assert "peak memory: " in got.out
+
+
+def test_convert_chooses_the_best_gamma_and_fusion_under_a_constraint(run: Run) -> None:
+    arguments = ("convert", "torchvision:resnet18", "--gamma", "0.25:0.75:0.25", "--fusion", "csp,last")
+    document = json.loads(run(*arguments, "--where", "macs<=1.3 G", "--minimize", "cio", "--format", "json").out)
+    assert document["schema"] == "cspprof.convert/1"
+    assert len(document["conversions"]) == 6
+    best = document["conversions"][document["best"]]
+    meeting = [c["after"] for c in document["conversions"] if c["after"]["macs"] <= 1_300_000_000]
+    assert best["after"]["cio_cspnet"] == min(c["cio_cspnet"] for c in meeting)
+    got = run(*arguments, "--where", "macs<=1 M")
+    assert (got.code, got.out) == (1, "")
+    assert "no conversion of torchvision:resnet18 meets macs<=1 M" in got.err
+    assert "The nearest is γ = 0.75, fusion last: macs " in got.err
+
+
+def test_convert_writes_code_and_both_profiles(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    got = run("convert", "torchvision:resnet18", "-o", "net_csp.py", "--save", "a.profile.json", "b.profile.json")
+    assert got.code == 0
+    assert "wrote net_csp.py" in got.err
+    compile(Path("net_csp.py").read_text(), "net_csp.py", "exec")
+    saved = [cspprof.Profile.load(f"{x}.profile.json") for x in "ab"]
+    conversion = cspprof.convert("torchvision:resnet18")
+    assert [p.total("macs") for p in saved] == [conversion.before.total("macs"), conversion.after.total("macs")]
+
+
+def test_a_network_without_stages_exits_with_1_and_says_why(run: Run) -> None:
+    got = run("convert", "torchvision:swin_t")
+    assert got.code == 1
+    assert "100% of its MACs are in attention and linear layers" in got.out
+
+
+def test_zoo_helpers_are_convertible_too() -> None:
+    """A plain row of 3×3 convolutions of one width: all of them become narrower."""
+    model = network(
+        ConvNormAct(3, 32, 3, 2), [nn.Sequential(*(ConvNormAct(32, 32, 3) for _ in range(3)))], nn.Identity()
+    )
+    conversion = convert(model)
+    assert conversion.converted == ["stage1"]
+    narrow, plain = 3 * 9 * 16 * 16, 3 * 9 * 32 * 32
+    saved = 64 * (plain - narrow - 16 * 16 - 32 * 32)
+    assert conversion.before.total("macs") - conversion.after.total("macs") == saved
