@@ -11,11 +11,12 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cspprof._version import __version__
-from cspprof.core.errors import NeedsValuesError, TraceError
+from cspprof.core.errors import TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
+from cspprof.trace.failure import explain_failure
 from cspprof.trace.gradients import composite_operations
 from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.module_hooks import add_module_hooks
@@ -27,9 +28,6 @@ from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace.user_memory import MemoryGuard
-
-NEED_VALUES = ("meta", "fake impl", "data-dependent", "unknown device type")
-"""Words in errors of torch about tensors without values."""
 
 _LOCK = threading.RLock()
 """Traces run one at a time: two may share modules, and the cache of operations and the compiler's stance belong to the
@@ -105,7 +103,7 @@ def trace_once(
             raise
         except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
             _refuse_other_threads(tree, name)
-            raise _explain(error, recorder, tree, name, device, make_input.made) from error
+            raise explain_failure(error, recorder.failure, tree, name, device, make_input.made) from error
         _refuse_other_threads(tree, name)
         layers = tree.layers()
         specs, calls = recorder.columns()
@@ -136,32 +134,3 @@ def _refuse_other_threads(tree: ModuleTree, name: str) -> None:
             "trace does not see what it does",
             "Call the layers in the thread of the forward.",
         )
-
-
-def _explain(
-    error: BaseException,
-    recorder: DispatchRecorder,
-    tree: ModuleTree,
-    name: str,
-    device: str,
-    inputs: list[torch.Tensor],
-) -> TraceError:
-    """The failure with the layer, its operation and input shapes, and what to change."""
-    layer = tree.failing_layer(error.__traceback__)
-    path = tree.paths[layer]
-    where = f"layer {path!r} ({type(tree.modules[layer]).__name__})" if path else f"forward of {name}"
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    shapes = ", ".join("×".join(map(str, t.shape)) for t in inputs)
-    failed = recorder.failure
-    at = ""
-    if failed is not None and failed.error is error:
-        at = f" at {failed.target} on {', '.join(map(str, failed.inputs))}"
-    if device == "meta" and any(word in str(error).lower() for word in NEED_VALUES):
-        return NeedsValuesError(
-            f"{name}: {where} needs the values of a tensor{at}: {reason}",
-            "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
-        )
-    return TraceError(
-        f"{name}: {where} failed{at}, model input {shapes or 'none'}: {type(error).__name__}: {reason}",
-        "If the input is wrong, give another, such as --input 1x3x224x224 (in Python: inputs=(1, 3, 224, 224)).",
-    )
