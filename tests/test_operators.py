@@ -397,6 +397,27 @@ def test_an_operation_whose_cost_depends_on_values_is_unknown(name: str, functio
     assert checked_trace(function, [t(4, 4)]).uncounted == {f"aten.{name}": 1}
 
 
+@pytest.mark.parametrize("offsets", ["int32", "int64"])
+@pytest.mark.parametrize("kernel", ["_flash_attention_forward", "_efficient_attention_forward", "_varlen_attn"])
+def test_attention_over_packed_sequences_depends_on_their_lengths_and_is_unknown(kernel: str, offsets: str) -> None:
+    """Sequences of 64 and 36 tokens: 2·4·8·(64² + 36²) MACs. Twice the longest would be 1.5 times as many."""
+
+    def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: torch.Tensor) -> Any:
+        if kernel == "_varlen_attn":
+            return torch.nn.attention.varlen.varlen_attn(q, k, v, ends, ends, 64, 64)
+        if kernel == "_flash_attention_forward":
+            return aten._flash_attention_forward(q, k, v, ends, ends, 64, 64, 0.0, False, False)[0]
+        return aten._efficient_attention_forward(q[None], k[None], v[None], None, ends, ends, 64, 64, 0.0, 0)[0]
+
+    if kernel == "_varlen_attn":
+        pytest.importorskip("torch.nn.attention.varlen")
+    qkv = t(100, 4, 8, dtype="float16")
+    p = trace(Function(forward), [qkv, qkv, qkv, t(3, dtype=offsets)])
+    assert list(p.uncounted) == [f"{'torch_attn' if kernel == '_varlen_attn' else 'aten'}.{kernel}"]
+    assert p.total("macs") == 0
+    assert p.total("flop_counter") is None  # torch's counter takes every sequence as long as the longest
+
+
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
 def test_products_with_sparse_inputs_are_unknown(layout: torch.layout) -> None:
     eye = torch.eye(4).to_sparse(layout=layout)

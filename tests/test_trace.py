@@ -431,6 +431,19 @@ def test_a_formula_registered_with_torch_counts_an_unknown_operation(custom_op_t
     assert (p.total("macs"), p.ops[0].kind) == (2 * 24, Kind.CUSTOM)
 
 
+def test_a_formula_of_an_odd_number_of_flops_keeps_it(custom_op_twice: nn.Module) -> None:
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
+
+    packet = torch.ops.cspproftest.double
+    register_flop_formula(packet)(lambda *args, out_shape=None, **kwargs: 9001)
+    try:
+        p = trace(custom_op_twice, (2, 3))
+    finally:
+        del flop_registry[packet]
+    assert (p.total("flops"), p.total("bflops")) == (2 * 9001, 2 * 9001 / 10**9)
+    assert p.total("macs") == 2 * 4501  # each call is rounded up to whole MACs
+
+
 # -- failures -------------------------------------------------------------------------------------
 
 

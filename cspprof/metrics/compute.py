@@ -24,14 +24,18 @@ SIXTEENTHS = 16
 def macs(op: OpSpec) -> int | None:
     """Multiply-accumulates of convolutions, linear layers, matrix products, attention and recurrent layers.
     Biases, normalization, activations and pooling are not included. An operation without a rule is reported; it does
-    not count as zero."""
+    not count as zero. A formula registered with torch gives FLOPs: the MACs of such an operation are half of that,
+    rounded up."""
     return op.macs
 
 
 @metric("flops", unit="FLOPs", title="FLOPs", is_not="MACs, which many tools print under this name")
 def flops(op: OpSpec) -> int | None:
-    """2·MACs: two floating-point operations for each multiply-accumulate. Other operations are not included."""
-    return None if op.macs is None else 2 * op.macs
+    """2·MACs: two floating-point operations for each multiply-accumulate. Other operations are not included. An
+    operation with a formula registered with torch counts exactly what the formula gives, an odd number too."""
+    if op.macs is None:
+        return None
+    return int(op.attrs["flops"]) if op.kind is Kind.CUSTOM and "flops" in op.attrs else 2 * op.macs
 
 
 @metric(
@@ -42,8 +46,8 @@ def flops(op: OpSpec) -> int | None:
     scale=10**9,
 )
 def bflops(op: OpSpec) -> int | None:
-    """2·MACs divided by 10⁹."""
-    return None if op.macs is None else 2 * op.macs
+    """FLOPs divided by 10⁹."""
+    return flops(op)
 
 
 @metric(
@@ -57,9 +61,8 @@ def bflops(op: OpSpec) -> int | None:
 def bflops_cspnet(op: OpSpec) -> int | None:
     """2·MACs, plus size²·c·h_out·w_out of max pooling and local average pooling (one layer in Darknet), divided by
     10⁹. Shortcuts and global average pooling do not count."""
-    if op.macs is None:
-        return None
-    return 2 * op.macs + (op.elementwise if is_local_pool(op) else 0)
+    products = flops(op)
+    return None if products is None else products + (op.elementwise if is_local_pool(op) else 0)
 
 
 def is_local_pool(op: OpSpec) -> bool:

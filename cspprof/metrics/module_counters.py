@@ -37,6 +37,8 @@ def torchinfo(module: HookedModule) -> int | None:
     as zero."""
     if not module.leaf or not module.params:
         return 0
+    if any(name.endswith("_orig") for name in module.params):
+        return None  # pruned: torchinfo counts the ones in the mask, which are values
     params = sum(p.numel for name, p in module.params.items() if name in ("weight", "bias"))
     recurrent = sum(p.numel for name, p in module.params.items()
                     if name not in ("weight", "bias") and ("weight" in name or "bias" in name))  # fmt: skip

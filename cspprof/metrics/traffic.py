@@ -109,10 +109,16 @@ def conv_share(op: OpSpec) -> Ratio | None:
 )
 def traffic_bytes(op: OpSpec) -> int:
     """Bytes that the operations read (activations and weights) and write, if they run one by one without fusion. An
-    in-place operation reads and writes. Views and allocations without initialization count as zero."""
+    in-place operation reads and writes. A lookup (embedding, gather, advanced indexing) reads the elements that it
+    looks up, at most the whole table. A scatter in place writes the elements at its indices, and reads them only if it
+    adds to them. Views and allocations without initialization count as zero."""
     if op.kind is Kind.VIEW or (op.kind is Kind.DATA and op.name.removeprefix("new_").startswith("empty")):
         return 0
-    return sum([tensor.nbytes for tensor in op.reads + op.weights + op.writes])
+    total = sum([tensor.nbytes for tensor in op.reads + op.weights + op.writes])
+    if (table := op.attrs.get("table_bytes")) is not None:
+        total += op.attrs["bytes_read"] - table
+        total += op.attrs["bytes_written"] - table if "bytes_written" in op.attrs else 0
+    return total
 
 
 def _input_output(op: OpSpec) -> int:

@@ -13,7 +13,7 @@ from cspprof.ops.layouts import (
     is_contiguous_to_torch,
     output_like,
 )
-from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule, register_without_macs
+from cspprof.ops.op_rules import output_rule, register_without_macs
 
 # -- concatenation ----------------------------------------------------------------------------------
 
@@ -38,32 +38,15 @@ def cat_output(tensors: Sequence[TensorMeta], dim: int = 0) -> TensorMeta | None
     return contiguous_output((*before, sum(t.shape[dim] for t in tensors), *after), first)
 
 
-# -- embedding --------------------------------------------------------------------------------------
-
-register_without_macs(Kind.EMBEDDING, "embedding")
-register_without_macs(Kind.EMBEDDING, "embedding_byte embedding_4bit", namespace="quantized")
-
-
-@op_rule("aten.embedding_bag", "aten._embedding_bag")
-def embedding_bag(weight: Spec, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Each row is added to its bag, or compared with it."""
-    return Facts(Kind.EMBEDDING, elementwise=indices.numel * weight.shape[-1], outputs=1)
-
-
-@op_rule("quantized.embedding_bag_byte", "quantized.embedding_bag_4bit")
-def quantized_embedding_bag(packed: Any, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    return Facts(Kind.EMBEDDING, elementwise=indices.numel * out.shape[-1])
-
-
-# -- copies, indexing, padding, sorting, factories ---------------------------------------------------
+# -- copies, padding, sorting, factories ------------------------------------------------------------
 
 register_without_macs(Kind.DATA, "nms", namespace="torchvision")
 register_without_macs(
     Kind.DATA,
     "clone copy copy_ contiguous to _to_copy reshape flatten unflatten fill zero fill_ zero_ pad constant_pad_nd "
     "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
-    "_pad_circular index index_select gather take take_along_dim scatter scatter_add scatter_reduce index_put "
-    "index_add index_fill index_copy index_reduce _unsafe_masked_index _unsafe_masked_index_put_accumulate put "
+    "_pad_circular "
+    ""
     "masked_select masked_scatter masked_fill nonzero nonzero_static roll flip rot90 repeat repeat_interleave tile "
     "unfold im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle max_unpool2d "
     "max_unpool3d tril triu lu_unpack topk sort argsort msort searchsorted bucketize unique _unique2 unique_dim "
@@ -77,7 +60,7 @@ register_without_macs(
     "logspace eye scalar_tensor rand rand_like randn randn_like randint randint_like randperm normal tril_indices "
     "triu_indices hann_window hamming_window bartlett_window blackman_window kaiser_window range "
     "affine_grid_generator lift lift_fresh _local_scalar_dense item is_nonzero equal _assert_async "
-    "set_ resize_ resize_as_ set resize resize_as _index_put_impl _unsafe_index _unsafe_index_put unsafe_split "
+    "set_ resize_ resize_as_ set resize resize_as unsafe_split "
     "unsafe_split_with_sizes _lazy_clone _fused_dropout _to_dense to_padded_tensor _jagged_to_padded_dense_forward "
     "_padded_dense_to_jagged_forward _unique unique_dim_consecutive embedding_renorm combinations cartesian_prod "
     "_pack_padded_sequence _pad_packed_sequence int_repr "
@@ -85,8 +68,8 @@ register_without_macs(
 )
 register_without_macs(  # the copying forms of views
     Kind.DATA,
-    "alias_copy as_strided_copy detach_copy diagonal_copy expand_copy lift_fresh_copy narrow_copy permute_copy "
-    "select_copy slice_copy split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
+    "alias_copy detach_copy expand_copy lift_fresh_copy permute_copy "
+    "split_copy split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy "
     "unfold_copy unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy",
 )
 register_without_macs(Kind.VIEW, "squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ as_strided_")

@@ -17,6 +17,7 @@ from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts, convolution, linalg, matrix, normalization, reduction
 from cspprof.ops.attention import attention_facts
+from cspprof.ops.indexing import lookup_facts
 from cspprof.ops.pooling import pool_facts
 
 
@@ -266,7 +267,13 @@ def reduce_mean(node: OnnxNode) -> Facts:
 def gather(node: OnnxNode) -> Facts:
     """Rows of a weight matrix are an embedding."""
     is_embedding = 0 in node.weights and len(node[0].shape) == 2 and not node.attrs.get("axis")
-    return Facts(Kind.EMBEDDING if is_embedding else Kind.DATA)
+    return lookup_facts(Kind.EMBEDDING if is_embedding else Kind.DATA, node[0], node.out.numel)
+
+
+@onnx_rule("GatherElements", "GatherND", "Slice")
+def gather_elements(node: OnnxNode) -> Facts:
+    """Each element of the output is one element of the first input."""
+    return lookup_facts(Kind.DATA, node[0], node.out.numel)
 
 
 @onnx_rule("Dropout")
@@ -330,7 +337,7 @@ register_without_macs(Kind.CONCAT, "Concat")
 register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity OptionalGetElement")
 register_without_macs(
     Kind.DATA,
-    "Transpose Cast CastLike BitCast Pad Slice Split GatherElements GatherND Scatter ScatterElements ScatterND "
+    "Transpose Cast CastLike BitCast Pad Split Scatter ScatterElements ScatterND "
     "TensorScatter Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot NonZero TopK Compress Unique "
     "CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size RandomNormal RandomNormalLike "
     "RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow HammingWindow MelWeightMatrix "
