@@ -44,7 +44,8 @@ def other_tools() -> str:
         result, formula = quantity(name, value).text, convention_formula(c, profile, value)
         lines.append(f"| `{name}` | {c.counts} | {result} | {formula} |")
         validity = f" The rule is valid {c.validity}." if c.validity else ""
-        sections.append(f"- **`{name}`** ({c.tool}; {c.per_mac} for each MAC): {c.definition}{validity}")
+        version = f", version {c.version}" if c.version else ""
+        sections.append(f"- **`{name}`** ({c.tool}{version}; {c.per_mac} for each MAC): {c.definition}{validity}")
     return "\n".join([*lines, "", *sections, ""])
 
 

@@ -20,6 +20,7 @@ import jsonschema
 import pytest
 import torch
 import torch.nn.functional as F
+import torch.nn.utils.prune as prune
 from conftest import Result, quick, trace
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -139,6 +140,43 @@ def test_a_total_with_an_unknown_part_has_no_value() -> None:
     p = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Dropout()), (1, 3, 8, 8))
     assert p.total("torchlens") is None  # torchlens counts a dropout in eval mode, which is not recorded
     assert p.total("thop") == 3 * 4 * 64
+
+
+def test_torchinfo_counts_what_a_mask_keeps_so_a_pruned_module_has_no_total() -> None:
+    pruned = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    prune.l1_unstructured(pruned[0], "weight", 0.5)  # torchinfo 1.8.0: 54·36 + 4·36 = 2,088
+    p = trace(pruned, (1, 3, 8, 8))
+    assert p.total("torchinfo") is None
+    assert p.total("macs") == 3 * 9 * 4 * 36
+    prune.remove(pruned[0], "weight")
+    assert trace(pruned, (1, 3, 8, 8)).total("torchinfo") == (3 * 9 * 4 + 4) * 36
+
+
+class Product(nn.Module):
+    """A module of a user that multiplies its input by a matrix."""
+
+    def __init__(self, product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8, 6))
+        self.product = product
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.product(x, self.weight)
+
+
+def test_ptflops_sees_no_einsum_and_a_matrix_product_only_if_it_is_not_an_operator() -> None:
+    """ptflops 0.7.5: 0 for an einsum and for a @ b, 240 for torch.matmul(a, b). A record has one matmul for both."""
+    einsum = Product(lambda x, w: torch.einsum("bij,jk->bik", x, w))
+    assert trace(einsum, (1, 5, 8)).total("macs") == 5 * 8 * 6
+    assert trace(einsum, (1, 5, 8)).total("ptflops") == 0
+    for product in (torch.matmul, lambda x, w: x @ w):
+        assert trace(Product(product), (1, 5, 8)).total("ptflops") is None
+    assert trace(Product(lambda x, w: torch.softmax(x, -1)), (1, 5, 8)).total("ptflops") is None
+
+
+def test_ptflops_does_not_see_the_activation_that_an_encoder_layer_keeps() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    assert trace(layer, (1, 5, 8)).total("ptflops") == 3410  # ptflops 0.7.5
 
 
 # -- fvcore and FlopCounterMode, operation by operation ---------------------------------------------

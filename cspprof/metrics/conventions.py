@@ -33,6 +33,8 @@ class HookedModule:
     """Whether it has no submodules."""
     params: dict[str, TensorSpec]
     """Its own parameters by name. A shared parameter belongs to the first module that has it."""
+    buffers: frozenset[str]
+    """The names of its own buffers."""
     ops: tuple[OpSpec, ...]
     """In execution order, with views."""
 
@@ -55,16 +57,19 @@ def hooked_modules(record: Record) -> list[HookedModule]:
     for spec, layer in zip(record.calls.spec, record.calls.layer, strict=True):
         ops[layer].append(record.specs[spec])
     params: dict[str, dict[str, TensorSpec]] = defaultdict(dict)
+    buffers: dict[str, set[str]] = defaultdict(set)
     for storage in record.storages:
+        owner, _, name = storage.name.rpartition(".")
         if storage.role == "parameter":
-            owner, _, name = storage.name.rpartition(".")
             params[owner][name] = storage.spec
+        elif storage.role == "buffer":
+            buffers[owner].add(name)
     classes = {layer.path: layer.class_name for layer in record.layers}
     parents = {path.rpartition(".")[0] for path in classes if path}
     return [
         HookedModule(
             layer, tuple(classes[p] for p in _ancestors(layer.path) if p in classes), layer.path not in parents,
-            params[layer.path], tuple(ops[i]),
+            params[layer.path], frozenset(buffers[layer.path]), tuple(ops[i]),
         )
         for i, layer in enumerate(record.layers)
         if layer.calls
@@ -90,6 +95,8 @@ class Convention(Metric):
     of_module: Callable[[HookedModule], int | None] | None
     validity: str
     """In which cases the rule gives the number of the tool: "for a batch of one"."""
+    version: str
+    """The version of the tool that the rule follows."""
 
     def total(self, record: Record) -> Amount:
         """The total of the model, without a value if the rule does not determine some part of it."""
@@ -169,12 +176,13 @@ def convention_named(name: str) -> Convention:
 
 def convention(
     name: str, *, tool: str, counts: str, per_mac: int, of: str = "op", validity: str = "", scale: int = 1,
-    printed: Callable[[Record], float | None] | None = None,
+    version: str = "", printed: Callable[[Record], float | None] | None = None,
 ) -> Callable[[F], F]:  # fmt: skip
     """Register the counting rule of `tool`. The docstring of the decorated function is its definition.
 
-    `counts` is the tool's name for its total, `per_mac` what it adds for one MAC. With `of="op"` the function takes an
-    `OpSpec`, with `of="module"` a `HookedModule`. It returns an int, or None if the record does not determine it.
+    `version` is that of the tool, `counts` the tool's name for its total, `per_mac` what it adds for one MAC. With
+    `of="op"` the function takes an `OpSpec`, with `of="module"` a `HookedModule`. It returns an int, or None if the
+    record does not determine it.
     """
 
     def register(function: F) -> F:
@@ -185,7 +193,7 @@ def convention(
             Convention(
                 name, title, f"{per_mac} per MAC", "", "", function if by_op else None,
                 None, " ".join((function.__doc__ or "").split()), scale, Sum(0, scale), printed,
-                tool, counts, per_mac, None if by_op else function, validity,
+                tool, counts, per_mac, None if by_op else function, validity, version,
             ),
         )  # fmt: skip
         return function

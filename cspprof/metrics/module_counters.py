@@ -11,7 +11,7 @@ from math import prod
 
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec
 from cspprof.metrics.conventions import HookedModule, convention
-from cspprof.metrics.operation_counters import aten_name, first_tensor, has_bias, has_weight
+from cspprof.metrics.operation_counters import aten_name, composite, first_tensor, has_bias, has_weight
 
 
 def torch_class(class_name: str) -> str:
@@ -25,10 +25,12 @@ def torch_class(class_name: str) -> str:
 @convention(
     "torchinfo",
     tool="torchinfo.summary",
+    version="1.8.0",
     counts="mult-adds",
     per_mac=1,
     of="module",
-    validity="if every module without submodules returns the output of its last operation",
+    validity="if every module without submodules returns the output of its last operation, and none is pruned: of a "
+    "pruned weight torchinfo counts the elements that the mask keeps, which are values",
 )
 def torchinfo(module: HookedModule) -> int | None:
     """Parameters of modules without submodules. In classes named Conv…, weights and biases count once for each output
@@ -37,7 +39,7 @@ def torchinfo(module: HookedModule) -> int | None:
     as zero."""
     if not module.leaf or not module.params:
         return 0
-    if any(name.endswith("_orig") for name in module.params):
+    if any(name.endswith("_orig") and f"{name[:-5]}_mask" in module.buffers for name in module.params):
         return None  # pruned: torchinfo counts the ones in the mask, which are values
     params = sum(p.numel for name, p in module.params.items() if name in ("weight", "bias"))
     recurrent = sum(p.numel for name, p in module.params.items()
@@ -63,6 +65,7 @@ RESIZE_COSTS = {"nearest": 1, "linear": 5, "bilinear": 11, "bicubic": 259}
 @convention(
     "thop",
     tool="thop.profile",
+    version="0.1.1.post2209072238",
     counts="MACs",
     per_mac=1,
     of="module",
@@ -107,6 +110,8 @@ def _thop(cls: str, op: OpSpec) -> int:
 ACTIVATIONS = ("ReLU", "PReLU", "ELU", "LeakyReLU", "ReLU6", "GELU")
 FUNCTIONS = frozenset({"relu", "prelu", "elu", "gelu", "silu"})
 """Functions that ptflops replaces in torch.nn.functional, so that modules of torch that call them count twice."""
+HOLD_FUNCTIONS = tuple(f"torch.nn.modules.transformer.Transformer{part}Layer" for part in ("Encoder", "Decoder"))
+"""Modules that keep their activation as an attribute, which is the function before ptflops replaced it."""
 SELF_ATTENTION = ("torch.nn.modules.activation.MultiheadAttention", "timm.layers.attention.Attention",
                   "timm.models.vision_transformer.Attention")  # fmt: skip
 
@@ -114,12 +119,14 @@ SELF_ATTENTION = ("torch.nn.modules.activation.MultiheadAttention", "timm.layers
 @convention(
     "ptflops",
     tool="ptflops.get_model_complexity_info",
+    version="0.7.5",
     counts="MACs",
     per_mac=1,
     of="module",
-    validity="for a batch of one, without recurrent layers. ptflops sees torch.softmax(a), a.matmul(b) and a.mul(b), "
-    "but not a @ b and a * b. The rule assumes that only modules of torch and torchvision call softmax and matmul, and "
-    "that no module calls mul",
+    validity="for a batch of one, without recurrent layers, and without softmax and matrix products in the modules of "
+    "a user: ptflops sees F.softmax(a) and torch.matmul(a, b), but not torch.softmax(a) and a @ b, which are the same "
+    "operations. The rule assumes that other functions are called as F.relu(a) and a * b, not as torch.relu(a) and "
+    "torch.mul(a, b)",
 )
 def ptflops(module: HookedModule) -> int | None:
     """By exact class: MACs and biases of convolutions and linear layers; 2 for each element of a norm (1 without
@@ -128,7 +135,10 @@ def ptflops(module: HookedModule) -> int | None:
     cls = torch_class(module.class_name)
     if cls in ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell") or (cls and module.layer.shared_with):
         return None
-    total = sum(_by_function(module.class_name, op) for op in module.ops)
+    counts = [_by_function(module.class_name, op) for op in module.ops]
+    if None in counts:
+        return None
+    total = sum(n or 0 for n in counts)
     if any(c in SELF_ATTENTION for c in module.ancestors):
         return total  # an attention module counts as a whole, so its submodules do not count
     if module.class_name in SELF_ATTENTION:
@@ -149,14 +159,21 @@ def _by_class(cls: str, op: OpSpec) -> int:
     return op.writes[0].numel if cls == "Upsample" and op.kind is Kind.RESIZE else 0
 
 
-def _by_function(class_name: str, op: OpSpec) -> int:
+def _by_function(class_name: str, op: OpSpec) -> int | None:
+    """What ptflops adds because it replaced the function; None if the record does not say how it was called."""
+    if composite(op):  # such as an einsum, whose parts no function of Python calls
+        return 0
     name = aten_name(op)
+    if name in FUNCTIONS and class_name in HOLD_FUNCTIONS:
+        return 0
     if name in FUNCTIONS or (op.kind in (Kind.MAX_POOL, Kind.AVG_POOL) and "pool" in name):
         return first_tensor(op).numel
     if op.kind is Kind.RESIZE and name.startswith("upsample"):
         return op.writes[0].numel
-    if not class_name.startswith(("torch.", "torchvision.")):
+    if name not in ("softmax", "matmul", "mm", "bmm", "addmm", "baddbmm"):
         return 0
+    if not class_name.startswith(("torch.", "torchvision.")):
+        return None
     if name == "softmax":
         return first_tensor(op).numel
     return (op.macs or 0) if name in ("matmul", "mm", "bmm") else 0
@@ -194,6 +211,7 @@ ZERO_COST = frozenset({Kind.VIEW, Kind.CONCAT, Kind.EMBEDDING, Kind.DATA})
 @convention(
     "torchlens",
     tool="torchlens, flops of the forward",
+    version="2.36.1",
     counts="flops",
     per_mac=2,
     of="module",

@@ -90,6 +90,7 @@ PACKED_ATTENTION = frozenset({"_varlen_attn", "_varlen_attn_out", "_flash_attent
 @convention(
     "flop_counter",
     tool="torch.utils.flop_counter.FlopCounterMode",
+    version="torch 2.14.1",
     counts="flops",
     per_mac=2,
     validity="on the meta device, where torch decomposes attention and recurrent layers into products that it counts",
@@ -120,6 +121,7 @@ def flop_counter(op: OpSpec) -> int | None:
 @convention(
     "fvcore",
     tool="fvcore.nn.FlopCountAnalysis",
+    version="0.1.5.post20221221",
     counts="flops",
     per_mac=1,
     validity="for models that torch.jit.trace can trace, with fvcore's default handles",
@@ -188,6 +190,7 @@ def _canonical(equation: str) -> str:
 @convention(
     "torchprofile",
     tool="torchprofile.profile_macs",
+    version="0.1.0",
     counts="MACs",
     per_mac=1,
     validity="for models without torch.mm and without products of Python numbers in the forward, which it counts as 1 "
@@ -225,6 +228,7 @@ def torchprofile(op: OpSpec) -> int | None:
 @convention(
     "ptflops_aten",
     tool="ptflops, backend='aten'",
+    version="0.7.5",
     counts="MACs",
     per_mac=1,
     validity="without recurrent layers, whose CPU kernels it may not see",
@@ -248,6 +252,7 @@ def ptflops_aten(op: OpSpec) -> int | None:
 @convention(
     "calflops",
     tool="calflops.calculate_flops, its MACs",
+    version="0.3.2",
     counts="MACs",
     per_mac=1,
     validity="for products written as torch.matmul(a, b). It does not see a @ b, the same operation in a record",
