@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from cspprof.analysis import layer_matching
 from cspprof.analysis.comparison import Comparison, Contribution
 from cspprof.analysis.layer_matching import longest_increasing, match_rows
 from cspprof.analysis.layer_rows import LayerRow
+from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import Kind, OpSpec, TensorSpec
+from cspprof.report.profile import summary_tables
 
 
 def rows(*layers: tuple[str, Kind, int]) -> tuple[list[LayerRow], list[int]]:
@@ -180,7 +183,27 @@ def test_only_the_changed_layer_and_its_consumer_are_listed(name: str, tmp_path:
             Contribution("blocks.1.conv2", 9 * 16 * 16 * 64, 9 * 16 * 24 * 64),
         ]  # fmt: skip
         assert both.by_layer("macs") == changed
+        assert not [note for note in both.notes if "depth" in note]
         assert {c.name for c in both.by_layer("cio_cspnet")} == {c.name for c in changed}
+
+
+def test_depth_of_a_source_without_class_names_is_unknown() -> None:
+    """The older exporter of ONNX writes the paths of modules, not their classes."""
+    base = cspprof.profile("resnet50")
+    unnamed = replace(base, layers=tuple(layer._replace(class_name="", stage=None) for layer in base.layers))
+    assert (list(stage_depths(base)), list(stage_depths(unnamed))) == ([3, 4, 6, 3], [])
+    assert not [note for note in Comparison((base, unnamed)).notes if "depth" in note]
+    (table,) = summary_tables([base, unnamed], ["macs"])
+    cells = {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
+    assert cells["depth per stage"] == ["3-4-6-3", "–", ""]
+
+
+def test_dtypes_are_compared_if_one_is_not_float32() -> None:
+    base, half = cspprof.profile("resnet50"), cspprof.profile("resnet50", dtype="float16")
+    (table,) = summary_tables([base, half], ["macs"])
+    cells = {line[0].text: [cell.text for cell in line[1:]] for line in table.rows}
+    assert cells["dtype"] == ["float32", "float16", "differs"]
+    assert cells["depth per stage"][2] == ""
 
 
 @pytest.mark.slow
@@ -199,6 +222,7 @@ def test_network_beside_its_own_export_lists_no_changed_layer(name: str, kind: s
         model = torchvision.models.get_model(name, weights=None)
     export(model, tmp_path / kind, 224, dynamo=kind.startswith("newer"))
     both = Comparison((cspprof.profile(model.eval(), (1, 3, 224, 224)), cspprof.profile(str(tmp_path / kind))))
+    assert not [note for note in both.notes if "depth" in note]
     for metric in ("macs", "cio_hardnet", "cio_cspnet", "activations"):
         assert both.by_layer(metric) == []
         assert not any(c.difference for c in both.by_stage(metric))

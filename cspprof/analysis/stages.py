@@ -62,7 +62,7 @@ def _positions(spec: OpSpec) -> int:
 
 @cached
 def stage_depths(record: Record) -> Sequence[int]:
-    """Blocks in each stage, such as 3-4-6-3; empty if the model repeats no block.
+    """Blocks in each stage, such as 3-4-6-3; empty if the model repeats no block, or if its source names no classes.
 
     A block is a module with at least two computing operations and a sibling of the same class, and contains no such
     repetition. Modules tagged neck or head do not count: the depths of a detector are those of its backbone.
@@ -73,7 +73,8 @@ def stage_depths(record: Record) -> Sequence[int]:
     computing, last_call = _calls_below(record, parent)
     siblings: dict[tuple[int, str], list[int]] = defaultdict(list)
     for i, layer in enumerate(layers):
-        if i and computing[i] >= 2 and layer.class_name.rpartition(".")[2] not in _CONTAINERS:
+        class_name = layer.class_name.rpartition(".")[2]
+        if i and computing[i] >= 2 and class_name and class_name not in _CONTAINERS:
             siblings[parent[i], layer.class_name].append(i)
     repeated = {cls for (_, cls), members in siblings.items() if len(members) >= 2}
     containing = set()

@@ -203,11 +203,13 @@ def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
         columns += [Column(p.label, numeric=True), Column("change", numeric=True)]
     lines: list[list[Cell]] = []
     facts = [_input_and_depth(p) for p in profiles]
-    for i, (name, first) in enumerate(facts[0]):
+    if all(f["dtype"].text == "float32" for f in facts):
+        facts = [{name: cell for name, cell in f.items() if name != "dtype"} for f in facts]
+    for name, first in facts[0].items():
         line = [text(name), first]
-        for other in facts[1:]:
-            cell = other[i][1] if i < len(other) else text("–")
-            line += [cell, text("" if cell.text == first.text else "differs")]
+        for cell in (other[name] for other in facts[1:]):
+            known = cell.text != "–" and first.text != "–"
+            line += [cell, text("differs" if known and cell.text != first.text else "")]
         lines.append(line)
     for m in metrics:
         line = [text(metric_label(m)), _total(base, m)]
@@ -217,13 +219,13 @@ def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
     return Table("", columns, lines)
 
 
-def _input_and_depth(record: Record) -> list[tuple[str, Cell]]:
+def _input_and_depth(record: Record) -> dict[str, Cell]:
     depth = stage_depths(record)
-    facts = [("input", text(" + ".join(str(t) for t in record.inputs)))]
-    if record.dtype != "float32":
-        facts.append(("dtype", text(record.dtype)))
-    facts.append(("depth per stage", Cell(depth, format_depths(depth) or "–")))
-    return facts
+    return {
+        "input": text(" + ".join(str(t) for t in record.inputs)),
+        "dtype": text(record.dtype),
+        "depth per stage": Cell(depth, format_depths(depth) or "–"),
+    }
 
 
 def _total(record: Record, metric: str) -> Cell:
