@@ -317,6 +317,32 @@ def test_timm_network_equals_its_export(name: str, tmp_path: Path) -> None:
     assert {t: program.total(t) for t in TOTALS[:4]} == {t: module.total(t) for t in TOTALS[:4]}
 
 
+class Quantized(nn.Module):
+    """A convolution with 8-bit weights, as quantization for export writes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.ones(8, 3, 3, 3, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(8))
+        self.register_buffer("zero", torch.zeros(8, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ops = torch.ops.quantized_decomposed
+        x = ops.quantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)
+        x = ops.dequantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)
+        return F.conv2d(x, ops.dequantize_per_channel(self.weight, self.scale, self.zero, 0, -128, 127, torch.int8))
+
+
+def test_quantized_program(tmp_path: Path) -> None:
+    pytest.importorskip("torch.ao.quantization.fx._decomposed")  # registers the operators
+    file = exported(Quantized(), tmp_path / "model.pt2", (torch.randn(1, 3, 8, 8),))
+    profile = cspprof.profile(str(file))
+    assert profile.total("macs") == 27 * 8 * 36
+    assert [op.target.partition(".")[2] for op in profile.ops] == [
+        "quantize_per_tensor", "dequantize_per_tensor", "dequantize_per_channel", "conv2d",
+    ]  # fmt: skip
+
+
 def test_sizes_that_depend_on_the_input_follow_it(tmp_path: Path) -> None:
     batch, half = torch.export.Dim("batch", min=1, max=8), torch.export.Dim("half", min=4, max=64)
     file = exported(

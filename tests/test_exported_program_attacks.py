@@ -534,3 +534,16 @@ def test_damaged_program_gives_a_profile_or_a_clean_error(tmp_path: Path) -> Non
                 parent[path[-1]] = new
             with suppress(CspprofError):
                 cspprof.profile(str(archive(tmp_path / "a.pt2", program)))
+
+
+def test_program_that_needs_values_takes_no_more_than_the_limit(tmp_path: Path) -> None:
+    """A program that reads a value runs on the CPU, where its tensors have data."""
+    number = node("torch.ops.aten.item.default", [{"as_sym_float": {"as_name": "n"}}], self=named("s"))
+    program = document(
+        aten("sum.default", "s", self=named("x")),
+        number,
+        aten("new_full.default", "a", self=named("x"), size={"as_ints": [2**36]}, fill_value={"as_float": 1.0}),
+        aten("relu.default", "y", self=named("a")),
+    )
+    with pytest.raises(CspprofError, match=r"aten.new_full needs 256.0 GiB"):
+        cspprof.profile(str(archive(tmp_path / "a.pt2", program)))

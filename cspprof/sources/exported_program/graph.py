@@ -6,49 +6,32 @@ of other classes, gradients, tokens) is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 
+from cspprof.sources.exported_program.arguments import (
+    ARGUMENTS,
+    CONSTANTS,
+    DTYPES,
+    LARGEST,
+    Ref,
+    integer,
+    one_of,
+    tensor_ref,
+)
 from cspprof.sources.exported_program.expressions import SymbolicSize, parse_expression
 from cspprof.sources.exported_program.json_values import MalformedError, as_kind, field, shorten, variant
 
 MAJOR_VERSION = 8
 """The version of the schema that torch 2.5 and later versions write."""
 
-DTYPES = {
-    1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64, 6: torch.float16, 7: torch.float32,
-    8: torch.float64, 9: torch.complex32, 10: torch.complex64, 11: torch.complex128, 12: torch.bool,
-    13: torch.bfloat16, 28: torch.uint16, 29: torch.float8_e4m3fn, 30: torch.float8_e5m2,
-    31: torch.float8_e4m3fnuz, 32: torch.float8_e5m2fnuz, 33: torch.float8_e8m0fnu, 34: torch.uint32,
-    35: torch.uint64,
-}  # fmt: skip
-LAYOUTS = {1: torch.sparse_coo, 2: torch.sparse_csr, 3: torch.sparse_csc, 4: torch.sparse_bsr, 5: torch.sparse_bsc,
-           7: torch.strided}  # fmt: skip
-MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d,
-                  4: torch.preserve_format}  # fmt: skip
-DEVICES = frozenset({"cpu", "cuda", "meta", "mps", "xpu", "hpu", "mtia", "xla", "npu", "privateuseone"})
-FLOATS = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
-
-LARGEST = 2**63
 MAX_DEPTH = 60
 """The depth of module paths and of graphs within graphs."""
 
 Size = int | SymbolicSize
-
-
-class Ref(NamedTuple):
-    """An argument that is the value of an input or of an earlier node."""
-
-    name: str
-
-
-class Device(NamedTuple):
-    """A device that the program names. The trace decides where it really runs."""
-
-    type: str
 
 
 class TensorValue(NamedTuple):
@@ -301,113 +284,6 @@ def _output(data: Any, where: str) -> Any:
     raise MalformedError(f"{where} has an output of the kind {shorten(tag)}, which is not read")
 
 
-# -- arguments ----------------------------------------------------------------------------------------
-
-
-def _float(value: Any, where: str) -> float:
-    if isinstance(value, str) and value in FLOATS:
-        return FLOATS[value]
-    return float(value) if type(value) is int else as_kind(value, float, where)
-
-
-def _integer(value: Any, where: str) -> int:
-    if abs(as_kind(value, int, where)) >= LARGEST:
-        raise MalformedError(f"{where} is {value:,}, which has more than 63 bits")
-    return int(value)
-
-
-def _one_of(table: dict[int, Any]) -> Callable[[Any, str], Any]:
-    def read(value: Any, where: str) -> Any:
-        if value not in table or type(value) is not int:
-            raise MalformedError(f"{where} has the unknown number {shorten(value)}")
-        return table[value]
-
-    return read
-
-
-def _list_of(item: Callable[[Any, str], Any]) -> Callable[[Any, str], list[Any]]:
-    return lambda value, where: [item(x, where) for x in as_kind(value, list, where)]
-
-
-def _symbolic(literal: str, read: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
-    """A number that another node may give: `{"as_name": …}` or `{literal: …}`."""
-
-    def read_either(value: Any, where: str) -> Any:
-        tag, inner = variant(value, where)
-        if tag == "as_name":
-            return Ref(as_kind(inner, str, where))
-        if tag == literal:
-            return read(inner, where)
-        raise MalformedError(f"{where} is of the kind {shorten(tag)}, which is not read")
-
-    return read_either
-
-
-def _bool(value: Any, where: str) -> bool:
-    return as_kind(value, bool, where)
-
-
-def _string(value: Any, where: str) -> str:
-    return as_kind(value, str, where)
-
-
-def _tensor(value: Any, where: str) -> Ref:
-    return Ref(field(value, "name", str, where))
-
-
-def _optional_tensor(value: Any, where: str) -> Ref | None:
-    tag, inner = variant(value, where)
-    if tag == "as_none":
-        return None
-    if tag != "as_tensor":
-        raise MalformedError(f"{where} is of the kind {shorten(tag)}, which is not read")
-    return _tensor(inner, where)
-
-
-def _device(value: Any, where: str) -> Device:
-    kind = field(value, "type", str, where)
-    if kind not in DEVICES:
-        raise MalformedError(f"{where} is the unknown device {shorten(kind)}")
-    return Device(kind)
-
-
-def _complex(value: Any, where: str) -> complex:
-    data = as_kind(value, dict, where)
-    return complex(_float(data.get("real"), where), _float(data.get("imag"), where))
-
-
-ARGUMENTS: dict[str, Callable[[Any, str], Any]] = {
-    "as_none": lambda value, where: None,
-    "as_tensor": _tensor,
-    "as_tensors": _list_of(_tensor),
-    "as_optional_tensor": _optional_tensor,
-    "as_optional_tensors": _list_of(_optional_tensor),
-    "as_nested_tensors": _list_of(_list_of(_tensor)),
-    "as_int": _integer,
-    "as_ints": _list_of(_integer),
-    "as_int_lists": _list_of(_list_of(_integer)),
-    "as_float": _float,
-    "as_floats": _list_of(_float),
-    "as_float_lists": _list_of(_list_of(_float)),
-    "as_bool": _bool,
-    "as_bools": _list_of(_bool),
-    "as_string": _string,
-    "as_strings": _list_of(_string),
-    "as_complex": _complex,
-    "as_sym_int": _symbolic("as_int", _integer),
-    "as_sym_ints": _list_of(_symbolic("as_int", _integer)),
-    "as_sym_float": _symbolic("as_float", _float),
-    "as_sym_floats": _list_of(_symbolic("as_float", _float)),
-    "as_sym_bool": _symbolic("as_bool", _bool),
-    "as_sym_bools": _list_of(_symbolic("as_bool", _bool)),
-    "as_scalar_type": _one_of(DTYPES),
-    "as_memory_format": _one_of(MEMORY_FORMATS),
-    "as_layout": _one_of(LAYOUTS),
-    "as_device": _device,
-}
-"""The kinds of arguments that are read. Objects of other classes, operators and tokens are not among them."""
-
-
 # -- sizes and tensors --------------------------------------------------------------------------------
 
 
@@ -416,13 +292,13 @@ def _size(data: Any, where: str) -> Size | None:
         return None
     tag, value = variant(data, where)
     if tag == "as_int":
-        return _integer(value, where)
+        return integer(value, where)
     if tag != "as_expr":
         raise MalformedError(f"a size of {shorten(where)} is of the kind {shorten(tag)}, which is not read")
     hint = value.get("hint") if isinstance(value, dict) else None
     number = None if hint is None else hint.get("as_int") if isinstance(hint, dict) else None
     return SymbolicSize(
-        parse_expression(field(value, "expr_str", str, where)), None if number is None else _integer(number, where)
+        parse_expression(field(value, "expr_str", str, where)), None if number is None else integer(number, where)
     )
 
 
@@ -432,7 +308,7 @@ def tensor_value(data: Any, where: str) -> TensorValue:
     sizes, strides = (_sizes(field(data, key, list, name), name) for key in ("sizes", "strides"))
     if field(data, "layout", int, name) != 7:
         raise MalformedError(f"{name} is sparse: only dense tensors are read")
-    dtype = _one_of(DTYPES)(data.get("dtype"), name)
+    dtype = one_of(DTYPES)(data.get("dtype"), name)
     numel, steps = dtype.itemsize, 0
     for size in sizes:
         numel *= size if isinstance(size, int) else 1
@@ -481,11 +357,6 @@ def _ranges(data: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
 
 # -- signature ----------------------------------------------------------------------------------------
 
-CONSTANTS: dict[str, Callable[[Any, str], Any]] = {
-    "as_none": lambda value, where: None, "as_int": _integer, "as_float": _float, "as_string": _string,
-    "as_bool": _bool,
-}  # fmt: skip
-
 
 def _input_specs(items: list[Any]) -> tuple[dict[str, tuple[str, str]], set[str], list[tuple[str | None, Any]]]:
     """What the inputs of the graph are: tensors of the model, and arguments of the forward."""
@@ -499,7 +370,7 @@ def _input_specs(items: list[Any]) -> tuple[dict[str, tuple[str, str]], set[str]
         if tag in targets:
             target = field(spec, targets[tag], str, where)
             check_path(target)
-            weights[_tensor(spec.get("arg"), where).name] = (tag.removeprefix("tensor_"), target)
+            weights[tensor_ref(spec.get("arg"), where).name] = (tag.removeprefix("tensor_"), target)
             if tag == "buffer" and spec.get("persistent") is False:
                 temporary.add(target)
         elif tag == "user_input":
@@ -532,7 +403,7 @@ def _output_specs(items: list[Any], weights: dict[str, tuple[str, str]]) -> tupl
         if tag in ("user_output", "loss_output"):
             argument = field(spec, "arg", dict, where)
             if tag == "loss_output":
-                results.append(_tensor(argument, where))
+                results.append(tensor_ref(argument, where))
                 continue
             kind, value = variant(argument, where)
             if kind not in ARGUMENTS:
@@ -543,9 +414,9 @@ def _output_specs(items: list[Any], weights: dict[str, tuple[str, str]]) -> tupl
             target = field(spec, f"{kind}_name", str, where)
             if (kind, target) not in by_target:
                 raise MalformedError(f"{where} writes {shorten(target)}, which is not an input of the graph")
-            mutations.append((_tensor(spec.get("arg"), where).name, by_target[kind, target]))
+            mutations.append((tensor_ref(spec.get("arg"), where).name, by_target[kind, target]))
         elif tag == "user_input_mutation":
-            mutations.append((_tensor(spec.get("arg"), where).name, field(spec, "user_input_name", str, where)))
+            mutations.append((tensor_ref(spec.get("arg"), where).name, field(spec, "user_input_name", str, where)))
         else:
             raise MalformedError(f"{where} is of the kind {shorten(tag)}: only a forward pass can be profiled")
     return results, mutations

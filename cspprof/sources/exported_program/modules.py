@@ -7,19 +7,20 @@ one table, and the modules run their part of the nodes in order, so that hooks s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import _disable_current_modes
 
 from cspprof.core.errors import TraceError
+from cspprof.sources.exported_program.arguments import Device, Ref
 from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
-from cspprof.sources.exported_program.graph import Device, Graph, ModuleCall, Node, Program, Ref, names_in, references
+from cspprof.sources.exported_program.graph import Graph, ModuleCall, Node, Program, names_in, references
 from cspprof.sources.exported_program.json_values import MalformedError, shorten
+from cspprof.sources.exported_program.memory_limits import LiveLimit, ValueBudget, check_count
 from cspprof.sources.exported_program.operators import (
     ASSERT_SCALAR,
     CHECKS,
@@ -71,105 +72,17 @@ class Call:
 Step = Operation | Region | Call
 
 
-class ValueBudget:
-    """What the operations of one run on meta may compute with values: tables of indices, masks, constants.
-
-    A file of a few bytes can ask for a tensor of any size. Beyond the limit, operations run on meta, without values.
-    """
-
-    LIMIT = 512 << 20
-
-    def __init__(self) -> None:
-        self.spent = 0
-
-    def limited(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The arguments by name, on meta if an operation whose arguments have values would exceed the budget."""
-        given = [*args, *kwargs.values()]
-        tensors = [t for value in given for t in (value if isinstance(value, list) else [value])]
-        tensors = [t for t in tensors if isinstance(t, torch.Tensor)]
-        if any(t.is_meta for t in tensors) or args:
-            return kwargs
-        result = None
-        with _disable_current_modes():  # nothing of this is recorded
-            on_meta = {name: _on_meta(value) for name, value in kwargs.items()}
-            if "device" in kwargs or (not tensors and any(a.name == "device" for a in func._schema.arguments)):
-                on_meta["device"] = torch.device("meta")
-            try:
-                result = func(**on_meta)
-            except Exception:  # a shape that depends on values, or arguments that do not fit
-                if func._schema.name not in NOT_LARGER:
-                    return on_meta
-        made = result if isinstance(result, (list, tuple)) else [result]
-        cost = sum(t.numel() * t.element_size() for t in (*tensors, *made) if isinstance(t, torch.Tensor))
-        if self.spent + cost > self.LIMIT:
-            return on_meta
-        self.spent += cost
-        return kwargs
-
-
-NOT_LARGER = frozenset({
-    "aten::nonzero", "aten::argwhere", "aten::masked_select", "aten::index", "aten::_unique2", "aten::unique_dim",
-    "aten::unique_consecutive", "aten::item", "aten::_local_scalar_dense", "aten::is_nonzero", "aten::equal",
-})  # fmt: skip
-"""Operators whose results depend on values and have at most about the size of the arguments."""
-
-
-def _on_meta(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_on_meta(item) for item in value]
-    if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    return value
-
-
-def _check_count(step: Operation, kwargs: dict[str, Any]) -> None:
-    """Raise MalformedError if an operation would return another number of tensors than the program says.
-
-    Splitting a dimension of 2**40 would make as many tensors.
-    """
-    split = SPLITS.get(step.target.removeprefix("torch.ops.aten."))
-    tensor = kwargs.get("self", kwargs.get("tensor"))
-    if split is None or not isinstance(tensor, torch.Tensor):
-        return
-    dim = kwargs.get("dim", 0)
-    if not isinstance(dim, int) or not -tensor.dim() <= dim < tensor.dim():
-        return
-    count = split(tensor.shape[dim], kwargs)
-    if not isinstance(step.outputs, list) or len(step.outputs) != count:
-        raise TraceError(
-            f"{step.target} returns {count:,} tensors, and the program has another number of results for it",
-            "The file is damaged, or was exported for another input.",
-        )
-
-
-def _parts(size: int, step: Any) -> int:
-    return -(-size // step) if isinstance(step, int) and step > 0 and size else 1
-
-
-SPLITS: dict[str, Callable[[int, dict[str, Any]], int]] = {
-    "unbind.int": lambda size, _: size,
-    "unbind_copy.int": lambda size, _: size,
-    "split.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
-    "split_copy.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
-    "unsafe_split.Tensor": lambda size, kwargs: _parts(size, kwargs.get("split_size")),
-    "chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
-    "unsafe_chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
-    "tensor_split.sections": lambda size, kwargs: kwargs.get("sections", 0),
-}
-"""How many tensors an operator makes of a dimension."""
-
-
 class Run:
     """The values of one forward pass."""
 
     def __init__(
-        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, budget: ValueBudget | None
+        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, limit: ValueBudget | LiveLimit
     ) -> None:
         self.modules = modules
         self.values = values
         self.device = device
-        self.budget = budget
-        """Limits what a trace on meta computes with values; None if everything has values."""
+        self.limit = limit
+        """Limits what operations compute with values."""
 
     def execute(self, steps: list[Step]) -> None:
         for step in steps:
@@ -186,9 +99,9 @@ class Run:
         if step.func is None:
             result = self.compute(step.target, args)
         else:
-            _check_count(step, kwargs)
-            if self.budget is not None:
-                kwargs = self.budget.limited(step.func, args, kwargs)
+            check_count(step.target, step.outputs, kwargs)
+            if kwargs:  # only the writes of mutations have none
+                kwargs = self.limit.limited(step.func, kwargs, self.values)
             result = step.func(*args, **kwargs)
         self.assign(step.outputs, result, step.target)
         for name in step.last_reads:
@@ -207,7 +120,7 @@ class Run:
 
     def enter(self, region: Region) -> None:
         values = dict(zip(region.inner, [self.resolve(a) for a in region.args], strict=True))
-        inner = Run(self.modules, values, self.device, self.budget)
+        inner = Run(self.modules, values, self.device, self.limit)
         with _mode(region.kind, [self.resolve(a) for a in region.settings]):
             inner.execute(region.steps)
         results = [inner.resolve(r) for r in region.results]
@@ -285,7 +198,12 @@ class ExportedModel(nn.Module):
                 owner = find_module(self, parents)
                 values[name] = (owner._parameters if kind == "parameter" else owner._buffers)[last]
         modules = {path: find_module(self, path.split(".")) for path in _paths(self.steps)}
-        run = Run(modules, values, device, ValueBudget() if on_meta else None)
+        run = Run(
+            modules,
+            values,
+            device,
+            ValueBudget() if on_meta else LiveLimit(values[name] for name in self.program.weights),
+        )
         run.execute(self.steps)
         return nest(self.out_tree, iter([run.resolve(result) for result in self.program.results]))
 
