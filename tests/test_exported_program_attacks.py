@@ -523,7 +523,7 @@ def test_damaged_program_gives_a_profile_or_a_clean_error(tmp_path: Path) -> Non
             yield from places(value[key], (*path, key))
 
     for path in places(json.loads(text)):
-        for new in (None, 7, -1, "x", [], {}, [None], {"as_none": True}, ...):
+        for new in (None, -1, "x", [None], ...):
             program = json.loads(text)
             parent = program
             for key in path[:-1]:
