@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,15 @@ def test_metadata_of_nodes_import_no_module(tmp_path: Path, monkeypatch: pytest.
     }  # fmt: skip
     profile = cspprof.profile(str(archive(tmp_path / "a.pt2", document({**RELU, "metadata": metadata}))))
     assert [layer.class_name for layer in profile.layers] == ["crafted_module.Net", "crafted_module.A"]
+    assert not marker.exists()
+
+
+def test_code_of_guards_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    program = document()
+    program["guards_code"] = [touching(marker), f"{touching(marker)} or True"]
+    program["graph_module"]["metadata"] = {"custom": touching(marker)}
+    assert cspprof.profile(str(archive(tmp_path / "a.pt2", program))).complete
     assert not marker.exists()
 
 
@@ -547,3 +557,29 @@ def test_program_that_needs_values_takes_no_more_than_the_limit(tmp_path: Path) 
     )
     with pytest.raises(CspprofError, match=r"aten.new_full needs 256.0 GiB"):
         cspprof.profile(str(archive(tmp_path / "a.pt2", program)))
+
+
+def relu_in(*paths: str, keys: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A node in the modules at `paths`, which have the identities `keys`."""
+    stack = [f"{key or path},{path},A" for path, key in zip_longest(paths, keys, fillvalue="")]
+    return {**RELU, "metadata": {"nn_module_stack": ";".join(["root,,Net", *stack])}}
+
+
+def test_module_with_two_paths_is_one_module(tmp_path: Path) -> None:
+    first = {**relu_in("a", keys=("shared",)), "outputs": [named("z")]}
+    second = {**relu_in("b", keys=("shared@1",)), "inputs": [{"name": "self", "arg": named("z"), "kind": 1}]}
+    layers = cspprof.profile(str(archive(tmp_path / "a.pt2", document(first, second)))).layers
+    assert [(layer.path, layer.calls, layer.shared_with) for layer in layers] == [("", 1, ()), ("a", 2, ("b",))]
+
+
+def test_shared_modules_within_shared_modules_do_not_double_at_each_level(tmp_path: Path) -> None:
+    paths = [".".join(["a"] * depth + [last]) for depth in range(40) for last in ("a", "b")]
+    keys = tuple(f"level{path.count('.')}" for path in paths)
+    file = archive(tmp_path / "a.pt2", document(relu_in(*paths, keys=keys)))
+    assert len(cspprof.profile(str(file)).layers) < 200
+
+
+@pytest.mark.parametrize("paths", [("a", "a.b"), ("a.b", "a"), ("a", "a.b", "a.b.c")])
+def test_module_within_itself_is_another_module(paths: tuple[str, ...], tmp_path: Path) -> None:
+    node_in = relu_in(*paths, keys=("same",) * len(paths))
+    assert cspprof.profile(str(archive(tmp_path / "a.pt2", document(node_in)))).ops[0].layer == paths[-1]

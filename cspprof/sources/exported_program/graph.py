@@ -26,7 +26,7 @@ from cspprof.sources.exported_program.expressions import SymbolicSize, parse_exp
 from cspprof.sources.exported_program.json_values import MalformedError, as_kind, field, shorten, variant
 
 MAJOR_VERSION = 8
-"""The version of the schema that torch 2.5 and later versions write."""
+"""The version of the schema that torch 2.13 and 2.14 write."""
 
 MAX_DEPTH = 60
 """The depth of module paths and of graphs within graphs."""
@@ -431,8 +431,9 @@ def _check_signature(
     for name in graph.inputs:
         if name not in described and not name.endswith(" constant"):
             raise MalformedError(f"the signature does not describe the input {shorten(name)} of the graph")
+    inputs = set(graph.inputs)
     for name in (*described, *(written for _, written in mutations)):
-        if name not in graph.inputs:
+        if name not in inputs:
             raise MalformedError(f"the signature describes {shorten(name)}, which is not an input of the graph")
     returned = set(references(graph.outputs))
     for name in (*references(results), *(value for value, _ in mutations)):

@@ -230,24 +230,30 @@ def find_module(root: nn.Module, parts: list[str]) -> nn.Module:
 
 def _add_modules(root: nn.Module, program: Program, tensors: list[HeldTensor]) -> None:
     """Add the modules of the program in the order of the model, each with its class as `CLASS`."""
-    by_alias: dict[str, nn.Module] = {}
+    aliases = _simple_aliases(program.aliases)
+    shared: dict[str, nn.Module] = {}
+    count = 0
     if "" in program.classes:
         vars(root)[CLASS] = program.classes[""]
 
     def add(path: str) -> nn.Module:
+        nonlocal count
         if not path:
             return root
         parent_path, _, name = path.rpartition(".")
         parent = add(parent_path)
         found = parent._modules.get(name)
         if found is None:
-            shared = program.aliases.get(path, path)
-            found = by_alias.get(shared)
-            if found is None or _contains(found, parent):
+            target = aliases.get(path, path)
+            found = shared.get(target)
+            if found is None:
+                count += 1
+                if count > MAX_MODULES:
+                    raise MalformedError(f"it has more than {MAX_MODULES:,} modules")
                 found = Submodule() if path in program.classes else nn.Module()
                 if path in program.classes:
                     vars(found)[CLASS] = program.classes[path]
-                by_alias[shared] = found
+                shared[target] = found
             parent._modules[name] = found
         return found
 
@@ -258,8 +264,30 @@ def _add_modules(root: nn.Module, program: Program, tensors: list[HeldTensor]) -
             add(path.rpartition(".")[0])
 
 
-def _contains(module: nn.Module, other: nn.Module) -> bool:
-    return any(m is other for m in module.modules())
+MAX_MODULES = 100_000
+MAX_ALIASES = 100
+
+
+def _simple_aliases(aliases: dict[str, str]) -> dict[str, str]:
+    """The modules with a second path, without those within a shared module.
+
+    Shared modules within shared modules have 2**n paths at depth n, and a module within itself has no end.
+    """
+    found: dict[str, str] = {}
+    shared: set[str] = set()
+    for path, target in sorted(aliases.items(), key=lambda item: item[0].count(".")):
+        around = {*_ancestors(path), *_ancestors(target)}
+        if path in around or target in around or not shared.isdisjoint(around) or len(found) == MAX_ALIASES:
+            continue
+        found[path] = target
+        shared |= {path, target}
+    return found
+
+
+def _ancestors(path: str) -> list[str]:
+    """The paths of the modules around a module: `a`, `a.b` for `a.b.c`."""
+    parts = path.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 class _Steps:
