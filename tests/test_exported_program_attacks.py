@@ -583,3 +583,22 @@ def test_shared_modules_within_shared_modules_do_not_double_at_each_level(tmp_pa
 def test_module_within_itself_is_another_module(paths: tuple[str, ...], tmp_path: Path) -> None:
     node_in = relu_in(*paths, keys=("same",) * len(paths))
     assert cspprof.profile(str(archive(tmp_path / "a.pt2", document(node_in)))).ops[0].layer == paths[-1]
+
+
+@pytest.mark.parametrize(("length", "layers"), [(2**31, 1), (2, 2**40)])
+def test_recurrent_operation_of_very_many_steps_is_refused(length: int, layers: int, tmp_path: Path) -> None:
+    """torch runs the steps one by one."""
+    recurrent = node(
+        "torch.ops.aten.gru.input", [named("y"), named("h")], input=named("s"), hx=named("s0"),
+        params={"as_tensors": [{"name": "w"}, {"name": "w"}]}, has_biases={"as_bool": False},
+        num_layers={"as_int": layers}, dropout={"as_float": 0.0}, train={"as_bool": False},
+        bidirectional={"as_bool": False}, batch_first={"as_bool": False},
+    )  # fmt: skip
+    program = document(
+        aten("new_empty.default", "s", self=named("x"), size={"as_ints": [length, 1, 1]}),
+        aten("new_empty.default", "s0", self=named("x"), size={"as_ints": [1, 1, 1]}),
+        aten("new_empty.default", "w", self=named("x"), size={"as_ints": [3, 1]}),
+        recurrent,
+    )
+    with pytest.raises(CspprofError, match="steps; at most 100,000 are run"):
+        cspprof.profile(str(archive(tmp_path / "a.pt2", program)))

@@ -127,6 +127,25 @@ def check_count(target: str, outputs: Any, kwargs: dict[str, Any]) -> None:
         )
 
 
+def check_steps(target: str, kwargs: dict[str, Any]) -> None:
+    """Raise TraceError if a recurrent operation has more than `MOST_STEPS` steps, which torch runs one by one."""
+    name = target.removeprefix("torch.ops.aten.").removesuffix(".input")
+    sequence, layers = kwargs.get("input"), kwargs.get("num_layers", 1)
+    if name not in RECURRENT or not isinstance(sequence, torch.Tensor) or not isinstance(layers, int):
+        return
+    steps = layers * max(sequence.shape[:2], default=1)
+    if steps > MOST_STEPS:
+        raise TraceError(
+            f"aten.{name} of an exported program has {steps:,} steps; at most {MOST_STEPS:,} are run",
+            "Profile the module from which the file was exported, or a shorter sequence.",
+        )
+
+
+RECURRENT = frozenset({"lstm", "gru", "rnn_tanh", "rnn_relu"})
+MOST_STEPS = 100_000
+"""Layers times positions of a sequence."""
+
+
 def _parts(size: int, step: Any) -> int:
     return -(-size // step) if isinstance(step, int) and step > 0 and size else 1
 

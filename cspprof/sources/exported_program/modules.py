@@ -20,7 +20,7 @@ from cspprof.sources.exported_program.arguments import Device, Ref
 from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
 from cspprof.sources.exported_program.graph import Graph, ModuleCall, Node, Program, names_in, references
 from cspprof.sources.exported_program.json_values import MalformedError, shorten
-from cspprof.sources.exported_program.memory_limits import LiveLimit, ValueBudget, check_count
+from cspprof.sources.exported_program.memory_limits import LiveLimit, ValueBudget, check_count, check_steps
 from cspprof.sources.exported_program.operators import (
     ASSERT_SCALAR,
     CHECKS,
@@ -100,6 +100,7 @@ class Run:
             result = self.compute(step.target, args)
         else:
             check_count(step.target, step.outputs, kwargs)
+            check_steps(step.target, kwargs)
             if kwargs:  # only the writes of mutations have none
                 kwargs = self.limit.limited(step.func, kwargs, self.values)
             result = step.func(*args, **kwargs)
