@@ -296,3 +296,16 @@ def test_whatif_on_a_saved_profile_repeats_the_shapes_in_its_hint(run: Run, tmp_
     assert (got.code, f"Trace the model again: cspprof {hint}\n" in got.err) == (2, True)
     assert run(*hint.split()).code == 0
     assert run("whatif", file, "--input", "1x3x256x256").code == 0
+
+
+# -- changes of percentages -----------------------------------------------------------------------
+
+
+def test_the_change_of_a_percentage_is_in_points(run: Run) -> None:
+    out = run("compare", "resnet10", "vgg16", "--metric", "bottleneck_share,balance,macs").out
+    lines = {line.split("  ")[0]: line for line in out.splitlines()}
+    base, other = cspprof.profile("resnet10"), cspprof.profile("vgg16")
+    for name, metric in (("its share", "bottleneck_share"), ("balance", "balance")):
+        step = 100 * (other.total(metric) - base.total(metric))
+        assert lines[name].endswith(f"{'+' if step > 0 else '−'}{abs(step):.1f} points")
+    assert lines["MACs"].endswith(" %")

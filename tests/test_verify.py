@@ -15,6 +15,7 @@ import cspprof
 from cspprof.api import verify
 from cspprof.metrics import value_of
 from cspprof.ops import Facts
+from cspprof.report.verification import verification_report
 
 NET = """
     import torch
@@ -74,6 +75,21 @@ def test_verify_command(net: str, run: Callable[..., Result]) -> None:
     document = json.loads(run("verify", f"{net}:Net", "--format", "json").out)
     validate(document, json.loads((CHECKOUT / "cspprof" / "schemas" / "verify-1.schema.json").read_text()))
     assert document["explained"]
+
+
+def test_layers_that_differ_are_grouped_by_reason() -> None:
+    report = verification_report(verify("resnet50"), False)
+    (table,) = [t for t in report.tables if t.title == "Why layers differ"]
+    norms = next(row for row in table.rows if row[0].text == "fvcore: batch norm")
+    record = cspprof.profile("resnet50")
+    layers = [op for op in record.ops if op.target == "aten.batch_norm"]
+    assert norms[1].value == len(layers) == 49
+    assert norms[2].text == f"fvcore + {2 * sum(op.writes[0].numel for op in layers):,} batch norm"
+    assert norms[3].text.endswith("and 46 more")
+    assert sum(row[1].value for row in table.rows) == sum(not layer["agrees"] for layer in report.records)
+    every = verification_report(verify("resnet50"), True)
+    assert [t.title for t in every.tables][1:] == ["Layers"]
+    assert len(every.tables[1].rows) == len(every.records)
 
 
 def test_an_unexplained_difference_exits_with_1(net: str, run: Callable[..., Result]) -> None:

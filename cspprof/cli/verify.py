@@ -16,7 +16,7 @@ from cspprof.report.verification import verification_report
 def verify_command(
     spec: o.Spec, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False,
-    every: Annotated[bool, typer.Option("--all", help="List also the layers on which all counters agree.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List every layer, not the reasons of differences.")] = False,
 ) -> None:  # fmt: skip
     """Compare our MACs with fvcore and torch's FlopCounterMode, layer by layer.
 

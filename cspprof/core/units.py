@@ -57,6 +57,14 @@ def change(relative: float | None) -> str:
     return f"{'+' if relative > 0 else MINUS}{size:.{places}f} %"
 
 
+def points(difference: float) -> str:
+    """The difference of two percentages in percentage points: −1.2 points."""
+    if difference == 0:
+        return "0 points"
+    size = f"{abs(difference) * 100:.1f}"
+    return f"{'+' if difference > 0 else MINUS}{'<0.1' if size == '0.0' else size} points"
+
+
 def share(fraction: float) -> str:
     """A fraction as a percentage: 12.3 %."""
     return f"{fraction * 100:.1f} %".replace("-", MINUS)

@@ -274,7 +274,8 @@ def changes_report(changed: Sequence[TotalChange], title: str, notes: Iterable[s
         texts = list(change_texts(c))
         bound = c.bound
         step = None if before is None or after is None or bound == "?" else after - before
-        relative = None if step is None or not before else float(step / before)
+        of_percentage = metric_unit(c.metric) == "fraction"  # a change of a percentage is a difference in points
+        relative = None if step is None or not before or of_percentage else float(step / before)
         no_value = UNKNOWN if bound else NO_VALUE
         rows.append([
             text(c.model), text(c.metric), Cell(json_number(before), texts[0]), Cell(json_number(after), texts[1]),

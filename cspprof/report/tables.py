@@ -119,9 +119,12 @@ def change(relative: float | None, lower_is_better: bool | None = True, bound: B
 
 
 def change_of(delta: Delta, lower_is_better: bool | None = True) -> Cell:
-    """The relative change of a metric."""
-    if None in (delta.base_value, delta.value):
+    """The relative change of a metric; of a percentage, the difference in percentage points."""
+    if delta.base_value is None or delta.value is None:
         return UNKNOWN if delta.base_missed or delta.missed else Cell(None, "–")
+    if METRICS.get(delta.metric).unit == "fraction" and delta.bound != "?":
+        step = delta.value - delta.base_value
+        return Cell(step, f"{delta.bound} {units.points(step)}".strip(), _good(step, delta.bound, lower_is_better))
     return change(delta.relative, lower_is_better, delta.bound)
 
 

@@ -13,14 +13,20 @@ from cspprof.report.notes import incomplete_note
 from cspprof.report.tables import Cell, Column, Report, Table, integer, text
 
 NOT_EXPLAINED = "not explained"
+FIRST_LAYERS = 3
+"""The number of layers that the row of a reason names."""
 
 
 def verification_report(v: Verification, every_layer: bool) -> Report:
-    """The MACs of every tool and the layers where tools differ; with `every_layer`, all layers."""
-    layers = v.layers if every_layer else [layer for layer in v.layers if not layer.agrees]
+    """The MACs of every tool, the reasons why tools differ, and the layers without a reason; with `every_layer`, all
+    layers."""
+    explained = [layer for layer in v.layers if layer.explained and not layer.agrees]
     tables = [_totals(v)]
-    if layers:
-        tables.append(_layer_table(v, layers))
+    if every_layer:
+        tables += [_layer_table(v, v.layers, "Layers")] if v.layers else []
+    else:
+        tables += [_reason_table(v, explained)] if explained else []
+        tables += [_layer_table(v, v.unexplained, "Layers that are not explained")] if v.unexplained else []
     return Report(tables, [_record(layer) for layer in v.layers], _document(v), _notes(v))
 
 
@@ -65,7 +71,34 @@ def _parts(v: Verification, o: ToolResult) -> Counter[str]:
     return parts
 
 
-def _layer_table(v: Verification, layers: list[VerifiedLayer]) -> Table:
+def _reason_table(v: Verification, layers: list[VerifiedLayer]) -> Table:
+    """One row per reason: how many layers have it, the sums of their counts, and the first of them."""
+    groups: dict[tuple[tuple[str, tuple[str, ...]], ...], list[VerifiedLayer]] = {}
+    for layer in layers:
+        reason = tuple((f.tool, tuple(f.deviations)) for f in layer.tool_counts if not f.agrees)
+        groups.setdefault(reason, []).append(layer)
+    columns = [Column("reason"), Column("layers", numeric=True), Column("difference from MACs"), Column("first layers")]
+    lines = []
+    for reason, group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        names = "; ".join(f"{tool}: {', '.join(parts)}" for tool, parts in reason)
+        sums = "; ".join(f"{tool} {signed_terms(_summed(tool, group))}" for tool, _ in reason)
+        first = ", ".join(layer.path or v.record.label for layer in group[:FIRST_LAYERS])
+        more = f" and {len(group) - FIRST_LAYERS} more" if len(group) > FIRST_LAYERS else ""
+        lines.append([text(names), integer(len(group)), text(sums), text(first + more)])
+    return Table("Why layers differ", columns, lines)
+
+
+def _summed(tool: str, layers: list[VerifiedLayer]) -> Counter[str]:
+    """What a tool counts besides MACs in all these layers, by name."""
+    parts: Counter[str] = Counter()
+    for layer in layers:
+        for f in layer.tool_counts:
+            if f.tool == tool and not f.agrees:
+                parts.update(f.deviations)
+    return parts
+
+
+def _layer_table(v: Verification, layers: list[VerifiedLayer], title: str) -> Table:
     results = [o for o in v.results if o.counts is not None]
     columns = [Column("layer"), Column("MACs", numeric=True)]
     columns += [Column(o.tool + (f" ÷ {o.convention.per_mac}" if o.convention.per_mac > 1 else ""), numeric=True)
@@ -76,7 +109,7 @@ def _layer_table(v: Verification, layers: list[VerifiedLayer]) -> Table:
          text("; ".join(filter(None, (f"{f.tool} {_reason(f)}" for f in layer.tool_counts if not f.agrees))))]
         for layer in layers
     ]  # fmt: skip
-    return Table("Layers" if any(layer.agrees for layer in layers) else "Layers that differ", columns, lines)
+    return Table(title, columns, lines)
 
 
 def _per_mac(f: ToolCount) -> Cell:
