@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -138,10 +140,7 @@ def _name(node: ast.expr) -> str:
 def config_text(models: list[Factory]) -> str:
     """The text of `cspprof.toml`."""
     lines = [HEAD.format(baseline=BASELINE_FILE)]
-    names: set[str] = set()
-    for i, model in enumerate(models[:MAX_MODELS]):
-        name = model.name.lower() if model.name.lower() not in names else f"{model.name.lower()}_{i}"
-        names.add(name)
+    for name, model in zip(model_names(models), models[:MAX_MODELS], strict=False):
         lines.append(f'[models.{name}]\ntarget = {json.dumps(model.target)}\n# input = "1x3x224x224"\n')
     if len(models) > MAX_MODELS:
         others = ", ".join(model.target for model in models[MAX_MODELS:])
@@ -150,6 +149,26 @@ def config_text(models: list[Factory]) -> str:
         lines.append(EXAMPLE)
     lines.append(RULES)
     return "\n".join(lines)
+
+
+def model_names(models: list[Factory]) -> list[str]:
+    """A name for each model: that of its class or function or, where several have it, with its file in front, and
+    with the folders of the file where the files have one name too."""
+    names = [model.name.lower() for model in models]
+    for depth in (1, 2, 3, 4):
+        clashing = {name for name, n in Counter(names).items() if n > 1}
+        names = [_after_file(m, depth) if name in clashing else name for name, m in zip(names, models, strict=True)]
+    taken: set[str] = set()
+    for i, name in enumerate(names):  # two names in one file that differ only in case
+        names[i] = name if name not in taken else f"{name}_{i}"
+        taken.add(names[i])
+    return names
+
+
+def _after_file(model: Factory, depth: int) -> str:
+    """`net` of `nets/small.py`: `small_net` and, with depth 2, `nets_small_net`. A bare key of TOML."""
+    parts = Path(model.file).with_suffix("").parts[-depth:]
+    return re.sub("[^a-z0-9_-]", "_", "_".join([*parts, model.name]).lower())
 
 
 HEAD = """\

@@ -1,0 +1,43 @@
+"""`cspprof init`: the names of models in the configuration."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ONE_CONV, Result
+
+from cspprof.gate.init import Factory, model_names
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ("net.py:Net small.py:Small", ["net", "small"]),
+        ("train.py:Net serve.py:Net other.py:Wide", ["train_net", "serve_net", "wide"]),
+        ("a/net.py:Net b/net.py:Net", ["a_net_net", "b_net_net"]),
+        ("a/x/net.py:Net b/x/net.py:Net", ["a_x_net_net", "b_x_net_net"]),
+        ("net.py:Net net.py:NET", ["net_net", "net_net_1"]),
+        ("my net.py:Net näh.py:Net", ["my_net_net", "n_h_net"]),
+    ],
+)
+def test_models_with_one_name_are_named_after_their_files(targets: str, names: list[str]) -> None:
+    files = targets.replace("my net", "my~net").split()
+    factories = [Factory(*target.replace("~", " ").split(":")) for target in files]
+    assert model_names(factories) == names
+
+
+def test_the_configuration_of_two_models_with_one_name(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, width in (("train.py", 4), ("serve.py", 8)):
+        Path(file).write_text(ONE_CONV.format(imports="", width=width))
+    assert run("init").code == 0
+    models = tomllib.loads(Path("cspprof.toml").read_text())["models"]
+    assert {name: model["target"] for name, model in models.items()} == {
+        "train_net": "train.py:Net", "serve_net": "serve.py:Net",
+    }  # fmt: skip
+    assert run("check", "--update-baseline").code == 0
