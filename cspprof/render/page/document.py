@@ -24,7 +24,7 @@ from cspprof.core.record import Record
 from cspprof.core.units import shape
 from cspprof.metrics import METRICS
 from cspprof.render.page.layer_table import LayerTable, layer_tables
-from cspprof.render.page.stage_graph import stage_graph_svg
+from cspprof.render.page.stage_graph import NAMES, stage_graph_svg
 from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
@@ -85,7 +85,7 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
         "metric_rows": [_metric_row(name, profiles) for name in all_metrics(profiles)],
         "key_metrics": cio_metrics(profiles),
-        "headline": METRICS.get(headline(profiles)).title,
+        "headline": NAMES[headline(profiles)],
         "changes": list(_changes(comparison)) if comparison else [],
         "figures": list(_figures(profiles, tables)),
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],

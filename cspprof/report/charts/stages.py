@@ -21,8 +21,10 @@ BAR_WIDTH = 0.72
 
 @chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
 def stages(profiles: Sequence[Record], *, metric: str | None = None) -> Chart:
-    """A waterfall: the change from the first model, stage by stage, up to the total change. The metric is by default
-    `cio_cspnet`, or `traffic_bytes` if CIO does not describe a model."""
+    """A waterfall: the change from the first model, stage by stage, up to the total change.
+
+    The metric is by default `cio_cspnet`, or `traffic_bytes` if CIO does not describe a model.
+    """
     metric = metric or headline(profiles)
     check_additive(metric)
     comparison = Comparison(tuple(profiles))
