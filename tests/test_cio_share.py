@@ -207,15 +207,16 @@ def test_the_page_of_a_transformer_starts_with_traffic(vit: Profile, cnn: Profil
 
 
 def test_charts_name_the_share_beside_cio(vit: Profile, cnn: Profile) -> None:
-    share = f"(sees {100 * 6144 / vit.total('macs'):.1f} % of the MACs)"
-    assert share in draw("fig8", [vit]).panels[0].title
-    assert "sees" not in draw("fig8", [cnn]).panels[0].title
+    share = f"sees {100 * 6144 / vit.total('macs'):.1f} % of the MACs"
+    assert f"CIO (CSPNet) {share} of vit." in draw("fig8", [vit]).caption
+    assert "sees" not in draw("fig8", [cnn]).caption
+    assert "%" not in draw("fig8", [cnn, vit]).panels[1].title  # such a change is no headline
     assert draw("stages", [cnn, vit]).title == "Where the change in traffic comes from"
-    assert "of the MACs)" in draw("stages", [cnn, vit], metric="cio_cspnet").panels[0].title
-    assert share in draw("bottleneck", [vit], metric="cio_hardnet").panels[0].title
+    assert "sees 100.0 % of the MACs of cnn and" in draw("stages", [cnn, vit], metric="cio_cspnet").caption
+    assert share in draw("bottleneck", [vit], metric="cio_hardnet").caption
     labels = {m.label: m.text for s in draw("pareto", [cnn, vit], x="macs", y="cio_hardnet").panels[0].series
               for m in s.marks}  # fmt: skip
-    assert labels["vit"] == f"vit {share}"
+    assert labels["vit"] == f"vit ({share})"
     assert labels["cnn"] == "cnn"
 
 

@@ -10,7 +10,7 @@ from cspprof.core.record import Record
 from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import Convention, conventions
-from cspprof.report.notes import STATUS_MEANINGS
+from cspprof.report.notes import STATUS_MEANINGS, incomplete_note
 from cspprof.report.profile import at_least_field
 from cspprof.report.tables import Cell, Column, Report, Table, at_least, quantity, sort_key, text
 
@@ -132,6 +132,8 @@ def explain_conventions(record: Record) -> Report:
         "every result is computed by a rule from one profile; none of these tools was run.",
         "a rule in words, and its limits: cspprof explain NAME. Totals by a rule: --convention NAME.",
     ]
+    if not record.complete:
+        notes.append(incomplete_note(record))
     if any(value is None for *_, value in results):
         notes.append("a dash: the rule has no value for this model.")
     return Report(tables, flat, document, notes)

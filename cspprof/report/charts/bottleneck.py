@@ -10,6 +10,7 @@ from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
 from cspprof.report.charts.execution_order import (
     LayerValues,
+    cio_note,
     input_text,
     layer_detail,
     layer_mark,
@@ -43,7 +44,7 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
         Series("others", "bars", tuple(b for b in bars if b.x not in highlighted), color=0),
     )
     spans = stage_spans(layers.rows)
-    share_name = f"cumulative {m.title}" + (", of what is known" if layers.missed else "")
+    share_name = f"of known {m.title}" if layers.missed else f"cumulative {m.title}"
     share_axis = Axis("share_so_far", share_name, "%", 0.01, 0, 1)
     title = f"{profile.label}: {layers.total_text}"
     panels = (
@@ -55,7 +56,7 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
     peak = layers.rows[layers.peak]
     part = layers.share_text(layers.values[layers.peak])
     caption = f"Input {input_text(profiles)}. Largest layer: {peak.path}, {part} of {m.title}."
-    caption += missed_note([layers]) + thinning_note(profile, len(layers.rows), n)
+    caption += cio_note(metric, profiles) + missed_note([layers]) + thinning_note(profile, len(layers.rows), n)
     return Chart("bottleneck", f"Largest layers by {m.title}", panels, caption)
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from cspprof.analysis.headline import OF_CONVOLUTIONS, needs_conv_share
 from cspprof.analysis.layer_rows import LayerRow, kind_label, layer_rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import shape, significant
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Mark, Span
-from cspprof.report.profile import cio_remark
+from cspprof.report.profile import conv_share_text
 from cspprof.report.tables import share
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ class LayerValues:
 
     @property
     def total_text(self) -> str:
-        """`6.534 G MACs`, `≥ 6.534 G MACs`, or `188.2 k elements (sees 2.3 % of the MACs)` for CIO."""
-        return self.with_bound(format_value(self.metric, self.total)) + cio_remark(self.metric, [self.profile])
+        """`6.534 G MACs`, or `≥ 6.534 G MACs`."""
+        return self.with_bound(format_value(self.metric, self.total))
 
     def with_bound(self, text: str) -> str:
         """The text of a total or peak, marked as a lower bound if layers are missed."""
@@ -73,6 +74,15 @@ def layer_values(record: Record, metric: str) -> LayerValues:
         )
     rows, values = [r for r, _ in found], [v for _, v in found]
     return LayerValues(record, metric, rows, values, sum(values), m.total(record).missed)
+
+
+def cio_note(metric: str, profiles: Sequence[Record]) -> str:
+    """A sentence for the caption, with a space before it, on the share of the MACs that CIO sees; empty for other
+    metrics, and if CIO sees nearly all MACs of all models."""
+    if metric not in OF_CONVOLUTIONS or not any(map(needs_conv_share, profiles)):
+        return ""
+    shares = " and ".join(f"{conv_share_text([p])} of the MACs of {p.label}" for p in profiles)
+    return f" {METRICS.get(metric).title} sees {shares}."
 
 
 def missed_note(models: Sequence[LayerValues]) -> str:

@@ -9,6 +9,7 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Chart, Panel, ReferenceLine, Series
 from cspprof.report.charts.execution_order import (
+    cio_note,
     format_value,
     input_text,
     layer_mark,
@@ -53,5 +54,7 @@ def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
                   (*lines, own_line), stage_spans(f.rows), name=label)
         )  # fmt: skip
     layers = ", ".join(f"{f.profile.label} at {f.rows[f.peak].path}" for f in models)
-    caption = f"Input {input_text(profiles)}. Peaks: {layers}.{missed_note(models)}{thinning}"
+    caption = (
+        f"Input {input_text(profiles)}. Peaks: {layers}.{cio_note(metric, profiles)}{missed_note(models)}{thinning}"
+    )
     return Chart("fig7", f"{METRICS.get(metric).title} of every layer", tuple(panels), caption)

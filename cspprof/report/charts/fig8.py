@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cspprof.analysis.comparison import bound_of_change
+from cspprof.analysis.headline import cio_describes_all
 from cspprof.core.record import Record
 from cspprof.report.chart_model import Chart, Panel, Series
 from cspprof.report.charts.execution_order import (
+    cio_note,
     format_value,
     input_text,
     layer_mark,
@@ -20,7 +22,6 @@ from cspprof.report.charts.execution_order import (
     value_axis,
 )
 from cspprof.report.charts.registry import chart
-from cspprof.report.profile import cio_remark
 from cspprof.report.tables import change
 
 METRIC = "cio_cspnet"
@@ -43,14 +44,15 @@ def fig8(profiles: Sequence[Record]) -> Chart:
             writes.append(layer_mark(i, row, written, base=read))
         base = models[0]
         bound = bound_of_change(base.missed, f.missed)
-        relative = "" if f is base else f" ({change((f.total - base.total) / base.total, None, bound).text})"
+        compared = f is not base and cio_describes_all([base.profile, f.profile])
+        relative = "" if not compared else f" ({change((f.total - base.total) / base.total, None, bound).text})"
         series = (Series("input", "bars", tuple(reads), 0), Series("output", "bars", tuple(writes), 1))
         label = f.profile.label
         total = f.with_bound(_in_millions(f.total))
-        title = f"{label}: CIO {total}{cio_remark(METRIC, [f.profile])}{relative}"
+        title = f"{label}: CIO {total}{relative}"
         panels.append(Panel(title, x, y, series, spans=stage_spans(f.rows), name=label))
     rule = "CIO by the rule of CSPNet: convolutions and pools only."
-    caption = f"Input {input_text(profiles)}. {rule}{missed_note(models)}{thinning}"
+    caption = f"Input {input_text(profiles)}. {rule}{cio_note(METRIC, profiles)}{missed_note(models)}{thinning}"
     return Chart("fig8", "Input and output of every layer", tuple(panels), caption)
 
 

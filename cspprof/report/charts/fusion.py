@@ -11,10 +11,9 @@ from cspprof.core.units import change, decimal
 from cspprof.metrics import METRICS, Number
 from cspprof.papers.accuracy import ACCURACIES, Accuracy, published_accuracy
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series
-from cspprof.report.charts.execution_order import input_text
+from cspprof.report.charts.execution_order import cio_note, input_text
 from cspprof.report.charts.pareto import MARGIN, metric_or_accuracy
 from cspprof.report.charts.registry import chart
-from cspprof.report.profile import cio_remark
 
 PLAIN = "plain"
 
@@ -65,8 +64,7 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
     if any("fusion=first" in v.profile.source for v in with_accuracy):
         notes.append("the paper does not print the γ of fusion first.")
     caption = f"Input {input_text(profiles)}."
-    if remark := cio_remark(metric, profiles):
-        caption += f" {title}{remark}."
+    caption += cio_note(metric, profiles)
     if any(v.printed and v.printed.cost_change is not None for v in with_accuracy):
         caption += " Hollow: printed cost (Wang et al. 2019, Fig. 4); filled: cost of our networks, which are readings."
     return Chart("fusion", "Fusion of the partial stage", tuple(panels), caption, notes)

@@ -11,9 +11,8 @@ from cspprof.core.record import Record
 from cspprof.core.units import MINUS, significant
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series
-from cspprof.report.charts.execution_order import HEADROOM, input_text, prefixed_unit
+from cspprof.report.charts.execution_order import HEADROOM, cio_note, input_text, prefixed_unit
 from cspprof.report.charts.registry import chart
-from cspprof.report.profile import cio_remark
 from cspprof.report.tables import change_of, total
 
 BAR_WIDTH = 0.72
@@ -42,13 +41,13 @@ def stages(profiles: Sequence[Record], *, metric: str | None = None) -> Chart:
     panels = []
     for p, bars in zip(comparison.others, waterfalls, strict=True):
         delta = Delta.of(comparison.base, p, metric)
-        title = f"{base} to {p.label}: {change_of(delta).text}{cio_remark(metric, [comparison.base, p])}"
+        title = f"{base} to {p.label}: {change_of(delta).text}"
         x = Axis("step", "", low=0.4, high=len(bars) + 0.6, tick_labels=tuple((k.x, k.label) for k in bars))
         zero = ReferenceLine(0, "", name=base)
         panels.append(Panel(title, x, y, _series_by_sign(bars, y), (zero,), name=p.label, legend=False))
     caption = (
         f"Input {input_text(profiles)}. 0 is the {m.title} of {base}, {total(metric, m.total(comparison.base)).text}; "
-        "the last bar is the total change."
+        f"the last bar is the total change.{cio_note(metric, profiles)}"
     )
     missed = [f"{n:,} of {p.label}" for p in profiles if (n := m.total(p).missed)]
     if missed:
