@@ -15,7 +15,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 
-from cspprof.core.errors import TraceError
+from cspprof.core.errors import NeedsValuesError, TraceError
 
 META = torch.device("meta")
 _active_mode = torch._C._get_dispatch_mode  # no public function returns one mode (torch 2.13 and 2.14)
@@ -87,7 +87,7 @@ def is_sharded_class(cls: type) -> bool:
 def empty_on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """An empty tensor on meta with the shape of `tensor`. A wrapper gives a wrapper of empty tensors on meta.
 
-    Raises TraceError for a wrapper that cannot be rebuilt around other tensors.
+    Raises NeedsValuesError for a wrapper that cannot be rebuilt around other tensors.
     """
     if isinstance(tensor, FakeTensor):
         return torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=dtype, device=META)
@@ -107,9 +107,9 @@ def empty_on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         else:
             made = torch.empty_like(tensor, dtype=dtype, device=META)
     except Exception as error:
-        raise TraceError(f"a {type(tensor).__name__} cannot be made without values", hint) from error
+        raise NeedsValuesError(f"a {type(tensor).__name__} cannot be made without values", hint) from error
     if type(made) is not type(tensor):
-        raise TraceError(f"a {type(tensor).__name__} without values would be a plain tensor", hint)
+        raise NeedsValuesError(f"a {type(tensor).__name__} without values would be a plain tensor", hint)
     return made
 
 
