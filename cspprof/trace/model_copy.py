@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 HOOK_TABLES = tuple(name for name, value in vars(nn.Module()).items() if "hooks" in name and value is not None)
 """Attributes with the hooks of a module. Each is an ordered dict."""
+TABLES = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", *HOOK_TABLES)
 STANDARD = frozenset(vars(nn.Module()))
 """Attributes that every module has."""
 
@@ -131,19 +132,13 @@ class ModelCopy:
         return new
 
     def _fill_module(self, module: nn.Module, new: nn.Module, attributes: dict[str, Any]) -> None:
-        for name in HOOK_TABLES:
-            if attributes.get(name):
-                attributes[name] = self.copy(attributes[name])
-            elif name in attributes:
-                attributes[name] = OrderedDict()
-        for name in ("_parameters", "_buffers"):
-            if attributes.get(name):
-                attributes[name] = self._tensor_table(attributes[name])
-            elif name in attributes:
-                attributes[name] = {}
-        for name in ("_modules", "_non_persistent_buffers_set"):
-            if name in attributes:
-                attributes[name] = self.copy(attributes[name])
+        for name in TABLES:
+            table = attributes.get(name)
+            if table:
+                is_tensor_table = name in ("_parameters", "_buffers")
+                attributes[name] = self._tensor_table(table) if is_tensor_table else self.copy(table)
+            elif table is not None:
+                attributes[name] = type(table)()
         own = attributes.keys() - STANDARD
         if "_compiled_call_impl" in own:  # Module.compile() of torch 2.13 and 2.14: run what was compiled
             del attributes["_compiled_call_impl"]
@@ -182,10 +177,10 @@ class ModelCopy:
 
     def _copy_items(self, table: dict[Any, Any], keys: Iterable[Any]) -> None:
         """Replace the values of a dict that is a copy already."""
-        for key in list(keys):
+        for key in tuple(keys):
             value = table[key]
             kind = type(value)
-            if kind in UNCHANGED:
+            if kind in UNCHANGED or (kind is tuple and UNCHANGED.issuperset(map(type, value))):
                 continue
             if kind is types.FunctionType or kind is types.MethodType:
                 self._functions.append((table, key, value))

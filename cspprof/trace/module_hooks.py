@@ -18,6 +18,8 @@ SetLayer = Callable[[int], int]
 KEY = "cspprof"
 """The key of our hooks in the tables of a module, where torch has numbers."""
 
+NEEDED = ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called")
+
 
 def add_module_hooks(tree: ModuleTree, copies: list[nn.Module], set_layer: SetLayer) -> None:
     """Call `set_layer` when the forward of a copy begins and ends, also when it raises; count the calls of its layer.
@@ -55,11 +57,11 @@ def add_module_hooks(tree: ModuleTree, copies: list[nn.Module], set_layer: SetLa
 
     for _, module in hooked:
         tables = vars(module)
-        before, behind, always = (
-            tables.setdefault(name, OrderedDict())
-            for name in ("_forward_pre_hooks", "_forward_hooks", "_forward_hooks_always_called")
-        )
+        for name in NEEDED:
+            if name not in tables:  # a module from an old file
+                tables[name] = OrderedDict()
+        before = tables["_forward_pre_hooks"]
         before[KEY] = enter
         before.move_to_end(KEY, last=False)
-        behind[KEY] = leave
-        always[KEY] = True
+        tables["_forward_hooks"][KEY] = leave
+        tables["_forward_hooks_always_called"][KEY] = True

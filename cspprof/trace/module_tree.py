@@ -82,9 +82,10 @@ class ModuleTree:
                     self.paths.append(path)
                     self.depths.append(level)
                     self.parents.append(parent)
-                if id(child) not in path_modules:
+                submodules = child._modules
+                if submodules and id(child) not in path_modules:
                     path_modules.add(id(child))
-                    items = iter(list(child._modules.items()))
+                    items = iter(list(submodules.items()))
                     waiting.append((child, f"{path}." if path else "", level + 1, position, items))
                     break
             else:

@@ -48,11 +48,9 @@ def unwrap_compiled(model: nn.Module) -> nn.Module:
 @contextmanager
 def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str) -> Iterator[PreparedModel]:
     """The copy of the model that a trace runs. Neither the model nor its tensors are moved or changed."""
-    stand_ins = {
-        id(held.tensor): _tensor_of_copy(held.tensor, dtype, device) for held in (*tree.parameters, *tree.buffers)
-    }
-    tensors = [(held.tensor, stand_ins[id(held.tensor)]) for held in (*tree.parameters, *tree.buffers)]
-    copies = ModelCopy(tree.modules, tensors, alias)
+    originals = [held.tensor for held in (*tree.parameters, *tree.buffers)]
+    stand_ins = {id(tensor): _tensor_of_copy(tensor, dtype, device) for tensor in originals}
+    copies = ModelCopy(tree.modules, [(tensor, stand_ins[id(tensor)]) for tensor in originals], alias)
     tree.index.update({id(module): i for i, module in enumerate(copies.modules)})
     try:
         set_mode(copies, train)
@@ -78,15 +76,19 @@ def _tensor_of_copy(tensor: torch.Tensor, dtype: str | None, device: str) -> tor
     Stand-ins on meta have no data. A buffer of integers stays where it is: a forward may need the values of an index
     table.
     """
+    plain = type(tensor) is nn.Parameter or type(tensor) is torch.Tensor
+    if plain and dtype is None and (device != "meta" or tensor.is_meta):
+        return alias(tensor)
     if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
         return tensor
     floating = tensor.is_floating_point()
     if not floating and not isinstance(tensor, (nn.Parameter, FakeTensor)):
         return alias(tensor)
     kind = torch_dtype(dtype) if dtype is not None and floating else tensor.dtype
-    if device == "meta":
+    if device == "meta" and not (tensor.is_meta and kind == tensor.dtype):
         return like(tensor, empty_on_meta(tensor, kind))
-    refuse_fake(tensor, "a parameter or buffer")
+    if device != "meta":
+        refuse_fake(tensor, "a parameter or buffer")
     return alias(tensor) if kind == tensor.dtype else like(tensor, tensor.detach().to(kind))
 
 

@@ -59,7 +59,8 @@ def is_wrapper_class(cls: type[torch.Tensor]) -> bool:
 
 def inner_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The plain tensors inside a wrapper, at any depth; the tensor itself if it is no wrapper or hides them."""
-    if not is_wrapper_class(type(tensor)) or isinstance(tensor, FakeTensor):
+    cls = type(tensor)
+    if cls is nn.Parameter or cls is torch.Tensor or not is_wrapper_class(cls) or issubclass(cls, FakeTensor):
         return [tensor]
     return [plain for part in _parts(tensor) for plain in inner_tensors(part)] or [tensor]
 

@@ -17,12 +17,16 @@ def alias(tensor: torch.Tensor) -> torch.Tensor:
 
     Assigning to its `data`, `grad` or `requires_grad` leaves the original as it is.
     """
+    if type(tensor) is nn.Parameter and tensor.grad is None and not tensor.__dict__:
+        return torch.Tensor._make_subclass(nn.Parameter, tensor.data, tensor.requires_grad)
     return like(tensor, detached(tensor))
 
 
 def detached(tensor: torch.Tensor) -> torch.Tensor:
     """A plain tensor, or one of a class that wraps tensors, with the same memory, without gradient history."""
-    return tensor.detach() if is_traceable_wrapper_subclass(tensor) else tensor.data
+    if type(tensor) is not torch.Tensor and is_traceable_wrapper_subclass(tensor):
+        return tensor.detach()
+    return tensor.data
 
 
 def like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
@@ -64,8 +68,7 @@ class MemoryGuard:
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
         """Guard the memory of these aliases."""
-        for tensor in tensors:
-            self._aliases += tensors_in(tensor)
+        self._aliases += tensors
 
     def before_read(self, tensors: Iterable[torch.Tensor]) -> None:
         """Let the tensors refer to the private copy of their memory, if there is one."""
@@ -78,6 +81,7 @@ class MemoryGuard:
     def before_write(self, tensor: torch.Tensor) -> None:
         """Protect the memory of a tensor that no operation of the trace produced, or of a view of one."""
         if self._storages is None:
+            self._aliases = [plain for tensor in self._aliases for plain in tensors_in(tensor)]
             found = [_storage(t) for t in self._aliases]
             self._storages = {s._cdata: s for s in found if s is not None}
         storage = _storage(tensor)
