@@ -60,7 +60,8 @@ def execute(
     if known or (op.returns_views and not any(t.is_meta for t in tensors)):
         return run(op, args, kwargs), tensors  # a real parameter: its values, a view of it
     if op.in_place and tags[0].meta.weight:
-        return args[0], tensors  # a write into the model's own tensors is recorded and not carried out
+        # A write into the model's own tensors is recorded and not carried out. Operations on lists return nothing.
+        return (args[0] if op.func._schema.returns else None), tensors
     passed = tensors
     if all_meta:
         result = run(op, args, kwargs)
