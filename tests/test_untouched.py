@@ -147,6 +147,7 @@ def test_a_module_that_torch_made_is_untouched(name: str, device: str, train: bo
 
 def test_the_copy_of_a_module_is_not_destroyed_by_its_own_method() -> None:
     model: Any = MODULES["OwnDel"]()
+    gc.collect()  # models of other tests
     before = list(model.deleted)
     trace(model, (2, 4))
     gc.collect()
