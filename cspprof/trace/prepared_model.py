@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from cspprof.trace.model_copy import ModelCopy
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.tensor_meta import torch_dtype
 from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
+from cspprof.trace.torch_state import TorchState
 from cspprof.trace.user_memory import alias, like
 
 
@@ -50,13 +51,15 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
     """The copy of the model that a trace runs. Neither the model nor its tensors are moved or changed."""
     originals = [held.tensor for held in (*tree.parameters, *tree.buffers)]
     stand_ins = {id(tensor): _tensor_of_copy(tensor, dtype, device) for tensor in originals}
+    state = TorchState()
     copies = ModelCopy(tree.modules, [(tensor, stand_ins[id(tensor)]) for tensor in originals], alias)
     tree.index.update({id(module): i for i, module in enumerate(copies.modules)})
     try:
         set_mode(copies, train)
-        with eager(copies, device):
-            yield PreparedModel(copies, stand_ins)
+        make_eager(copies, device)
+        yield PreparedModel(copies, stand_ins)
     finally:
+        state.restore()
         copies.release()
 
 
@@ -92,20 +95,16 @@ def _tensor_of_copy(tensor: torch.Tensor, dtype: str | None, device: str) -> tor
     return alias(tensor) if kind == tensor.dtype else like(tensor, tensor.detach().to(kind))
 
 
-@contextmanager
-def eager(copies: ModelCopy, device: str) -> Iterator[None]:
+def make_eager(copies: ModelCopy, device: str) -> None:
     """Run compiled functions as they were written, and attention layers as separate operations.
 
     On a CPU torch has a fused operation for a whole attention layer, which has no MACs of its own. The two settings of
-    torch belong to the process, so each changes only where the model may need it.
+    torch belong to the process, so each changes only where the model may need it. `TorchState` restores them.
     """
     attention = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
-    with ExitStack() as stack:
-        if device != "meta" and any(isinstance(module, attention) for module in copies.created):
-            stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-            torch.backends.mha.set_fastpath_enabled(False)
-        # Setting a stance imports torch._dynamo, so only where something can be compiled. flex_attention compiles
-        # itself when it is called.
-        if not sys.modules.keys().isdisjoint(("torch._dynamo", "torch.nn.attention.flex_attention")):
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        yield
+    if device != "meta" and any(isinstance(module, attention) for module in copies.created):
+        torch.backends.mha.set_fastpath_enabled(False)
+    # Setting a stance imports torch._dynamo, so only where something can be compiled. flex_attention compiles itself
+    # when it is called.
+    if not sys.modules.keys().isdisjoint(("torch._dynamo", "torch.nn.attention.flex_attention")):
+        torch.compiler.set_stance("force_eager")

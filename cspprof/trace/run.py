@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack
 
 import torch
 from torch import nn
@@ -27,6 +26,7 @@ from cspprof.trace.prepared_model import prepared_model
 from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
+from cspprof.trace.torch_state import TorchState, leave_interrupted
 from cspprof.trace.user_memory import MemoryGuard
 
 _LOCK = threading.RLock()
@@ -34,7 +34,6 @@ _LOCK = threading.RLock()
 process. Reentrant, for a forward that traces a module itself."""
 
 
-@_disable_current_modes()  # a mode of the caller, such as a FakeTensorMode, takes no part in the trace
 def trace_once(
     model: nn.Module,
     inputs: Inputs,
@@ -52,58 +51,93 @@ def trace_once(
 
     On the meta device (the default) no arithmetic is done and no memory is allocated for tensors, whatever device the
     model is on; on another device the forward is computed. The model runs in eval mode unless `train`. It is neither
-    moved nor copied, and afterwards it is as before. `dtype` replaces the floating dtype of inputs and parameters.
+    moved nor changed: a structural copy runs. `dtype` replaces the floating dtype of inputs and parameters.
     Concurrent traces wait for each other. With `gradients`, gradients are enabled when the forward begins.
 
     Raises TraceError, with the layer, its input shapes and what to try, if the forward fails.
     """
-    name = name or type(model).__name__
-    make_input = InputTensors(device, dtype)
-    try:
-        args, kwargs = arguments(inputs, make_input, permutation=make_input.permutation)
-    except RuntimeError as error:  # no such device, or too many elements
-        raise TraceError(
-            f"{name}: cannot make the input: {str(error).splitlines()[0]}",
-            "Give another shape, dtype or device: --input 1x3x224x224",
-        ) from error
-    with ExitStack() as stack:
-        stack.enter_context(_LOCK)
+    with _LOCK:
+        run = _Run(model, inputs, name or type(model).__name__, train, device, dtype, gradients)
+        try:
+            try:
+                return run.record(source, notes, status)
+            except KeyboardInterrupt as error:
+                leave_interrupted(error)
+                raise
+            finally:
+                run.restore()
+        finally:  # again: a KeyboardInterrupt may have come while the state was restored
+            run.restore()
+
+
+class _Run:
+    """One run of a copy of a model."""
+
+    def __init__(
+        self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None, gradients: bool
+    ) -> None:
+        self.model, self.inputs, self.name = model, inputs, name
+        self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
+        self.restored = False
+        self.state = TorchState()
+        self.random_state = GlobalRandomState()
+        self.guard = MemoryGuard()
+        self.tree = ModuleTree(model)
+        self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered)
+
+    def restore(self) -> None:
+        """Leave torch, the user's tensors and the random generators as they were. May be called twice."""
+        if not self.restored:
+            self.state.restore()
+            self.guard.restore()
+            self.recorder.generators.restore()
+            self.random_state.restore()
+            self.recorder.release()
+            self.restored = True
+
+    @_disable_current_modes()  # a mode of the caller, such as a FakeTensorMode, takes no part in the trace
+    def record(self, source: str, notes: tuple[str, ...], status: str) -> Record:
+        """Run the model and return the record."""
+        model, name, tree, recorder = self.model, self.name, self.tree, self.recorder
+        make_input = InputTensors(self.device, self.dtype)
+        try:
+            args, kwargs = arguments(self.inputs, make_input, permutation=make_input.permutation)
+        except RuntimeError as error:  # no such device, or too many elements
+            raise TraceError(
+                f"{name}: cannot make the input: {str(error).splitlines()[0]}",
+                "Give another shape, dtype or device: --input 1x3x224x224",
+            ) from error
         op_cache.prepare()
-        tree = ModuleTree(model)
         refuse_distributed(tree.modules, tree.paths)
         if any(type(held.tensor) is UninitializedParameter for held in tree.parameters):
             raise TraceError(
                 f"{name} has lazy parameters, which get their shapes in a first forward",
                 "Run it once on real input, then profile it.",
             )
-        guard = MemoryGuard()
-        stack.callback(guard.restore)
-        recorder = DispatchRecorder(device == "meta", guard, tree.add_unregistered)
-        stack.callback(recorder.release)
-        stack.callback(recorder.generators.restore)
-        stack.callback(GlobalRandomState().restore)
-        prepared = stack.enter_context(prepared_model(tree, train, dtype, device))
-        passed = [(t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)]
-        for tensor, argument in passed:
-            recorder.tensors.register(tensor, argument, "input")
-        for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
-            for _, path, tensor in held:
-                used = inner_tensors(prepared.stand_ins[id(tensor)])
-                for original, inner in zip(inner_tensors(tensor), used, strict=True):
-                    recorder.tensors.register(inner, path, role)
-                    recorder.tensors.originals[id(original)] = inner
-        guard.add(prepared.tensors)
-        guard.add(tensor for tensor, _ in passed)
-        add_module_hooks(tree, prepared.modules, recorder.set_layer)
-        result = Outputs(name, recorder.tensors.knows)
-        try:
-            with torch.set_grad_enabled(gradients), composite_operations(), recorder:
-                result.collect(prepared.model(*args, **kwargs))
-        except (TraceError, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
-            _refuse_other_threads(tree, name)
-            raise explain_failure(error, recorder.failure, tree, name, device, make_input.made) from error
+        with prepared_model(tree, self.train, self.dtype, self.device) as prepared:
+            passed = [
+                (t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)
+            ]
+            for tensor, argument in passed:
+                recorder.tensors.register(tensor, argument, "input")
+            for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
+                for _, path, tensor in held:
+                    used = inner_tensors(prepared.stand_ins[id(tensor)])
+                    for original, inner in zip(inner_tensors(tensor), used, strict=True):
+                        recorder.tensors.register(inner, path, role)
+                        recorder.tensors.originals[id(original)] = inner
+            self.guard.add(prepared.tensors)
+            self.guard.add(tensor for tensor, _ in passed)
+            add_module_hooks(tree, prepared.modules, recorder.set_layer)
+            result = Outputs(name, recorder.tensors.knows)
+            try:
+                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder:
+                    result.collect(prepared.model(*args, **kwargs))
+            except (TraceError, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
+                _refuse_other_threads(tree, name)
+                raise explain_failure(error, recorder.failure, tree, name, self.device, make_input.made) from error
         _refuse_other_threads(tree, name)
         layers = tree.layers()
         specs, calls = recorder.columns()

@@ -1,0 +1,79 @@
+"""The state of torch that a trace changes. `restore` may run twice, so a KeyboardInterrupt at any moment leaves nothing
+changed."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+import torch
+from torch import overrides
+from torch.utils import _python_dispatch
+
+from cspprof.trace.gradients import AUTOGRAD, LAZY
+
+KEYS = (*AUTOGRAD, *LAZY)
+DEVICES = ("cpu", "cuda")
+
+# Torch's context managers restore this state too, but Python may raise KeyboardInterrupt between the call of
+# `__enter__` and the begin of the block, or inside of `__exit__`. Torch has no public functions for the stacks of
+# modes, the excluded dispatch keys and the stance (torch 2.13 and 2.14).
+_is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
+_set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
+
+
+class TorchState:
+    """Modes, excluded dispatch keys, gradients, autocast, and the two settings of the process that `eager` changes."""
+
+    def __init__(self) -> None:
+        self._dispatch_modes = _python_dispatch._get_current_dispatch_mode_stack()
+        self._function_modes = overrides._get_current_function_mode_stack()
+        self._excluded = [_is_excluded(key) for key in KEYS]
+        self._gradients = torch.is_grad_enabled()
+        self._autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in DEVICES]
+        self._autocast_depth = _autocast_depth()
+        self._fast_path = torch.backends.mha.get_fastpath_enabled()
+        self._stance = _stance()
+
+    def restore(self) -> None:
+        _restore_stack(_python_dispatch, _python_dispatch._get_current_dispatch_mode_stack, self._dispatch_modes)
+        _restore_stack(overrides, overrides._get_current_function_mode_stack, self._function_modes)
+        for key, excluded in zip(KEYS, self._excluded, strict=True):
+            _set_excluded(key, excluded)
+        if torch.is_grad_enabled() != self._gradients:
+            torch._C._set_grad_enabled(self._gradients)
+        for _ in range(_autocast_depth() - self._autocast_depth):
+            torch.autocast_decrement_nesting()
+        for device, (enabled, dtype) in zip(DEVICES, self._autocast, strict=True):
+            torch.set_autocast_enabled(device, enabled)
+            torch.set_autocast_dtype(device, dtype)
+        torch.backends.mha.set_fastpath_enabled(self._fast_path)
+        if self._stance is None and _stance() is not None:  # the trace imported torch._dynamo
+            torch.compiler.set_stance("default")
+        elif _stance() is not self._stance:
+            sys.modules["torch._dynamo.eval_frame"]._set_stance(self._stance)
+
+
+def leave_interrupted(error: BaseException | None) -> None:
+    """Leave the context managers that an interrupted forward entered, now instead of when its frames are freed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _restore_stack(module: Any, get: Any, before: list[Any]) -> None:
+    while len(now := get()) > len(before) or now != before[: len(now)]:
+        module._pop_mode()
+    for mode in before[len(now) :]:
+        module._push_mode(mode)
+
+
+def _autocast_depth() -> int:
+    depth: int = torch.autocast_increment_nesting()
+    torch.autocast_decrement_nesting()
+    return depth
+
+
+def _stance() -> Any:
+    return getattr(sys.modules.get("torch._dynamo.eval_frame"), "_stance", None)
