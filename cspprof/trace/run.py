@@ -80,7 +80,8 @@ class _Run:
         self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
         self.restored = False
         self.state = TorchState()
-        self.random_state = GlobalRandomState()
+        with _disable_current_modes():
+            self.random_state = GlobalRandomState()
         self.guard = MemoryGuard()
         self.tree = ModuleTree(model)
         self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered)
@@ -89,9 +90,10 @@ class _Run:
         """Leave torch, the user's tensors and the random generators as they were. May be called twice."""
         if not self.restored:
             self.state.restore()
-            self.guard.restore()
-            self.recorder.generators.restore()
-            self.random_state.restore()
+            with _disable_current_modes():
+                self.guard.restore()
+                self.recorder.generators.restore()
+                self.random_state.restore()
             self.recorder.release()
             self.restored = True
 
