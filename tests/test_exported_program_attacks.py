@@ -499,10 +499,15 @@ def test_huge_constant_is_not_computed(kind: str, tmp_path: Path) -> None:
     assert cspprof.profile(str(archive(tmp_path / "a.pt2", document(*HUGE_VALUES[kind])))).ops
 
 
-@pytest.mark.parametrize(
-    "splits",
-    [aten("unbind.int", "y", self=named("a")), aten("split.Tensor", "y", self=named("a"), split_size={"as_int": 1})],
-)
+SPLITS = [
+    aten("unbind.int", "y", self=named("a")),
+    aten("split.Tensor", "y", self=named("a"), split_size={"as_int": 1}),
+    aten("hsplit.int", "y", self=named("a"), sections={"as_int": 2**40}),
+    aten("tensor_split.sections", "y", self=named("a"), sections={"as_int": 2**40}),
+]
+
+
+@pytest.mark.parametrize("splits", SPLITS)
 def test_split_into_more_tensors_than_the_program_names_is_refused(splits: dict[str, Any], tmp_path: Path) -> None:
     large = aten("new_empty.default", "a", self=named("x"), size={"as_ints": [2**40]})
     splits = {**splits, "outputs": [{"as_tensors": [{"name": "y"}]}]}

@@ -159,5 +159,8 @@ SPLITS: dict[str, Callable[[int, dict[str, Any]], int]] = {
     "chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
     "unsafe_chunk.default": lambda size, kwargs: _parts(size, _parts(size, kwargs.get("chunks"))),
     "tensor_split.sections": lambda size, kwargs: kwargs.get("sections", 0),
+    "hsplit.int": lambda size, kwargs: kwargs.get("sections", 0),
+    "vsplit.int": lambda size, kwargs: kwargs.get("sections", 0),
+    "dsplit.int": lambda size, kwargs: kwargs.get("sections", 0),
 }
 """How many tensors an operator makes of a dimension."""
