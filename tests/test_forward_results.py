@@ -106,18 +106,63 @@ def test_what_a_forward_returns_without_having_run_it_is_counted(model: type[Twi
     assert p.outputs
 
 
+class Products(Twice):
+    """A submodule that is a generator; some of its operations belong to no layer of its own."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        yield self.layer(x)
+        received = yield x @ x.t()
+        try:
+            yield received @ x
+        except ValueError:
+            yield x @ x.t()
+        return x @ x.t()
+
+
+class AsyncProducts(Twice):
+    async def forward(self, x: torch.Tensor) -> Any:
+        await asyncio.sleep(0)
+        return self.layer(x), x @ x.t()
+
+
 @DEVICES
-def test_a_submodule_that_is_a_generator_is_counted(device: str) -> None:
+def test_operations_of_a_submodule_that_is_a_generator_belong_to_it(device: str) -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner = Yields()
+            self.inner = Products()
 
         def forward(self, x: torch.Tensor) -> Any:
-            return torch.cat(list(self.inner(x)))
+            steps = self.inner(x)
+            own = [next(steps), x @ x.t(), next(steps)]
+            own.append(steps.send(own[-1]))
+            own.append(steps.throw(ValueError("stop")))
+            with pytest.raises(StopIteration) as stop:
+                next(steps)
+            return [*own, stop.value.value]
 
     p = trace(Outer(), SHAPE, device=device)
-    assert p.total("macs") == 2 * MACS
+    square = 2 * 2 * 4
+    assert [(op.layer, op.macs) for op in p.ops if op.macs] == [
+        ("inner.layer", MACS), ("", square), ("inner", square), ("inner", square), ("inner", square),
+        ("inner", square),
+    ]  # fmt: skip
+
+
+@DEVICES
+def test_operations_of_a_submodule_that_is_a_coroutine_belong_to_it(device: str) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = AsyncProducts()
+
+        async def forward(self, x: torch.Tensor) -> Any:
+            return await asyncio.gather(self.inner(x), self.inner(x)), x @ x.t()
+
+    p = trace(Outer(), SHAPE, device=device)
+    assert sorted((op.layer, op.macs) for op in p.ops if op.macs) == [
+        ("", 16), ("inner", 16), ("inner", 16), ("inner.layer", MACS), ("inner.layer", MACS),
+    ]  # fmt: skip
 
 
 def test_a_coroutine_is_run_while_an_event_loop_is_running() -> None:

@@ -33,6 +33,15 @@ def convolution_backward(
     return Facts(Kind.GRADIENT, macs * (for_input + for_weight), elementwise=grad_output.numel * for_bias)
 
 
+@op_rule("torchvision._deform_conv2d_backward")
+def deform_conv2d_backward(
+    grad: Spec, input: Spec, weight: Spec, offset: Spec, mask: Spec, bias: Spec, stride_h: int, stride_w: int,
+    pad_h: int, pad_w: int, dilation_h: int, dilation_w: int, groups: int, *args: Any, out: Spec,
+) -> Facts:  # fmt: skip
+    """The two products: for the sampled input and for the weight. Sampling is not counted as MACs."""
+    return Facts(Kind.GRADIENT, 2 * f.conv_macs(weight.shape, grad.shape))
+
+
 # -- products ---------------------------------------------------------------------------------------
 
 
@@ -137,4 +146,10 @@ register_without_macs(  # norms, softmax, pooling, resizing, padding, activation
 )
 register_without_macs(  # the gradient of a selection: zeros, and a copy
     Kind.DATA, "slice_backward select_backward diagonal_backward masked_scatter_backward"
+)
+register_without_macs(
+    Kind.GRADIENT,
+    "_roi_align_backward _roi_pool_backward _ps_roi_align_backward _ps_roi_pool_backward",
+    _first_gradient,
+    "torchvision",
 )

@@ -5,6 +5,7 @@ A multiply-accumulate counts once whatever its dtype, complex and 8-bit ones inc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -43,6 +44,21 @@ def linear_output(input: TensorMeta, weight: TensorMeta, bias: TensorMeta | None
 def bilinear(input1: Spec, input2: Spec, weight: Spec, bias: Spec | None = None, *, out: Spec) -> Facts:
     # y[o] = Σ_i Σ_j x1[i]·W[o,i,j]·x2[j]: the inner product over j first, then over i.
     return Facts(Kind.LINEAR, out.numel * weight.shape[1] * (weight.shape[2] + 1))
+
+
+@op_rule("aten._trilinear")
+def trilinear(
+    first: Spec, second: Spec, third: Spec, expand1: Sequence[int], expand2: Sequence[int], expand3: Sequence[int],
+    sumdim: Sequence[int], unroll_dim: int = 1, *, out: Spec,
+) -> Facts:  # fmt: skip
+    """A part of the gradient of `bilinear`: the sum of products of three factors, each with dimensions of size 1 at the
+    positions of its `expand`. One scalar operation and one MAC for each product."""
+    shapes = [list(factor.shape) for factor in (first, second, third)]
+    for shape, expand in zip(shapes, (expand1, expand2, expand3), strict=True):
+        for position in sorted(expand):
+            shape.insert(position, 1)
+    products = prod(f.broadcast(*shapes))
+    return Facts(Kind.MATMUL, products, elementwise=products)
 
 
 # -- matrix products --------------------------------------------------------------------------------

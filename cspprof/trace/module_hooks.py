@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from threading import get_ident
-from typing import Any
+from types import CoroutineType, GeneratorType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -43,10 +44,10 @@ def add_module_hooks(tree: ModuleTree, copies: list[nn.Module], set_layer: SetLa
         tree.calls[layer] += 1
         running.append((layer, set_layer(layer)))
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: Any, output: Any) -> Any:
         layer = index.get(id(module))
         if layer is None or get_ident() != thread:
-            return
+            return None
         # The layer need not be the last one: torch does not call this hook after a KeyboardInterrupt or SystemExit, and
         # it does call it if a hook of the user raised before `enter` was called.
         for position in reversed(range(len(running))):
@@ -54,6 +55,11 @@ def add_module_hooks(tree: ModuleTree, copies: list[nn.Module], set_layer: SetLa
                 set_layer(running[position][1])
                 del running[position:]
                 break
+        if isinstance(output, GeneratorType):
+            return _in_layer(output, layer, set_layer)
+        if isinstance(output, CoroutineType):
+            return _await_in_layer(output, layer, set_layer)
+        return None
 
     for _, module in hooked:
         tables = vars(module)
@@ -65,3 +71,34 @@ def add_module_hooks(tree: ModuleTree, copies: list[nn.Module], set_layer: SetLa
         before.move_to_end(KEY, last=False)
         tables["_forward_hooks"][KEY] = leave
         tables["_forward_hooks_always_called"][KEY] = True
+
+
+def _in_layer(steps: Any, layer: int, set_layer: SetLayer) -> Generator[Any, Any, Any]:
+    """The generator or coroutine that a module returned: its operations, which run later, belong to that layer."""
+    step, argument = steps.send, None
+    while True:
+        before = set_layer(layer)
+        try:
+            item = step(argument)
+        except StopIteration as stop:
+            return stop.value
+        finally:
+            set_layer(before)
+        try:
+            step, argument = steps.send, (yield item)
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # what the caller threw into it
+            step, argument = steps.throw, error
+
+
+class _Awaitable(NamedTuple):
+    steps: Generator[Any, Any, Any]
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self.steps
+
+
+async def _await_in_layer(coroutine: Any, layer: int, set_layer: SetLayer) -> Any:
+    return await _Awaitable(_in_layer(coroutine, layer, set_layer))
