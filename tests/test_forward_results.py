@@ -211,6 +211,10 @@ def test_a_function_as_a_result_is_noted(function: Any) -> None:
     assert noted is not (type(function).__name__ == "builtin_function_or_method")
 
 
+def test_a_module_as_a_result_is_no_work() -> None:
+    assert trace(Function(lambda x: (x + 1, nn.ReLU())), SHAPE).notes == ()
+
+
 @dataclasses.dataclass
 class Result:
     x: Any

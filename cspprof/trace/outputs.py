@@ -64,7 +64,7 @@ class Outputs:
             self._collect_each(value)
         elif isinstance(value, FUNCTIONS):
             self.returns_function = True
-        elif not isinstance(value, type):
+        elif not isinstance(value, (type, torch.nn.Module)):
             self._collect_attributes(value)
 
     def _collect_each(self, values: Iterable[Any]) -> None:
