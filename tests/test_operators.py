@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import trace
-from networks import Function
+from networks import Function, op_names
 from torch import nn
 from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -462,12 +462,31 @@ def test_a_nested_tensor_is_refused() -> None:
         checked_trace(project, [t(2, 5, 8)], "cpu")
 
 
-def test_a_higher_order_operator_without_a_rule_is_refused() -> None:
+def test_a_higher_order_operator_runs_the_function_that_is_taken() -> None:
     def either(x: torch.Tensor) -> torch.Tensor:
         return torch.cond(x.sum() > 0, torch.relu, torch.tanh, (x,))
 
-    with pytest.raises(TraceError, match="higher-order operator cond"):
-        checked_trace(either, [t(4)], "cpu")
+    assert op_names(checked_trace(either, [torch.ones(4)], "cpu"))[-1] == "relu"
+    assert op_names(checked_trace(either, [-torch.ones(4)], "cpu"))[-1] == "tanh"
+
+
+@pytest.mark.parametrize("device", META + CPU)
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch._is_all_true,
+        torch._is_any_true,
+        lambda x: x + torch._efficientzerotensor((2, 4), device=x.device),
+        lambda x: torch.ops.prims.add(x, x),
+        lambda x: torch.ops.prims.sum(torch.ops.prims.sin(x), [0]),
+        lambda x: torch.ops.prims.convert_element_type(x, torch.float64),
+        lambda x: x.clone().eq_(0).abs_().copysign_(x),
+        lambda x: torch.poisson(x.abs()) + torch._standard_gamma(x.abs() + 1),
+    ],
+)
+def test_queries_and_primitives_of_torch_have_no_macs(function: Any, device: str) -> None:
+    p = checked_trace(function, [torch.ones(2, 4, dtype=torch.bool if "_true" in str(function) else None)], device)
+    assert (p.total("macs"), p.uncounted) == (0, {})
 
 
 # -- quantized layers -----------------------------------------------------------------------------
@@ -568,7 +587,6 @@ ITERATIVE = "the number of iterations depends on the values"
 REFLECTIONS = "the library chooses the block size of Householder reflections"
 PIVOTS = "the size of each pivot, one or two, depends on the values"
 SPARSE = "the number of stored elements depends on the values"
-BACKWARD = "part of a backward pass, which is not counted"
 
 UNCOUNTED = {
     "_linalg_eigh": ITERATIVE, "_linalg_svd": ITERATIVE, "linalg_eig": ITERATIVE, "linalg_pinv": ITERATIVE,
@@ -578,7 +596,6 @@ UNCOUNTED = {
     "linalg_ldl_factor_ex": PIVOTS, "linalg_ldl_solve": PIVOTS,
     "cholesky_inverse": "no layer uses it",
     "_to_sparse": SPARSE, "_sparse_mm_reduce_impl": SPARSE, "sparse_sampled_addmm": SPARSE,
-    "_softmax_backward_data": BACKWARD, "max_pool2d_with_indices_backward": BACKWARD,
 }  # fmt: skip
 """Operations without a rule, with the reason."""
 
@@ -662,6 +679,51 @@ def test_every_operation_of_torchs_database_is_counted_or_has_a_reason(
                 wrong[name] = f"torch's counter disagrees with {p.total('macs')} MACs"
     assert wrong == {}
     assert done > 1000
+
+
+class Gradient(nn.Module):
+    """The gradient of a sample call for all its floating inputs."""
+
+    def __init__(self, call: Sample) -> None:
+        super().__init__()
+        self.call = call
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        from torch.utils import _pytree as tree
+
+        with torch.enable_grad():
+            inputs = [x.detach().requires_grad_(x.is_floating_point() or x.is_complex()) for x in tensors]
+            outputs = [x for x in tree.tree_leaves(self.call(*inputs)) if getattr(x, "requires_grad", False)]
+            total = sum((x.abs().sum() for x in outputs), torch.zeros((), requires_grad=True))
+            return torch.autograd.grad(total, [x for x in inputs if x.requires_grad], allow_unused=True)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_every_gradient_of_torchs_database_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("expecttest", reason="torch.testing._internal needs expecttest")
+    from torch.testing._internal import common_utils
+    from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.opinfo import core
+
+    for module in (common_utils, core):
+        monkeypatch.setattr(module, "extract_test_fn", lambda: None)
+    done, wrong = 0, {}
+    for entry in op_db:
+        differentiable = entry.supports_autograd and "sparse" not in entry.name
+        for sample in samples(entry, 1) if differentiable else ():
+            gradient = Gradient(Sample(entry.op, sample))
+            try:
+                gradient(*gradient.call.tensors())
+            except RuntimeError:  # an input that torch cannot differentiate for
+                continue
+            p = trace(gradient, gradient.call.tensors(), device="cpu")
+            done += 1
+            unknown = {u.removeprefix("aten.") for u in p.uncounted} - UNCOUNTED.keys()
+            if unknown:
+                wrong[entry.name] = unknown
+    assert wrong == {}
+    assert done > 450
 
 
 def agrees_with_torch(call: Sample, p: Profile, device: str) -> bool:
