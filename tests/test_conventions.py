@@ -418,7 +418,7 @@ def test_every_convention_in_every_command(
 def test_an_unknown_convention_is_refused_before_the_trace(run: Run) -> None:
     got = run("flops", "no_such_model", "--convention", "darkent")
     assert got.code == 2
-    assert got.err == "error: no convention named 'darkent'\n  Did you mean: darknet?\n"
+    assert got.err == "error: no convention named 'darkent'\n  Did you mean: darknet, hardnet?\n"
 
 
 def test_explain_imports_no_heavy_library() -> None:
