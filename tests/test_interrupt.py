@@ -10,10 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import quick
 from odd_modules import MODULES
-from test_untouched import assert_untouched
+from test_untouched import assert_untouched, global_state
+from torch import nn
 
+from cspprof.core.errors import SourceError
+from cspprof.sources.build import build_module
+from cspprof.sources.spec import Spec
 from cspprof.trace import trace
 
 TORCH = str(Path(torch.__file__).parent)
@@ -65,3 +70,39 @@ def test_an_interrupted_trace_leaves_everything_as_it_was(name: str, device: str
 
     for line in range(1, total + 1, max(1, total // 60)):
         assert_untouched(model, lambda line=line: work(line))  # type: ignore[misc]
+
+
+class Net(nn.Module):
+    """Draws random numbers of every kind while it is built, and reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        nn.init.xavier_uniform_(self.fc.weight)
+        nn.init.trunc_normal_(self.fc.weight)
+        self.scale = (torch.rand(2) + torch.randn(2) + F.dropout(torch.ones(2))).sum().item() + self.fc.weight[
+            0, 0
+        ].item()
+
+
+SPEC = Spec("test", "test", {})
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_an_interrupted_build_leaves_everything_as_it_was(device: str | None) -> None:
+    build_module(SPEC, Net, device)
+    total = lines_of(lambda: build_module(SPEC, Net, device))
+    state = global_state()
+    for line in range(1, total + 1, max(1, total // 60)):
+        with pytest.raises((KeyboardInterrupt, SourceError)) as caught, interrupted_at(line):
+            build_module(SPEC, Net, device)
+        del caught
+        assert global_state() == state
+
+
+def test_a_build_draws_the_same_weights_each_time_and_none_from_the_generators_of_the_process() -> None:
+    state = global_state()
+    first, second = (build_module(SPEC, Net, "cpu")[0] for _ in range(2))
+    assert torch.equal(first.fc.weight, second.fc.weight)
+    assert first.fc.weight.std() > 0
+    assert global_state() == state

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from cspprof.core.errors import CspprofError, NeedsValuesError, OptionError, SourceError
 from cspprof.core.record import Record
+from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.trace import trace, trace_with_values
@@ -78,8 +80,7 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
         places = [SkipInit(), SkipInit(frozenset({torch.empty})), nullcontext()]
     for place in places:
         try:
-            with fixed_seed(), place:
-                module = factory(**spec.options)
+            module = build_seeded(partial(_build_in, place, factory, spec.options))
             break
         except CspprofError:
             raise
@@ -94,12 +95,9 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
     return module, (REAL_WEIGHTS,) if isinstance(place, nullcontext) else ()
 
 
-@contextmanager
-def fixed_seed() -> Iterator[None]:
-    """Draw the same random weights in every run, and restore the caller's generator afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+def _build_in(place: AbstractContextManager[Any], factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    with place:
+        return factory(**options)
 
 
 def check_arguments(spec: Spec, factory: Callable[..., Any]) -> None:

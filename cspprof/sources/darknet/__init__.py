@@ -15,9 +15,9 @@ import torch
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, Value, arguments
-from cspprof.sources.build import fixed_seed
 from cspprof.sources.darknet.cfg import read_cfg
-from cspprof.sources.darknet.network import build_network, native_input
+from cspprof.sources.darknet.network import DarknetModel, build_network, native_input
+from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.spec import LoadedModel, Request, Spec
 
 
@@ -30,8 +30,12 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     (net, *layers), notes = read_cfg(path)
     shape = native_input(net) if request.inputs is None else _requested_shape(spec, request.inputs)
     image = (shape[1], *(shape[2:] or (1, 1)))
-    with fixed_seed(), torch.device(request.device or "meta"):
-        module, more = build_network(layers, image)  # type: ignore[arg-type]
+
+    def build() -> tuple[DarknetModel, tuple[str, ...]]:
+        with torch.device(request.device or "meta"):
+            return build_network(layers, image)  # type: ignore[arg-type]
+
+    module, more = build_seeded(build)
     yield LoadedModel(module, shape, path.name, display_path(path), notes + more)
 
 
