@@ -18,7 +18,7 @@ import cspprof
 
 onnx = pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
 from onnx import TensorProto, helper  # noqa: E402
-from onnx_models import BOOL, I64, constant, function_of, graph_of, node, save_graph, value  # noqa: E402
+from onnx_models import BOOL, I64, constant, function_of, graph_of, node, save_graph, tensors, value  # noqa: E402
 
 LONG = numpy.int64
 X, Y = [value("x", [2, 4])], [value("y", [2, 4])]
@@ -97,6 +97,19 @@ def test_condition_that_depends_on_an_activation_makes_a_loop_uncounted(tmp_path
     body.node[0].CopyFrom(body.node.pop(1))
     body.node.append(condition)
     assert macs_and_uncounted(save_loop(tmp_path / "net.onnx", body)) == (32, {"onnx.Loop": 1})
+
+
+def test_loop_with_an_unknown_operator_is_uncounted_if_the_file_declares_its_output(
+    tmp_path: Path, run: Callable[..., Result]
+) -> None:
+    body = loop_body(node("Own", "s", "k", outputs=["o"], domain="own"), state=None)
+    body.initializer.extend(tensors({"k": (4, 4)}))
+    path = save_loop(tmp_path / "net.onnx", body)
+    assert macs_and_uncounted(path) == (32, {"onnx.Loop": 1})
+    assert cspprof.profile(path).params == 2 * 16
+    undeclared = run("cio", save_loop(tmp_path / "open.onnx", body, declared=False))
+    assert (undeclared.code, undeclared.out) == (2, "")
+    assert "cspprof does not know own.Own" in undeclared.err
 
 
 def test_state_that_grows_without_a_declared_shape_is_refused(tmp_path: Path, run: Callable[..., Result]) -> None:

@@ -39,7 +39,9 @@ class ControlFlowWalker(GraphWalker):
         start = self.recording.checkpoint()
         try:
             results = {"If": self._branch, "Loop": self._loop, "Scan": self._scan}[node.op_type](node, scope)
-        except UncountableError:
+        except (UncountableError, SourceError) as error:
+            if isinstance(error, SourceError) and not all(name in scope.declared for name in node.output if name):
+                raise
             self.recording.restore(start)
             self._add_uncounted(node, scope)
         else:
@@ -152,8 +154,7 @@ class ControlFlowWalker(GraphWalker):
         computes everything else in each round."""
         if not value.constant or (value.array is not None and "float" not in value.spec.dtype):
             return value
-        self.recording.read_weight("Identity", Kind.DATA, 0, value)
-        return Value(value.spec, value.storage)
+        return self.as_activation(value)
 
     def _number(self, node: NodeProto, body: GraphProto, scope: Scope, number: int | bool) -> Value:
         """The number of the round, or the condition, as inputs of the body of a Loop."""
@@ -181,11 +182,12 @@ class ControlFlowWalker(GraphWalker):
 
     def _add_uncounted(self, node: NodeProto, scope: Scope) -> None:
         """One call of unknown cost, which reads everything that the graphs of the node read."""
-        start, specs = self.recording.checkpoint(), None
+        start, specs, reason = self.recording.checkpoint(), None, None
         try:
             specs = self._unknown_outputs(node, scope)
             parameters = self.recording.parameters - start.parameters
-        except (UncountableError, SourceError, ValueError, LookupError):
+        except (UncountableError, SourceError, ValueError, LookupError) as error:
+            reason = error if isinstance(error, SourceError) else None
             parameters = self._all_constants(node, scope)
         self.recording.restore(start)
         self.recording.parameters |= parameters
@@ -198,7 +200,7 @@ class ControlFlowWalker(GraphWalker):
             if not name:
                 continue
             if spec is None:
-                raise self.shapes.error(
+                raise reason or self.shapes.error(
                     node, f"the shape of its output {name!r} is known only when it runs",
                     "Declare it in the file (value_info) to count everything else.",
                 )  # fmt: skip

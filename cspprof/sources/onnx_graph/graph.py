@@ -173,7 +173,7 @@ class GraphWalker:
             self._bind_constant(node.output[0], _spec_of_array(array), node, scope, array)
             return
         if all(value.constant for value in inputs) and name not in RANDOM:
-            self._add_computed_constants(node, attrs, scope, [value.array for value in inputs])
+            self._add_computed_constants(node, attrs, scope, inputs)
             return
         outputs, facts = self._outputs_and_cost(node, attrs, scope)
         self._add_call(node, attrs, outputs, facts, scope)
@@ -197,24 +197,30 @@ class GraphWalker:
         specs, facts = self.costs[key]
         return dict(zip(names, specs, strict=True)), facts
 
-    def _add_computed_constants(self, node: NodeProto, attrs: dict[str, Any], scope: Scope, arrays: list[Any]) -> None:
+    def _add_computed_constants(
+        self, node: NodeProto, attrs: dict[str, Any], scope: Scope, inputs: Sequence[Value]
+    ) -> None:
         """A value computed from weights only is a weight. It is no operation, because engines compute it once, when
-        they load the model."""
-        outputs: dict[str, TensorSpec] | None = None
+        they load the model. A product of constants is an operation, as in torch, and so is a node of unknown cost."""
+        arrays = [value.array for value in inputs]
+        outputs: dict[str, TensorSpec] = {}
         try:
-            outputs, _ = self.shapes.infer(node, attrs, scope)
+            outputs, facts = self._outputs_and_cost(node, attrs, scope)
         except Exception:  # the size may follow from the elements
             results = self.folder.fold(node, scope.opsets, arrays, None)
             if results is None:
                 raise
         else:
             results = self.folder.fold(node, scope.opsets, arrays, list(outputs.values()))
+            if results is None and (facts.macs is None or facts.macs > 0):
+                self._add_call(node, attrs, outputs, facts, scope)
+                return
         if results is not None:
             for name, array in zip(node.output, results, strict=False):
                 if name:
                     self._bind_constant(name, _spec_of_array(array), node, scope, array)
         else:
-            for name, spec in (outputs or {}).items():
+            for name, spec in outputs.items():
                 self._bind_constant(name, spec, node, scope)
 
     def _bind_constant(self, name: str, spec: TensorSpec, node: NodeProto, scope: Scope, array: Any = None) -> None:
@@ -231,6 +237,8 @@ class GraphWalker:
     ) -> None:
         operator, kind = operator_name(node), Kind(facts.kind)
         values = [(i, scope.values[name]) for i, name in enumerate(node.input) if name]
+        if values and all(value.constant for _, value in values):  # the first one takes the place of the activation
+            values[0] = values[0][0], self.as_activation(values[0][1])
         reads = [value for _, value in values if not value.constant]
         weights: list[tuple[TensorSpec, int]] = []
         if kind is not Kind.VIEW:
@@ -255,6 +263,11 @@ class GraphWalker:
         )  # fmt: skip
         storages = [*(v.storage for v in reads), *(storage for _, storage in weights), *(v.storage for v in writes)]
         self.recording.call(node, self.layer_of(node, scope), op, storages)
+
+    def as_activation(self, value: Value) -> Value:
+        """A constant as an operand that is computed with, and not only read as a weight."""
+        self.recording.read_weight("Identity", Kind.DATA, 0, value)
+        return Value(value.spec, value.storage)
 
     def layer_of(self, node: NodeProto, scope: Scope) -> int:
         return self.recording.paths.layer_of(node) or scope.layer
