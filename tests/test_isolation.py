@@ -317,3 +317,140 @@ def test_threads_may_trace_the_same_model() -> None:
     in_threads(3, work)
     assert same(before, state(model))
     assert eval_frame._stance == stance
+
+
+def test_a_model_that_runs_in_another_thread_gets_its_right_outputs() -> None:
+    model = ConvNet().train()
+    model.norm.momentum = 0.0  # else its real forward changes the statistics
+    x = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(x)
+    stop = threading.Event()
+    outputs: list[torch.Tensor] = []
+
+    def work(i: int) -> None:
+        if i == 0:
+            while not stop.is_set():
+                with torch.no_grad():
+                    outputs.append(model(x))
+        else:
+            try:
+                for device in ("meta", "cpu") * 5:
+                    p = trace(model, (2, 3, 8, 8), device=device, train=device == "cpu")
+                    assert [y.calls for y in p.layers] == [1] * 5
+            finally:
+                stop.set()
+
+    in_threads(2, work)
+    assert outputs
+    assert all(torch.equal(y, expected) for y in outputs)
+
+
+def test_the_draws_of_another_thread_do_not_repeat() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
+    stop = threading.Event()
+    draws: list[tuple[float, float]] = []
+
+    def work(i: int) -> None:
+        if i == 0:
+            while not stop.is_set():
+                draws.append((torch.rand(1, dtype=torch.double).item(), random.random()))
+        else:
+            try:
+                for device in ("meta", "cpu") * 10:
+                    trace(model, (2, 4), device=device, train=True)
+            finally:
+                stop.set()
+
+    in_threads(2, work)
+    assert len(draws) > 20
+    for kind in zip(*draws, strict=True):
+        assert len(set(kind)) == len(kind)
+
+
+@DEVICES
+def test_a_forward_that_traces_another_model_does_not_count_its_operations(device: str) -> None:
+    inner = nn.Linear(3, 5)
+    macs: list[int] = []
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        macs.append(trace(inner, (7, 3), device=device).total("macs"))
+        return net.fc(x)
+
+    net = Function(forward)
+    net.fc = nn.Linear(3, 2)
+    assert trace(net, (1, 3), device=device).total("macs") == 6
+    assert macs == [7 * 15]
+
+
+# -- modules that refer to the model --------------------------------------------------------------
+
+GLOBAL = nn.Sequential(nn.Linear(4, 4), nn.Dropout())
+
+
+def forward_by_a_global_variable(x: torch.Tensor) -> torch.Tensor:
+    return GLOBAL[1](GLOBAL[0](x))
+
+
+class UsesAGlobal(nn.Module):
+    """Uses its own layers by a global variable in the forward of its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = GLOBAL
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        GLOBAL[0].weight.data.mul_(2)
+        return GLOBAL[0](x)
+
+
+@DEVICES
+def test_a_function_that_refers_to_modules_by_a_global_variable_runs_the_copy(device: str) -> None:
+    model = nn.Sequential(GLOBAL)
+    model.forward = forward_by_a_global_variable  # type: ignore[method-assign,assignment]
+    p = trace(model, (1, 4), device=device)
+    assert [(op.layer, op.macs) for op in p.ops] == [("0.0", 16)], "the dropout is off"
+    assert p.notes == ()
+
+
+@DEVICES
+def test_a_method_that_reaches_the_model_by_a_global_variable_is_counted_noted_and_undone(device: str) -> None:
+    before = GLOBAL[0].weight.clone()
+    p = trace(UsesAGlobal(), (1, 4), device=device)
+    assert (p.total("macs"), p.params) == (16, 20)
+    assert "by a global variable" in p.notes[0]
+    assert torch.equal(GLOBAL[0].weight, before)
+
+
+# -- the mode -------------------------------------------------------------------------------------
+
+
+def test_a_mode_that_a_property_returns_is_noted() -> None:
+    class Always(nn.Module):
+        @property
+        def training(self) -> bool:
+            return True
+
+        @training.setter
+        def training(self, mode: bool) -> None:
+            pass
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.dropout(x, training=self.training)
+
+    p = trace(Always(), (1, 4))
+    assert [op.spec.name for op in p.ops] == ["dropout"]
+    assert p.notes == ("Always: `training` is a property; the trace runs in the mode that it returns",)
+    assert trace(Always(), (1, 4), train=True).notes == ()
+
+
+def test_a_train_method_of_the_class_is_not_called_and_noted_if_the_mode_differs() -> None:
+    class Loop(nn.Sequential):
+        def train(self, mode: bool = True) -> Loop:
+            raise AssertionError("called")
+
+    model = Loop(nn.Dropout())
+    p = trace(model, (1, 4))
+    assert list(p.ops) == []
+    assert "Loop: train() is a method of the class, which a trace does not call" in p.notes[0]
+    assert trace(model, (1, 4), train=True).notes == ()

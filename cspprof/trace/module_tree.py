@@ -49,6 +49,10 @@ class ModuleTree:
         """How often the forward called each module."""
         self.called_by_other_thread: int | None = None
         """A module that another thread called, whose operations a trace does not see."""
+        self.modes_not_set: set[type] = set()
+        """Classes of modules that decide by themselves whether they are in training mode, against that of the trace."""
+        self.own_train: set[type] = set()
+        """Classes of modules that define a `train()`, which is not called, and whose mode is not that of the trace."""
         self.unregistered: dict[int, nn.Module] = {}
         """Modules with parameters that the forward called although they are not submodules, by id."""
         self.parameters = self._held("_parameters")

@@ -41,8 +41,19 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
             f"their {sum(map(torch.Tensor.numel, missing)):,} parameters; create them in __init__ and keep them in a "
             "ModuleList, a ModuleDict or attributes of their own"
         )
+    if tree.modes_not_set:
+        yield f"{_names(tree.modes_not_set)}: `training` is a property; the trace runs in the mode that it returns"
+    if tree.own_train:
+        yield (
+            f"{_names(tree.own_train)}: train() is a method of the class, which a trace does not call; the trace sets the "
+            "flag `training` of each module. If the method does more, call it before"
+        )
     if recorder.tensors.reached_originals:
         yield ORIGINALS
+
+
+def _names(classes: set[type]) -> str:
+    return ", ".join(sorted(cls.__name__ for cls in classes))
 
 
 def _unregistered_modules(tree: ModuleTree, recorder: DispatchRecorder) -> list[nn.Module]:

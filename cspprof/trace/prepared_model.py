@@ -20,6 +20,9 @@ from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
 from cspprof.trace.torch_state import TorchState
 from cspprof.trace.user_memory import alias, like
 
+KNOWN_TRAIN = frozenset({"torch", "torchvision", "timm"})
+"""Packages in which a `train()` that a class defines changes no cost beyond the flag."""
+
 
 class PreparedModel:
     """The copy that runs instead of the model."""
@@ -55,7 +58,7 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
     copies = ModelCopy(tree.modules, [(tensor, stand_ins[id(tensor)]) for tensor in originals], alias)
     tree.index.update({id(module): i for i, module in enumerate(copies.modules)})
     try:
-        set_mode(copies, train)
+        set_mode(tree, copies, train)
         make_eager(copies, device)
         yield PreparedModel(copies, stand_ins)
     finally:
@@ -63,14 +66,20 @@ def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str
         copies.release()
 
 
-def set_mode(copies: ModelCopy, train: bool) -> None:
-    """Set the flag that `model.train(train)` sets, without calling a method of the user."""
+def set_mode(tree: ModuleTree, copies: ModelCopy, train: bool) -> None:
+    """Set the flag that `model.train(train)` sets, without calling a method of the user. The tree lists exceptions."""
     for module in copies.modules:
         if isinstance(module, torch.jit.ScriptModule):
             if module._c.hasattr("training"):  # a frozen module has no mode
                 module._c.setattr("training", train)
-        else:
-            vars(module)["training"] = train
+            continue
+        cls, attributes = type(module), vars(module)
+        changed = attributes.get("training") is not train
+        attributes["training"] = train
+        if hasattr(cls, "training") and bool(module.training) is not train:  # a property
+            tree.modes_not_set.add(cls)
+        elif changed and cls.train is not nn.Module.train and cls.__module__.partition(".")[0] not in KNOWN_TRAIN:
+            tree.own_train.add(cls)
 
 
 def _tensor_of_copy(tensor: torch.Tensor, dtype: str | None, device: str) -> torch.Tensor:
