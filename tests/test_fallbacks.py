@@ -131,6 +131,12 @@ def test_large_weights_are_not_built_without_a_request(
     assert cspprof.profile(spec, device="cpu").total("macs") == LINEAR
 
 
+def test_a_large_input_is_not_made_without_a_request() -> None:
+    with pytest.raises(NeedsValuesError, match=r"the input takes 48\.0 GiB") as error:
+        cspprof.profile(NeedsValues(), (2 * 2**30, 6))
+    assert "--device cpu" in str(error.value)
+
+
 def test_a_sparse_input_needs_values() -> None:
     sparse = torch.eye(6).to_sparse()
     assert cspprof.profile(Function(lambda x: x.to_dense() @ torch.ones(6, 2)), [sparse]).total("macs") == 72

@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from cspprof.core.errors import NeedsValuesError, TraceError
-from cspprof.core.inputs import Inputs
+from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
+from cspprof.core.tensors import TensorSpec
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import unwrap_compiled
 from cspprof.trace.run import trace_once
@@ -24,6 +25,9 @@ ON_DEVICE = (
     "traced on the {device}, because the forward needs the values of tensors: counts may depend on the values of the "
     "input (--device meta does not compute)"
 )
+
+MOST_INPUT_BYTES = 8 * 2**30
+"""Larger inputs are not made on a real device unless the user names the device."""
 
 
 def trace(
@@ -59,10 +63,29 @@ def trace_with_values(
     """The record of a forward that failed on meta with `error`, traced on a real device with a note. If it fails there
     too, the TraceError tells both failures."""
     name = "CPU" if device == "cpu" else device
+    size = _input_bytes(inputs)
+    if size > MOST_INPUT_BYTES:
+        raise NeedsValuesError(
+            f"{error.message}\nand the input takes {size / 2**30:.1f} GiB, too much to be made unasked",
+            f"Trace with values nevertheless: --device {device} (in Python: device={device!r}).",
+        ) from error
     try:
         return _trace_readings(model, inputs, device, (*notes, ON_DEVICE.format(device=name)), options)
     except TraceError as second:
         raise TraceError(f"{error.message}\nand on the {name}: {second.message}", second.hint) from second
+
+
+def _input_bytes(inputs: Inputs) -> int:
+    """Bytes of the tensors that shapes and specs among the inputs describe."""
+    sizes: list[int] = []
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, TensorSpec):
+            sizes.append(TensorSpec(item.shape, item.dtype or "float32").nbytes)
+        return item
+
+    arguments(inputs, leaf)
+    return sum(sizes)
 
 
 def device_of_weights(model: nn.Module) -> str | None:
