@@ -45,8 +45,8 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield f"{_names(tree.modes_not_set)}: `training` is a property; the trace runs in the mode that it returns"
     if tree.own_train:
         yield (
-            f"{_names(tree.own_train)}: train() is a method of the class, which a trace does not call; the trace sets the "
-            "flag `training` of each module. If the method does more, call it before"
+            f"{_names(tree.own_train)}: train() is a method of the class, which a trace does not call; a trace sets "
+            "the flag `training` of each module. If the method does more, call it first"
         )
     if recorder.tensors.reached_originals:
         yield ORIGINALS
