@@ -262,6 +262,20 @@ def test_a_trace_creates_no_reference_cycle_for_each_operation() -> None:
     assert gc.isenabled()
 
 
+@DEVICES
+@pytest.mark.parametrize("of_result", [False, True])
+def test_a_shape_that_an_assignment_to_data_changes_is_counted(device: str, of_result: bool) -> None:
+    class Net(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            weight = self.weight * 1 if of_result else self.weight
+            weight.data = torch.ones(7, 4, device=x.device)
+            return nn.functional.linear(x, weight)
+
+    p = trace(Net(4, 5), (2, 4), device=device)
+    assert p.total("macs") == 2 * 4 * 7
+    p.self_check()
+
+
 # -- threads --------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,8 @@ class DispatchRecorder(TorchDispatchMode):
                 tag = value.__dict__.get("_cspprof")
                 if tag is None or tag.trace is not self.tensors:
                     tag = self.tensors.tag(value)
+                if tag.meta.shape != value.shape:
+                    tag = self.tensors.replace_tag(value, tag)
                 tensors.append(value)
                 tags.append(tag)
                 key.append(tag.meta)

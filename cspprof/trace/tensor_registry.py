@@ -102,6 +102,15 @@ class TensorRegistry:
         else:
             tensor.__dict__["_cspprof"] = tag
 
+    def replace_tag(self, tensor: torch.Tensor, tag: TensorTag) -> TensorTag:
+        """A new tag for a tensor to whose `data` the forward assigned a tensor of another shape."""
+        if tensor.is_nested or not all(type(size) is int for size in tensor.shape):
+            return tag
+        self.registered.pop(id(tensor), None)
+        tensor.__dict__.pop("_cspprof", None)
+        self.saved.pop(tensor.untyped_storage()._cdata, None)
+        return self.register(tensor, "", "constant" if tag.meta.weight else "byproduct")
+
     def values_known(self, tags: list[TensorTag]) -> bool:
         """Whether the values of all these tensors are known during a trace on meta."""
         return all(tag.constant and tag.storage not in self.stale for tag in tags)
