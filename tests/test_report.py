@@ -22,7 +22,7 @@ from cspprof.profiles import Profile
 from cspprof.render.page import layer_table
 from cspprof.render.page.document import ONE_MODEL_PER_PANEL, html_page, model_of_panel
 from cspprof.render.page.layer_table import layer_tables
-from cspprof.render.page.stage_graph import stage_graph
+from cspprof.render.page.stage_graph import stage_graph, stage_graph_svg
 from cspprof.report.charts import draw
 
 Run = Callable[..., Result]
@@ -309,6 +309,38 @@ def test_stage_graph_of_a_feature_pyramid() -> None:
     assert [(f.source, f.target, f.text) for f in flows] == [
         (-1, 0, "3×32×32"), (0, 1, "8×32×32"), (0, 2, "8×32×32"), (1, 2, "8×16×16"), (2, 3, "4×32×32"),
     ]  # fmt: skip
+
+
+def test_labels_beside_the_stage_graph_have_a_lane_each_and_keep_clear_of_crossing_arrows() -> None:
+    """csp_peleenet_efm has six arrows beside its boxes, and two of them cross the lanes of others."""
+    svg = stage_graph_svg(cspprof.profile("csp_peleenet_efm"), lambda _: "")
+    arrow = r'class="flow skip" d="M\S+ (\S+?)H[^Q]+Q(\S+) [^Q]+Q\S+ (\S+) '
+    paths = [tuple(map(float, found)) for found in re.findall(arrow, svg)]
+    labels = [
+        (float(x), float(y), len(text) * 6.2 / 2)
+        for x, y, text in re.findall(r'translate\((\S+) (\S+)\) rotate\(-90\)" text-anchor=middle>(.*?)<', svg)
+    ]
+    assert len(paths) == len(labels) == 6
+    for (start, lane, end), (x, y, half) in zip(paths, labels, strict=True):
+        assert x == lane + 12
+        assert min(start, end) <= y - half < y + half <= max(start, end)
+        assert not any(abs(other - y) < half for s, at, e in paths if at > lane for other in (s, e))
+    same_lane = [(a, b) for i, a in enumerate(labels) for b in labels[:i] if a[0] == b[0]]
+    assert same_lane
+    assert all(abs(a[1] - b[1]) > a[2] + b[2] for a, b in same_lane)
+
+
+def test_a_stage_of_one_operation_is_singular_and_its_long_name_is_shortened() -> None:
+    from torch import nn
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()))
+    net[0].cspprof_stage = "a_stage_with_a_name_longer_than_its_box"
+    net[1].cspprof_stage = "last"
+    record = cspprof.profile(net, (1, 3, 8, 8), name="net")
+    svg = stage_graph_svg(record, lambda _: "")
+    assert ">a_stag…han_its_box · 6×6<" in svg
+    assert re.findall(r">(\d+ operations?)<", svg) == ["1 operation", "2 operations"]
+    assert "1 operations" not in html_page([record])
 
 
 def test_stage_sizes_are_those_of_feature_maps() -> None:

@@ -18,6 +18,11 @@ def count(n: int) -> str:
     return f"{n:,}".replace("-", MINUS)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun: 1 operation, 12,001 operations."""
+    return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
+
+
 def nbytes(n: int) -> str:
     """Binary prefixes: 9.19 MiB."""
     for limit, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from cspprof.analysis.headline import cio_describes_all
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, group_by_kind, group_by_module, kind_label, layer_rows
 from cspprof.core.record import Record
+from cspprof.core.units import counted
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.metrics.memory import live_bytes
 from cspprof.report.profile import metric_label
@@ -126,7 +127,7 @@ def _group_cells(operations: Sequence[LayerRow]) -> tuple[Cell, ...]:
     """The text cells of several operations: their number and their stages."""
     stages = list(dict.fromkeys(r.stage for r in operations))
     stage = stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
-    return text(f"{len(operations)} operations"), text(stage), text(""), text("")
+    return text(counted(len(operations), "operation")), text(stage), text(""), text("")
 
 
 def _metric_cells(record: Record, metrics: Sequence[str], group: RowGroup) -> tuple[Cell, ...]:

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import prod
+from math import ceil, prod
 
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.dataflow import Edge, edges
 from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, Record, TensorSpec
-from cspprof.core.units import nbytes, shape, significant
+from cspprof.core.units import counted, nbytes, shape, shortened, significant
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.report.tables import share
 
@@ -22,6 +22,10 @@ MAP_KINDS = CONVOLUTIONS | POOLS | {Kind.RESIZE}
 """The kinds that write (N, C, H, W); other operations may write (N, H, W, C) or tokens."""
 BOX_HEIGHT, BOX_WIDTH, GAP, LANE_WIDTH = 66, 290, 34, 16
 LEFT, TOP = 10, 22
+CHARACTER, BOLD_CHARACTER = 6.4, 7.6
+"""The width of a character in a box, in SVG units; rather too wide than too narrow."""
+CORNER = 10
+"""The radius of the corners of an arrow beside the boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,23 @@ class Flow:
     @property
     def text(self) -> str:
         first = shape(self.tensors[0].shape[1:]) if self.tensors else ""
-        return first if len(self.tensors) == 1 else f"{len(self.tensors)} tensors"
+        return first if len(self.tensors) == 1 else counted(len(self.tensors), "tensor")
+
+    @property
+    def bypasses_a_box(self) -> bool:
+        return self.target != self.source + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """An arrow beside the boxes: right from (x, start), down at `lane_x`, and left to (end_x, end)."""
+
+    flow: Flow
+    x: float
+    start: float
+    lane_x: float
+    end_x: float
+    end: float
 
 
 def stage_graph(record: Record) -> tuple[list[Box], list[Flow]]:
@@ -118,19 +138,14 @@ def stage_graph_svg(record: Record, row_id: Callable[[str], str], traffic: str =
         tops.append(y)
         y += _height(box) + GAP
     ends = [TOP, *(t + _height(b) for t, b in zip(tops, boxes, strict=True)), y + 20]
-    skips = [f for f in flows if f.target != f.source + 1]
-    lanes = _lanes(skips)
-    width = 2 * LEFT + BOX_WIDTH + (max(lanes.values(), default=-1) + 1) * LANE_WIDTH + (84 if skips else 0)
+    starts = [2, *tops, y - 8]
+    routes = _routes([f for f in flows if f.bypasses_a_box], starts, ends)
+    width = max([LEFT + BOX_WIDTH, *(r.lane_x + LANE_WIDTH for r in routes)]) + LEFT
     totals = {m: METRICS.get(m).total(record) for m in ("macs", traffic)}
     parts = [_end("input", 2), _end("output", y - 8)]
     parts += [_box(box, top, totals, row_id(box.rows[0].path)) for box, top in zip(boxes, tops, strict=True)]
-    starts = [2, *tops, y - 8]
-    for flow in flows:
-        start, end = ends[flow.source + 1], starts[flow.target + 1]
-        if flow.target == flow.source + 1:
-            parts.append(_arrow(start, end, flow))
-        else:
-            parts.append(_skip_arrow(start, end, lanes[flow.source, flow.target], flow))
+    parts += [_arrow(ends[f.source + 1], starts[f.target + 1], f) for f in flows if not f.bypasses_a_box]
+    parts += [_skip_arrow(route, routes) for route in routes]
     label = escape(f"Stages of {record.label}")
     opening = f'<svg viewBox="0 0 {width} {y + 16}" style="--w:{width}" role=group aria-label="{label}" class=stages>'
     return f"{opening}{''.join(parts)}</svg>"
@@ -146,10 +161,13 @@ def _end(text: str, y: float) -> str:
 
 def _box(box: Box, top: float, totals: dict[str, Amount], row_id: str) -> str:
     group = RowGroup(box.stage, box.rows)
-    title = box.stage if box.size in ("", box.stage) else f"{box.stage} · {box.size}"
+    operations = counted(len(box.rows), "operation")
+    most = int((BOX_WIDTH - 22 - (len(operations) + 2) * CHARACTER) / BOLD_CHARACTER)
+    size = "" if box.size in ("", box.stage) else f" · {box.size}"
+    title = shortened(box.stage, most - len(size)) + size
     parts = [f"<rect class=box x={LEFT} y={top} width={BOX_WIDTH} height={_height(box)} rx=6 />"]
     parts.append(f"<text class=name x=22 y={top + 19}>{escape(title)}</text>")
-    parts.append(f"<text class=dim x={BOX_WIDTH} y={top + 19} text-anchor=end>{len(box.rows)} operations</text>")
+    parts.append(f"<text class=dim x={BOX_WIDTH} y={top + 19} text-anchor=end>{operations}</text>")
     for i, (metric, whole) in enumerate(totals.items()):
         amount = group.amount(metric) or Sum(0)
         percentage = share(amount.value or 0, whole.value or 0, amount.missed, whole.missed)
@@ -171,15 +189,51 @@ def _arrow(start: float, end: float, flow: Flow) -> str:
     return f'<path class=flow d="M{x} {start}V{end}" marker-end="url(#arrow)"/>{text}'
 
 
-def _skip_arrow(start: float, end: float, lane: int, flow: Flow) -> str:
-    """A curve from the lower corner of a box to the upper corner of another, beside the boxes between them."""
-    x = LEFT + BOX_WIDTH
-    out = x + (lane + 1) * LANE_WIDTH
-    start, end = start - 14, end + 14
-    middle = (start + end) / 2
-    path = f"M{x} {start}C{out} {start} {out} {start} {out} {middle}S{out} {end} {x} {end}"
-    text = f"<text class=dim x={out + 4} y={middle + 4 + 13 * (lane % 2)}>{escape(flow.text)}</text>"
+def _routes(skips: Sequence[Flow], starts: Sequence[float], ends: Sequence[float]) -> list[Route]:
+    """The arrows from the lower corner of a box to the upper corner of another, beside the boxes between them."""
+    lanes = _lanes(skips)
+    side, middle = LEFT + BOX_WIDTH, LEFT + BOX_WIDTH / 2
+    return [
+        Route(
+            flow,
+            middle + 22 if flow.source < 0 else side, ends[flow.source + 1] - 14,
+            side + (lanes[flow.source, flow.target] + 1) * LANE_WIDTH,
+            middle + 26 if flow.target == len(starts) - 2 else side, starts[flow.target + 1] + 14,
+        )
+        for flow in skips
+    ]  # fmt: skip
+
+
+def _skip_arrow(route: Route, routes: Sequence[Route]) -> str:
+    """The arrow and, along its lane, its label: a lane is as wide as a line of text, so labels do not overprint."""
+    down = 1 if route.end > route.start else -1
+    turn, back = route.start + down * CORNER, route.end - down * CORNER
+    x, lane_x = route.x, route.lane_x
+    path = (
+        f"M{x:g} {route.start:g}H{lane_x - CORNER:g}Q{lane_x:g} {route.start:g} {lane_x:g} {turn:g}V{back:g}"
+        f"Q{lane_x:g} {route.end:g} {lane_x - CORNER:g} {route.end:g}H{route.end_x:g}"
+    )
+    y = _label_position(route, routes)
+    text = (
+        f'<text class=dim transform="translate({lane_x + 12:g} {y:g}) rotate(-90)" text-anchor=middle>'
+        f"{escape(route.flow.text)}</text>"
+    )
     return f'<path class="flow skip" d="{path}" marker-end="url(#arrow)"/>{text}'
+
+
+def _label_position(route: Route, routes: Sequence[Route]) -> float:
+    """The middle of the label of an arrow: as near as possible to the middle of its lane, and clear of the arrows that
+    cross the lane on their way to a lane farther out."""
+    half = ceil(len(route.flow.text) * CHARACTER / 2) + 4
+    low, high = sorted((route.start, route.end))
+    crossings = [y for r in routes if r.lane_x > route.lane_x for y in (r.start, r.end)]
+    middle = (low + high) / 2
+    candidates = [middle, *(y + side * half for y in crossings for side in (-1, 1))]
+    clear = [
+        y for y in candidates
+        if low + half <= y <= high - half and all(abs(y - crossing) >= half for crossing in crossings)
+    ]  # fmt: skip
+    return min(clear, key=lambda y: (abs(y - middle), y), default=middle)
 
 
 def _lanes(skips: Sequence[Flow]) -> dict[tuple[int, int], int]:
