@@ -78,10 +78,17 @@ class GlobalRandomState:
 
     def restore(self) -> None:
         """Restore what changed, unless another thread ran meanwhile: it may have drawn the numbers."""
-        if self._threads is not None and _time_of_other_threads() == self._threads:
-            for get, set_state, before in self._states:
-                if not _equal(get(), before):
+        changed = [(set_state, before) for get, set_state, before in self._states if not _equal(get(), before)]
+        if not changed or self._threads is None:
+            return
+        interval = sys.getswitchinterval()
+        try:
+            sys.setswitchinterval(1)  # no other thread runs between the query and what depends on it
+            if _time_of_other_threads() == self._threads:
+                for set_state, before in changed:
                     set_state(before)
+        finally:
+            sys.setswitchinterval(interval)
 
 
 def _time_of_other_threads() -> dict[int, int] | None:
