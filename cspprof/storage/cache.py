@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cspprof.core.errors import OutputError, ProfileError
+from cspprof.core.files import write_atomically
 from cspprof.core.record import Record
-from cspprof.storage.profile_file import load, save
+from cspprof.storage.profile_file import load, to_bytes
 
 LIMIT = 256 * 2**20
 """Bytes. Above it, the entries that were not used for the longest time are removed, until a tenth is free."""
@@ -65,7 +66,7 @@ def _read(path: Path) -> Record | None:
 def _write(record: Record, path: Path) -> None:
     with contextlib.suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        save(record, path)
+        write_atomically(path, to_bytes(record, compressed=True))  # also over a damaged entry
         _remove_oldest()
 
 
