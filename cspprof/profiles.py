@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cspprof.analysis.layer_rows import layer_records
+from cspprof.analysis.layer_rows import layer_columns, layer_numbers
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
@@ -55,15 +55,27 @@ class Profile(Record):
         return live_bytes(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """One row per operation that is not a view, in execution order. The columns are path, kind, stage, in, out,
-        macs, params, cio_hardnet and cio_cspnet. A value is NA if it is unknown."""
+        """One row per operation that is not a view, in execution order, with every number of a layer.
+
+        The columns are path, kind, stage, in and out (shapes); macs, params, cio_hardnet, cio_cspnet, and every other
+        metric of operations; `live_bytes`, the activation memory that is alive while the operation runs; `op`, the name
+        of the operation, and `class`, that of the module; kernel, stride, padding, dilation and groups of convolutions
+        and pools; `dtype` of the output. A value is NA if it is unknown, and None if the operation has no such
+        argument.
+        """
         import pandas
 
-        records = layer_records(self)
-        frame = pandas.DataFrame(records)
-        for column in ("macs", "cio_hardnet", "cio_cspnet"):
-            if any(r[column] is None for r in records):  # without this, pandas turns all counts into floats
-                frame[column] = pandas.array([r[column] for r in records], dtype="Int64")
+        columns = layer_columns(self)
+        numbers = layer_numbers(columns)
+        frame = pandas.DataFrame(
+            {name: pandas.Series(v, dtype=object if name in numbers else None) for name, v in columns.items()}
+        )
+        for name in numbers:
+            known = [v for v in columns[name] if v is not None]
+            if all(isinstance(v, int) and abs(v) < 2**63 for v in known):  # floats would lose digits
+                frame[name] = pandas.array(columns[name], dtype="Int64" if len(known) < len(frame) else "int64")
+            elif not all(isinstance(v, int) for v in known):
+                frame[name] = frame[name].astype("float64")
         return frame
 
     def save(self, path: str | Path) -> Path:

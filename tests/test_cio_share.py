@@ -23,8 +23,9 @@ from cspprof.profiles import Profile
 from cspprof.render import Canvas, render
 from cspprof.render.page.document import card_metrics, html_page
 from cspprof.report.charts import draw
+from cspprof.report.layer_tables import Breakdown
 from cspprof.report.notes import cio_notes
-from cspprof.report.profile import Breakdown, cio_metrics, profile_report, summary_tables
+from cspprof.report.profile import cio_metrics, profile_report, summary_tables
 
 Run = Callable[..., Result]
 

@@ -460,7 +460,7 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 180 else 
         (("cio", "resnet50", "--sort", "mac"), "no metric named 'mac'\n  Did you mean: macs"),
         (("cio", "resnet50", "--by", "kind", "--depth", "1"), "--by and --depth exclude each other"),
         (("compare", "resnet50"), "at least two models\n  For one model: cspprof profile resnet50"),
-        (("bottleneck", "resnet50", "--metric", "peak_bytes"), "is a metric of whole models"),
+        (("bottleneck", "resnet50", "--metric", "balance"), "is a metric of whole models"),
         (("explain", "mock"), "no metric named 'mock'\n  Did you mean: moc"),
         (("explain", "mac"), "no metric named 'mac'\n  Did you mean: macs, moc?"),
         (("explain", "gama"), "no metric named 'gama'\n  Did you mean: gamma?"),

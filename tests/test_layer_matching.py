@@ -25,7 +25,7 @@ from cspprof.report.profile import summary_tables
 def rows(*layers: tuple[str, Kind, int]) -> tuple[list[LayerRow], list[int]]:
     """Operations with a path, a kind and MACs, and these MACs. Equal MACs are the same computation."""
     made = [
-        LayerRow(i, path, OpSpec("op", kind, (TensorSpec((1, 3)),), (), (TensorSpec((1, 3)),), {}, macs), "", 0)
+        LayerRow(i, path, OpSpec("op", kind, (TensorSpec((1, 3)),), (), (TensorSpec((1, 3)),), {}, macs), "", 0, 0)
         for i, (path, kind, macs) in enumerate(layers)
     ]
     return made, [macs for _, _, macs in layers]

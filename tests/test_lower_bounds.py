@@ -25,7 +25,8 @@ from cspprof.profiles import Profile
 from cspprof.render import render
 from cspprof.render.page.document import html_page
 from cspprof.report.charts import draw
-from cspprof.report.profile import Breakdown, profile_report
+from cspprof.report.layer_tables import Breakdown
+from cspprof.report.profile import profile_report
 from cspprof.report.tables import change, share
 
 Run = Callable[..., Result]

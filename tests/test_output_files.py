@@ -14,7 +14,8 @@ import cspprof
 from cspprof.core.errors import OutputError
 from cspprof.gate.formats import FORMATS
 from cspprof.render import RENDERERS, render
-from cspprof.report.profile import CIO_METRICS, Breakdown, profile_report
+from cspprof.report.layer_tables import Breakdown
+from cspprof.report.profile import CIO_METRICS, profile_report
 
 Run = Callable[..., Result]
 

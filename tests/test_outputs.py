@@ -17,7 +17,8 @@ from cspprof.core.errors import OutputError
 from cspprof.profiles import Profile
 from cspprof.render import RENDERERS, format_of, render
 from cspprof.render.latex import escape
-from cspprof.report.profile import CIO_METRICS, Breakdown, profile_report
+from cspprof.report.layer_tables import Breakdown
+from cspprof.report.profile import CIO_METRICS, profile_report
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 Run = Callable[..., Result]

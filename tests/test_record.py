@@ -53,7 +53,17 @@ def test_an_inconsistent_record_is_refused(chain: Profile, calls: Calls, message
 def test_rows_of_the_data_frame_add_up() -> None:
     p = cspprof.profile("csp_resnext50")
     frame = p.to_pandas()
-    assert list(frame.columns) == ["path", "kind", "stage", "in", "out", "macs", "params", "cio_hardnet", "cio_cspnet"]
+    assert list(frame.columns)[:9] == [
+        "path",
+        "kind",
+        "stage",
+        "in",
+        "out",
+        "macs",
+        "params",
+        "cio_hardnet",
+        "cio_cspnet",
+    ]
     assert frame["cio_cspnet"].sum() == 32_642_024
     assert frame["params"].sum() == p.total("params")
 

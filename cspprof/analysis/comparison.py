@@ -185,7 +185,7 @@ def _row_amounts(record: Record, metric: str) -> list[Sum]:
     rows = layer_rows(record)
     if metric == "params":
         return [Sum(row.params) for row in rows]
-    amounts = [RowGroup("", (LayerRow(0, "", spec, "", 0),)).amount(metric) for spec in record.specs]
+    amounts = [RowGroup("", (LayerRow(0, "", spec, "", 0, 0),)).amount(metric) for spec in record.specs]
     of_spec = [amount if isinstance(amount, Sum) else Sum(0) for amount in amounts]
     return [of_spec[record.calls.spec[row.index]] for row in rows]
 

@@ -10,8 +10,12 @@ from typing import Any
 from cspprof.analysis.stages import has_stage_tags, stage_labels
 from cspprof.core.cached import cached
 from cspprof.core.errors import CspprofError
-from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record
-from cspprof.metrics import METRICS, Amount, Number, Sum
+from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, Record
+from cspprof.metrics import METRICS, Amount, Number, Peak, Sum
+from cspprof.metrics.memory import live_bytes
+
+PER_CALL = ("params", "peak_bytes")
+"""Metrics of layers that depend on the call and not only on its `OpSpec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,8 @@ class LayerRow:
     stage: str
     params: int
     """Elements of the parameters that no earlier call reads. The sum over all rows is that of all parameters read."""
+    live_bytes: int
+    """Activation memory that is alive while it runs; see the metric `peak_bytes`."""
 
 
 @cached
@@ -37,6 +43,7 @@ def layer_rows(record: Record, use_tags: bool = True) -> Sequence[LayerRow]:
     calls_in_layer = Counter(calls.layer[i] for i in indices)
     stages = stage_labels(record, use_tags)
     params = _first_read_params(record, indices)
+    live = live_bytes(record)
     rows = []
     for i in indices:
         layer = layers[calls.layer[i]]
@@ -44,7 +51,7 @@ def layer_rows(record: Record, use_tags: bool = True) -> Sequence[LayerRow]:
         is_leaf = layer.path and layer.path not in parents
         single_operation = is_leaf and calls_in_layer[calls.layer[i]] <= max(layer.calls, 1)
         path = layer.path if single_operation else f"{layer.path}.{spec.name}".lstrip(".")
-        rows.append(LayerRow(i, path, spec, stages[i], params.get(i, 0)))
+        rows.append(LayerRow(i, path, spec, stages[i], params.get(i, 0), live[i]))
     return rows
 
 
@@ -85,9 +92,11 @@ class RowGroup:
 
     def amount(self, metric: str) -> Amount | None:
         """The value of a metric over the rows, with the number of rows that it misses; None for a metric of the whole
-        model."""
+        model. That of `peak_bytes` is the largest memory that is alive while one of the rows runs."""
         if metric == "params":
             return Sum(self.params)
+        if metric == "peak_bytes":
+            return Peak(max((r.live_bytes for r in self.rows), default=0))
         m = METRICS.get(metric)
         return None if m.of_op is None else m.group_value([(r.spec, 1) for r in self.rows])
 
@@ -163,6 +172,38 @@ def layer_records(record: Record) -> list[dict[str, Any]]:
         }
         for r in layer_rows(record)
     ]
+
+
+LAYER_FIELDS = ("path", "kind", "stage", "in", "out", "macs", "params", "cio_hardnet", "cio_cspnet")
+"""The keys of `layer_records`."""
+ARGUMENTS = ("kernel", "stride", "padding", "dilation", "groups")
+"""Arguments of convolutions and pools that are columns of `layer_columns`."""
+_TEXTS = ("path", "kind", "stage", "in", "out", "op", "class", "dtype", *ARGUMENTS[:-1])
+
+
+def layer_columns(record: Record) -> dict[str, list[Any]]:
+    """Every fact and number of the rows of `layer_rows`, as columns: first those of `layer_records`, then all other
+    metrics of operations, the live memory, and what the operation is."""
+    records, rows = layer_records(record), layer_rows(record)
+    columns = {name: [r[name] for r in records] for name in LAYER_FIELDS}
+    of_rows = [record.calls.spec[r.index] for r in rows]
+    for metric in METRICS.names():
+        if METRICS.get(metric).of_op is not None and metric not in columns:
+            values = values_by_spec(record, metric)
+            columns[metric] = [values[i] for i in of_rows]
+    columns["live_bytes"] = [r.live_bytes for r in rows]
+    columns["op"] = [r.spec.name for r in rows]
+    columns["class"] = [record.layers[record.calls.layer[r.index]].class_name for r in rows]
+    for name in ARGUMENTS:
+        has_it = [r.spec.kind in CONVOLUTIONS or r.spec.kind in POOLS for r in rows]
+        columns[name] = [r.spec.attrs.get(name) if has else None for r, has in zip(rows, has_it, strict=True)]
+    columns["dtype"] = [r.spec.writes[0].dtype if r.spec.writes else None for r in rows]
+    return columns
+
+
+def layer_numbers(columns: Iterable[str]) -> list[str]:
+    """Those of the columns of `layer_columns` that contain numbers."""
+    return [name for name in columns if name not in _TEXTS]
 
 
 def values_by_spec(record: Record, metric: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cspprof.analysis.layer_rows import values_by_spec
+from cspprof.analysis.layer_rows import layer_rows, values_by_spec
 from cspprof.core.cached import cached
 from cspprof.core.record import Layer, Record, TensorSpec
 from cspprof.metrics.memory import live_bytes
@@ -93,8 +93,7 @@ def default_depth(record: Record) -> int:
 
 
 def peak_path(record: Record) -> str:
-    """The path of the layer that runs while the activation memory is largest; empty for an operation of the model."""
-    live = live_bytes(record)
-    if not live:
-        return ""
-    return record.layers[record.calls.layer[live.index(max(live))]].path
+    """The path of the first operation during which the activation memory is largest, as in a table of layers; empty
+    without operations."""
+    rows = layer_rows(record)
+    return max(rows, key=lambda r: (r.live_bytes, -r.index)).path if rows else ""

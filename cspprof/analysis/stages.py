@@ -1,7 +1,8 @@
 """The stage of each operation, and the number of blocks in each stage.
 
 A stage is the part of a network at one resolution. If the author of a model tagged its modules (`cspprof_stage`), the
-tag is the stage; else the stage follows from the sizes of the feature maps.
+tag is the stage; else the stage follows from the sizes of the feature maps. A network that keeps one resolution, such
+as a transformer, has its repeated blocks as stages.
 """
 
 from __future__ import annotations
@@ -25,8 +26,18 @@ def stage_labels(record: Record, use_tags: bool = True) -> Sequence[str]:
 
     The resolution is the spatial size of the map that a convolution, pool or resize writes. Other operations have the
     resolution before them. 1×1 maps inside the network (squeeze-and-excitation) belong to the stage around them; 1×1
-    maps at the end are the head.
+    maps at the end are the head. If blocks repeat at a single resolution, each block is a stage, and so is each module
+    before, between and behind them; see `_block_labels`.
     """
+    labels = _resolution_labels(record, use_tags)
+    tagged = use_tags and has_stage_tags(record)
+    if tagged or len({label for label in labels if label not in ("input", HEAD)}) > 1:
+        return labels
+    return _block_labels(record) or labels
+
+
+@cached
+def _resolution_labels(record: Record, use_tags: bool) -> list[str]:
     specs, calls = record.specs, record.calls
     resolutions = [_resolution(spec) for spec in specs]
     positions = [_positions(spec) for spec in specs]
@@ -38,6 +49,52 @@ def stage_labels(record: Record, use_tags: bool = True) -> Sequence[str]:
         tag = record.layers[layer].stage if use_tags else None
         labels.append(tag or (HEAD if i > last_spatial else resolution))
     return labels
+
+
+def _block_labels(record: Record) -> list[str]:
+    """The path of the block of each call, or of the outermost module without blocks in which it runs; empty if no
+    blocks repeat.
+
+    A call of a module that contains blocks has the label of the call before it. Before the first module it is `input`.
+    """
+    layers = record.layers
+    blocks = {layers[i].path for i in _repeated_in_container(record)}
+    if not blocks:
+        return []
+    containing = {""}
+    for path in blocks:
+        while path := path.rpartition(".")[0]:
+            containing.add(path)
+    label = "input"
+    labels = []
+    for at in record.calls.layer:
+        parts = layers[at].path.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
+        label = next((p for p in prefixes if p and p not in containing), label)
+        labels.append(label)
+    return labels
+
+
+def _repeated_in_container(record: Record) -> list[int]:
+    """The outermost modules that a list or a sequence repeats: at least two siblings of one class, each with at least
+    two computing operations."""
+    layers, parent = record.layers, _parents(record)
+    computing, _ = _calls_below(record, parent)
+    siblings: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for i, layer in enumerate(layers):
+        class_name = layer.class_name.rpartition(".")[2]
+        container = layers[parent[i]].class_name.rpartition(".")[2] if i else ""
+        if i and computing[i] >= 2 and container in _CONTAINERS and class_name and class_name not in _CONTAINERS:
+            siblings[parent[i], layer.class_name].append(i)
+    found = {i for members in siblings.values() if len(members) >= 2 for i in members}
+
+    def is_outermost(i: int) -> bool:
+        while (i := parent[i]) > 0:
+            if i in found:
+                return False
+        return True
+
+    return [i for i in sorted(found) if is_outermost(i)]
 
 
 def has_stage_tags(record: Record) -> bool:
@@ -68,8 +125,7 @@ def stage_depths(record: Record) -> Sequence[int]:
     repetition. Modules tagged neck or head do not count: the depths of a detector are those of its backbone.
     """
     layers = record.layers
-    index = {layer.path: i for i, layer in enumerate(layers)}
-    parent = [index.get(layer.path.rpartition(".")[0], 0) if layer.path else -1 for layer in layers]
+    parent = _parents(record)
     computing, last_call = _calls_below(record, parent)
     siblings: dict[tuple[int, str], list[int]] = defaultdict(list)
     for i, layer in enumerate(layers):
@@ -87,9 +143,16 @@ def stage_depths(record: Record) -> Sequence[int]:
                     containing.add(layers[above].class_name)
                 above = parent[above]
     blocks = [i for members in siblings.values() for i in members if layers[i].class_name in repeated - containing]
-    labels = stage_labels(record)
-    last_calls = [last_call[i] for i in blocks if layers[i].stage not in AFTER_BACKBONE]
-    return list(Counter(labels[call] for call in sorted(last_calls)).values())
+    labels, resolutions = stage_labels(record), _resolution_labels(record, True)
+    chosen = sorted((last_call[i], layers[i].path) for i in blocks if layers[i].stage not in AFTER_BACKBONE)
+    stages = [resolutions[call] if labels[call] == path else labels[call] for call, path in chosen]
+    return list(Counter(stages).values())
+
+
+def _parents(record: Record) -> list[int]:
+    """The position of the module around each module; −1 for the model."""
+    index = {layer.path: i for i, layer in enumerate(record.layers)}
+    return [index.get(layer.path.rpartition(".")[0], 0) if layer.path else -1 for layer in record.layers]
 
 
 def _calls_below(record: Record, parent: list[int]) -> tuple[list[int], list[int]]:

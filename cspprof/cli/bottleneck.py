@@ -23,9 +23,11 @@ def bottleneck_command(
     ascending: Annotated[bool, typer.Option("--ascending", help="Print the smallest layers.")] = False,
     top: Annotated[int, typer.Option("--top", min=1, metavar="N", help="The number of layers.")] = 10,
 ) -> None:  # fmt: skip
-    """Print the largest layers of each model, their share and the cumulative share."""
+    """Print the largest layers of each model, their share and the cumulative share. With --metric peak_bytes: the
+    operations during which most memory is alive."""
     metric = resolve_metric(metric)
-    check_layer_metric(metric)
+    if metric != "peak_bytes":
+        check_layer_metric(metric)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     writer.write(bottleneck_report(profiles, metric, top, ascending))

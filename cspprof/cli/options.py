@@ -103,6 +103,16 @@ Metrics = Annotated[
         autocompletion=completion.complete_metrics,
     ),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="NAMES",
+        help="The columns of the table of layers or groups: kind,out,macs,live_bytes. Names: kind, stage, in, out, "
+        "operations, share, and every metric of layers.",
+    ),
+]
+AllMetrics = Annotated[bool, typer.Option("--all", help="Print every metric, not one of each kind.")]
 Convention = Annotated[
     str | None,
     typer.Option(

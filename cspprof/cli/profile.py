@@ -17,7 +17,15 @@ from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.record import Record
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
-from cspprof.report.profile import CIO_METRICS, FLOPS_METRICS, Breakdown, all_metrics, cio_metrics, profile_report
+from cspprof.report.layer_tables import Breakdown, split_columns
+from cspprof.report.profile import (
+    CIO_METRICS,
+    FLOPS_METRICS,
+    cio_metrics,
+    every_metric,
+    profile_report,
+    short_metrics,
+)
 from cspprof.storage.profile_file import is_own
 
 
@@ -25,24 +33,33 @@ def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
-    metric: o.Metrics = None, convention: o.Convention = None, save: o.Save = None,
+    metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
+    all_metrics: o.AllMetrics = False, save: o.Save = None,
 ) -> None:  # fmt: skip
-    """Print every metric of each model."""
+    """Print what each model costs: parameters, compute, memory traffic and peak memory. With --all: every metric."""
     if save is not None:
         if len(specs) != 1:
             raise CspprofError("--save writes one profile", "Name one SPEC.")
         check_profile_path(save)
     content = _content(list(METRICS), "macs", metric, convention)
-    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if save is not None:
         written = writing(save)
         profiles[0].save(save)
         print_written(written)
+    metrics, hints = content.metrics, []
     if not metric:
-        content = content._replace(metrics=all_metrics(profiles))
-    writer.write(profile_report("profile", profiles, content.metrics, content.focus, breakdown, content.tool))
+        content = content._replace(metrics=every_metric(profiles))
+        metrics = content.metrics if all_metrics else short_metrics(profiles)
+        if len(metrics) < len(content.metrics):
+            hints = ["--all prints every metric, --metric NAMES chooses metrics."]
+    writer.write(
+        profile_report(
+            "profile", profiles, metrics, content.focus, breakdown, content.tool, content.metrics, hints, bool(metric)
+        )
+    )
 
 
 def check_profile_path(path: Path) -> None:
@@ -63,49 +80,57 @@ def cio_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
-    metric: o.Metrics = None, convention: o.Convention = None,
+    metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print the convolutional input/output of each model, the change from the first, and where it comes from."""
     content = _content(CIO_METRICS, "cio", metric, convention)
-    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if not metric:
         content = content._replace(metrics=cio_metrics(profiles)).with_headline(profiles)
-    writer.write(profile_report("cio", profiles, content.metrics, content.focus, breakdown, content.tool))
+    writer.write(
+        profile_report("cio", profiles, content.metrics, content.focus, breakdown, content.tool, chosen=bool(metric))
+    )
 
 
 def flops_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
-    metric: o.Metrics = None, convention: o.Convention = None,
+    metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
     content = _content(FLOPS_METRICS, "macs", metric, convention)
-    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
-    writer.write(profile_report("flops", profiles, content.metrics, content.focus, breakdown, content.tool))
+    writer.write(
+        profile_report("flops", profiles, content.metrics, content.focus, breakdown, content.tool, chosen=bool(metric))
+    )
 
 
 def compare_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
-    metric: o.Metrics = None, convention: o.Convention = None,
+    metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print two or more models side by side in every metric. Changes are relative to the first model."""
     if len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
     content = _content(list(METRICS), "cio", metric, convention)
     check_additive(content.focus)
-    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top)
+    breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if not metric:
-        content = content._replace(metrics=all_metrics(profiles)).with_headline(profiles)
-    writer.write(profile_report("compare", profiles, content.metrics, content.focus, breakdown, content.tool))
+        content = content._replace(metrics=every_metric(profiles)).with_headline(profiles)
+    writer.write(
+        profile_report(
+            "compare", profiles, content.metrics, content.focus, breakdown, content.tool, chosen=bool(metric)
+        )
+    )
 
 
 class _Content(NamedTuple):
@@ -142,7 +167,7 @@ def _content(metrics: Sequence[str], focus: str, chosen: list[str] | None, conve
 
 def _breakdown(
     content: _Content, layers: bool, depth: int | None, by: str | None, sort: str | None, ascending: bool,
-    top: int | None,
+    top: int | None, columns: str | None,
 ) -> Breakdown:  # fmt: skip
     """Which layers the report lists. Raises CspprofError for options that contradict each other."""
     if sort is not None:
@@ -156,4 +181,6 @@ def _breakdown(
         raise CspprofError("--layers lists single layers, --by and --depth groups of them", "Use one of them.")
     if by not in (None, "kind", "stage"):
         raise CspprofError(f"cannot group by {by!r}", "Group by one of: kind, stage. By module: --depth 1")
-    return Breakdown(layers or sort is not None or top is not None, depth, by, sort, top, ascending)
+    listed = layers or sort is not None or top is not None or columns is not None
+    how = Breakdown(listed, depth, by, sort, top, ascending)
+    return how if columns is None else how._replace(columns=split_columns(columns, how, content.convention))

@@ -12,7 +12,8 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter
 from cspprof.cli.specs import profile_specs
 from cspprof.core.errors import OutputError
-from cspprof.report.profile import Breakdown, profile_report
+from cspprof.report.layer_tables import Breakdown
+from cspprof.report.profile import profile_report
 
 DEFAULT_PATH = Path("report.html")
 

@@ -45,5 +45,7 @@ def check_layer_metric(name: str) -> None:
     """Raise CspprofError if the metric has no values for single layers."""
     if METRICS.get(name).of_op is None and name != "params":
         raise CspprofError(
-            f"{name} is a metric of whole models, not of layers", "Metrics of layers: macs, cio_cspnet, traffic_bytes …"
+            f"{name} is a metric of whole models, not of layers",
+            "Metrics of layers: macs, cio_cspnet, traffic_bytes …"
+            + ("; memory by layer: cspprof bottleneck SPEC --metric peak_bytes" if name == "peak_bytes" else ""),
         )

@@ -238,9 +238,15 @@ class Record:
 
     @property
     def dtype(self) -> str:
-        """The dtype of the first floating input, else of the first input, else `float32`."""
+        """The dtype of the first floating input; without one, as for token ids, the floating dtype that most parameters
+        have, else the dtype of the first input, else `float32`."""
         floating = [t.dtype for t in self.inputs if "float" in t.dtype]
-        return (floating or [t.dtype for t in self.inputs] or ["float32"])[0]
+        weights: Counter[str] = Counter()
+        for storage in self.storages:
+            if storage.role == "parameter" and "float" in storage.spec.dtype:
+                weights[storage.spec.dtype] += storage.spec.numel
+        most = [dtype for dtype, _ in weights.most_common(1)]
+        return (floating or most or [t.dtype for t in self.inputs] or ["float32"])[0]
 
     def self_check(self) -> None:
         """Raise ProfileError if the columns are inconsistent or a call reads a storage before it is written."""

@@ -23,6 +23,15 @@ def counted(n: int, noun: str) -> str:
     return f"{count(n)} {noun}" if n == 1 else f"{count(n)} {noun}s"
 
 
+def short_count(n: int) -> str:
+    """Three significant digits and a decimal prefix: 25.6 M, 4.09 G, 999."""
+    for power, prefix in ((4, "T"), (3, "G"), (2, "M"), (1, "k")):
+        scaled = n / 1000**power
+        if abs(scaled) >= 0.9995:
+            return f"{_digits(scaled)} {prefix}".replace("-", MINUS)
+    return count(n)
+
+
 def nbytes(n: int) -> str:
     """Binary prefixes: 9.19 MiB."""
     for limit, prefix in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):

@@ -24,6 +24,7 @@ FIRST_LINE = "% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]
 
 @renderer("latex", ".tex", is_own=lambda head: head.startswith(FIRST_LINE.encode()))
 def as_latex(report: Report, canvas: Canvas) -> str:
+    report = report.paper or report
     parts = [FIRST_LINE]
     parts += map(_table, report.tables_or_chart_data)
     if report.notes:
@@ -42,6 +43,8 @@ def _table(table: Table) -> str:
     lines = [r"\begin{table}", r"  \centering"]
     if table.title:
         lines.append(f"  \\caption{{{escape(table.title)}}}")
+    if table.label:
+        lines.append(f"  \\label{{{table.label}}}")
     lines += [f"  \\begin{{tabular}}{{{columns}}}", r"    \toprule", _line(escape(c.header) for c in table.columns)]
     lines += [r"    \midrule", *(_line(map(_cell, row)) for row in table.rows), r"    \bottomrule"]
     return "\n".join([*lines, r"  \end{tabular}", r"\end{table}"])

@@ -8,6 +8,7 @@ from cspprof.report.tables import Report, Table
 
 @renderer("markdown", ".md", is_own=lambda head: head.startswith((b"| ", b"**", b"- ")) and b"| ---" in head)
 def as_markdown(report: Report, canvas: Canvas) -> str:
+    report = report.paper or report
     parts = [_table(t) for t in report.tables_or_chart_data]
     if report.notes:
         parts.append("\n".join(f"- {_escape(note)}" for note in report.notes))

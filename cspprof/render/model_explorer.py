@@ -14,8 +14,8 @@ from cspprof.core.units import shape
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.render.netron import MODEL_METRICS, NODE_METRICS, rows_by_node, single_model
 from cspprof.render.registry import Canvas, renderer
+from cspprof.report.metric_labels import metric_label
 from cspprof.report.notes import cio_notes, model_notes
-from cspprof.report.profile import metric_label
 from cspprof.report.tables import Report, part, share, total
 
 COLORS = ("#ffffff", "#fff3e0", "#ffdcae", "#ffb866", "#f08c2e", "#c75a00")

@@ -15,8 +15,8 @@ from cspprof.core.errors import OutputError
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, Amount
 from cspprof.render.registry import Canvas, renderer
+from cspprof.report.metric_labels import metric_label
 from cspprof.report.notes import cio_notes, model_notes
-from cspprof.report.profile import metric_label
 from cspprof.report.tables import UNKNOWN, Report, total
 
 NODE_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "cio_all", "moc", "traffic_bytes", "params")

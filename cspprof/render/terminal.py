@@ -4,24 +4,26 @@ and without wrapping unless COLUMNS is set."""
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cspprof.render.fit_table import can_wrap, fit, heading, least_width
 from cspprof.render.registry import Canvas, renderer
 from cspprof.render.terminal_chart import chart_lines
-from cspprof.report.tables import Cell, Column, Report, Table
+from cspprof.report.tables import Cell, Report, Table
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-GAP = "  "
 PIPED_WIDTH = 10_000
 """Wide enough that nothing wraps, so that piped text does not depend on the width of the terminal."""
 
 
 @renderer("rich", ".txt", is_own=lambda head: any(mark.encode() in head for mark in "─│█"))
 def rich_text(report: Report, canvas: Canvas) -> str:
-    """Tables, charts and notes. A table that is wider than the canvas is printed as one block of lines per row."""
+    """Tables, charts and notes. A table that is wider than the canvas has shorter names and fewer columns, which a note
+    lists. If that is not enough, it is printed as one block of lines per row."""
     from rich.console import Console
     from rich.text import Text
 
@@ -35,23 +37,37 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         highlight=False,
         legacy_windows=False,
     )
+    missing: dict[str, None] = {}
+    choice = False
     for i, table in enumerate(report.tables):
         if i:
             console.print()
         if table.title:
             console.print(Text(table.title, style="bold"))
-        fits = canvas.width is None or _least_width(table) <= canvas.width
-        console.print(_columns(table) if fits else _blocks(table))
+        narrow, left_out = (table, []) if canvas.width is None else fit(table, canvas.width)
+        if canvas.width is not None and least_width(narrow) > canvas.width:
+            console.print(_blocks(table))
+            continue
+        console.print(_columns(narrow))
+        missing.update(dict.fromkeys(left_out))
+        choice |= bool(left_out) and any(c.name for c in table.columns)
     for i, chart in enumerate(report.charts):
         if i or report.tables:
             console.print()
         lines = chart_lines(chart, console.width)
         console.print(Text("\n").join(Text.assemble(*segments) for segments in lines))
-    if report.notes:
+    notes = [*report.notes, *([_missing_note(list(missing), canvas.width, choice)] if missing else []), *report.hints]
+    if notes:
         console.print()
-    for note in report.notes:
+    for note in notes:
         console.print(Text.assemble(("note: ", "yellow"), note))
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+
+
+def _missing_note(columns: Sequence[str], width: int | None, choice: bool) -> str:
+    """The columns that a table has no place for, and how to see them."""
+    how = "--columns NAME,NAME chooses columns, -o FILE.csv" if choice else "-o FILE.csv"
+    return f"{width} characters leave no place for: {', '.join(columns)}. {how} or a wider terminal shows all."
 
 
 def _columns(table: Table) -> RichTable:
@@ -65,36 +81,14 @@ def _columns(table: Table) -> RichTable:
     )
     for i, column in enumerate(table.columns):
         columns.add_column(
-            Text(_heading(column)),
+            Text(heading(table, i)),
             justify="right" if column.numeric else "left",
             overflow="fold",
-            no_wrap=not _can_wrap(table, i),
+            no_wrap=not can_wrap(table, i),
         )
     for row in table.rows:
         columns.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
     return columns
-
-
-def _can_wrap(table: Table, i: int) -> bool:
-    """Whether column i can be narrower than its longest text. Numbers and words such as layer paths stay whole."""
-    return not table.columns[i].numeric and any(" " in row[i].text for row in table.rows)
-
-
-def _least_width(table: Table) -> int:
-    """The width below which the columns would lose text or break a word."""
-    from rich.cells import cell_len
-
-    widths = []
-    for i, column in enumerate(table.columns):
-        texts = [_heading(column), *(row[i].text for row in table.rows)]
-        pieces = [piece for text in texts for piece in (text.split() if _can_wrap(table, i) else text.split("\n"))]
-        widths.append(max(map(cell_len, pieces), default=0))
-    return sum(widths) + len(GAP) * (len(widths) - 1)
-
-
-def _heading(column: Column) -> str:
-    """The heading of a column; the unit of numbers is on a line of its own."""
-    return column.header.replace(" (", "\n(").replace(" [", "\n[") if column.numeric else column.header
 
 
 def _blocks(table: Table) -> Text:

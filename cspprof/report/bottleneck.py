@@ -10,8 +10,9 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import draw
+from cspprof.report.layer_tables import largest_layers
+from cspprof.report.metric_labels import at_least_field, model_fields
 from cspprof.report.notes import model_notes
-from cspprof.report.profile import at_least_field, largest_layers, model_fields
 from cspprof.report.tables import Report
 
 
@@ -22,8 +23,9 @@ def bottleneck_report(profiles: Sequence[Record], metric: str, top: int, ascendi
     records: list[dict[str, Any]] = []
     for p, table in zip(profiles, tables, strict=True):
         layers = [
-            {"path": row[0].value, "sort": row[1].value, "stage": row[2].value, "in": row[3].value,
-             "out": row[4].value, metric: row[5].value, "share": row[6].value, "cumulative_share": row[7].value}
+            {"path": row[0].value, "kind": row[1].value, "sort": row[1].value, "stage": row[2].value,
+             "in": row[3].value, "out": row[4].value, metric: row[5].value, "share": row[6].value,
+             "cumulative_share": row[7].value if len(row) > 7 else None}
             for row in table.rows
         ]  # fmt: skip
         models.append({

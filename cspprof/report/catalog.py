@@ -10,8 +10,8 @@ from cspprof.core.record import Record
 from cspprof.core.units import shape, signed_terms
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import Convention, conventions
+from cspprof.report.metric_labels import at_least_field
 from cspprof.report.notes import STATUS_MEANINGS, incomplete_note
-from cspprof.report.profile import at_least_field
 from cspprof.report.tables import Cell, Column, Report, Table, at_least, quantity, sort_key, text
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ def network_totals_report(
     shown = metrics
     if "conv_share" not in metrics and any((n["metrics"]["conv_share"] or 0) < NEARLY_ALL for n in networks):
         shown = (*metrics, "conv_share")
-    columns = [Column("model"), Column("input"), *(Column(METRICS.get(m).title, numeric=True) for m in shown)]
+    columns = [Column("model"), Column("input", priority=len(shown))]
+    columns += [Column(METRICS.get(m).title, True, i) for i, m in enumerate(shown)]
     rows = [
         [text(_label(n)), text(n["input"].split("×", 2)[2]), *(_network_total(n, m) for m in shown)] for n in networks
     ]

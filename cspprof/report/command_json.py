@@ -9,6 +9,7 @@ from typing import Any
 from cspprof.analysis.comparison import Bound, Comparison, Delta
 from cspprof.analysis.headline import headline
 from cspprof.analysis.layer_rows import layer_records
+from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
@@ -60,6 +61,7 @@ def _model(record: Record, metrics: Sequence[str]) -> dict[str, Any]:
         "conv_share": total("conv_share"),
         "moc": total("moc"),
         "peak_bytes": total("peak_bytes"),
+        "peak_path": peak_path(record),
         "metrics": {m: total(m) for m in metrics},
         "complete": record.complete,
         "uncounted": record.uncounted,

@@ -10,7 +10,8 @@ from cspprof.analysis.module_summary import peak_path
 from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
-from cspprof.report.profile import metric_label, summary_tables
+from cspprof.report.metric_labels import metric_label
+from cspprof.report.profile import summary_tables
 from cspprof.report.tables import Cell, Column, Report, Table, change, quantity, text
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def _peak(record: Record) -> str:
 
 
 def _stage_table(conversion: Converted, stages: Sequence[StageResult]) -> Table:
-    columns = [Column("stage"), Column("blocks", numeric=True), Column("width", numeric=True),
-               Column("bypass", numeric=True), Column("processed", numeric=True)]  # fmt: skip
+    columns = [Column("stage", shortens=True), Column("blocks", True, 1), Column("width", True, 4),
+               Column("bypass", True, 2), Column("processed", True, 3)]  # fmt: skip
     for metric in OF_STAGES:
         columns += [Column(metric_label(metric).partition(" [")[0], numeric=True), Column("after", numeric=True),
                     Column("change", numeric=True)]  # fmt: skip
@@ -130,8 +131,8 @@ def choice_report(conversions: Sequence[Converted], best: Converted | None, mini
     shown = list(dict.fromkeys([minimized, *TOTALS]))
     before = conversions[0].before
     columns = [Column(""), Column("γ", numeric=True), Column("fusion")]
-    for m in shown:
-        columns += [Column(metric_label(m).partition(" [")[0], numeric=True)]
+    for i, m in enumerate(shown):
+        columns += [Column(metric_label(m).partition(" [")[0], True, i)]
     rows = [[text(""), text(""), text("plain"), *(quantity(m, value_of(before, m)) for m in shown)]]
     for c in conversions:
         fields = conversion_fields(c)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from cspprof.analysis.headline import cio_describes, known_conv_share
 from cspprof.analysis.layer_rows import layer_rows
+from cspprof.analysis.module_summary import peak_path
 from cspprof.core.record import Record
 from cspprof.core.units import share
 from cspprof.metrics.unknown_ops import unknown_convolutions
@@ -49,6 +50,12 @@ def cio_notes(records: Iterable[Record]) -> list[str]:
         for p in records
         if not cio_describes(p)
     ]
+
+
+def peak_notes(records: Sequence[Record]) -> list[str]:
+    """Where the memory of each model is largest, for tables of several models."""
+    places = dict.fromkeys(f"{p.label} at {peak_path(p)}" for p in records if peak_path(p))
+    return [f"Peak memory: {', '.join(places)}."] if places else []
 
 
 def _counts(operations: Mapping[str, int]) -> str:

@@ -11,8 +11,8 @@ from cspprof.analysis.module_summary import ModuleSummary, default_depth, module
 from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
+from cspprof.report.metric_labels import cio_remark
 from cspprof.report.notes import cio_notes, model_notes
-from cspprof.report.profile import cio_remark
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text, total
 
 WIDTH = 100

@@ -31,11 +31,18 @@ class Cell(NamedTuple):
     good: bool | None = None
 
 
-class Column(NamedTuple):
-    """A heading, and whether the cells below it are numbers."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading, whether the cells below it are numbers, and what a narrow terminal can do without."""
 
     header: str
     numeric: bool = False
+    priority: int = 0
+    """0: the column is always there. Of the others, those with the smallest numbers get a place first."""
+    name: str = ""
+    """The name in `--columns`; empty if the table has no such choice."""
+    shortens: bool = False
+    """Whether its names, such as paths of layers, can be shortened. In a column of numbers, that is its heading."""
 
 
 class Table(NamedTuple):
@@ -44,6 +51,8 @@ class Table(NamedTuple):
     title: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
+    label: str = ""
+    """What LaTeX refers to: `tab:complexity`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,10 @@ class Report:
     """The main metric, for formats that color layers by one metric."""
     charts: Sequence[Chart] = field(default_factory=tuple)
     """Charts below the tables, for formats that can draw."""
+    hints: Sequence[str] = field(default_factory=tuple)
+    """What a reader at a terminal can type next."""
+    paper: Report | None = None
+    """The report that LaTeX and Markdown show in place of this one."""
 
     @property
     def tables_or_chart_data(self) -> Sequence[Table]:

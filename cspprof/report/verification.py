@@ -100,7 +100,7 @@ def _summed(tool: str, layers: list[VerifiedLayer]) -> Counter[str]:
 
 def _layer_table(v: Verification, layers: list[VerifiedLayer], title: str) -> Table:
     results = [o for o in v.results if o.counts is not None]
-    columns = [Column("layer"), Column("MACs", numeric=True)]
+    columns = [Column("layer", shortens=True), Column("MACs", numeric=True)]
     columns += [Column(o.tool + (f" ÷ {o.convention.per_mac}" if o.convention.per_mac > 1 else ""), numeric=True)
                 for o in results]  # fmt: skip
     columns.append(Column("reason"))

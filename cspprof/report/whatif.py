@@ -9,8 +9,9 @@ from cspprof.analysis.whatif import Variation, VariationResult
 from cspprof.core import units
 from cspprof.core.record import Record, TensorSpec
 from cspprof.metrics import METRICS, lower_bounds, value_of
+from cspprof.report.metric_labels import SHORT_METRICS, at_least_field, metric_label
 from cspprof.report.notes import cio_notes, incomplete_note
-from cspprof.report.profile import at_least_field, metric_label, with_conv_share
+from cspprof.report.profile import with_conv_share
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, text, total
 
 DEFAULT_METRICS = ("macs", "cio_hardnet", "cio_cspnet", "activations", "traffic_bytes", "peak_bytes")
@@ -40,7 +41,8 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
         })  # fmt: skip
         cells = [total(m, METRICS.get(m).total(record)) if record else UNKNOWN for m in shown]
         rows.append([Cell(shapes[0], _shapes(variation)), text(dtype), *cells])
-    columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True) for m in shown)]
+    order = sorted(shown, key=lambda m: m not in SHORT_METRICS)
+    columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True, order.index(m)) for m in shown)]
     notes = [f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem]
     notes += [incomplete_note(p) for p in traced if not p.complete]
     notes += cio_notes(traced)[:1] if OF_CONVOLUTIONS & {*metrics} else []

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from cspprof._version import __version__
 from cspprof.analysis.comparison import Comparison, format_depths
 from cspprof.analysis.headline import cio_describes_all, headline
+from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
@@ -26,10 +27,12 @@ from cspprof.metrics import METRICS
 from cspprof.render.page.layer_table import LayerTable, layer_tables
 from cspprof.render.page.stage_graph import NAMES, stage_graph_svg
 from cspprof.render.page.svg_chart import chart_svg, legend_entries
+from cspprof.report.changes import change_tables, metric_change
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
+from cspprof.report.metric_labels import metric_label
 from cspprof.report.notes import cio_notes, model_notes
-from cspprof.report.profile import all_metrics, change_tables, cio_metrics, metric_change, metric_label, with_conv_share
+from cspprof.report.profile import cio_metrics, every_metric, with_conv_share
 from cspprof.report.tables import Cell, Table, total
 
 
@@ -83,7 +86,7 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
             for p, t, f in zip(profiles, tables, figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
-        "metric_rows": [_metric_row(name, profiles) for name in all_metrics(profiles)],
+        "metric_rows": [_metric_row(name, profiles) for name in every_metric(profiles)],
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
         "changes": list(_changes(comparison)) if comparison else [],
@@ -100,7 +103,13 @@ def _card(record: Record, profiles: Sequence[Record]) -> Iterator[tuple[str, str
     base = profiles[0]
     for name in card_metrics(profiles):
         value = total(name, METRICS.get(name).total(record))
-        yield name, METRICS.get(name).title, value, None if record is base else metric_change(name, base, record)
+        place = f" at {peak_path(record)}" if name == "peak_bytes" else ""
+        yield (
+            name,
+            METRICS.get(name).title + place,
+            value,
+            None if record is base else metric_change(name, base, record),
+        )
 
 
 def _metric_row(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[tuple[Cell, Cell | None]]]:
@@ -122,7 +131,7 @@ def _command(profiles: Sequence[Record]) -> str:
     inputs = {p.inputs for p in profiles}
     if len(inputs) == 1 and len(profiles[0].inputs) == 1:
         words += ["--input", "x".join(map(str, profiles[0].inputs[0].shape))]
-    if {p.dtype for p in profiles} not in ({"float32"}, {"int64"}):
+    if {p.dtype for p in profiles} != {"float32"}:
         words += ["--dtype", profiles[0].dtype]
     return " ".join(map(shlex.quote, [*words, "-o", "report.html"]))
 

@@ -11,7 +11,7 @@ from cspprof.core.record import Record
 from cspprof.core.units import counted
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.metrics.memory import live_bytes
-from cspprof.report.profile import metric_label
+from cspprof.report.metric_labels import metric_label
 from cspprof.report.tables import Cell, Column, part, quantity, shapes, share, text
 
 MOST_ROWS = 10_000

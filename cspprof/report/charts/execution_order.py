@@ -13,7 +13,7 @@ from cspprof.core.record import Record
 from cspprof.core.units import shape, significant
 from cspprof.metrics import METRICS
 from cspprof.report.chart_model import Axis, Mark, Span
-from cspprof.report.profile import conv_share_text
+from cspprof.report.metric_labels import conv_share_text
 from cspprof.report.tables import share
 
 T = TypeVar("T")

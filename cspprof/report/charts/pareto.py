@@ -11,7 +11,7 @@ from cspprof.papers.accuracy import ACCURACIES, published_accuracy
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, Series
 from cspprof.report.charts.execution_order import input_text, prefixed_unit
 from cspprof.report.charts.registry import chart
-from cspprof.report.profile import cio_remark
+from cspprof.report.metric_labels import cio_remark
 
 MARGIN = 0.12
 """The space around the points, relative to their range."""
