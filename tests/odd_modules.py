@@ -133,6 +133,13 @@ class SetsData(MaxNorm):
 
 
 @odd
+class ResizesWeight(Net):
+    def forward(self, x: torch.Tensor) -> Any:
+        self.fc.weight.data.resize_(8, 4)
+        return x @ self.fc.weight.t()
+
+
+@odd
 class FlipsRequiresGrad(Net):
     def forward(self, x: Any) -> Any:
         self.fc.weight.requires_grad_(not self.fc.weight.requires_grad)
@@ -786,7 +793,14 @@ class Lazy(nn.Module):
         return self.fc(x)
 
 
-REFUSED = {"Raises", "Exits", "Lazy"}
+def _convolutions() -> nn.Module:
+    """Takes (2, 4) as everything else here does."""
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 4)
+    ).eval()
+
+
+REFUSED = {"Raises", "Exits", "Lazy", "convolutions optimized for inference"}
 """Modules of which a trace raises a TraceError."""
 REFUSED_ON_META = {"quantized dynamically"}
 
@@ -798,6 +812,9 @@ MADE_BY_TORCH: dict[str, Callable[[], nn.Module]] = {
     "traced": lambda: torch.jit.trace(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), torch.ones(2, 4)),
     "frozen": lambda: torch.jit.freeze(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval())),
     "optimized for inference": lambda: torch.jit.optimize_for_inference(torch.jit.script(nn.Linear(4, 4).eval())),
+    "convolutions optimized for inference": lambda: torch.jit.optimize_for_inference(
+        torch.jit.trace(_convolutions(), torch.ones(2, 4))
+    ),
     "graph module": lambda: torch.fx.symbolic_trace(Net()),
     "quantized dynamically": lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(4, 4))),
     "exported": lambda: torch.export.export(nn.Sequential(nn.Linear(4, 4)), (torch.ones(2, 4),)).module(),

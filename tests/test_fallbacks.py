@@ -142,6 +142,35 @@ def test_a_sparse_input_needs_values() -> None:
     assert cspprof.profile(Function(lambda x: x.to_dense() @ torch.ones(6, 2)), [sparse]).total("macs") == 72
 
 
+def test_a_weight_that_takes_the_values_of_a_tensor_on_the_cpu_needs_values() -> None:
+    class Net(NeedsValues):
+        def forward(self, x: torch.Tensor) -> Any:
+            self.layer.weight.data = torch.eye(7, 6)
+            return self.layer(x)
+
+    assert cspprof.profile(Net(), (2, 6)).total("macs") == LINEAR
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_of_onednn_need_values_and_are_counted() -> None:
+    from torch.utils.mkldnn import to_mkldnn
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = to_mkldnn(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.ReLU(True), nn.Linear(5, 7)).eval())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x.to_mkldnn()).to_dense()
+
+    model, x = Net(), torch.randn(1, 4, 7, 7)
+    y = model(x)
+    p = cspprof.profile(model, x)
+    assert p.complete, p.uncounted
+    assert p.total("macs") == 6 * 2 * 9 * 25 + 6 * 5 * 5 * 7
+    assert torch.equal(model(x), y)
+
+
 @pytest.mark.parametrize("kind", ["Categorical", "Normal", "Dirichlet"])
 def test_a_distribution_that_checks_its_arguments_is_traced_on_the_cpu(kind: str) -> None:
     layer = nn.Linear(6, 7)

@@ -203,6 +203,20 @@ def test_writes_through_views_of_weights_and_inputs_are_undone(device: str) -> N
     assert torch.equal(x, torch.ones(2, 4))
 
 
+def test_a_write_into_a_sparse_tensor_is_undone() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.eye(4).to_sparse())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ self.table.mul_(2).to_dense()
+
+    model = Net()
+    assert trace(model, (2, 4), device="cpu").total("macs") == 2 * 16
+    assert torch.equal(model.table.to_dense(), torch.eye(4))
+
+
 @DEVICES
 def test_the_input_is_not_changed_by_in_place_operations(device: str) -> None:
     x = torch.ones(2, 2)

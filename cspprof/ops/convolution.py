@@ -90,6 +90,13 @@ def conv_tbc(input: Spec, weight: Spec, bias: Spec, pad: int = 0, *, out: Spec) 
     return Facts(Kind.CONV, kernel * c_in * out.numel, attrs=attrs)
 
 
+@op_rule("aten.mkldnn_convolution")
+def mkldnn_convolution(
+    input: Spec, weight: Spec, bias: Spec | None, padding: Ints, stride: Ints, dilation: Ints, groups: int, *, out: Spec
+) -> Facts:
+    return conv(input, weight, bias, stride, padding, dilation, groups, out=out)
+
+
 @op_rule("torchvision.deform_conv2d")
 def deform_conv2d(
     input: Spec, weight: Spec, offset: Spec, mask: Spec, bias: Spec, stride_h: int, stride_w: int, pad_h: int,

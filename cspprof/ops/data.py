@@ -61,7 +61,8 @@ register_without_macs(
     "triu_indices hann_window hamming_window bartlett_window blackman_window kaiser_window range "
     "affine_grid_generator lift lift_fresh _local_scalar_dense item is_nonzero equal _assert_async "
     "set_ resize_ resize_as_ set resize resize_as unsafe_split "
-    "unsafe_split_with_sizes _lazy_clone _fused_dropout _to_dense to_padded_tensor _jagged_to_padded_dense_forward "
+    "unsafe_split_with_sizes _lazy_clone _fused_dropout _to_dense to_mkldnn _mkldnn_reshape to_padded_tensor "
+    "_jagged_to_padded_dense_forward "
     "_padded_dense_to_jagged_forward _unique unique_dim_consecutive embedding_renorm combinations cartesian_prod "
     "_pack_padded_sequence _pad_packed_sequence int_repr "
     "q_per_channel_scales q_per_channel_zero_points _empty_affine_quantized _empty_per_channel_affine_quantized",

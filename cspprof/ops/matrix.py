@@ -24,7 +24,10 @@ QUANTIZED_LINEARS = (
 )
 
 
-@op_rule("aten.linear", "aten._mixed_dtypes_linear", *(f"quantized.{name}" for name in QUANTIZED_LINEARS.split()))
+@op_rule(
+    "aten.linear", "aten.mkldnn_linear", "aten._mixed_dtypes_linear",
+    *(f"quantized.{name}" for name in QUANTIZED_LINEARS.split()),
+)  # fmt: skip
 def linear(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     return Facts(Kind.LINEAR, input.shape[-1] * out.numel)
 

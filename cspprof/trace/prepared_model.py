@@ -49,6 +49,20 @@ def unwrap_compiled(model: nn.Module) -> nn.Module:
     return model
 
 
+def refuse_optimized(modules: list[nn.Module], paths: list[str]) -> None:
+    """Raise TraceError for a scripted module that `torch.jit.optimize_for_inference` has given operations of oneDNN,
+    which the interpreter of TorchScript runs itself: a dispatch mode does not see them."""
+    for module, path in zip(modules, paths, strict=True):
+        if isinstance(module, torch.jit.ScriptModule) and module._c._has_method("forward"):
+            operations = str(module.inlined_graph)
+            if "prim::mkldnn_" in operations or "MKLDNN" in operations:
+                raise TraceError(
+                    f"{f'layer {path!r}' if path else 'the model'} was optimized for inference, and TorchScript runs "
+                    "its convolutions where a trace does not see them",
+                    "Profile the module before it is passed to torch.jit.optimize_for_inference.",
+                )
+
+
 @contextmanager
 def prepared_model(tree: ModuleTree, train: bool, dtype: str | None, device: str) -> Iterator[PreparedModel]:
     """The copy of the model that a trace runs. Neither the model nor its tensors are moved or changed."""

@@ -22,7 +22,7 @@ from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
 from cspprof.trace.outputs import Outputs
-from cspprof.trace.prepared_model import prepared_model
+from cspprof.trace.prepared_model import prepared_model, refuse_optimized
 from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
@@ -111,6 +111,7 @@ class _Run:
             ) from error
         op_cache.prepare()
         refuse_distributed(tree.modules, tree.paths)
+        refuse_optimized(tree.modules, tree.paths)
         if any(type(held.tensor) is UninitializedParameter for held in tree.parameters):
             raise TraceError(
                 f"{name} has lazy parameters, which get their shapes in a first forward",

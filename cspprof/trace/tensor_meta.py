@@ -12,6 +12,10 @@ from cspprof.core.formulas import contiguous_strides
 from cspprof.core.tensors import TensorMeta, tensor_meta
 
 META_DEVICE = torch.device("meta")
+MKLDNN: torch.layout = torch._mkldnn  # type: ignore[attr-defined]
+"""The layout of oneDNN, whose tensors have no memory that Python can see."""
+DENSE = frozenset({torch.strided, MKLDNN})
+"""Layouts that store each element of a tensor."""
 
 
 class TensorTag(NamedTuple):
@@ -51,7 +55,7 @@ def meta_of(tensor: torch.Tensor, weight: bool = False) -> TensorMeta:
     try:
         # A Size hashes like a tuple. The layout is part of the key: a sparse tensor may report strides of 0, as an
         # expanded tensor does.
-        key = (tensor.shape, tensor.stride(), tensor.dtype, weight, tensor.layout is torch.strided)
+        key = (tensor.shape, tensor.stride(), tensor.dtype, weight, tensor.layout)
         found = _BY_TORCH_FACTS.get(key)
     except (RuntimeError, TypeError):  # a layout without strides, or symbolic sizes
         return _meta_of(tensor, weight)
@@ -64,7 +68,6 @@ def _meta_of(tensor: torch.Tensor, weight: bool) -> TensorMeta:
             "a nested tensor has no single shape, so operations on it cannot be counted",
             "Trace with padded tensors, or use nested tensors of layout torch.jagged.",
         )
-    dense = tensor.layout is torch.strided
     shape = tuple(tensor.shape)
-    strides = tensor.stride() if dense else contiguous_strides(shape)
-    return tensor_meta(shape, strides, dtype_name(tensor.dtype), weight, dense)
+    strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(shape)
+    return tensor_meta(shape, strides, dtype_name(tensor.dtype), weight, tensor.layout in DENSE)

@@ -16,11 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 
 from cspprof.core.errors import NeedsValuesError, TraceError
+from cspprof.trace.tensor_meta import MKLDNN
 
 META = torch.device("meta")
 _active_mode = torch._C._get_dispatch_mode  # no public function returns one mode (torch 2.13 and 2.14)
 _FAKE = torch._C._TorchDispatchModeKey.FAKE
 _PROXY = torch._C._TorchDispatchModeKey.PROXY
+VALUES_HINT = "Trace with real values: --device cpu (in Python: device='cpu')."
 
 
 def computes_shapes_only(types: Any) -> bool:
@@ -92,6 +94,8 @@ def empty_on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """
     if isinstance(tensor, FakeTensor):
         return torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=dtype, device=META)
+    if tensor.layout is MKLDNN:
+        raise NeedsValuesError("a tensor of layout torch._mkldnn cannot be made without values", VALUES_HINT)
     if not is_wrapper_class(type(tensor)):
         with torch._C.DisableTorchFunctionSubclass():
             made = torch.empty_like(tensor, dtype=dtype, device=META)
@@ -100,7 +104,6 @@ def empty_on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             made = made.as_subclass(type(tensor))  # its class may override functions
         made.__dict__.update(vars(tensor))
         return made
-    hint = "Trace with real values: --device cpu (in Python: device='cpu')."
     try:
         if is_traceable_wrapper_subclass(tensor):
             made = transform_subclass(tensor, _part_on_meta)
@@ -108,9 +111,9 @@ def empty_on_meta(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         else:
             made = torch.empty_like(tensor, dtype=dtype, device=META)
     except Exception as error:
-        raise NeedsValuesError(f"a {type(tensor).__name__} cannot be made without values", hint) from error
+        raise NeedsValuesError(f"a {type(tensor).__name__} cannot be made without values", VALUES_HINT) from error
     if type(made) is not type(tensor):
-        raise NeedsValuesError(f"a {type(tensor).__name__} without values would be a plain tensor", hint)
+        raise NeedsValuesError(f"a {type(tensor).__name__} without values would be a plain tensor", VALUES_HINT)
     return made
 
 

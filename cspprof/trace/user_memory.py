@@ -11,6 +11,9 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cspprof.trace.pytree import tensors_in
 
+Geometry = tuple[Any, torch.Size, tuple[int, ...]]
+"""Offset in the memory, shape and strides of a tensor."""
+
 
 def alias(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of the same class with the same memory, without gradient history and with a version counter of its own.
@@ -61,8 +64,8 @@ class MemoryGuard:
         """The memory of the aliases, by identity."""
         self._private: dict[int, torch.UntypedStorage] = {}
         """What replaces the memory of the user, by the identity of that."""
-        self._moved: list[tuple[torch.Tensor, torch.UntypedStorage]] = []
-        """Tensors that refer to private memory now, with their memory before."""
+        self._moved: list[tuple[torch.Tensor, torch.UntypedStorage, Geometry]] = []
+        """Tensors that refer to private memory now, with their memory and geometry before."""
         self._saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         """The user's memory that is written in place, and its values."""
 
@@ -97,8 +100,9 @@ class MemoryGuard:
             self._save(tensor)
 
     def _move(self, tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
-        self._moved.append((tensor, storage))
-        _refer(tensor, self._private[storage._cdata])
+        geometry = (tensor.storage_offset(), tensor.shape, tensor.stride())
+        self._moved.append((tensor, storage, geometry))
+        _refer(tensor, self._private[storage._cdata], geometry)
 
     def _save(self, tensor: torch.Tensor) -> None:
         storage = _storage(tensor)
@@ -110,13 +114,12 @@ class MemoryGuard:
     def restore(self) -> None:
         """Give tensors that the forward reached outside the model their memory and values back."""
         while self._moved:
-            tensor, storage = self._moved[-1]
-            _refer(tensor, storage)
+            _refer(*self._moved[-1])
             self._moved.pop()
         while self._saved:
             key, (memory, value) = next(iter(self._saved.items()))
             with torch.inference_mode(memory.is_inference()), torch.no_grad():
-                if not torch.equal(memory, value):
+                if memory.layout is not torch.strided or not torch.equal(memory, value):  # `equal` takes no others
                     memory.copy_(value)
             del self._saved[key]
         self._aliases.clear()
@@ -135,7 +138,7 @@ def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
 
 
-def _refer(tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
-    """Let a tensor refer to other memory of the same size."""
+def _refer(tensor: torch.Tensor, storage: torch.UntypedStorage, geometry: Geometry) -> None:
+    """Let a tensor refer to this memory."""
     with torch.no_grad():
-        tensor.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())
+        tensor.set_(storage, *geometry)
