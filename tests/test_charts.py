@@ -79,6 +79,25 @@ def test_bottleneck_shares_add_up_to_1() -> None:
     assert [s.text for s in chart.panels[0].spans] == ["stem", "stage1", "stage2", "stage3", "stage4", "stage5", "head"]
 
 
+def test_equal_layers_are_highlighted_alike_and_counted() -> None:
+    from torch import nn
+
+    five = net(nn.Conv2d(3, 4, 1), *(nn.Conv2d(4, 4, 1) for _ in range(4)))
+
+    def highlighted(top: int) -> tuple[str, set[int], str]:
+        chart = draw("bottleneck", [five], top=top)
+        series, *_ = chart.panels[0].series
+        return series.name, {int(m.x) for m in series.marks}, chart.caption.partition("each.")[2]
+
+    assert highlighted(2) == ("largest 4", {2, 3, 4, 5}, " Listed: 2 of 4 equal layers.")
+    assert highlighted(4) == ("largest 4", {2, 3, 4, 5}, "")
+    assert highlighted(5) == ("largest 5", {1, 2, 3, 4, 5}, "")
+    chart = chart_of("bottleneck", "csp_darknet53")
+    assert "Listed last: 4 of 22 equal layers." in chart.caption
+    assert "stage1.down.conv and 5 equal, 4.6 % of MACs each." in chart.caption
+    assert "csp_darknet53 at stage1.down.conv and 5 equal." in chart_of("fig7", "csp_darknet53").caption
+
+
 def test_stages_waterfall_ends_at_the_total_change() -> None:
     chart = chart_of("stages", "resnext50", "csp_resnext50")
     steps = sorted((r for r in chart.records if "step" in r), key=lambda r: r["step"])
@@ -96,6 +115,10 @@ def test_roofline_shows_every_layer_below_the_roof() -> None:
     assert sum(r["macs"] for r in points) == traced("peleenet").total("macs")
     for r in points:
         assert r["gmacs_per_s"] == min(500, 25.6 * r["macs_per_byte"])
+        assert r["bound"] == "upper"
+    assert not rows(chart, bound="upper", series="roof")
+    assert "an upper bound of the speed of a layer, not a measurement" in chart.caption
+    assert (chart.panels[0].y.label, chart.panels[0].x.label) == ("upper bound [GMACs/s]", "MACs per byte of traffic")
     stem = points[0]  # 1×3×224×224 to 1×32×112×112 through 32×3×3×3 weights, 4 bytes each
     assert stem["macs_per_byte"] == 10_838_016 / (4 * (150_528 + 864 + 401_408))
 
@@ -112,6 +135,11 @@ def test_pareto_front() -> None:
     front = {r["label"] for r in rows(chart, series="Pareto-optimal")}
     assert front == {"csp_resnext50"}  # 77.9 % is the most, and 3.96 G MACs the least
     assert {(r["macs"], r["top1"]) for r in rows(chart, series="dominated")} >= {(5_055_135_744, 77.8)}
+
+
+def test_a_front_of_one_model_has_no_line() -> None:
+    chart = chart_of("pareto", "resnet50", "resnext50", "csp_resnext50", "darknet53", x="macs", y="top1")
+    assert [s.name for s in chart.panels[0].series] == ["Pareto-optimal", "dominated"]
 
 
 def test_pareto_lists_models_without_a_published_accuracy() -> None:

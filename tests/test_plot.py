@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import cspprof
 from cspprof.core.errors import CspprofError, OutputError
 from cspprof.profiles import Profile
 from cspprof.render import matplotlib_chart
+from cspprof.render.label_placement import Box, Label, place_labels
 from cspprof.render.page.svg_chart import Scale
 from cspprof.render.terminal_chart import chart_lines
 from cspprof.report.chart_model import Axis, Mark, Panel, Series
@@ -93,6 +95,38 @@ def test_point_labels_do_not_overlap() -> None:
         for b in boxes[i + 1 :]:
             width, height = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
             assert width <= 0 or height <= 0 or width * height < 0.1 * a.width * a.height
+
+
+def test_names_keep_clear_of_lines_points_and_the_frame() -> None:
+    """Three points on a steep front, and a name that would leave the frame on the right."""
+    points = [(10.0, 10.0), (50.0, 50.0), (90.0, 90.0), (95.0, 12.0)]
+    lines = [(points[0], points[1]), (points[1], points[2])]
+    frame = Box(0, 0, 100, 100)
+    placed = place_labels([Label(p, 30, 8) for p in points], points, lines, [], frame, 3)
+    for (box, _), own in zip(placed, points, strict=True):
+        assert not any(box.length_inside(*line) for line in lines)
+        assert not box.area_outside(frame)
+        assert not any(box.common_area(other) for other, _ in placed if other is not box)
+        assert not any(box.common_area(Box(x, y, x, y).padded(2)) for x, y in points if (x, y) != own)
+
+
+def test_the_length_of_a_line_in_a_box() -> None:
+    box = Box(0, 0, 4, 3)
+    assert box.length_inside((-4, -3), (8, 6)) == 5  # the diagonal
+    assert box.length_inside((1, -9), (1, 9)) == pytest.approx(3)
+    assert box.length_inside((5, -9), (5, 9)) == 0
+    assert box.length_inside((1, 1), (2, 1)) == 1
+
+
+def test_the_front_keeps_clear_of_the_names_in_the_chart_of_the_paper() -> None:
+    entry = CHARTS.get("pareto")
+    figure = draw("pareto", [cspprof.profile(s) for s in entry.default]).figure()
+    axes = figure.axes[0]
+    front = axes.transData.transform(axes.lines[0].get_xydata())
+    for text in axes.texts:
+        extent = text.get_window_extent()
+        box = Box(extent.x0, extent.y0, extent.x1, extent.y1)
+        assert not any(box.length_inside(tuple(a), tuple(b)) for a, b in pairwise(front)), text.get_text()
 
 
 @pytest.mark.parametrize("image_format", quick(["svg", "png", "pdf"], 1))
@@ -190,6 +224,7 @@ def test_bottleneck_command_draws_bars(run: Run) -> None:
     got = run("bottleneck", "csp_darknet53", "--top", "3")
     assert "302" not in got.out.split("Largest 3")[1]
     assert got.out.split("Largest 3")[1].count("█") > 30
+    assert "Listed: 3 of 6 equal layers." in got.out
     assert "\x1b" not in got.out
     assert json.loads(run("bottleneck", "csp_darknet53", "--format", "json").out)["schema"] == "cspprof.bottleneck/1"
     assert "█" not in run("bottleneck", "csp_darknet53", "--metric", "moc").out  # is no sum

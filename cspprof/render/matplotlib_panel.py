@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from cspprof.core.units import shortened
+from cspprof.render.label_placement import Box, Label, place_labels
 from cspprof.report.chart_model import Color, Mark, Panel, ReferenceLine, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.path import Path
     from matplotlib.transforms import Bbox
 
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -20,7 +23,8 @@ MARKERS = "osD^vP"
 SPAN_COLOR, GREY = "#F1F1F1", "#555555"
 SMALL = 5.5
 TITLE_CHARACTER_INCHES = 0.052
-DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+ARROW_POINTS = 5
+"""The length of the arrow below a point that is an upper bound, in points."""
 CROWDED = 100
 """More bars than this touch each other and have an edge, so that a single high bar stays visible."""
 
@@ -165,6 +169,18 @@ def _draw_points(axes: Axes, panel: Panel, series: Series, largest: float) -> No
         else {"facecolors": color, "edgecolors": "white", "linewidths": 0.3}
     )
     axes.scatter(xs, ys, areas, label=series.name, zorder=3, **style)
+    if series.upper_bounds:
+        sizes = [(a**0.5 + 2 * ARROW_POINTS) ** 2 for a in areas]
+        style = {"marker": _down_arrow(), "facecolors": "none", "edgecolors": color, "linewidths": 0.5}
+        axes.scatter(xs, ys, sizes, zorder=2.9, **style)
+
+
+def _down_arrow() -> Path:
+    """A marker from the point downwards, the sign of an upper bound."""
+    from matplotlib.path import Path
+
+    corners = [(0, 0), (0, -1), (-0.2, -0.75), (0, -1), (0.2, -0.75)]
+    return Path(corners, [Path.MOVETO, Path.LINETO, Path.MOVETO, Path.LINETO, Path.LINETO])
 
 
 def _coordinates(panel: Panel, marks: Sequence[Mark]) -> tuple[list[float], list[float]]:
@@ -224,51 +240,34 @@ def _annotate_points(axes: Axes, panel: Panel) -> None:
     named = sorted((m for m in marks if m.text), key=lambda m: (-m.y, m.x))
     if not named:
         return
-    from matplotlib.transforms import Bbox
-
     pixels = axes.figure.dpi / 72
-    points = {id(m): axes.transData.transform((m.x / panel.x.divisor, m.y / panel.y.divisor)) for m in marks}
-    reach = 3 * pixels
+
+    def position(mark: Mark) -> tuple[float, float]:
+        x, y = axes.transData.transform((mark.x / panel.x.divisor, mark.y / panel.y.divisor))
+        return float(x), float(y)
+
+    texts = [
+        axes.annotate(m.text, (m.x / panel.x.divisor, m.y / panel.y.divisor), (0, 0),
+                      textcoords="offset points", fontsize=SMALL, zorder=4)
+        for m in named
+    ]  # fmt: skip
+    sizes = [text.get_window_extent() for text in texts]
+    labels = [Label(position(m), float(size.width), float(size.height)) for m, size in zip(named, sizes, strict=True)]
+    lines = [(position(a), position(b)) for s in panel.series if s.style == "line" for a, b in pairwise(s.marks)]
     legend = axes.get_legend()
-    taken = [legend.get_window_extent()] if legend else []
-    frame = axes.get_window_extent()
-    for m in named:
-        x, y = points[id(m)]
-        text = axes.annotate(m.text, (m.x / panel.x.divisor, m.y / panel.y.divisor), (0, 0),
-                             textcoords="offset points", fontsize=SMALL, zorder=4)  # fmt: skip
-        size = text.get_window_extent()
-        others = [Bbox([p - reach * 1.5, p + reach * 1.5]) for key, p in points.items() if key != id(m)]
-        best, least_cost, area = None, float("inf"), size.height * reach * 0.6
-        for distance in (1, 2.5, 4.5, 7):
-            for dx, dy in DIRECTIONS:
-                offset = reach * distance
-                left = x + (offset if dx > 0 else -offset - size.width if dx < 0 else -size.width / 2)
-                low = y + (offset if dy > 0 else -offset - size.height if dy < 0 else -size.height / 2)
-                box = Bbox.from_bounds(left, low, size.width, size.height)
-                cost = _covered_area(box, taken + others) + 3 * _outside_area(box, frame) + (distance - 1) * area
-                if cost < least_cost:
-                    best, least_cost, best_distance = box, cost, distance
-        assert best is not None
-        taken.append(best.padded(0.6 * pixels))
-        text.set_position(((best.x0 - x) / pixels, (best.y0 - y) / pixels))
-        if best_distance > 1:
-            _draw_leader(axes, (x, y), best)
+    taken = [_box(legend.get_window_extent())] if legend else []
+    boxes = place_labels(labels, [position(m) for m in marks], lines, taken, _box(axes.get_window_extent()), 3 * pixels)
+    for text, label, (box, far) in zip(texts, labels, boxes, strict=True):
+        text.set_position(((box.x0 - label.point[0]) / pixels, (box.y0 - label.point[1]) / pixels))
+        if far:
+            _draw_leader(axes, label.point, box)
 
 
-def _draw_leader(axes: Axes, point: tuple[float, float], box: Bbox) -> None:
+def _box(extent: Bbox) -> Box:
+    return Box(float(extent.x0), float(extent.y0), float(extent.x1), float(extent.y1))
+
+
+def _draw_leader(axes: Axes, point: tuple[float, float], box: Box) -> None:
     """A thin line from a point to the nearest edge of its name."""
-    nearest = (min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1))
-    ends = axes.transData.inverted().transform([point, nearest])
+    ends = axes.transData.inverted().transform([point, box.nearest(point)])
     axes.plot(ends[:, 0], ends[:, 1], color=GREY, linewidth=0.35, zorder=2.5)
-
-
-def _covered_area(box: Bbox, taken: Sequence[Bbox]) -> float:
-    widths = (min(box.x1, t.x1) - max(box.x0, t.x0) for t in taken)
-    heights = (min(box.y1, t.y1) - max(box.y0, t.y0) for t in taken)
-    return float(sum(max(0, w) * max(0, h) for w, h in zip(widths, heights, strict=True)))
-
-
-def _outside_area(box: Bbox, frame: Bbox) -> float:
-    width = max(0, box.x1 - frame.x1) + max(0, frame.x0 - box.x0)
-    height = max(0, box.y1 - frame.y1) + max(0, frame.y0 - box.y0)
-    return float(width * box.height + height * box.width)

@@ -186,14 +186,15 @@ def _scatter_plot(panel: Panel, width: int) -> Iterator[Line]:
             for x, y in _line_cells(panel, s.marks, columns):
                 grid[y][x] = ("·", style)
             continue
-        marker = MARKERS[s.color % len(MARKERS)] if isinstance(s.color, int) else "○"
+        marker = "▼" if s.upper_bounds else MARKERS[s.color % len(MARKERS)] if isinstance(s.color, int) else "○"
+        meaning = f", {s.name}" if sum(other.style == "points" for other in panel.series) > 1 else ""
         for m in s.marks:
             letter = LETTERS[len(legend) % len(LETTERS)] if m.text else marker
             grid[_cell(panel.y, m.y, PLOT_HEIGHT)][_cell(panel.x, m.x, columns)] = (letter, style)
             if m.text:
-                legend.append((letter, m, style))
+                legend.append((letter, m._replace(text=m.text + meaning), style))
         if not any(m.text for m in s.marks):
-            legend.append((marker, Mark(0, 0, text=s.name), style))
+            legend.append((marker, Mark(0, 0, text=s.name + (" (upper bounds)" if s.upper_bounds else "")), style))
     for row in reversed(range(PLOT_HEIGHT)):
         label = labels[0] if row == PLOT_HEIGHT - 1 else labels[1] if row == 0 else ""
         yield [(f"{label:>{label_width - 1}}│", ""), *grid[row]]

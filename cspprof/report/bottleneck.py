@@ -10,6 +10,8 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import draw
+from cspprof.report.charts.bottleneck import ties_note
+from cspprof.report.charts.execution_order import layer_values
 from cspprof.report.layer_tables import largest_layers
 from cspprof.report.metric_labels import at_least_field, model_fields
 from cspprof.report.notes import model_notes
@@ -45,5 +47,9 @@ def _layer_bars(profiles: Sequence[Record], metric: str, top: int) -> list[Chart
     """The layers of each model as bars, for a metric that is a sum over layers and not 0 in all of them."""
     if not METRICS.get(metric).additive:
         return []
-    charts = [draw("bottleneck", [p], metric=metric, top=top) for p in profiles if value_of(p, metric)]
-    return [replace(c, panels=tuple(p for p in c.panels if p.name != "share"), caption="") for c in charts]
+    charts = [
+        (draw("bottleneck", [p], metric=metric, top=top), ties_note(layer_values(p, metric), top))
+        for p in profiles
+        if value_of(p, metric)
+    ]
+    return [replace(c, panels=tuple(p for p in c.panels if p.name != "share"), caption=ties) for c, ties in charts]

@@ -76,6 +76,8 @@ class Series(NamedTuple):
     marks: tuple[Mark, ...]
     color: Color = 0
     hollow: bool = False
+    upper_bounds: bool = False
+    """Whether the y of each point is an upper bound, which is drawn with an arrow downwards."""
 
 
 class ReferenceLine(NamedTuple):
@@ -152,6 +154,8 @@ def _records(panel: Panel) -> Iterator[dict[str, Any]]:
                 record["base"] = mark.base
             if panel.size_name and series.style == "points":
                 record[panel.size_name] = mark.size
+            if series.upper_bounds:
+                record["bound"] = "upper"
             yield record | {"text": mark.text, "detail": mark.detail}
     for line in panel.lines:
         axis = panel.x if line.axis == "x" else panel.y

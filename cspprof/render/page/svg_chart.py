@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
+from itertools import pairwise
 from math import ceil, floor, log10, sqrt
 
+from cspprof.render.label_placement import Box, Label, place_labels
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series, Span
 
 WIDTH, PANEL_HEIGHT = 1000, 150
 """The width of the drawing and the height of a panel of height 1, in SVG units."""
 LEFT, RIGHT, CHARACTER = 70, 14, 6.4
 LARGEST_RADIUS = 13
+ARROW = 11
+"""The length of the arrow below a point that is an upper bound."""
+REACH, LINE_HEIGHT = 8, 14
+"""The distance of a name from its point, and the height of a line of text."""
 
 RowId = Callable[[int, str], str]
 """From the index of a panel and the label of a mark to the id of a table row; empty if there is none."""
@@ -100,6 +106,7 @@ class PanelSvg:
         parts += [self._axes()]
         parts += [self._series(series) for series in panel.series]
         parts += [self._line(line) for line in panel.lines]
+        parts += [self._names()]
         below = 0 if not self.last else 38 if self.across.axis.label else 24
         return "".join(parts), self.bottom + below + 10
 
@@ -142,22 +149,25 @@ class PanelSvg:
         if series.style == "line":
             points = "L".join(f"{_n(self.across(m.x))} {_n(self.up(m.y))}" for m in series.marks)
             return f'<path class="line c{series.color}" d="M{points}"/>'
-        subpath = {"points": self._point, "steps": self._step, "bars": self._bar}[series.style]
+        point_or_bound = self._bound if series.upper_bounds else self._point
+        subpath = {"points": point_or_bound, "steps": self._step, "bars": self._bar}[series.style]
         path = "".join(subpath(mark) for mark in series.marks)
-        tooltips = "\n".join(" ".join(self._tooltip(mark).split()) for mark in series.marks)
-        annotations = "".join(self._annotation(series, mark) for mark in series.marks if mark.text)
+        tooltips = "\n".join(" ".join(self._tooltip(series, mark).split()) for mark in series.marks)
+        annotations = (
+            "" if series.style == "points" else "".join(self._annotation(mark) for mark in series.marks if mark.text)
+        )
         unit = escape(self.panel.y.unit)
         return (
             f'<g class="{_css_class(series)}" data-unit="{unit}" data-marks="{escape(tooltips)}"><path d="{path}"/></g>'
             f"{annotations}"
         )
 
-    def _tooltip(self, mark: Mark) -> str:
+    def _tooltip(self, series: Series, mark: Mark) -> str:
         """`r0-12 0.524`: the id of the table row, which has the details, and the value in the unit of the series.
 
         A mark without a row has `-`, its label, its value and its details.
         """
-        value = self.panel.y.format(mark.y)
+        value = ("≤ " if series.upper_bounds else "") + self.panel.y.format(mark.y)
         row = self.row_id(self.index, mark.label)
         return (
             f"{row} {value.removesuffix(self.panel.y.unit).strip()}"
@@ -173,6 +183,11 @@ class PanelSvg:
         r = _n(self._radius(mark))
         left = _n(self.across(mark.x) - float(r))
         return f"M{left} {_n(self.up(mark.y))}a{r} {r} 0 1 0 {_n(2 * float(r))} 0a{r} {r} 0 1 0 -{_n(2 * float(r))} 0"
+
+    def _bound(self, mark: Mark) -> str:
+        """A point with an arrow downwards, in one subpath."""
+        r = self._radius(mark)
+        return f"{self._point(mark)}m{_n(r)} {_n(r)}v{ARROW}m-3.5 -4l3.5 4l3.5 -4"
 
     def _step(self, mark: Mark) -> str:
         a, b = (self.across(mark.x + side * mark.width / 2) for side in (-1, 1))
@@ -192,24 +207,46 @@ class PanelSvg:
             return f"M{_n(start)} {_n(a)}H{_n(end)}V{_n(b)}H{_n(start)}"
         return f"M{_n(a)} {_n(start)}V{_n(end)}h{_n(b - a)}V{_n(start)}"
 
-    def _annotation(self, series: Series, mark: Mark) -> str:
-        if series.style == "points":
-            x, y, anchor = self.across(mark.x) + self._radius(mark) + 3, self.up(mark.y) + 4, "start"
+    def _annotation(self, mark: Mark) -> str:
+        """The text at the end of a bar."""
+        a, b, start, end = self._bar_edges(mark)
+        if self.panel.horizontal:
+            x, y, anchor = max(start, end) + 5, (a + b) / 2 + 4, "start"
         else:
-            a, b, start, end = self._bar_edges(mark)
-            if self.panel.horizontal:
-                x, y, anchor = max(start, end) + 5, (a + b) / 2 + 4, "start"
-            else:
-                x, y, anchor = (a + b) / 2, min(start, end) - 4, "middle"
+            x, y, anchor = (a + b) / 2, min(start, end) - 4, "middle"
         return f"<text x={_n(x)} y={_n(y)} text-anchor={anchor}>{escape(mark.text)}</text>"
+
+    def _names(self) -> str:
+        """The names of points, where they cover least; a distant name gets a leader line."""
+        points = [m for s in self.panel.series if s.style == "points" for m in s.marks]
+        named = sorted((m for m in points if m.text), key=lambda m: (-m.y, m.x))
+        labels = [Label(self._position(m), len(m.text) * CHARACTER, LINE_HEIGHT) for m in named]
+        lines = [
+            (self._position(a), self._position(b))
+            for s in self.panel.series if s.style == "line" for a, b in pairwise(s.marks)
+        ]  # fmt: skip
+        frame = Box(self.left, self.top, self.right, self.bottom)
+        boxes = place_labels(labels, [self._position(m) for m in points], lines, [], frame, REACH)
+        parts = []
+        for mark, label, (box, far) in zip(named, labels, boxes, strict=True):
+            if far:
+                (x, y), (end_x, end_y) = label.point, box.nearest(label.point)
+                parts.append(f'<path class=leader d="M{_n(x)} {_n(y)}L{_n(end_x)} {_n(end_y)}"/>')
+            x, y = (box.x0 + box.x1) / 2, box.y1 - 3.5
+            parts.append(f"<text x={_n(x)} y={_n(y)} text-anchor=middle>{escape(mark.text)}</text>")
+        return "".join(parts)
+
+    def _position(self, mark: Mark) -> tuple[float, float]:
+        return self.across(mark.x), self.up(mark.y)
 
     def _line(self, line: ReferenceLine) -> str:
         css_class = f'"rule c{line.color}"'
         vertical = (line.axis == "x") != self.panel.horizontal
         if vertical:
             x = _n(self.across(line.value))
-            foot = self.bottom - 8 - 14 * line.text.count("\n")
-            text = _text_lines(line.text, float(x) + 4, foot, "start")
+            foot = self.bottom - 8 - LINE_HEIGHT * line.text.count("\n")
+            left = float(x) > (self.left + self.right) / 2
+            text = _text_lines(line.text, float(x) + (-4 if left else 4), foot, "end" if left else "start")
             return f'<path class={css_class} d="M{x} {_n(self.top)}V{_n(self.bottom)}"/>{text}'
         y = self.up(line.value)
         in_one_line = line.text.replace("\n", ", ")

@@ -36,11 +36,12 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
     largest = sorted(range(len(layers.values)), key=lambda i: (-layers.values[i], i))[:top]
     thinned, n = thin(list(zip(layers.rows, layers.values, strict=True)), lambda rv: rv[1])
     bars = [layer_mark(i, row, value) for i, (row, value) in thinned]
-    highlighted = {i + 1 for i in largest}
+    least = layers.values[largest[-1]]
+    highlighted = {i + 1 for i, value in enumerate(layers.values) if value >= least}
     x = order_axis("layers in execution order", len(layers.rows))
     y = value_axis(metric, layers.values[layers.peak])
     series = (
-        Series(f"largest {len(largest)}", "bars", tuple(b for b in bars if b.x in highlighted), color=1),
+        Series(f"largest {len(highlighted)}", "bars", tuple(b for b in bars if b.x in highlighted), color=1),
         Series("others", "bars", tuple(b for b in bars if b.x not in highlighted), color=0),
     )
     spans = stage_spans(layers.rows)
@@ -53,9 +54,10 @@ def bottleneck(profiles: Sequence[Record], *, metric: str = "macs", top: int = 1
               height=0.7, name="share"),
         _largest_panel(layers, largest, y),
     )  # fmt: skip
-    peak = layers.rows[layers.peak]
     part = layers.share_text(layers.values[layers.peak])
-    caption = f"Input {input_text(profiles)}. Largest layer: {peak.path}, {part} of {m.title}."
+    each = " each" if layers.values.count(layers.values[layers.peak]) > 1 else ""
+    caption = f"Input {input_text(profiles)}. Largest layer: {layers.peak_text}, {part} of {m.title}{each}."
+    caption += f" {note}" if (note := ties_note(layers, top)) else ""
     caption += cio_note(metric, profiles) + missed_note([layers]) + thinning_note(profile, len(layers.rows), n)
     return Chart("bottleneck", f"Largest layers by {m.title}", panels, caption)
 
@@ -81,3 +83,13 @@ def _largest_panel(layers: LayerValues, largest: Sequence[int], y: Axis) -> Pane
     x = Axis("place", "", low=0.5, high=len(marks) + 0.5, tick_labels=tuple((m.x, m.label) for m in marks))
     return Panel(f"Largest {len(marks)}", x, y, (Series("largest", "bars", tuple(marks), 1),), horizontal=True,
                  height=0.1 + len(marks) * 0.12, name="largest")  # fmt: skip
+
+
+def ties_note(layers: LayerValues, top: int) -> str:
+    """A sentence if the list of the `top` largest layers leaves out layers that equal its last one; else empty."""
+    values = sorted(layers.values, reverse=True)
+    least = values[:top][-1]
+    listed, equal = values[:top].count(least), values.count(least)
+    if equal == listed:
+        return ""
+    return f"{'Listed' if listed == top else 'Listed last'}: {listed:,} of {equal:,} equal layers."

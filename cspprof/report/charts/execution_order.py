@@ -42,6 +42,11 @@ class LayerValues:
         return max(range(len(self.values)), key=self.values.__getitem__)
 
     @property
+    def peak_text(self) -> str:
+        """The path of the largest layer: `stage1.down.conv`, or `stage1.down.conv and 5 equal`."""
+        return with_equal(self.rows[self.peak].path, self.values)
+
+    @property
     def total_text(self) -> str:
         """`6.534 G MACs`, or `≥ 6.534 G MACs`."""
         return self.with_bound(format_value(self.metric, self.total))
@@ -74,6 +79,12 @@ def layer_values(record: Record, metric: str) -> LayerValues:
         )
     rows, values = [r for r, _ in found], [v for _, v in found]
     return LayerValues(record, metric, rows, values, sum(values), m.total(record).missed)
+
+
+def with_equal(path: str, values: Sequence[int]) -> str:
+    """The path of the first layer with the largest of `values`, and the number of layers that have the same value."""
+    others = values.count(max(values)) - 1
+    return f"{path} and {others:,} equal" if others else path
 
 
 def cio_note(metric: str, profiles: Sequence[Record]) -> str:

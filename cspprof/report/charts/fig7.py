@@ -53,7 +53,7 @@ def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
             Panel(f"{label}: {f.total_text}", x, y, (Series("layers", "bars", bars, color=i),),
                   (*lines, own_line), stage_spans(f.rows), name=label)
         )  # fmt: skip
-    layers = ", ".join(f"{f.profile.label} at {f.rows[f.peak].path}" for f in models)
+    layers = ", ".join(f"{f.profile.label} at {f.peak_text}" for f in models)
     caption = (
         f"Input {input_text(profiles)}. Peaks: {layers}.{cio_note(metric, profiles)}{missed_note(models)}{thinning}"
     )

@@ -18,6 +18,7 @@ from cspprof.report.charts.execution_order import (
     thin,
     thinning_note,
     value_axis,
+    with_equal,
 )
 from cspprof.report.charts.registry import chart
 
@@ -40,7 +41,7 @@ def memory(profiles: Sequence[Record]) -> Chart:
         thinning += thinning_note(p, len(operations), n)
         steps = tuple(Mark(at + 1, live, r.path, stage=r.stage, detail=layer_detail(r)) for at, (r, live) in thinned)
         row, peak = max(operations, key=lambda row_and_bytes: row_and_bytes[1])
-        peaks.append(f"{p.label} at {row.path}")
+        peaks.append(f"{p.label} at {with_equal(row.path, [live for _, live in operations])}")
         line = ReferenceLine(peak, f"peak {nbytes(peak)}", color=i, name="peak")
         spans = stage_spans([r for r, _ in operations])
         panels.append(Panel(p.label, x, y, (Series("live memory", "steps", steps, i),), (line,), spans))

@@ -55,9 +55,9 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
         Series("Pareto-optimal", "points", tuple(front), 0),
         Series("dominated", "points", dominated, "muted", hollow=True),
     )
-    line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front), "muted")
+    line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front) if len(front) > 1 else (), "muted")
     axes = [_axis(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
-    panel = Panel("", axes[0], axes[1], (line, *(s for s in series if s.marks)), height=2.2, name="models")
+    panel = Panel("", axes[0], axes[1], tuple(s for s in (line, *series) if s.marks), height=2.2, name="models")
     notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
     caption = f"Input {input_text(profiles)}."
     if {x, y} & set(ACCURACIES):

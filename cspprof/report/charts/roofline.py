@@ -17,7 +17,7 @@ from cspprof.report.charts.registry import chart
 
 @chart("roofline", default=("resnext50", "csp_resnext50"), models=(1, 4))
 def roofline(profiles: Sequence[Record], *, hardware: Sequence[str] = ("gtx1080ti",)) -> Chart:
-    """MACs per byte of every layer below the Roofline of a device; the area of a point is its MACs."""
+    """An upper bound of the speed of every layer, from its MACs per byte and the Roofline of a device."""
     if not 1 <= len(hardware) <= 4:
         raise CspprofError(f"roofline shows 1 to 4 devices, not {len(hardware)}", "Give fewer --hardware options.")
     roofs = [hardware_named(name) for name in hardware]
@@ -25,15 +25,16 @@ def roofline(profiles: Sequence[Record], *, hardware: Sequence[str] = ("gtx1080t
     intensities = [macs / traffic_bytes(r.spec) for f in models for r, macs in zip(f.rows, f.values, strict=True)]
     low = min(*intensities, *(roof.ridge for roof in roofs)) / 2
     high = max(*intensities, *(roof.ridge for roof in roofs)) * 2
-    x = Axis("macs_per_byte", "MACs per byte", low=low, high=high, log=True)
+    x = Axis("macs_per_byte", "MACs per byte of traffic", low=low, high=high, log=True)
     bottom = min(roof.attainable(low) for roof in roofs)
-    y = Axis("gmacs_per_s", "attainable", "GMACs/s", low=bottom, high=max(r.gmacs for r in roofs) * 2, log=True)
+    y = Axis("gmacs_per_s", "upper bound", "GMACs/s", low=bottom, high=max(r.gmacs for r in roofs) * 2, log=True)
     panels = [_panel(f, i, roof, x, y) for roof in roofs for i, f in enumerate(models)]
     peaks = "; ".join(f"{roof.title}: {roof.gmacs:,.0f} GMACs/s, {roof.gb_per_s:,g} GB/s" for roof in roofs)
     caption = (
-        f"Input {input_text(profiles)}. Each layer alone at the float32 peak, with all activations and weights read "
-        "from and written to memory; the area of a point is its MACs. Layers left of the ridge are limited by memory. "
-        f"{peaks}.{missed_note(models)}"
+        f"Input {input_text(profiles)}. Each point is an upper bound of the speed of a layer, not a measurement: the "
+        "layer alone, at the float32 peak or at the memory bandwidth, if it reads its inputs and weights from memory "
+        "and writes its outputs there once (traffic). The area of a point is its MACs. Layers left of the ridge are "
+        f"limited by memory. {peaks}.{missed_note(models)}"
     )
     notes = [f"{roof.title}: {roof.source}." for roof in roofs]
     return Chart("roofline", "Roofline", tuple(panels), caption, notes)
@@ -58,7 +59,7 @@ def _points(f: LayerValues, roof: Hardware, color: int) -> Series:
         intensity = macs / traffic_bytes(row.spec)
         marks.append(Mark(intensity, roof.attainable(intensity), row.path, size=macs, stage=row.stage,
                           detail=layer_detail(row)))  # fmt: skip
-    return Series(f.profile.label, "points", tuple(marks), color)
+    return Series(f.profile.label, "points", tuple(marks), color, upper_bounds=True)
 
 
 def _memory_bound(f: LayerValues, roof: Hardware) -> float:
