@@ -8,6 +8,7 @@ import functools
 import itertools
 from collections import OrderedDict, deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,6 +210,46 @@ def test_a_function_as_a_result_is_noted(function: Any) -> None:
     assert p.total("macs") == 0
     noted = any("returns a function" in note for note in p.notes)
     assert noted is not (type(function).__name__ == "builtin_function_or_method")
+
+
+class Iterates:
+    def __init__(self, compute: Any) -> None:
+        self.compute = compute
+
+    def __iter__(self) -> Any:
+        return iter([self.compute()])
+
+
+class Slots:
+    __slots__ = ("later",)
+
+    def __init__(self, later: Any) -> None:
+        self.later = later
+
+
+@pytest.mark.parametrize(
+    ("wrap", "what"),
+    [(lambda f: f, "a function"), (functools.partial, "a function"), (Iterates, "class Iterates"),
+     (functools.cached_property, "class cached_property"),
+     (lambda f: SimpleNamespace(a=SimpleNamespace(b=f)), "class SimpleNamespace")],
+)  # fmt: skip
+def test_a_forward_that_only_returns_what_computes_later_is_refused(wrap: Any, what: str) -> None:
+    with pytest.raises(TraceError, match=f"runs no operation and returns .*{what}"):
+        trace(Function(lambda x: wrap(lambda: x @ x.t())), SHAPE)
+
+
+def test_an_object_without_tensors_as_a_result_is_noted() -> None:
+    p = trace(Function(lambda x: [x + 1, Iterates(None)][1]), SHAPE)
+    assert p.notes == (
+        "the forward returns an object (Iterates) without tensors: what that computes when it is used is not counted",
+    )
+    assert trace(Function(lambda x: (x + 1, Iterates(None))), SHAPE).notes == ()
+    assert trace(Function(lambda x: [x + 1, {"a": (None, 1, "b")}][1]), SHAPE).notes == ()
+
+
+def test_a_generator_in_a_slot_is_run() -> None:
+    p = trace(Function(lambda x: Slots(x @ x.t() for _ in range(3))), SHAPE)
+    assert p.total("macs") == 3 * SHAPE[0] * SHAPE[1] * SHAPE[0]
 
 
 def test_a_module_as_a_result_is_no_work() -> None:

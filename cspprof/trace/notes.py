@@ -24,12 +24,15 @@ ORIGINALS = (
 
 
 RETURNS_FUNCTION = "the forward returns a function: what that computes when it is called is not counted"
+RETURNS_OBJECT = "the forward returns an object ({}) without tensors: what that computes when it is used is not counted"
 
 
 def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -> Iterator[str]:
     """What a reader must know: autocast regions, modules that the model does not register, functions as results."""
     if result.returns_function:
         yield RETURNS_FUNCTION
+    elif result.objects and not result.tensors:
+        yield RETURNS_OBJECT.format(result.objects[0])
     if recorder.saw_autocast:
         yield AUTOCAST
     unregistered = _unregistered_modules(tree, recorder)

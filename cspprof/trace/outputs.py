@@ -20,7 +20,9 @@ from collections.abc import (
 )
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import fields, is_dataclass
-from types import FunctionType, MethodType
+from enum import Enum
+from itertools import chain
+from types import FunctionType, MethodType, NoneType
 from typing import Any
 
 import torch
@@ -34,6 +36,8 @@ MOST_ITEMS = 10_000
 COLLECTIONS = (list, tuple, set, frozenset, deque, KeysView, ValuesView, ItemsView)
 LAZY = (Iterator, AsyncIterator, Awaitable, ThreadFuture, torch._C.Future)
 FUNCTIONS = (FunctionType, MethodType, functools.partial)
+PLAIN = (NoneType, bool, int, float, complex, str, bytes, range, slice, Enum, torch.dtype, torch.device)
+"""Classes of values that compute nothing later."""
 
 
 class Outputs:
@@ -46,6 +50,8 @@ class Outputs:
         self.tensors: list[torch.Tensor] = []
         self.returns_function = False
         """Whether the result contains a function, which may compute something when it is called."""
+        self.objects: list[str] = []
+        """Class names of objects in the result, in whose attributes no tensor is found."""
         self._seen: dict[int, Any] = {}
 
     def collect(self, value: Any) -> None:
@@ -64,8 +70,11 @@ class Outputs:
             self._collect_each(value)
         elif isinstance(value, FUNCTIONS):
             self.returns_function = True
-        elif not isinstance(value, (type, torch.nn.Module)):
+        elif not isinstance(value, (type, torch.nn.Module, *PLAIN)):
+            found = len(self.tensors)
             self._collect_attributes(value)
+            if len(self.tensors) == found:
+                self.objects.append(type(value).__name__)
 
     def _collect_each(self, values: Iterable[Any]) -> None:
         for value in values:
@@ -75,9 +84,20 @@ class Outputs:
         if is_dataclass(value):
             self._collect_each(getattr(value, field.name) for field in fields(value))
             return
-        for item in getattr(value, "__dict__", {}).values():
+        slots = chain.from_iterable(_slots_of(kind) for kind in type(value).__mro__)
+        for item in (*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)):
             if isinstance(item, (torch.Tensor, list, tuple, Mapping, *LAZY)) or is_dataclass(item):
                 self.collect(item)
+
+    def refuse_unused(self, ran: bool) -> None:
+        """Raise TraceError if the forward ran no operation, and returns something that may compute when it is used."""
+        if ran or self.tensors or not (self.returns_function or self.objects):
+            return
+        what = "a function" if self.returns_function else f"an object of the class {self.objects[0]}"
+        raise TraceError(
+            f"{self.name}: the forward runs no operation and returns {what}, which may compute when it is used",
+            "Wrap the model in a module whose forward uses it and returns tensors.",
+        )
 
     # -- what has not run yet ---------------------------------------------------------------------
 
@@ -153,6 +173,11 @@ class Outputs:
             f"{self.name}: the forward returns {what}, and a trace does not see what it computes",
             "Wrap the model in a module whose forward waits for the result in the same thread.",
         )
+
+
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 async def _await(value: Awaitable[Any]) -> Any:

@@ -142,6 +142,7 @@ class _Run:
                 _refuse_other_threads(tree, name)
                 raise explain_failure(error, recorder.failure, tree, name, self.device, make_input.made) from error
         _refuse_other_threads(tree, name)
+        result.refuse_unused(bool(recorder.log))
         layers = tree.layers()
         specs, calls = recorder.columns()
         return Record(
