@@ -98,6 +98,13 @@ def test_an_embedding_reads_rows(device: str) -> None:
 
 
 @DEVICES
+def test_a_limit_of_the_norm_reads_and_writes_the_rows_that_are_looked_up(device: str) -> None:
+    p = trace(nn.Embedding(ROWS, WIDTH, max_norm=1.0), [ids()], device=device)
+    renormalized, looked_up = IDS + 2 * LOOKED_UP, IDS + 2 * LOOKED_UP
+    assert p.total("traffic_bytes") == renormalized + looked_up
+
+
+@DEVICES
 def test_a_bag_of_embeddings_reads_each_row_and_writes_their_sum(device: str) -> None:
     p = trace(nn.EmbeddingBag(ROWS, WIDTH), [ids(), torch.tensor([0, 2])], device=device)
     assert p.total("traffic_bytes") == IDS + 2 * 8 + LOOKED_UP + 2 * ROW

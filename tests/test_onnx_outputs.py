@@ -108,12 +108,14 @@ def test_mask_of_a_fused_embedding(tmp_path: Path) -> None:
     made = node(
         "EmbedLayerNormalization", "ids", "", "e", "p", "", "g", "b", outputs=["y", "n"], domain="com.microsoft"
     )
-    weights = {"e": (100, 8), "p": (16, 8), "g": (8,), "b": (8,)}
+    weights = {"e": (1000, 8), "p": (512, 8), "g": (8,), "b": (8,)}
     outputs = [value("y"), value("n", dtype=onnx.TensorProto.INT32)]
     p = profile(
         tmp_path, [made], [value("ids", [2, 5], onnx.TensorProto.INT32)], outputs, weights, domains=["com.microsoft"]
     )
     assert [(t.shape, t.dtype) for t in p.ops[0].writes] == [((2, 5, 8), "float32"), ((2,), "int32")]
+    looked_up, norm, result = 2 * 4 * 80, 2 * 4 * 8, 4 * 80  # each position reads a row of both tables
+    assert p.total("traffic_bytes") == 4 * 10 + looked_up + norm + result + 4 * 2
 
 
 def test_all_parts_of_a_split_and_both_results_of_top_k(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def embedding(weight: Spec, indices: Spec, *args: Any, out: Spec, **kwargs: Any)
     return lookup_facts(Kind.EMBEDDING, weight, out.numel)
 
 
+@op_rule("aten.embedding_renorm_")
+def embedding_renorm(self: Spec, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
+    """The rows at the indices are read and written."""
+    facts = scatter_facts(self, indices.numel * self.shape[-1], True)
+    return Facts(Kind.ELEMENTWISE, 0, out.numel, facts.attrs)
+
+
 @op_rule("aten.embedding_bag", "aten._embedding_bag", "aten._embedding_bag_forward_only")
 def embedding_bag(weight: Spec, indices: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """Each row is added to its bag, or compared with it."""

@@ -71,7 +71,7 @@ def softmax_output(input: TensorMeta, dim: int, dtype: Any = None) -> TensorMeta
 register_without_macs(  # elementwise, but without torch's tag
     Kind.ELEMENTWISE,
     "eq ne lt le gt ge abs copysign heaviside gcd lcm _add_relu _thnn_fused_lstm_cell _thnn_fused_gru_cell "
-    "_standard_gamma_grad _dirichlet_grad floor_divide rsub complex polar linalg_cross renorm embedding_renorm_ isin "
+    "_standard_gamma_grad _dirichlet_grad floor_divide rsub complex polar linalg_cross renorm isin "
     "_weight_norm_interface _weight_norm "
     "quantize_per_tensor quantize_per_tensor_dynamic quantize_per_channel dequantize fake_quantize_per_tensor_affine "
     "fake_quantize_per_channel_affine fake_quantize_per_tensor_affine_cachemask "

@@ -15,6 +15,7 @@ from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts, linalg
 from cspprof.ops.attention import attention_facts
+from cspprof.ops.indexing import lookup_facts
 from cspprof.ops.pooling import pool_facts
 from cspprof.sources.onnx_graph.operators import OnnxNode, conv_facts, recurrent_facts
 from cspprof.sources.onnx_graph.output_rules import sliding_window
@@ -351,7 +352,9 @@ def bias_split_gelu(node: OnnxNode) -> Outcome:
 def embedding_norm(node: OnnxNode) -> Outcome:
     out = TensorSpec((*node[0].shape, node[2].shape[-1]), node[2].dtype)
     lengths = TensorSpec(node[0].shape[:1], "int32")
-    return [out, lengths, out], Facts(Kind.EMBEDDING, elementwise=2 * out.numel, outputs=1)
+    lookups = [lookup_facts(Kind.EMBEDDING, node[i], out.numel) for i in (2, 3, 4) if node.has(i)]
+    attrs = {key: sum(lookup.attrs[key] for lookup in lookups) for key in ("table_bytes", "bytes_read")}
+    return [out, lengths, out], Facts(Kind.EMBEDDING, 0, 2 * out.numel, attrs, 1)
 
 
 @contrib_rule("QLinearConcat")
