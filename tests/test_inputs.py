@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import cspprof
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import ModelArguments, Value, parse_inputs
 
 DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
@@ -63,6 +63,8 @@ SHAPE, IMAGE = (1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
         (Annotated(), [SHAPE, (8, 8)]),
         (WithDefault(), {"x": SHAPE, "size": (8, 8)}),
         (Function(lambda pair: Resized.forward(net, *pair)), [[SHAPE, Value((8, 8))]]),
+        (Function(lambda pair: Resized.forward(net, *pair)), [[IMAGE, (8, 8)]]),
+        (Function(lambda x, options: Resized.forward(net, x, **options)), [IMAGE, {"size": (8, 8)}]),
     ],
 )
 def test_a_pair_of_integers_can_be_an_argument(device: str, model: nn.Module, inputs: Any) -> None:
@@ -89,6 +91,13 @@ def test_a_bare_tuple_is_a_shape_unless_the_signature_or_a_tensor_says_otherwise
         model = nn.Module()
         model.forward = function  # type: ignore[method-assign, assignment]
         assert [t.shape for t in trace(model, inputs).inputs] == [(2, 4), (2, 4)]
+
+
+def test_a_pair_that_was_read_as_a_shape_has_a_hint_that_works() -> None:
+    with pytest.raises(TraceError) as error:
+        trace(Resized(), [SHAPE, (8, 8)])
+    assert "(in Python: cspprof.Value((8, 8)))" in str(error.value)
+    assert trace(Resized(), [SHAPE, cspprof.Value((8, 8))]).total("macs") == RESIZED
 
 
 def test_a_note_says_that_a_pair_was_passed_as_numbers() -> None:

@@ -24,6 +24,10 @@ SHAPE_WORDS = re.compile(
 )
 """Words in errors of torch that a wrong input causes."""
 OTHER_INPUT = "If the input is wrong, give another, such as --input 1x3x224x224 (in Python: inputs=(1, 3, 224, 224))."
+PLAIN_INPUT = (
+    "\nA tuple of integers is the shape of a tensor. Where an argument is such a tuple itself: --input size:=8,8 "
+    "(in Python: cspprof.Value((8, 8)))."
+)
 
 
 def explain_failure(
@@ -48,9 +52,10 @@ def explain_failure(
             "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
         )
     shapes = ", ".join("×".join(map(str, t.shape)) for t in inputs)
-    return TraceError(
-        f"{name}: {where} failed{at}, model input {shapes or 'none'}: {what}{at_line}", _hint(error, tree, bool(at))
-    )
+    hint = _hint(error, tree, bool(at))
+    if isinstance(error, TypeError) and len(inputs) > 1 and hint == OTHER_INPUT:
+        hint += PLAIN_INPUT
+    return TraceError(f"{name}: {where} failed{at}, model input {shapes or 'none'}: {what}{at_line}", hint)
 
 
 def user_line(error: BaseException) -> str:

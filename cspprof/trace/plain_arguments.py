@@ -15,7 +15,8 @@ def with_plain_values(forward: Callable[..., Any], inputs: Inputs) -> tuple[Inpu
     about which the signature says nothing, as text.
 
     The signature of the forward decides: an annotation or a default of integers means a value, one with `Tensor` a
-    shape. If it says nothing, such a tuple is a value if a tensor or a `TensorSpec` is among the inputs, else a shape.
+    shape. If it says nothing, such a tuple is a value if a tensor or a `TensorSpec` is among the inputs, else a shape;
+    then this also holds for tuples in a list or dict.
     """
     if isinstance(inputs, ModelArguments):
         args, kwargs = inputs.args, inputs.kwargs
@@ -25,8 +26,6 @@ def with_plain_values(forward: Callable[..., Any], inputs: Inputs) -> tuple[Inpu
         args, kwargs = tuple(inputs), {}
     else:
         return inputs, []
-    if not any(is_shape(argument) for argument in (*args, *kwargs.values())):
-        return inputs, []
     parameters = _parameters(forward)
     by_position = [p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     has_tensor = _holds_tensor(inputs)
@@ -35,6 +34,11 @@ def with_plain_values(forward: Callable[..., Any], inputs: Inputs) -> tuple[Inpu
 
     def convert(argument: Any, parameter: inspect.Parameter | None, name: str) -> Any:
         nonlocal marked
+        if has_tensor and not is_shape(argument):  # `{"size": (16, 16)}` beside a tensor
+            if type(argument) is dict:
+                return {key: convert(held, None, f"{name}[{key!r}]") for key, held in argument.items()}
+            if type(argument) in (list, tuple):
+                return type(argument)(convert(held, None, f"{name}[{i}]") for i, held in enumerate(argument))
         if not is_shape(argument):
             return argument
         stated = None if parameter is None else _takes_integers(parameter)
