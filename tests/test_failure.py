@@ -92,6 +92,18 @@ def test_an_error_names_the_cause_the_line_and_what_to_change(
         assert raised.value.message.endswith(f"test_failure.py, line {line_of(cls, line)})")
 
 
+def test_an_operation_without_a_kernel_on_the_device_hints_at_meta() -> None:
+    class Packed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.aten._flash_attention_forward(x, x, x, None, None, 8, 8, 0.0, False, False)[0]
+
+    with pytest.raises(TraceError) as raised:
+        cspprof.profile(Packed(), (1, 8, 2, 4), device="cpu")
+    assert "no kernel" in (raised.value.hint or "")
+    assert "--device meta" in (raised.value.hint or "")
+    assert cspprof.profile(Packed(), (1, 8, 2, 4), device="meta").total("macs") == 2 * 2 * 8 * 8 * 4
+
+
 def test_the_hint_for_a_missing_argument_works(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(

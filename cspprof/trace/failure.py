@@ -74,6 +74,8 @@ def _hint(error: BaseException, tree: ModuleTree, in_operation: bool) -> str:
     root = tree.model
     if isinstance(error, TypeError) and re.search(r"forward\(\) (missing|takes|got an unexpected|got multiple)", text):
         return _argument_hint(root)
+    if isinstance(error, NotImplementedError) and in_operation:
+        return "The device has no kernel of this operation. Trace without values (--device meta), or on another device."
     if isinstance(error, NotImplementedError) and "forward" in text:
         return f"Define forward(self, x) in the class {type(root).__name__}."
     if isinstance(error, SystemExit):
