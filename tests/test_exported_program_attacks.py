@@ -507,6 +507,24 @@ SPLITS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [
+        ("max_pool2d", {"kernel_size": {"as_ints": [1500, 1500]}, "stride": {"as_ints": [1, 1]}}),
+        ("conv2d", {"weight": named("a"), "padding": {"as_ints": [1499, 1499]}}),
+        ("linalg_svdvals", {}),
+    ],
+)
+def test_constant_of_many_steps_is_not_computed(target: str, arguments: Any, tmp_path: Path) -> None:
+    size = {"as_ints": [1, 1, 3000, 3000]}
+    full = node("torch.ops.aten.full.default", [named("a")], size=size, fill_value={"as_float": 1.0})
+    first = {"conv2d": "input", "linalg_svdvals": "A"}.get(target, "self")
+    heavy = node(f"torch.ops.aten.{target}.default", [named("b")], **{first: named("a")}, **arguments)
+    start = time.monotonic()
+    cspprof.profile(str(archive(tmp_path / "a.pt2", document(full, heavy, RELU))))
+    assert time.monotonic() - start < 10
+
+
 @pytest.mark.parametrize("splits", SPLITS)
 def test_split_into_more_tensors_than_the_program_names_is_refused(splits: dict[str, Any], tmp_path: Path) -> None:
     large = aten("new_empty.default", "a", self=named("x"), size={"as_ints": [2**40]})

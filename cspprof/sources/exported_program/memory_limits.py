@@ -1,8 +1,10 @@
-"""How much memory the operations of an exported program may take: a small file can ask for tensors of any size."""
+"""How much memory and time an exported program may take: a small file can ask for tensors of any size."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
+from math import prod
 from typing import Any
 
 import torch
@@ -12,6 +14,15 @@ from cspprof.core.errors import TraceError
 
 MOST_CONSTANT_BYTES = 512 << 20
 """What a run on meta may compute with values in total."""
+
+MOST_CONSTANT_STEPS = 1 << 33
+"""The scalar steps of a run on meta in products, convolutions, pooling and the like that have values."""
+
+READS_OFTEN = re.compile(
+    r"conv(?!ert)|pool|mm$|mv$|dot$|matmul|(?<!bi)(?<!tri)linear$|::bilinear|einsum|attention|lstm|gru|rnn|linalg|svd$"
+    r"|(?<!s)qr|cholesky|(?<!re)solve|inverse$|matrix_|det$|cdist|pdist|_aa$|lobpcg|cov$|corrcoef|ctc"
+)
+"""Parts of the names of operators that read an element many times: products, convolutions, pooling, linear algebra."""
 
 MOST_LIVE_BYTES = 8 << 30
 """What the tensors of a run on a real device may take together, without the weights."""
@@ -28,6 +39,7 @@ class ValueBudget:
 
     def __init__(self) -> None:
         self.spent = 0
+        self.steps = 0
 
     def limited(self, func: Any, kwargs: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
         """The arguments, on meta if an operation whose arguments have values would exceed the budget."""
@@ -38,9 +50,11 @@ class ValueBudget:
         if made is None:
             return kwargs if func._schema.name in NOT_LARGER else on_meta
         cost = sum(t.numel() * t.element_size() for t in (*tensors, *made))
-        if self.spent + cost > MOST_CONSTANT_BYTES:
+        steps = _most_steps(func, (*tensors, *made))
+        if self.spent + cost > MOST_CONSTANT_BYTES or self.steps + steps > MOST_CONSTANT_STEPS:
             return on_meta
         self.spent += cost
+        self.steps += steps
         return kwargs
 
 
@@ -63,6 +77,14 @@ class LiveLimit:
                     "Profile the module from which the file was exported.",
                 )
         return kwargs
+
+
+def _most_steps(func: Any, tensors: Iterable[torch.Tensor]) -> int:
+    """An upper bound of the steps of an operation that reads elements many times: each element of the largest tensor
+    with each of the second largest. 0 for other operations: their time is bounded by their bytes."""
+    if not READS_OFTEN.search(func._schema.name.rstrip("_")):
+        return 0
+    return prod(sorted((t.numel() for t in tensors), reverse=True)[:2])
 
 
 def _bytes_by_storage(values: Iterable[Any]) -> dict[int, int]:
