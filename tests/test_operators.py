@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -460,6 +461,18 @@ def test_a_nested_tensor_is_refused() -> None:
 
     with pytest.raises(TraceError, match="nested tensor has no single shape"):
         checked_trace(project, [t(2, 5, 8)], "cpu")
+
+
+def test_attention_of_jagged_tensors_is_refused_with_a_hint_that_works() -> None:
+    def attention(x: torch.Tensor, padded: bool) -> torch.Tensor:
+        pieces = torch.nested.as_nested_tensor([x[0, :3], x[1, :2]], layout=torch.jagged)
+        query = torch.nested.to_padded_tensor(pieces, 0.0) if padded else pieces
+        heads = query.unflatten(-1, (2, 2)).transpose(1, 2)
+        return F.scaled_dot_product_attention(heads, heads, heads)
+
+    with pytest.raises(TraceError, match=r"torch\.nested\.to_padded_tensor\(x, 0\.0\)"):
+        trace(Function(partial(attention, padded=False)), (2, 5, 4), device=None)
+    assert trace(Function(partial(attention, padded=True)), (2, 5, 4)).total("macs") == 2 * 2 * 2 * 3 * 3 * 2
 
 
 def test_a_higher_order_operator_runs_the_function_that_is_taken() -> None:

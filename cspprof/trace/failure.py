@@ -15,8 +15,11 @@ from cspprof.core.files import display_path
 from cspprof.trace.dispatch import FailedOp
 from cspprof.trace.module_tree import ModuleTree
 
-NEED_VALUES = ("meta", "fake impl", "data-dependent", "unknown device type", "incompatible tensor type")
-"""Words in errors of torch about tensors without values."""
+NEED_VALUES = (
+    "meta", "fake impl", "data-dependent", "unknown device type", "incompatible tensor type", "flop_counter"
+)  # fmt: skip
+"""Words in errors of torch about tensors without values. Attention of jagged tensors on meta looks for a
+`flop_counter` (torch 2.14)."""
 LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parent.parent)
 """Folders of torch and of cspprof: a frame in them is not the user's code."""
 SHAPE_WORDS = re.compile(

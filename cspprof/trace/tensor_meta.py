@@ -66,7 +66,8 @@ def _meta_of(tensor: torch.Tensor, weight: bool) -> TensorMeta:
     if tensor.is_nested:
         raise TraceError(
             "a nested tensor has no single shape, so operations on it cannot be counted",
-            "Trace with padded tensors, or use nested tensors of layout torch.jagged.",
+            "Use nested tensors of layout torch.jagged; for attention, which torch computes with others, padded ones: "
+            "torch.nested.to_padded_tensor(x, 0.0)",
         )
     shape = tuple(tensor.shape)
     strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(shape)
