@@ -131,3 +131,12 @@ def test_json_and_help_import_neither_rich_nor_torch_nor_matplotlib(
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("width", [None, 12])
+def test_a_name_of_a_file_cannot_control_the_terminal(width: int | None) -> None:
+    name = "conv\x1b[31m\x9b2J"
+    table = Table(name, [Column(name, False), Column("MACs", True)], [[Cell(name, name), Cell(1, "1")]])
+    text = rich_text(Report([table], [], {}, [name]), Canvas(width))
+    assert not {"\x1b", "\x9b"} & set(text)
+    assert "x1b" in text
