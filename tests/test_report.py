@@ -241,6 +241,38 @@ def test_series_have_one_subpath_per_mark(text: str) -> None:
         assert path.count("M") == tooltips.count("\n") + 1
 
 
+def test_the_drawing_for_a_phone_has_the_same_marks(text: str) -> None:
+    drawings = re.findall(r"<svg viewBox[^>]*class=(chart|\"chart narrow\")>(.*?)</svg>", text, re.DOTALL)
+    assert len(drawings) == 2 * len(re.findall("<figcaption>", text)) - 4  # but the stage graphs
+    assert [name for name, _ in drawings] == ["chart", '"chart narrow"'] * (len(drawings) // 2)
+    marks = [re.findall(r'data-(?:marks="[^"]*"|copy)><path d="([^"]*)"', content) for _, content in drawings]
+    for wide, narrow in zip(marks[::2], marks[1::2], strict=True):
+        assert [path.count("M") for path in wide] == [path.count("M") for path in narrow]
+    assert '"chart narrow"' not in html_page(
+        [chain_named(f"net{i}") for i in range(7)]
+    )  # a page of many models is small
+
+
+def test_charts_that_say_nothing_are_left_out_with_a_reason() -> None:
+    from torch import nn
+
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.Flatten(2), nn.TransformerEncoderLayer(64, 4, 256))
+    transformer = cspprof.profile(encoder, (1, 3, 32, 32), name="encoder")
+    page = html_page([transformer])
+    share = round(100 * 8 * 64 * 48 / transformer.total("macs"), 1)
+    assert f"<li>The chart fig8 is left out: CIO sees {share} % of the MACs of encoder; the page shows the" in page
+    assert "Input and output of every layer" not in page
+    assert "traffic of every layer" in page
+
+    plain = cspprof.profile(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), (1, 3, 8, 8), name="plain")
+    idle = cspprof.profile(nn.Sequential(nn.ReLU(), nn.ReLU()), (1, 3, 8, 8), name="idle")
+    page = html_page([plain, idle])
+    assert page.count("The chart fig7 is left out: idle has no layer with BFLOPs, so the chart is empty.") == 1
+    assert page.count("The chart bottleneck is left out: idle has no layer with MACs, so the chart is empty.") == 1
+    assert ">plain: " in page  # the chart of the other model is there
+    assert "left out" not in html_page([plain])
+
+
 def test_names_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "<script>alert('x')</script>\"&"
     content = html_page([chain_named(name)])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import quick
 
 import cspprof
 from cspprof.analysis.layer_rows import kind_label, layer_rows
@@ -283,6 +284,60 @@ def test_print_has_no_controls_and_light_colors(open_page: Callable[..., Any]) -
 def test_the_page_does_not_scroll_horizontally(width: int, open_page: Callable[..., Any]) -> None:
     page = open_page(width)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.close()
+
+
+def test_charts_fit_on_a_phone_with_readable_text_and_tooltips(open_page: Callable[..., Any]) -> None:
+    page = open_page(NARROW)
+    charts = page.locator("svg.chart:visible")
+    assert charts.count() == page.locator("svg.chart").count() / 2
+    assert page.locator(".wide[data-scrolls] svg.chart").count() == 0
+    sizes = "list => list.map(svg => 12 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width)"
+    assert min(charts.evaluate_all(sizes)) > 10  # CSS pixels
+    bar = charts.first.locator("a").nth(70)
+    assert "BFLOPs\n" in bar.get_attribute("aria-label")
+    bar.click()
+    assert page.locator(bar.get_attribute("href")).is_visible()
+    page.close()
+
+
+def test_a_layer_table_fits_or_shows_that_it_scrolls(open_page: Callable[..., Any]) -> None:
+    for width, scrolls in ((NARROW, True), (WIDE, False)):
+        page = open_page(width)
+        controls(page).locator(".expand").click()
+        region = page.locator(".wide:has(table.layers)").nth(1)
+        assert region.evaluate("r => r.scrollWidth > r.clientWidth") == scrolls
+        page.wait_for_function(
+            "([r, s]) => r.hasAttribute('data-scrolls') === s", arg=[region.element_handle(), scrolls]
+        )
+        content = region.evaluate("r => getComputedStyle(r, '::before').content")
+        assert content == ('"Scroll sideways ↔"' if scrolls else "none")
+        page.close()
+
+
+OVERLAPS = """svgs => svgs.flatMap(svg => {
+  const boxes = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
+  return boxes.flatMap(([name, a], i) => boxes.slice(0, i).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
+  ).map(([other]) => `${name} on ${other}`));
+})"""
+"""The texts of a drawing that overprint each other."""
+
+
+@pytest.mark.parametrize("width", quick([WIDE, NARROW], 1))
+def test_labels_of_stage_graphs_do_not_overprint(
+    width: int, open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    page = open_page(width, file=written(tmp_path_factory.mktemp("detectors"), "csp_peleenet_efm", "peleenet_yolo"))
+    assert page.locator("svg.stages").evaluate_all(OVERLAPS) == []
+    page.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_texts_of_charts_do_not_overprint(width: int, open_page: Callable[..., Any]) -> None:
+    page = open_page(width)
+    assert page.locator("svg.chart:visible").evaluate_all(OVERLAPS) == []
     page.close()
 
 

@@ -6,6 +6,7 @@ without JavaScript.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +14,11 @@ from importlib import resources
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from cspprof._version import __version__
 from cspprof.analysis.comparison import Comparison, format_depths
-from cspprof.analysis.headline import cio_describes_all, headline
+from cspprof.analysis.headline import cio_describes, cio_describes_all, headline
 from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
@@ -30,7 +31,7 @@ from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.changes import change_tables, metric_change
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
-from cspprof.report.metric_labels import metric_label
+from cspprof.report.metric_labels import conv_share_text, metric_label
 from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import cio_metrics, every_metric, with_conv_share
 from cspprof.report.tables import Cell, Table, total
@@ -48,12 +49,18 @@ def change_metrics(profiles: Sequence[Record]) -> tuple[str, str]:
     return headline(profiles), "macs"
 
 
+MOST_WITH_NARROW_CHARTS = 6
+"""With more models, the page has no second drawing of each chart for a phone, so that it stays small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A chart on the page: its data, its drawing and its legend."""
 
     chart: Chart
     svg: Any
+    narrow: bool
+    """Whether the drawing has a second one for a phone."""
     legend: Sequence[tuple[str, str]]
 
 
@@ -62,9 +69,15 @@ def html_page(profiles: Sequence[Record]) -> str:
     here = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["safe_svg"] = Markup
+    environment.filters["breakable"] = _breakable
     template = environment.from_string((here / "page.html").read_text("utf-8"))
     assets = {name: Markup((here / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
     return template.render(**assets, **_content(profiles)) + "\n"
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column can break after a colon, a slash, a dot or an underscore."""
+    return Markup(re.sub("([:/._])", r"\1<wbr>", str(escape(name))))
 
 
 def _content(profiles: Sequence[Record]) -> dict[str, Any]:
@@ -76,21 +89,23 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
         + cio_notes(profiles)
         + (comparison.notes if comparison else [])
     )
-    figures = [_model_figures(i, profiles, tables) for i in range(len(profiles))]
+    model_figures = [_model_figures(i, profiles, tables) for i in range(len(profiles))]
+    figures, left_out = _figures(profiles, tables)
     return {
         "title": " · ".join(p.label for p in profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
              "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles)), "table": t,
-             "figures": f, "graph": stage_graph_svg(p, t.row_id, headline(profiles))}
-            for p, t, f in zip(profiles, tables, figures, strict=True)
+             "figures": f, "left_out": reasons, "graph": stage_graph_svg(p, t.row_id, headline(profiles))}
+            for p, t, (f, reasons) in zip(profiles, tables, model_figures, strict=True)
         ],
         "notes": list(dict.fromkeys([*notes, *(t.grouping_note for t in tables if t.grouping_note)])),
         "metric_rows": [_metric_row(name, profiles) for name in every_metric(profiles)],
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
         "changes": list(_changes(comparison)) if comparison else [],
-        "figures": list(_figures(profiles, tables)),
+        "figures": figures,
+        "left_out": left_out,
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
         "command": _command(profiles),
         "version": __version__,
@@ -139,39 +154,65 @@ def _command(profiles: Sequence[Record]) -> str:
 # -- charts -------------------------------------------------------------------------------------------
 
 
-def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> Iterator[Figure]:
-    """The charts of all models, split into several if one chart cannot show so many models."""
-    traffic = ("fig8", {}) if cio_describes_all(profiles) else ("fig7", {"metric": headline(profiles)})
+def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> tuple[list[Figure], list[str]]:
+    """The charts of all models, split into several if one chart cannot show so many models, and a reason for each chart
+    that is left out."""
+    narrow = len(profiles) <= MOST_WITH_NARROW_CHARTS
+    drawn: list[Figure] = []
+    reasons: list[str] = []
+    unseen = [p for p in profiles if not cio_describes(p)]
+    if unseen:
+        shares = " and ".join(f"{conv_share_text([p])} of the MACs of {p.label}" for p in unseen)
+        reasons.append(_reason("fig8", f"CIO sees {shares}; the page shows the traffic of every layer instead"))
+    traffic = ("fig7", {"metric": headline(profiles)}) if unseen else ("fig8", {})
     kinds: tuple[tuple[str, dict[str, Any]], ...] = (("fig7", {}), traffic, ("memory", {}), ("roofline", {}))
     for kind, options in kinds:
         most = CHARTS.get(kind).most
         for i in range(0, len(profiles), most):
-            for chart in _draw(kind, profiles[i : i + most], **options):
-                yield _figure(chart, tables[i : i + most])
+            shown = list(zip(profiles, tables, strict=True))[i : i + most]
+            charts, error = _draw(kind, [p for p, _ in shown], **options)
+            if error:  # at least one model has no data
+                errors = [_draw(kind, [p], **options)[1] for p, _ in shown]
+                reasons += [_reason(kind, error) for error in errors if error]
+                shown = [pair for pair, error in zip(shown, errors, strict=True) if not error]
+                charts = _draw(kind, [p for p, _ in shown], **options)[0] if shown else []
+            drawn += [_figure(c, [t for _, t in shown], narrow) for c in charts]
     most = CHARTS.get("stages").most - 1
-    for metric in change_metrics(profiles):
-        for i in range(1, len(profiles), most):
-            for chart in _draw("stages", [profiles[0], *profiles[i : i + most]], metric=metric):
-                yield _figure(chart, tables)
+    of_all: list[tuple[str, Sequence[Record], dict[str, Any]]] = [
+        ("stages", [profiles[0], *profiles[i : i + most]], {"metric": metric})
+        for metric in change_metrics(profiles) for i in range(1, len(profiles), most)
+    ]  # fmt: skip
     if len(profiles) > 2:
-        for y in (headline(profiles), "top1"):
-            for chart in _draw("pareto", profiles, x="bflops", y=y):
-                yield _figure(chart, tables)
+        of_all += [("pareto", profiles, {"x": "bflops", "y": y}) for y in (headline(profiles), "top1")]
+    for kind, shown_models, options in of_all:
+        charts, error = _draw(kind, shown_models, **options)
+        drawn += [_figure(c, tables, narrow) for c in charts]
+        reasons += [_reason(kind, error)] if error else []
+    return drawn, list(dict.fromkeys(reasons))
 
 
-def _model_figures(model: int, profiles: Sequence[Record], tables: Sequence[LayerTable]) -> list[Figure]:
+def _model_figures(
+    model: int, profiles: Sequence[Record], tables: Sequence[LayerTable]
+) -> tuple[list[Figure], list[str]]:
     """The chart of the largest layers of one model; if there are several models, without the panels of all layers."""
-    charts = _draw("bottleneck", [profiles[model]])
-    alone = len(profiles) == 1
-    return [_figure(c if alone else replace(c, panels=c.panels[-1:]), [tables[model]]) for c in charts]
+    charts, error = _draw("bottleneck", [profiles[model]])
+    if len(profiles) > 1:
+        charts = [replace(c, panels=c.panels[-1:]) for c in charts]
+    drawn = [_figure(c, [tables[model]], len(profiles) <= MOST_WITH_NARROW_CHARTS) for c in charts]
+    return drawn, [_reason("bottleneck", error)] if error else []
 
 
-def _draw(kind: str, profiles: Sequence[Record], **options: Any) -> Iterator[Chart]:
-    """The chart, or nothing if it has no data for these models."""
+def _reason(kind: str, message: str) -> str:
+    """Why a chart is not on the page."""
+    return f"The chart {kind} is left out: {message}."
+
+
+def _draw(kind: str, profiles: Sequence[Record], **options: Any) -> tuple[list[Chart], str]:
+    """The chart; or none, and the reason, if it has no data for these models."""
     try:
-        yield draw(kind, profiles, **options)
-    except CspprofError:
-        return
+        return [draw(kind, profiles, **options)], ""
+    except CspprofError as error:
+        return [], error.message
 
 
 ONE_MODEL_PER_PANEL = ("fig7", "fig8", "memory", "roofline")
@@ -183,10 +224,10 @@ def model_of_panel(kind: str, panel: int) -> int | None:
     return panel if kind in ONE_MODEL_PER_PANEL else 0 if kind == "bottleneck" else None
 
 
-def _figure(chart: Chart, tables: Sequence[LayerTable]) -> Figure:
+def _figure(chart: Chart, tables: Sequence[LayerTable], narrow: bool) -> Figure:
     def row_id(panel: int, path: str) -> str:
         """Only of the row of this very layer: a tooltip shows the cells of the row beside the value of the mark."""
         model = model_of_panel(chart.kind, panel)
         return tables[model].row_ids.get(path, "") if model is not None and model < len(tables) else ""
 
-    return Figure(chart, Markup(chart_svg(chart, row_id)), legend_entries(chart))
+    return Figure(chart, Markup(chart_svg(chart, row_id, narrow)), narrow, legend_entries(chart))

@@ -175,7 +175,7 @@
     path.remove();
     return marks;
   };
-  for (const svg of all("svg.chart")) {
+  const activate = svg => {
     const marks = all("[data-marks]", svg).flatMap(splitMarks), links = marks.filter(m => m.tagName === "a");
     links.forEach((mark, i) => {
       mark.setAttribute("tabindex", i ? -1 : 0);
@@ -193,7 +193,27 @@
       if (mark.tooltip) showTooltip(mark, event.clientX, event.clientY); else tip.hidden = true;
     });
     svg.addEventListener("pointerleave", () => { tip.hidden = true; });
+  };
+  // A chart has a wide and a narrow drawing with the same marks; only the visible one gets links and tooltips.
+  for (const narrow of all("svg.narrow")) {
+    const wide = all("[data-marks]", narrow.previousElementSibling);
+    all("[data-copy]", narrow).forEach((series, i) => Object.assign(series.dataset, wide[i].dataset));
   }
+  const waiting = new Set(all("svg.chart"));
+  const activateVisible = () => waiting.forEach(svg => {
+    if (getComputedStyle(svg).display === "none") return;
+    waiting.delete(svg);
+    activate(svg);
+  });
+  activateVisible();
+  addEventListener("resize", activateVisible);
+
+  // A hint above each region that scrolls sideways.
+  const sizes = new ResizeObserver(entries => entries.forEach(({ target }) => {
+    const region = target.closest(".wide");
+    region.toggleAttribute("data-scrolls", region.scrollWidth > region.clientWidth + 1);
+  }));
+  all(".wide, .wide > *").forEach(part => sizes.observe(part));
   addEventListener("keydown", event => { if (event.key === "Escape") tip.hidden = true; });
   addEventListener("beforeprint", () => { tip.hidden = true; });
 })();

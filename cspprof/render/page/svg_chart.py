@@ -7,12 +7,13 @@ from html import escape
 from itertools import pairwise
 from math import ceil, floor, log10, sqrt
 
+from cspprof.core.units import shortened
 from cspprof.render.label_placement import Box, Label, place_labels
 from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, Series, Span
 
-WIDTH, PANEL_HEIGHT = 1000, 150
-"""The width of the drawing and the height of a panel of height 1, in SVG units."""
-LEFT, RIGHT, CHARACTER = 70, 14, 6.4
+WIDTH, NARROW_WIDTH, PANEL_HEIGHT = 1000, 380, 150
+"""The width of the drawing, of the drawing for a phone, and the height of a panel of height 1, in SVG units."""
+LEFT, RIGHT, CHARACTER, TITLE_CHARACTER = 70, 14, 6.4, 8
 LARGEST_RADIUS = 13
 ARROW = 11
 """The length of the arrow below a point that is an upper bound."""
@@ -51,17 +52,25 @@ class Scale:
         return [(self(v * self.axis.divisor), _tick(v)) for v in values]
 
 
-def chart_svg(chart: Chart, row_id: RowId) -> str:
-    """The chart as one `<svg>` element; a mark links to the table row of its layer."""
+def chart_svg(chart: Chart, row_id: RowId, narrow: bool = False) -> str:
+    """The chart as an `<svg>` element; with `narrow` also as a second one, of class `narrow`, for a phone.
+
+    A mark links to the table row of its layer. The script of the page copies the tooltips from the first to the second.
+    """
+    return _drawing(chart, row_id, WIDTH) + (_drawing(chart, row_id, NARROW_WIDTH) if narrow else "")
+
+
+def _drawing(chart: Chart, row_id: RowId, width: int) -> str:
     parts: list[str] = []
     top = 0.0
     for i, panel in enumerate(chart.panels):
         last = i + 1 == len(chart.panels) or chart.panels[i + 1].x != panel.x
-        content, height = PanelSvg(panel, i, row_id, last).content()
+        content, height = PanelSvg(panel, i, row_id, last, width).content()
         parts.append(f'<g transform="translate(0 {_n(top)})">{content}</g>')
         top += height
+    css_class = "chart" if width == WIDTH else '"chart narrow"'
     return (
-        f'<svg viewBox="0 0 {WIDTH} {_n(top)}" role="group" aria-label="{escape(chart.title)}" class=chart>'
+        f'<svg viewBox="0 0 {width} {_n(top)}" role="group" aria-label="{escape(chart.title)}" class={css_class}>'
         f"{''.join(parts)}</svg>"
     )
 
@@ -81,19 +90,26 @@ def _css_class(series: Series) -> str:
 class PanelSvg:
     """One panel in its own coordinates."""
 
-    def __init__(self, panel: Panel, index: int, row_id: RowId, last: bool) -> None:
-        self.panel, self.index, self.row_id, self.last = panel, index, row_id, last
+    def __init__(self, panel: Panel, index: int, row_id: RowId, last: bool, width: int) -> None:
+        narrow = width < WIDTH
+        if narrow and panel.x.tick_labels and not panel.horizontal:  # names and texts of bars fit below each other only
+            panel = panel._replace(horizontal=True, height=0.1 + 0.12 * len(panel.x.tick_labels))
+        self.panel, self.index, self.row_id, self.last, self.width = panel, index, row_id, last, width
         longest = max((len(text) for _, text in panel.x.tick_labels), default=0) if panel.horizontal else 0
-        self.left = max(LEFT, min(longest * CHARACTER + 14, WIDTH / 2.2))
+        self.left = max(LEFT, min(longest * CHARACTER + 14, width / 2.2))
         upright = panel.x if panel.horizontal else panel.y
         self.axis_label_in_title = len(upright.label) * CHARACTER > PANEL_HEIGHT * panel.height
         """Whether the label of the vertical axis is too long for the axis and follows the title."""
+        self.texts_above = [line.text for line in panel.lines if narrow and line.axis == "y" and "\n" in line.text]
+        """The long texts of lines, which would cover the marks of a narrow panel."""
+        rows_above = sum(text.count("\n") + 1 for text in self.texts_above)
         self.top = (22 if panel.title or self.axis_label_in_title else 6) + (15 if panel.spans else 0)
+        self.top += LINE_HEIGHT * rows_above
         self.bottom = self.top + PANEL_HEIGHT * panel.height
         across, up = (panel.y, panel.x) if panel.horizontal else (panel.x, panel.y)
         texts = (len(m.text) for s in panel.series for m in s.marks)
         text_length = max(texts, default=0) if panel.horizontal else 0
-        self.right = WIDTH - RIGHT - text_length * CHARACTER
+        self.right = width - RIGHT - text_length * CHARACTER
         self.across = Scale(across, self.left, self.right)
         self.up = Scale(up, self.top, self.bottom) if panel.horizontal else Scale(up, self.bottom, self.top)
 
@@ -101,7 +117,10 @@ class PanelSvg:
         """The SVG elements of the panel, and their height."""
         panel = self.panel
         label = f"<tspan class=dim dx=12>{escape(self.up.axis.label)}</tspan>" if self.axis_label_in_title else ""
-        parts = [f"<text class=title x=0 y=14>{escape(panel.title)}{label}</text>"] if panel.title or label else []
+        title = escape(shortened(panel.title, int(self.width / TITLE_CHARACTER)))
+        parts = [f"<text class=title x=0 y=14>{title}{label}</text>"] if title or label else []
+        above = [row for text in self.texts_above for row in text.split("\n")]
+        parts += [f"<text x=0 y={28 + LINE_HEIGHT * i}>{escape(row)}</text>" for i, row in enumerate(above)]
         parts += [self._span(i, span) for i, span in enumerate(panel.spans)]
         parts += [self._axes()]
         parts += [self._series(series) for series in panel.series]
@@ -113,7 +132,7 @@ class PanelSvg:
     def _span(self, i: int, span: Span) -> str:
         a, b = self.across(span.start), self.across(span.end)
         shade = f"<rect class=shade x={_n(a)} y={self.top} width={_n(b - a)} height={_n(self.bottom - self.top)} />"
-        fits = len(span.text) * CHARACTER < b - a
+        fits = len(span.text) * CHARACTER + 6 < b - a
         name = f"<text class=dim x={_n((a + b) / 2)} y={self.top - 4} text-anchor=middle>{escape(span.text)}</text>"
         return (shade if i % 2 else "") + (name if fits else "")
 
@@ -122,17 +141,19 @@ class PanelSvg:
         for y, text in up.ticks(4):
             if not self.panel.horizontal:
                 parts.append(f'<path class=grid d="M{_n(self.left)} {_n(y)}H{_n(self.right)}"/>')
-            parts.append(f"<text x={_n(self.left - 6)} y={_n(y + 4)} text-anchor=end>{escape(text)}</text>")
+            short = shortened(text, int((self.left - 14) / CHARACTER + 0.01)) if up.axis.tick_labels else text
+            parts.append(f"<text x={_n(self.left - 6)} y={_n(y + 4)} text-anchor=end>{escape(short)}</text>")
         if up.axis.label and not self.axis_label_in_title:
             middle = (self.top + self.bottom) / 2
             parts.append(f'<text class=dim transform="translate(12 {_n(middle)}) rotate(-90)" text-anchor=middle>'
                          f"{escape(up.axis.label)}</text>")  # fmt: skip
         parts.append(f'<path class=axis d="M{_n(self.left)} {_n(self.bottom)}H{_n(self.right)}"/>')
         if self.last:
-            ticks = self.across.ticks(8)
-            most = (self.right - self.left) / max(len(ticks), 1) / CHARACTER
+            length = self.right - self.left
+            ticks = self.across.ticks(max(min(int(length / 50), 8), 1))
+            most = int(length / max(len(ticks), 1) / CHARACTER)
             for x, text in ticks:
-                short = text if len(text) <= most else text[: max(int(most) - 1, 1)] + "…"
+                short = shortened(text, max(most, 3)) if self.across.axis.tick_labels else text
                 parts.append(f"<text x={_n(x)} y={_n(self.bottom + 15)} text-anchor=middle>{escape(short)}</text>")
             middle = (self.left + self.right) / 2
             parts.append(f"<text class=dim x={_n(middle)} y={_n(self.bottom + 32)} text-anchor=middle>"
@@ -152,15 +173,18 @@ class PanelSvg:
         point_or_bound = self._bound if series.upper_bounds else self._point
         subpath = {"points": point_or_bound, "steps": self._step, "bars": self._bar}[series.style]
         path = "".join(subpath(mark) for mark in series.marks)
+        if self.width != WIDTH:
+            return f'<g class="{_css_class(series)}" data-copy><path d="{path}"/></g>{self._texts(series)}'
         tooltips = "\n".join(" ".join(self._tooltip(series, mark).split()) for mark in series.marks)
-        annotations = (
-            "" if series.style == "points" else "".join(self._annotation(mark) for mark in series.marks if mark.text)
-        )
         unit = escape(self.panel.y.unit)
         return (
             f'<g class="{_css_class(series)}" data-unit="{unit}" data-marks="{escape(tooltips)}"><path d="{path}"/></g>'
-            f"{annotations}"
+            f"{self._texts(series)}"
         )
+
+    def _texts(self, series: Series) -> str:
+        """The texts at the ends of bars."""
+        return "" if series.style == "points" else "".join(self._annotation(m) for m in series.marks if m.text)
 
     def _tooltip(self, series: Series, mark: Mark) -> str:
         """`r0-12 0.524`: the id of the table row, which has the details, and the value in the unit of the series.
@@ -250,9 +274,11 @@ class PanelSvg:
             return f'<path class={css_class} d="M{x} {_n(self.top)}V{_n(self.bottom)}"/>{text}'
         y = self.up(line.value)
         in_one_line = line.text.replace("\n", ", ")
-        content = in_one_line if len(in_one_line) * CHARACTER <= WIDTH - LEFT - RIGHT else line.text
+        if line.text in self.texts_above:
+            in_one_line = ""
+        content = in_one_line if len(in_one_line) * CHARACTER <= self.width - LEFT - RIGHT else line.text
         above = y - 5 - 14 * content.count("\n")
-        text = _text_lines(content, WIDTH - RIGHT - 4, above if above > self.top + 8 else y + 14, "end")
+        text = _text_lines(content, self.width - RIGHT - 4, above if above > self.top + 8 else y + 14, "end")
         return f'<path class={css_class} d="M{_n(self.left)} {_n(y)}H{_n(self.right)}"/>{text}'
 
 
