@@ -318,7 +318,8 @@ def test_a_layer_table_fits_or_shows_that_it_scrolls(open_page: Callable[..., An
 OVERLAPS = """svgs => svgs.flatMap(svg => {
   const boxes = [...svg.querySelectorAll("text")].map(t => [t.textContent, t.getBoundingClientRect()]);
   return boxes.flatMap(([name, a], i) => boxes.slice(0, i).filter(([, b]) =>
-    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 3
   ).map(([other]) => `${name} on ${other}`));
 })"""
 """The texts of a drawing that overprint each other."""
