@@ -292,7 +292,10 @@ class _Finder:
         convolutions = [s for s in specs if s.kind in CONVOLUTIONS and s.writes[0].numel > s.writes[0].shape[1]]
         depthwise = sum(s.attrs.get("groups", 1) == s.reads[0].shape[1] > 1 for s in convolutions)
         mixing = len(convolutions) - depthwise + sum(s.kind is Kind.LINEAR and len(s.reads[0].shape) > 2 for s in specs)
-        return mixing >= FEWEST_CONVOLUTIONS and any(max(s.attrs.get("kernel", (1,))) > 1 for s in convolutions)
+        spatial = [s for s in specs if s.kind in POOLS and s.writes[0].numel > s.writes[0].shape[1]]
+        return mixing >= FEWEST_CONVOLUTIONS and any(
+            max(s.attrs.get("kernel", (1,))) > 1 for s in convolutions + spatial
+        )
 
     def _only_children_run(self, container: str) -> bool:
         """Whether the module has no operation of its own."""
