@@ -19,10 +19,11 @@ HEAD = """# Which networks convert
 
 What `cspprof convert` does with one network of each family of torchvision and timm, with its defaults: γ = 0.5, fusion
 *csp*, sliced channels. A network is left if no stage of it converts; the reason is that of its first stage. Changes are
-those of the whole network. `python docs/conversion.py` generates this page, with timm {timm} and torchvision {torchvision}.
+those of the whole network. `python docs/conversion.py` generates this page, here with timm {timm} and torchvision
+{torchvision}.
 
-Of {networks} networks, {converted} convert. {transformers} have most of their MACs in attention or linear layers. Of the
-other {others}, {share} convert.
+Of {networks} networks, {converted} convert. {transformers} have most of their MACs in attention or linear layers. Of
+the other {others}, {share} convert.
 
 | network | stages | params | MACs | CIO | left because |
 | --- | --: | --: | --: | --: | --- |

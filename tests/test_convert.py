@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Result, quick
+from conftest import CHECKOUT, Result, quick
 from torch import nn
 
 import cspprof
 from cspprof.analysis.structural_hash import structural_hash
+from cspprof.core import units
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.csp.conversion.stages import find_stages
 from cspprof.results import Conversion
@@ -336,3 +338,35 @@ def test_zoo_helpers_are_convertible_too() -> None:
     narrow, plain = 3 * 9 * 16 * 16, 3 * 9 * 32 * 32
     saved = 64 * (plain - narrow - 16 * 16 - 32 * 32)
     assert conversion.before.total("macs") - conversion.after.total("macs") == saved
+
+
+# -- the page of networks --------------------------------------------------------------------------------
+
+PAGE = CHECKOUT / "docs" / "conversion.md"
+ROWS = [
+    [cell.strip() for cell in line.strip("| ").split(" | ")]
+    for line in (PAGE.read_text(encoding="utf-8").splitlines() if PAGE.is_file() else [])
+    if line.startswith(("| torchvision:", "| timm:"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS[::14], ids=lambda row: str(row[0]))
+def test_a_network_of_the_page_converts_as_it_says(row: list[str]) -> None:
+    """Every 14th network of `docs/conversion.md`."""
+    pytest.importorskip("timm")
+    conversion = cspprof.convert(row[0])
+    assert (str(len(conversion.converted)) if conversion.converted else "–") == row[1]
+    if conversion.converted:
+        relative = conversion.after.total("macs") / conversion.before.total("macs") - 1
+        assert row[3] == units.change(relative)
+    else:
+        assert row[-1].startswith(conversion.stages[0].reason[:20].replace("|", "/"))
+
+
+def test_most_convolutional_families_convert() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    share = re.search(r"Of\s+the other (\d+), (\d+)% convert", text)
+    assert share is not None
+    assert int(share[1]) >= 100
+    assert int(share[2]) >= 80
