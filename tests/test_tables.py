@@ -109,6 +109,21 @@ def test_a_note_names_the_columns_that_are_left_out() -> None:
     assert "note" not in rich_text(Report([wide], [], {}), Canvas(None))
 
 
+@pytest.mark.parametrize(("width", "headings"), [
+    (100, ["module", "output", "params", "MACs", "CIO", "memory"]),
+    (80, ["module", "output", "params", "MACs"]),
+    (60, ["module", "params", "MACs"]),
+])  # fmt: skip
+def test_the_tree_of_modules_has_one_line_per_module(
+    run: Run, monkeypatch: pytest.MonkeyPatch, width: int, headings: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    tree = run("summary", "resnet50", "--depth", "2").out.split("\n\n")[0].splitlines()
+    assert tree[0].split() == headings
+    assert len(tree) == 2 + sum(layer.depth <= 2 for layer in cspprof.profile("resnet50").layers)
+    assert max(map(len, tree)) <= width
+
+
 # -- --all and --columns --------------------------------------------------------------------------
 
 

@@ -62,8 +62,9 @@ def least_width(table: Table) -> int:
 
 
 def can_wrap(table: Table, i: int) -> bool:
-    """Whether column i can be narrower than its longest text. Numbers and words such as layer paths stay whole."""
-    return not table.columns[i].numeric and any(" " in row[i].text for row in table.rows)
+    """Whether column i can be narrower than its longest text. Numbers, names and layer paths stay on one line."""
+    column = table.columns[i]
+    return not (column.numeric or column.shortens) and any(" " in row[i].text for row in table.rows)
 
 
 def heading(table: Table, i: int) -> str:

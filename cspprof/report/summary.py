@@ -62,7 +62,9 @@ def _tree(record: Record, depth: int | None) -> Table:
     longest = max(WIDTH - sum(max(w, len("params")) + 2 for w in widths), SHORTEST_NAME)
     for row in rows:
         row[0] = Cell(row[0].value, units.shortened(row[0].text, longest))
-    return Table("", [Column("module"), Column("output"), *(Column(name, numeric=True) for name in numbers)], rows)
+    columns = [Column("module", shortens=True), Column("output", priority=2)]
+    columns += [Column(name, True, priority) for name, priority in zip(numbers, (1, 0, 3, 4), strict=True)]
+    return Table("", columns, rows)
 
 
 def _count(n: int) -> Cell:
