@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from conftest import conv_spec, relu_spec
+import torch
+import torch.nn.functional as F
+from conftest import conv_spec, relu_spec, trace
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from cspprof.core.errors import CspprofError, UnknownNameError
 from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
@@ -26,7 +29,8 @@ def single(spec: OpSpec, n: int = 1) -> Profile:
         storage += [*held, *(width + i * 10 + k for k in range(len(spec.writes)))]
     return Profile(
         "one", "one", spec.reads[:1], (Layer("", "One", 0, 1, 0),), (spec,), Calls([0] * n, [0] * n, storage),
-        tuple(Storage(i, str(i), r, t) for i, r, t in zip(held, roles, tensors, strict=True)), params=0,
+        tuple(Storage(i, str(i), r, t) for i, r, t in zip(held, roles, tensors, strict=True)),
+        params=sum(t.numel for t in spec.weights),
     )  # fmt: skip
 
 
@@ -207,3 +211,34 @@ def test_every_metric_has_a_definition_and_a_contrast(name: str) -> None:
     assert m.definition.endswith(".")
     assert m.is_not
     assert m.unit
+
+
+class Kernel(nn.Module):
+    """A convolution whose kernel is a buffer, computed from a small parameter, or one for each image."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.small = nn.Parameter(torch.ones(4, 3, 1, 1))
+        self.register_buffer("fixed", torch.ones(4, 3, 3, 3))
+        self.make = nn.Linear(3, 4 * 3 * 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kind == "buffer":
+            return F.conv2d(x, self.fixed)
+        if self.kind == "expanded":
+            return F.conv2d(x, self.small.expand(4, 3, 3, 3))
+        if self.kind == "normalized":
+            return F.conv2d(x, self.small / self.small.norm())
+        kernels = self.make(x.mean((2, 3))).reshape(-1, 3, 3, 3)
+        return F.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels, groups=len(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "conv_weights"), [("buffer", 0), ("expanded", 12), ("normalized", 12), ("dynamic", 12 + 108 + 324)]
+)
+def test_conv_weights_are_never_more_than_the_parameters(kind: str, conv_weights: int) -> None:
+    """The linear layer of the kernels for each image has 324 weights and 108 biases."""
+    p = trace(Kernel(kind), (8, 3, 8, 8))
+    assert p.params == 12 + 324 + 108
+    assert p.total("conv_weights") == conv_weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record, TensorSpec
 from cspprof.metrics.amounts import Sum
@@ -28,9 +28,26 @@ def params(record: Record) -> int:
     of="profile",
 )
 def conv_weights(record: Record) -> Sum:
-    """Elements of the weights of convolutions, linear and recurrent layers that the forward reads, each weight once.
-    Biases and normalization are not included."""
-    return _elements(record, _matrices, _may_have_matrices)
+    """Elements of the weights of convolutions, linear and recurrent layers that the forward reads, each parameter once.
+    Biases and normalization are not included, nor are kernels that are no parameters: buffers, inputs, constants. A
+    weight that the forward computes counts with its elements, and all of them at most with the model's parameters."""
+    stored = {s.id: s for s in record.storages}
+    read: dict[int, int] = {}
+    computed = 0
+    for i, at in zip(record.calls.spec, record.offsets, strict=True):
+        spec = record.specs[i]
+        if spec.kind not in WITH_MATRICES:
+            continue
+        for place, weight in enumerate(spec.weights, at + len(spec.reads)):
+            storage = stored.get(record.calls.storage[place])
+            if len(weight.shape) < 2:
+                continue
+            if storage is None:
+                computed += weight.numel
+            elif storage.role == "parameter":
+                read[storage.id] = min(read.get(storage.id, 0) + weight.numel, storage.spec.numel)
+    missed = sum([n for spec, n in record.spec_counts if _may_have_matrices(spec)])
+    return Sum(min(sum(read.values()) + computed, record.params), missed=missed)
 
 
 @metric(
@@ -44,24 +61,12 @@ def conv_weights(record: Record) -> Sum:
 def params_darknet(record: Record) -> Sum:
     """Values in a Darknet weight file: weights and biases of convolutions and linear layers, and four values for each
     batch-normalized channel (scale, shift, running mean, running variance)."""
-    return _elements(record, _darknet_weights, _may_have_matrices)
-
-
-def _elements(
-    record: Record, weights_of: Callable[[OpSpec], Sequence[TensorSpec]], unknown: Callable[[OpSpec], bool]
-) -> Sum:
-    """Elements of the weights that `weights_of` selects, over all calls. A storage that is read several times counts at
-    most its own size. Calls of which it is `unknown` whether their weights belong to them are missed."""
-    total = sum([n * weight.numel for spec, n in record.spec_counts for weight in weights_of(spec)])
-    for stored, reads in record.repeated_weight_reads:
-        sizes = [weight.numel for spec, weight in reads if weight in weights_of(spec)]
+    total = sum([n * weight.numel for spec, n in record.spec_counts for weight in _darknet_weights(spec)])
+    for stored, reads in record.repeated_weight_reads:  # a storage counts at most its own size
+        sizes = [weight.numel for spec, weight in reads if weight in _darknet_weights(spec)]
         if len(sizes) > 1:
             total -= max(0, sum(sizes) - stored.numel)
-    return Sum(total, missed=sum([n for spec, n in record.spec_counts if unknown(spec)]))
-
-
-def _matrices(op: OpSpec) -> Sequence[TensorSpec]:
-    return [w for w in op.weights if len(w.shape) > 1] if op.kind in WITH_MATRICES else ()
+    return Sum(total, missed=sum([n for spec, n in record.spec_counts if _may_have_matrices(spec)]))
 
 
 def _may_have_matrices(op: OpSpec) -> bool:
