@@ -243,6 +243,7 @@ def write_onnx(width: int) -> None:
     Path("net.onnx").write_bytes(model.SerializeToString())
 
 
+@pytest.mark.slow
 def test_a_second_run_prints_the_same_without_torch(run_installed: Run) -> None:
     command = ("cio", "squeezenet", "--layers", "--input", "1x3x64x64")
     first, traced = run_installed(*command)

@@ -563,6 +563,7 @@ sys.exit(f"imported: {heavy}" if heavy else 0)
     assert process.returncode == 0, process.stderr
 
 
+@pytest.mark.slow
 def test_formulas_and_numbers_do_not_load_torch() -> None:
     program = """
 import sys

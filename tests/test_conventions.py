@@ -400,7 +400,7 @@ def test_totals_by_a_convention(run: Run) -> None:
 
 
 @pytest.mark.parametrize("convention", TOTALS)
-@pytest.mark.parametrize("command", ["cio", "flops", "profile", "compare"])
+@pytest.mark.parametrize("command", quick(["cio", "compare", "flops", "profile"], 2))
 def test_every_convention_in_every_command(
     run: Run, chain: Profile, tmp_path: Path, command: str, convention: str
 ) -> None:

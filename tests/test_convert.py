@@ -156,6 +156,7 @@ def test_layers_that_did_not_change_have_their_weights() -> None:
     assert names["body.blocks.0.reduce.weight"] == names["body.transition.0.weight"] == ""
 
 
+@pytest.mark.slow
 def test_generated_code_builds_the_same_network_without_cspprof(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN)
     conversion = cspprof.convert("torchvision:resnet18")
@@ -297,6 +298,7 @@ def test_convert_prints_totals_stages_and_what_was_left(run: Run) -> None:
     assert "peak memory: " in got.out
 
 
+@pytest.mark.slow
 def test_convert_chooses_the_best_gamma_and_fusion_under_a_constraint(run: Run) -> None:
     arguments = ("convert", "torchvision:resnet18", "--gamma", "0.25:0.75:0.25", "--fusion", "csp,last")
     document = json.loads(run(*arguments, "--where", "macs<=1.3 G", "--minimize", "cio", "--format", "json").out)
@@ -311,6 +313,7 @@ def test_convert_chooses_the_best_gamma_and_fusion_under_a_constraint(run: Run) 
     assert "The nearest is γ = 0.75, fusion last: macs " in got.err
 
 
+@pytest.mark.slow
 def test_convert_writes_code_and_both_profiles(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     got = run("convert", "torchvision:resnet18", "-o", "net_csp.py", "--save", "a.profile.json", "b.profile.json")

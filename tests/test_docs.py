@@ -18,6 +18,7 @@ from cspprof.metrics import METRICS
 from cspprof.ops import RULES
 
 
+@pytest.mark.slow
 def test_generated_parts_are_current() -> None:
     done = subprocess.run([sys.executable, CHECKOUT / "docs" / "generate.py", "--check"], check=False)
     assert done.returncode == 0, "run: python docs/generate.py"
@@ -56,6 +57,7 @@ def test_python_in_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
         RULES.remove("mylib.fused_conv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", [cspprof.api, cspprof.core.formulas, cspprof.core.registry], ids=lambda m: m.__name__
 )

@@ -92,6 +92,7 @@ def test_a_model_with_another_input_than_in_the_revision_is_not_compared(
     assert "--update-baseline" not in got.out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_preloaded_worker")
 @pytest.mark.parametrize(("revision", "width"), [("HEAD", 6), ("HEAD~1", 4)])
 def test_the_code_of_the_revision_is_measured(run: Run, repository: Path, revision: str, width: int) -> None:

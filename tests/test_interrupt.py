@@ -20,6 +20,7 @@ from cspprof.core.errors import SourceError
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import Spec
 from cspprof.trace import trace
+from cspprof.trace.torch_state import autocast_depth
 
 TORCH = str(Path(torch.__file__).parent)
 TRACE = str(Path(sys.modules["cspprof.trace"].__file__ or "").parent.parent)
@@ -106,3 +107,12 @@ def test_a_build_draws_the_same_weights_each_time_and_none_from_the_generators_o
     assert torch.equal(first.fc.weight, second.fc.weight)
     assert first.fc.weight.std() > 0
     assert global_state() == state
+
+
+def test_reading_the_depth_of_autocast_cannot_be_interrupted_in_between() -> None:
+    """At no line that runs while it is read does an interruption leave the depth changed."""
+    before = autocast_depth()
+    for line in range(1, lines_of(autocast_depth) + 1):
+        with pytest.raises(KeyboardInterrupt), interrupted_at(line):
+            autocast_depth()
+        assert autocast_depth() == before

@@ -151,7 +151,7 @@ LAYERS: list[tuple[type[nn.Module], tuple[int, ...], list[dict[str, Any]]]] = [
 """The class of a layer, its positional arguments, and different settings."""
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", quick([False, True], 1))
 @pytest.mark.parametrize(("kind", "args", "settings"), LAYERS, ids=[kind.__name__ for kind, _, _ in LAYERS])
 def test_every_setting_size_and_dtype_of_a_layer_has_its_own_cached_operation(
     kind: type[nn.Module],

@@ -218,6 +218,7 @@ def test_roll_pad_and_contiguous_output(x: torch.Tensor, dims: list[int], pads: 
     check("contiguous", torch.Tensor.contiguous, x)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(maps(dtype=torch.float32), maps(dtype=torch.float32), st.lists(st.booleans(), min_size=4, max_size=4))
 def test_layout_of_outputs(a: torch.Tensor, b: torch.Tensor, same: list[bool]) -> None:
@@ -250,7 +251,7 @@ def test_a_batch_of_one_whose_stride_is_not_the_largest() -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", ["resnext50", "csp_darknet53"])
+@pytest.mark.parametrize("name", quick(["resnext50", "csp_darknet53"], 1))
 def test_a_network_has_the_same_record_without_output_rules(
     name: str, train: bool, channels_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_saved_profile_replaces_only_a_saved_profile(run: Run) -> None:
             assert f"{verb} {name}\n" in run("profile", "resnet10", "--save", name).err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", ["x.png", "x.svg", "x.pdf"])
 def test_a_chart_replaces_only_a_chart_and_the_data_of_a_chart(run: Run, image: str) -> None:
     pytest.importorskip("matplotlib")

@@ -118,6 +118,7 @@ def test_the_length_of_a_line_in_a_box() -> None:
     assert box.length_inside((1, 1), (2, 1)) == 1
 
 
+@pytest.mark.slow
 def test_the_front_keeps_clear_of_the_names_in_the_chart_of_the_paper() -> None:
     entry = CHARTS.get("pareto")
     figure = draw("pareto", [cspprof.profile(s) for s in entry.default]).figure()
@@ -185,6 +186,7 @@ def test_invalid_widths(width: Any, charts: dict[str, Chart]) -> None:
         charts["fig8"].figure(width)
 
 
+@pytest.mark.slow
 def test_saving_writes_the_data_beside_the_image(tmp_path: Path, charts: dict[str, Chart]) -> None:
     charts["fig8"].save(tmp_path / "x.svg")
     saved = list(csv.DictReader(io.StringIO((tmp_path / "x.csv").read_text())))
@@ -288,6 +290,7 @@ def test_plot_rejects(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_plot_of_a_saved_profile_does_not_import_torch(tmp_path: Path, pair: list[Profile]) -> None:
     pair[0].save(tmp_path / "p.profile.json")
     code = (

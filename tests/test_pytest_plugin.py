@@ -306,6 +306,7 @@ def test_record_then_compare_then_fail(pytester: pytest.Pytester, runs: Runs, pr
     assert (project / "cspprof-baseline.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_metrics_selects_the_numbers_to_compare(pytester: pytest.Pytester, runs: Runs, project: Path) -> None:
     pytester.makepyfile(MATCHES)
     assert runs("--cspprof-update").ret == 0

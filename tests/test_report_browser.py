@@ -190,6 +190,7 @@ def test_filtering_shows_matches_with_their_modules_and_sums(page: Any) -> None:
     assert len(visible_cells(page)) == 6
 
 
+@pytest.mark.slow
 def test_modules_fold_by_click_by_key_and_together(page: Any) -> None:
     button = table_of(page).locator("tbody button", has_text="stage1").first
     assert button.get_attribute("aria-expanded") == "false"
@@ -280,6 +281,7 @@ def test_print_has_no_controls_and_light_colors(open_page: Callable[..., Any]) -
     page.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 def test_the_page_does_not_scroll_horizontally(width: int, open_page: Callable[..., Any]) -> None:
     page = open_page(width)
@@ -301,6 +303,7 @@ def test_charts_fit_on_a_phone_with_readable_text_and_tooltips(open_page: Callab
     page.close()
 
 
+@pytest.mark.slow
 def test_a_layer_table_fits_or_shows_that_it_scrolls(open_page: Callable[..., Any]) -> None:
     for width, scrolls in ((NARROW, True), (WIDE, False)):
         page = open_page(width)
@@ -325,6 +328,7 @@ OVERLAPS = """svgs => svgs.flatMap(svg => {
 """The texts of a drawing that overprint each other."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", quick([WIDE, NARROW], 1))
 def test_labels_of_stage_graphs_do_not_overprint(
     width: int, open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory

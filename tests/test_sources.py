@@ -73,6 +73,7 @@ values = st.one_of(st.integers(), st.booleans(), st.none(), st.text("abcxyz,'\"(
 nested = st.recursive(values, lambda v: st.one_of(st.lists(v), st.tuples(v, v), st.dictionaries(st.text("ab"), v)))
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text("abc_", min_size=1), nested, max_size=4))
 def test_options_written_by_python_are_parsed_unchanged(options: dict[str, object]) -> None:

@@ -162,6 +162,7 @@ def test_a_detector_runs_on_the_maximal_number_of_boxes() -> None:
     assert (rows_into(p, "box"), rows_into(p, "mask")) == (1000, 100)
 
 
+@pytest.mark.slow
 def test_a_detector_needs_no_option_and_gives_the_same_profile_every_time(run: Any) -> None:
     spec = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
     p = cspprof.profile(spec)

@@ -77,6 +77,7 @@ def test_verify_command(net: str, run: Callable[..., Result]) -> None:
     assert document["explained"]
 
 
+@pytest.mark.slow
 def test_layers_that_differ_are_grouped_by_reason() -> None:
     report = verification_report(verify("resnet50"), False)
     (table,) = [t for t in report.tables if t.title == "Why layers differ"]

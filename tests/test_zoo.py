@@ -228,7 +228,7 @@ def test_odd_and_rectangular_inputs(name: str, size: tuple[int, int]) -> None:
     assert p.total("macs") > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", quick(NAMES, SMALL))
 def test_every_operation_is_in_a_tagged_stage(name: str) -> None:
     p = cspprof.profile(name)
     seen = list(dict.fromkeys(stage_labels(p)))

@@ -35,6 +35,7 @@ from cspprof.trace.tensor_subclasses import (
     is_wrapper_class,
     propagates_shardings,
 )
+from cspprof.trace.torch_state import autocast_depth
 from cspprof.trace.user_memory import MemoryGuard
 
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
@@ -212,8 +213,7 @@ class DispatchRecorder(TorchDispatchMode):
 
     def detect_autocast(self) -> None:
         """Autocast is off below the dispatcher; the nesting depth still says whether a region is open."""
-        self.saw_autocast = torch.autocast_increment_nesting() > 1
-        torch.autocast_decrement_nesting()
+        self.saw_autocast = autocast_depth() > 1
 
     def dispatch_uncached(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], key: tuple[Any, ...], entry: OpEntry | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from operator import call
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class TorchState:
         self._excluded = [_is_excluded(key) for key in KEYS]
         self._gradients = torch.is_grad_enabled()
         self._autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in DEVICES]
-        self._autocast_depth = _autocast_depth()
+        self._autocast_depth = autocast_depth()
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         self._stance = _stance()
 
@@ -43,7 +44,7 @@ class TorchState:
             _set_excluded(key, excluded)
         if torch.is_grad_enabled() != self._gradients:
             torch._C._set_grad_enabled(self._gradients)
-        for _ in range(_autocast_depth() - self._autocast_depth):
+        for _ in range(autocast_depth() - self._autocast_depth):
             torch.autocast_decrement_nesting()
         for device, (enabled, dtype) in zip(DEVICES, self._autocast, strict=True):
             torch.set_autocast_enabled(device, enabled)
@@ -69,9 +70,10 @@ def _restore_stack(module: Any, get: Any, before: list[Any]) -> None:
         module._push_mode(mode)
 
 
-def _autocast_depth() -> int:
-    depth: int = torch.autocast_increment_nesting()
-    torch.autocast_decrement_nesting()
+def autocast_depth() -> int:
+    """The number of open autocast regions plus 1. Torch tells it only when it changes it; `max` calls both functions
+    without a moment in between at which Python could raise KeyboardInterrupt."""
+    depth: int = max(map(call, (torch.autocast_increment_nesting, torch.autocast_decrement_nesting)))
     return depth
 
 
