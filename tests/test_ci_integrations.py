@@ -124,7 +124,7 @@ def test_the_action_fails_and_annotates_the_class(project: Path) -> None:
     assert "**Why no-more-cio fails on net: CIO (CSPNet)**" in failed.summary
     git(project, "checkout", "--quiet", "main")
     passed = run_action(project, requirement="installed", format="github sarif=out.sarif", config="cspprof.toml")
-    assert (passed.code, passed.outputs, passed.out) == (0, {"exit-code": "0"}, "1 hold\n")
+    assert (passed.code, passed.outputs, passed.out) == (0, {"exit-code": "0"}, "1 hold\nwrote out.sarif\n")
     assert json.loads((project / "out.sarif").read_text())["runs"][0]["results"] == []
 
 

@@ -17,10 +17,10 @@ from cspprof.gate.init import Factory, model_names
     [
         ("net.py:Net small.py:Small", ["net", "small"]),
         ("train.py:Net serve.py:Net other.py:Wide", ["train_net", "serve_net", "wide"]),
-        ("a/net.py:Net b/net.py:Net", ["a_net_net", "b_net_net"]),
-        ("a/x/net.py:Net b/x/net.py:Net", ["a_x_net_net", "b_x_net_net"]),
-        ("net.py:Net net.py:NET", ["net_net", "net_net_1"]),
-        ("my net.py:Net näh.py:Net", ["my_net_net", "n_h_net"]),
+        ("a/net.py:Net b/net.py:Net", ["a_net", "b_net"]),
+        ("a/x/net.py:Net b/x/net.py:Net", ["a_x_net", "b_x_net"]),
+        ("net.py:Net net.py:NET", ["net", "net_1"]),
+        ("my net.py:Net näh.py:Net", ["my_net", "n_h_net"]),
     ],
 )
 def test_models_with_one_name_are_named_after_their_files(targets: str, names: list[str]) -> None:

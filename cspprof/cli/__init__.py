@@ -65,6 +65,8 @@ class _CommandGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except SystemExit as exit_:
+            if isinstance(exit_.code, int) and exit_.code > 128:  # a signal such as SIGTERM ends the command
+                raise
             raise CspprofError(
                 f"the code of a model exited the program: sys.exit({exit_.code!r})", "Remove the call, then try again."
             ) from exit_

@@ -166,9 +166,11 @@ def model_names(models: list[Factory]) -> list[str]:
 
 
 def _after_file(model: Factory, depth: int) -> str:
-    """`net` of `nets/small.py`: `small_net` and, with depth 2, `nets_small_net`. A bare key of TOML."""
+    """`net` of `nets/small.py`: `small_net` and, with depth 2, `nets_small_net`; of `csp_net.py`, which ends with it
+    already: `csp_net`. A bare key of TOML."""
     parts = Path(model.file).with_suffix("").parts[-depth:]
-    return re.sub("[^a-z0-9_-]", "_", "_".join([*parts, model.name]).lower())
+    names = list(parts) if parts[-1].lower().endswith(model.name.lower()) else [*parts, model.name]
+    return re.sub("[^a-z0-9_-]", "_", "_".join(names).lower())
 
 
 HEAD = """\

@@ -144,7 +144,7 @@ class ModelCopy:
             del attributes["_compiled_call_impl"]
             own.remove("_compiled_call_impl")
         if type(module).__name__ == "OptimizedModule" and "_orig_mod" in attributes["_modules"]:
-            attributes["forward"] = attributes["_modules"]["_orig_mod"].__call__
+            attributes["forward"] = self.copy(module._modules["_orig_mod"]).__call__
             own -= {"forward", "dynamo_ctx"}
         self._copy_items(attributes, own)
         self._copy_slots(module, new)

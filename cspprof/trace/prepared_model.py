@@ -90,7 +90,8 @@ def set_mode(tree: ModuleTree, copies: ModelCopy, train: bool) -> None:
         cls, attributes = type(module), vars(module)
         changed = attributes.get("training") is not train
         attributes["training"] = train
-        if hasattr(cls, "training") and bool(module.training) is not train:  # a property
+        compiled = "_orig_mod" in module._modules  # its property returns the mode of the module inside
+        if hasattr(cls, "training") and not compiled and bool(module.training) is not train:  # a property
             tree.modes_not_set.add(cls)
         elif changed and cls.train is not nn.Module.train and cls.__module__.partition(".")[0] not in KNOWN_TRAIN:
             tree.own_train.add(cls)
