@@ -23,6 +23,8 @@ from cspprof.csp.conversion.stages import find_stages
 from cspprof.results import Conversion
 from cspprof.zoo.blocks import ConvNormAct, network
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 TOTALS = ("macs", "params", "conv_weights", "cio_cspnet", "cio_hardnet", "peak_bytes")
 

@@ -16,6 +16,8 @@ from cspprof.zoo import catalog
 from cspprof.zoo.necks import Fusion, Maxout, SpatialAttention, SpatialPyramidPooling
 from cspprof.zoo.thundernet import ContextEnhancement, ShuffleUnit
 
+pytestmark = pytest.mark.slow
+
 PRN_REPOSITORY = {
     #                 BFLOPs  million values in the weight file
     "yolov3_tiny":     (5.571, 8.86),

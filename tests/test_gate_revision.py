@@ -21,6 +21,8 @@ from cspprof.gate import revision as gate_revision
 from cspprof.gate.config import load
 from cspprof.gate.revision import commit, file_at, measure_revision, toplevel, worktree
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 
 RULE = '[[rules]]\nid = "r"\nmax_increase = "0%"\n'

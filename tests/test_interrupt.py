@@ -22,6 +22,8 @@ from cspprof.sources.spec import Spec
 from cspprof.trace import trace
 from cspprof.trace.torch_state import autocast_depth
 
+pytestmark = pytest.mark.slow
+
 TORCH = str(Path(torch.__file__).parent)
 TRACE = str(Path(sys.modules["cspprof.trace"].__file__ or "").parent.parent)
 

@@ -22,6 +22,8 @@ from cspprof.core.errors import TraceError
 from cspprof.profiles import Profile
 from cspprof.trace import dispatch, op_cache
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def empty_cache() -> Iterator[None]:

@@ -17,6 +17,8 @@ from cspprof.render import RENDERERS, render
 from cspprof.report.layer_tables import Breakdown
 from cspprof.report.profile import CIO_METRICS, profile_report
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 
 ENDINGS = ".csv, .explorer.json, .htm, .html, .json, .md, .netron.json, .node-data.json, .parquet, .tex, .txt"

@@ -33,6 +33,8 @@ from cspprof.report.charts import CHARTS
 from cspprof.report.charts import draw as draw_model
 from cspprof.results import Chart
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 
 

@@ -22,6 +22,8 @@ from test_gate import CSP, CSP_CIO, PLAIN, PLAIN_CIO
 
 import cspprof
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ["pytester"]
 
 Runs = Callable[..., pytest.RunResult]

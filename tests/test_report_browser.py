@@ -20,6 +20,8 @@ import cspprof
 from cspprof.analysis.layer_rows import kind_label, layer_rows
 from cspprof.render.page.document import html_page
 
+pytestmark = pytest.mark.slow
+
 REQUIRED = bool(os.environ.get("CSPPROF_REQUIRE_BROWSER"))
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update"]  # fmt: skip
