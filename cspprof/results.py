@@ -55,7 +55,7 @@ class Conversion:
         self.model = model
         """The converted network, a trainable module. Layers that did not change have the weights of the original."""
         self.stages = stages
-        """What became of each stage: converted, or left with a reason."""
+        """The result for each stage: converted, or left with a reason."""
         self._plain = plain
         self._edits = edits
         self._factory = factory

@@ -22,7 +22,7 @@ UNKNOWN: Bound = "?"
 
 
 def bound_of_change(base_missed: int, missed: int) -> Bound:
-    """What is known of a change between two totals that miss operations: a total that does is a lower bound."""
+    """The sign that a change between two totals has if one of them misses operations, and is a lower bound."""
     if base_missed:
         return UNKNOWN if missed else "≤"
     return "≥" if missed else ""

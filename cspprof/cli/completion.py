@@ -16,7 +16,7 @@ from cspprof.render import RENDERERS
 from cspprof.sources.spec_mistakes import factories_of, model_files
 
 TOPICS = ("conventions", "gamma", "closed-form")
-"""What `explain` explains besides metrics and conventions."""
+"""Names besides metrics and conventions that `explain` accepts."""
 FILE_ENDINGS = (".py", ".cfg", ".onnx", ".pt2", ".profile.json", ".profile.json.gz")
 LIBRARIES = ("timm", "torchvision")
 

@@ -128,4 +128,4 @@ def _explain_closed_form() -> Report:
 
 
 TOPICS: dict[str, Callable[[], Report]] = {"closed-form": _explain_closed_form, "gamma": explain_gamma}
-"""What `explain` explains besides metrics and conventions."""
+"""Names besides metrics and conventions that `explain` accepts."""

@@ -134,7 +134,7 @@ def compare_command(
 
 
 class _Content(NamedTuple):
-    """What a report shows: the metrics, the one that is split into layers, and the convention."""
+    """The metrics that a report shows, the metric that it splits into layers, and the convention."""
 
     metrics: Sequence[str]
     focus: str

@@ -160,7 +160,7 @@ def _by_class(cls: str, op: OpSpec) -> int:
 
 
 def _by_function(class_name: str, op: OpSpec) -> int | None:
-    """What ptflops adds because it replaced the function; None if the record does not say how it was called."""
+    """The count of ptflops for a function that it replaces; None if the record does not say how it was called."""
     if composite(op):  # such as an einsum, whose parts no function of Python calls
         return 0
     name = aten_name(op)

@@ -1,4 +1,4 @@
-"""What an operation of unknown kind may be: metrics of one kind of operation miss it."""
+"""The kinds that an operation of unknown kind may have: metrics of these kinds miss it."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _cost(
     frame: Box,
     reach: float,
 ) -> float:
-    """What a name in this box covers and crosses, as an area, and a price for the distance from its point."""
+    """The area that a name in this box covers and crosses, plus a price for the distance from its point."""
     covered = sum(map(box.common_area, texts)) + 3 * sum(map(box.common_area, marks))
     crossed = sum(box.padded(reach * 0.3).length_inside(*line) for line in lines)
     touched = 3 * reach if crossed else 0

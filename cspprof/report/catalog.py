@@ -36,7 +36,7 @@ STANDS_FOR = {
     "cio": "cio_cspnet, or cio_hardnet with the convention hardnet (--convention hardnet; in rules: convention)",
     "compute": "macs, or the total of another tool with its convention (cspprof explain conventions)",
 }
-"""What the names mean that depend on a convention."""
+"""The metric that each name means under each convention."""
 
 
 def explain_metric(name: str) -> Report:

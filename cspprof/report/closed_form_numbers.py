@@ -81,7 +81,7 @@ def block_and_twin(form: ClosedForm, given: Numbers) -> list[SizedBlock]:
 
 
 def _saving_note(plain: SizedBlock, partial: SizedBlock) -> str:
-    """What the partial twin saves of the CIO of the plain block."""
+    """The CIO that the partial twin saves, relative to the plain block."""
     before, after = plain.total("cio_cspnet"), partial.total("cio_cspnet")
     saved = share(float(Fraction(before - after, before)))
     return f"{partial.form.name} saves {saved} of the CIO of {plain.form.name}: {count(before - after)} elements."

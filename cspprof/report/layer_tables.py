@@ -177,7 +177,7 @@ def _rows_of_layers(
 ) -> tuple[Table, list[dict[str, Any]]]:
     @cache
     def of_spec(spec: int) -> tuple[dict[str, Any], dict[str, Cell], list[Cell], dict[str, str]]:
-        """What all calls of a spec share: metric values, their cells, further cells and record fields."""
+        """The values that all calls of a spec have in common: of metrics, their cells, further cells, record fields."""
         s = record.specs[spec]
         alone = RowGroup("", (LayerRow(0, "", s, "", 0, 0),))
         return (

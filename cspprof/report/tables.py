@@ -52,7 +52,7 @@ class Table(NamedTuple):
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
     label: str = ""
-    """What LaTeX refers to: `tab:complexity`."""
+    """The label for references in LaTeX: `tab:complexity`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Report:
     charts: Sequence[Chart] = field(default_factory=tuple)
     """Charts below the tables, for formats that can draw."""
     hints: Sequence[str] = field(default_factory=tuple)
-    """What a reader at a terminal can type next."""
+    """Commands that a reader at a terminal can type next."""
     paper: Report | None = None
     """The report that LaTeX and Markdown show in place of this one."""
 

@@ -89,7 +89,7 @@ def _reason_table(v: Verification, layers: list[VerifiedLayer]) -> Table:
 
 
 def _summed(tool: str, layers: list[VerifiedLayer]) -> Counter[str]:
-    """What a tool counts besides MACs in all these layers, by name."""
+    """The counts of a tool besides MACs in all these layers, by name."""
     parts: Counter[str] = Counter()
     for layer in layers:
         for f in layer.tool_counts:

@@ -24,7 +24,7 @@ Trace = Callable[[nn.Module], Record]
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """What became of one stage: it has a plan if it was converted, else a reason."""
+    """The result for one stage: a plan if it was converted, else the reason why not."""
 
     name: str
     plan: StagePlan | None

@@ -25,7 +25,7 @@ class Options:
     """The transitions, as in Fig. 3 of the paper: *csp* has both, *first* only the one after the concatenation, *last*
     only the one before it."""
     recipe: str = "keep"
-    """What becomes of the first block of a residual stage, which changes width or resolution: *keep* leaves it as it
+    """The treatment of a residual stage's first block, which changes width or resolution: *keep* leaves it as it
     is; with *paper* a strided 3×3 convolution and one more block inside the stage replace it."""
     split: str = ""
     """*slice* divides the channels; *conv* makes both parts by 1×1 convolutions. Default: *slice*, for the recipe

@@ -359,7 +359,7 @@ def _ranges(data: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
 
 
 def _input_specs(items: list[Any]) -> tuple[dict[str, tuple[str, str]], set[str], list[tuple[str | None, Any]]]:
-    """What the inputs of the graph are: tensors of the model, and arguments of the forward."""
+    """The inputs of the graph by their role: tensors of the model, and arguments of the forward."""
     weights: dict[str, tuple[str, str]] = {}
     temporary: set[str] = set()
     arguments: list[tuple[str | None, Any]] = []

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from cspprof.core.errors import TraceError
 
 MOST_CONSTANT_BYTES = 512 << 20
-"""What a run on meta may compute with values in total."""
+"""The most steps with values that a run on meta may compute in total."""
 
 MOST_CONSTANT_STEPS = 1 << 33
 """The scalar steps of a run on meta in products, convolutions, pooling and the like that have values."""
@@ -25,14 +25,14 @@ READS_OFTEN = re.compile(
 """Parts of the names of operators that read an element many times: products, convolutions, pooling, linear algebra."""
 
 MOST_LIVE_BYTES = 8 << 30
-"""What the tensors of a run on a real device may take together, without the weights."""
+"""The most bytes that the tensors of a run on a real device may take together, without the weights."""
 
 CHECKED_BYTES = 16 << 20
 """A result of this size is added to those that are live."""
 
 
 class ValueBudget:
-    """What the operations of one run on meta may compute with values: tables of indices, masks, constants.
+    """The limit on operations with values in one run on meta: tables of indices, masks, constants.
 
     Beyond the limit, operations run on meta too, without values.
     """
@@ -59,7 +59,7 @@ class ValueBudget:
 
 
 class LiveLimit:
-    """What the values of one run on a real device may take together."""
+    """The limit on the memory of all values in one run on a real device."""
 
     def __init__(self, weights: Iterable[Any]) -> None:
         self.weights = _bytes_by_storage(weights).keys()
