@@ -79,8 +79,6 @@ def test_resnext50_by_the_recipe_of_the_paper_differs_from_csp_resnext50_in_the_
     """The authors' first stage processes 64 of 192 channels. From the second stage on, all layers are equal."""
     conversion = cspprof.convert("resnext50,depths=(3,3,5,2)", recipe="paper")
     twin = cspprof.profile("csp_resnext50")
-    stages = [row["stage"] for row in cspprof.compare(twin, conversion.after).base.to_pandas().to_dict("records")]
-    assert "stage2" in stages
 
     def convolutions(p: cspprof.Profile, stage: str) -> list[tuple[object, ...]]:
         rows = p.to_pandas()
@@ -160,7 +158,6 @@ def test_layers_that_did_not_change_have_their_weights() -> None:
 
 @pytest.mark.slow
 def test_generated_code_builds_the_same_network_without_cspprof(tmp_path: Path) -> None:
-    (tmp_path / "plain.py").write_text(PLAIN)
     conversion = cspprof.convert("torchvision:resnet18")
     code = conversion.source()
     assert "cspprof" not in code
@@ -174,9 +171,6 @@ def test_generated_code_builds_the_same_network_without_cspprof(tmp_path: Path) 
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=120)
     p = cspprof.profile(f"{tmp_path}/net_csp.py:build", (1, 3, 224, 224))
     assert structural_hash(p) == structural_hash(conversion.after)
-
-
-PLAIN = "from torch import nn\n"
 
 
 @pytest.mark.parametrize(

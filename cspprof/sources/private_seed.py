@@ -53,7 +53,7 @@ def build_seeded(build: Callable[[], T]) -> T:
         try:
             with PrivateSeed():
                 return build()
-        except KeyboardInterrupt as error:
+        except BaseException as error:  # torch may have turned a KeyboardInterrupt into an error of its own
             leave_interrupted(error)
             raise
         finally:

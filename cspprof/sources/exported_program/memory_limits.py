@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import _disable_current_modes
 from cspprof.core.errors import TraceError
 
 MOST_CONSTANT_BYTES = 512 << 20
-"""The most steps with values that a run on meta may compute in total."""
+"""The most bytes of values that a run on meta may compute in total."""
 
 MOST_CONSTANT_STEPS = 1 << 33
-"""The scalar steps of a run on meta in products, convolutions, pooling and the like that have values."""
+"""The most scalar steps that a run on meta may compute in products, convolutions, pooling and the like with values."""
 
 READS_OFTEN = re.compile(
     r"conv(?!ert)|pool|mm$|mv$|dot$|matmul|(?<!bi)(?<!tri)linear$|::bilinear|einsum|attention|lstm|gru|rnn|linalg|svd$"
