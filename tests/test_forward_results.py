@@ -293,3 +293,19 @@ def test_a_distribution_as_a_result_is_counted_without_unknown_operations(kind: 
     p = trace(Policy(), (1, 10), device="cpu")
     assert p.total("macs") == 50
     assert p.complete, p.uncounted
+
+
+class ComputesItems(dict[str, object]):
+    """A mapping that multiplies when an item is read."""
+
+    def __init__(self, x: torch.Tensor) -> None:
+        super().__init__(product=None)
+        self.x = x
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.x @ self.x.t()
+
+
+def test_items_that_a_mapping_computes_are_counted() -> None:
+    p = trace(Function(ComputesItems), (3, 4))
+    assert p.total("macs") == 3 * 4 * 3

@@ -65,7 +65,7 @@ class Outputs:
         if isinstance(value, LAZY):
             self._collect_each(self._run(value))
         elif isinstance(value, Mapping):
-            self._collect_each(value.values())
+            self._collect_each(value[key] for key in value)  # a class may compute an item when it is read
         elif isinstance(value, COLLECTIONS):
             self._collect_each(value)
         elif isinstance(value, FUNCTIONS):
