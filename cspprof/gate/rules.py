@@ -234,7 +234,7 @@ class _Evaluation:
         shown = share if self.metric in OF_CONVOLUTIONS and share is not None and share < NEARLY_ALL else None
         return RuleResult(
             rule.id, rule.kind, rule.level, self.measurement.name, self.metric, outcome, layer, conv_share=shown,
-            **rest,  # type: ignore[arg-type]
+            **rest,  # type: ignore[arg-type]  # fields of RuleResult by name
         )  # fmt: skip
 
     def unknown(self, message: str, hint: str, layer: str = "") -> RuleResult:

@@ -12,7 +12,7 @@ from cspprof.core.formulas import contiguous_strides
 from cspprof.core.tensors import TensorMeta, tensor_meta
 
 META_DEVICE = torch.device("meta")
-MKLDNN: torch.layout = torch._mkldnn  # type: ignore[attr-defined]
+MKLDNN: torch.layout = torch._mkldnn  # type: ignore[attr-defined]  # not in the stubs of torch
 """The layout of oneDNN, whose tensors have no memory that Python can see."""
 DENSE = frozenset({torch.strided, MKLDNN})
 """Layouts that store each element of a tensor."""

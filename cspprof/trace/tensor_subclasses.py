@@ -50,7 +50,7 @@ def propagates_shardings() -> bool:
     while frame is not None:
         if frame.f_globals.get("__name__") in SHARDING_PROPAGATION:
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
     return False
 
 

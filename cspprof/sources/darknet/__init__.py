@@ -33,7 +33,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
 
     def build() -> tuple[DarknetModel, tuple[str, ...]]:
         with torch.device(request.device or "meta"):
-            return build_network(layers, image)  # type: ignore[arg-type]
+            return build_network(layers, image)  # type: ignore[arg-type]  # the image has three numbers
 
     module, more = build_seeded(build)
     yield LoadedModel(module, shape, path.name, display_path(path), notes + more)
