@@ -25,6 +25,10 @@ from cspprof.trace.torch_state import autocast_depth
 pytestmark = pytest.mark.slow
 
 TORCH = str(Path(torch.__file__).parent)
+FEWER_LINES = 2
+"""A run may have fewer lines than the one before it, because torch has cached something: so many interruptions of the
+last lines may not happen."""
+
 TRACE = str(Path(sys.modules["cspprof.trace"].__file__ or "").parent.parent)
 
 
@@ -66,13 +70,19 @@ def test_an_interrupted_trace_leaves_everything_as_it_was(name: str, device: str
     trace(model, (2, 4), device=device, train=True)
     total = lines_of(lambda: trace(model, (2, 4), device=device, train=True))
 
-    def work(line: int) -> None:
-        with pytest.raises(KeyboardInterrupt) as caught, interrupted_at(line):
-            trace(model, (2, 4), device=device, train=True)
-        del caught
+    interrupted = [0]
 
-    for line in range(1, total + 1, max(1, total // 60)):
+    def work(line: int) -> None:
+        try:
+            with interrupted_at(line):
+                trace(model, (2, 4), device=device, train=True)
+        except KeyboardInterrupt:
+            interrupted[0] += 1
+
+    lines = range(1, total + 1, max(1, total // 60))
+    for line in lines:
         assert_untouched(model, lambda line=line: work(line))  # type: ignore[misc]
+    assert interrupted[0] >= len(lines) - FEWER_LINES
 
 
 class Net(nn.Module):
@@ -96,11 +106,16 @@ def test_an_interrupted_build_leaves_everything_as_it_was(device: str | None) ->
     build_module(SPEC, Net, device)
     total = lines_of(lambda: build_module(SPEC, Net, device))
     state = global_state()
-    for line in range(1, total + 1, max(1, total // 60)):
-        with pytest.raises((KeyboardInterrupt, SourceError)) as caught, interrupted_at(line):
-            build_module(SPEC, Net, device)
-        del caught
+    interrupted = 0
+    lines = range(1, total + 1, max(1, total // 60))
+    for line in lines:
+        try:
+            with interrupted_at(line):
+                build_module(SPEC, Net, device)
+        except (KeyboardInterrupt, SourceError):
+            interrupted += 1
         assert global_state() == state
+    assert interrupted >= len(lines) - FEWER_LINES
 
 
 def test_a_build_draws_the_same_weights_each_time_and_none_from_the_generators_of_the_process() -> None:
