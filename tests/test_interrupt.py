@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import quick
+from networks import Function
 from odd_modules import MODULES
 from test_untouched import assert_untouched, global_state
 from torch import nn
 
-from cspprof.core.errors import SourceError
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import Spec
 from cspprof.trace import trace
@@ -112,10 +112,25 @@ def test_an_interrupted_build_leaves_everything_as_it_was(device: str | None) ->
         try:
             with interrupted_at(line):
                 build_module(SPEC, Net, device)
-        except (KeyboardInterrupt, SourceError):
+        except KeyboardInterrupt:
             interrupted += 1
         assert global_state() == state
     assert interrupted >= len(lines) - FEWER_LINES
+
+
+def raises_another_error() -> nn.Module:
+    """As torch does if an interruption comes while it leaves one of its context managers."""
+    try:
+        raise KeyboardInterrupt
+    finally:
+        raise RuntimeError("trying to pop from empty mode stack")
+
+
+def test_an_interruption_that_torch_replaces_by_an_error_is_an_interruption() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        build_module(SPEC, raises_another_error, "cpu")
+    with pytest.raises(KeyboardInterrupt):
+        trace(Function(lambda x: raises_another_error()(x)), (2, 4))
 
 
 def test_a_build_draws_the_same_weights_each_time_and_none_from_the_generators_of_the_process() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from cspprof.trace.random_state import GlobalRandomState
-from cspprof.trace.torch_state import TorchState, leave_interrupted
+from cspprof.trace.torch_state import TorchState, raise_interruption
 
 T = TypeVar("T")
 _T = torch.Tensor
@@ -53,8 +53,8 @@ def build_seeded(build: Callable[[], T]) -> T:
         try:
             with PrivateSeed():
                 return build()
-        except BaseException as error:  # torch may have turned a KeyboardInterrupt into an error of its own
-            leave_interrupted(error)
+        except BaseException as error:
+            raise_interruption(error)
             raise
         finally:
             state.restore()

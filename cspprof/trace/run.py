@@ -26,7 +26,7 @@ from cspprof.trace.prepared_model import prepared_model, refuse_optimized
 from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
-from cspprof.trace.torch_state import TorchState, leave_interrupted
+from cspprof.trace.torch_state import TorchState, raise_interruption
 from cspprof.trace.user_memory import MemoryGuard
 
 _LOCK = threading.RLock()
@@ -61,8 +61,8 @@ def trace_once(
         try:
             try:
                 return run.record(source, notes, status)
-            except KeyboardInterrupt as error:
-                leave_interrupted(error)
+            except BaseException as error:
+                raise_interruption(error)
                 raise
             finally:
                 run.restore()

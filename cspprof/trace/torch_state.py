@@ -56,11 +56,18 @@ class TorchState:
             sys.modules["torch._dynamo.eval_frame"]._set_stance(self._stance)
 
 
-def leave_interrupted(error: BaseException | None) -> None:
-    """Leave the context managers that an interrupted forward entered, now instead of when its frames are freed."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__context__
+def raise_interruption(error: BaseException) -> None:
+    """Raise KeyboardInterrupt if `error` is one, or replaced one: torch may raise an error of its own instead.
+
+    The context managers that an interrupted function entered are left now, instead of when its frames are freed.
+    """
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    if any(isinstance(found, KeyboardInterrupt) for found in chain):
+        for found in chain:
+            traceback.clear_frames(found.__traceback__)
+        raise error if isinstance(error, KeyboardInterrupt) else KeyboardInterrupt
 
 
 def _restore_stack(module: Any, get: Any, before: list[Any]) -> None:
