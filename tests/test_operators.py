@@ -132,9 +132,16 @@ PRODUCTS = [
         M, 32 * 16 * 48, traffic=32 * 16 + 16 * 48 + 4 + 4 + 2 * 32 * 48, on=META),
     Row("_grouped_mm", torch._grouped_mm, [t(3, 16, 32, dtype="bfloat16"), t(3, 32, 64, dtype="bfloat16")],
         M, 3 * 16 * 32 * 64, oracle=False),
-    Row("_grouped_mm with offsets", lambda a, b, ends: torch._grouped_mm(a, b, offs=ends),
-        [t(16, 32, dtype="bfloat16"), t(3, 32, 64, dtype="bfloat16"), t(3, dtype="int32")],
-        M, 16 * 32 * 64, on=META, oracle=False),
+    Row("_grouped_mm of rows", lambda a, b: torch._grouped_mm(a, b, offs=torch.tensor([2, 5, 16], dtype=torch.int32)),
+        [t(16, 32, dtype="bfloat16"), t(3, 32, 64, dtype="bfloat16")], M, 16 * 32 * 64, oracle=False),
+    Row("_grouped_mm of some rows", lambda a, b: torch._grouped_mm(a, b, offs=torch.tensor([2, 2], dtype=torch.int32)),
+        [t(16, 32, dtype="bfloat16"), t(2, 32, 64, dtype="bfloat16")], M, 2 * 32 * 64, oracle=False),
+    Row("_grouped_mm of columns",
+        lambda a, b: torch._grouped_mm(a, b, offs=torch.tensor([8, 24], dtype=torch.int32)),
+        [t(2, 16, 32, dtype="bfloat16"), t(32, 64, dtype="bfloat16")], M, 16 * 32 * 24, oracle=False),
+    Row("_grouped_mm of inner runs",
+        lambda a, b: torch._grouped_mm(a, b, offs=torch.tensor([8, 24], dtype=torch.int32)),
+        [t(16, 32, dtype="bfloat16"), t(32, 64, dtype="bfloat16")], M, 16 * 24 * 64, oracle=False),
 ]  # fmt: skip
 
 FACTORIZATIONS = [
@@ -398,25 +405,76 @@ def test_an_operation_whose_cost_depends_on_values_is_unknown(name: str, functio
     assert checked_trace(function, [t(4, 4)]).uncounted == {f"aten.{name}": 1}
 
 
-@pytest.mark.parametrize("offsets", ["int32", "int64"])
-@pytest.mark.parametrize("kernel", ["_flash_attention_forward", "_efficient_attention_forward", "_varlen_attn"])
-def test_attention_over_packed_sequences_depends_on_their_lengths_and_is_unknown(kernel: str, offsets: str) -> None:
-    """Sequences of 64 and 36 tokens: 2·4·8·(64² + 36²) MACs. Twice the longest would be 1.5 times as many."""
-
-    def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: torch.Tensor) -> Any:
-        if kernel == "_varlen_attn":
-            return torch.nn.attention.varlen.varlen_attn(q, k, v, ends, ends, 64, 64)
-        if kernel == "_flash_attention_forward":
-            return aten._flash_attention_forward(q, k, v, ends, ends, 64, 64, 0.0, False, False)[0]
+def attend_packed(kernel: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Attention over sequences that lie one behind the other, by one of torch's operators."""
+    if kernel == "_varlen_attn":
+        return torch.nn.attention.varlen.varlen_attn(q, k, v, ends, ends, 64, 64)
+    if kernel == "_efficient_attention_forward":
         return aten._efficient_attention_forward(q[None], k[None], v[None], None, ends, ends, 64, 64, 0.0, 0)[0]
+    return aten._flash_attention_forward(q, k, v, ends, ends, 64, 64, 0.0, False, False)[0]
 
+
+@pytest.mark.parametrize("offsets", [torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    "kernel",
+    ["_flash_attention_forward", "_efficient_attention_forward", "_varlen_attn"],
+)
+def test_attention_over_packed_sequences_counts_their_lengths_if_they_are_known(
+    kernel: str, offsets: torch.dtype
+) -> None:
+    """Sequences of 64 and 36 tokens: 2·4·8·(64² + 36²) MACs. Twice the longest would be 1.5 times as many."""
     if kernel == "_varlen_attn":
         pytest.importorskip("torch.nn.attention.varlen")
     qkv = t(100, 4, 8, dtype="float16")
-    p = trace(Function(forward), [qkv, qkv, qkv, t(3, dtype=offsets)])
-    assert list(p.uncounted) == [f"{'torch_attn' if kernel == '_varlen_attn' else 'aten'}.{kernel}"]
-    assert p.total("macs") == 0
-    assert p.total("flop_counter") is None  # torch's counter takes every sequence as long as the longest
+    known = trace(
+        Function(lambda q, k, v: attend_packed(kernel, q, k, v, torch.tensor([0, 64, 100], dtype=offsets))), [qkv] * 3
+    )
+    assert (known.total("macs"), known.uncounted) == (2 * 4 * 8 * (64**2 + 36**2), {})
+    again = trace(
+        Function(lambda q, k, v: attend_packed(kernel, q, k, v, torch.tensor([0, 1, 100], dtype=offsets))), [qkv] * 3
+    )
+    assert again.total("macs") == 2 * 4 * 8 * (1 + 99**2)
+
+    unknown = trace(
+        Function(lambda q, k, v, ends: attend_packed(kernel, q, k, v, ends)), [*[qkv] * 3, t(3, dtype=str(offsets)[6:])]
+    )
+    assert list(unknown.uncounted) == [f"{'torch_attn' if kernel == '_varlen_attn' else 'aten'}.{kernel}"]
+    assert unknown.total("macs") == 0
+    assert "depends on the values of cu" in unknown.notes[0]
+    assert unknown.total("flop_counter") in (None, 0)  # torch's counter takes every sequence as long as the longest
+
+
+def test_keys_of_packed_attention_that_are_not_used_do_not_count() -> None:
+    def forward(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        ends, used = torch.tensor([0, 4, 6]), torch.tensor([10, 3], dtype=torch.int32)
+        return aten._flash_attention_forward(q, k, k, ends, None, 4, 16, 0.0, False, False, seqused_k=used)[0]
+
+    p = trace(Function(forward), [t(6, 4, 8, dtype="float16"), t(32, 4, 8, dtype="float16")])
+    assert p.total("macs") == 2 * 4 * 8 * (4 * 10 + 2 * 3)
+
+
+def test_gradients_of_packed_attention_count_the_lengths() -> None:
+    """Five products for each pair of a query and a key, after two in the forward."""
+
+    def forward(q: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            q = q.requires_grad_()
+            out = attend_packed("_flash_attention_forward", q, q, q, torch.tensor([0, 64, 100]))
+            return torch.autograd.grad(out.sum(), q)[0]
+
+    p = trace(Function(forward), [t(100, 4, 8, dtype="float16")])
+    assert p.total("macs") == 7 * 4 * 8 * (64**2 + 36**2)
+
+
+def test_a_product_of_groups_with_unknown_offsets_is_unknown() -> None:
+    product = Function(lambda a, b, ends: torch._grouped_mm(a, b, offs=ends))
+    factors = [torch.zeros(16, 32, dtype=bf16), torch.zeros(3, 32, 64, dtype=bf16)]
+    ends = torch.tensor([2, 5, 9], dtype=torch.int32)
+    assert trace(product, [*factors, ends], device="cpu").total("macs") == 9 * 32 * 64
+    for device, last in (("meta", ends), ("cpu", t(3, dtype="int32"))):  # zeros that a trace makes are no offsets
+        p = trace(product, [*factors, last], device=device)
+        assert (p.uncounted, p.total("macs")) == ({"aten._grouped_mm": 1}, 0)
+        assert "depends on the values of offs" in p.notes[0]
 
 
 @pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])

@@ -33,11 +33,22 @@ from cspprof.ops import (
     reduction,
     resize,
 )
-from cspprof.ops.op_rules import OUTPUT_RULES, RULES, Facts, OutputRule, PackedWeights, Rule, op_rule, output_rule
+from cspprof.ops.op_rules import (
+    OUTPUT_RULES,
+    RULES,
+    VALUE_ARGUMENTS,
+    Facts,
+    OutputRule,
+    PackedWeights,
+    Rule,
+    op_rule,
+    output_rule,
+)
 
 __all__ = [
     "OUTPUT_RULES",
     "RULES",
+    "VALUE_ARGUMENTS",
     "Facts",
     "OutputRule",
     "PackedWeights",

@@ -7,6 +7,8 @@ operation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -55,19 +57,57 @@ def attention_output(
     return tensor_meta((n, heads, length, size), (length * heads * size, size, heads * size, 1), query.dtype)
 
 
-@op_rule("aten._flash_attention_forward", "aten._efficient_attention_forward")
-def packed_attention(query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Heads after length: query (N, L, H, E). Packed sequences of different lengths pass their bounds or lengths as
-    integer tensors. Each sequence attends to itself, so the count depends on these values, and is unknown."""
-    if any(isinstance(a, TensorSpec) and "int" in a.dtype for a in (*args, *kwargs.values())):
+# -- packed sequences -------------------------------------------------------------------------------
+
+Values = Sequence[Sequence[int] | None]
+
+
+def packed_pairs(query: Spec, key: Spec, values: Values) -> int | None:
+    """The pairs of a query and a key in all sequences of a batch; None if the lengths of the sequences are unknown.
+
+    `values` are the bounds 0, L₀, L₀ + L₁, … of the queries, those of the keys, and the numbers of keys that are used.
+    An empty one is not given. Without bounds, heads come after length: (N, L, H, E).
+    """
+    query_bounds, key_bounds, used = values
+    if query_bounds is None or key_bounds is None or used is None:
+        return None
+    queries = _lengths(query_bounds) if query_bounds else [query.shape[1]] * query.shape[0]
+    if used:
+        keys = used
+    elif key_bounds:
+        keys = _lengths(key_bounds)
+    elif query_bounds:
+        return None
+    else:
+        keys = [key.shape[1]] * query.shape[0]
+    if len(queries) != len(keys) or min((*queries, *keys), default=0) < 0:
+        return None
+    return sum(n * m for n, m in zip(queries, keys, strict=True))
+
+
+def _lengths(bounds: Sequence[int]) -> list[int]:
+    return [end - start for start, end in pairwise(bounds)]
+
+
+@op_rule("aten._flash_attention_forward", "aten._cudnn_attention_forward",
+         values=("cum_seq_q", "cum_seq_k", "seqused_k"))  # fmt: skip
+@op_rule("aten._efficient_attention_forward", values=("cu_seqlens_q", "cu_seqlens_k", "seqlen_k"))
+@op_rule("torch_attn._varlen_attn", values=("cu_seq_q", "cu_seq_k", "seqused_k"))
+def packed_attention(
+    query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, values: Values, **kwargs: Any
+) -> Facts:
+    """Each sequence attends to itself. (Torch's own counter takes every sequence as long as the longest.)"""
+    pairs = packed_pairs(query, key, values)
+    if pairs is None:
         return Facts(Kind.UNKNOWN, None)
-    return attention_facts(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
+    return attention_facts(pairs * query.shape[-2], 1, query.shape[-1], value.shape[-1])
 
 
-@op_rule("torch_attn._varlen_attn", "torch_attn._varlen_attn_out")
-def variable_length_attention(*args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """Always packed. (Torch's own counter takes every sequence as long as the longest.)"""
-    return Facts(Kind.UNKNOWN, None)
+@op_rule("torch_attn._varlen_attn_out", values=("cu_seq_q", "cu_seq_k", "seqused_k"))
+@op_rule("aten._flash_attention_forward_no_dropout_inplace", values=("cum_seq_q", "cum_seq_k", "seqused_k"))
+def packed_attention_into(output: Spec, *args: Any, out: Spec, values: Values, **kwargs: Any) -> Facts:
+    """Written into the first argument."""
+    return packed_attention(*args, out=out, values=values, **kwargs)
 
 
 # -- fast paths of torch.nn -------------------------------------------------------------------------

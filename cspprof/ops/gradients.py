@@ -14,6 +14,7 @@ from typing import Any
 from cspprof.core import formulas as f
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorSpec
+from cspprof.ops.attention import Values, packed_pairs
 from cspprof.ops.op_rules import Facts, Ints, Spec, op_rule, register_without_macs
 
 # -- convolution ------------------------------------------------------------------------------------
@@ -67,10 +68,10 @@ def distance_backward(grad: Spec, left: Spec, *args: Any, out: Spec) -> Facts:
 # -- attention --------------------------------------------------------------------------------------
 
 
-def _attention_backward(queries: int, keys: int, size: int, value_size: int) -> Facts:
-    """Five products for each pair: the scores again, and the gradients of value, scores, query and key."""
-    macs = queries * keys * (3 * size + 2 * value_size)
-    return Facts(Kind.GRADIENT, macs, elementwise=2 * queries * keys)
+def _attention_backward(pairs: int, size: int, value_size: int) -> Facts:
+    """Five products for each pair of a query and a key: the scores again, and the gradients of value, scores, query and
+    key."""
+    return Facts(Kind.GRADIENT, pairs * (3 * size + 2 * value_size), elementwise=2 * pairs)
 
 
 BACKENDS = "flash_attention flash_attention_for_cpu efficient_attention cudnn_attention fused_attention_overrideable"
@@ -80,18 +81,19 @@ BACKENDS = "flash_attention flash_attention_for_cpu efficient_attention cudnn_at
 def attention_backward(grad: Spec, query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """Query (…, H, L, E), key (…, S, E), value (…, S, Ev). The kernel does not keep the scores and computes them a
     second time."""
-    return _attention_backward(prod(query.shape[:-1]), key.shape[-2], query.shape[-1], value.shape[-1])
+    return _attention_backward(prod(query.shape[:-1]) * key.shape[-2], query.shape[-1], value.shape[-1])
 
 
-@op_rule("aten._flash_attention_backward", "aten._efficient_attention_backward")
+@op_rule("aten._flash_attention_backward", "aten._cudnn_attention_backward", values=("cum_seq_q", "cum_seq_k"))
+@op_rule("aten._efficient_attention_backward", values=("cu_seqlens_q", "cu_seqlens_k"))
+@op_rule("torch_attn._varlen_attn_backward", values=("cu_seq_q", "cu_seq_k"))
 def packed_attention_backward(
-    grad: Spec, query: Spec, key: Spec, value: Spec, first: Any, second: Any, query_bounds: Any, key_bounds: Any,
-    *args: Any, out: Spec, **kwargs: Any,
-) -> Facts:  # fmt: skip
-    """Heads after length: query (N, L, H, E). The bounds of packed sequences are values, so their count is unknown."""
-    if isinstance(query_bounds, TensorSpec) and query_bounds.numel:
+    grad: Spec, query: Spec, key: Spec, value: Spec, *args: Any, out: Spec, values: Values, **kwargs: Any
+) -> Facts:
+    pairs = packed_pairs(query, key, (*values, ()))
+    if pairs is None:
         return Facts(Kind.UNKNOWN, None)
-    return _attention_backward(prod(query.shape[:-1]), key.shape[1], query.shape[-1], value.shape[-1])
+    return _attention_backward(pairs * query.shape[-2], query.shape[-1], value.shape[-1])
 
 
 # -- recurrent layers -------------------------------------------------------------------------------

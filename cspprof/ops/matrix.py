@@ -96,12 +96,25 @@ def addbmm(bias: Spec, left: Spec, right: Spec, *args: Any, out: Spec, **kwargs:
     return Facts(Kind.MATMUL, prod(left.shape) * right.shape[-1])
 
 
-@op_rule("aten._grouped_mm", "aten._scaled_grouped_mm")
-def grouped_mm(left: Spec, right: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
-    """One product for each group. If a factor is 2-d, its groups are runs of rows or columns, whose lengths are values;
-    the runs are assumed to cover the whole factor, so the count does not depend on them."""
-    groups = left.shape[0] if len(left.shape) == len(right.shape) == 3 else 1
-    return Facts(Kind.MATMUL, groups * left.shape[-2] * left.shape[-1] * right.shape[-1])
+@op_rule("aten._grouped_mm", "aten._scaled_grouped_mm", "aten._scaled_grouped_mm_v2", values=("offs",))
+def grouped_mm(
+    left: Spec, right: Spec, *args: Any, out: Spec, values: Sequence[Sequence[int] | None], **kwargs: Any
+) -> Facts:
+    """One product for each group. If a factor has two dimensions, its groups are runs of rows or columns, which end at
+    the offsets. The runs need not cover the whole factor."""
+    (rows, inner), columns = left.shape[-2:], right.shape[-1]
+    if len(left.shape) == len(right.shape) == 3:
+        return Facts(Kind.MATMUL, left.shape[0] * rows * inner * columns)
+    (ends,) = values
+    if not ends:
+        return Facts(Kind.UNKNOWN, None)
+    if len(left.shape) == len(right.shape):
+        inner = ends[-1]
+    elif len(left.shape) == 2:
+        rows = ends[-1]
+    else:
+        columns = ends[-1]
+    return Facts(Kind.MATMUL, rows * inner * columns)
 
 
 @op_rule("aten.outer", "aten.ger", "aten.addr")

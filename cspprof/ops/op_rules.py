@@ -43,20 +43,28 @@ Rule = Callable[..., Facts]
 OutputRule = Callable[..., TensorMeta | None]
 R = TypeVar("R", bound=Rule)
 RULES: Registry[Rule] = Registry("operation rule")
+VALUE_ARGUMENTS: dict[str, tuple[str, ...]] = {}
+"""The arguments whose elements decide the cost of an operation, by the name of the operation."""
 OUTPUT_RULES: dict[str, OutputRule] = {}
 
 
-def op_rule(*targets: str) -> Callable[[R], R]:
+def op_rule(*targets: str, values: tuple[str, ...] = ()) -> Callable[[R], R]:
     """Register a cost rule for operations by their names in a profile, without overloads: `aten.conv2d`, `mylib.op`.
 
     The rule is called with the operation's own arguments, each tensor as its `TensorSpec` and packed weights as
     `PackedWeights`; the keyword argument `out` is the spec of the first output. An in-place form (`aten.relu_`)
     follows the rule of its plain name unless it has its own. Raises CspprofError for a name that has a rule.
+
+    If the cost depends on the elements of integer tensors, `values` lists the names of these arguments. The rule then
+    gets the keyword argument `values`: for each of them its elements, None if they are unknown, or an empty list if the
+    call omits it.
     """
 
     def register(rule: R) -> R:
         for target in targets:
             RULES.add(target, rule)
+            if values:
+                VALUE_ARGUMENTS[target] = values
         return rule
 
     return register

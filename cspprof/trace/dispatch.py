@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.errors import TraceError
 from cspprof.core.record import Calls, OpSpec, TensorSpec
-from cspprof.ops import OUTPUT_RULES, RULES
+from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
 from cspprof.trace.aliasing import Alias, Output, output_of
 from cspprof.trace.bound_args import bind_args
 from cspprof.trace.execute import execute, values_known
@@ -85,6 +85,8 @@ class DispatchRecorder(TorchDispatchMode):
         self.unpacked: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
         self.log: list[tuple[OpEntry, int, list[TensorTag], Sequence[int]]] = []
         """The calls: entry, layer, tags of the tensor arguments, storages of the outputs."""
+        self.unknown_values: dict[str, str] = {}
+        """Operations without a cost because the values of an argument are unknown, with the name of that."""
         self.failure: FailedOp | None = None
 
     def set_layer(self, layer: int) -> int:
@@ -250,8 +252,10 @@ class DispatchRecorder(TorchDispatchMode):
             raise
         if entry is None or entry.outputs != tuple(outputs):  # a shape may depend on values: x[x > 0]
             bound, single = bind_args(op, args, kwargs, tags), isinstance(result, torch.Tensor)
-            entry = make_entry(op, args, kwargs, bound, outputs, tags, single, self.on_meta, self.within)
-            self._remember(key, entry)
+            values = self._values(op, args, kwargs) if op.target in VALUE_ARGUMENTS else None
+            entry = make_entry(op, args, kwargs, bound, outputs, tags, single, self.on_meta, self.within, values)
+            if values is None:  # else the cost may differ with the same shapes
+                self._remember(key, entry)
         self._record_call(op, made, entry, outputs, tags, constant=not symbolic)
         if differentiable:
             self.tensors.recognize_saved([*tensors, *made])
@@ -274,6 +278,24 @@ class DispatchRecorder(TorchDispatchMode):
         output = Output(Alias.SAME, 0, tags[0].meta) if op.written else Output(Alias.NONE, -1, meta)
         entry = make_entry(op, (), {}, bound, [output], tags, single=True, on_meta=True, within=self.within)
         return None if entry.runs else entry
+
+    def _values(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[list[int] | None]:
+        """The elements of the arguments that decide the cost of the operation: None if they are unknown or made up,
+        empty if an argument is omitted."""
+        named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+        found: list[list[int] | None] = []
+        for name in VALUE_ARGUMENTS[op.target]:
+            tensor = named.get(name)
+            if tensor is None or not tensor.numel():
+                found.append([])
+                continue
+            tag = self.tensors.tag(tensor)
+            known = not tensor.is_meta and (not self.on_meta or self.tensors.values_known([tag]))
+            known = known and tag.storage not in self.tensors.made_up
+            found.append(tensor.flatten().tolist() if known else None)
+            if not known:
+                self.unknown_values.setdefault(op.target, name)
+        return found
 
     def _remember(self, key: tuple[Any, ...], entry: OpEntry) -> None:
         if len(self.cache) >= LIMIT:

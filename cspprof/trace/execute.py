@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cspprof.ops import VALUE_ARGUMENTS
 from cspprof.trace.gradients import autograd_included
 from cspprof.trace.op_entries import STATISTICS, written_tensors
 from cspprof.trace.operators import Operator
@@ -66,7 +67,7 @@ def execute(
     if all_meta:
         result = run(op, args, kwargs)
     else:
-        reads_values = op.target in READS_VALUES
+        reads_values = op.target in READS_VALUES or op.target in VALUE_ARGUMENTS
         passed = [
             t if reads_values and not t.is_floating_point() and registry.tag(t).constant else _on_meta(t, registry)
             for t in tensors

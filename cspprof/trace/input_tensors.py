@@ -20,6 +20,8 @@ class InputTensors:
         self.device = device
         self.dtype = dtype
         self.made: list[torch.Tensor] = []
+        self.from_specs: set[int] = set()
+        """The ids of those whose values are made up."""
         self._by_id: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._generator = torch.Generator().manual_seed(0)  # the global generator keeps its state
 
@@ -27,6 +29,7 @@ class InputTensors:
         """A tensor like `given`. The same tensor passed twice gives the same result."""
         if not isinstance(given, torch.Tensor):
             made = self._from_spec(given)
+            self.from_specs.add(id(made))
         elif id(given) in self._by_id:
             made = self._by_id[id(given)][1]
         else:

@@ -22,6 +22,10 @@ ORIGINALS = (
     "attributes of the model"
 )
 
+UNKNOWN_VALUES = (
+    "the work of {} depends on the values of {}, which are unknown, so it is not counted; they are known in constants "
+    "of the model, and on a real device (--device cpu, cuda) in inputs that are passed as tensors"
+)
 
 RETURNS_FUNCTION = "the forward returns a function: what that computes when it is called is not counted"
 RETURNS_OBJECT = "the forward returns an object ({}) without tensors: what that computes when it is used is not counted"
@@ -33,6 +37,8 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield RETURNS_FUNCTION
     elif result.objects and not result.tensors:
         yield RETURNS_OBJECT.format(result.objects[0])
+    for target, argument in recorder.unknown_values.items():
+        yield UNKNOWN_VALUES.format(target, argument)
     if recorder.saw_autocast:
         yield AUTOCAST
     unregistered = _unregistered_modules(tree, recorder)

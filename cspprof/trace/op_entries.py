@@ -45,10 +45,12 @@ class OpEntry(NamedTuple):
 def make_entry(
     op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bound: BoundArgs, outputs: list[Output],
     tags: list[TensorTag], single: bool, on_meta: bool, within: tuple[str, ...] = (),
+    values: list[list[int] | None] | None = None,
 ) -> OpEntry:  # fmt: skip
     """The entry of an operation whose outputs are known.
 
     `single` says whether it returns one tensor rather than a list, `within` which composite operation it is part of.
+    `values` are the elements of the arguments that decide its cost, if it has such arguments.
     """
     aliases = {out.alias for out in outputs}
     aliased = bool(aliases) and Alias.NONE not in aliases
@@ -62,7 +64,7 @@ def make_entry(
     if not all(tag.meta.dense for tag in tags) or not all(out.meta.dense for out in outputs):
         facts = Facts(Kind.UNKNOWN, None)  # no rule holds for sparse tensors
     else:
-        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bound, outputs)
+        facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bound, outputs, values)
     spec, reads = _make_spec(op, facts, bound, outputs, tags, () if view else within)
     constant = any(tag.constant for tag in tags)
     runs = not on_meta or view or constant or not tags or not single or outputs[0].alias is Alias.VIEW
@@ -107,13 +109,15 @@ def rule_of(op: Operator) -> Rule | None:
 
 
 def facts_of(
-    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bound: BoundArgs, outputs: list[Output]
-) -> Facts:
+    op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], bound: BoundArgs, outputs: list[Output],
+    values: list[list[int] | None] | None,
+) -> Facts:  # fmt: skip
     """What the operation costs: by its rule, else by torch's own classification, else unknown."""
     out = outputs[0].meta.spec if outputs else TensorSpec((0,))
     rule = rule_of(op)
     if rule is not None:
-        return rule(*bound.specs, out=out, **{k: v for k, v in bound.named_specs.items() if k not in op.outs})
+        named = {k: v for k, v in bound.named_specs.items() if k not in op.outs}
+        return rule(*bound.specs, out=out, **named, **({} if values is None else {"values": values}))
     if op.pointwise:
         return Facts(Kind.ELEMENTWISE, elementwise=out.numel)
     return _facts_from_flop_formula(op, args, kwargs, outputs)

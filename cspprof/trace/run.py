@@ -122,7 +122,9 @@ class _Run:
                 (t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)
             ]
             for tensor, argument in passed:
-                recorder.tensors.register(tensor, argument, "input")
+                tag = recorder.tensors.register(tensor, argument, "input")
+                if id(tensor) in make_input.from_specs:
+                    recorder.tensors.made_up.add(tag.storage)
             for held, role in ((tree.parameters, "parameter"), (tree.buffers, "buffer")):
                 for _, path, tensor in held:
                     used = inner_tensors(prepared.stand_ins[id(tensor)])

@@ -34,9 +34,11 @@ class TensorRegistry:
         self.next_storage = 0
         self.stale: set[int] = set()
         """Storages of constants that an operation with unknown values wrote into, without being carried out."""
-        self.saved: dict[int, tuple[int, bool]] = {}
-        """For inputs, parameters and tensors that autograd may save, by the id of torch's storage: number, and if it
-        is a weight."""
+        self.made_up: set[int] = set()
+        """Storages of inputs that were made from shapes. On a real device their values are arbitrary."""
+        self.saved: dict[int, tuple[int, bool, bool]] = {}
+        """For inputs, parameters and tensors that autograd may save, by the id of torch's storage: number, if it is a
+        weight, and if it is a constant."""
         self.unrecorded = object()
         """The `trace` of tags of outputs that are not recorded."""
 
@@ -52,7 +54,7 @@ class TensorRegistry:
         tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
         self.owners[storage] = tensor
         if role in ("input", "parameter") and tensor.layout is torch.strided:  # `as_subclass` makes another object
-            self.saved[tensor.untyped_storage()._cdata] = storage, meta.weight
+            self.saved[tensor.untyped_storage()._cdata] = storage, meta.weight, False
         if role == "constant" and isinstance(tensor, nn.Parameter):
             self.on_unknown_parameter(tensor)
         return tag
@@ -87,13 +89,16 @@ class TensorRegistry:
         for tensor in tensors:
             if tensor.layout is torch.strided:
                 tag = self.tag(tensor)
-                self.saved[tensor.untyped_storage()._cdata] = tag.storage, tag.meta.weight
+                self.saved[tensor.untyped_storage()._cdata] = tag.storage, tag.meta.weight, tag.constant
 
     def _saved_tag(self, tensor: torch.Tensor) -> TensorTag | None:
         if not self.saved or id(tensor) in self.registered or tensor.layout is not torch.strided:
             return None
         found = self.saved.get(tensor.untyped_storage()._cdata)
-        return None if found is None else TensorTag(self, found[0], meta_of(tensor, found[1]), False)
+        if found is None:
+            return None
+        storage, weight, constant = found
+        return TensorTag(self, storage, meta_of(tensor, weight), constant)
 
     def retag(self, tensor: torch.Tensor, tag: TensorTag) -> None:
         """Replace the tag of a tensor whose shape or strides an operation changed in place."""
