@@ -20,6 +20,7 @@ COMMANDS = (
     "bottleneck csp_resnext50 --metric peak_bytes --top 4",
     "compare resnet50 csp_resnet50 vgg16 --metric params,macs,cio,peak_bytes --format latex",
     "compare resnet50 csp_resnet50 vgg16 --metric params,macs,cio,peak_bytes --format markdown",
+    "compare resnet50 csp_resnet50 vgg16 resnet10",
     "whatif resnext50 --size 224,256",
 )
 WIDTHS = (80, 100, 120)

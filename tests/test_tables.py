@@ -274,6 +274,113 @@ def test_the_dtype_of_the_weights_is_shown_for_token_ids(run: Run, tmp_path: Pat
     assert trace(nn.Flatten(), torch.zeros(1, 8, dtype=torch.int64)).dtype == "int64"
 
 
+# -- many models ----------------------------------------------------------------------------------
+
+MANY = ("resnet10", "vgg16", "peleenet", "csp_peleenet", "darknet53", "resnet50", "csp_resnet50")
+
+
+@pytest.mark.parametrize(
+    ("command", "width", "n"),
+    [
+        ("compare", 80, 4),
+        ("compare", 100, 7),
+        *quick([(c, w, 4) for c in ("profile", "cio", "flops") for w in (80, 120)], 1),
+    ],
+)
+def test_four_or_more_models_have_one_row_each(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, width: int, n: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run(command, *MANY[:n]).out.splitlines()
+    assert max(map(len, lines)) <= width
+    first = [line.split("  ")[0] for line in lines[: lines.index("")]]
+    assert first[-n:] == [cspprof.profile(name).label for name in MANY[:n]]
+    starts = [line for line in lines if line.startswith("resnet10 ")]
+    assert len(starts) == 3, "one row in each table: totals, stages, largest layers"
+
+
+def test_three_models_stay_side_by_side(run: Run) -> None:
+    head = run("compare", *MANY[:3]).out.splitlines()[0].split()
+    assert head == ["resnet10", "vgg16", "change", "peleenet", "change"]
+
+
+def test_rows_of_models_have_totals_and_all_changes_or_none(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("compare", "resnet50", "csp_resnet50", "resnet50", "resnet10", "--metric", "params,macs,cio,peak_bytes")
+    monkeypatch.setenv("COLUMNS", "100")
+    lines = run(*command).out.splitlines()
+    row = next(line for line in lines if line.startswith("csp_resnet50"))
+    cells = ["csp_resnet50", "21.6 M", "−5.1 %", "4.48 G", "−10.3 %", "23.7 M", "−8.7 %", "8.00 MiB", "−33.3 %"]
+    assert [c.strip() for c in row.split("  ") if c][: len(cells)] == cells  # 21,607,848 · 4,483,686,400 · 23,694,312
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run(*command).out
+    assert "%" not in narrow.partition("\n\n")[0]
+    assert "leave no place for" in narrow
+    assert "change" in narrow.partition("leave no place for")[2]
+
+
+def test_stages_of_many_models_add_up_and_stand_in_the_order_of_execution(run: Run) -> None:
+    text = run("compare", *MANY, "--metric", "macs", "-f", "markdown").out  # the table of a paper has no stages
+    assert "by stage" not in text
+    text = run("compare", *MANY, "-f", "markdown").out.partition("by stage**")[2]
+    head, _, *rows = [line.strip("| ").split(" | ") for line in text.split("\n\n")[1].splitlines()]
+    assert head == ["model", "stem", "stage1", "stage2", "stage3", "stage4", "stage5", "head", "total"]
+    assert rows[-2] == ["resnet50", "2.56 M", "8.65 M", "7.60 M", "5.37 M", "1.51 M", "–", "260 k", "26.0 M"]
+
+
+def test_models_without_common_stages_have_no_table_of_stages(run: Run) -> None:
+    out = run("compare", "resnet10", "resnet50", "timm:vit_tiny_patch16_224", "timm:resnet18").out
+    assert "by stage" not in out
+    assert "Largest layer of each model by traffic" in out
+
+
+def test_many_models_have_every_metric_in_csv_and_json_and_a_hint_says_so(run: Run) -> None:
+    (row, *_) = records(run("compare", *MANY[:4], "-f", "csv").out)
+    assert {*METRICS.names()} <= {*row}
+    document = json.loads(run("compare", *MANY[:4], "-f", "json").out)
+    assert {d["metric"] for d in document["deltas"]} >= {*METRICS.names()}
+    assert "--metric NAMES chooses metrics, -o FILE.csv writes all of them." in run("compare", *MANY[:4]).out
+
+
+def test_notes_on_many_models_name_each_reason_once(run: Run) -> None:
+    notes = [line for line in run("compare", *MANY[:6], "-f", "markdown").out.splitlines() if line.startswith("- ")]
+    assert sum("depth" in note for note in notes) == 1
+    assert "- The inputs differ: resnet10, darknet53, resnet50 on 1×3×256×256 float32; vgg16, peleenet, "\
+           "csp\\_peleenet (reading) on 1×3×224×224 float32." in notes  # fmt: skip
+
+
+@pytest.mark.parametrize("models", [MANY[:2], MANY[:4]])
+def test_several_models_can_be_compared_by_peak_memory_alone(run: Run, models: tuple[str, ...]) -> None:
+    got = run("profile", *models, "--metric", "peak_bytes")
+    assert got.code == 0
+    assert "with the most live memory" in got.out
+
+
+# -- whatif ---------------------------------------------------------------------------------------
+
+
+def test_whatif_names_the_layer_of_the_peak_once_or_for_each_input(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 64, 3, padding=1)\n"
+        "        self.unused = nn.Linear(2, 2)\n\n"
+        "    def forward(self, x):\n"
+        "        x = self.first(x)\n"
+        "        return self.second(x) if x.shape[-1] > 12 else x\n"
+    )
+    whatif = ("whatif", f"{tmp_path}/net.py:Net", "--input")
+    one = " ".join(run(*whatif, "1x3x8x8,1x3x12x12").out.split())
+    assert one.endswith("note: Peak memory at first.")
+    assert "net.py:Net: 4,678 of its 4,902 parameters are never read by this forward." in one
+    both = " ".join(run(*whatif, "1x3x8x8,1x3x12x12,1x3x16x16").out.split())
+    assert both.endswith("Peak memory at first for 1×3×8×8, 1×3×12×12; at second for 1×3×16×16.")
+    assert both.count("never read") == 2, "the parameters that are not read depend on the input"
+    rows = records(run(*whatif, "1x3x8x8,1x3x16x16", "-f", "csv").out)
+    assert [row["peak_path"] for row in rows] == ["first", "second"]
+
+
 # -- the table of a paper -------------------------------------------------------------------------
 
 PAPER = ("compare", "resnet10", "vgg16", "peleenet", "--metric", "params,macs,cio,peak_bytes", "--format")

@@ -136,8 +136,25 @@ class Comparison:
 
     @cached_property
     def notes(self) -> list[str]:
-        """Reasons to read the changes with care, for all models."""
-        return [note for i in range(len(self.others)) for note in self.notes_on(i)]
+        """Reasons to read the changes with care: of one or two other models each, of more models in short."""
+        if len(self.others) <= 2:
+            return [note for i in range(len(self.others)) for note in self.notes_on(i)]
+        notes = []
+        if len({tuple(depths) for p in self.profiles if (depths := stage_depths(p))}) > 1:
+            notes.append("The depth per stage differs: part of a change is depth, not the refactor itself.")
+        if len({p.inputs for p in self.profiles}) > 1:
+            inputs: dict[str, list[str]] = {}
+            for p in self.profiles:
+                inputs.setdefault(_inputs(p), []).append(p.label)
+            traced = "; ".join(f"{', '.join(labels)} on {tensors}" for tensors, labels in inputs.items())
+            notes.append(f"The inputs differ: {traced}.")
+        trades: dict[tuple[str, str], list[str]] = {}
+        for p in self.others:
+            if trade := self._trade(p):
+                trades.setdefault(trade, []).append(p.label)
+        for (less, more), labels in trades.items():
+            notes.append(f"Less {less} and more {more} than {self.base.label}: {', '.join(labels)}.")
+        return notes
 
     def notes_on(self, other: int) -> list[str]:
         """The same for `others[other]`: different depths, different inputs, a trade of compute for traffic."""
@@ -151,13 +168,20 @@ class Comparison:
             )
         if p.inputs != base.inputs:
             notes.append(f"{base.label} was traced on {_inputs(base)}, {p.label} on {_inputs(p)}.")
-        metric = headline([base, p])
-        macs, traffic = (0 if (delta := Delta.of(base, p, m)).bound else delta.relative or 0 for m in ("macs", metric))
-        if macs * traffic < 0:
-            name = "CIO" if metric == "cio_cspnet" else METRICS.get(metric).title
-            less, more = ("compute", name) if macs < 0 else (name, "compute")
+        if trade := self._trade(p):
+            less, more = trade
             notes.append(f"{p.label} lowers {less} and raises {more}.")
         return notes
+
+    def _trade(self, other: Record) -> tuple[str, str] | None:
+        """What is lower and what is higher than in the base, if that is compute and memory traffic."""
+        metric = headline([self.base, other])
+        deltas = [Delta.of(self.base, other, m) for m in ("macs", metric)]
+        macs, traffic = (0 if delta.bound else delta.relative or 0 for delta in deltas)
+        if macs * traffic >= 0:
+            return None
+        name = "CIO" if metric == "cio_cspnet" else METRICS.get(metric).title
+        return ("compute", name) if macs < 0 else (name, "compute")
 
 
 def format_depths(depths: Sequence[int]) -> str:
@@ -197,4 +221,16 @@ def _inputs(record: Record) -> str:
 def _contributions(metric: str, base: list[RowGroup], other: list[RowGroup]) -> list[Contribution]:
     check_additive(metric)
     before, after = ({g.name: g.amount(metric) or Sum(0) for g in groups} for groups in (base, other))
-    return [Contribution.of(name, before.get(name), after.get(name)) for name in dict.fromkeys([*before, *after])]
+    return [Contribution.of(name, before.get(name), after.get(name)) for name in merged_names([[*before], [*after]])]
+
+
+def merged_names(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Every name once. A name that only a later list has stands behind its predecessor in that list."""
+    merged: list[str] = []
+    for names in lists:
+        at = 0
+        for name in names:
+            if name not in merged:
+                merged.insert(at, name)
+            at = merged.index(name) + 1
+    return merged

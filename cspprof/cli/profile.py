@@ -21,6 +21,7 @@ from cspprof.report.layer_tables import Breakdown, split_columns
 from cspprof.report.profile import (
     CIO_METRICS,
     FLOPS_METRICS,
+    MOST_SIDE_BY_SIDE,
     cio_metrics,
     every_metric,
     profile_report,
@@ -116,7 +117,10 @@ def compare_command(
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
-    """Print two or more models side by side in every metric. Changes are relative to the first model."""
+    """Print two or more models side by side in every metric. Changes are relative to the first model.
+
+    Four or more models: one row per model, with one metric of each kind unless --metric chooses them.
+    """
     if len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
     content = _content(list(METRICS), "cio", metric, convention)
@@ -124,11 +128,16 @@ def compare_command(
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
+    metrics, hints = content.metrics, []
     if not metric:
         content = content._replace(metrics=every_metric(profiles)).with_headline(profiles)
+        metrics = content.metrics
+        if len(profiles) > MOST_SIDE_BY_SIDE:
+            metrics = short_metrics(profiles)
+            hints = ["--metric NAMES chooses metrics, -o FILE.csv writes all of them."]
     writer.write(
         profile_report(
-            "compare", profiles, content.metrics, content.focus, breakdown, content.tool, chosen=bool(metric)
+            "compare", profiles, metrics, content.focus, breakdown, content.tool, content.metrics, hints, bool(metric)
         )
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -34,17 +35,20 @@ class _Widths(NamedTuple):
 def fit(table: Table, width: int) -> tuple[Table, list[str]]:
     """The table in at most `width` characters if possible, and the headings of the columns that are left out.
 
-    Names are shortened only as far as needed. The columns get a place in the order of their priorities. A column that
-    has no place is left out; a narrower one after it can still get one.
+    Names are shortened only as far as needed. The columns get a place in the order of their priorities, those of
+    equal priority together. A column that has no place is left out; a narrower one after it can still get one.
     """
     widths = [_widths(table, i) for i in range(len(table.columns))]
     if _total(widths, max((w.names for w in widths), default=0)) <= width:
         return table, []
     widths = [w._replace(whole=max(w.whole, _comfortable(table, i))) for i, w in enumerate(widths)]
-    kept = [i for i, c in enumerate(table.columns) if not c.priority]
-    for i in sorted(set(range(len(widths))) - set(kept), key=lambda i: table.columns[i].priority):
-        if _total([widths[k] for k in (*kept, i)], NAME_WIDTH) <= width:
-            kept.append(i)
+    by_priority = defaultdict(list)
+    for i, column in enumerate(table.columns):
+        by_priority[column.priority].append(i)
+    kept = by_priority.pop(0, [])
+    for _, group in sorted(by_priority.items()):
+        if _total([widths[k] for k in (*kept, *group)], NAME_WIDTH) <= width:
+            kept += group
     kept.sort()
     longest = max((widths[i].names for i in kept), default=0)
     while longest > SHORTEST_HEADING and _total([widths[i] for i in kept], longest) > width:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from cspprof.analysis.comparison import Comparison, format_depths
+from cspprof.analysis.comparison import Comparison, adds_up, format_depths
 from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes_all, needs_conv_share
 from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
@@ -17,17 +17,20 @@ from cspprof.report.changes import change_tables, metric_change
 from cspprof.report.command_json import json_document
 from cspprof.report.layer_tables import Breakdown, largest_layers, layer_table
 from cspprof.report.metric_labels import SHORT_METRICS, at_least_field, metric_label, model_fields
+from cspprof.report.model_table import (
+    complexity_table,
+    exact_total,
+    largest_layer_table,
+    models_table,
+    stages_table,
+)
 from cspprof.report.notes import cio_notes, model_notes, peak_notes
-from cspprof.report.paper_table import complexity_table
 from cspprof.report.tables import (
     Cell,
     Column,
     Report,
     Table,
-    at_least,
-    quantity,
     text,
-    total,
 )
 
 T = TypeVar("T")
@@ -38,8 +41,8 @@ FLOPS_METRICS = ("macs", "flops", "bflops", "bflops_cspnet", "bflops_darknet", "
 TRAFFIC_METRICS = ("traffic_bytes", "cio_all", *CIO_METRICS)
 """The metrics of networks that CIO does not describe: those of memory traffic that count every operation come first."""
 COMPUTE_UNITS = ("MACs", "FLOPs", "BFLOPs")
-MODELS_BESIDE_BASE = 2
-"""The number of models beside the base in one table; further models follow in further tables."""
+MOST_SIDE_BY_SIDE = 3
+"""With more models, a table has one row per model instead of one column."""
 
 
 def profile_report(
@@ -66,9 +69,11 @@ def profile_report(
     tables = summary_tables(profiles, metrics)
     records = [_total_record(p, with_conv_share(in_records, profiles)) for p in profiles]
     of_models = notes
+    many = len(profiles) > MOST_SIDE_BY_SIDE
     if len(profiles) > 1:
         comparison = Comparison(tuple(profiles))
-        tables += change_tables(comparison, focus)
+        if adds_up(focus):
+            tables += _stages(comparison, focus) if many else change_tables(comparison, focus)
         notes = notes + comparison.notes + (peak_notes(profiles) if "peak_bytes" in metrics else [])
     paper = None
     if chosen and len(profiles) > 1 and not how.requested:
@@ -76,7 +81,7 @@ def profile_report(
         shown = notes if len(profiles) == 2 else of_models  # more models have no changes in the table
         paper = Report([table], [], {}, tuple(dict.fromkeys(shown)))
     if not how.requested:
-        tables += [largest_layers(p, focus) for p in profiles]
+        tables += [largest_layer_table(profiles, focus)] if many else [largest_layers(p, focus) for p in profiles]
     else:
         records = []
         for p in profiles:
@@ -130,13 +135,15 @@ def with_conv_share(metrics: Sequence[str], profiles: Sequence[Record]) -> list[
 
 
 def summary_tables(profiles: Sequence[Record], metrics: Sequence[str] | None = None) -> list[Table]:
-    """The models side by side with the change from the first model; a few models per table. By default the metrics of
-    `cio`."""
-    base, *others = profiles
+    """The totals of the models, with the change from the first one: side by side, or one row per model if there are
+    more. By default the metrics of `cio`."""
     metrics = with_conv_share(cio_metrics(profiles) if metrics is None else metrics, profiles)
-    step = MODELS_BESIDE_BASE
-    groups = [others[i : i + step] for i in range(0, len(others), step)] or [[]]
-    return [_side_by_side([base, *group], metrics) for group in groups]
+    return [(_side_by_side if len(profiles) <= MOST_SIDE_BY_SIDE else models_table)(profiles, metrics)]
+
+
+def _stages(comparison: Comparison, metric: str) -> list[Table]:
+    table = stages_table(comparison, metric)
+    return [] if table is None else [table]
 
 
 def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
@@ -155,9 +162,9 @@ def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
             line += [cell, text("differs" if known and cell.text != first.text else "")]
         lines.append(line)
     for m in metrics:
-        line = [text(metric_label(m)), _total(base, m)]
+        line = [text(metric_label(m)), exact_total(base, m)]
         for p in others:
-            line += [_total(p, m), metric_change(m, base, p)]
+            line += [exact_total(p, m), metric_change(m, base, p)]
         lines.append(line)
         if m == "peak_bytes" and not others and peak_path(base):
             lines.append([text("  at"), text(peak_path(base))])
@@ -171,16 +178,6 @@ def _input_and_depth(record: Record) -> dict[str, Cell]:
         "dtype": text(record.dtype),
         "depth per stage": Cell(depth, format_depths(depth) or "–"),
     }
-
-
-def _total(record: Record, metric: str) -> Cell:
-    """A total, with the rounding of the tool that prints it."""
-    amount, printed = METRICS.get(metric).total(record), METRICS.get(metric).printed
-    scaled = printed(record) if printed is not None and amount.value is not None else None
-    if scaled is None:
-        return total(metric, amount)
-    cell = Cell(amount.value, quantity(metric, scaled).text)
-    return at_least(cell) if amount.missed else cell
 
 
 def _total_record(record: Record, metrics: Sequence[str]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class Column:
     header: str
     numeric: bool = False
     priority: int = 0
-    """0: the column is always there. Of the others, those with the smallest numbers get a place first."""
+    """0: the column is always there. Of the others, those with the smallest numbers get a place first, and
+    those with the same number together."""
     name: str = ""
     """The name in `--columns`; empty if the table has no such choice."""
     shortens: bool = False

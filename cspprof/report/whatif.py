@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cspprof.analysis.headline import OF_CONVOLUTIONS, cio_describes_all
+from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.whatif import Variation, VariationResult
 from cspprof.core import units
 from cspprof.core.record import Record, TensorSpec
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.report.metric_labels import SHORT_METRICS, at_least_field, metric_label
-from cspprof.report.notes import cio_notes, incomplete_note
+from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import with_conv_share
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, text, total
 
@@ -37,6 +38,7 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
         shapes = [list(tensor.shape) for tensor in variation.tensors]
         records.append({
             "model": model, "input": shapes[0], "inputs": shapes, "dtype": dtype, **values,
+            **({"peak_path": peak_path(record) if record else None} if "peak_bytes" in shown else {}),
             **at_least_field(bounds), "problem": problem,
         })  # fmt: skip
         cells = [total(m, METRICS.get(m).total(record)) if record else UNKNOWN for m in shown]
@@ -44,8 +46,9 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
     order = sorted(shown, key=lambda m: m not in SHORT_METRICS)
     columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True, order.index(m)) for m in shown)]
     notes = [f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem]
-    notes += [incomplete_note(p) for p in traced if not p.complete]
+    notes += [note for p in traced for note in model_notes(p)]
     notes += cio_notes(traced)[:1] if OF_CONVOLUTIONS & {*metrics} else []
+    notes += _peak_notes(results) if "peak_bytes" in metrics else []
     return Report(
         [Table(model, columns, rows)],
         records,
@@ -54,6 +57,18 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
         traced,
         metrics[0],
     )
+
+
+def _peak_notes(results: Sequence[VariationResult]) -> list[str]:
+    """Where the memory is largest; with the input behind it, if that differs between inputs."""
+    inputs: dict[str, list[str]] = {}
+    for r in results:
+        if r.record and peak_path(r.record):
+            inputs.setdefault(peak_path(r.record), []).append(_shapes(r.variation))
+    if len(inputs) == 1:
+        return [f"Peak memory at {next(iter(inputs))}."]
+    places = (f"at {path} for {', '.join(dict.fromkeys(of_path))}" for path, of_path in inputs.items())
+    return [f"Peak memory {'; '.join(places)}."] if inputs else []
 
 
 def _dtype(result: VariationResult) -> str:
