@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT
+from conftest import CHECKOUT, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cspprof.core.record import Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
 from cspprof.profiles import Profile
-from cspprof.render import Canvas
+from cspprof.render import Canvas, render
 from cspprof.render.terminal import PIPED_WIDTH, rich_text
+from cspprof.report.layer_tables import Breakdown
+from cspprof.report.profile import profile_report
 from cspprof.report.tables import Cell, Column, Report, Table
 
 WORDS = ["a", "×", "−7.6 %", "MACs", "CIO (HarDNet) [elements]", "well-known", "1,234,567", "x" * 30, "two  spaces"]
@@ -140,3 +144,31 @@ def test_a_name_of_a_file_cannot_control_the_terminal(width: int | None) -> None
     text = rich_text(Report([table], [], {}, [name]), Canvas(width))
     assert not {"\x1b", "\x9b"} & set(text)
     assert "x1b" in text
+
+
+@pytest.mark.parametrize("name", ["rich", "markdown", "latex", "csv", "html", "json"])
+def test_a_name_stays_on_its_line_in_every_format(name: str) -> None:
+    """A line break, an ANSI sequence in seven and in eight bits, markup of rich, a mark that reverses text."""
+    layers = [Layer("", "Net", 0, 1, 0), Layer("a\n\x1b[31m\x9b1m[red]b[/red]\u2028\u202ec", "Conv", 1, 1, 0)]
+    call = OpSpec("x.op\r\n", Kind.ELEMENTWISE, (TensorSpec((1, 2)),), (), (TensorSpec((1, 2)),))
+    record = Record(
+        "net\n.onnx", "net.onnx", (TensorSpec((1, 2)),), tuple(layers), (call,), Calls([0], [1], [0, 1]),
+        (Storage(0, "in\nput", "input", TensorSpec((1, 2))),), 0, (1,), ("a note on a\nb",),
+    )  # fmt: skip
+    report = profile_report("profile", [record], ["macs"], "macs", Breakdown(layers=True))
+    text = render(name, report).decode()
+    assert not [c for c in text if not c.isprintable() and c != "\n"]
+    assert "net" in text
+    assert name == "html" or not [line for line in text.splitlines() if line.strip().startswith(("b", ".onnx"))]
+
+
+def test_a_name_in_an_error_stays_on_its_line(run: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "from torch import nn\nclass Fails(nn.Module):\n    def forward(self, x): raise ValueError('\\x1b[31m')\n"
+        "def net():\n    m = nn.Sequential()\n    m.add_module('a\\nb', Fails())\n    return m\n"
+    )
+    result = run("profile", f"{file}:net", "--input", "1x3")
+    assert result.code == 2
+    assert r"layer 'a\nb'" in result.err
+    assert "\x1b" not in result.err

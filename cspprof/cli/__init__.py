@@ -20,6 +20,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
+from cspprof.core.printable import printable, printable_lines
 
 
 class Command(NamedTuple):
@@ -186,9 +187,9 @@ def _print_error(error: CspprofError) -> None:
     """Print the message and the hint to standard error."""
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[31merror:\x1b[0m" if color else "error:"
-    print(f"{label} {error.message}", file=sys.stderr)
+    print(f"{label} {printable_lines(error.message)}", file=sys.stderr)
     for line in (error.hint or "").splitlines():
-        print(f"  {line}", file=sys.stderr)
+        print(f"  {printable(line)}", file=sys.stderr)
 
 
 def _as_cspprof_error(error: Exception) -> CspprofError:

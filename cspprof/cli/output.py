@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from cspprof.core.errors import OutputError
 from cspprof.core.files import check_replaceable, check_writable, write_atomically
+from cspprof.core.printable import printable_lines
 from cspprof.render import RENDERERS, Canvas, format_for, render
 from cspprof.report.tables import Report
 
@@ -42,7 +43,7 @@ class ReportWriter:
         """Render the report and write it. Raises OutputError."""
         if self.path is None and self.format not in FORMATS_WITH_NOTES:
             for note in report.notes:
-                print(f"note: {note}", file=sys.stderr)
+                print(f"note: {printable_lines(note)}", file=sys.stderr)
         write_bytes(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
 
 

@@ -11,6 +11,7 @@ from cspprof.cli import options as o
 from cspprof.cli.completion import complete_kind, complete_metric, complete_spec
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.specs import profile_specs
+from cspprof.core.printable import printable_lines
 from cspprof.core.units import shape
 from cspprof.render import format_of
 from cspprof.render.matplotlib_chart import check_image_path, save_image, width_in_inches
@@ -75,7 +76,7 @@ def plot_command(
         save_image(chart, output, width)
         print_written(written)
         for note in chart_report(chart, profiles).notes:
-            print(f"note: {note}", file=sys.stderr)
+            print(f"note: {printable_lines(note)}", file=sys.stderr)
 
 
 plot_command.__doc__ = "\n\n".join(

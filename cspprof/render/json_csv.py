@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from cspprof.core.printable import printable
 from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report
 
@@ -37,10 +38,11 @@ def as_csv(report: Report, canvas: Canvas) -> str:
 
 
 def csv_text(records: Sequence[dict[str, Any]]) -> str:
-    """Records as CSV, with one column per field; a field that a record lacks is empty."""
+    """Records as CSV, with one column per field and one line per record; a field that a record lacks is empty."""
     out = io.StringIO()
     fields = list(dict.fromkeys(key for record in records for key in record))
     writer = csv.DictWriter(out, fields, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(records)
+    for record in records:
+        writer.writerow({key: printable(value) if isinstance(value, str) else value for key, value in record.items()})
     return out.getvalue()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from cspprof.core.errors import OutputError
+from cspprof.core.printable import without_controls
 from cspprof.core.registry import Registry
 from cspprof.report.tables import Report
 
@@ -51,13 +53,18 @@ def renderer(
 ) -> Callable[[Renderer], Renderer]:
     """Register the decorated function as the format `name`, and as the format of files with these suffixes.
 
-    `is_own` says whether an existing file is an output of the format: no other file is ever replaced.
+    Names in a report come from files and modules: they stay on their lines and do not control a terminal. `is_own` says
+    whether an existing file is an output of the format: no other file is ever replaced.
     """
 
     def register(function: Renderer) -> Renderer:
+        def render_printable(report: Report, canvas: Canvas) -> str | bytes:
+            content = function(report.printable(), canvas)
+            return content if isinstance(content, bytes) or canvas.color else without_controls(content)
+
         _FORMAT_BY_SUFFIX.update(dict.fromkeys(suffixes, name))
-        RENDERERS.add(name, Format(function, is_own, suffixes, binary, extra))
-        return function
+        RENDERERS.add(name, Format(render_printable, is_own, suffixes, binary, extra))
+        return wraps(function)(render_printable)
 
     return register
 
@@ -104,6 +111,6 @@ def format_for(path: Path, requested: str | None = None) -> str:
 
 
 def render(name: str, report: Report, canvas: Canvas | None = None) -> bytes:
-    """`report` in the format `name`; text is UTF-8 and ends in a newline."""
+    """`report` in the format `name`; text is UTF-8 and ends in a newline. Names in it stay on their lines."""
     content = RENDERERS.get(name).render(report, canvas or Canvas())
     return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cspprof.core.printable import printable
 from cspprof.render.fit_table import can_wrap, fit, heading, least_width
 from cspprof.render.registry import Canvas, renderer
 from cspprof.render.terminal_chart import chart_lines
@@ -43,7 +44,7 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         if i:
             console.print()
         if table.title:
-            console.print(Text(_printable(table.title), style="bold"))
+            console.print(Text(table.title, style="bold"))
         narrow, left_out = (table, []) if canvas.width is None else fit(table, canvas.width)
         if canvas.width is not None and least_width(narrow) > canvas.width:
             console.print(_blocks(table))
@@ -55,18 +56,15 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         if i or report.tables:
             console.print()
         lines = chart_lines(chart, console.width)
-        console.print(Text("\n").join(Text.assemble(*segments) for segments in lines))
+        console.print(
+            Text("\n").join(Text.assemble(*((printable(text), style) for text, style in line)) for line in lines)
+        )
     notes = [*report.notes, *([_missing_note(list(missing), canvas.width, choice)] if missing else []), *report.hints]
     if notes:
         console.print()
     for note in notes:
-        console.print(Text.assemble(("note: ", "yellow"), _printable(note)))
+        console.print(Text.assemble(("note: ", "yellow"), note))
     return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
-
-
-def _printable(text: str) -> str:
-    """The text without control characters. A name in a file can contain some, which would control the terminal."""
-    return "".join(c if (c >= " " and not "\x7f" <= c <= "\x9f") or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _missing_note(columns: Sequence[str], width: int | None, choice: bool) -> str:
@@ -86,13 +84,13 @@ def _columns(table: Table) -> RichTable:
     )
     for i, column in enumerate(table.columns):
         columns.add_column(
-            Text(_printable(heading(table, i))),
+            Text(heading(table, i)),
             justify="right" if column.numeric else "left",
             overflow="fold",
             no_wrap=not can_wrap(table, i),
         )
     for row in table.rows:
-        columns.add_row(*(Text(_printable(cell.text), style=_style(cell)) for cell in row))
+        columns.add_row(*(Text(cell.text, style=_style(cell)) for cell in row))
     return columns
 
 
@@ -102,10 +100,10 @@ def _blocks(table: Table) -> Text:
 
     lines = []
     for row in table.rows:
-        lines.append(Text(_printable(row[0].text), style="bold"))
+        lines.append(Text(row[0].text, style="bold"))
         for column, cell in zip(table.columns[1:], row[1:], strict=True):
             if cell.text:
-                lines.append(Text.assemble(f"  {column.header} ", (_printable(cell.text), _style(cell))))
+                lines.append(Text.assemble(f"  {column.header} ", (cell.text, _style(cell))))
     return Text("\n").join(lines)
 
 

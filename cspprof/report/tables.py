@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof.core import units
+from cspprof.core.printable import printable
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, Amount, Number, Ratio
 
@@ -76,10 +77,27 @@ class Report:
     paper: Report | None = None
     """The report that LaTeX and Markdown show in place of this one."""
 
+    def printable(self) -> Report:
+        """The report with the names in it on one line each. Names come from files and modules. The document, which
+        JSON escapes by itself, stays as it is."""
+        return replace(
+            self,
+            tables=[_printable_table(table) for table in self.tables],
+            notes=[printable(note) for note in self.notes],
+            hints=[printable(hint) for hint in self.hints],
+            paper=self.paper and self.paper.printable(),
+        )
+
     @property
     def tables_or_chart_data(self) -> Sequence[Table]:
         """The tables; if there are none, the data of the charts. For formats that cannot draw."""
         return self.tables or [_data_table(c) for c in self.charts]
+
+
+def _printable_table(table: Table) -> Table:
+    columns = [replace(column, header=printable(column.header)) for column in table.columns]
+    rows = [[cell._replace(text=printable(cell.text)) for cell in row] for row in table.rows]
+    return table._replace(title=printable(table.title), columns=columns, rows=rows)
 
 
 def _data_table(chart: Chart) -> Table:

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 
 from cspprof.core.errors import SourceError
 from cspprof.core.kinds import Kind
+from cspprof.core.printable import printable
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.contrib_operators import CONTRIB_RULES, SAME_AS
@@ -46,7 +47,7 @@ class ShapeInference:
 
     def error(self, node: NodeProto, what: str, hint: str) -> SourceError:
         name = node.name or (node.output[0] if node.output else "?")
-        return SourceError(f"{self.file}: node {name!r} ({node.op_type}): {what}", hint)
+        return SourceError(printable(f"{self.file}: node {name!r} ({node.op_type}): {what}"), hint)
 
     def infer(self, node: NodeProto, attrs: dict[str, Any], scope: Scope) -> tuple[dict[str, TensorSpec], Facts | None]:
         """The outputs of a node, and its cost unless the rule of a standard operator gives it. Raises SourceError or
