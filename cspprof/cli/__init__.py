@@ -42,6 +42,7 @@ COMMANDS = {
     "bottleneck": Command("bottleneck", "bottleneck_command", "The largest layers and their share of the total."),
     "convert": Command("convert", "convert_command", "Make a network cross stage partial."),
     "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
+    "measure": Command("measure", "measure_command", "The time of models on real engines, beside what they cost."),
     "plot": Command("plot", "plot_command", "Charts: bottlenecks, traffic, memory, rooflines."),
     "report": Command("report", "report_command", "One HTML page with every metric, chart and layer."),
     "verify": Command("verify", "verify_command", "Compare the MACs with fvcore and torch's FlopCounterMode."),

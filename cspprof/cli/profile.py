@@ -11,7 +11,7 @@ from cspprof.analysis.comparison import adds_up, check_additive
 from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_written, writing
-from cspprof.cli.specs import check_layer_metric, profile_specs
+from cspprof.cli.specs import check_layer_metric, each_spec, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.record import Record
@@ -121,6 +121,7 @@ def compare_command(
 
     Four or more models: one row per model, with one metric of each kind unless --metric chooses them.
     """
+    specs = each_spec(specs)
     if len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
     content = _content(list(METRICS), "cio", metric, convention)

@@ -11,7 +11,8 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile, profile_spec
 from cspprof.report.notes import incomplete_note
-from cspprof.sources import Request
+from cspprof.sources import Request, parse
+from cspprof.sources.measured_file import each_model, is_measurement
 
 
 def parse_request(
@@ -28,10 +29,17 @@ def profile_specs(
 ) -> list[Profile]:  # fmt: skip
     """The profile of each SPEC, in order; a repeated SPEC is traced once. Raises IncompleteError with `strict`."""
     request = parse_request(inputs, dtype, device, train)
+    specs = each_spec(specs)
     profiles = {spec: profile_spec(spec, request, cache=True) for spec in with_progress_bar(list(dict.fromkeys(specs)))}
     if strict:
         check_complete(*profiles.values())
     return [profiles[spec] for spec in specs]
+
+
+def each_spec(specs: Sequence[str]) -> list[str]:
+    """The SPECs, with one for each model in the place of a file of measurements. Raises CspprofError."""
+    parsed = [parse(text) for text in specs]
+    return [text for spec in parsed for text in (each_model(spec) if is_measurement(spec) else [spec.text])]
 
 
 def check_complete(*records: Record) -> None:

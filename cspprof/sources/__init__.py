@@ -3,7 +3,8 @@
     SPEC = target[,option=value]…
 
 A target is a zoo name, `timm:NAME`, `torchvision:NAME`, `path/to/file.py:factory`, `pkg.mod:factory`, a Darknet
-`model.cfg`, an exported program `model.pt2`, an ONNX graph `model.onnx` or a saved `x.profile.json`.
+`model.cfg`, an exported program `model.pt2`, an ONNX graph `model.onnx` or a saved `x.profile.json`. A file of
+measurements `x.measured.json` has a record of each of its models.
 
 To add a kind, write a file and a line in `SOURCES`. The file has a context manager `open_model(spec, request)` that
 yields a `LoadedModel`, or, for a format without a module to run, a function `read_record(spec, request)`. Neither torch
@@ -92,6 +93,7 @@ def _prefix(prefix: str) -> Callable[[str], bool]:
 
 SOURCES: list[Source] = [
     Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile", takes_other_inputs=False),
+    Source("measurement", _suffix(".measured.json"), "measured_file", takes_other_inputs=False),
     Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch"), takes_other_inputs=False),
     Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch")),
     Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx"), takes_other_inputs=False),

@@ -16,14 +16,14 @@ from cspprof.trace.user_memory import detached
 class InputTensors:
     """Makes the tensors of a call on one device, before any mode is entered, and keeps them in order."""
 
-    def __init__(self, device: str, dtype: str | None) -> None:
+    def __init__(self, device: str, dtype: str | None, seed: int = 0) -> None:
         self.device = device
         self.dtype = dtype
         self.made: list[torch.Tensor] = []
         self.from_specs: set[int] = set()
         """The ids of those whose values are made up."""
         self._by_id: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self._generator = torch.Generator().manual_seed(0)  # the global generator keeps its state
+        self._generator = torch.Generator().manual_seed(seed)  # the global generator keeps its state
 
     def __call__(self, given: TensorSpec | torch.Tensor) -> torch.Tensor:
         """A tensor like `given`. The same tensor passed twice gives the same result."""

@@ -1,0 +1,109 @@
+"""The command `measure`: the time of models on real engines."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cspprof.cli import options as o
+from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.core.errors import CspprofError
+from cspprof.core.files import check_replaceable, check_writable
+from cspprof.measure.engines import ENGINES, engines_named, not_installed
+from cspprof.measure.report import measurement_report
+from cspprof.measure.result import Measurement
+from cspprof.measure.session import ROUNDS, Progress, Session
+from cspprof.storage.measured_file import SUFFIX, is_own
+
+
+def measure_command(
+    specs: o.Specs,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="NAMES", help=f"{', '.join(ENGINES)}; several with commas. Default: torch "
+                     "and the others that are installed, without torch-compile, torch-cuda and opencv-classic."),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Rounds; each adds samples of every model.")]
+    = ROUNDS,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="Threads of each engine. Default: one per core.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say which engine can run which model. Exit code 1: one cannot.")
+    ] = False,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Save everything as x.measured.json, a SPEC.")
+    ] = None,
+    format: o.Format = None, output: o.Output = None, input: o.Input = None,
+) -> None:  # fmt: skip
+    """Measure the time and the peak memory of one forward pass of each model on each engine.
+
+    A SPEC x.measured.json prints a saved measurement again. Exit code 2: a model could not be measured; 130:
+    interrupted, and what was measured is printed and saved.
+    """
+    writer = ReportWriter(format, output)
+    if save is not None:
+        _check_save(save)
+    if any(spec.endswith(SUFFIX) for spec in specs):
+        writer.write(measurement_report(_saved(specs)))
+        return
+    engines = engines_named(engine)
+    _require_psutil()
+    if engine is None:
+        for name in not_installed():
+            extra = ENGINES.get(name).extra
+            print(f"note: {name} is not installed: pip install 'cspprof[{extra}]'", file=sys.stderr)
+    session = Session(specs, engines, input or (), threads, rounds, _progress())
+    try:
+        result = session.run(check)
+    finally:
+        _clear_progress()
+    if save is not None:
+        written = writing(save)
+        result.save(save)
+        print_written(written)
+    writer.write(measurement_report(result))
+    if result.interrupted:
+        raise typer.Exit(130)
+    if any(t.failure for t in result.timings):
+        raise typer.Exit(1 if check else 2)
+
+
+def _saved(specs: list[str]) -> Measurement:
+    if len(specs) > 1:
+        raise CspprofError("a saved measurement is printed alone", f"Name one file: cspprof measure {specs[0]}")
+    return Measurement.load(Path(specs[0]))
+
+
+def _check_save(path: Path) -> None:
+    """Raise CspprofError if a measurement cannot be saved there."""
+    if not path.name.endswith(SUFFIX):
+        stem = path.name.removesuffix(".json") or "x"
+        raise CspprofError(
+            f"the name of a measurement ends in {SUFFIX}, unlike {path.name}",
+            f"Write: --save {shlex.quote(str(path.with_name(stem + SUFFIX)))}",
+        )
+    check_writable(path)
+    check_replaceable(path, is_own, "a measurement", "--save FILE")
+
+
+def _require_psutil() -> None:
+    if find_spec("psutil") is None:
+        raise CspprofError("measuring needs the library psutil", "Install it: pip install 'cspprof[measure]'")
+
+
+def _progress() -> Progress:
+    """Show one line of progress on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda text, done, steps: None
+    return lambda text, done, steps: print(f"\r\x1b[K{done}/{steps} {text}", end="", file=sys.stderr, flush=True)
+
+
+def _clear_progress() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

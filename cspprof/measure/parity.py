@@ -1,0 +1,47 @@
+"""Whether the outputs of an engine are those of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cspprof.measure.engines.network import EngineError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TOLERANCE = 1e-4
+"""Largest relative error ‖a − b‖₂ / ‖b‖₂ of an output. Engines sum float32 numbers in different orders and use other
+algorithms for convolutions, which gives 1e-7 to 1e-5; a wrong operation gives 1e-2 and more."""
+
+
+def relative_error(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """The largest relative error of the outputs. Raises EngineError if the number or the shape of outputs differs, or a
+    value is not finite."""
+    import numpy as np
+
+    if len(outputs) != len(expected):
+        raise EngineError(f"wrong output: {len(outputs)} tensors, and torch returns {len(expected)}")
+    worst = 0.0
+    for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
+        if a.shape != b.shape:
+            raise EngineError(f"wrong output {i}: shape {a.shape}, and torch returns {b.shape}")
+        a64, b64 = a.astype(np.float64), b.astype(np.float64)
+        if not np.isfinite(a64).all():
+            raise EngineError(f"wrong output {i}: values that are not finite")
+        size = float(np.linalg.norm(b64))
+        distance = float(np.linalg.norm(a64 - b64))
+        worst = max(worst, distance / size if size else distance)
+    return worst
+
+
+def check_parity(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    """The relative error of the outputs. Raises EngineError if it is above `TOLERANCE`: a time of a network that
+    computes something else is no time of this network."""
+    error = relative_error(outputs, expected)
+    if error > TOLERANCE:
+        raise EngineError(
+            f"wrong output: it differs from torch's by {error:.1e} (relative), above the tolerance {TOLERANCE:.0e}",
+            "No time is printed for a wrong result. Compare the layers, or use another version of the engine.",
+        )
+    return error

@@ -1,0 +1,181 @@
+"""`Measurement`: what a session measured, as plain data, and its file `*.measured.json`.
+
+Times are samples in seconds, one list per round. Medians, intervals and ratios are computed from them when they are
+shown. Each model has its record, so later commands can use the file as a SPEC.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cspprof.core.errors import ProfileError
+from cspprof.core.files import check_replaceable, write_atomically
+from cspprof.core.record import Record
+from cspprof.measure.machine import Machine
+from cspprof.measure.statistics import Estimate, least_difference, median_estimate, ratio_estimate
+from cspprof.storage import measured_file, profile_file
+from cspprof.storage.measured_file import SCHEMA
+
+
+@dataclass
+class EngineRun:
+    """An engine as it was configured in this session."""
+
+    name: str
+    versions: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What its `configure` returned, with `pinned_to` (CPUs, or null) and `denormals_flushed`."""
+    failure: str = ""
+    """Why it could not start; empty if it did."""
+    hint: str | None = None
+
+
+@dataclass
+class MeasuredModel:
+    """A model of the session."""
+
+    name: str
+    spec: str
+    inputs: list[str]
+    """Values of `--input`; empty for the model's own input."""
+    record: Record
+    export: dict[str, Any] = field(default_factory=dict)
+    """Exporter, opset and number of nodes of the ONNX graph; `failure` if there is none."""
+    notes: list[str] = field(default_factory=list)
+    failure: str = ""
+    hint: str | None = None
+
+
+@dataclass
+class Timing:
+    """One model on one engine. `again` marks the second copy of a model that makes up the A/A pair of its engine."""
+
+    engine: str
+    model: int
+    """Index in `Measurement.models`."""
+    again: bool = False
+    rounds: list[list[float]] = field(default_factory=list)
+    """Samples in seconds for one forward pass."""
+    runs_per_sample: int = 1
+    warm_up_runs: list[int] = field(default_factory=list)
+    """Forward passes before the samples of each round."""
+    stable: bool = True
+    """Whether the times were stable after every warm-up."""
+    error: float | None = None
+    """Largest relative error of an output; None if it was not compared."""
+    peak_bytes: int | None = None
+    """Peak resident memory of a process that loaded this model only and ran it twice."""
+    engine_bytes: int | None = None
+    """Peak resident memory of that process before it loaded the model."""
+    load_seconds: float | None = None
+    notes: list[str] = field(default_factory=list)
+    failure: str = ""
+    hint: str | None = None
+
+
+@dataclass
+class Measurement:
+    """A session: the machine, the engines, the models, and every sample."""
+
+    machine: Machine
+    date: str
+    """UTC, in ISO 8601."""
+    threads: int
+    rounds: int
+    """The number of rounds that the session should have."""
+    load_average: float | None
+    """Processes that ran or waited, in the minute before the session; None if the system does not say."""
+    engines: list[EngineRun] = field(default_factory=list)
+    models: list[MeasuredModel] = field(default_factory=list)
+    timings: list[Timing] = field(default_factory=list)
+    finished_rounds: int = 0
+    other_cpu_share: float | None = None
+    """Share of the CPUs that other processes used while the samples were taken."""
+    interrupted: bool = False
+    checked_only: bool = False
+    """Whether the session only checked which engine can run which model."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def timing(self, engine: str, model: int, again: bool = False) -> Timing | None:
+        """The timing of a model on an engine; None if the session has none."""
+        return next((t for t in self.timings if (t.engine, t.model, t.again) == (engine, model, again)), None)
+
+    def of_engine(self, engine: str) -> Iterator[Timing]:
+        """The timings on one engine without that of the second copy, in the order of the models."""
+        return (t for t in self.timings if t.engine == engine and not t.again)
+
+    def median(self, timing: Timing) -> Estimate | None:
+        """The median time of a forward pass in seconds; None without samples."""
+        return median_estimate(timing.rounds) if any(timing.rounds) else None
+
+    def ratio(self, timing: Timing) -> Estimate | None:
+        """The median time divided by that of the first measured model on the same engine; None without samples."""
+        base = self.base(timing.engine)
+        if base is None or not any(timing.rounds):
+            return None
+        return ratio_estimate(base.rounds, timing.rounds)
+
+    def base(self, engine: str) -> Timing | None:
+        """The timing of the first model on the engine; None if it has no samples."""
+        first = next(self.of_engine(engine), None)
+        return first if first is not None and any(first.rounds) else None
+
+    def same_model_ratio(self, engine: str) -> Estimate | None:
+        """The ratio of the A/A pair of an engine: one model, loaded twice; None if it was not measured."""
+        again = next((t for t in self.timings if t.engine == engine and t.again and any(t.rounds)), None)
+        first = self.timing(engine, again.model) if again is not None else None
+        if again is None or first is None or not any(first.rounds):
+            return None
+        return ratio_estimate(first.rounds, again.rounds)
+
+    def least_difference(self, engine: str) -> float | None:
+        """The smallest relative difference that may be claimed on an engine; None if there is no A/A pair."""
+        same = self.same_model_ratio(engine)
+        return None if same is None else least_difference(same)
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of the file."""
+        models = [
+            {**{k: v for k, v in vars(m).items() if k != "record"}, "record": profile_file.to_dict(m.record)}
+            for m in self.models
+        ]
+        own = {k: v for k, v in vars(self).items() if k not in ("machine", "engines", "models", "timings")}
+        return {
+            "schema": SCHEMA,
+            **own,
+            "machine": self.machine._asdict(),
+            "engines": [asdict(e) for e in self.engines],
+            "timings": [asdict(t) for t in self.timings],
+            "models": models,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the file. Raises OutputError, also if the file exists and is no measurement."""
+        check_replaceable(path, measured_file.is_own, "a measurement", "--save FILE")
+        text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        write_atomically(path, text.encode() + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Measurement:
+        """Read a file that `save` wrote. Raises ProfileError."""
+        document = measured_file.load(path)
+        try:
+            document.pop("schema")
+            models = [
+                MeasuredModel(**{**m, "record": profile_file.from_dict(m["record"])}) for m in document.pop("models")
+            ]
+            return cls(
+                machine=Machine(**document.pop("machine")),
+                engines=[EngineRun(**e) for e in document.pop("engines")],
+                timings=[Timing(**t) for t in document.pop("timings")],
+                models=models,
+                **document,
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", "Measure again.") from None

@@ -1,0 +1,159 @@
+"""The process that prepares models, or that runs one engine: reads requests from stdin, writes responses to stdout.
+
+Both are JSON, one object per line. A request names its function in `do`; a response has `failed` and `hint` if it
+raised. See `worker_process` for the other side.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib import import_module
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from cspprof.core.errors import CspprofError
+from cspprof.measure.denormals import flush_denormals
+from cspprof.measure.engines import ENGINES
+from cspprof.measure.engines.network import Network, Prepared
+from cspprof.measure.machine import peak_resident_bytes, pin
+from cspprof.measure.parity import check_parity
+from cspprof.measure.statistics import is_warm
+
+SHORTEST_SAMPLE = 1e-3
+"""Seconds. If a run takes less, a sample is the mean of several runs, so that the clock adds no error."""
+LEAST_SAMPLES = 5
+MOST_SAMPLES = 50
+"""Samples of a model in one round."""
+MOST_WARM_UP = 100
+"""Samples after which a round begins although the times are not stable."""
+WARM_UP_SECONDS = 10.0
+"""The same, in seconds; at least `LEAST_SAMPLES` runs warm up."""
+
+
+class Worker:
+    """The state of the process: its engine and the networks that it has loaded."""
+
+    def __init__(self) -> None:
+        self.engine: Any = None
+        self.threads = 1
+        self.networks: dict[str, Network] = {}
+
+    def prepare(self, spec: str, inputs: list[str], folder: str, needs_graph: bool) -> dict[str, Any]:
+        """See `preparation.prepare`."""
+        from cspprof.measure.preparation import prepare
+
+        return prepare(spec, inputs, Path(folder), needs_graph)
+
+    def start(self, engine: str, threads: int, cpus: list[int]) -> dict[str, Any]:
+        """Pin the process, then import and configure the engine. Returns its settings and versions."""
+        pinned = pin(cpus)
+        flushed = flush_denormals()  # before the engine starts threads, which inherit it
+        self.threads = threads
+        self.engine = import_module(f"cspprof.measure.engines.{ENGINES.get(engine).module}")
+        settings = self.engine.configure(threads)
+        return {
+            "settings": {**settings, "pinned_to": cpus if pinned else None, "denormals_flushed": flushed},
+            "versions": ENGINES.get(engine).versions(),
+            "peak_bytes": peak_resident_bytes(),
+        }
+
+    def load(self, key: str, folder: str) -> dict[str, Any]:
+        """Load a prepared model."""
+        began = time.perf_counter()
+        network = self.networks[key] = self.engine.load(Prepared(Path(folder)), self.threads)
+        return {"load_seconds": time.perf_counter() - began, "notes": list(network.notes)}
+
+    def check(self, key: str, folder: str) -> dict[str, Any]:
+        """Run a loaded network twice, and compare its output with the correct one."""
+        network = self.networks[key]
+        network.run()
+        network.run()
+        peak = peak_resident_bytes()  # before the correct output is read
+        return {"error": check_parity(network.outputs(), Prepared(Path(folder)).outputs()), "peak_bytes": peak}
+
+    def time(self, key: str, seconds: float) -> dict[str, Any]:
+        """Warm up, then measure for `seconds`. Returns the samples and the CPU time that this took."""
+        network, cpu = self.networks[key], time.process_time()
+        gc.collect()
+        gc.disable()
+        try:
+            began = time.perf_counter()
+            one = min(network.seconds(1) for _ in range(3))
+            runs = max(1, ceil(SHORTEST_SAMPLE / one)) if one > 0 else 1
+            warm_up: list[float] = []
+            while not is_warm(warm_up):
+                late = time.perf_counter() - began > WARM_UP_SECONDS and len(warm_up) >= LEAST_SAMPLES
+                if late or len(warm_up) >= MOST_WARM_UP:
+                    break
+                warm_up.append(network.seconds(runs))
+            samples: list[float] = []
+            began = time.perf_counter()
+            while len(samples) < MOST_SAMPLES:
+                if len(samples) >= LEAST_SAMPLES and time.perf_counter() - began >= seconds:
+                    break
+                samples.append(network.seconds(runs))
+        finally:
+            gc.enable()
+        return {
+            "samples": samples,
+            "runs_per_sample": runs,
+            "warm_up_runs": 3 + len(warm_up) * runs,
+            "stable": is_warm(warm_up),
+            "cpu_seconds": time.process_time() - cpu,
+        }
+
+    def unload(self, key: str) -> dict[str, Any]:
+        del self.networks[key]
+        gc.collect()
+        return {}
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a model or an engine prints must not mix with the responses
+    _be_killed_first()
+    worker = Worker()
+    for line in sys.stdin:
+        request = json.loads(line)
+        response = _respond(getattr(worker, request.pop("do")), request)
+        out.write(json.dumps(response) + "\n")
+        out.flush()
+
+
+def _respond(function: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return function(**arguments)
+    except CspprofError as error:
+        return {"failed": error.message, "hint": error.hint}
+    except MemoryError:
+        return {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
+    except Exception as error:  # engines raise errors of many classes
+        text = str(error).strip()
+        if any(phrase in text.lower() for phrase in MEMORY_PHRASES):
+            return {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
+        return {"failed": f"{type(error).__name__}: {text}", "hint": None}
+
+
+OUT_OF_MEMORY = "the model outgrows the memory of this machine"
+MEMORY_HINT = "Measure it at a smaller input, for example --input 1x3x128x128, or on a machine with more memory."
+MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "failed to allocate")
+"""Words of the errors that the allocators of the engines raise, in lower case."""
+
+
+def _be_killed_first() -> None:
+    """Where memory runs out, let Linux end this process and not another one of the user."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()
