@@ -15,19 +15,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.errors import TraceError
-from cspprof.core.record import Calls, OpSpec, TensorSpec
+from cspprof.core.record import Calls, Kind, OpSpec, TensorSpec
 from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
 from cspprof.trace.aliasing import Alias, Output, output_of
 from cspprof.trace.bound_args import bind_args
 from cspprof.trace.execute import execute, values_known
 from cspprof.trace.gradients import autograd_included, forward_ad_active, needs_gradient
 from cspprof.trace.op_cache import CACHES, LIMIT
-from cspprof.trace.op_entries import OpEntry, is_decomposed, make_entry, rule_of, written_tensors
+from cspprof.trace.op_entries import SPECS, OpEntry, is_decomposed, make_entry, rule_of, written_tensors
 from cspprof.trace.operators import HigherOrderOperator, Operator, operator
 from cspprof.trace.pytree import NUMBERS, tensors_in
 from cspprof.trace.quantized_weights import unpack
 from cspprof.trace.random_state import PrivateGenerators
-from cspprof.trace.tensor_meta import TensorTag, empty_tensor
+from cspprof.trace.tensor_meta import TensorTag, empty_tensor, meta_of
 from cspprof.trace.tensor_registry import TensorRegistry
 from cspprof.trace.tensor_subclasses import (
     computes_shapes_only,
@@ -43,6 +43,10 @@ RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 
 WITHOUT_MODE = frozenset({"cond", "scan"})
 """Higher-order operators whose implementations refuse to run under a dispatch mode."""
+
+
+OTHER_THREAD = "other_thread"
+"""The name of an operation that stands for the work of another thread."""
 
 
 class FailedOp(NamedTuple):
@@ -72,6 +76,8 @@ class DispatchRecorder(TorchDispatchMode):
         self.layer = 0
         self.saw_autocast = False
         """Whether an operation ran on meta inside an autocast region, which changes no dtype there."""
+        self.saw_other_thread = False
+        """Whether the forward used a tensor that another thread computed."""
         self.below_forward_ad = False
         """Whether forward-mode differentiation runs an operation; then its parts are recorded, tangents included."""
         self.below_autograd = False
@@ -364,6 +370,15 @@ class DispatchRecorder(TorchDispatchMode):
             )
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, storages))
+
+    def record_unseen(self, tensor: torch.Tensor) -> None:
+        """Record a result of another thread: an operation of unknown cost produced it."""
+        self.saw_other_thread = True
+        meta, storage = meta_of(tensor), self.tensors.new_storage()
+        tensor.__dict__["_cspprof"] = TensorTag(self.tensors, storage, meta, False)
+        spec = OpSpec(OTHER_THREAD, Kind.UNKNOWN, (), (), (meta.spec,), {}, None)
+        entry = OpEntry(SPECS.setdefault(spec, spec), (), (), 1, runs=True)
+        self.log.append((entry, self.layer, [], (storage,)))
 
     # -- the record -------------------------------------------------------------------------------
 

@@ -27,6 +27,10 @@ UNKNOWN_VALUES = (
     "of the model, and on a real device (--device cpu, cuda) in inputs that are passed as tensors"
 )
 
+OTHER_THREAD = (
+    "the forward uses tensors that another thread computed, where a trace does not see the operations: their cost is "
+    "unknown; compute them in the thread of the forward"
+)
 RETURNS_FUNCTION = "the forward returns a function: what that computes when it is called is not counted"
 RETURNS_OBJECT = "the forward returns an object ({}) without tensors: what that computes when it is used is not counted"
 
@@ -39,6 +43,8 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield RETURNS_OBJECT.format(result.objects[0])
     for target, argument in recorder.unknown_values.items():
         yield UNKNOWN_VALUES.format(target, argument)
+    if recorder.saw_other_thread:
+        yield OTHER_THREAD
     if recorder.saw_autocast:
         yield AUTOCAST
     unregistered = _unregistered_modules(tree, recorder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -27,6 +28,7 @@ from cspprof.trace.pytree import tensors_in
 from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace.torch_state import TorchState, raise_interruption
+from cspprof.trace.unseen_results import UnseenResults
 from cspprof.trace.user_memory import MemoryGuard
 
 _LOCK = threading.RLock()
@@ -56,28 +58,27 @@ def trace_once(
 
     Raises TraceError, with the layer, its input shapes and what to try, if the forward fails.
     """
+    name = name or type(model).__name__
     with _LOCK:
-        run = _Run(model, inputs, name or type(model).__name__, train, device, dtype, gradients)
-        try:
-            try:
-                return run.record(source, notes, status)
-            except BaseException as error:
-                raise_interruption(error)
-                raise
-            finally:
-                run.restore()
-        finally:  # again: a KeyboardInterrupt may have come while the state was restored
-            run.restore()
+        run = _Run(model, inputs, name, train, device, dtype, gradients)
+        record = run.restored_record(source, notes, status)
+        if run.recorder.tensors.unexplained and not gradients:
+            run = _Run(model, inputs, name, train, device, dtype, gradients, other_threads=True)
+            record = run.restored_record(source, notes, status)
+        return record
 
 
 class _Run:
     """One run of a copy of a model."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None, gradients: bool
-    ) -> None:
+        self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None, gradients: bool,
+        other_threads: bool = False,
+    ) -> None:  # fmt: skip
+        """`other_threads`: find the tensors that other threads compute, which takes time."""
         self.model, self.inputs, self.name = model, inputs, name
         self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
+        self.other_threads = other_threads
         self.restored = False
         self.state = TorchState()
         with _disable_current_modes():
@@ -96,6 +97,19 @@ class _Run:
                 self.random_state.restore()
             self.recorder.release()
             self.restored = True
+
+    def restored_record(self, source: str, notes: tuple[str, ...], status: str) -> Record:
+        """Run the model and return the record. Afterwards everything is as it was, also after a KeyboardInterrupt."""
+        try:
+            try:
+                return self.record(source, notes, status)
+            except BaseException as error:
+                raise_interruption(error)
+                raise
+            finally:
+                self.restore()
+        finally:  # again: a KeyboardInterrupt may have come while the state was restored
+            self.restore()
 
     @_disable_current_modes()  # a mode of the caller, such as a FakeTensorMode, takes no part in the trace
     def record(self, source: str, notes: tuple[str, ...], status: str) -> Record:
@@ -131,13 +145,17 @@ class _Run:
                     for original, inner in zip(inner_tensors(tensor), used, strict=True):
                         recorder.tensors.register(inner, path, role)
                         recorder.tensors.originals[id(original)] = inner
+            recorder.tensors.copies.update(map(id, prepared.tensors))
             self.guard.add(prepared.tensors)
             self.guard.add(tensor for tensor, _ in passed)
             add_module_hooks(tree, prepared.modules, recorder.set_layer)
             result = Outputs(name, recorder.tensors.knows)
+            unseen = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if self.other_threads else None
             try:
-                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder:
+                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, unseen or nullcontext():
                     result.collect(prepared.model(*args, **kwargs))
+                if unseen is not None:
+                    unseen.check(result.tensors)
             except (TraceError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose

@@ -39,6 +39,10 @@ class TensorRegistry:
         self.saved: dict[int, tuple[int, bool, bool]] = {}
         """For inputs, parameters and tensors that autograd may save, by the id of torch's storage: number, if it is a
         weight, and if it is a constant."""
+        self.copies: set[int] = set()
+        """The ids of all tensors that the copy of the model holds."""
+        self.unexplained = False
+        """Whether the forward used a tensor on meta that no operation produced and that the model does not hold."""
         self.unrecorded = object()
         """The `trace` of tags of outputs that are not recorded."""
 
@@ -74,8 +78,13 @@ class TensorRegistry:
             saved = self._saved_tag(tensor)
             if saved is not None:
                 return saved
+            registered = self.registered.get(id(tensor))
+            if registered is not None:
+                return registered
+            if tag is None and tensor.is_meta and type(tensor) is torch.Tensor and id(tensor) not in self.copies:
+                self.unexplained = True
             role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
-            tag = self.registered.get(id(tensor)) or self.register(tensor, "", role)
+            tag = self.register(tensor, "", role)
         return tag
 
     def knows(self, tensor: torch.Tensor) -> bool:
