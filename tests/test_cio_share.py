@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import cspprof
 from cspprof.analysis.headline import cio_describes, headline
+from cspprof.analysis.module_summary import peak_path
 from cspprof.core.record import CONVOLUTIONS
 from cspprof.gate.config import load
 from cspprof.metrics import METRICS
@@ -266,3 +267,33 @@ def test_check_does_what_the_rule_says_and_adds_a_note(run: Run, vit: Profile, t
     got = run("check", "--config", str(config), "--format", "concise")
     assert got.code == 1
     assert f"cio_cspnet of vit (sees {share} of the MACs) is" in got.out
+
+
+@pytest.mark.parametrize(
+    ("format_name", "stream"),
+    [("rich", "out"), ("concise", "out"), ("markdown", "out"), ("json", "out"), ("csv", "err"), ("github", "err"),
+     ("junit", "err"), ("sarif", "err"), ("gitlab", "err"), ("bencher", "err"), ("github-action-benchmark", "err")],
+)  # fmt: skip
+def test_every_format_of_a_check_says_what_cio_sees(
+    run: Run, vit: Profile, tmp_path: Path, format_name: str, stream: str
+) -> None:
+    vit.save(tmp_path / "vit.profile.json")
+    (tmp_path / "cspprof.toml").write_text(
+        '[models.vit]\ntarget = "vit.profile.json"\n[[rules]]\nid = "cio"\nmax = "1 G"\n'
+    )
+    got = run("check", "--config", str(tmp_path), "--format", format_name)
+    assert got.code == 0
+    text = getattr(got, stream).replace("\\_", "_")
+    assert f"sees {100 * vit.total('conv_share'):.1f} % of the MACs of vit" in " ".join(text.split())
+
+
+def test_a_rule_on_peak_memory_names_the_layer(run: Run, cnn: Profile, tmp_path: Path) -> None:
+    cnn.save(tmp_path / "cnn.profile.json")
+    config = tmp_path / "cspprof.toml"
+    config.write_text(
+        '[models.cnn]\ntarget = "cnn.profile.json"\n[[rules]]\nid = "peak"\nmetric = "peak_bytes"\nmax = "1 G"\n'
+    )
+    place = f"(at {peak_path(cnn)})"
+    assert f"peak_bytes {place}" in run("check", "--config", str(config)).out
+    config.write_text(config.read_text().replace("1 G", "1"))
+    assert f"peak_bytes of cnn {place} is" in run("check", "--config", str(config), "-f", "concise").out

@@ -390,6 +390,47 @@ def test_a_changed_structure_with_the_same_totals_is_a_warning(
     result.stdout.fnmatch_lines(["*test_a_changed*.py:2: UserWarning: the structure of net.py:ResNeXt differs from *"])
 
 
+def test_an_assertion_on_cio_of_a_transformer_warns_what_cio_sees(
+    pytester: pytest.Pytester, runs: Runs, project: Path
+) -> None:
+    (project / "vit.py").write_text(
+        "from torch import nn\n\n\n"
+        "class Tokens(nn.Module):\n"
+        "    example_input_shape = (1, 3, 8, 8)\n\n"
+        "    def __init__(self, width=16):\n"
+        "        super().__init__()\n"
+        "        self.patches, self.mix = nn.Conv2d(3, width, 4, 4), nn.Linear(width, 64)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.mix(self.patches(x).flatten(2).mT)\n"
+    )
+    pytester.makepyfile(
+        """
+        from vit import Tokens
+
+        def test_budget(cspprof):
+            cspprof.assert_budget(Tokens(), cio="1 M")
+
+        def test_drop(cspprof):
+            cspprof.assert_drop(Tokens(), Tokens(8), cio="1%")
+
+        def test_baseline(cspprof):
+            cspprof.assert_matches_baseline(Tokens(), metrics="cio")
+
+        def test_traffic(cspprof):
+            cspprof.assert_budget(Tokens(), traffic_bytes="1 MB", macs="1 M")
+            cspprof.assert_matches_baseline(Tokens())
+        """
+    )
+    assert runs("--cspprof-update").ret == 0
+    result = runs()
+    result.assert_outcomes(passed=4, warnings=3)
+    # for each position, 3 * 16 * 4 * 4 = 768 MACs in the convolution and 16 * 64 = 1,024 in the linear layer
+    assert round(100 * 768 / (768 + 1024), 1) == 42.9
+    for name, line in (("assert_budget", 4), ("assert_drop", 7), ("assert_matches_baseline", 10)):
+        warning = f"{name}: cio_cspnet sees 42.9 % of the MACs of Tokens"
+        result.stdout.fnmatch_lines([f"*.py:{line}: UserWarning: {warning}*"])
+
+
 @pytest.mark.slow
 def test_xdist_workers_record_together(pytester: pytest.Pytester, project: Path) -> None:
     pytest.importorskip("xdist", reason="pytest-xdist is not installed")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import ReportWriter, write_bytes
+from cspprof.cli.output import ReportWriter, print_notes, write_bytes
 from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
 from cspprof.core.files import check_replaceable, check_writable, write_atomically
 from cspprof.core.registry import suggestion
@@ -95,6 +95,8 @@ def check_command(
 
         reference = measure_revision(project, against, models or ())
     verdict = check(project, models or (), reference=reference)
+    if not any(isinstance(writer, ReportWriter) or writer.format.shows_notes for writer in writers):
+        print_notes(verdict.notes)
     for writer in writers:
         if isinstance(writer, ReportWriter):
             writer.write(verdict_report(verdict, why))

@@ -42,8 +42,7 @@ class ReportWriter:
     def write(self, report: Report) -> None:
         """Render the report and write it. Raises OutputError."""
         if self.path is None and self.format not in FORMATS_WITH_NOTES:
-            for note in report.notes:
-                print(f"note: {printable_lines(note)}", file=sys.stderr)
+            print_notes(report.notes)
         write_bytes(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
 
 
@@ -80,6 +79,12 @@ def writing(*paths: Path) -> str:
     if paths[0].exists() and not paths[0].is_file():
         return ""
     return f"{'replaced' if paths[0].exists() else 'wrote'} {' and '.join(map(str, paths))}"
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes on standard error, for a format that does not contain them."""
+    for note in notes:
+        print(f"note: {printable_lines(note)}", file=sys.stderr)
 
 
 def print_written(message: str) -> None:

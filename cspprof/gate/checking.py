@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cspprof.analysis.headline import LEAST_SHARE
+from cspprof.analysis.headline import LEAST_SHARE, OF_CONVOLUTIONS
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
 from cspprof.core.registry import suggestion
@@ -86,7 +86,7 @@ def check(config: Config, names: Sequence[str] = (), reference: Reference | None
     needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
     measurements, unmeasured = measure_models(config, needed)
     results = [r for rule, m in pairs if m in measurements for r in _evaluate(config, rule, m, measurements, reference)]
-    notes = [*_structure_notes(measurements, reference, selected), *_cio_notes(results)]
+    notes = [*_structure_notes(measurements, reference, selected), *cio_notes(results)]
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
 
 
@@ -176,15 +176,19 @@ def _structure_notes(
     return notes
 
 
-def _cio_notes(results: Sequence[RuleResult]) -> list[str]:
+def cio_notes(results: Sequence[RuleResult]) -> list[str]:
     """A note for each rule on CIO of a model that CIO does not describe."""
-    return list(
-        dict.fromkeys(
-            f"{r.rule}: {r.metric} sees {share(r.conv_share)} of the MACs of {r.model}, those of convolutions. A rule "
-            'on metric = "traffic_bytes" or "cio_all" also counts linear layers and attention'
-            for r in results
-            if r.conv_share is not None and r.conv_share < LEAST_SHARE
-        )
+    notes = (cio_note(r.rule, r.metric, r.model, r.conv_share) for r in results)
+    return list(dict.fromkeys(filter(None, notes)))
+
+
+def cio_note(rule: str, metric: str, model: str, conv_share: float | None) -> str:
+    """A note if a metric of convolutions sees less than half of the MACs of a model; else empty."""
+    if metric not in OF_CONVOLUTIONS or conv_share is None or conv_share >= LEAST_SHARE:
+        return ""
+    return (
+        f"{rule}: {metric} sees {share(conv_share)} of the MACs of {model}, those of convolutions. A limit of "
+        "traffic_bytes or cio_all also counts linear layers and attention"
     )
 
 

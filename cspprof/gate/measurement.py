@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from cspprof.analysis.layer_rows import RowGroup, group_by_path
+from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.structural_hash import structural_hash
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
@@ -55,6 +56,8 @@ class Measurement:
     versions: Mapping[str, str] = field(default_factory=dict)
     recorded_by: str = ""
     """`pytest` if a test recorded it, and no configuration names it."""
+    peak_path: str = ""
+    """The layer during which most memory is alive. A baseline does not have it."""
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)
@@ -168,6 +171,7 @@ def measure(name: str, record: Record, convention: str, metrics: Iterable[str] =
         _layers(record, metrics),
         record.uncounted,
         dict(record.tool),
+        peak_path=peak_path(record),
     )
 
 

@@ -22,7 +22,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, parse_inputs
 from cspprof.gate import baseline
-from cspprof.gate.checking import with_causes
+from cspprof.gate.checking import cio_note, cio_notes, with_causes
 from cspprof.gate.config import BASELINE_FILE, Config, Model, Rule, find, load
 from cspprof.gate.measurement import LAYER_METRICS, Measurement, layer_metrics, measure, profile_entry
 from cspprof.gate.pytest_messages import budget_text, mismatch_text
@@ -70,7 +70,8 @@ class CostAssertions:
         """Assert that each metric is at most its limit: `cio="24 M"`, `macs="4.1 G"`, `params=25_000_000`.
 
         `cio` and `compute` are those of the model's convention; `cspprof metrics` lists all other names. With `layer`,
-        a glob as in rules, the limits apply to each layer that it matches.
+        a glob as in rules, the limits apply to each layer that it matches. Warns if a limit of CIO holds for a model
+        of which CIO sees less than half of the MACs.
         """
         rules = _rules("assert_budget", 'cio="24 M"', "max", limits, layer=layer)
         measurement = self._measure(model, input, (rule.metric for rule in rules))
@@ -179,6 +180,8 @@ class CostAssertions:
         for r in results:
             if r.outcome is Outcome.UNKNOWN:
                 raise CspprofError(r.message, r.hint)
+        for note in cio_notes(results):
+            warn(note, stacklevel=4)  # the line of the test
 
     def _mismatch(self, measurement: Measurement, metrics: Sequence[str]) -> str:
         """The differences from the baseline as text. Raises CspprofError if it lacks the model or a metric."""
@@ -189,7 +192,11 @@ class CostAssertions:
             raise CspprofError(f"the baseline {file} {missing}", f"Record it: {UPDATE}")
         if mismatch := settings_mismatch(measurement, recorded, BASELINE):
             raise CspprofError(mismatch[0], f"Record it again: {UPDATE}")
-        compared = [resolve_metric(m, measurement.convention) for m in metrics] or _comparable(measurement, recorded)
+        chosen = [resolve_metric(m, measurement.convention) for m in metrics]
+        for metric in chosen:
+            if note := cio_note("assert_matches_baseline", metric, measurement.name, measurement.conv_share):
+                warn(note, stacklevel=4)
+        compared = chosen or _comparable(measurement, recorded)
         for metric in compared:
             if metric not in recorded.totals:
                 raise CspprofError(f"the baseline has no {metric} of {measurement.name}", f"Record it: {UPDATE}")

@@ -47,6 +47,8 @@ def mismatch_text(
 def _difference(metric: str, measurement: Measurement, recorded: Measurement) -> str:
     before, now = (side.totals[metric].exact for side in (recorded, measurement))
     old, new = change_texts(TotalChange("", metric, recorded.totals[metric], measurement.totals[metric]))
+    if metric == "peak_bytes" and measurement.peak_path:
+        new = f"{new} at {measurement.peak_path}"
     if before is None or now is None:
         return f"{new}, recorded {old}"
     return f"{new}, recorded {old} ({change(float(now / before - 1) if before else None)})"

@@ -14,7 +14,7 @@ from cspprof.gate.causes import WHY_LAYERS, Cause
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Problem
 from cspprof.gate.measurement import Measurement
-from cspprof.gate.rules import Outcome, RuleResult, cio_remark, difference_text
+from cspprof.gate.rules import Outcome, RuleResult, difference_text, metric_remark
 from cspprof.metrics import METRICS, Amount
 from cspprof.report.command_json import BOUNDS
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text
@@ -71,7 +71,7 @@ def _result_row(result: RuleResult) -> list[Cell]:
         difference = f"≥ {difference}"
     status = _status(result)
     return [
-        text(result.rule), text(result.place), text(result.metric + cio_remark(result)), _cell(result.value, value),
+        text(result.rule), text(result.place), text(result.metric + metric_remark(result)), _cell(result.value, value),
         _cell(result.limit, limit), _cell(result.difference, difference), Cell(status, status, good),
     ]  # fmt: skip
 

@@ -58,6 +58,8 @@ class RuleResult:
     """Whether the value is a lower bound, because it misses operations."""
     conv_share: float | None = None
     """The share of the MACs of the model that a metric of convolutions sees, if it is less than nearly all."""
+    peak_path: str = ""
+    """The layer of the peak, if the metric is the peak memory."""
     causes: tuple[Cause, ...] = field(default=(), repr=False)
 
     @property
@@ -234,6 +236,7 @@ class _Evaluation:
         shown = share if self.metric in OF_CONVOLUTIONS and share is not None and share < NEARLY_ALL else None
         return RuleResult(
             rule.id, rule.kind, rule.level, self.measurement.name, self.metric, outcome, layer, conv_share=shown,
+            peak_path=self.measurement.peak_path if self.metric == "peak_bytes" else "",
             **rest,  # type: ignore[arg-type]  # fields of RuleResult by name
         )  # fmt: skip
 
@@ -329,11 +332,14 @@ def difference_text(result: RuleResult) -> str:
 
 
 def _subject(result: RuleResult) -> str:
-    return f"{result.metric} of {result.place}{cio_remark(result)}"
+    return f"{result.metric} of {result.place}{metric_remark(result)}"
 
 
-def cio_remark(result: RuleResult) -> str:
-    """` (sees 2.3 % of the MACs)` for a metric of convolutions, if these do not have nearly all MACs; else empty."""
+def metric_remark(result: RuleResult) -> str:
+    """` (sees 2.3 % of the MACs)` for a metric of convolutions, if these do not have nearly all MACs;
+    ` (at stage1.0.conv)` for the peak memory; else empty."""
+    if result.peak_path:
+        return f" (at {result.peak_path})"
     return "" if result.conv_share is None else f" (sees {share(result.conv_share)} of the MACs)"
 
 

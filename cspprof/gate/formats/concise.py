@@ -8,7 +8,7 @@ from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
 
 
-@verdict_format("concise", own=r": (error|warning): |" + SUMMARY)
+@verdict_format("concise", own=r": (error|warning): |" + SUMMARY, shows_notes=True)
 def as_concise(verdict: Verdict) -> str:
     lines = [_line(m) for m in messages(verdict)]
     lines += [f"note: {note}" for note in verdict.notes]

@@ -16,6 +16,8 @@ class VerdictFormat(NamedTuple):
     render: Callable[[Verdict], str]
     is_own: Callable[[bytes], bool]
     """Whether a file that starts with these bytes may be an earlier output, which a new one can replace."""
+    shows_notes: bool = False
+    """Whether the format contains the notes of a verdict."""
 
     def __call__(self, verdict: Verdict) -> str:
         return self.render(verdict)
@@ -24,7 +26,9 @@ class VerdictFormat(NamedTuple):
 FORMATS: Registry[VerdictFormat] = Registry("format")
 
 
-def verdict_format(name: str, own: str) -> Callable[[Callable[[Verdict], str]], Callable[[Verdict], str]]:
+def verdict_format(
+    name: str, own: str, shows_notes: bool = False
+) -> Callable[[Callable[[Verdict], str]], Callable[[Verdict], str]]:
     """Register a function as the format `name`. `own` is a regular expression that its outputs contain near the start.
 
     A file without it is never replaced.
@@ -32,7 +36,7 @@ def verdict_format(name: str, own: str) -> Callable[[Callable[[Verdict], str]], 
     pattern = re.compile(own.encode(), re.MULTILINE)
 
     def register(function: Callable[[Verdict], str]) -> Callable[[Verdict], str]:
-        FORMATS.add(name, VerdictFormat(function, lambda head: pattern.search(head) is not None))
+        FORMATS.add(name, VerdictFormat(function, lambda head: pattern.search(head) is not None, shows_notes))
         return function
 
     return register
