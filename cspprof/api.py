@@ -127,6 +127,7 @@ def convert(
     True
     """
     options = Options(gamma, fusion, recipe, split or "", multiple)
+    stages = [part.strip() for part in stages.split(",")] if isinstance(stages, str) else stages or ()
     request = Request(
         inputs, parse_device(device) if device else None, parse_float_dtype(dtype) if dtype else None
     )  # fmt: skip
@@ -145,6 +146,8 @@ def convert(
             traced_on = loaded.inputs if inputs is None else inputs
             run = tracer(traced_on, name or loaded.name, loaded.device, source=loaded.source, notes=loaded.notes)
             return _convert(loaded.module, stages, options, factory_code(spec.target, dict(spec.options)), run)
+    if isinstance(model, Record):
+        raise CspprofError("a profile contains no model that can be converted", "Pass the module, or its SPEC.")
     if inputs is None:
         raise TraceError("a module has no default input", "Pass a shape: cspprof.convert(model, (1, 3, 224, 224))")
     return _convert(model, stages, options, None, tracer(inputs, name or type(model).__name__, "meta"))
@@ -156,7 +159,9 @@ def _convert(
 ) -> Conversion:  # fmt: skip
     """The conversion of a module; `trace` has a module and the name of the record, empty for that of the model."""
     from cspprof.csp.conversion.convert import convert_model
+    from cspprof.csp.conversion.refusals import refuse_unconvertible
 
+    refuse_unconvertible(model)
     before = Profile.of(trace(model, ""))
     label = f"CSP {before.model}"
     result = convert_model(model, before, lambda m: trace(m, label), options, stages)

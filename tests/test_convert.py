@@ -306,7 +306,7 @@ def test_convert_chooses_the_best_gamma_and_fusion_under_a_constraint(run: Run) 
     got = run(*arguments, "--where", "macs<=1 M")
     assert (got.code, got.out) == (1, "")
     assert "no conversion of torchvision:resnet18 meets macs<=1 M" in got.err
-    assert "The nearest is γ = 0.75, fusion last: macs " in got.err
+    assert "The nearest that is met with --gamma 0.75 --fusion last: --where " in got.err
 
 
 @pytest.mark.slow

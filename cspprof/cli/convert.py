@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cspprof.analysis.constraints import Constraint, parse_constraint
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_written, write_bytes, writing
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_writable
 from cspprof.core.inputs import parse_inputs
-from cspprof.core.units import Quantity, parse_quantity
-from cspprof.metrics.names import resolve_metric
+from cspprof.csp.conversion.plan import Options
+from cspprof.metrics.names import check_metric, resolve_metric
+from cspprof.report.tables import sort_key
 
 if TYPE_CHECKING:
     from cspprof.results import Conversion
@@ -72,11 +73,15 @@ def convert_command(
     writer = ReportWriter(format, None if own_file else output)
     for path in filter(None, (own_file, *(save or ()))):
         check_writable(path)
-    constraints = [_constraint(text) for text in where or ()]
-    minimized = resolve_metric(minimize)
-    gammas, fusions = _gammas(gamma), [f.strip() for f in fusion.split(",")]
+    constraints = [parse_constraint(text) for text in where or ()]
+    minimized = resolve_metric(check_metric(minimize))
+    gammas, fusions = _gammas(gamma), [f.strip() for f in fusion.split(",") if f.strip()] or [fusion]
+    for options in ((g, f) for f in fusions for g in gammas):  # an error is found before the first conversion
+        Options(*options, recipe, split or "", multiple)
     inputs = parse_inputs(input or (), dtype or "float32")
     names = [s.strip() for s in (stages or "").split(",") if s.strip()]
+    if stages is not None and not names:
+        raise CspprofError("--stages names no stage", "Write for example: --stages layer2,layer3")
     conversions = [
         convert(spec, inputs, stages=names, gamma=g, fusion=f, split=split, recipe=recipe, multiple=multiple,
                 device=device, dtype=dtype)
@@ -113,38 +118,19 @@ def _gammas(text: str) -> list[float]:
         ) from None
 
 
-def _constraint(text: str) -> tuple[str, str, Quantity]:
-    """`macs<=2 G` as metric, operator and quantity. Raises CspprofError."""
-    match = re.fullmatch(r"\s*([\w()]+)\s*(<=|>=|<|>)\s*(.+)", text)
-    if match is None:
-        raise CspprofError(f"cannot read the constraint {text!r}", 'Write for example: --where "macs<=2 G"')
-    return resolve_metric(match[1]), match[2], parse_quantity(match[3])
-
-
-def _best(conversions: list[Conversion], constraints: list[tuple[str, str, Quantity]], minimized: str) -> Conversion:
+def _best(conversions: list[Conversion], constraints: list[Constraint], minimized: str) -> Conversion:
     """The conversion with the least value that meets all constraints. Raises NoConversionError if none does."""
-
-    def excess(c: Conversion) -> float:
-        """How far the worst constraint is missed, relative to its limit; 0 or less if all hold."""
-        worst = 0.0
-        for metric, operator, limit in constraints:
-            value, bound = c.after.total(metric), float(limit.value)
-            distance = (value - bound) if operator.startswith("<") else (bound - value)
-            if operator in ("<", ">") and distance == 0:
-                distance = abs(bound) * 1e-12 or 1e-12
-            worst = max(worst, distance / (abs(bound) or 1))
-        return worst
-
-    meeting = [c for c in conversions if excess(c) <= 0]
+    converted = [c for c in conversions if c.converted] or conversions
+    meeting = [c for c in converted if all(limit.holds(c.after) for limit in constraints)]
     if meeting:
-        return min(meeting, key=lambda c: c.after.total(minimized))
-    nearest = min(conversions, key=excess)
-    values = ", ".join(f"{metric} {nearest.after.total(metric):,}" for metric, _, _ in constraints)
+        return min(meeting, key=lambda c: sort_key(c.after.total(minimized), ascending=True))
+    nearest = min(converted, key=lambda c: max(limit.excess(c.after) for limit in constraints))
     plan = next((s.plan for s in nearest.stages if s.plan is not None), None)
-    how = f"γ = {plan.options.gamma:g}, fusion {plan.options.fusion}: " if plan else ""
+    options = f" with --gamma {plan.options.gamma:g} --fusion {plan.options.fusion}" if plan else ""
+    met = " ".join(f'--where "{limit.met_by(nearest.after)}"' for limit in constraints)
     raise NoConversionError(
-        f"no conversion of {nearest.before.model} meets {' and '.join(m + op + q.text for m, op, q in constraints)}",
-        f"The nearest is {how}{values}. Relax the constraint, or try a range of γ: --gamma 0.25:0.75:0.125",
+        f"no conversion of {nearest.before.model} meets {' and '.join(map(str, constraints))}",
+        f"The nearest that is met{options}: {met}",
     )
 
 

@@ -45,9 +45,25 @@ def conversion_report(conversion: Converted) -> Report:
         rows = [[text(s.name), text(s.reason)] for s in left]
         tables.append(Table("Left as they are", [Column("stage"), Column("reason")], rows))
     notes = [f"peak memory: {_peak(before)} before, {_peak(after)} after"] if converted else []
+    notes += gamma_notes(converted)
     records = [_stage_record(conversion, s) for s in conversion.stages]
     document = {"schema": "cspprof.convert/1", "model": before.model, "conversions": [conversion_fields(conversion)]}
     return Report(tables, records, document, notes, [before, after] if converted else [before], "cio_cspnet")
+
+
+def gamma_notes(converted: Sequence[StageResult]) -> list[str]:
+    """A note about the stages whose γ differs by a channel or more from the γ of the options."""
+    plans = {s.name: s.plan for s in converted if s.plan is not None}
+    moved = {n: p for n, p in plans.items() if abs(p.bypass - p.options.gamma * (p.bypass + p.main)) >= 1}
+    if not moved:
+        return []
+    options = next(iter(moved.values())).options
+    rule = f"multiples of {options.multiple} and whole groups; --round 1 keeps γ nearer" if options.multiple > 1 else (
+        "whole numbers of channels for all groups"
+    )  # fmt: skip
+    listed = ", ".join(f"{p.gamma:.3g} in {name}" for name, p in list(moved.items())[:4])
+    more = f" and {len(moved) - 4} more stages" if len(moved) > 4 else ""
+    return [f"γ is {listed}{more} instead of {options.gamma:g}: widths are {rule}"]
 
 
 def headline_of_change(before: Record, after: Record) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+import torch
 from torch import nn
 
 from cspprof.core.errors import CspprofError
@@ -16,7 +16,8 @@ from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.edits import StageEdits, apply_edits, stage_edits
 from cspprof.csp.conversion.plan import Options, StagePlan, plan
 from cspprof.csp.conversion.proof import prove_stage
-from cspprof.csp.conversion.stages import Search, Stage, find_stages
+from cspprof.csp.conversion.stage_names import is_inside, stages_named
+from cspprof.csp.conversion.stages import find_stages
 
 Trace = Callable[[nn.Module], Record]
 """Traces a model on the inputs of the record."""
@@ -60,44 +61,60 @@ def convert_model(
     stage, or if the model cannot be copied.
     """
     search = find_stages(record)
-    chosen = _chosen(search, names)
+    chosen = stages_named(search, record, names) if names else search.stages
     try:
         converted = copy.deepcopy(model)
     except Exception as error:
-        raise CspprofError(f"the model cannot be copied: {type(error).__name__}: {error}", "") from error
-    results: list[StageResult] = [StageResult(n, None, r) for n, r in search.left.items() if not names or n in names]
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise CspprofError(
+            f"the model cannot be copied: {type(error).__name__}: {reason}",
+            "copy.deepcopy(model) must work: remove locks and files, and make pruning permanent with "
+            "torch.nn.utils.prune.remove.",
+        ) from error
+    results = [
+        StageResult(path, None, reason)
+        for path, reason in search.left.items()
+        if not names or any(is_inside(path, name) for name in names)
+    ]
     kept: list[StageEdits] = []
     after = record
-    for stage in chosen:
-        try:
-            stage_plan = plan(record, stage, options)
-            edits = stage_edits(converted, record, stage_plan)
-            prove_stage(edits.stage, stage_plan.input, stage.output)
-            undo = apply_edits(converted, edits)
+    with torch.random.fork_rng(_devices(model)):  # new layers draw random weights
+        for stage in chosen:
             try:
-                after = _trace_as_before(converted, trace, record)
-            except CouplingError:
-                undo()
-                raise
-        except CouplingError as error:
-            results.append(StageResult(stage.name, None, error.message))
-            continue
-        kept.append(edits)
-        results.append(StageResult(stage.name, stage_plan))
+                stage_plan = plan(record, stage, options)
+                edits = stage_edits(converted, record, stage_plan)
+                prove_stage(edits.stage, stage_plan.input, stage.output)
+                after = _put_in(converted, edits, trace, record)
+            except CouplingError as error:
+                results.append(StageResult(stage.name, None, error.message))
+                continue
+            kept.append(edits)
+            results.append(StageResult(stage.name, stage_plan))
     if not chosen and not results:
         results.append(StageResult(record.label, None, _why_nothing(record)))
     return ConvertedModel(converted, after, tuple(results), tuple(kept))
 
 
-def _trace_as_before(model: nn.Module, trace: Trace, record: Record) -> Record:
-    """The record of the changed model. Raises CouplingError if the model fails or returns other shapes."""
+def _devices(model: nn.Module) -> list[int]:
+    """The GPUs of the weights."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+
+
+def _put_in(model: nn.Module, edits: StageEdits, trace: Trace, record: Record) -> Record:
+    """Put a stage into the model, and return the record of the changed model. Takes the stage out again and raises
+    CouplingError if the model fails or returns other shapes."""
+    undo = apply_edits(model, edits)
     try:
         after = trace(model)
+        shapes = [sorted(_output_shapes(r)) for r in (record, after)]
+        if shapes[0] != shapes[1]:
+            raise CouplingError("the model returns other shapes with it")
+    except CouplingError:
+        undo()
+        raise
     except CspprofError as error:
+        undo()
         raise CouplingError(f"the model does not run with it: {error.message}") from error
-    shapes = [sorted(_output_shapes(r)) for r in (record, after)]
-    if shapes[0] != shapes[1]:
-        raise CouplingError("the model returns other shapes with it")
     return after
 
 
@@ -108,22 +125,6 @@ def _output_shapes(record: Record) -> list[tuple[int, ...]]:
             if tensor.storage in record.outputs:
                 shapes[tensor.storage] = tensor.shape
     return list(shapes.values())
-
-
-def _chosen(search: Search, names: Sequence[str]) -> list[Stage]:
-    """The stages with these names, or all. A name may also be a module that contains stages."""
-    if not names:
-        return search.stages
-    chosen = []
-    for name in names:
-        inside = [s for s in search.stages if name in (s.name, s.container) or s.name.startswith(f"{name}.")]
-        if not inside and name not in search.left:
-            known = [*(s.name for s in search.stages), *search.left]
-            near = get_close_matches(name, known, n=3, cutoff=0.4) or known[:5]
-            hint = f"There are: {', '.join(near)}" if near else "No stage of it can be converted."
-            raise CspprofError(f"{name!r} is no stage", hint)
-        chosen += [s for s in inside if s not in chosen]
-    return chosen
 
 
 def _why_nothing(record: Record) -> str:

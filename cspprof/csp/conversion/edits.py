@@ -72,7 +72,10 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     stage = plan.stage
     copies = {b.path: copy.deepcopy(model.get_submodule(b.path)) for b in stage.blocks}
     layers = []
-    for path, shapes in _shapes_by_layer(record, plan).items():
+    new_shapes = _shapes_by_layer(record, plan)
+    _refuse_shared_weights(model, list(copies), set(new_shapes))
+    for path, shapes in new_shapes.items():
+        _refuse_other_weights(model.get_submodule(path), path)
         try:
             resized = resize(model.get_submodule(path), shapes)
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -106,6 +109,27 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     offset = 1 if plan.replaces_first else 0  # the additional block is new
     inside = {"" if len(blocks) == 1 else f".{i}": path for i, path in enumerate(copies, offset)}
     return StageEdits(tuple(layers), settings, tuple(places), inside)
+
+
+def _refuse_shared_weights(model: nn.Module, blocks: Sequence[str], resized: set[str]) -> None:
+    """Raise CouplingError if a weight of the blocks has another name outside its block, or in it if its layer gets
+    new shapes: the copies of the blocks would have weights of their own."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for shared in (found for found in names.values() if len(found) > 1):
+        of_block = [next((b for b in blocks if name.startswith(f"{b}.")), None) for name in shared]
+        if any(of_block) and (len(set(of_block)) > 1 or any(name.rpartition(".")[0] in resized for name in shared)):
+            raise CouplingError(f"{shared[0]} and {shared[1]} are one weight, and conversion would separate them")
+
+
+def _refuse_other_weights(module: nn.Module, path: str) -> None:
+    """Raise CouplingError if a layer has weights that a new layer cannot have: integers, or a subclass of tensors."""
+    for name, tensor in module.named_parameters(recurse=False):
+        if not tensor.is_floating_point() or tensor.is_quantized:
+            raise CouplingError(f"{path}.{name} is quantized ({str(tensor.dtype).removeprefix('torch.')})")
+        if type(tensor) is not nn.Parameter or type(tensor.data) is not torch.Tensor:
+            raise CouplingError(f"{path}.{name} is a {type(tensor.data).__name__}, which no new layer has")
 
 
 def _shapes_by_layer(record: Record, plan: StagePlan) -> dict[str, dict[str, tuple[int, ...]]]:

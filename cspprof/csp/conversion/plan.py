@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from numbers import Real
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
@@ -34,6 +35,8 @@ class Options:
     """Both parts are multiples of this number where the width allows it; 1 keeps γ exact."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.gamma, Real):
+            raise CspprofError(f"gamma={self.gamma!r} is not a number", "Write a number between 0 and 1: gamma=0.5")
         if not 0 < self.gamma < 1:
             raise CspprofError(
                 f"gamma={self.gamma:g} leaves one side of the split empty",
@@ -48,7 +51,7 @@ class Options:
             raise CspprofError(
                 "the recipe of the paper widens the maps, so it splits them by convolutions", "Leave --split out."
             )
-        if self.multiple < 1:
+        if not isinstance(self.multiple, int) or self.multiple < 1:
             raise CspprofError(f"cannot round to multiples of {self.multiple}", "Give at least 1: --round 8")
 
 
@@ -86,6 +89,11 @@ class StagePlan:
         return first.input if self.replaces_first and first is not None else self.stage.input
 
     @property
+    def gamma(self) -> float:
+        """The fraction of the channels that bypasses the blocks: that of the options, or the nearest possible one."""
+        return self.bypass / (self.bypass + self.main)
+
+    @property
     def joined(self) -> int:
         """The channels of the concatenation."""
         return self.bypass + self.c_transition
@@ -94,29 +102,42 @@ class StagePlan:
 def plan(record: Record, stage: Stage, options: Options) -> StagePlan:
     """The widths for one stage. If γ gives no whole number of channels to a layer, the nearest width that does is used.
 
-    Raises CouplingError, with the reason at γ, if no width is possible.
+    Raises CouplingError, with the reason at γ and a value that works, if no width is possible.
     """
     width = stage.input[1]
+    if width < 2:
+        raise CouplingError("its map has 1 channel, which cannot be split")
     wanted = _rounded(options.gamma * width, width, options.multiple)
+    order = sorted(range(1, width), key=lambda b: (abs(b - wanted), -b))
+    coarse = options.multiple > 1 and width % options.multiple == 0 and width > 2 * options.multiple
     failure: CouplingError | None = None
-    for bypass in sorted(range(1, width), key=lambda b: (abs(b - wanted), -b)):
-        if (
-            options.multiple > 1
-            and width % options.multiple == 0
-            and bypass % options.multiple
-            and width > 2 * options.multiple
-        ):
+    for bypass in order:
+        if coarse and bypass % options.multiple:
             continue
-        factor = Fraction(width - bypass, width)
         try:
-            shapes = stage.coupling.new_shapes(record, factor)
-            numbers = stage.coupling.new_numbers(factor)
-            c_blocks = stage.coupling.new_size(stage.coupling.exit, factor)
+            return _plan_with(record, stage, options, bypass)
         except CouplingError as error:
             failure = failure or error
+    assert failure is not None  # `order` is not empty
+    if not coarse:
+        raise CouplingError(f"{failure.message}, and no other γ is possible")
+    for bypass in order:
+        try:
+            _plan_with(record, stage, options, bypass)
+        except CouplingError:
             continue
-        return _with_transitions(stage, options, bypass, width - bypass, c_blocks, shapes, numbers)
-    raise failure or CouplingError(f"{width} channels cannot be split")
+        raise CouplingError(f"{failure.message}; γ = {bypass / width:g} is possible with --round 1")
+    raise CouplingError(f"{failure.message}, and no other γ is possible")
+
+
+def _plan_with(record: Record, stage: Stage, options: Options, bypass: int) -> StagePlan:
+    """The widths if `bypass` channels bypass the blocks. Raises CouplingError."""
+    main = stage.input[1] - bypass
+    factor = Fraction(main, stage.input[1])
+    shapes = stage.coupling.new_shapes(record, factor)
+    numbers = stage.coupling.new_numbers(factor)
+    c_blocks = stage.coupling.new_size(stage.coupling.exit, factor)
+    return _with_transitions(stage, options, bypass, main, c_blocks, shapes, numbers)
 
 
 def _rounded(channels: float, width: int, multiple: int) -> int:

@@ -91,13 +91,15 @@ class Search:
 
 def find_stages(record: Record) -> Search:
     """The stages, outermost first: a stage is not searched for further ones."""
-    finder = _Finder(record)
+    finder = StageFinder(record)
     stages = finder.search("")
     stages.sort(key=lambda stage: stage.calls.start)
     return Search(stages, finder.left)
 
 
-class _Finder:
+class StageFinder:
+    """Searches the modules of one record."""
+
     def __init__(self, record: Record) -> None:
         self.record = record
         self.left: dict[str, str] = {}
@@ -152,6 +154,32 @@ class _Finder:
         same = all(m[2:] in (input_[2:], (1,) * len(m[2:])) for m in maps)
         return Block(path, calls, entry, entry_storage, exit_, input_, output, convolutions, same)
 
+    def why_no_block(self, calls: range) -> str:
+        """Why the module with these calls is not a block from one map to one map."""
+        into = {e.source for i in calls for e in self.ends_at.get(i, ()) if e.source not in calls}
+        out = [e for i in calls for e in self.starts_at.get(i, ()) if e.target not in calls]
+        if len({e.source for e in out}) > 1:
+            inner = next(e for e in out if e.source != out[-1].source)
+            return f"{self._name(inner.target)} reads a map inside it, the output of {self._name(inner.source)}"
+        if len(into) > 1:
+            return f"it reads {len(into)} maps, and a stage reads one"
+        return "a stage is a row of blocks from one map (N, C, H, W) to one map"
+
+    def why_repeated(self, path: str) -> str:
+        """Why a module that runs several times, or has several names, is no block; empty for any other module."""
+        layer = self.own[path]
+        names = f"it is also the module {', '.join(layer.shared_with[:3])}" if layer.shared_with else ""
+        runs = f"it runs {layer.calls} times in one forward pass" if layer.calls > 1 else ""
+        reasons = " and ".join(filter(None, (names, runs)))
+        return f"{reasons}, and a CSP stage has weights of its own" if reasons else ""
+
+    def _name(self, call: int) -> str:
+        """The module that runs a call."""
+        if call >= len(self.record.calls.layer):
+            return "the output of the model"
+        path = self.record.layers[self.record.calls.layer[call]].path
+        return path or self.record.model
+
     def _storage(self, edge: Edge) -> int:
         """The storage through which the tensor of an edge goes."""
         if edge.source >= 0:
@@ -196,15 +224,28 @@ class _Finder:
                 self.left = {path: reason for path, reason in self.left.items() if path not in opening}
         for path in self.children.get(container, ()):
             if path not in searched and self.children.get(path):
-                found += self.search(path)
+                reason = self.why_repeated(path)
+                if reason and self._convolutions_below(path) >= FEWEST_CONVOLUTIONS:
+                    self.left[path] = reason
+                else:
+                    found += self.search(path)
         return found
+
+    def _convolutions_below(self, path: str) -> int:
+        """The number of convolution calls inside a module."""
+        calls, layers = self.record.calls, self.record.layers
+        return sum(
+            self.record.specs[spec].kind in CONVOLUTIONS and layers[layer].path.startswith(f"{path}.")
+            for spec, layer in zip(calls.spec, calls.layer, strict=True)
+        )
 
     def _opening(self, stage: Stage, blocks: Sequence[Block | None]) -> set[str]:
         """The block of the same class in front of a stage. It changes width or resolution, and stays as it is."""
         at = blocks.index(stage.blocks[0])
         before = blocks[at - 1] if at else None
         same = before is not None and self.own[before.path].class_name == self.own[stage.blocks[0].path].class_name
-        return {before.path} if before is not None and same else set()
+        changes = before is not None and before.input != before.output
+        return {before.path} if before is not None and same and (changes or before.path not in self.left) else set()
 
     def _contains_blocks(self, container: str) -> bool:
         """Whether a row of modules has modules that have modules."""
@@ -275,8 +316,8 @@ class _Finder:
             self.left[name] = f"its width grows from {first.input[1]} to {last.output[1]} without a concatenation"
             return None
         tail = self._tail(last, blocks) if grows else ()
-        ran = [b for b in blocks if b is not None]
-        whole = None not in blocks and len(ran) == len(run) + len(tail) and self._only_children_run(container)
+        all_calls = range(first.calls.start, (*run, *tail)[-1].calls.stop)
+        whole = self.spans.get(container) == all_calls and self._only_children_run(container)
         before = blocks[blocks.index(first) - 1] if blocks.index(first) else None
         opens = (
             before is not None
