@@ -11,6 +11,8 @@ from conftest import trace
 from networks import Function
 from torch import nn
 
+from cspprof.core.tensors import TensorSpec
+
 
 class LayersInAList(nn.Module):
     def __init__(self) -> None:
@@ -125,3 +127,35 @@ def test_bytes_in_an_autocast_region_are_those_of_its_dtype_on_the_cpu(autocast_
     assert p.total("cio_bytes") == 4 * (3 * 64 + 4 * 64) + 2 * (4 * 64 + 4 * 64)
     assert p.total("traffic_bytes") == stem + cast + 2 * (4 * 64 + 4 * 4 + 4 * 64)
     assert p.notes == ()
+
+
+class Recurrent(nn.Module):
+    """Weights of several kinds, a parameter that is added, and a table of indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm, self.norm = nn.Embedding(10, 4), nn.LSTM(4, 6, batch_first=True), nn.LayerNorm(6)
+        self.position = nn.Parameter(torch.zeros(1, 5, 4))
+        self.register_buffer("index", torch.arange(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps: torch.Tensor = self.lstm(self.embedding(x)[:, self.index] + self.position)[0]
+        return self.norm(steps)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+def test_the_weights_of_a_frozen_script_are_parameters(device: str) -> None:
+    """torch.jit.freeze makes them constants, and folds batch norms into convolutions: two vectors for each channel go,
+    and a bias comes."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)).eval()
+    frozen = trace(torch.jit.freeze(torch.jit.script(net)), (1, 3, 8, 8), device=device)
+    assert frozen.params == 3 * 8 * 9 + 8 + 8 * 2 + 2 == frozen.layers[0].params == frozen.layers[0].frozen
+    assert frozen.total("conv_weights") == 3 * 8 * 9 + 8 * 2
+    assert "is frozen" in frozen.notes[0]
+
+    model = Recurrent().eval()
+    words = [TensorSpec((2, 7), "int64")]
+    scripted = trace(nn.Sequential(torch.jit.freeze(torch.jit.script(model))), words, device=device)
+    assert scripted.params == sum(p.numel() for p in model.parameters())
+    assert scripted.layers[1].params == scripted.params

@@ -13,6 +13,7 @@ import torch
 from torch import ScriptObject, nn
 
 from cspprof.core.record import Layer
+from cspprof.trace.pytree import tensors_in
 from cspprof.trace.quantized_weights import unpack
 from cspprof.trace.tensor_subclasses import local_numel
 
@@ -56,6 +57,8 @@ class ModuleTree:
         self.unregistered: dict[int, nn.Module] = {}
         """Modules with parameters that the forward called although they are not submodules, by id."""
         self.parameters = self._held("_parameters")
+        self.constants = list(_frozen_constants(self.modules, self.paths))
+        """The weights of scripted modules that `torch.jit.freeze` has made constants of their graphs."""
         self.buffers = self._held("_buffers")
         self.packed_weights: dict[int, tuple[int, ScriptObject]] = {}
         """Objects in which quantized layers keep their weights, each with the first layer that holds it, by hash."""
@@ -128,7 +131,7 @@ class ModuleTree:
     def _own_params(self) -> list[int]:
         """Elements of each module's own parameters that no earlier module owns, packed weights included."""
         counts = [0] * len(self.modules)
-        for layer, _, tensor in self.parameters:
+        for layer, _, tensor in (*self.parameters, *self.constants):
             counts[layer] += local_numel(tensor)
         for layer, packed in self.packed_weights.values():
             counts[layer] += sum(t.numel() for t in unpack(packed)[0])
@@ -137,7 +140,7 @@ class ModuleTree:
     def _frozen_params(self) -> list[int]:
         """Elements of each module's own parameters that need no gradient and that no earlier module owns."""
         counts = [0] * len(self.modules)
-        for layer, _, tensor in self.parameters:
+        for layer, _, tensor in (*self.parameters, *self.constants):
             if not tensor.requires_grad:
                 counts[layer] += tensor.numel()
         return counts
@@ -170,6 +173,32 @@ class ModuleTree:
                 self.unregistered[id(owner)] = owner
                 return
             frame = frame.f_back
+
+
+def is_frozen_script(module: nn.Module) -> bool:
+    """Whether `torch.jit.freeze` made the module: it has no mode."""
+    return (
+        isinstance(module, torch.jit.ScriptModule)
+        and module._c._has_method("forward")
+        and not module._c.hasattr("training")
+    )
+
+
+def _frozen_constants(modules: list[nn.Module], paths: list[str]) -> Iterator[HeldTensor]:
+    """The constants of floating point in the graphs of frozen modules, without the statistics of batch norms."""
+    for layer, (module, path) in enumerate(zip(modules, paths, strict=True)):
+        if not is_frozen_script(module):
+            continue
+        graph: Any = module.graph
+        for node in graph.findAllNodes("prim::Constant"):
+            value = node.output()
+            uses = {(use.user.kind(), use.offset) for use in value.uses()}
+            if uses <= {("aten::batch_norm", 3), ("aten::batch_norm", 4)}:
+                continue
+            name = ".".join(filter(None, (path, value.debugName().removeprefix("self."))))
+            for tensor in tensors_in(value.toIValue()):  # several in a recurrent layer
+                if tensor.is_floating_point():
+                    yield HeldTensor(layer, name, tensor)
 
 
 def without_wrappers(path: str) -> str:

@@ -22,6 +22,11 @@ ORIGINALS = (
     "attributes of the model"
 )
 
+FROZEN_SCRIPT = (
+    "a scripted module is frozen (torch.jit.freeze): its weights are constants of its graph, which does not say which "
+    "of them were parameters; all of floating point count as such, without the statistics of batch norms"
+)
+
 UNKNOWN_VALUES = (
     "the work of {} depends on the values of {}, which are unknown, so it is not counted; they are known in constants "
     "of the model, and on a real device (--device cpu, cuda) in inputs that are passed as tensors"
@@ -45,6 +50,8 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield UNKNOWN_VALUES.format(target, argument)
     if recorder.saw_other_thread:
         yield OTHER_THREAD
+    if tree.constants:
+        yield FROZEN_SCRIPT
     if recorder.saw_autocast:
         yield AUTOCAST
     unregistered = _unregistered_modules(tree, recorder)

@@ -146,6 +146,8 @@ class _Run:
                         recorder.tensors.register(inner, path, role)
                         recorder.tensors.originals[id(original)] = inner
             recorder.tensors.copies.update(map(id, prepared.tensors))
+            for _, path, tensor in tree.constants:
+                recorder.tensors.register(tensor, path, "parameter")
             self.guard.add(prepared.tensors)
             self.guard.add(tensor for tensor, _ in passed)
             add_module_hooks(tree, prepared.modules, recorder.set_layer)
