@@ -10,7 +10,7 @@ import numpy
 from onnx import TensorProto, helper, numpy_helper
 from onnx import save as save_model
 
-F, I64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+F, I32, I64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
 Shape = Sequence[int | str]
 
 

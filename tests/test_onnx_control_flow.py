@@ -15,6 +15,7 @@ import pytest
 from conftest import Result
 
 import cspprof
+from cspprof.core.errors import SourceError
 
 onnx = pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -363,3 +364,35 @@ def test_file_that_would_run_for_ever_ends_in_bounded_memory(name: str, tmp_path
 
 def test_text_is_not_evaluated(tmp_path: Path) -> None:
     assert cspprof.profile(regular_expression(tmp_path / "net.onnx")).total("macs") == 0
+
+
+def doubling_functions(levels: int, name: str = "") -> list[Any]:
+    """Functions that each call the one before twice."""
+    first = node("Relu", "x", name=name)
+    return [function_of("f0", ["x"], ["y"], [first])] + [
+        function_of(f"f{i}", ["x"], ["y"], [
+            node(f"f{i - 1}", "x", outputs=["a"], domain="local"), node(f"f{i - 1}", "a", domain="local")])
+        for i in range(1, levels + 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("levels", "name"), [(14, ""), (60, ""), (9, "n" * 100_000)])
+def test_functions_that_expand_to_too_many_nodes_are_refused_before_they_are_visited(
+    levels: int, name: str, tmp_path: Path
+) -> None:
+    """Names of 100 kB take as long to read as a hundred nodes."""
+    file = save_graph(
+        tmp_path / "net.onnx", [node(f"f{levels}", "x", domain="local")], [value("x", [4])], [value("y", [4])],
+        functions=doubling_functions(levels, name), domains=["local"],
+    )  # fmt: skip
+    with pytest.raises(SourceError, match=r"expand to more than 30,000 nodes") as error:
+        cspprof.profile(file)
+    assert "inline_local_functions" in str(error.value)
+
+
+def test_functions_that_double_a_few_times_are_counted(tmp_path: Path) -> None:
+    file = save_graph(
+        tmp_path / "net.onnx", [node("f6", "x", domain="local")], [value("x", [4])], [value("y", [4])],
+        functions=doubling_functions(6), domains=["local"],
+    )  # fmt: skip
+    assert len(cspprof.profile(file).ops) == 2**6

@@ -11,7 +11,7 @@ import pytest
 import cspprof
 
 onnx = pytest.importorskip("onnx", reason="the library onnx is not installed: it is in the extra onnx")
-from onnx_models import I64, node, save_graph, value  # noqa: E402
+from onnx_models import I32, I64, node, save_graph, value  # noqa: E402
 
 MAP, HALF = 4 * 8 * 8, 4 * 4 * 4
 POOL = node("MaxPool", "x", outputs=["y", "i"], kernel_shape=[2, 2], strides=[2, 2])
@@ -78,6 +78,61 @@ def test_present_keys_and_values_of_attention(domain: str, tmp_path: Path) -> No
     assert p.total("macs") == 2 * 5 * 8 * (4 + 4)
     elements = 3 * 40 + 2 * 24 + 40 + 2 * 64
     assert p.total("traffic_bytes") == p.total("peak_bytes") == 4 * elements
+
+
+KEYS = {"seqlens": ("s", numpy.array([5, 2], numpy.int32)), "total": ("t", numpy.array(6, numpy.int32))}
+
+
+@pytest.mark.parametrize(("known", "keys"), [(("seqlens",), 6 + 3), (("total",), 2 * 6), ((), None)])
+def test_keys_of_attention_in_a_buffer_that_past_and_present_share(
+    known: tuple[str, ...], keys: int | None, tmp_path: Path
+) -> None:
+    """One new key for each of two sequences, in buffers for 16 keys of 2 heads with 4 channels each."""
+    inputs = [value("q", [2, 1, 16]), value("k", [2, 1, 8]), value("v", [2, 1, 8]),
+              value("pk", [2, 2, 16, 4]), value("pv", [2, 2, 16, 4])]  # fmt: skip
+    inputs += [value(name, elements.shape, I32) for key, (name, elements) in KEYS.items() if key not in known]
+    made = node("GroupQueryAttention", "q", "k", "v", "pk", "pv", "s", "t", outputs=["y", "nk", "nv"],
+                domain="com.microsoft", num_heads=4, kv_num_heads=2)  # fmt: skip
+    outputs = [value("y", [2, 1, 16]), value("nk", [2, 2, 16, 4]), value("nv", [2, 2, 16, 4])]
+    weights = {name: elements for key, (name, elements) in KEYS.items() if key in known}
+    p = profile(tmp_path, [made], inputs, outputs, weights, domains=["com.microsoft"])
+    assert output_shapes(p) == [(2, 1, 16), (2, 2, 16, 4), (2, 2, 16, 4)]
+    if keys is None:
+        assert p.uncounted == {"com.microsoft.GroupQueryAttention": 1}
+    else:
+        assert (p.total("macs"), p.uncounted) == (4 * keys * (4 + 4), {})
+
+
+def test_keys_of_attention_with_a_projection_in_a_shared_buffer(tmp_path: Path) -> None:
+    made = node("Attention", "x", "w", "", "", "p", "", "n", outputs=["y", "np"], domain="com.microsoft", num_heads=2,
+                past_present_share_buffer=1)  # fmt: skip
+    inputs = [value("x", [1, 1, 8]), value("p", [2, 1, 2, 16, 4])]
+    outputs = [value("y", [1, 1, 8]), value("np", [2, 1, 2, 16, 4])]
+    weights = {"w": (8, 24), "n": numpy.array([5], numpy.int32)}
+    p = profile(tmp_path, [made], inputs, outputs, weights, domains=["com.microsoft"])
+    assert p.total("macs") == 8 * 24 + 2 * 6 * (4 + 4)
+    unknown = profile(
+        tmp_path, [made], [*inputs, value("n", [1], I32)], outputs, {"w": (8, 24)}, domains=["com.microsoft"]
+    )
+    assert unknown.uncounted == {"com.microsoft.Attention": 1}
+
+
+@pytest.mark.parametrize(
+    ("made", "updates", "reads"),
+    [
+        (node("ScatterND", "x", "i", "u"), [3, 8], 0),
+        (node("ScatterND", "x", "i", "u", reduction="add"), [3, 8], 1),
+        (node("ScatterElements", "x", "i", "u", axis=0), [3, 1], 0),
+    ],
+)
+def test_a_scatter_moves_only_the_elements_that_it_writes(
+    made: Any, updates: list[int], reads: int, tmp_path: Path
+) -> None:
+    """As `scatter_` and `index_put_` in torch: rows of a table of 1,000, and their updates."""
+    inputs = [value("x", [1000, 8]), value("u", updates)]
+    p = profile(tmp_path, [made], inputs, [value("y")], {"i": numpy.zeros((3, 1), numpy.int64)}, opset=18)
+    elements = updates[0] * updates[1]
+    assert p.total("traffic_bytes") == 4 * elements * (2 + reads)
 
 
 def test_running_statistics_of_batch_norm_in_training(tmp_path: Path) -> None:

@@ -319,3 +319,19 @@ def test_params_are_at_least_the_weights_of_products(made: tuple[list[Any], dict
     products = [n for n in nodes if n.op_type in ("MatMul", "Gemm")]
     assert params >= conv_weights
     assert macs == 64 * len(products)
+
+
+@pytest.mark.parametrize("form", ["initializer", "node"])
+@pytest.mark.parametrize(("start", "counted"), [(0.0, 0), (-0.0, 0), (0.5, 4)])
+def test_initial_states_of_zeros_are_no_parameters(start: float, counted: int, form: str, tmp_path: Path) -> None:
+    """Exporters write the zeros that a recurrent layer starts with; a learned state is a parameter. The lengths of the
+    sequences are none."""
+    weights = {"w": (1, 12, 3), "r": (1, 12, 4), "b": (1, 24), "n": numpy.array([7], numpy.int32)}
+    state, nodes = numpy.full((1, 1, 4), start, numpy.float32), []
+    if form == "node":
+        nodes.append(constant("h", state))
+    else:
+        weights["h"] = state
+    nodes.append(node("GRU", "x", "w", "r", "b", "n", "h", hidden_size=4))
+    file = save_graph(tmp_path / "net.onnx", nodes, [value("x", [7, 1, 3])], [value("y", [7, 1, 1, 4])], weights)
+    assert cspprof.profile(file).total("params") == 12 * 3 + 12 * 4 + 24 + counted

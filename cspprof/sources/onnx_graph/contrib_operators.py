@@ -213,15 +213,21 @@ def quantized_lstm(node: OnnxNode) -> Outcome:
 def attention_with_projection(node: OnnxNode) -> Outcome:
     """One product computes q, k and v from the input (B, L, C) with a weight (C, q + k + v); then attention.
 
-    The past is (2, B, H, P, E).
+    The past is (2, B, H, P, E). If the present shares its buffer, input 6 is the number of keys in it.
     """
     past_input = 4 if node.operator == "com.microsoft.Attention" else 8
     (batch, length), heads = node[0].shape[:2], int(node.attr("num_heads"))
     q, k, v = node.attrs.get("qkv_hidden_sizes") or [node[1].shape[1] // 3] * 3
     has_past = node.has(past_input) and len(node[past_input].shape) == 5
-    keys = length + (node[past_input].shape[3] if has_past else 0)
+    past = node[past_input].shape[3] if has_past else 0
+    shares = past > 0 and bool(node.attrs.get("past_present_share_buffer"))
+    keys = slots = length + past
+    if shares:
+        keys, slots = length + int(node.constants[6][0]) if 6 in node.constants else 0, past
     dtype = "float32" if node[0].dtype in ("int8", "uint8") else node[0].dtype
-    outputs = [TensorSpec((batch, length, v), dtype), TensorSpec((2, batch, heads, keys, k // heads), dtype)]
+    outputs = [TensorSpec((batch, length, v), dtype), TensorSpec((2, batch, heads, slots, k // heads), dtype)]
+    if not keys:
+        return outputs, Facts(Kind.UNKNOWN, None)
     queries = batch * heads * length
     macs = batch * length * node[1].numel + f.attention_macs(queries, keys, q // heads, v // heads)
     return outputs, Facts(Kind.ATTENTION, macs, elementwise=queries * keys, outputs=1)
@@ -246,8 +252,7 @@ def _head_sizes(node: OnnxNode) -> _HeadSizes:
     """
     q, heads = node[0].shape, int(node.attr("num_heads"))
     kv_heads = int(node.attrs.get("kv_num_heads", heads))
-    past_input = 6 if node.operator == "com.microsoft.MultiHeadAttention" else 3
-    past = node[past_input].shape[2] if node.has(past_input) else 0
+    past = _past_length(node)
     batch, length = q[:2]
     if len(q) == 5:
         return _HeadSizes(batch, heads, heads, length, length + past, q[4], q[4])
@@ -263,17 +268,38 @@ def _head_sizes(node: OnnxNode) -> _HeadSizes:
     return _HeadSizes(batch, heads, kv_heads, length, k[1] + past, size, v[2] // kv_heads)
 
 
+def _past_length(node: OnnxNode) -> int:
+    """The number of keys that the past, (B, H, P, E), has a place for."""
+    i = 6 if node.operator == "com.microsoft.MultiHeadAttention" else 3
+    return node[i].shape[2] if node.has(i) else 0
+
+
 @contrib_rule("MultiHeadAttention", "GroupQueryAttention")
 def attention(node: OnnxNode) -> Outcome:
-    """Attention without projections. If past and present share a buffer, all of it counts as keys, as with a mask."""
+    """Attention without projections.
+
+    Past and present keys may share a buffer that is longer than both. Then, and for sequences of different lengths, the
+    inputs of GroupQueryAttention say how many keys there are: `seqlens_k` (5) for each sequence, without the last one,
+    and `total_sequence_length` (6).
+    """
     n = _head_sizes(node)
+    past, total, lengths = _past_length(node), None, None
+    if node.operator == "com.microsoft.GroupQueryAttention":
+        total = int(node.constants[6][0]) if 6 in node.constants else None
+        lengths = [int(length) + 1 for length in node.constants[5]] if 5 in node.constants else None
+    present = next((spec.shape[2] for spec in node.declared[1:3] if spec is not None and len(spec.shape) == 4), 0)
+    shares = past > 0 and (present == past or (total is not None and total <= past))
+    slots = past if shares else n.keys
     shapes = [
         (n.batch, n.length, n.heads * n.value_size),
-        (n.batch, n.kv_heads, n.keys, n.size),
-        (n.batch, n.kv_heads, n.keys, n.value_size),
+        (n.batch, n.kv_heads, slots, n.size),
+        (n.batch, n.kv_heads, slots, n.value_size),
     ]
-    facts = attention_facts(n.batch * n.heads * n.length, n.keys, n.size, n.value_size)
-    return [TensorSpec(shape, node[0].dtype) for shape in shapes], facts
+    outputs = [TensorSpec(shape, node[0].dtype) for shape in shapes]
+    if lengths is None and shares and total is None:
+        return outputs, Facts(Kind.UNKNOWN, None)
+    keys = sum(lengths) if lengths is not None else n.batch * (total if total is not None else n.keys)
+    return outputs, attention_facts(n.heads * n.length * keys, 1, n.size, n.value_size)
 
 
 # -- operators without MACs -------------------------------------------------------------------------

@@ -31,8 +31,6 @@ class ControlFlowWalker(GraphWalker):
     def __init__(self, path: Path, model: ModelProto, inputs: Mapping[str, TensorSpec]) -> None:
         super().__init__(path, model, inputs)
         self.unrolled_left = MAX_UNROLLED
-        self.inner_names: dict[str, tuple[dict[str, TensorSpec], frozenset[str]]] = {}
-        """What a graph in a node declares and reads."""
 
     def _control_flow(self, node: NodeProto, scope: Scope) -> None:
         """Record every round of a loop and the branch that runs, if that is known; else one call of unknown cost."""

@@ -30,8 +30,9 @@ from cspprof.sources.onnx_graph.shape_inference import WINDOW_ATTRIBUTES, ShapeI
 from cspprof.sources.onnx_graph.values import MAX_DEPTH, Origin, Scope, Value
 from cspprof.sources.onnx_graph.weights import is_data
 
-MAX_REPEATED = 100_000
-"""How many nodes of functions and of graphs in nodes are visited. Each call and each round visits them again."""
+MAX_REPEATED = 30_000
+"""How many nodes of functions and of graphs in nodes are visited. Each call and each round visits them again. A
+thousand bytes of names and attributes count as one more node."""
 RANDOM = frozenset({
     "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial",
 })  # fmt: skip
@@ -58,6 +59,8 @@ class GraphWalker:
         self.costs: dict[tuple[Any, ...], tuple[list[TensorSpec], Facts]] = {}
         """The outputs and the cost of nodes by everything that they depend on."""
         self.repeated_left = MAX_REPEATED
+        self.inner_names: dict[str, tuple[Mapping[str, TensorSpec], frozenset[str]]] = {}
+        """What a function or a graph in a node declares and reads, by its place."""
 
     def record(self, source: str, notes: tuple[str, ...]) -> Record:
         """The record of the whole graph. Raises SourceError with the name of the node that contradicts its inputs."""
@@ -66,7 +69,7 @@ class GraphWalker:
         scope = Scope("", opsets, ChainMap(), declared_specs((*graph.value_info, *graph.output)), values_read(graph))
         for name, spec in self.inputs.items():
             scope.values[name] = self.recording.input(name, spec)
-        if self._expanded(graph, {}, 0) - len(graph.node) > MAX_REPEATED:
+        if self._expanded(graph, {}, 0) - sum(map(_weight, graph.node)) > MAX_REPEATED:
             raise self._too_many_nodes()
         self.walk(graph, scope)
         self._check_outputs(scope)
@@ -74,9 +77,10 @@ class GraphWalker:
         return self.recording.record(self.path, source, self.inputs, outputs, notes)
 
     def _expanded(self, graph: GraphProto | FunctionProto, sizes: dict[tuple[str, str, str], int], depth: int) -> int:
-        """The number of nodes with those of all functions that they call. `sizes` remembers it for each function."""
+        """The weight of the nodes with those of all functions that they call. `sizes` remembers it for each
+        function."""
         self._check_depth(depth)
-        count = len(graph.node)
+        count = sum(map(_weight, graph.node))
         for node in graph.node:
             count += sum(self._expanded(inner, sizes, depth + 1) for _, inner in subgraphs(node))
             key = node.domain, node.op_type, node.overload
@@ -94,8 +98,8 @@ class GraphWalker:
 
     def _too_many_nodes(self) -> SourceError:
         return SourceError(
-            f"{self.path.name}: its functions expand to more than {MAX_REPEATED:,} nodes",
-            "Export the model without local functions.",
+            f"{self.path.name}: its functions and loops expand to more than {MAX_REPEATED:,} nodes",
+            "Export the model without local functions, or write them out: onnx.inliner.inline_local_functions(model).",
         )
 
     def walk(self, graph: GraphProto | FunctionProto, scope: Scope) -> None:
@@ -105,7 +109,7 @@ class GraphWalker:
             self.add_initializers(graph, scope)
         for node in graph.node:
             if scope.depth:
-                self.repeated_left -= 1
+                self.repeated_left -= _weight(node)
             if self.repeated_left < 0:
                 raise self._too_many_nodes()
             self._visit(node, scope)
@@ -114,7 +118,7 @@ class GraphWalker:
         for tensor in graph.initializer:
             array = constant_array(tensor, self.path.parent)
             scope.values[tensor.name] = self.recording.store(
-                scope.place, tensor.name, tensor_spec(tensor), Origin.INITIALIZER, array
+                scope.place, tensor.name, tensor_spec(tensor), Origin.INITIALIZER, array, tensor
             )
         for sparse in graph.sparse_initializer:
             name = sparse.values.name
@@ -162,7 +166,8 @@ class GraphWalker:
         else:
             spec, array = TensorSpec((len(attrs["value_strings"]),) if "value_strings" in attrs else (), "string"), None
         (name,) = node.output
-        scope.values[name] = self.recording.store(scope.place, name, spec, Origin.NODE, array)
+        tensor = value if isinstance(value, TensorProto) else None
+        scope.values[name] = self.recording.store(scope.place, name, spec, Origin.NODE, array, tensor)
 
     def _add_node(self, node: NodeProto, scope: Scope) -> None:
         """Record the call of an operator, or compute a constant from constants."""
@@ -280,9 +285,11 @@ class GraphWalker:
             raise ValueError("it has more inputs or outputs than its function")
         arguments = {a.name: a for a in function.attribute_proto} | {a.name: a for a in node.attribute}
         place = f"{function.domain}.{function.name}.{function.overload}"
+        if place not in self.inner_names:
+            self.inner_names[place] = declared_specs(function.value_info), values_read(function)
         inner = Scope(
             place, {o.domain: o.version for o in function.opset_import} or scope.opsets, ChainMap(),
-            declared_specs(function.value_info), values_read(function), arguments,
+            *self.inner_names[place], arguments,
             frozenset(function.input) - {f for f, n in zip(function.input, node.input, strict=False) if n},
             scope.depth + 1, self.layer_of(node, scope),
         )  # fmt: skip
@@ -321,6 +328,13 @@ class GraphWalker:
                     f"computes {shape_text(shape)}",
                     "Export it again. If you changed dimensions in the file, leave them open.",
                 )
+
+
+def _weight(node: NodeProto) -> int:
+    """How many nodes a visit of this one takes as long as: more than 1 if it has long names or attributes."""
+    if node.op_type == "Constant" and any(a.HasField("t") for a in node.attribute):
+        return 1
+    return 1 + int(node.ByteSize()) // 1000
 
 
 def values_read(graph: GraphProto | FunctionProto) -> frozenset[str]:

@@ -17,7 +17,7 @@ from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts, convolution, linalg, matrix, normalization, reduction
 from cspprof.ops.attention import attention_facts
-from cspprof.ops.indexing import lookup_facts
+from cspprof.ops.indexing import lookup_facts, scatter_facts
 from cspprof.ops.pooling import pool_facts
 
 
@@ -38,6 +38,8 @@ class OnnxNode:
     """Also counts an output that is omitted before another one."""
     opset: int = 0
     """The version of the operator set. The meaning of attributes and inputs depends on it."""
+    declared: tuple[TensorSpec | None, ...] = ()
+    """The specs that the file declares for the outputs."""
     weights: frozenset[int] = frozenset()
     """The positions of the inputs that depend on no input of the graph."""
 
@@ -276,6 +278,13 @@ def gather_elements(node: OnnxNode) -> Facts:
     return lookup_facts(Kind.DATA, node[0], node.out.numel)
 
 
+@onnx_rule("Scatter", "ScatterElements", "ScatterND", "TensorScatter")
+def scatter(node: OnnxNode) -> Facts:
+    """The updates are written into the first input, as engines do if nothing else reads that."""
+    updates = node[1 if node.operator == "TensorScatter" else 2]
+    return scatter_facts(node[0], updates.numel, node.attrs.get("reduction", "none") != "none")
+
+
 @onnx_rule("Dropout")
 def dropout(node: OnnxNode) -> Facts:
     """No operation, except in the training mode (input 2). With a mask, a copy and a mask of ones."""
@@ -337,10 +346,10 @@ register_without_macs(Kind.CONCAT, "Concat")
 register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity OptionalGetElement")
 register_without_macs(
     Kind.DATA,
-    "Transpose Cast CastLike BitCast Pad Split Scatter ScatterElements ScatterND "
-    "TensorScatter Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot NonZero TopK Compress Unique "
-    "CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size RandomNormal RandomNormalLike "
-    "RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow HammingWindow MelWeightMatrix "
+    "Transpose Cast CastLike BitCast Pad Split Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot "
+    "NonZero TopK Compress Unique CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size "
+    "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow "
+    "HammingWindow MelWeightMatrix "
     "NonMaxSuppression AffineGrid OptionalHasElement",
 )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import onnx
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 from cspprof._version import __version__
 from cspprof.core.kinds import Kind
@@ -60,12 +60,15 @@ class Recording:
         self.next_storage += 1
         return Value(spec, self.next_storage - 1)
 
-    def store(self, place: str, name: str, spec: TensorSpec, origin: Origin, array: Any = None) -> Value:
+    def store(
+        self, place: str, name: str, spec: TensorSpec, origin: Origin, array: Any = None,
+        tensor: TensorProto | None = None,
+    ) -> Value:  # fmt: skip
         """A stored tensor. The same name and spec at the same place is the same tensor."""
         key = place, name, spec
         if key not in self.stored_at:
             self.stored_at[key] = self.activation(spec).storage
-            self.stored[self.stored_at[key]] = Stored(name, spec, origin)
+            self.stored[self.stored_at[key]] = Stored(name, spec, origin, tensor)
         number = self.stored_at[key]
         return Value(spec, number, frozenset({number}), array)
 
@@ -172,7 +175,7 @@ class Recording:
                 if not known.isdisjoint(members):
                     role, members = name, [m for m in members if m in known]
                     break
-            name, spec, _ = self.stored[members[0]]
+            name, spec = self.stored[members[0]][:2]
             if len(members) > 1:
                 spec = TensorSpec((sum(self.stored[m].spec.numel for m in members),), spec.dtype)
             storages.append(Storage(root, name, role, spec))

@@ -136,7 +136,10 @@ def _rule_node(node: NodeProto, attrs: dict[str, Any], scope: Scope, outputs: tu
     inputs = tuple(v.spec if v is not None else None for v in values)
     version = scope.opsets.get(node.domain, 0)
     weights = frozenset(i for i, v in enumerate(values) if v is not None and v.constant)
-    return OnnxNode(operator_name(node), inputs, outputs, attrs, constants, len(node.output), version, weights)
+    declared = tuple(scope.declared.get(name) for name in node.output)
+    return OnnxNode(
+        operator_name(node), inputs, outputs, attrs, constants, len(node.output), version, declared, weights
+    )
 
 
 def _checked(outputs: dict[str, TensorSpec]) -> dict[str, TensorSpec]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
-from onnx import AttributeProto, NodeProto
+from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
 from cspprof.core.tensors import TensorSpec
 
 MAX_DEPTH = 64
 """How deep graphs in nodes and calls of functions may nest."""
+MAX_READ = 2**20
+"""Elements of the largest tensor that is searched for an element that is not zero."""
 
 
 class Origin(Enum):
@@ -30,6 +32,17 @@ class Stored(NamedTuple):
     name: str
     spec: TensorSpec
     origin: Origin
+    tensor: TensorProto | None = None
+    """The constant as it is in the file, if it is."""
+
+    def is_zero(self) -> bool:
+        """Whether all elements are known to be zero."""
+        if self.tensor is None or self.spec.numel > MAX_READ or self.tensor.data_location == TensorProto.EXTERNAL:
+            return False
+        try:
+            return not numpy_helper.to_array(self.tensor).any()
+        except (TypeError, ValueError):  # data that do not fit the shape, or a type that NumPy does not have
+            return False
 
 
 @dataclass(frozen=True, slots=True)

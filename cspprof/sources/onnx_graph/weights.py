@@ -69,7 +69,8 @@ _BIASES = {"Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3, "com.microsoft.FusedGemm": 
 """Biases that may have two dimensions."""
 
 _FIRST_STATES = {"LSTM": (4, 5, 6), "GRU": (4, 5), "RNN": (4, 5), "com.microsoft.DynamicQuantizeLSTM": (4, 5, 6)}
-"""The lengths of the sequences and the states before the first step."""
+"""The lengths of the sequences and the states before the first step. Zeros are the states that a layer has by default,
+so they are no parameters."""
 
 
 def is_data(operator: str, i: int) -> bool:
@@ -85,8 +86,11 @@ def operand_role(operator: str, kind: Kind, i: int, spec: TensorSpec, sources: I
     role, positions = _OPERANDS.get(operator, (Role.PARAMETER, ()))
     if i in positions:
         return role
+    if i in _FIRST_STATES.get(operator, ()):
+        default = "int" in spec.dtype or all(s.origin is Origin.GENERATED or s.is_zero() for s in sources)
+        return Role.CONSTANT if default else Role.PARAMETER
     computes = kind in WITH_MATRICES or kind is Kind.ATTENTION
-    is_matrix = kind in WITH_MATRICES and len(spec.shape) > 1 and i not in _FIRST_STATES.get(operator, ())
+    is_matrix = kind in WITH_MATRICES and len(spec.shape) > 1
     if spec.dtype in ("int64", "bool", "uint64") or (spec.dtype == "int32" and not computes):
         if is_matrix:
             return Role.PARAMETER
@@ -97,8 +101,7 @@ def operand_role(operator: str, kind: Kind, i: int, spec: TensorSpec, sources: I
         return Role.PARAMETER
     origins = {s.origin for s in sources}
     if origins <= {Origin.GENERATED}:
-        weighted = computes or kind is Kind.NORM
-        return Role.PARAMETER if weighted and i not in _FIRST_STATES.get(operator, ()) else Role.CONSTANT
+        return Role.PARAMETER if computes or kind is Kind.NORM else Role.CONSTANT
     is_number = spec.numel == 1 and Origin.INITIALIZER not in origins
     if is_number and not (computes or kind is Kind.NORM or operator == "PRelu"):
         return Role.CONSTANT  # a number of the program: exporters write parameters as initializers
