@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,9 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pat
             return {"failure": "", "exporter": name, "refused": reasons, "path": str(path), **graph_facts(path)}
         except Exception as error:  # the exporters raise errors of many classes
             reasons.append(f"{exporter.__name__.removeprefix('_export_')}: {_reason(error)}")
-    return {"failure": "torch cannot export the network to ONNX: " + "; ".join(reasons), "exporter": ""}
+    if unsupported := _unsupported_operators(module, args, kwargs, path.parent):
+        reasons = [f"torch {torch.__version__} has no ONNX form of {', '.join(unsupported)}"]
+    return {"failure": "the network cannot be exported to ONNX: " + "; ".join(reasons), "exporter": ""}
 
 
 def _export_dynamo(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> str:
@@ -56,6 +60,17 @@ def graph_facts(path: Path) -> dict[str, Any]:
         "inputs": [i.name for i in model.graph.input if i.name not in constants],
         "outputs": [o.name for o in model.graph.output],
     }
+
+
+def _unsupported_operators(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], folder: Path) -> list[str]:
+    """Operators of torch that the exporter cannot translate: all of them, from the report that it writes."""
+    with suppress(Exception), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, args, kwargs=kwargs or None, dynamo=True, verbose=False, report=True, artifacts_dir=str(folder)
+        )
+    text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("onnx_export_*.md"))
+    return sorted(set(re.findall(r"^- `([\w.]+)`: ", text.partition("Errors grouped by operator")[2], re.MULTILINE)))
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Whether the outputs of an engine are those of torch."""
+"""Whether the outputs of an engine are the correct ones: those of torch in eager mode."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def relative_error(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]
     import numpy as np
 
     if len(outputs) != len(expected):
-        raise EngineError(f"wrong output: {len(outputs)} tensors, and torch returns {len(expected)}")
+        raise EngineError(f"wrong output: {len(outputs)} tensors instead of {len(expected)}")
     worst = 0.0
     for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
         if a.shape != b.shape:
-            raise EngineError(f"wrong output {i}: shape {a.shape}, and torch returns {b.shape}")
+            raise EngineError(f"wrong output {i}: shape {a.shape} instead of {b.shape}")
         a64, b64 = a.astype(np.float64), b.astype(np.float64)
         if not np.isfinite(a64).all():
             raise EngineError(f"wrong output {i}: values that are not finite")
@@ -41,7 +41,7 @@ def check_parity(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) 
     error = relative_error(outputs, expected)
     if error > TOLERANCE:
         raise EngineError(
-            f"wrong output: it differs from torch's by {error:.1e} (relative), above the tolerance {TOLERANCE:.0e}",
-            "No time is printed for a wrong result. Compare the layers, or use another version of the engine.",
+            f"wrong output: its relative error is {error:.1e}, above the tolerance {TOLERANCE:.0e}",
+            "No time is printed for a wrong result. Use another engine, or another version of this one.",
         )
     return error

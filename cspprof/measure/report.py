@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cspprof.core import units
 from cspprof.measure.machine import BUSY_SHARE
 from cspprof.measure.result import EngineRun, Measurement, Timing
-from cspprof.measure.statistics import Estimate, is_difference
-from cspprof.metrics import value_of
 from cspprof.report.notes import cio_notes
 from cspprof.report.tables import Cell, Column, Report, Table, text
 
 NO_DIFFERENCE = "no difference that this machine can show"
+NO_TIME = "no time: see the note"
 WIDE = 0.05
 """Half width of an interval, relative to the median. Above it, more rounds are offered."""
 UNRELIABLE = 0.05
@@ -34,78 +34,22 @@ COLUMNS = (
 
 def measurement_report(measurement: Measurement) -> Report:
     """The report of a session that measured times, or that only checked which engine runs which model."""
-    records = [timing_record(measurement, t) for t in _listed(measurement)]
     table = _check_table(measurement) if measurement.checked_only else _time_table(measurement)
     return Report(
         [table],
-        records,
-        lambda: {**measurement.document(), "results": records},
+        measurement.rows(),
+        measurement.document,
         notes=notes(measurement),
         profiles=[m.record for m in measurement.models],
         hints=hints(measurement),
     )
 
 
-def _listed(measurement: Measurement) -> list[Timing]:
-    """The timings in the order of the table: by engine, then by model."""
-    return [t for engine in measurement.engines for t in measurement.of_engine(engine.name)]
-
-
-def timing_record(measurement: Measurement, timing: Timing) -> dict[str, Any]:
-    """The numbers of one row; times in milliseconds, None where there is no value."""
-    model = measurement.models[timing.model]
-    base = measurement.base(timing.engine)
-    base_record = measurement.models[base.model if base else timing.model].record
-    median, ratio = measurement.median(timing), measurement.ratio(timing)
-    tolerance = measurement.least_difference(timing.engine)
-    images = _images(timing, measurement)
-    return {
-        "engine": timing.engine,
-        "model": model.name,
-        "spec": model.spec,
-        "median_ms": _ms(median.value) if median else None,
-        "low_ms": _ms(median.low) if median else None,
-        "high_ms": _ms(median.high) if median else None,
-        "min_ms": _ms(min(t for r in timing.rounds for t in r)) if median else None,
-        "images_per_s": images / median.value if median else None,
-        "samples": sum(map(len, timing.rounds)),
-        "peak_bytes": timing.peak_bytes,
-        "ratio": ratio.value if ratio else None,
-        "ratio_low": ratio.low if ratio else None,
-        "ratio_high": ratio.high if ratio else None,
-        "least_difference": tolerance,
-        "differs": None if timing is base else _differs(ratio, tolerance),
-        "macs_ratio": _quotient(value_of(model.record, "macs"), value_of(base_record, "macs")),
-        "cio_ratio": _quotient(value_of(model.record, "cio_cspnet"), value_of(base_record, "cio_cspnet")),
-        "error": timing.error,
-        "failure": timing.failure,
-    }
-
-
-def _images(timing: Timing, measurement: Measurement) -> int:
-    """The batch size: the first dimension of the first input."""
-    inputs = measurement.models[timing.model].record.inputs
-    return inputs[0].shape[0] if inputs and inputs[0].shape else 1
-
-
-def _ms(seconds: float) -> float:
-    return seconds * 1e3
-
-
-def _quotient(value: Any, base: Any) -> float | None:
-    return None if value is None or not base else value / base
-
-
-def _differs(ratio: Estimate | None, tolerance: float | None) -> bool | None:
-    """Whether a difference can be claimed; None without a ratio or an A/A pair."""
-    return None if ratio is None or tolerance is None else is_difference(ratio, tolerance)
-
-
 # -- tables -----------------------------------------------------------------------------------------
 
 
 def _time_table(measurement: Measurement) -> Table:
-    rows = [_row(measurement, t, timing_record(measurement, t)) for t in _listed(measurement)]
+    rows = [_row(measurement, t, measurement.row(t)) for t in measurement.listed()]
     return Table(f"One forward pass on {measurement.machine.label}, {_threads(measurement)}", COLUMNS, rows)
 
 
@@ -116,7 +60,7 @@ def _threads(measurement: Measurement) -> str:
 def _row(measurement: Measurement, timing: Timing, record: dict[str, Any]) -> list[Cell]:
     name = measurement.models[timing.model].record.label
     if record["median_ms"] is None:
-        reason = timing.failure.splitlines()[0] if timing.failure else "not measured: interrupted"
+        reason = NO_TIME if timing.failure else "interrupted before its first round"
         return [
             text(timing.engine),
             text(name),
@@ -164,13 +108,13 @@ def _check_table(measurement: Measurement) -> Table:
         Column("peak RSS", numeric=True, priority=1), Column("reason"),
     )  # fmt: skip
     rows = []
-    for t in _listed(measurement):
+    for t in measurement.listed():
         runs = not t.failure
         error = Cell(t.error, "–" if t.error is None else f"{t.error:.1e}")
         peak = Cell(t.peak_bytes, units.nbytes(t.peak_bytes) if t.peak_bytes else "–")
         rows.append([
             text(t.engine), text(measurement.models[t.model].record.label), Cell(runs, "yes" if runs else "no", runs),
-            error, peak, text(t.failure),
+            error, peak, text(t.failure.partition("\n")[0]),
         ])  # fmt: skip
     return Table(f"Engines on {measurement.machine.label}", columns, rows)
 
@@ -179,26 +123,42 @@ def _check_table(measurement: Measurement) -> Table:
 
 
 def notes(measurement: Measurement) -> list[str]:
-    """What a reader must know: failures, noise, the engines, and how the models were prepared."""
+    """What a reader must know: noise, failures, the engines, and how the models were prepared."""
     found = [] if measurement.checked_only else _session_notes(measurement)
-    for t in _listed(measurement):
-        name = measurement.models[t.model].record.label
-        if t.failure and not measurement.checked_only:
-            found.append(f"{t.engine}, {name}: {t.failure}")
-        if t.hint:
-            found.append(f"{t.engine}, {name}: {t.hint}")
-        found += [f"{t.engine}, {name}: {note}." for note in t.notes]
-        if any(t.rounds) and not t.stable:
-            found.append(f"{t.engine}, {name}: the times were not stable after the warm-up.")
+    found += _grouped(_failure_notes(measurement))
     found += [_engine_note(engine) for engine in measurement.engines if engine.versions]
+    found += _grouped(_model_notes(measurement))
+    return list(dict.fromkeys([*found, *cio_notes([m.record for m in measurement.models])]))
+
+
+def _failure_notes(measurement: Measurement) -> Iterator[tuple[str, str]]:
+    """A label and a note for each failure, each hint, and each remark on a model in an engine."""
+    for t in measurement.listed():
+        model = measurement.models[t.model]
+        known = (model.failure, model.export.get("failure"))
+        label = model.record.label if t.failure in known else f"{t.engine}, {model.record.label}"
+        yield from ((label, line) for line in (*t.failure.splitlines(), *(t.hint or "").splitlines()))
+        yield from ((label, f"{note}.") for note in t.notes)
+        if any(t.rounds) and not t.stable:
+            yield label, "the times were not stable after the warm-up."
+
+
+def _model_notes(measurement: Measurement) -> Iterator[tuple[str, str]]:
+    """A label and a note for each fact of a preparation."""
     for model in measurement.models:
-        found += [f"{model.record.label}: {note}." for note in model.notes]
+        yield from ((model.record.label, f"{note}.") for note in model.notes)
         if model.export.get("exporter"):
             opset = ", ".join(f"{domain} {version}" for domain, version in model.export["opset"].items())
-            found.append(f"{model.record.label}: ONNX by {model.export['exporter']}, opset {opset}.")
-        found += [f"{model.record.label}: {reason}" for reason in model.export.get("refused", ())]
-    found += cio_notes([m.record for m in measurement.models])
-    return list(dict.fromkeys(found))
+            yield model.record.label, f"ONNX by {model.export['exporter']}, opset {opset}."
+        yield from ((model.record.label, reason) for reason in model.export.get("refused", ()))
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
+    """Notes with the labels to which they apply: `resnet18, resnet34: ONNX by …`."""
+    labels: dict[str, dict[str, None]] = {}
+    for label, note in pairs:
+        labels.setdefault(note, {})[label] = None
+    return [f"{', '.join(names)}: {note}" for note, names in labels.items()]
 
 
 def _session_notes(measurement: Measurement) -> list[str]:
@@ -249,7 +209,7 @@ def _setting(value: Any) -> str:
 def hints(measurement: Measurement) -> list[str]:
     """A command that measures longer, if an interval is wide."""
     wide = [
-        t for t in _listed(measurement)
+        t for t in measurement.listed()
         if (median := measurement.median(t)) is not None and median.half_width > WIDE
     ]  # fmt: skip
     if not wide or measurement.interrupted:

@@ -16,7 +16,9 @@ from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.record import Record
 from cspprof.measure.machine import Machine
-from cspprof.measure.statistics import Estimate, least_difference, median_estimate, ratio_estimate
+from cspprof.measure.statistics import Estimate, is_difference, least_difference, median_estimate, ratio_estimate
+from cspprof.measure.statistics import least as least_of
+from cspprof.metrics import value_of
 from cspprof.storage import measured_file, profile_file
 from cspprof.storage.measured_file import SCHEMA
 
@@ -48,6 +50,12 @@ class MeasuredModel:
     notes: list[str] = field(default_factory=list)
     failure: str = ""
     hint: str | None = None
+
+    @property
+    def images(self) -> int:
+        """The batch size: the first dimension of the first input."""
+        inputs = self.record.inputs
+        return inputs[0].shape[0] if inputs and inputs[0].shape else 1
 
 
 @dataclass
@@ -137,6 +145,44 @@ class Measurement:
         same = self.same_model_ratio(engine)
         return None if same is None else least_difference(same)
 
+    # -- rows -------------------------------------------------------------------------------------
+
+    def listed(self) -> list[Timing]:
+        """The timings in the order of the table: by engine, then by model."""
+        return [t for engine in self.engines for t in self.of_engine(engine.name)]
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [self.row(timing) for timing in self.listed()]
+
+    def row(self, timing: Timing) -> dict[str, Any]:
+        """The numbers of one timing; times in milliseconds, None where there is no value. Ratios are relative to the
+        first model on the same engine."""
+        model, first = self.models[timing.model], self.models[0]
+        median, ratio = self.median(timing), self.ratio(timing)
+        least = self.least_difference(timing.engine)
+        is_base = timing is self.base(timing.engine)
+        return {
+            "engine": timing.engine,
+            "model": model.name,
+            "spec": model.spec,
+            "median_ms": median.value * 1e3 if median else None,
+            "low_ms": median.low * 1e3 if median else None,
+            "high_ms": median.high * 1e3 if median else None,
+            "min_ms": least_of(timing.rounds) * 1e3 if median else None,
+            "images_per_s": model.images / median.value if median else None,
+            "samples": sum(map(len, timing.rounds)),
+            "peak_bytes": timing.peak_bytes,
+            "ratio": ratio.value if ratio else None,
+            "ratio_low": ratio.low if ratio else None,
+            "ratio_high": ratio.high if ratio else None,
+            "least_difference": least,
+            "differs": None if ratio is None or least is None or is_base else is_difference(ratio, least),
+            "macs_ratio": _quotient(model.record, first.record, "macs"),
+            "cio_ratio": _quotient(model.record, first.record, "cio_cspnet"),
+            "error": timing.error,
+            "failure": timing.failure,
+        }
+
     # -- the file ---------------------------------------------------------------------------------
 
     def document(self) -> dict[str, Any]:
@@ -153,6 +199,7 @@ class Measurement:
             "engines": [asdict(e) for e in self.engines],
             "timings": [asdict(t) for t in self.timings],
             "models": models,
+            "results": self.rows(),
         }
 
     def save(self, path: Path) -> None:
@@ -166,7 +213,8 @@ class Measurement:
         """Read a file that `save` wrote. Raises ProfileError."""
         document = measured_file.load(path)
         try:
-            document.pop("schema")
+            for derived in ("schema", "results"):
+                document.pop(derived)
             models = [
                 MeasuredModel(**{**m, "record": profile_file.from_dict(m["record"])}) for m in document.pop("models")
             ]
@@ -179,3 +227,9 @@ class Measurement:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", "Measure again.") from None
+
+
+def _quotient(record: Record, base: Record, metric: str) -> float | None:
+    """The value of a metric divided by that of the base; None if one is unknown or the base is 0."""
+    value, divisor = value_of(record, metric), value_of(base, metric)
+    return None if value is None or not divisor else value / divisor

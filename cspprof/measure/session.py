@@ -15,8 +15,9 @@ from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Record
+from cspprof.measure.engine_process import EngineProcess, can_be_diagnosed, unsupported_nodes
 from cspprof.measure.engines import ENGINES
-from cspprof.measure.engines.network import EngineError
+from cspprof.measure.engines.network import EngineError, Prepared
 from cspprof.measure.machine import CpuClock, available_memory, cpus_for, default_threads, this_machine
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY
@@ -62,7 +63,7 @@ class Session:
         result = self.result
         result.checked_only = check_only
         models, engines = len(result.models), len(result.engines)
-        self._steps = models + engines * models + (0 if check_only else engines * models + result.rounds * engines)
+        self._steps = models + engines * models + (0 if check_only else engines * (models + 1 + result.rounds))
         with TemporaryDirectory(prefix="cspprof-measure-") as folder:
             try:
                 folders = self._prepare(Path(folder))
@@ -123,97 +124,69 @@ class Session:
                 timing = Timing(engine.name, i, failure=model.failure, hint=model.hint)
                 self.result.timings.append(timing)
                 if not timing.failure:
-                    self._check_one(engine, timing, str(folders[i]))
+                    self._check_one(engine, timing, folders[i])
 
-    def _check_one(self, engine: EngineRun, timing: Timing, folder: str) -> None:
+    def _check_one(self, engine: EngineRun, timing: Timing, folder: Path) -> None:
         if engine.failure:
             timing.failure, timing.hint = engine.failure, engine.hint
             return
-        try:
-            with WorkerProcess() as process:
-                self._start(process, engine)
-                timing.engine_bytes = self._engine_bytes
-                loaded = process.request("load", key="model", folder=folder)
-                checked = process.request("check", key="model", folder=folder)
-        except CspprofError as error:
-            timing.failure, timing.hint = error.message, error.hint
-            return
-        timing.load_seconds, timing.notes = loaded["load_seconds"], loaded["notes"]
-        timing.error, timing.peak_bytes = checked["error"], checked["peak_bytes"]
-
-    def _start(self, process: WorkerProcess, engine: EngineRun) -> None:
-        """Start the engine in a new process. Raises EngineError."""
-        try:
-            started = process.request("start", engine=engine.name, threads=self.threads, cpus=self.cpus)
-        except EngineError as error:
-            engine.failure, engine.hint = error.message, error.hint
-            raise
-        engine.settings, engine.versions = started["settings"], started["versions"]
-        self._engine_bytes: int = started["peak_bytes"]
+        with EngineProcess(engine, self.threads, self.cpus) as process:
+            try:
+                process.start()
+            except EngineError as error:
+                timing.failure, timing.hint = error.message, error.hint
+                return
+            process.check(timing, folder)
+        if can_be_diagnosed(engine, timing) and not self.result.models[timing.model].export.get("failure"):
+            graph = Prepared(folder).graph
+            nodes = unsupported_nodes(engine, self.threads, self.cpus, graph, folder / engine.name)
+            if nodes:
+                version = next(iter(engine.versions.values()), "")
+                timing.failure = "\n".join(
+                    [timing.failure, *(f"{engine.name} {version} fails on {node}" for node in nodes)]
+                )
 
     # -- measure -------------------------------------------------------------------------------------
 
     def _measure(self, folders: Sequence[Path]) -> None:
         """Rounds in which every engine measures every model. The order of engines and of models is random."""
-        order = random.Random(0)
-        own_seconds = 0.0
+        order, own_seconds = random.Random(0), 0.0
         with ExitStack() as stack:
-            loaded: list[tuple[WorkerProcess, list[tuple[str, Timing]]]] = []
+            processes = []
             for engine in self.result.engines:
-                process = stack.enter_context(WorkerProcess())
-                timings = self._load_all(process, engine, folders)
-                if timings:
-                    loaded.append((process, timings))
-            self._done = self._steps - self.result.rounds * len(self.result.engines)
+                if any(not t.failure for t in self.result.of_engine(engine.name)):
+                    processes.append(stack.enter_context(self._loaded(engine, folders)))
+            self._done = self._steps - self.result.rounds * len(processes)
             clock, began = CpuClock(), time.perf_counter()
-            for i in range(self.result.rounds if loaded else 0):
-                for process, timings in order.sample(loaded, len(loaded)):
-                    self._step(f"round {i + 1} of {self.result.rounds}: {timings[0][1].engine}")
-                    for key, timing in order.sample(timings, len(timings)):
-                        own_seconds += self._measure_one(process, key, timing)
+            for i in range(self.result.rounds if processes else 0):
+                for process in order.sample(processes, len(processes)):
+                    self._step(f"round {i + 1} of {self.result.rounds}: {process.engine.name}")
+                    keys = list(process.loaded)
+                    for key in order.sample(keys, len(keys)):
+                        if key in process.loaded:  # not after it ended the process
+                            own_seconds += process.measure(process.loaded[key][0], ROUND_SECONDS)
                 self.result.finished_rounds = i + 1
                 elapsed = (time.perf_counter() - began) * self.result.machine.cores
                 self.result.other_cpu_share = min(clock.seconds(own_seconds) / elapsed, 1.0)
 
-    def _load_all(self, process: WorkerProcess, engine: EngineRun, folders: Sequence[Path]) -> list[tuple[str, Timing]]:
-        """Load the models that the engine runs correctly, the first of them twice, and return them with their keys."""
+    def _loaded(self, engine: EngineRun, folders: Sequence[Path]) -> EngineProcess:
+        """A process with the models that the engine runs correctly; the first of them is loaded twice."""
         correct = [t for t in self.result.of_engine(engine.name) if not t.failure]
-        if not correct:
-            return []
         again = Timing(engine.name, correct[0].model, again=True)
         self.result.timings.append(again)
+        process = EngineProcess(engine, self.threads, self.cpus)
         try:
-            self._start(process, engine)
+            process.start()
+            for timing in (*correct, again):
+                self._step(f"loading {self.result.models[timing.model].name} in {engine.name}")
+                process.load(timing, folders[timing.model])
         except EngineError as error:
             for timing in (*correct, again):
                 timing.failure, timing.hint = error.message, error.hint
-            return []
-        loaded = []
-        for timing in (*correct, again):
-            key = f"{timing.model} {timing.again}"
-            self._step(f"loading {self.result.models[timing.model].name} in {engine.name}")
-            try:
-                process.request("load", key=key, folder=str(folders[timing.model]))
-            except EngineError as error:
-                timing.failure, timing.hint = error.message, error.hint
-            else:
-                loaded.append((key, timing))
-        return loaded
-
-    def _measure_one(self, process: WorkerProcess, key: str, timing: Timing) -> float:
-        """Add a round to a timing; returns the CPU seconds of the process."""
-        if timing.failure:
-            return 0.0
-        try:
-            measured = process.request("time", key=key, seconds=ROUND_SECONDS)
-        except EngineError as error:
-            timing.failure, timing.hint = error.message, error.hint
-            return 0.0
-        timing.rounds.append(measured["samples"])
-        timing.runs_per_sample = measured["runs_per_sample"]
-        timing.warm_up_runs.append(measured["warm_up_runs"])
-        timing.stable &= measured["stable"]
-        return float(measured["cpu_seconds"])
+        except BaseException:
+            process.close()
+            raise
+        return process
 
 
 def refuse_without_memory(record: Record) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +78,22 @@ class Worker:
         peak = peak_resident_bytes()  # before the correct output is read
         return {"error": check_parity(network.outputs(), Prepared(Path(folder)).outputs()), "peak_bytes": peak}
 
+    def diagnose(self, graph: str, folder: str) -> dict[str, Any]:
+        """Why the engine cannot run a graph: one reason for each kind of node that fails on its own."""
+        from cspprof.measure.single_nodes import single_nodes
+
+        reasons = []
+        for node in single_nodes(Path(graph), Path(folder)):
+            prepared = Prepared(node.folder)
+            try:
+                network = self.engine.load(prepared, self.threads)
+                network.run()
+                if (node.folder / "outputs.npz").exists():
+                    check_parity(network.outputs(), prepared.outputs())
+            except Exception as error:  # engines raise errors of many classes
+                reasons.append(f"{node.label}: {short_reason(error)}")
+        return {"reasons": reasons}
+
     def time(self, key: str, seconds: float) -> dict[str, Any]:
         """Warm up, then measure for `seconds`. Returns the samples and the CPU time that this took."""
         network, cpu = self.networks[key], time.process_time()
@@ -138,7 +155,25 @@ def _respond(function: Callable[..., dict[str, Any]], arguments: dict[str, Any])
         text = str(error).strip()
         if any(phrase in text.lower() for phrase in MEMORY_PHRASES):
             return {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
-        return {"failed": f"{type(error).__name__}: {text}", "hint": None}
+        return {"failed": short_reason(error), "hint": None}
+
+
+def short_reason(error: Exception) -> str:
+    """The class and the last line of an error's text, where engines name the cause, without file names of the engine's
+    own source code."""
+    if isinstance(error, CspprofError):
+        return error.message
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if not _PLACE.match(line)] or lines or [""]
+    text = _SOURCE_FILE.sub("", causes[-1]).strip(" :-")
+    name = type(error).__name__
+    return f"{name}: {text.removeprefix('error: ')[:300]}"
+
+
+_PLACE = re.compile(r"Exception from |Check '.*' failed|Summary:|FrontEnd API failed|> Node|'?$")
+"""Lines of OpenVINO and OpenCV that say where in the engine an error happened."""
+_SOURCE_FILE = re.compile(r"OpenCV\([^)]*\)|/?[\w./-]+\.(cpp|cc|h|hpp):\d+:?")
+"""Names of source files of an engine, with their line."""
 
 
 OUT_OF_MEMORY = "the model outgrows the memory of this machine"

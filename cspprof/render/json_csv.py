@@ -22,7 +22,7 @@ def as_json(report: Report, canvas: Canvas) -> str:
 CSV_COLUMNS = (
     "model,status,", "model,input", "panel,series,", "form,", "name,takes,", "name,family,", "name,title,",
     "name,unit,", "name,stands_for,", "name,tool,", "name,definition,", "layer,path,", "network,default,",
-    "folder,profiles,", "rule,level,", "path,class,", "table,title,",
+    "folder,profiles,", "engine,model,", "rule,level,", "path,class,", "table,title,",
 )  # fmt: skip
 """The first columns of the CSV files of all commands."""
 

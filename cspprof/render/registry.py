@@ -89,6 +89,10 @@ def format_for(path: Path, requested: str | None = None) -> str:
         raise OutputError(
             f"{path.name} is the name of a saved profile", f"Write it with: cspprof profile SPEC --save {path}"
         )
+    if path.name.lower().endswith(".measured.json"):
+        raise OutputError(
+            f"{path.name} is the name of a measurement", f"Write it with: cspprof measure SPEC --save {path}"
+        )
     if ending in IMAGE_SUFFIXES:
         raise OutputError(
             f"{path.name} is the name of an image, and this command writes none",
