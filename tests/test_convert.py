@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from conftest import CHECKOUT, Result, quick
 from torch import nn
 
 import cspprof
+from cspprof.analysis.constraints import parse_constraint
 from cspprof.analysis.structural_hash import structural_hash
 from cspprof.core import units
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.csp.conversion.stages import find_stages
+from cspprof.report.charts.gamma import gamma_chart
 from cspprof.results import Conversion
 from cspprof.zoo.blocks import ConvNormAct, network
 
@@ -369,3 +372,55 @@ def test_most_convolutional_families_convert() -> None:
     assert share is not None
     assert int(share[1]) >= 100
     assert int(share[2]) >= 80
+
+
+# -- the chart of several conversions -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nine() -> tuple[cspprof.Profile, list[tuple[float, str, cspprof.Profile]]]:
+    """The plain network, and its conversions with three γ and three fusions."""
+    conversions = [(g, f, convert(gamma=g, fusion=f)) for f in ("csp", "first", "last") for g in (0.25, 0.5, 0.75)]
+    return conversions[0][2].before, [(g, f, c.after) for g, f, c in conversions]
+
+
+def test_the_chart_shows_each_conversion_the_best_and_the_plain_network(nine: tuple[Any, Any]) -> None:
+    plain, points = nine
+    limit = parse_constraint("macs<=650 k")
+    chart = gamma_chart(plain, points, 5, "cio_cspnet", [limit])
+    assert [p.name for p in chart.panels] == ["cio_cspnet", "macs"]
+    for panel in chart.panels:
+        dots = [s for s in panel.series if s.style == "points"]
+        shown = {m.label: m.y for s in dots for m in s.marks if not m.text}
+        assert shown == {f"{f} γ={g:g}": p.total(panel.name) for g, f, p in points}
+        (best,) = (m for s in dots for m in s.marks if m.text)
+        assert (best.text, best.x, best.y) == ("best: first, γ = 0.75", 0.75, points[5][2].total(panel.name))
+        hollow = {m.label for s in dots if s.hollow for m in s.marks if not m.text}
+        assert hollow == {f"{f} γ={g:g}" for g, f, p in points if p.total("macs") > 650_000}
+        assert 0 < len(hollow) < len(points)
+        assert next(line.value for line in panel.lines if line.name == "plain") == plain.total(panel.name)
+        for mark in (m for s in panel.series for m in s.marks):
+            assert panel.x.low <= mark.x <= panel.x.high
+            assert panel.y.low <= mark.y <= panel.y.high
+    assert [line.value for line in chart.panels[1].lines if line.name == "macs<=650 k"] == [650_000]
+
+
+def test_convert_writes_the_chart_as_an_image_with_its_data_and_into_the_page(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("convert", "torchvision:resnet18", "--input", "1x3x32x32", "--gamma", "0.5,0.75")
+    got = run(*arguments, "-o", "choice.png")
+    assert (got.code, "wrote choice.png and choice.csv" in got.err) == (0, True)
+    assert Path("choice.png").read_bytes().startswith(b"\x89PNG")
+    assert "best: csp, γ = 0.75" in Path("choice.csv").read_text()
+    assert run(*arguments, "-o", "choice.html").code == 0
+    page = Path("choice.html").read_text()
+    assert page.index("Conversions of torchvision:resnet18") < page.index("best: csp, γ = 0.75")
+
+
+def test_a_picture_of_one_conversion_is_refused_with_a_range_that_works(run: Run) -> None:
+    got = run("convert", "torchvision:resnet18", "-o", "one.png")
+    assert (got.code, got.out) == (2, "")
+    assert "one.png would show one conversion only" in got.err
+    assert "--gamma 0.25:0.75:0.125 -o one.png" in got.err

@@ -15,7 +15,9 @@ from cspprof.core.files import check_writable
 from cspprof.core.inputs import parse_inputs
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics.names import check_metric, resolve_metric
-from cspprof.report.tables import sort_key
+from cspprof.render.matplotlib_chart import check_image_path, save_image
+from cspprof.render.registry import IMAGE_SUFFIXES
+from cspprof.report.tables import Report, sort_key
 
 if TYPE_CHECKING:
     from cspprof.results import Conversion
@@ -57,7 +59,8 @@ def convert_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="net.py: code without cspprof; net.onnx: the graph; or a report."
+            "--output", "-o", metavar="FILE",
+            help="net.py: code without cspprof; net.onnx: the graph; x.png: the chart of several γ; or a report.",
         ),
     ] = None,
     format: o.Format = None, input: o.Input = None, dtype: o.Dtype = None, device: o.Device = None,
@@ -69,7 +72,8 @@ def convert_command(
     from cspprof.api import convert
     from cspprof.report.conversion import choice_report, conversion_report
 
-    own_file = output if output is not None and output.suffix in (".py", ".onnx") else None
+    suffix = output.suffix.lower() if output is not None else ""
+    own_file = output if suffix in (".py", ".onnx", *IMAGE_SUFFIXES) else None
     writer = ReportWriter(format, None if own_file else output)
     for path in filter(None, (own_file, *(save or ()))):
         check_writable(path)
@@ -78,6 +82,8 @@ def convert_command(
     gammas, fusions = _gammas(gamma), [f.strip() for f in fusion.split(",") if f.strip()] or [fusion]
     for options in ((g, f) for f in fusions for g in gammas):  # an error is found before the first conversion
         Options(*options, recipe, split or "", multiple)
+    if suffix in IMAGE_SUFFIXES and output is not None:
+        _check_picture(output, len(gammas) * len(fusions))
     inputs = parse_inputs(input or (), dtype or "float32")
     names = [s.strip() for s in (stages or "").split(",") if s.strip()]
     if stages is not None and not names:
@@ -88,12 +94,11 @@ def convert_command(
         for f in fusions for g in gammas
     ]  # fmt: skip
     best = _best(conversions, constraints, minimized)
-    if len(conversions) == 1:
-        writer.write(conversion_report(best))
-    else:
-        writer.write(choice_report(conversions, best, minimized, " and ".join(where or ())))
+    several = len(conversions) > 1
+    report = choice_report(conversions, best, minimized, constraints) if several else conversion_report(best)
+    writer.write(report)
     if own_file is not None:
-        _write_network(best, own_file)
+        _write_file(best, report, own_file)
     for profile, path in zip((best.before, best.after), save or (), strict=False):
         written = writing(path)
         profile.save(path)
@@ -118,6 +123,16 @@ def _gammas(text: str) -> list[float]:
         ) from None
 
 
+def _check_picture(path: Path, conversions: int) -> None:
+    """Raise CspprofError if there is nothing to compare, and OutputError if the picture cannot be written."""
+    if conversions < 2:
+        raise CspprofError(
+            f"{path.name} would show one conversion only",
+            f"Give several γ: --gamma 0.25:0.75:0.125 -o {path.name}; or write a report: -o {path.stem}.html",
+        )
+    check_image_path(path)
+
+
 def _best(conversions: list[Conversion], constraints: list[Constraint], minimized: str) -> Conversion:
     """The conversion with the least value that meets all constraints. Raises NoConversionError if none does."""
     converted = [c for c in conversions if c.converted] or conversions
@@ -134,11 +149,17 @@ def _best(conversions: list[Conversion], constraints: list[Constraint], minimize
     )
 
 
-def _write_network(conversion: Conversion, path: Path) -> None:
-    """Write the converted network as code or as an ONNX graph. Raises OutputError."""
-    if path.suffix == ".py":
+def _write_file(conversion: Conversion, report: Report, path: Path) -> None:
+    """Write the converted network as code or as an ONNX graph, or the chart of the report. Raises OutputError."""
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        if not report.charts:
+            return
+        written = writing(path, path.with_suffix(".csv"))
+        save_image(report.charts[0], path)
+        print_written(written)
+    elif path.suffix.lower() == ".py":
         write_bytes(conversion.source().encode(), path)
-        return
-    from cspprof.csp.conversion.onnx_export import onnx_bytes
+    else:
+        from cspprof.csp.conversion.onnx_export import onnx_bytes
 
-    write_bytes(onnx_bytes(conversion.model, conversion.before.inputs), path)
+        write_bytes(onnx_bytes(conversion.model, conversion.before.inputs), path)

@@ -24,7 +24,7 @@ LOWER_EIGHTHS = " ▁▂▃▄▅▆▇█"
 BAR_HEIGHT = 8
 """The height of a panel of vertical bars, in lines."""
 PLOT_HEIGHT = 16
-MARKERS = "●■◆▲▼+"
+MARKERS, HOLLOW_MARKERS = "●■◆▲▼+", "○□◇△▽×"
 LETTERS = ascii_letters + digits
 MOST_WIDTH = 100
 LEAST_WIDTH = 40
@@ -186,14 +186,15 @@ def _scatter_plot(panel: Panel, width: int) -> Iterator[Line]:
             for x, y in _line_cells(panel, s.marks, columns):
                 grid[y][x] = ("·", style)
             continue
-        marker = "▼" if s.upper_bounds else MARKERS[s.color % len(MARKERS)] if isinstance(s.color, int) else "○"
-        meaning = f", {s.name}" if sum(other.style == "points" for other in panel.series) > 1 else ""
+        markers = HOLLOW_MARKERS if s.hollow else MARKERS
+        marker = "▼" if s.upper_bounds else markers[s.color % len(markers)] if isinstance(s.color, int) else "○"
+        meaning = f", {s.name}" if s.name and sum(other.style == "points" for other in panel.series) > 1 else ""
         for m in s.marks:
             letter = LETTERS[len(legend) % len(LETTERS)] if m.text else marker
             grid[_cell(panel.y, m.y, PLOT_HEIGHT)][_cell(panel.x, m.x, columns)] = (letter, style)
             if m.text:
                 legend.append((letter, m._replace(text=m.text + meaning), style))
-        if not any(m.text for m in s.marks):
+        if s.name and not any(m.text for m in s.marks):
             legend.append((marker, Mark(0, 0, text=s.name + (" (upper bounds)" if s.upper_bounds else "")), style))
     for row in reversed(range(PLOT_HEIGHT)):
         label = labels[0] if row == PLOT_HEIGHT - 1 else labels[1] if row == 0 else ""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cspprof.analysis.constraints import Constraint
 from cspprof.analysis.layer_rows import values_by_spec
 from cspprof.analysis.module_summary import peak_path
 from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import value_of
+from cspprof.report.charts.gamma import gamma_chart
 from cspprof.report.metric_labels import metric_label
 from cspprof.report.profile import summary_tables
 from cspprof.report.tables import Cell, Column, Report, Table, change, quantity, text
@@ -142,8 +144,11 @@ def conversion_fields(conversion: Converted) -> dict[str, Any]:
 # -- several conversions ----------------------------------------------------------------------------
 
 
-def choice_report(conversions: Sequence[Converted], best: Converted | None, minimized: str, constraint: str) -> Report:
-    """One row for each γ and fusion; the chosen conversion is marked, and its own report follows."""
+def choice_report(
+    conversions: Sequence[Converted], best: Converted, minimized: str, constraints: Sequence[Constraint]
+) -> Report:
+    """One row for each γ and fusion, and a chart of them; `best` is marked, and its own report follows."""
+    constraint = " and ".join(map(str, constraints))
     shown = list(dict.fromkeys([minimized, *TOTALS]))
     before = conversions[0].before
     columns = [Column(""), Column("γ", numeric=True), Column("fusion")]
@@ -156,11 +161,17 @@ def choice_report(conversions: Sequence[Converted], best: Converted | None, mini
         rows.append([text(mark), Cell(fields["gamma"], f"{fields['gamma'] or 0:g}"), text(fields["fusion"] or "–"),
                      *(quantity(m, value_of(c.after, m)) for m in shown)])  # fmt: skip
     title = f"{before.label}: least {minimized}" + (f" with {constraint}" if constraint else "")
+    fields_of_all = [conversion_fields(c) for c in conversions]
     records = [{"model": before.model, "gamma": f["gamma"], "fusion": f["fusion"], "best": c is best, **f["after"]}
-               for c, f in ((c, conversion_fields(c)) for c in conversions)]  # fmt: skip
+               for c, f in zip(conversions, fields_of_all, strict=True)]  # fmt: skip
     document = {"schema": "cspprof.convert/1", "model": before.model, "minimize": minimized, "where": constraint,
-                "best": None if best is None else conversions.index(best),
-                "conversions": [conversion_fields(c) for c in conversions]}  # fmt: skip
-    own = conversion_report(best) if best is not None else None
-    tables = [Table(title, columns, rows), *(own.tables if own else ())]
-    return Report(tables, records, document, own.notes if own else (), own.profiles if own else (), "cio_cspnet")
+                "best": conversions.index(best), "conversions": fields_of_all}  # fmt: skip
+    own = conversion_report(best)
+    tables = [Table(title, columns, rows), *own.tables]
+    points = [(i, f["gamma"], f["fusion"]) for i, f in enumerate(fields_of_all) if f["gamma"] is not None]
+    charts = []
+    if points:
+        place = next((at for at, (i, _, _) in enumerate(points) if conversions[i] is best), None)
+        shown_points = [(gamma, fusion, conversions[i].after) for i, gamma, fusion in points]
+        charts.append(gamma_chart(before, shown_points, place, minimized, constraints))
+    return Report(tables, records, document, own.notes, own.profiles, "cio_cspnet", charts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cspprof.core.errors import OutputError
 from cspprof.render.registry import Canvas, renderer
+from cspprof.report.charts import CHARTS
 from cspprof.report.tables import Report
 
 GENERATOR = b'<meta name=generator content="cspprof '
@@ -18,4 +19,4 @@ def as_html(report: Report, canvas: Canvas) -> str:
         )
     from cspprof.render.page.document import html_page  # imports jinja2
 
-    return html_page(report.profiles)
+    return html_page(report.profiles, [c for c in report.charts if c.kind not in CHARTS])

@@ -64,15 +64,18 @@ class Figure:
     legend: Sequence[tuple[str, str]]
 
 
-def html_page(profiles: Sequence[Record]) -> str:
-    """The HTML report. The same profiles give the same text: it contains no time, path or machine name."""
+def html_page(profiles: Sequence[Record], charts: Sequence[Chart] = ()) -> str:
+    """The HTML report; `charts` stand before the charts of the models.
+
+    The same profiles give the same text: it contains no time, path or machine name.
+    """
     here = resources.files(__package__)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["safe_svg"] = Markup
     environment.filters["breakable"] = _breakable
     template = environment.from_string((here / "page.html").read_text("utf-8"))
     assets = {name: Markup((here / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
-    return template.render(**assets, **_content(profiles)) + "\n"
+    return template.render(**assets, **_content(profiles, charts)) + "\n"
 
 
 def _breakable(name: str) -> Markup:
@@ -80,7 +83,7 @@ def _breakable(name: str) -> Markup:
     return Markup(re.sub("([:/._])", r"\1<wbr>", str(escape(name))))
 
 
-def _content(profiles: Sequence[Record]) -> dict[str, Any]:
+def _content(profiles: Sequence[Record], charts: Sequence[Chart]) -> dict[str, Any]:
     """The variables of the template."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
@@ -104,7 +107,7 @@ def _content(profiles: Sequence[Record]) -> dict[str, Any]:
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
         "changes": list(_changes(comparison)) if comparison else [],
-        "figures": figures,
+        "figures": [*(_figure(c, tables, True) for c in charts), *figures],
         "left_out": left_out,
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
         "command": _command(profiles),

@@ -56,7 +56,7 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
         Series("dominated", "points", dominated, "muted", hollow=True),
     )
     line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front) if len(front) > 1 else (), "muted")
-    axes = [_axis(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
+    axes = [axis_around(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
     panel = Panel("", axes[0], axes[1], tuple(s for s in (line, *series) if s.marks), height=2.2, name="models")
     notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
     caption = f"Input {input_text(profiles)}."
@@ -83,7 +83,7 @@ def _dominates(a: tuple[float, float], b: tuple[float, float], *names: str) -> b
     return min(gains) >= 0 and max(gains) > 0
 
 
-def _axis(name: str, values: Sequence[float]) -> Axis:
+def axis_around(name: str, values: Sequence[float]) -> Axis:
     """An axis around the values; unlike an axis of bars, it does not start at 0."""
     low, high = min(values), max(values)
     margin = (high - low) * MARGIN or abs(high) * MARGIN or 1
