@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cspprof.trace.random_state import GlobalRandomState
+from cspprof.trace.process_state import ProcessState, random_generators
 from cspprof.trace.torch_state import TorchState, raise_interruption
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ class PrivateSeed(TorchFunctionMode):
 def build_seeded(build: Callable[[], T]) -> T:
     """What `build` returns; its random numbers come from private generators. Afterwards torch and the generators of the
     process are as before, also after a KeyboardInterrupt at any moment."""
-    state, random_state = TorchState(), GlobalRandomState()
+    state, random_state = TorchState(), ProcessState(random_generators())
     try:
         try:
             with PrivateSeed():

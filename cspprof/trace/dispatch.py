@@ -119,7 +119,7 @@ class DispatchRecorder(TorchDispatchMode):
             return self._dispatch_wrapper(func, args, kwargs)
         tensors: list[torch.Tensor] = []
         tags: list[TensorTag] = []
-        parts: list[Any] = [id(func)]
+        parts: list[Any] = [id(func), torch.get_default_dtype()]
         self._extend_key(args, parts, tensors, tags)
         if kwargs:
             parts.extend(kwargs)

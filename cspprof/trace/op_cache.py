@@ -35,7 +35,7 @@ def prepare() -> None:
     if a setting changed that they depend on."""
     counter = sys.modules.get("torch.utils.flop_counter")
     formulas = [] if counter is None else list(counter.flop_registry.values())
-    now = [RULES.version, torch.get_default_dtype(), torch.backends.cudnn.enabled, *formulas]
+    now = [RULES.version, torch.backends.cudnn.enabled, *formulas]
     if now != _made_with or len(SPECS) > LIMIT:
         clear()
         _made_with[:] = now

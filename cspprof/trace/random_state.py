@@ -3,16 +3,13 @@ undisturbed."""
 
 from __future__ import annotations
 
-import random
-import sys
-import time
-from collections.abc import Callable, Iterable
-from threading import get_ident
+from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cspprof.trace.operators import Operator
+from cspprof.trace.operators import Operator, operator
 
 DROPOUTS = frozenset({"aten.dropout", "aten.dropout_"})
 
@@ -33,10 +30,17 @@ class PrivateGenerators:
             return op.func(*args, **kwargs)
         if op.target in DROPOUTS and args[2]:
             return self._dropout(args[0], args[1], op.in_place)
+        if op.target == "aten.native_dropout" and args[2] and args[1] < 1:
+            mask = torch.empty_like(args[0], dtype=torch.bool)
+            mask.bernoulli_(1 - args[1], generator=self.generator(args[0].device))
+            return args[0] * mask / (1 - args[1]), mask
         func, position = op.with_generator
-        if func is None or len(args) > position:
-            return op.func(*args, **kwargs)
-        return func(*args, **{**kwargs, "generator": self.generator(_device_of(args, kwargs))})
+        if func is not None and len(args) <= position:
+            return func(*args, **{**kwargs, "generator": self.generator(_device_of(args, kwargs))})
+        if op.composite and _drops(op, args, kwargs):
+            with _PartsWithGenerators(self):
+                return op.func.decompose(*args, **kwargs)
+        return op.func(*args, **kwargs)
 
     def generator(self, device: torch.device) -> torch.Generator:
         if device not in self._made:
@@ -56,47 +60,28 @@ class PrivateGenerators:
             generator.set_state(state)
 
 
-class GlobalRandomState:
-    """The state of the random generators of the process: torch's, Python's and NumPy's.
+class _PartsWithGenerators(TorchDispatchMode):
+    """While active, the parts of a composite operation draw from private generators."""
 
-    A forward may draw from Python's and NumPy's, and from torch's by the few operations that take no generator.
-    """
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # see `DispatchRecorder`
 
-    def __init__(self) -> None:
-        self._states: list[tuple[Callable[[], Any], Callable[[Any], Any], Any]] = []
-        pairs: list[tuple[Callable[[], Any], Callable[[Any], Any]]] = [
-            (torch.get_rng_state, torch.set_rng_state),
-            (random.getstate, random.setstate),
-        ]
-        if torch.cuda.is_initialized():
-            pairs.append((torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all))
-        if (numpy := sys.modules.get("numpy.random")) is not None:
-            pairs.append((numpy.get_state, numpy.set_state))
-        self._threads = _time_of_other_threads()
-        for get, set_state in pairs:
-            self._states.append((get, set_state, get()))
+    def __init__(self, generators: PrivateGenerators) -> None:
+        super().__init__()
+        self._generators = generators
 
-    def restore(self) -> None:
-        """Restore what changed, unless another thread ran meanwhile: it may have drawn the numbers."""
-        changed = [(set_state, before) for get, set_state, before in self._states if not _equal(get(), before)]
-        if not changed or self._threads is None:
-            return
-        interval = sys.getswitchinterval()
-        try:
-            sys.setswitchinterval(1)  # no other thread runs between the query and what depends on it
-            if _time_of_other_threads() == self._threads:
-                for set_state, before in changed:
-                    set_state(before)
-        finally:
-            sys.setswitchinterval(interval)
+    def __torch_dispatch__(
+        self, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        op = operator(func)
+        return self._generators.run(op, *args, **kwargs or {}) if op.draws else func(*args, **kwargs or {})
 
 
-def _time_of_other_threads() -> dict[int, int] | None:
-    """The processor time of each other thread that runs Python. None if there are some and their time is unknown."""
-    others = [thread for thread in sys._current_frames() if thread != get_ident()]
-    if others and not hasattr(time, "pthread_getcpuclockid"):
-        return None
-    return {thread: time.clock_gettime_ns(time.pthread_getcpuclockid(thread)) for thread in others}
+def _drops(op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a layer with dropout (recurrent, attention) draws numbers: it trains, and the probability is not 0."""
+    named = {**dict(zip(op.names, args, strict=False)), **kwargs}
+    return bool(named.get("train", True) and any(named.get(name) for name in ("p", "dropout", "dropout_p")))
 
 
 def _default_generator(device: torch.device) -> torch.Generator:
@@ -113,13 +98,3 @@ def _device_of(args: Iterable[Any], kwargs: dict[str, Any]) -> torch.device:
         return torch.device(kwargs["device"])
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, tuple) and hasattr(a[1], "all"):  # NumPy's
-        return bool((a[1] == b[1]).all() and a[2:] == b[2:])
-    if isinstance(a, list):
-        return all(map(torch.equal, a, b))
-    return bool(a == b)

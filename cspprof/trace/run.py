@@ -24,8 +24,8 @@ from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
 from cspprof.trace.outputs import Outputs
 from cspprof.trace.prepared_model import prepared_model, refuse_optimized
+from cspprof.trace.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.trace.pytree import tensors_in
-from cspprof.trace.random_state import GlobalRandomState
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace.torch_state import TorchState, raise_interruption
 from cspprof.trace.unseen_results import UnseenResults
@@ -82,7 +82,7 @@ class _Run:
         self.restored = False
         self.state = TorchState()
         with _disable_current_modes():
-            self.random_state = GlobalRandomState()
+            self.process = ProcessState([*SETTINGS.values(), *random_generators()])
         self.guard = MemoryGuard()
         self.tree = ModuleTree(model)
         self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered)
@@ -94,7 +94,7 @@ class _Run:
             with _disable_current_modes():
                 self.guard.restore()
                 self.recorder.generators.restore()
-                self.random_state.restore()
+                self.process.restore()
             self.recorder.release()
             self.restored = True
 

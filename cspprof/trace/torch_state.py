@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import overrides
-from torch.utils import _python_dispatch
+from torch.utils import _device, _python_dispatch
 
 from cspprof.trace.gradients import AUTOGRAD, LAZY
 
@@ -19,13 +19,14 @@ DEVICES = ("cpu", "cuda")
 
 # Torch's context managers restore this state too, but Python may raise KeyboardInterrupt between the call of
 # `__enter__` and the begin of the block, or inside of `__exit__`. Torch has no public functions for the stacks of
-# modes, the excluded dispatch keys and the stance (torch 2.13 and 2.14).
+# modes, the excluded dispatch keys, the default device and the stance (torch 2.13 and 2.14).
 _is_excluded = torch._C._dispatch_tls_is_dispatch_key_excluded
 _set_excluded = torch._C._dispatch_tls_set_dispatch_key_excluded
 
 
 class TorchState:
-    """Modes, excluded dispatch keys, gradients, autocast, and the two settings of the process that `eager` changes."""
+    """Modes, excluded dispatch keys, gradients, autocast and the default device of this thread, and the two settings of
+    the process that `make_eager` changes."""
 
     def __init__(self) -> None:
         self._dispatch_modes = _python_dispatch._get_current_dispatch_mode_stack()
@@ -33,12 +34,16 @@ class TorchState:
         self._excluded = [_is_excluded(key) for key in KEYS]
         self._gradients = torch.is_grad_enabled()
         self._autocast = [(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in DEVICES]
+        self._autocast_cache = torch.is_autocast_cache_enabled()
         self._autocast_depth = autocast_depth()
+        self._default_device = (_default_device(), _device.CURRENT_DEVICE)
         self._fast_path = torch.backends.mha.get_fastpath_enabled()
         self._stance = _stance()
 
     def restore(self) -> None:
         _restore_stack(_python_dispatch, _python_dispatch._get_current_dispatch_mode_stack, self._dispatch_modes)
+        if overrides._get_current_function_mode_stack() != self._function_modes:  # a default device is one of them
+            torch._GLOBAL_DEVICE_CONTEXT.device_context, _device.CURRENT_DEVICE = self._default_device
         _restore_stack(overrides, overrides._get_current_function_mode_stack, self._function_modes)
         for key, excluded in zip(KEYS, self._excluded, strict=True):
             _set_excluded(key, excluded)
@@ -49,6 +54,7 @@ class TorchState:
         for device, (enabled, dtype) in zip(DEVICES, self._autocast, strict=True):
             torch.set_autocast_enabled(device, enabled)
             torch.set_autocast_dtype(device, dtype)
+        torch.set_autocast_cache_enabled(self._autocast_cache)
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
         if self._stance is None and _stance() is not None:  # the trace imported torch._dynamo
             torch.compiler.set_stance("default")
@@ -82,6 +88,11 @@ def autocast_depth() -> int:
     without a moment in between at which Python could raise KeyboardInterrupt."""
     depth: int = max(map(call, (torch.autocast_increment_nesting, torch.autocast_decrement_nesting)))
     return depth
+
+
+def _default_device() -> Any:
+    """The mode of `torch.set_default_device`, which torch pushes on the stack of modes and keeps here too."""
+    return getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
 
 
 def _stance() -> Any:

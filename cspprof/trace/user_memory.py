@@ -83,6 +83,8 @@ class MemoryGuard:
 
     def before_write(self, tensor: torch.Tensor) -> None:
         """Protect the memory of a tensor that no operation of the trace produced, or of a view of one."""
+        if tensor.is_meta:  # no values
+            return
         if self._storages is None:
             self._aliases = [plain for tensor in self._aliases for plain in tensors_in(tensor)]
             found = [_storage(t) for t in self._aliases]
