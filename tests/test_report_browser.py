@@ -306,6 +306,34 @@ def test_charts_fit_on_a_phone_with_readable_text_and_tooltips(open_page: Callab
 
 
 @pytest.mark.slow
+def test_a_page_of_seven_models_is_readable_on_a_phone(
+    open_page: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = [f"resnext50,depths=(1,1,1,{n})" for n in range(1, 8)]
+    page = open_page(NARROW, file=written(tmp_path_factory.mktemp("seven"), *names))
+    assert page.evaluate("document.documentElement.scrollWidth") == NARROW
+    charts = page.locator("svg.chart:visible")
+    assert charts.count() == page.locator("svg.chart").count() / 2 > 15
+    assert page.locator(".wide[data-scrolls] svg.chart").count() == 0
+    assert charts.evaluate_all(OVERLAPS) == []
+    headings = page.locator("table.metrics tbody th")
+    assert min(headings.evaluate_all("list => list.map(th => th.clientWidth)")) >= 90
+    page.close()
+
+
+def test_the_drawing_for_a_phone_has_the_bars_of_the_wide_one(open_page: Callable[..., Any]) -> None:
+    page = open_page(NARROW)
+    bars = page.locator("svg.narrow g.bars").first
+    wide = page.locator("svg.chart:not(.narrow) [data-marks]").first.get_attribute("data-marks").split("\n")
+    assert bars.locator("a").count() == len(wide)
+    first, last = (bars.locator("a").nth(i).bounding_box() for i in (0, len(wide) - 1))
+    drawing = page.locator("svg.narrow").first.bounding_box()
+    assert drawing["x"] + 60 < first["x"] < drawing["x"] + 90  # behind the axis, which is at 70 of 380 units
+    assert first["x"] < last["x"] < drawing["x"] + drawing["width"]
+    page.close()
+
+
+@pytest.mark.slow
 def test_a_layer_table_fits_or_shows_that_it_scrolls(open_page: Callable[..., Any]) -> None:
     for width, scrolls in ((NARROW, True), (WIDE, False)):
         page = open_page(width)

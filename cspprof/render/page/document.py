@@ -49,18 +49,12 @@ def change_metrics(profiles: Sequence[Record]) -> tuple[str, str]:
     return headline(profiles), "macs"
 
 
-MOST_WITH_NARROW_CHARTS = 6
-"""With more models, the page has no second drawing of each chart for a phone, so that it stays small."""
-
-
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A chart on the page: its data, its drawing and its legend."""
 
     chart: Chart
     svg: Any
-    narrow: bool
-    """Whether the drawing has a second one for a phone."""
     legend: Sequence[tuple[str, str]]
 
 
@@ -160,7 +154,6 @@ def _command(profiles: Sequence[Record]) -> str:
 def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> tuple[list[Figure], list[str]]:
     """The charts of all models, split into several if one chart cannot show so many models, and a reason for each chart
     that is left out."""
-    narrow = len(profiles) <= MOST_WITH_NARROW_CHARTS
     drawn: list[Figure] = []
     reasons: list[str] = []
     unseen = [p for p in profiles if not cio_describes(p)]
@@ -179,7 +172,7 @@ def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> tuple[
                 reasons += [_reason(kind, error) for error in errors if error]
                 shown = [pair for pair, error in zip(shown, errors, strict=True) if not error]
                 charts = _draw(kind, [p for p, _ in shown], **options)[0] if shown else []
-            drawn += [_figure(c, [t for _, t in shown], narrow) for c in charts]
+            drawn += [_figure(c, [t for _, t in shown], f"c{len(drawn)}") for c in charts]
     most = CHARTS.get("stages").most - 1
     of_all: list[tuple[str, Sequence[Record], dict[str, Any]]] = [
         ("stages", [profiles[0], *profiles[i : i + most]], {"metric": metric})
@@ -189,7 +182,7 @@ def _figures(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> tuple[
         of_all += [("pareto", profiles, {"x": "bflops", "y": y}) for y in (headline(profiles), "top1")]
     for kind, shown_models, options in of_all:
         charts, error = _draw(kind, shown_models, **options)
-        drawn += [_figure(c, tables, narrow) for c in charts]
+        drawn += [_figure(c, tables, f"c{len(drawn)}") for c in charts]
         reasons += [_reason(kind, error)] if error else []
     return drawn, list(dict.fromkeys(reasons))
 
@@ -201,7 +194,7 @@ def _model_figures(
     charts, error = _draw("bottleneck", [profiles[model]])
     if len(profiles) > 1:
         charts = [replace(c, panels=c.panels[-1:]) for c in charts]
-    drawn = [_figure(c, [tables[model]], len(profiles) <= MOST_WITH_NARROW_CHARTS) for c in charts]
+    drawn = [_figure(c, [tables[model]], f"b{model}") for c in charts]
     return drawn, [_reason("bottleneck", error)] if error else []
 
 
@@ -227,10 +220,10 @@ def model_of_panel(kind: str, panel: int) -> int | None:
     return panel if kind in ONE_MODEL_PER_PANEL else 0 if kind == "bottleneck" else None
 
 
-def _figure(chart: Chart, tables: Sequence[LayerTable], narrow: bool) -> Figure:
+def _figure(chart: Chart, tables: Sequence[LayerTable], chart_id: str) -> Figure:
     def row_id(panel: int, path: str) -> str:
         """Only of the row of this very layer: a tooltip shows the cells of the row beside the value of the mark."""
         model = model_of_panel(chart.kind, panel)
         return tables[model].row_ids.get(path, "") if model is not None and model < len(tables) else ""
 
-    return Figure(chart, Markup(chart_svg(chart, row_id, narrow)), narrow, legend_entries(chart))
+    return Figure(chart, Markup(chart_svg(chart, row_id, chart_id)), legend_entries(chart))

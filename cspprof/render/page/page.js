@@ -197,7 +197,11 @@
   // A chart has a wide and a narrow drawing with the same marks; only the visible one gets links and tooltips.
   for (const narrow of all("svg.narrow")) {
     const wide = all("[data-marks]", narrow.previousElementSibling);
-    all("[data-copy]", narrow).forEach((series, i) => Object.assign(series.dataset, wide[i].dataset));
+    all("[data-copy]", narrow).forEach((series, i) => {
+      Object.assign(series.dataset, wide[i].dataset);
+      const path = series.firstElementChild; // the marks of the wide drawing, or a path of its own
+      if (path.tagName === "use") path.replaceWith(Object.assign(wide[i].firstElementChild.cloneNode(), { id: "" }));
+    });
   }
   const waiting = new Set(all("svg.chart"));
   const activateVisible = () => waiting.forEach(svg => {

@@ -52,20 +52,21 @@ class Scale:
         return [(self(v * self.axis.divisor), _tick(v)) for v in values]
 
 
-def chart_svg(chart: Chart, row_id: RowId, narrow: bool = False) -> str:
-    """The chart as an `<svg>` element; with `narrow` also as a second one, of class `narrow`, for a phone.
+def chart_svg(chart: Chart, row_id: RowId, chart_id: str = "c0") -> str:
+    """The chart as an `<svg>` element, and as a second one, of class `narrow`, for a phone.
 
-    A mark links to the table row of its layer. The script of the page copies the tooltips from the first to the second.
+    A mark links to the table row of its layer. The second element shows the bars of the first one, compressed: a chart
+    of thousands of layers would double the page otherwise. The script of the page copies the tooltips.
     """
-    return _drawing(chart, row_id, WIDTH) + (_drawing(chart, row_id, NARROW_WIDTH) if narrow else "")
+    return "".join(_drawing(chart, row_id, chart_id, width) for width in (WIDTH, NARROW_WIDTH))
 
 
-def _drawing(chart: Chart, row_id: RowId, width: int) -> str:
+def _drawing(chart: Chart, row_id: RowId, chart_id: str, width: int) -> str:
     parts: list[str] = []
     top = 0.0
     for i, panel in enumerate(chart.panels):
         last = i + 1 == len(chart.panels) or chart.panels[i + 1].x != panel.x
-        content, height = PanelSvg(panel, i, row_id, last, width).content()
+        content, height = PanelSvg(panel, i, row_id, last, f"{chart_id}-{i}", width).content()
         parts.append(f'<g transform="translate(0 {_n(top)})">{content}</g>')
         top += height
     css_class = "chart" if width == WIDTH else '"chart narrow"'
@@ -90,8 +91,10 @@ def _css_class(series: Series) -> str:
 class PanelSvg:
     """One panel in its own coordinates."""
 
-    def __init__(self, panel: Panel, index: int, row_id: RowId, last: bool, width: int) -> None:
+    def __init__(self, panel: Panel, index: int, row_id: RowId, last: bool, panel_id: str, width: int) -> None:
         narrow = width < WIDTH
+        self.wide = PanelSvg(panel, index, row_id, last, panel_id, WIDTH) if narrow else None
+        self.panel_id = panel_id
         if narrow and panel.x.tick_labels and not panel.horizontal:  # names and texts of bars fit below each other only
             panel = panel._replace(horizontal=True, height=0.1 + 0.12 * len(panel.x.tick_labels))
         self.panel, self.index, self.row_id, self.last, self.width = panel, index, row_id, last, width
@@ -123,7 +126,7 @@ class PanelSvg:
         parts += [f"<text x=0 y={28 + LINE_HEIGHT * i}>{escape(row)}</text>" for i, row in enumerate(above)]
         parts += [self._span(i, span) for i, span in enumerate(panel.spans)]
         parts += [self._axes()]
-        parts += [self._series(series) for series in panel.series]
+        parts += [self._series(i, series) for i, series in enumerate(panel.series)]
         parts += [self._line(line) for line in panel.lines]
         parts += [self._names()]
         below = 0 if not self.last else 38 if self.across.axis.label else 24
@@ -162,25 +165,37 @@ class PanelSvg:
 
     # -- marks -----------------------------------------------------------------------------------------
 
-    def _series(self, series: Series) -> str:
+    def _series(self, i: int, series: Series) -> str:
         """One path with a subpath per mark, and the tooltips of the marks in an attribute.
 
         The script of the page makes a link of each subpath, so that a page of many models stays small.
         """
+        path_id = f"{self.panel_id}-{i}"
         if series.style == "line":
             points = "L".join(f"{_n(self.across(m.x))} {_n(self.up(m.y))}" for m in series.marks)
             return f'<path class="line c{series.color}" d="M{points}"/>'
+        if self.wide is not None and series.style != "points" and self.panel.horizontal == self.wide.panel.horizontal:
+            copy = (
+                f'<g class="{_css_class(series)}" data-copy transform="{self._from(self.wide)}"><use href=#{path_id} />'
+            )
+            return f"{copy}</g>{self._texts(series)}"
         point_or_bound = self._bound if series.upper_bounds else self._point
         subpath = {"points": point_or_bound, "steps": self._step, "bars": self._bar}[series.style]
         path = "".join(subpath(mark) for mark in series.marks)
-        if self.width != WIDTH:
+        if self.wide is not None:
             return f'<g class="{_css_class(series)}" data-copy><path d="{path}"/></g>{self._texts(series)}'
         tooltips = "\n".join(" ".join(self._tooltip(series, mark).split()) for mark in series.marks)
         unit = escape(self.panel.y.unit)
         return (
-            f'<g class="{_css_class(series)}" data-unit="{unit}" data-marks="{escape(tooltips)}"><path d="{path}"/></g>'
+            f'<g class="{_css_class(series)}" data-unit="{unit}" data-marks="{escape(tooltips)}">'
+            f'<path d="{path}" id={path_id} /></g>'
             f"{self._texts(series)}"
         )
+
+    def _from(self, wide: PanelSvg) -> str:
+        """The transformation from the coordinates of the wide panel to those of this one."""
+        x = (self.right - self.left) / (wide.right - wide.left)
+        return f"translate({_n(self.left - x * wide.left)} {_n(self.top - wide.top)}) scale({x:.4f} 1)"
 
     def _texts(self, series: Series) -> str:
         """The texts at the ends of bars."""
@@ -204,14 +219,13 @@ class PanelSvg:
         return max(sqrt(mark.size / largest) * LARGEST_RADIUS, 1.5) if self.panel.size_name else 5
 
     def _point(self, mark: Mark) -> str:
-        r = _n(self._radius(mark))
-        left = _n(self.across(mark.x) - float(r))
-        return f"M{left} {_n(self.up(mark.y))}a{r} {r} 0 1 0 {_n(2 * float(r))} 0a{r} {r} 0 1 0 -{_n(2 * float(r))} 0"
+        r = self._radius(mark)
+        x, bottom = self._position(mark)[0], self._position(mark)[1] + r
+        return f"M{_n(x)} {_n(bottom)}a{_n(r)} {_n(r)} 0 11.01 0"  # one arc from the bottom around to the bottom
 
     def _bound(self, mark: Mark) -> str:
         """A point with an arrow downwards, in one subpath."""
-        r = self._radius(mark)
-        return f"{self._point(mark)}m{_n(r)} {_n(r)}v{ARROW}m-3.5 -4l3.5 4l3.5 -4"
+        return f"{self._point(mark)}v{ARROW}m-3.5-4l3.5 4 3.5-4"
 
     def _step(self, mark: Mark) -> str:
         a, b = (self.across(mark.x + side * mark.width / 2) for side in (-1, 1))
@@ -235,10 +249,10 @@ class PanelSvg:
         """The text at the end of a bar."""
         a, b, start, end = self._bar_edges(mark)
         if self.panel.horizontal:
-            x, y, anchor = max(start, end) + 5, (a + b) / 2 + 4, "start"
+            x, y, anchor = max(start, end) + 5, (a + b) / 2 + 4, ""
         else:
-            x, y, anchor = (a + b) / 2, min(start, end) - 4, "middle"
-        return f"<text x={_n(x)} y={_n(y)} text-anchor={anchor}>{escape(mark.text)}</text>"
+            x, y, anchor = (a + b) / 2, min(start, end) - 4, " text-anchor=middle"
+        return f"<text x={_n(x)} y={_n(y)}{anchor}>{escape(mark.text)}</text>"
 
     def _names(self) -> str:
         """The names of points, where they cover least; a distant name gets a leader line."""
