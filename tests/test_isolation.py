@@ -203,6 +203,52 @@ def test_writes_through_views_of_weights_and_inputs_are_undone(device: str) -> N
     assert torch.equal(x, torch.ones(2, 4))
 
 
+@DEVICES
+def test_writes_into_small_tensors_that_torch_does_not_see_are_undone(device: str) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(4, dtype=torch.long))
+            self.register_buffer("tail", self.count[2:])
+            self.attribute = torch.ones(4)
+            self.fc = nn.Linear(4, 4)
+            self.seen: list[Any] = []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count.numpy()[2] = 7
+            assert self.tail[0] == 7, "they share memory, as in the model"
+            self.attribute.untyped_storage().fill_(0)
+            if not x.is_meta:
+                self.fc.weight.detach().numpy()[0, 0] = 7.0
+                x.numpy()[0] = 7.0
+            return self.fc(x) + self.attribute + self.count.sum()
+
+    model, x = Net(), torch.ones(2, 4)
+    before = state(model)
+    trace(model, x, device=device)
+    assert same(before, state(model))
+    assert torch.equal(model.attribute, torch.ones(4))
+    assert torch.equal(x, torch.ones(2, 4))
+
+
+@DEVICES
+@pytest.mark.parametrize("dtype", [None, "float64"])
+def test_a_forward_sees_the_gradients_of_the_weights(device: str, dtype: str | None) -> None:
+    class Net(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.weight.grad is None:
+                return x
+            self.weight.grad.mul_(2)
+            return super().forward(x) @ self.weight.grad
+
+    model = Net(4, 4)
+    model.weight.grad = torch.ones(4, 4)
+    for _ in range(2):
+        p = trace(model, (2, 4), device=device, dtype=dtype)
+        assert (p.total("macs"), p.complete) == (64, True)
+    assert torch.equal(model.weight.grad, torch.ones(4, 4))
+
+
 def test_a_write_into_a_sparse_tensor_is_undone() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:

@@ -135,6 +135,8 @@ class _Run:
             passed = [
                 (t, make_input.name(i, kwargs)) for i, made in enumerate(make_input.made) for t in tensors_in(made)
             ]
+            self.guard.add((*prepared.tensors, *(tensor for tensor, _ in passed)))
+            self.guard.copy_small()
             for tensor, argument in passed:
                 tag = recorder.tensors.register(tensor, argument, "input")
                 if id(tensor) in make_input.from_specs:
@@ -148,8 +150,6 @@ class _Run:
             recorder.tensors.copies.update(map(id, prepared.tensors))
             for _, path, tensor in tree.constants:
                 recorder.tensors.register(tensor, path, "parameter")
-            self.guard.add(prepared.tensors)
-            self.guard.add(tensor for tensor, _ in passed)
             add_module_hooks(tree, prepared.modules, recorder.set_layer)
             result = Outputs(name, recorder.tensors.knows)
             unseen = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if self.other_threads else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from cspprof.trace.pytree import tensors_in
+
+SMALL = 1 << 20
+"""Bytes of memory that is copied before a forward, not when torch writes into it."""
 
 Geometry = tuple[Any, torch.Size, tuple[int, ...]]
 """Offset in the memory, shape and strides of a tensor."""
@@ -45,8 +49,8 @@ def like(tensor: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
         new.requires_grad_(tensor.requires_grad)
     if tensor.__dict__:
         new.__dict__.update({**tensor.__dict__, **new.__dict__})  # a wrapper has its tensors there
-    if tensor.is_leaf and tensor.grad is not None and tensor.device == new.device and tensor.dtype == new.dtype:
-        new.grad = tensor.grad.detach()
+    if tensor.is_leaf and tensor.grad is not None:
+        new.grad = tensor.grad.detach().to(new.device, new.dtype)
     return new
 
 
@@ -55,15 +59,19 @@ class MemoryGuard:
 
     The first write into memory that an alias shares with a user's tensor makes a private copy of the memory, to which
     the aliases and their views then refer. The user's memory is not written, so another thread can read it meanwhile.
-    A tensor that a forward reaches by a global variable is written in place and gets its values back in `restore`.
+    Small memory is copied before the forward. A tensor that a forward reaches by a global variable is written in place
+    and gets its values back in `restore`.
     """
 
     def __init__(self) -> None:
-        self._aliases: list[torch.Tensor] = []
-        self._storages: dict[int, Any] | None = None
-        """The memory of the aliases, by identity."""
+        self._unsorted: list[torch.Tensor] = []
+        """Aliases that are not in `_aliases` yet."""
+        self._aliases: dict[int, list[torch.Tensor]] = defaultdict(list)
+        """The aliases by the identity of their memory."""
         self._private: dict[int, torch.UntypedStorage] = {}
         """What replaces the memory of the user, by the identity of that."""
+        self._own: dict[int, torch.UntypedStorage] = {}
+        """Memory that is not the user's, by identity."""
         self._moved: list[tuple[torch.Tensor, torch.UntypedStorage, Geometry]] = []
         """Tensors that refer to private memory now, with their memory and geometry before."""
         self._saved: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -71,7 +79,21 @@ class MemoryGuard:
 
     def add(self, tensors: Iterable[torch.Tensor]) -> None:
         """Guard the memory of these aliases."""
-        self._aliases += tensors
+        self._unsorted += [tensor for tensor in tensors if not tensor.is_meta]
+
+    def copy_small(self) -> None:
+        """Give aliases of small memory on the CPU memory of their own: a forward may write there without torch, by
+        `numpy()`."""
+        added = set(map(id, self._unsorted))  # the tensors inside of wrappers may be those of the user
+        with torch._C.DisableTorchFunctionSubclass():
+            for key, aliases in list(self._by_memory().items()):
+                storage = aliases[0].untyped_storage()
+                is_small = storage.device.type == "cpu" and storage.nbytes() <= SMALL
+                if is_small and added.issuperset(map(id, aliases)):
+                    own = storage.clone()
+                    for tensor in self._aliases.pop(key):
+                        _refer(tensor, own, _geometry(tensor))
+                    self._own[own._cdata] = own
 
     def before_read(self, tensors: Iterable[torch.Tensor]) -> None:
         """Let the tensors refer to the private copy of their memory, if there is one."""
@@ -85,26 +107,28 @@ class MemoryGuard:
         """Protect the memory of a tensor that no operation of the trace produced, or of a view of one."""
         if tensor.is_meta:  # no values
             return
-        if self._storages is None:
-            self._aliases = [plain for tensor in self._aliases for plain in tensors_in(tensor)]
-            found = [_storage(t) for t in self._aliases]
-            self._storages = {s._cdata: s for s in found if s is not None}
         storage = _storage(tensor)
         if storage is None:
             self._save(tensor)
-        elif storage._cdata in self._storages:
-            self._private[storage._cdata] = storage.clone()
-            for other in (tensor, *self._aliases):
-                held = _storage(other)
-                if held is not None and held._cdata == storage._cdata:
-                    self._move(other, held)
-        elif storage._cdata not in {private._cdata for private in self._private.values()}:
+        elif storage._cdata in self._by_memory():
+            private = self._private[storage._cdata] = storage.clone()
+            self._own[private._cdata] = private
+            for other in (tensor, *self._aliases.pop(storage._cdata)):
+                self._move(other, storage)
+        elif storage._cdata not in self._own:
             self._save(tensor)
 
+    def _by_memory(self) -> dict[int, list[torch.Tensor]]:
+        while self._unsorted:
+            for plain in tensors_in(self._unsorted.pop()):
+                storage = _storage(plain)
+                if storage is not None:
+                    self._aliases[storage._cdata].append(plain)
+        return self._aliases
+
     def _move(self, tensor: torch.Tensor, storage: torch.UntypedStorage) -> None:
-        geometry = (tensor.storage_offset(), tensor.shape, tensor.stride())
-        self._moved.append((tensor, storage, geometry))
-        _refer(tensor, self._private[storage._cdata], geometry)
+        self._moved.append((tensor, storage, _geometry(tensor)))
+        _refer(tensor, self._private[storage._cdata], _geometry(tensor))
 
     def _save(self, tensor: torch.Tensor) -> None:
         storage = _storage(tensor)
@@ -124,8 +148,10 @@ class MemoryGuard:
                 if memory.layout is not torch.strided or not torch.equal(memory, value):  # `equal` takes no others
                     memory.copy_(value)
             del self._saved[key]
+        self._unsorted.clear()
         self._aliases.clear()
         self._private.clear()
+        self._own.clear()
 
 
 def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
@@ -138,6 +164,10 @@ def _storage(tensor: torch.Tensor) -> torch.UntypedStorage | None:
 
 def _bytes_of(storage: torch.UntypedStorage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _geometry(tensor: torch.Tensor) -> Geometry:
+    return tensor.storage_offset(), tensor.shape, tensor.stride()
 
 
 def _refer(tensor: torch.Tensor, storage: torch.UntypedStorage, geometry: Geometry) -> None:
