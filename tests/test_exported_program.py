@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from conftest import Result, quick
 from torch import nn
+from torch._higher_order_ops import map as control_flow_map
+from torch._higher_order_ops import scan, while_loop
 
 import cspprof
-from cspprof.core.errors import CspprofError, SourceError, TraceError
+from cspprof.core.errors import SourceError, TraceError
 from cspprof.core.inputs import parse_inputs
 from cspprof.sources.exported_program.expressions import SymbolicSize, parse_expression
 from cspprof.sources.exported_program.json_values import MalformedError
@@ -380,15 +382,41 @@ def test_number_other_than_that_of_the_export_is_refused(tmp_path: Path) -> None
         cspprof.profile(str(file), [torch.zeros(8, 4), 2])
 
 
-class Either(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x * 2, (x,))
+class ControlFlow(nn.Module):
+    """A linear layer in a branch, in three rounds of a loop, in each step of a scan, or for each slice."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.linear = kind, nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.kind == "cond":
+            return torch.cond(x.sum() != 0, self.linear, lambda x: x * 2, (x,))
+        if self.kind == "while_loop":
+            start = (torch.zeros((), dtype=torch.int64), x)
+            return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, self.linear(x)), start)[1]
+        if self.kind == "scan":
+            return scan(lambda c, y: (c + y, self.linear(c + y)), torch.zeros(2, 4), x)
+        if self.kind == "map":
+            return control_flow_map(self.linear, x)
+        inner = lambda y: torch.cond(y.sum() != 0, self.linear, lambda y: y * 2, (y,))  # noqa: E731
+        return control_flow_map(inner, x)
 
 
-def test_operator_that_chooses_between_graphs_is_refused_by_name(tmp_path: Path) -> None:
-    file = exported(Either(), tmp_path / "model.pt2", (torch.randn(2, 4),))
-    with pytest.raises(CspprofError, match="the higher-order operator cond cannot be traced"):
-        cspprof.profile(str(file))
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "rounds"), quick([("while_loop", 15), ("map", 5), ("cond", 5), ("scan", 5), ("map of cond", 5)], 2)
+)
+def test_branches_and_loops_count_as_in_the_module(kind: str, rounds: int, tmp_path: Path) -> None:
+    """On 5 inputs of 2 rows; a loop that is not over slices computes all of them in each round."""
+    model = ControlFlow(kind).eval()
+    file = exported(model, tmp_path / "model.pt2", (torch.ones(5, 2, 4),))
+    for device in ("meta", "cpu") if "cond" not in kind else ("cpu",):
+        program, module = cspprof.profile(str(file), device=device), cspprof.profile(model, (5, 2, 4), device=device)
+        program.self_check()
+        assert program.total("macs") == module.total("macs") == rounds * 2 * 4 * 4
+        assert program.total("traffic_bytes") == module.total("traffic_bytes")
+        assert program.total("params") == module.total("params") == 20
 
 
 class Selecting(nn.Module):

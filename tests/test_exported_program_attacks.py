@@ -22,7 +22,7 @@ from conftest import Result
 
 import cspprof
 from cspprof.core.errors import CspprofError, SourceError
-from cspprof.sources.exported_program import json_values
+from cspprof.sources.exported_program import json_values, memory_limits
 
 LEAF = {"type": None, "context": None, "children_spec": []}
 
@@ -257,6 +257,84 @@ OPERATORS = [
     ("#executorch:x", "is not an operator of torch"),
     ("torch.ops.higher_order.triton_kernel_wrapper_functional", "triton_kernel_wrapper_functional cannot be traced"),
 ]
+
+
+def graph(inputs: list[str], *nodes: dict[str, Any], outputs: list[str], single: bool = False) -> dict[str, Any]:
+    """A graph within the graph, as an argument."""
+    data = {
+        "inputs": [named(name) for name in inputs], "outputs": [named(name) for name in outputs], "nodes": list(nodes),
+        "tensor_values": {}, "sym_int_values": {}, "sym_bool_values": {}, "is_single_tensor_return": single,
+    }  # fmt: skip
+    return {"as_graph": {"name": "g", "graph": data}}
+
+
+def higher_order(name: str, output: str, *arguments: Any) -> dict[str, Any]:
+    made = node(f"torch.ops.higher_order.{name}", [named(output)])
+    return made | {
+        "inputs": [{"name": "", "arg": argument, "kind": 1} for argument in arguments],
+        "is_hop_single_tensor_return": False,
+    }
+
+
+def tensors(*names: str) -> dict[str, Any]:
+    return {"as_tensors": [{"name": name} for name in names]}
+
+
+def failure(path: Path, device: str | None = None) -> str:
+    """The message with which a file is refused, perhaps only when it runs."""
+    with pytest.raises(CspprofError) as refused:
+        cspprof.profile(str(path), device=device)
+    assert refused.value.hint
+    return str(refused.value)
+
+
+def test_loop_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_limits, "MOST_REPEATED", 500)
+    one = node("torch.ops.aten.ones.default", [named("o")], size={"as_ints": []})
+    always = node("torch.ops.aten.ge.Scalar", [named("c")], self=named("o"), other={"as_int": 1})
+    loop = higher_order(
+        "while_loop", "y", graph(["a"], one, always, outputs=["c"], single=True),
+        graph(["b"], node("torch.ops.aten.relu.default", [named("r")], self=named("b")), outputs=["r"]),
+        tensors("x"), tensors(),
+    )  # fmt: skip
+    assert "loops of an exported program run more than 500 operations" in failure(
+        archive(tmp_path / "a.pt2", document(loop))
+    )
+
+
+@pytest.mark.parametrize("device", [None, "cpu"])
+def test_loop_over_a_dimension_of_any_size_is_refused(device: str | None, tmp_path: Path) -> None:
+    large = node("torch.ops.aten.expand.default", [named("e")], self=named("x"),
+                 size={"as_ints": [2**40, 2, 4]}, implicit={"as_bool": False})  # fmt: skip
+    body = graph(["b"], node("torch.ops.aten.relu.default", [named("r")], self=named("b")), outputs=["r"])
+    file = archive(tmp_path / "a.pt2", document(large, higher_order("map_impl", "y", body, tensors("e"), tensors())))
+    assert "loops of an exported program" in failure(file, device)
+
+
+def test_loops_within_loops_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of 20 levels runs the one below twice."""
+    monkeypatch.setattr(memory_limits, "MOST_REPEATED", 500)
+    large = node("torch.ops.aten.expand.default", [named("e")], self=named("x"),
+                 size={"as_ints": [2] * 20 + [2, 4]}, implicit={"as_bool": False})  # fmt: skip
+    inner = node("torch.ops.aten.relu.default", [named("r")], self=named("b"))
+    for _ in range(19):
+        inner = higher_order("map_impl", "r", graph(["b"], inner, outputs=["r"]), tensors("b"), tensors())
+    loop = higher_order("map_impl", "y", graph(["b"], inner, outputs=["r"]), tensors("e"), tensors())
+    assert "loops of an exported program" in failure(archive(tmp_path / "a.pt2", document(large, loop)))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        (named("x"), graph(["b"], outputs=["b"]), tensors("x"), graph(["b"], outputs=["b"])),
+        (named("x"), graph(["b"], outputs=["b"]), graph(["b"], outputs=["b"])),
+        (named("x"), graph([], outputs=[]), graph([], outputs=[]), tensors("x")),
+    ],
+)
+def test_branches_with_other_arguments_are_refused(arguments: tuple[Any, ...], tmp_path: Path) -> None:
+    text = refusal(archive(tmp_path / "a.pt2", document(higher_order("cond", "y", *arguments))))
+    assert "cond has other arguments" in text or "cond passes 1 values to a graph of 0" in text
 
 
 @pytest.mark.parametrize(("target", "reason"), OPERATORS)

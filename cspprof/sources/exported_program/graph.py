@@ -70,6 +70,8 @@ class Graph:
     inputs: list[str]
     nodes: list[Node]
     outputs: list[Any]
+    single: bool
+    """Whether a graph within a graph returns its only output itself, and no tuple."""
 
 
 @dataclass(slots=True)
@@ -182,7 +184,7 @@ class _ProgramReader:
         for name in references(outputs):
             if name not in defined:
                 raise MalformedError(f"the graph returns {shorten(name)}, which no node defines")
-        return Graph(inputs, nodes, outputs)
+        return Graph(inputs, nodes, outputs, data.get("is_single_tensor_return") is True)
 
     def node(self, data: Any, index: int, depth: int) -> Node:
         target = field(data, "target", str, f"nodes[{index}]")

@@ -31,6 +31,32 @@ CHECKED_BYTES = 16 << 20
 """A result of this size is added to those that are live."""
 
 
+MOST_REPEATED = 20_000
+"""The most operations that the graphs of loops may run. A loop may have no end."""
+
+
+class RepeatLimit:
+    """The limit on what the graphs within a graph run: branches, and the rounds of loops."""
+
+    def __init__(self) -> None:
+        self.left = MOST_REPEATED
+
+    def take(self, operations: int = 1) -> None:
+        """Raises TraceError if too many operations have run, or would run."""
+        self.left -= operations
+        if self.left < 0:
+            raise TraceError(
+                f"the loops of an exported program run more than {MOST_REPEATED:,} operations",
+                "Profile the module from which the file was exported, or a shorter input.",
+            )
+
+    def check_length(self, sequences: Any) -> None:
+        """Raises TraceError if a loop over these tensors has too many rounds."""
+        rounds = max((t.shape[0] for t in sequences if isinstance(t, torch.Tensor) and t.dim()), default=0)
+        if rounds > self.left:
+            self.take(rounds)
+
+
 class ValueBudget:
     """The limit on operations with values in one run on meta: tables of indices, masks, constants.
 

@@ -7,8 +7,7 @@ one table, and the modules run their part of the nodes in order, so that hooks s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +19,18 @@ from cspprof.sources.exported_program.arguments import Device, Ref
 from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
 from cspprof.sources.exported_program.graph import Graph, ModuleCall, Node, Program, names_in, references
 from cspprof.sources.exported_program.json_values import MalformedError, shorten
-from cspprof.sources.exported_program.memory_limits import LiveLimit, ValueBudget, check_count, check_steps
+from cspprof.sources.exported_program.memory_limits import (
+    LiveLimit,
+    RepeatLimit,
+    ValueBudget,
+    check_count,
+    check_steps,
+)
 from cspprof.sources.exported_program.operators import (
     ASSERT_SCALAR,
     CHECKS,
+    HIGHER_ORDER,
     NUMBERS,
-    REGIONS,
     apply_to_numbers,
     find_operator,
 )
@@ -49,16 +54,22 @@ class Operation:
 
 
 @dataclass(slots=True)
-class Region:
-    """A graph that runs once in another mode: without gradients, or with autocast."""
+class Body:
+    """A graph that an operation runs, such as a branch or the body of a loop."""
+
+    inputs: list[str]
+    results: list[Any]
+    single: bool
+    steps: list[Step]
+
+
+@dataclass(slots=True)
+class HigherOrder:
+    """An operation on graphs: in another mode, by a condition, or repeatedly."""
 
     kind: str
-    settings: list[Any]
     args: list[Any]
     outputs: Any
-    inner: list[str]
-    results: list[Any]
-    steps: list[Step]
 
 
 @dataclass(slots=True)
@@ -69,29 +80,35 @@ class Call:
     steps: list[Step]
 
 
-Step = Operation | Region | Call
+Step = Operation | HigherOrder | Call
 
 
 class Run:
     """The values of one forward pass."""
 
     def __init__(
-        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, limit: ValueBudget | LiveLimit
-    ) -> None:
+        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, limit: ValueBudget | LiveLimit,
+        repeats: RepeatLimit, is_inner: bool = False,
+    ) -> None:  # fmt: skip
         self.modules = modules
         self.values = values
         self.device = device
         self.limit = limit
         """Limits what operations compute with values."""
+        self.repeats = repeats
+        self.is_inner = is_inner
+        """Whether these are the values of a graph within the graph."""
 
     def execute(self, steps: list[Step]) -> None:
         for step in steps:
+            if self.is_inner:
+                self.repeats.take()
             if isinstance(step, Call):
                 self.modules[step.path](step, self)
             elif isinstance(step, Operation):
                 self.operate(step)
             else:
-                self.enter(step)
+                self.run_graphs(step)
 
     def operate(self, step: Operation) -> None:
         args = [self.resolve(a) for a in step.args]
@@ -119,13 +136,38 @@ class Run:
             )
         return None
 
-    def enter(self, region: Region) -> None:
-        values = dict(zip(region.inner, [self.resolve(a) for a in region.args], strict=True))
-        inner = Run(self.modules, values, self.device, self.limit)
-        with _mode(region.kind, [self.resolve(a) for a in region.settings]):
-            inner.execute(region.steps)
-        results = [inner.resolve(r) for r in region.results]
-        self.assign(region.outputs, results if isinstance(region.outputs, list) else results[0], region.kind)
+    def run_graphs(self, step: HigherOrder) -> None:
+        """Run an operation on graphs. torch runs loops and branches with the graphs as Python functions, as in the
+        trace of a module."""
+        args: list[Any] = [self.function(a) if isinstance(a, Body) else self.resolve(a) for a in step.args]
+        if step.kind == "wrap_with_set_grad_enabled":
+            enabled, function, *operands = args
+            with torch.set_grad_enabled(enabled is True):
+                result = function(*operands)
+        elif step.kind == "wrap_with_autocast":
+            device, dtype, enabled, cache, function, *operands = args
+            with torch.autocast(device, dtype=dtype, enabled=enabled is True, cache_enabled=cache):
+                result = function(*operands)
+        else:
+            if step.kind in ("scan", "map_impl"):
+                self.repeats.check_length(args[-2])
+            operands = [tuple(a) if isinstance(a, list) and step.kind != "scan" else a for a in args]
+            result = getattr(torch.ops.higher_order, step.kind)(*operands)
+        if not isinstance(step.outputs, list) and isinstance(result, (list, tuple)):
+            (result,) = result
+        self.assign(step.outputs, result, step.kind)
+
+    def function(self, body: Body) -> Callable[..., Any]:
+        """A graph as a function of its operands."""
+
+        def call(*operands: Any) -> Any:
+            values = dict(zip(body.inputs, operands, strict=True))
+            inner = Run(self.modules, values, self.device, self.limit, self.repeats, is_inner=True)
+            inner.execute(body.steps)
+            results = [inner.resolve(r) for r in body.results]
+            return results[0] if body.single and len(results) == 1 else tuple(results)
+
+        return call
 
     def resolve(self, argument: Any) -> Any:
         """The value of an argument."""
@@ -146,13 +188,6 @@ class Run:
                 raise MalformedError(f"{target} does not return {len(outputs)} values, as the program says")
             for name, item in zip(outputs, result, strict=True):
                 self.assign(name, item, target)
-
-
-def _mode(kind: str, settings: list[Any]) -> AbstractContextManager[Any]:
-    if kind == "wrap_with_set_grad_enabled":
-        return torch.set_grad_enabled(settings[0] is True)
-    device, dtype, enabled, cache = settings
-    return torch.autocast(device, dtype=dtype, enabled=enabled is True, cache_enabled=cache)
 
 
 class Submodule(nn.Module):
@@ -204,6 +239,7 @@ class ExportedModel(nn.Module):
             values,
             device,
             ValueBudget() if on_meta else LiveLimit(values[name] for name in self.program.weights),
+            RepeatLimit(),
         )
         run.execute(self.steps)
         return nest(self.out_tree, iter([run.resolve(result) for result in self.program.results]))
@@ -214,9 +250,9 @@ def _paths(steps: list[Step]) -> set[str]:
     found: set[str] = set()
     for step in steps:
         if isinstance(step, Call):
-            found.add(step.path)
-        if not isinstance(step, Operation):
-            found |= _paths(step.steps)
+            found |= {step.path} | _paths(step.steps)
+        elif isinstance(step, HigherOrder):
+            found = found.union(*(_paths(body.steps) for body in step.args if isinstance(body, Body)))
     return found
 
 
@@ -338,9 +374,9 @@ class _Steps:
 
     def step(self, node: Node, base: tuple[ModuleCall, ...]) -> Step | None:
         """What a node does; None if it only checks values. Raises MalformedError if a graph may not call its target."""
-        prefix = "torch.ops.higher_order."
-        if node.target.startswith(prefix) and node.target.removeprefix(prefix) in REGIONS:
-            return self.region(node, node.target.removeprefix(prefix), base)
+        kind = node.target.removeprefix("torch.ops.higher_order.")
+        if kind != node.target and kind in HIGHER_ORDER:
+            return self.higher_order(node, kind, base)
         if any(isinstance(value, Graph) for _, value, _ in node.args):
             find_operator(node.target)  # refuses any other operator on graphs by its name
             raise MalformedError(f"{shorten(node.target)} takes no graph")
@@ -360,17 +396,25 @@ class _Steps:
             kwargs[name] = value
         return Operation(node.target, func, [], kwargs, node.outputs)
 
-    def region(self, node: Node, kind: str, base: tuple[ModuleCall, ...]) -> Region:
+    def higher_order(self, node: Node, kind: str, base: tuple[ModuleCall, ...]) -> HigherOrder:
         values = [value for _, value, _ in node.args]
-        position = next((i for i, value in enumerate(values) if isinstance(value, Graph)), -1)
-        if position != (1 if kind == "wrap_with_set_grad_enabled" else 4):
-            raise MalformedError(f"{kind} has arguments in an unknown order")
-        graph, args = values[position], values[position + 1 :]
-        if len(args) != len(graph.inputs):
-            raise MalformedError(f"{kind} passes {len(args)} values to a graph of {len(graph.inputs)}")
+        expected = HIGHER_ORDER[kind].split()
+        kinds = ["graph" if isinstance(v, Graph) else "list" if isinstance(v, list) else "value" for v in values]
+        if expected[-1] == "*":
+            expected[-1:] = kinds[len(expected) - 1 :]
+        if kinds != expected:
+            raise MalformedError(f"{kind} has other arguments than {HIGHER_ORDER[kind]}")
+        after = values[kinds.index("graph") :]
+        operands = sum(len(v) if isinstance(v, list) else 1 for v in after if not isinstance(v, Graph))
+        for graph in after:
+            if isinstance(graph, Graph) and len(graph.inputs) != operands:
+                raise MalformedError(f"{kind} passes {operands} values to a graph of {len(graph.inputs)}")
+        return HigherOrder(kind, [self.body(v, base) if isinstance(v, Graph) else v for v in values], node.outputs)
+
+    def body(self, graph: Graph, base: tuple[ModuleCall, ...]) -> Body:
         steps = self.steps(graph, base, {})
         _free_values(steps, set(references(graph.outputs)))
-        return Region(kind, values[:position], args, node.outputs, graph.inputs, graph.outputs, steps)
+        return Body(graph.inputs, graph.outputs, graph.single, steps)
 
 
 def _write(target: str, value: str) -> Operation:
@@ -379,7 +423,7 @@ def _write(target: str, value: str) -> Operation:
     return Operation("torch.ops.aten.copy_.default", copy, [Ref(target), Ref(value)], {}, value)
 
 
-def _operations(steps: list[Step]) -> Iterator[Operation | Region]:
+def _operations(steps: list[Step]) -> Iterator[Operation | HigherOrder]:
     for step in steps:
         if isinstance(step, Call):
             yield from _operations(step.steps)
@@ -392,7 +436,7 @@ def _free_values(steps: list[Step], kept: set[str]) -> None:
     operations = list(_operations(steps))
     seen = set(kept)
     for step in reversed(operations):
-        args = [step.args, list(step.kwargs.values())] if isinstance(step, Operation) else [step.args, step.settings]
+        args = [*step.args, *(step.kwargs.values() if isinstance(step, Operation) else ())]
         last = [name for name in Counter(references(args)) if name not in seen]
         seen.update(last)
         if isinstance(step, Operation):

@@ -37,8 +37,15 @@ CHECKS = frozenset({"aten._assert_async", "aten._assert_tensor_metadata", "aten.
 
 ASSERT_SCALAR = "aten._assert_scalar"
 
-REGIONS = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast"})
-"""Higher-order operators that run a graph once, in another mode."""
+HIGHER_ORDER = {
+    "wrap_with_set_grad_enabled": "value graph *",
+    "wrap_with_autocast": "value value value value graph *",
+    "cond": "value graph graph list",
+    "while_loop": "graph graph list list",
+    "scan": "graph list list list",
+    "map_impl": "graph list list",
+}
+"""Operators that run graphs, each with the kinds of its arguments."""
 
 LARGEST = 2**63
 
