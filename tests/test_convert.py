@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,20 +79,67 @@ def test_a_converted_densenet_is_the_csp_densenet_of_the_zoo(name: str) -> None:
     assert conversion.converted == ["stage1", "stage2", "stage3", "stage4"]
 
 
-def test_resnext50_by_the_recipe_of_the_paper_differs_from_csp_resnext50_in_the_first_stage() -> None:
-    """The authors' first stage processes 64 of 192 channels. From the second stage on, all layers are equal."""
-    conversion = cspprof.convert("resnext50,depths=(3,3,5,2)", recipe="paper")
-    twin = cspprof.profile("csp_resnext50")
+Convolution = tuple[str, int, int, int]
+"""Stage, input channels, output channels, and MACs in M."""
 
-    def convolutions(p: cspprof.Profile, stage: str) -> list[tuple[object, ...]]:
-        rows = p.to_pandas()
-        rows = rows[(rows["kind"] == "conv") & rows["path"].str.startswith(stage)]
-        return sorted(zip(map(str, rows["in"]), map(str, rows["out"]), rows["macs"], strict=True))
 
-    for stage in ("stage2", "stage3", "stage4"):
-        assert convolutions(conversion.after, stage) == convolutions(twin, stage)
-    wider = conversion.after.total("conv_weights") - twin.total("conv_weights")
-    assert wider == 64 * 64 + 64 * 128  # the split convolution and the first 1×1 convolution of 128 instead of 64
+def convolutions(profile: cspprof.Profile) -> Counter[Convolution]:
+    rows = profile.to_pandas()
+    rows = rows[rows["kind"].str.startswith("conv")]
+    return Counter(
+        (path.split(".")[0], into[0][1], out[0][1], macs // 10**6)
+        for path, into, out, macs in zip(rows["path"], rows["in"], rows["out"], rows["macs"], strict=True)
+    )
+
+
+def halved(stage: int, width: int) -> tuple[list[Convolution], list[Convolution]]:
+    """Stage 2 to 4 of ResNet-50: the convolutions of the conversion, and those of CSPResNet-50. The stage before ends
+    with half of the width, so the strided 3×3 is a fourth and the split convolutions are half."""
+    name, down, split, last = f"stage{stage}", 603, 67, 268
+    return (
+        [(name, width, width, down), *[(name, width, width, split)] * 2, (name, 2 * width, 2 * width, last)],
+        [(name, width // 2, width // 2, down // 4), *[(name, width // 2, width, split // 2)] * 2,
+         (name, 2 * width, width, last // 2)],
+    )  # fmt: skip
+
+
+RESNET50 = [halved(2, 256), halved(3, 512), halved(4, 1024)]
+DIFFERENCES: dict[str, tuple[str, dict[str, str], list[Convolution], list[Convolution]]] = {
+    # The first stage of the authors processes 64 of 192 channels, not 128 of 256. Both split convolutions make 128.
+    "csp_resnext50": (
+        "resnext50,depths=(3,3,5,2)", {"recipe": "paper"},
+        [("stage1", 64, 128, 33), ("stage1", 128, 128, 67)], [("stage1", 64, 64, 16), ("stage1", 64, 128, 33)],
+    ),
+    # The same, and the last transition of each stage halves the width. The plain network has its classifier before the
+    # pooling.
+    "csp_resnet50": (
+        "resnet50,depths=(3,3,5,2)", {"recipe": "paper"},
+        [("stage1", 64, 128, 33), ("stage1", 128, 64, 33), ("stage1", 256, 256, 268), ("head", 2048, 1000, 131),
+         *(c for ours, _ in RESNET50 for c in ours)],
+        [("stage1", 64, 64, 16), ("stage1", 64, 64, 16), ("stage1", 256, 128, 134), ("head", 1024, 1000, 1),
+         *(c for _, theirs in RESNET50 for c in theirs)],
+    ),
+    # The authors split the first stage into two parts of its full width. All other stages are equal.
+    "csp_darknet53": (
+        "darknet53", {"split": "conv"},
+        [("stage1", 64, 32, 33), ("stage1", 64, 32, 33), ("stage1", 32, 32, 16), ("stage1", 32, 32, 16),
+         ("stage1", 32, 32, 150), ("stage1", 64, 64, 67)],
+        [("stage1", 64, 64, 67), ("stage1", 64, 64, 67), ("stage1", 64, 64, 67), ("stage1", 64, 32, 33),
+         ("stage1", 32, 64, 301), ("stage1", 128, 64, 134)],
+    ),
+}  # fmt: skip
+"""For each network of the paper: the plain network, the options, the convolutions that only the conversion has, and
+those that only the network of the paper has."""
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_a_conversion_differs_from_the_network_of_the_paper_in_these_convolutions(name: str) -> None:
+    plain, options, only_ours, only_theirs = DIFFERENCES[name]
+    conversion = cspprof.convert(plain, **options)  # type: ignore[arg-type]  # options by name
+    ours, theirs = convolutions(conversion.after), convolutions(cspprof.profile(name))
+    assert (dict(ours - theirs), dict(theirs - ours)) == (
+        dict(Counter(only_ours) - Counter(only_theirs)), dict(Counter(only_theirs) - Counter(only_ours)),
+    )  # fmt: skip
 
 
 # -- one stage, by hand -------------------------------------------------------------------------------
@@ -424,3 +472,96 @@ def test_a_picture_of_one_conversion_is_refused_with_a_range_that_works(run: Run
     assert (got.code, got.out) == (2, "")
     assert "one.png would show one conversion only" in got.err
     assert "--gamma 0.25:0.75:0.125 -o one.png" in got.err
+
+
+# -- what is left, and why --------------------------------------------------------------------------------
+
+
+class SelectiveKernels(nn.Module):
+    """Two convolutions whose outputs are weighted by an attention over both (Li et al. 2019): (N, 32, H, W) -> the
+    same shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths = nn.ModuleList([nn.Conv2d(32, 32, 3, padding=d, dilation=d) for d in (1, 2)])
+        self.reduce, self.select = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 64, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        maps = torch.stack([path(x) for path in self.paths], dim=1)
+        gates = self.select(self.reduce(maps.sum(1).mean((2, 3), keepdim=True)))
+        n, c = gates.shape[:2]
+        return x + (maps * gates.view(n, 2, c // 2, 1, 1).softmax(1)).sum(1)
+
+
+def test_stacked_maps_change_together_with_the_gates_that_weight_them() -> None:
+    conversion = convert(Net(SelectiveKernels))
+    assert conversion.converted == ["body"]
+    shapes = {name: tuple(p.shape) for name, p in conversion.model.named_parameters()}
+    assert shapes["body.blocks.0.paths.1.weight"] == (16, 16, 3, 3)
+    assert shapes["body.blocks.0.select.weight"] == (32, 16, 1, 1)
+
+
+class PartialShortcut(nn.Module):
+    """A convolution that widens, whose first channels are added to the input (RexNet, Han et al. 2020)."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.c_in = c_in
+        self.wide, self.out = nn.Conv2d(c_in, 64, 3, padding=1), nn.Conv2d(64, c_out, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.out(self.wide(x))
+        return torch.cat([y[:, : self.c_in] + x, y[:, self.c_in :]], 1)
+
+
+class Widening(nn.Module):
+    """Two convolutions without a shortcut."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.wide, self.out = nn.Conv2d(c_in, 64, 3, padding=1), nn.Conv2d(64, c_out, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.out(self.wide(x))
+        return y
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (PartialShortcut, ", and the input is added to a part of the output: both would have to change by one factor"),
+        (Widening, " without a concatenation of its input"),
+    ],
+)
+def test_a_row_that_widens_is_left_with_the_reason(block: type[nn.Module], reason: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 27, 3), block(27, 38), block(38, 50))
+    (stage,) = convert(model).stages
+    assert stage.plan is None
+    assert stage.reason == f"its width grows from 27 to 50{reason}"
+
+
+LEFT = {
+    "timm:rexnet_100": "the input is added to a part of the output",
+    "timm:selecsls42": "without a concatenation of its input",
+    "torchvision:alexnet": "no row of blocks keeps its width and its resolution, and none concatenates its input",
+    "timm:cpubone_nano": "no row of blocks keeps its width and its resolution, and none concatenates its input",
+    "timm:efficientvim_m1": "mul reads a tensor of fixed width",
+    "timm:csatv2": "scaled_dot_product_attention mixes channels, and conversion does not follow it",
+    "timm:davit_tiny": "scaled_dot_product_attention mixes channels, and conversion does not follow it",
+}
+
+
+@pytest.mark.parametrize("spec", LEFT)
+def test_a_family_that_does_not_convert_is_left_with_the_reason(spec: str) -> None:
+    if spec.startswith("timm:"):
+        pytest.importorskip("timm")
+    conversion = cspprof.convert(spec)
+    assert conversion.converted == []
+    assert LEFT[spec] in conversion.stages[0].reason
+    assert conversion.after.total("macs") == conversion.before.total("macs")
+
+
+@pytest.mark.parametrize("spec", ["timm:skresnet18", "timm:skresnext50_32x4d"])
+def test_selective_kernel_networks_convert(spec: str) -> None:
+    pytest.importorskip("timm")
+    assert len(cspprof.convert(spec).converted) == 4

@@ -310,8 +310,12 @@ class _Walk:
             return None
         rank = len(spec.writes[0].shape)
         axis, at = known[0].axis, int(spec.attrs.get("dim", 0)) % rank
-        if spec.name != "cat" or any(x.axis != axis for x in known):
+        if spec.name not in ("cat", "stack") or any(x.axis != axis for x in known):
             raise CouplingError("maps with different channel axes are joined")
+        if spec.name == "stack":  # along a new axis
+            for other in known[1:]:
+                self.coupling.unite_segments(known[0].segments, other.segments)
+            return Channels(axis + (0 <= at <= axis), known[0].segments)
         if at != axis:
             for other in known[1:]:
                 self.coupling.unite_segments(known[0].segments, other.segments)
@@ -325,8 +329,15 @@ class _Walk:
         """Operands are aligned at their last axes. A parameter of the size of the channels is scaled with them."""
         out = spec.writes[0].shape
         found: Channels | None = None
-        for x, tensor in zip(inputs, spec.reads, strict=True):
-            if x is None or tensor.shape[x.axis] != out[len(out) - len(tensor.shape) + x.axis]:
+        operands = [(x, tensor) for x, tensor in zip(inputs, spec.reads, strict=True) if x is not None]
+        for x, tensor in sorted(operands, key=lambda operand: operand[0].axis < 0):
+            if x.axis < 0 and found is not None and found.axis >= 0:
+                at = found.axis - len(out) + len(tensor.shape)
+                if at >= 0 and tensor.shape[at] == out[found.axis]:  # of its axes, the one of these channels is scaled
+                    for segment in found.segments:
+                        self.coupling.unite(segment.group, x.segments[0].group)
+                    continue
+            if tensor.shape[x.axis] != out[len(out) - len(tensor.shape) + x.axis]:
                 continue  # one channel, broadcast over all of them
             axis = len(out) - len(tensor.shape) + x.axis
             if found is None:

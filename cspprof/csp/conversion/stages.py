@@ -313,7 +313,12 @@ class StageFinder:
         coupling = couple(self.record, calls, first.entry_storage, first.input, boundaries)
         if grows and not coupling.is_dense():
             name = Stage(container, tuple(run), coupling).name
-            self.left[name] = f"its width grows from {first.input[1]} to {last.output[1]} without a concatenation"
+            grows_how = f"its width grows from {first.input[1]} to {last.output[1]}"
+            self.left[name] = (
+                f"{grows_how}, and the input is added to a part of the output: both would have to change by one factor"
+                if coupling.is_residual()
+                else f"{grows_how} without a concatenation of its input"
+            )
             return None
         tail = self._tail(last, blocks) if grows else ()
         all_calls = range(first.calls.start, (*run, *tail)[-1].calls.stop)
