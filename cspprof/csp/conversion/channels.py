@@ -330,22 +330,22 @@ class _Walk:
         out = spec.writes[0].shape
         found: Channels | None = None
         operands = [(x, tensor) for x, tensor in zip(inputs, spec.reads, strict=True) if x is not None]
-        for x, tensor in sorted(operands, key=lambda operand: operand[0].axis < 0):
-            if x.axis < 0 and found is not None and found.axis >= 0:
+        for channels, tensor in sorted(operands, key=lambda operand: operand[0].axis < 0):
+            if channels.axis < 0 and found is not None and found.axis >= 0:
                 at = found.axis - len(out) + len(tensor.shape)
                 if at >= 0 and tensor.shape[at] == out[found.axis]:  # of its axes, the one of these channels is scaled
                     for segment in found.segments:
-                        self.coupling.unite(segment.group, x.segments[0].group)
+                        self.coupling.unite(segment.group, channels.segments[0].group)
                     continue
-            if tensor.shape[x.axis] != out[len(out) - len(tensor.shape) + x.axis]:
+            if tensor.shape[channels.axis] != out[len(out) - len(tensor.shape) + channels.axis]:
                 continue  # one channel, broadcast over all of them
-            axis = len(out) - len(tensor.shape) + x.axis
+            axis = len(out) - len(tensor.shape) + channels.axis
             if found is None:
-                found = Channels(axis, x.segments)
+                found = Channels(axis, channels.segments)
             elif found.axis != axis:
                 raise CouplingError("maps with different channel axes are added or multiplied")
             else:
-                self.coupling.unite_segments(found.segments, x.segments)
+                self.coupling.unite_segments(found.segments, channels.segments)
         if found is None:
             return None
         for x, tensor in zip(inputs, spec.reads, strict=True):

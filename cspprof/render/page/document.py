@@ -101,7 +101,7 @@ def _content(profiles: Sequence[Record], charts: Sequence[Chart]) -> dict[str, A
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
         "changes": list(_changes(comparison)) if comparison else [],
-        "figures": [*(_figure(c, tables, True) for c in charts), *figures],
+        "figures": [*(_figure(c, tables, f"d{i}") for i, c in enumerate(charts)), *figures],
         "left_out": left_out,
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
         "command": _command(profiles),
