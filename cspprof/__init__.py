@@ -12,24 +12,26 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import check, compare, convert, plot, profile, reproduce
+    from cspprof.api import check, compare, convert, gradients, plot, profile, reproduce
     from cspprof.core.inputs import Value
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
     from cspprof.ops import Facts, op_rule
     from cspprof.profiles import Profile
-    from cspprof.results import Comparison, Conversion
+    from cspprof.results import Comparison, Conversion, Gradients
     from cspprof.zoo import model
 
 MODULES = {
     "profile": "cspprof.api",
     "compare": "cspprof.api",
     "convert": "cspprof.api",
+    "gradients": "cspprof.api",
     "reproduce": "cspprof.api",
     "check": "cspprof.api",
     "plot": "cspprof.api",
     "Comparison": "cspprof.results",
     "Conversion": "cspprof.results",
+    "Gradients": "cspprof.results",
     "Profile": "cspprof.profiles",
     "TensorSpec": "cspprof.core.tensors",
     "Value": "cspprof.core.inputs",
@@ -44,6 +46,7 @@ __all__ = [
     "Comparison",
     "Conversion",
     "Facts",
+    "Gradients",
     "Profile",
     "TensorSpec",
     "Value",
@@ -52,6 +55,7 @@ __all__ = [
     "compare",
     "convert",
     "errors",
+    "gradients",
     "metric",
     "model",
     "op_rule",

@@ -1,4 +1,4 @@
-"""The Python API: `profile`, `compare`, `convert`, `plot`, `check` and `reproduce`.
+"""The Python API: `profile`, `compare`, `convert`, `gradients`, `plot`, `check` and `reproduce`.
 
 `verify` and `check_closed_form` are the functions behind two commands. Each function here traces models and passes the
 records to the analysis.
@@ -21,7 +21,7 @@ from cspprof.papers.published import tables_named
 from cspprof.papers.reproduction import networks_of, reproduce_tables
 from cspprof.profiles import Profile, profile_model, profile_spec
 from cspprof.report.charts import CHARTS, draw
-from cspprof.results import Chart, Comparison, Conversion, Reproduction
+from cspprof.results import Chart, Comparison, Conversion, Gradients, Reproduction
 from cspprof.sources import LoadedModel, Request, Spec, open_model, parse
 
 if TYPE_CHECKING:
@@ -166,6 +166,18 @@ def _convert(
     label = f"CSP {before.model}"
     result = convert_model(model, before, lambda m: trace(m, label), options, stages)
     return Conversion(before, Profile.of(result.record), result.model, model, result.stages, result.edits, factory)
+
+
+def gradients(model: Model, inputs: Inputs | None = None, **options: Any) -> Gradients:
+    """Which gradients of the backward pass update which layers, from the recorded forward pass (CSPNet, Wang et al.
+    2019, Eq. 1 to 4). `options` are those of `profile`.
+
+    >>> import cspprof
+    >>> plain, csp = cspprof.gradients("densenet121"), cspprof.gradients("csp_densenet121")
+    >>> plain.total.uses, plain.total.shared, csp.total.shared
+    (656, 519, 4)
+    """
+    return Gradients(profile(model, inputs, **options))
 
 
 def reproduce(name: str = "all") -> Reproduction:

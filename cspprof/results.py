@@ -1,4 +1,5 @@
-"""The results of the Python API besides `Profile`: comparisons, charts and reproductions, with notebook display."""
+"""The results of the Python API besides `Profile`: comparisons, conversions, gradients, charts and
+reproductions, with notebook display."""
 
 from __future__ import annotations
 
@@ -7,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis import comparison
+from cspprof.csp import gradient_reuse
 from cspprof.papers import reproduction
 from cspprof.profiles import Profile
 from cspprof.render import matplotlib_chart, render
 from cspprof.render.notebook_html import tables_html
 from cspprof.report import chart_model
 from cspprof.report.conversion import conversion_report
+from cspprof.report.gradient_reuse import gradients_report
 from cspprof.report.profile import summary_tables
 from cspprof.report.reproduction import figure_record, reproduction_report
 
@@ -29,6 +32,19 @@ class Comparison(comparison.Comparison):
 
     def _repr_html_(self) -> str:
         return tables_html(summary_tables(self.profiles))
+
+
+class Gradients(gradient_reuse.GradientReuse):
+    """The gradients of a backward pass, and the layers whose weights they update."""
+
+    def __repr__(self) -> str:
+        return f"<Gradients of {self.record.label}: {self.total.uses:,} uses of {self.total.gradients:,} gradients>"
+
+    def __str__(self) -> str:
+        return render("rich", gradients_report([self.record])).decode().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return tables_html(gradients_report([self.record]).tables)
 
 
 class Reproduction(reproduction.Reproduction):
