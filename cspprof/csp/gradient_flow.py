@@ -18,13 +18,14 @@ from cspprof.core.dataflow import INPUT
 from cspprof.core.record import CONVOLUTIONS, Kind, OpSpec, Record, TensorSpec
 
 ADDITIONS = frozenset({"add", "sum"})
-COPIES = frozenset(
-    "clone contiguous copy copy_ to _to_copy reshape flatten unflatten alias_copy permute_copy split_copy "
-    "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unsqueeze_copy view_copy slice_copy "
-    "unsafe_split unsafe_split_with_sizes slice_scatter select_scatter pixel_shuffle pixel_unshuffle channel_shuffle "
-    "native_channel_shuffle roll flip rot90 pad constant_pad_nd identity cast castlike slice split transpose "
-    "depthtospace spacetodepth dropout".split()
-)
+_COPIES = """
+clone contiguous copy copy_ to _to_copy reshape flatten unflatten alias_copy permute_copy split_copy
+split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unsqueeze_copy view_copy slice_copy unsafe_split
+unsafe_split_with_sizes slice_scatter select_scatter pixel_shuffle pixel_unshuffle channel_shuffle
+native_channel_shuffle roll flip rot90 pad constant_pad_nd dropout
+identity cast castlike slice split transpose depthtospace spacetodepth
+"""
+COPIES = frozenset(_COPIES.split())
 """Operations of kind `DATA` that move elements, each to one place. The names of ONNX are in lower case."""
 ALWAYS_WEIGHTED = CONVOLUTIONS | {Kind.LINEAR, Kind.RECURRENT}
 """Kinds of layers. Operations of the other kinds below are layers if they read a parameter."""
@@ -135,8 +136,8 @@ class GradientFlow:
         end = len(record.calls.spec)
         for n, storage in enumerate(dict.fromkeys(record.outputs)):
             if storage in current:
-                tensor = self.tensors[current[storage]]
-                tensor.reads.append(Read(end, n, tensor.spec))
+                output = self.tensors[current[storage]]
+                output.reads.append(Read(end, n, output.spec))
 
     # -- units ------------------------------------------------------------------------------------------
 
@@ -179,9 +180,12 @@ class GradientFlow:
 
     @cached_property
     def gradients(self) -> list[Read]:
-        """All gradients, in execution order: the reads that compute one, and the outputs of the model, whose gradient
-        is that of the loss."""
-        found = [read for tensor in self.tensors for read in tensor.reads if not read.passes_to]
+        """The gradients between units, in execution order of the operations that compute them: the reads that pass
+        nothing on, and the outputs of the model, whose gradient is that of the loss."""
+        inner = {t for unit in self.units for call in unit.calls for t in self.outputs_of[call]}
+        inner.difference_update(*(unit.outputs for unit in self.units))
+        found = [read for n, tensor in enumerate(self.tensors) if n not in inner
+                 for read in tensor.reads if not read.passes_to]  # fmt: skip
         return sorted(found, key=lambda read: (read.call, read.operand))
 
     @cached_property
@@ -192,7 +196,7 @@ class GradientFlow:
         for n in range(len(self.tensors) - 1, -1, -1):
             reads = self.tensors[n].reads
             parts = [found[to] for read in reads for to in read.passes_to]
-            own = [position[read.call, read.operand] for read in reads if not read.passes_to]
+            own = [position[key] for read in reads if (key := (read.call, read.operand)) in position]
             found[n] = parts[0] if len(parts) == 1 and not own else frozenset(own).union(*parts)
         return found
 

@@ -1,7 +1,7 @@
 """How often each gradient of the backward pass updates weights: by layer, by gradient, by stage (CSPNet, section 3).
 
-`w_k' = f(w_k, g_0, …, g_{k−1})` (Eq. 2): in a dense block, numbered as the backward pass visits its layers, each gradient
-updates the weights of every later layer again.
+`w_k' = f(w_k, g_0, …, g_{k−1})` (Eq. 2): if the layers of a dense block are numbered as the backward pass visits them,
+each gradient updates the weights of every later layer again.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class GradientLayer:
 
     path: str
     stage: str
-    call: int
-    """The first call with its weights."""
+    calls: tuple[int, ...]
+    """The calls with its weights."""
     gradients: tuple[int, ...]
     """Positions of the gradients that reach its output unchanged."""
     paths: int
@@ -101,9 +101,12 @@ class GradientReuse:
             for n in found:
                 reached[n].append(i)
             total = sum(flow.paths[t] for t in tensors)
-            layers.append(GradientLayer(name, self._labels[calls[0]], calls[0], tuple(found), total))
-        gradients = [Gradient(name, self._labels[read.call] if read.call < len(self._labels) else "", tuple(r))
-                     for name, read, r in zip(_gradient_names(flow, paths), flow.gradients, reached, strict=True)]  # fmt: skip
+            layers.append(GradientLayer(name, self._labels[calls[0]], tuple(calls), tuple(found), total))
+        labels = [*self._labels, ""]  # outputs of the model have no stage
+        gradients = [
+            Gradient(name, labels[read.call], tuple(positions))
+            for name, read, positions in zip(_gradient_names(flow, paths), flow.gradients, reached, strict=True)
+        ]
         return gradients, layers
 
     @cached_property
@@ -118,13 +121,20 @@ class GradientReuse:
         """The whole model."""
         return self._reuse("", self.layers, self.bypasses, self.flow.input_paths())
 
+    @cached_property
+    def shared_uses(self) -> frozenset[tuple[int, int]]:
+        """Pairs of a gradient and a layer, as positions, where the gradient reaches the bypass of the block too."""
+        layer_of = {call: i for i, layer in enumerate(self.layers) for call in layer.calls}
+        pairs = ((n, b.units[unit].weighted) for b in self.bypasses for n, unit in b.shared)
+        return frozenset((n, layer_of[call]) for n, call in pairs if call in layer_of)
+
     def within(self, paths: Sequence[str]) -> StageReuse:
         """The layers inside modules. The number of paths is not counted (0)."""
         record = self.record
         inside = [any(la.path == p or la.path.startswith(f"{p}.") for p in paths) for la in record.layers]
         return self._reuse(
             "",
-            [layer for layer in self.layers if inside[record.calls.layer[layer.call]]],
+            [layer for layer in self.layers if inside[record.calls.layer[layer.calls[0]]]],
             [b for b in self.bypasses if inside[record.calls.layer[b.first]]],
             0,
         )

@@ -27,6 +27,8 @@ ARROW_POINTS = 5
 """The length of the arrow below a point that is an upper bound, in points."""
 CROWDED = 100
 """More bars than this touch each other and have an edge, so that a single high bar stays visible."""
+CROWDED_POINTS = 400
+"""More points than this are drawn small."""
 
 
 def color_of(color: Color) -> str:
@@ -159,14 +161,16 @@ def _draw_line(axes: Axes, panel: Panel, series: Series, largest: float) -> None
 
 def _draw_points(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
     xs, ys = _coordinates(panel, series.marks)
-    areas = [5 + 45 * m.size / largest for m in series.marks] if panel.size_name else [14] * len(xs)
+    crowded = sum(len(s.marks) for s in panel.series) > CROWDED_POINTS
+    same = 2.5 if crowded else 14
+    areas = [5 + 45 * m.size / largest for m in series.marks] if panel.size_name else [same] * len(xs)
     color = color_of(series.color)
     marker = MARKERS[series.color % len(MARKERS)] if isinstance(series.color, int) else "o"
     style: dict[str, Any] = {"alpha": 0.6, "marker": "o"} if panel.size_name else {"alpha": 1, "marker": marker}
     style |= (
         {"facecolors": "none", "edgecolors": color, "linewidths": 0.8}
         if series.hollow
-        else {"facecolors": color, "edgecolors": "white", "linewidths": 0.3}
+        else {"facecolors": color, "edgecolors": "white", "linewidths": 0 if crowded else 0.3}
     )
     axes.scatter(xs, ys, areas, label=series.name, zorder=3, **style)
     if series.upper_bounds:

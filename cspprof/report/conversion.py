@@ -10,11 +10,12 @@ from cspprof.analysis.layer_rows import values_by_spec
 from cspprof.analysis.module_summary import peak_path
 from cspprof.core import units
 from cspprof.core.record import Record
+from cspprof.csp.gradient_reuse import gradient_reuse
 from cspprof.metrics import value_of
 from cspprof.report.charts.gamma import gamma_chart
 from cspprof.report.metric_labels import metric_label
 from cspprof.report.profile import summary_tables
-from cspprof.report.tables import Cell, Column, Report, Table, change, quantity, text
+from cspprof.report.tables import Cell, Column, Report, Table, change, integer, quantity, text
 
 if TYPE_CHECKING:
     from cspprof.csp.conversion.convert import StageResult
@@ -90,6 +91,7 @@ def _stage_table(conversion: Converted, stages: Sequence[StageResult]) -> Table:
     for metric in OF_STAGES:
         columns += [Column(metric_label(metric).partition(" [")[0], numeric=True), Column("after", numeric=True),
                     Column("change", numeric=True)]  # fmt: skip
+    columns += [Column("shared gradients", numeric=True, priority=5), Column("after", numeric=True, priority=5)]
     rows = []
     for stage in stages:
         fields = _stage_record(conversion, stage)
@@ -97,6 +99,7 @@ def _stage_table(conversion: Converted, stages: Sequence[StageResult]) -> Table:
         for metric in OF_STAGES:
             old, new = fields[metric], fields[f"{metric}_after"]
             row += [quantity(metric, old), quantity(metric, new), change((new - old) / old if old else None)]
+        row += [integer(fields[key]) for key in ("gradients_shared", "gradients_shared_after")]
         rows.append(row)
     return Table("Converted stages", columns, rows)
 
@@ -114,6 +117,11 @@ def _stage_record(conversion: Converted, stage: StageResult) -> dict[str, Any]:
     for metric in OF_STAGES:
         fields[metric] = value_within(conversion.before, metric, replaced)
         fields[f"{metric}_after"] = value_within(conversion.after, metric, [stage.path])
+    reuse = {"": gradient_reuse(conversion.before).within(replaced),
+             "_after": gradient_reuse(conversion.after).within([stage.path])}  # fmt: skip
+    for end, of_stage in reuse.items():
+        fields[f"gradient_uses{end}"] = of_stage.uses
+        fields[f"gradients_shared{end}"] = of_stage.shared
     return fields
 
 

@@ -39,9 +39,9 @@ def gradients_report(profiles: Sequence[Record], top: int = 10, layers: bool = F
 
 
 def _stage_table(reuse: GradientReuse) -> Table:
-    columns = [Column("stage", shortens=True), Column("layers", True, 2), Column("gradients", True), Column("uses", True),
-               Column("used again", True), Column("most", True, 3), Column("paths", True, 4), Column("shared", True),
-               Column("fusion", priority=1)]  # fmt: skip
+    columns = [Column("stage", shortens=True), Column("layers", True, 2), Column("gradients", True),
+               Column("uses", True), Column("used again", True), Column("most", True, 3), Column("paths", True, 4),
+               Column("shared", True), Column("fusion", priority=1)]  # fmt: skip
     rows = [_stage_row(stage, stage.stage) for stage in reuse.stages]
     rows.append(_stage_row(reuse.total, "total"))
     return Table(f"Gradients of {reuse.record.label}", columns, rows)
@@ -55,9 +55,11 @@ def _stage_row(stage: StageReuse, name: str) -> list[Cell]:
 
 
 def _split_table(reuse: GradientReuse) -> Table:
-    columns = [Column("stage", priority=3, shortens=True), Column("layers from", shortens=True), Column("split", priority=2),
-               Column("fusion"), Column("gradients of the bypass", True, 4), Column("of the layers", True, 5),
-               Column("shared", True), Column("shared gradients", priority=1, shortens=True)]  # fmt: skip
+    columns = [
+        Column("stage", priority=3, shortens=True), Column("layers from", shortens=True), Column("split", priority=2),
+        Column("fusion"), Column("gradients of the bypass", True, 4), Column("of the layers", True, 5),
+        Column("shared", True), Column("shared gradients", priority=1, shortens=True),
+    ]  # fmt: skip
     paths = {row.index: row.path for row in layer_rows(reuse.record)}
     rows = [
         [text(b.stage), text(paths[b.first]), text(b.split), text(b.fusion), integer(len(b.bypassed)),
@@ -75,8 +77,10 @@ def shared_gradients(reuse: GradientReuse, bypass: Bypass) -> list[str]:
 
 
 def _gradient_table(reuse: GradientReuse, top: int) -> Table:
-    columns = [Column("gradient of the input of", shortens=True), Column("stage", priority=2), Column("uses", True),
-               Column("from layer", shortens=True, priority=1), Column("to layer", shortens=True, priority=1)]  # fmt: skip
+    columns = [
+        Column("gradient of the input of", shortens=True), Column("stage", priority=2), Column("uses", True),
+        Column("from layer", shortens=True, priority=1), Column("to layer", shortens=True, priority=1),
+    ]  # fmt: skip
     most = sorted((g for g in reuse.gradients if g.reused), key=lambda g: -g.uses)
     rows = [
         [text(g.name), text(g.stage), integer(g.uses), *(text(reuse.layers[g.layers[i]].path) for i in (0, -1))]
@@ -111,8 +115,10 @@ def paths_text(n: int) -> str:
 
 def _frozen_note(record: Record) -> list[str]:
     frozen = sum(layer.frozen for layer in record.layers)
-    return [f"{record.label}: {frozen:,} of its {record.params:,} parameters are frozen. Their layers are counted as if "
-            "gradients updated them."] if frozen else []  # fmt: skip
+    if not frozen:
+        return []
+    parameters = f"{record.label}: {frozen:,} of its {record.params:,} parameters are frozen"
+    return [f"{parameters}. Their layers are counted as if gradients updated them."]
 
 
 # -- JSON and CSV -----------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, 
 WIDTH, NARROW_WIDTH, PANEL_HEIGHT = 1000, 380, 150
 """The width of the drawing, of the drawing for a phone, and the height of a panel of height 1, in SVG units."""
 LEFT, RIGHT, CHARACTER, TITLE_CHARACTER = 70, 14, 6.4, 8
+CROWDED_POINTS = 400
+"""More points than this are drawn small."""
 LARGEST_RADIUS = 13
 ARROW = 11
 """The length of the arrow below a point that is an upper bound."""
@@ -216,7 +218,9 @@ class PanelSvg:
 
     def _radius(self, mark: Mark) -> float:
         largest = max(m.size for s in self.panel.series if s.style == "points" for m in s.marks) or 1
-        return max(sqrt(mark.size / largest) * LARGEST_RADIUS, 1.5) if self.panel.size_name else 5
+        if self.panel.size_name:
+            return max(sqrt(mark.size / largest) * LARGEST_RADIUS, 1.5)
+        return 5 if sum(len(s.marks) for s in self.panel.series) <= CROWDED_POINTS else 1.5
 
     def _point(self, mark: Mark) -> str:
         r = self._radius(mark)
