@@ -513,24 +513,49 @@ def test_operations_on_a_jagged_tensor_are_those_on_its_values() -> None:
     assert checked_trace(project, [t(2, 5, 8)], "meta").total("macs") == (2 + 3) * 8 * 4
 
 
-def test_a_nested_tensor_is_refused() -> None:
-    def project(x: torch.Tensor) -> torch.Tensor:
-        return F.linear(torch.nested.nested_tensor([x[0, :2], x[1, :3]]), torch.ones(4, 8))
-
-    with pytest.raises(TraceError, match="nested tensor has no single shape"):
-        checked_trace(project, [t(2, 5, 8)], "cpu")
-
-
-def test_attention_of_jagged_tensors_is_refused_with_a_hint_that_works() -> None:
-    def attention(x: torch.Tensor, padded: bool) -> torch.Tensor:
-        pieces = torch.nested.as_nested_tensor([x[0, :3], x[1, :2]], layout=torch.jagged)
-        query = torch.nested.to_padded_tensor(pieces, 0.0) if padded else pieces
-        heads = query.unflatten(-1, (2, 2)).transpose(1, 2)
+@pytest.mark.parametrize("attends", [False, True])
+def test_a_nested_tensor_of_another_layout_is_refused_with_a_hint_that_works(attends: bool) -> None:
+    def project(x: torch.Tensor, **layout: Any) -> torch.Tensor:
+        pieces = torch.nested.nested_tensor([x[0, :2], x[1, :3]], **layout)
+        if not attends:
+            return F.linear(pieces, torch.ones(4, 8))
+        heads = pieces.unflatten(-1, (2, 4)).transpose(1, 2)
         return F.scaled_dot_product_attention(heads, heads, heads)
 
-    with pytest.raises(TraceError, match=r"torch\.nested\.to_padded_tensor\(x, 0\.0\)"):
-        trace(Function(partial(attention, padded=False)), (2, 5, 4), device=None)
-    assert trace(Function(partial(attention, padded=True)), (2, 5, 4)).total("macs") == 2 * 2 * 2 * 3 * 3 * 2
+    with pytest.raises(TraceError, match="nested tensor has no single shape") as raised:
+        trace(Function(project), (2, 5, 8), device=None)
+    assert raised.value.hint is not None
+    assert "layout=torch.jagged" in raised.value.hint
+    p = trace(Function(partial(project, layout=torch.jagged)), (2, 5, 8), device=None)
+    assert p.total("macs") == (2 * (2 * 2 + 3 * 3) * 8 if attends else (2 + 3) * 8 * 4)
+    assert p.complete
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_jagged_tensors_is_counted_by_the_length_of_each_sequence(causal: bool) -> None:
+    class Attention(nn.Module):
+        """Queries of lengths 3 and 2 attend to keys of lengths 4 and 5, with two heads of two channels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            pieces = torch.nested.as_nested_tensor([x[0, :3], x[1, :2]], layout=torch.jagged)
+            context = torch.nested.as_nested_tensor([x[0, :4], x[1, :5]], layout=torch.jagged)
+            query, key = (t.unflatten(-1, (2, 2)).transpose(1, 2) for t in (pieces, context))
+            y = F.scaled_dot_product_attention(query, key, key, is_causal=causal)
+            result = (pieces + self.out(y.transpose(1, 2).flatten(-2))).values()
+            results.append(result.detach())
+            return result
+
+    results: list[torch.Tensor] = []
+    model, x = Attention(), torch.randn(2, 5, 4)
+    p = trace(model, x, device=None)
+    assert p.complete
+    assert p.total("macs") == 2 * (3 * 4 + 2 * 5) * 2 * 2 + (3 + 2) * 4 * 4
+    if not causal:  # bare, torch needs a CUDA driver to choose how to compute it
+        torch.testing.assert_close(results[-1], model(x))
 
 
 def test_a_higher_order_operator_runs_the_function_that_is_taken() -> None:

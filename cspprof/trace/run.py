@@ -19,6 +19,7 @@ from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.failure import explain_failure
 from cspprof.trace.gradients import composite_operations
 from cspprof.trace.input_tensors import InputTensors
+from cspprof.trace.jagged_attention import JaggedAttention
 from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import trace_notes
@@ -153,8 +154,9 @@ class _Run:
             add_module_hooks(tree, prepared.modules, recorder.set_layer)
             result = Outputs(name, recorder.tensors.knows)
             unseen = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if self.other_threads else None
+            mode = unseen or (nullcontext() if self.device == "meta" else JaggedAttention())
             try:
-                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, unseen or nullcontext():
+                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, mode:
                     result.collect(prepared.model(*args, **kwargs))
                 if unseen is not None:
                     unseen.check(result.tensors)

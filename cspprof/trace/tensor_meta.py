@@ -66,8 +66,7 @@ def _meta_of(tensor: torch.Tensor, weight: bool) -> TensorMeta:
     if tensor.is_nested:
         raise TraceError(
             "a nested tensor has no single shape, so operations on it cannot be counted",
-            "Use nested tensors of layout torch.jagged; for attention, which torch computes with others, padded ones: "
-            "torch.nested.to_padded_tensor(x, 0.0)",
+            "Use nested tensors of layout torch.jagged: torch.nested.nested_tensor([…], layout=torch.jagged)",
         )
     shape = tuple(tensor.shape)
     strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(shape)
