@@ -1,9 +1,9 @@
 """An ONNX graph as a record, by the same cost formulas as a trace, without torch.
 
-`model_file` reads the file and settles the shapes of its inputs. `graph` then walks over the nodes, `control_flow` over
-those of branches and loops. `shape_inference` gives the outputs of a node, `operators` and `contrib_operators` its
-cost, `constant_folding` the elements of small constants. `recording` collects the calls; `weights` says which constants
-are parameters.
+`model_file` reads the file and settles the shapes of its inputs. `graph` then walks over the nodes, with `control_flow`
+over those of branches and loops, and `nodes` records each. `shape_inference` gives the outputs of a node, `operators`
+and `contrib_operators` its cost, `constant_folding` the elements of small constants. `recording` collects the calls;
+`weights` says which constants are parameters.
 
 A graph is data. No part of it runs, except arithmetic on small constants by a list of operators, within a budget.
 """
@@ -34,10 +34,10 @@ def read_record(spec: Spec, request: Request) -> Record:
             )
     if find_spec("onnx") is None:
         raise SourceError("ONNX graphs need the library onnx", "Install it: pip install 'cspprof[onnx]'")
-    from cspprof.sources.onnx_graph.control_flow import ControlFlowWalker
+    from cspprof.sources.onnx_graph.graph import GraphWalker
     from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 
     path = Path(spec.target)
     model = load_model(path)
     inputs, notes = input_specs(model, spec.target, request.inputs)
-    return ControlFlowWalker(path, model, inputs).record(display_path(path), tuple(notes))
+    return GraphWalker(path, model, inputs).record(display_path(path), tuple(notes))

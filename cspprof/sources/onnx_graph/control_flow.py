@@ -1,38 +1,35 @@
-"""Walk over the graphs in nodes: the branches of `If`, the rounds of `Loop` and `Scan`."""
+"""The graphs in nodes: the branches of `If`, the rounds of `Loop` and `Scan`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-from onnx import GraphProto, ModelProto, NodeProto
+from onnx import GraphProto, NodeProto
 
 from cspprof.core.errors import SourceError
 from cspprof.core.kinds import Kind
 from cspprof.core.record import OpSpec
 from cspprof.core.tensors import TensorSpec
-from cspprof.sources.onnx_graph.graph import (
-    GraphWalker,
-    UncountableError,
-    attributes_of,
-    small_array,
-    values_read,
-)
-from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs
-from cspprof.sources.onnx_graph.values import Origin, Scope, Value
+from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs, values_read
+from cspprof.sources.onnx_graph.nodes import NodeRecorder, attributes_of, small_array
+from cspprof.sources.onnx_graph.values import Origin, Scope, UncountableError, Value
 
 MAX_UNROLLED = 20_000
 """How many nodes the rounds of loops visit. A longer loop is not counted."""
 
 
-class ControlFlowWalker(GraphWalker):
-    """Visits the nodes of a model, those in its branches and loops too, and records what they do."""
+class ControlFlow:
+    """Records the nodes `If`, `Loop` and `Scan`."""
 
-    def __init__(self, path: Path, model: ModelProto, inputs: Mapping[str, TensorSpec]) -> None:
-        super().__init__(path, model, inputs)
+    def __init__(self, nodes: NodeRecorder, walk: Callable[[GraphProto, Scope], None]) -> None:
+        """`walk` visits the nodes of a graph."""
+        self.nodes, self.walk = nodes, walk
+        self.recording = nodes.recording
         self.unrolled_left = MAX_UNROLLED
+        self.inner_names: dict[str, tuple[Mapping[str, TensorSpec], frozenset[str]]] = {}
+        """What a graph in a node declares and reads, by its place."""
 
-    def _control_flow(self, node: NodeProto, scope: Scope) -> None:
+    def add(self, node: NodeProto, scope: Scope) -> None:
         """Record every round of a loop and the branch that runs, if that is known; else one call of unknown cost."""
         start = self.recording.checkpoint()
         try:
@@ -43,7 +40,7 @@ class ControlFlowWalker(GraphWalker):
             self.recording.restore(start)
             self._add_uncounted(node, scope)
         else:
-            self.bind_outputs(node, results, scope)
+            scope.bind(node.output, results)
 
     def _run(self, node: NodeProto, attribute: str, inputs: Sequence[Value], scope: Scope) -> list[Value]:
         """The outputs of a graph in a node, after a walk over it."""
@@ -62,7 +59,7 @@ class ControlFlowWalker(GraphWalker):
         place = f"{scope.place}/{node.name or next(iter(node.output), '')}.{attribute}"
         if place not in self.inner_names:
             self.inner_names[place] = declared_specs((*graph.value_info, *graph.output)), values_read(graph)
-        return scope.inside(place, *self.inner_names[place], self.layer_of(node, scope))
+        return scope.inside(place, *self.inner_names[place], self.nodes.layer_of(node, scope))
 
     def _branch(self, node: NodeProto, scope: Scope) -> list[Value]:
         condition = scope.values[node.input[0]].array
@@ -152,7 +149,7 @@ class ControlFlowWalker(GraphWalker):
         computes everything else in each round."""
         if not value.constant or (value.array is not None and "float" not in value.spec.dtype):
             return value
-        return self.as_activation(value)
+        return self.nodes.as_activation(value)
 
     def _number(self, node: NodeProto, body: GraphProto, scope: Scope, number: int | bool) -> Value:
         """The number of the round, or the condition, as inputs of the body of a Loop."""
@@ -173,7 +170,7 @@ class ControlFlowWalker(GraphWalker):
             raise UncountableError
         out, reads = self.recording.activation(spec), [value for value in slices if not value.constant]
         op = OpSpec(f"onnx.{node.op_type}", Kind.CONCAT, tuple(value.spec for value in reads), (), (spec,))
-        self.recording.call(node, self.layer_of(node, scope), op, [value.storage for value in (*reads, out)])
+        self.recording.call(node, self.nodes.layer_of(node, scope), op, [value.storage for value in (*reads, out)])
         return out
 
     # -- graphs in nodes whose work is unknown --------------------------------------------------------
@@ -198,7 +195,7 @@ class ControlFlowWalker(GraphWalker):
             if not name:
                 continue
             if spec is None:
-                raise reason or self.shapes.error(
+                raise reason or self.nodes.shapes.error(
                     node, f"the shape of its output {name!r} is known only when it runs",
                     "Declare it in the file (value_info) to count everything else.",
                 )  # fmt: skip
@@ -210,7 +207,7 @@ class ControlFlowWalker(GraphWalker):
             tuple(self.recording.stored[w].spec for w in weights), tuple(value.spec for value in writes), {}, None,
         )  # fmt: skip
         storages = [*(value.storage for value in reads), *weights, *(value.storage for value in writes)]
-        self.recording.call(node, self.layer_of(node, scope), op, storages)
+        self.recording.call(node, self.nodes.layer_of(node, scope), op, storages)
 
     def _unknown_outputs(self, node: NodeProto, scope: Scope) -> list[TensorSpec | None]:
         """The specs of the outputs as far as they do not depend on values."""
@@ -248,10 +245,10 @@ class ControlFlowWalker(GraphWalker):
         found: set[int] = set()
         for attribute, graph in subgraphs(node):
             inner = self._inside(node, attribute, graph, scope)
-            self.add_initializers(graph, inner)
+            self.nodes.add_initializers(graph, inner)
             for child in graph.node:
                 if child.op_type == "Constant" and not child.domain:
-                    self.add_constant(scope.resolve(child), inner)
+                    self.nodes.add_constant(scope.resolve(child), inner)
                 found |= self._all_constants(child, inner)
             for name in inner.read & inner.values.keys():
                 value = inner.values[name]

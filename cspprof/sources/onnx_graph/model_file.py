@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import (
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+)
 
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs, Value, arguments
@@ -189,6 +198,16 @@ def subgraphs(node: NodeProto) -> list[tuple[str, GraphProto]]:
         for attribute in node.attribute
         for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs)
     ]
+
+
+def values_read(graph: GraphProto | FunctionProto) -> frozenset[str]:
+    """The names of all values that a node of the graph or of a graph inside it reads, and of all outputs."""
+    names = set(graph.output) if isinstance(graph, FunctionProto) else {output.name for output in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for _, inner in subgraphs(node):
+            names |= values_read(inner)
+    return frozenset(names)
 
 
 def input_specs(model: ModelProto, name: str, requested: Inputs | None) -> tuple[dict[str, TensorSpec], list[str]]:

@@ -149,17 +149,27 @@ def einsum(node: OnnxNode) -> Facts:
     return Facts(Kind.MATMUL, prod(sizes.values()))
 
 
+def attention_operands(node: OnnxNode) -> list[tuple[int, int, int, int]]:
+    """The shapes (B, H, L, E) of the queries, and of keys and values with the past ones, inputs 4 and 5.
+
+    A node may have them as (B, L, H·E), with the number of heads as an attribute.
+    """
+    past = node[4].shape[-2] if node.has(4) else 0
+    shapes = []
+    for i, heads in enumerate(("q_num_heads", "kv_num_heads", "kv_num_heads")):
+        shape = node[i].shape
+        if len(shape) == 3:
+            n = int(node.attr(heads))
+            shape = (shape[0], n, shape[1], shape[2] // n)
+        batch, n, length, size = shape
+        shapes.append((batch, n, length + past if i else length, size))
+    return shapes
+
+
 @onnx_rule("Attention")
 def attention(node: OnnxNode) -> Facts:
-    """Queries (B, H, L, E), or (B, L, H·E) with the number of heads as an attribute; input 4 is the past keys."""
-    q, k, v = node[0].shape, node[1].shape, node[2].shape
-    if len(q) == 3:
-        heads, kv_heads = int(node.attr("q_num_heads")), int(node.attr("kv_num_heads"))
-        queries, keys, size, value_size = q[0] * q[1] * heads, k[1], q[2] // heads, v[2] // kv_heads
-    else:
-        queries, keys, size, value_size = prod(q[:-1]), k[-2], q[-1], v[-1]
-    past = node[4].shape[-2] if node.has(4) else 0
-    return attention_facts(queries, keys + past, size, value_size)
+    q, k, v = attention_operands(node)
+    return attention_facts(prod(q[:3]), k[2], q[3], v[3])
 
 
 @onnx_rule("LSTM", "GRU", "RNN")

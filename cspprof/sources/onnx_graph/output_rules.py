@@ -16,7 +16,7 @@ from cspprof.core import formulas as f
 from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
 from cspprof.sources.onnx_graph.model_file import dtype_of
-from cspprof.sources.onnx_graph.operators import OnnxNode
+from cspprof.sources.onnx_graph.operators import OnnxNode, attention_operands
 
 OnnxOutputRule = Callable[[OnnxNode], list[TensorSpec]]
 OUTPUT_RULES: Registry[OnnxOutputRule] = Registry("ONNX output rule")
@@ -183,19 +183,11 @@ def recurrent(node: OnnxNode) -> list[TensorSpec]:
 
 @output_rule("Attention")
 def attention(node: OnnxNode) -> list[TensorSpec]:
-    """Output (as the queries), keys and values (B, H, past + S, E), and the products of queries and keys."""
-    heads = [int(node.attrs.get(name, 0)) for name in ("q_num_heads", "kv_num_heads", "kv_num_heads")]
-    q, k, v = (_by_head(node[i].shape, n) for i, n in enumerate(heads))
-    past = node[4].shape[2] if node.has(4) else 0
-    keys = k[2] + past
-    out = (q[0], q[1], q[2], v[3]) if len(node[0].shape) == 4 else (q[0], q[2], q[1] * v[3])
-    shapes = [out, (*k[:2], keys, k[3]), (*v[:2], keys, v[3]), (*q[:3], keys)]
+    """Output (as the queries), keys and values with the past ones, and the products of queries and keys."""
+    q, k, v = attention_operands(node)
+    out = (*q[:3], v[3]) if len(node[0].shape) == 4 else (q[0], q[2], q[1] * v[3])
+    shapes = [out, k, v, (*q[:3], k[2])]
     return [TensorSpec(shape, node[i].dtype) for shape, i in zip(shapes, (0, 1, 2, 0), strict=True)]
-
-
-def _by_head(shape: Sequence[int], heads: int) -> tuple[int, ...]:
-    """(B, H, L, E) of queries, keys or values that may be (B, L, H·E)."""
-    return tuple(shape) if len(shape) == 4 else (shape[0], heads, shape[1], shape[2] // heads)
 
 
 # -- pooling ------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -16,6 +16,10 @@ MAX_DEPTH = 64
 """How deep graphs in nodes and calls of functions may nest."""
 MAX_READ = 2**20
 """Elements of the largest tensor that is searched for an element that is not zero."""
+
+
+class UncountableError(Exception):
+    """The work of a node depends on values that are known only when the graph runs, or is too long to be listed."""
 
 
 class Origin(Enum):
@@ -88,6 +92,14 @@ class Scope:
     depth: int = 0
     layer: int = 0
     """The layer of nodes without a module path."""
+
+    def bind(self, names: Iterable[str], results: Iterable[Value | None]) -> None:
+        """Name the outputs of a node. Raises ValueError if one is None."""
+        for name, value in zip(names, results, strict=False):
+            if name and value is None:
+                raise ValueError(f"no node inside it computes the output {name!r}")
+            if name and value is not None:
+                self.values[name] = value
 
     def inside(self, place: str, declared: Mapping[str, TensorSpec], read: frozenset[str], layer: int) -> Scope:
         """The scope of a graph in a node."""
