@@ -11,7 +11,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.completion import complete_explained, complete_spec
 from cspprof.cli.output import ReportWriter, with_progress_bar
-from cspprof.cli.specs import profile_specs
+from cspprof.cli.specs import profile_one
 from cspprof.core.errors import CspprofError, UnknownNameError
 from cspprof.metrics import METRICS
 from cspprof.profiles import profile_spec
@@ -98,7 +98,7 @@ def explain_command(
     """Define a metric. `explain conventions` shows why tools differ, `explain gamma` what a CSP network splits."""
     writer = ReportWriter(format, output)
     if name == "conventions":
-        profile = packaged_resnet50() if model is None else profile_specs([model], input, device=device)[0]
+        profile = packaged_resnet50() if model is None else profile_one(model, input, device)
         writer.write(explain_conventions(profile))
         return
     if name not in TOPICS:

@@ -36,6 +36,11 @@ def profile_specs(
     return [profiles[spec] for spec in specs]
 
 
+def profile_one(spec: str, inputs: Sequence[str] | None = None, device: str | None = None) -> Profile:
+    """The profile of one SPEC. Raises SourceError for a file of several measurements, unless it names a model."""
+    return profile_spec(spec, parse_request(inputs, None, device), cache=True)
+
+
 def each_spec(specs: Sequence[str]) -> list[str]:
     """The SPECs, with one for each model in the place of a file of measurements. Raises CspprofError."""
     parsed = [parse(text) for text in specs]

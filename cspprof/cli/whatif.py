@@ -11,7 +11,7 @@ from cspprof.analysis.whatif import Variation, VariationResult, image_variations
 from cspprof.cli import options as o
 from cspprof.cli.completion import complete_metrics
 from cspprof.cli.output import ReportWriter
-from cspprof.cli.specs import check_complete, profile_specs
+from cspprof.cli.specs import check_complete, profile_one
 from cspprof.core.errors import CspprofError, SourceError
 from cspprof.core.inputs import parse_device
 from cspprof.metrics.names import split_metrics
@@ -52,8 +52,8 @@ def whatif_command(
     writer, metrics = ReportWriter(format, output), split_metrics(metric)
     variations = input_variations(inputs, batch, dtype) if inputs else []
     base = None
-    if not variations or source_of(parse(spec)).name == "saved profile":
-        base = profile_specs([spec], device=device)[0]
+    if not variations or _is_record(spec):
+        base = profile_one(spec, device=device)
         variations = variations or image_variations(base, size, batch, dtype)
         options = [("--size", size), ("--batch", batch), ("--dtype", dtype), *(("--input", x) for x in inputs or ())]
         _refuse_other_inputs(spec, base, variations, options)
@@ -73,6 +73,11 @@ def whatif_command(
         raise typer.Exit(2)
 
 
+def _is_record(spec: str) -> bool:
+    """Whether the SPEC is a file of records, which were traced on one input."""
+    return source_of(parse(spec)).name in ("saved profile", "measurement")
+
+
 def _request(variation: Variation, device: str | None = None) -> Request:
     return Request(inputs=variation.arguments, device=device, dtype=variation.dtype)
 
@@ -81,7 +86,7 @@ def _refuse_other_inputs(
     file: str, profile: Profile, variations: list[Variation], options: list[tuple[str, str | None]]
 ) -> None:
     """Raise SourceError if the file is a saved profile that was traced on another input than one of these."""
-    if source_of(parse(file)).name != "saved profile":
+    if not _is_record(file):
         return
     try:
         for variation in variations:

@@ -168,7 +168,7 @@ def _session_notes(measurement: Measurement) -> list[str]:
     if measurement.other_cpu_share is not None and measurement.other_cpu_share > BUSY_SHARE:
         found.append(
             f"the machine is busy: other processes used {units.share(measurement.other_cpu_share)} of its CPUs"
-            f"{_load_text(measurement)}. End them, or read the ratios only."
+            f"{_load_text(measurement)}. End them, then measure again."
         )
     for engine in measurement.engines:
         same = measurement.same_model_ratio(engine.name)

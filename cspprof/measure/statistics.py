@@ -9,7 +9,8 @@ Application*, 1997, section 3.8).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import chain
 from statistics import median
 from typing import NamedTuple
@@ -71,7 +72,7 @@ def least(rounds: Rounds) -> float:
 
 def median_estimate(rounds: Rounds, seed: int = SEED) -> Estimate:
     """The median of all samples with its interval. Raises ValueError without samples."""
-    return _estimate([rounds], lambda drawn: median_of(drawn[0]), seed)
+    return _estimate((_frozen(rounds),), seed)
 
 
 def ratio_estimate(base: Rounds, other: Rounds, seed: int = SEED) -> Estimate:
@@ -81,22 +82,33 @@ def ratio_estimate(base: Rounds, other: Rounds, seed: int = SEED) -> Estimate:
     of the machine from round to round does not widen the interval. Raises ValueError without samples.
     """
     n = min(len(base), len(other))
-    return _estimate([base[:n], other[:n]], lambda drawn: median_of(drawn[1]) / median_of(drawn[0]), seed)
+    return _estimate((_frozen(base[:n]), _frozen(other[:n])), seed)
 
 
-def _estimate(series: Sequence[Rounds], statistic: Callable[[Sequence[Rounds]], float], seed: int) -> Estimate:
-    """The statistic of several series with the same number of rounds, and its bootstrap interval."""
-    value = statistic(series)
+def _frozen(rounds: Rounds) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, rounds))
+
+
+@lru_cache(maxsize=4096)  # a table and its notes need each estimate several times
+def _estimate(series: tuple[tuple[tuple[float, ...], ...], ...], seed: int) -> Estimate:
+    """The median of one series, or the ratio of the medians of two with the same number of rounds, and its bootstrap
+    interval."""
+    value = _statistic(series)
     draws = random.Random(seed)
     indices = range(len(series[0]))
     replicates = []
     for _ in range(REPLICATES):
         chosen = draws.choices(indices, k=len(indices))
         drawn = [[draws.choices(rounds[i], k=len(rounds[i])) for i in chosen if rounds[i]] for rounds in series]
-        replicates.append(statistic(drawn) if all(drawn) else value)
+        replicates.append(_statistic(drawn) if all(drawn) else value)
     replicates.sort()
     tail = round((1 - CONFIDENCE) / 2 * REPLICATES)
     return Estimate(value, replicates[tail], replicates[-1 - tail])
+
+
+def _statistic(series: Sequence[Rounds]) -> float:
+    medians = [median_of(rounds) for rounds in series]
+    return medians[-1] / medians[0] if len(medians) == 2 else medians[0]
 
 
 def least_difference(same: Estimate) -> float:

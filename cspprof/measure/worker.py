@@ -31,10 +31,12 @@ SHORTEST_SAMPLE = 1e-3
 LEAST_SAMPLES = 5
 MOST_SAMPLES = 50
 """Samples of a model in one round."""
+MOST_SECONDS = 10.0
+"""Time after which a round has fewer than `LEAST_SAMPLES` samples, but one."""
 MOST_WARM_UP = 100
-"""Samples after which a round begins although the times are not stable."""
-WARM_UP_SECONDS = 10.0
-"""The same, in seconds; at least `LEAST_SAMPLES` runs warm up."""
+"""Samples after which the warm-up ends although the times are not stable."""
+WARM_UP_SECONDS = 5.0
+"""The same, in seconds."""
 
 
 class Worker:
@@ -100,19 +102,12 @@ class Worker:
         gc.collect()
         gc.disable()
         try:
-            began = time.perf_counter()
-            one = min(network.seconds(1) for _ in range(3))
-            runs = max(1, ceil(SHORTEST_SAMPLE / one)) if one > 0 else 1
-            warm_up: list[float] = []
-            while not is_warm(warm_up):
-                late = time.perf_counter() - began > WARM_UP_SECONDS and len(warm_up) >= LEAST_SAMPLES
-                if late or len(warm_up) >= MOST_WARM_UP:
-                    break
-                warm_up.append(network.seconds(runs))
+            warm_up, runs = self._warm_up(network)
             samples: list[float] = []
             began = time.perf_counter()
             while len(samples) < MOST_SAMPLES:
-                if len(samples) >= LEAST_SAMPLES and time.perf_counter() - began >= seconds:
+                elapsed = time.perf_counter() - began
+                if samples and (elapsed > MOST_SECONDS or (len(samples) >= LEAST_SAMPLES and elapsed >= seconds)):
                     break
                 samples.append(network.seconds(runs))
         finally:
@@ -120,10 +115,22 @@ class Worker:
         return {
             "samples": samples,
             "runs_per_sample": runs,
-            "warm_up_runs": 3 + len(warm_up) * runs,
+            "warm_up_runs": len(warm_up) * runs,
             "stable": is_warm(warm_up),
             "cpu_seconds": time.process_time() - cpu,
         }
+
+    @staticmethod
+    def _warm_up(network: Network) -> tuple[list[float], int]:
+        """Run until the times are stable, and return them with the runs of one sample."""
+        began = time.perf_counter()
+        first = network.seconds(1)
+        fastest = min(first, network.seconds(1)) if first < WARM_UP_SECONDS / 10 else first
+        runs = max(1, ceil(SHORTEST_SAMPLE / fastest)) if fastest > 0 else 1
+        times: list[float] = []
+        while not is_warm(times) and len(times) < MOST_WARM_UP and time.perf_counter() - began < WARM_UP_SECONDS:
+            times.append(network.seconds(runs))
+        return times, runs
 
     def unload(self, key: str) -> dict[str, Any]:
         del self.networks[key]
