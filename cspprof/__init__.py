@@ -12,13 +12,13 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import check, compare, convert, gradients, plot, profile, reproduce
+    from cspprof.api import advise, check, compare, convert, gradients, plot, profile, reproduce
     from cspprof.core.inputs import Value
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
     from cspprof.ops import Facts, op_rule
     from cspprof.profiles import Profile
-    from cspprof.results import Comparison, Conversion, Gradients
+    from cspprof.results import Advice, Comparison, Conversion, Gradients
     from cspprof.zoo import model
 
 MODULES = {
@@ -26,9 +26,11 @@ MODULES = {
     "compare": "cspprof.api",
     "convert": "cspprof.api",
     "gradients": "cspprof.api",
+    "advise": "cspprof.api",
     "reproduce": "cspprof.api",
     "check": "cspprof.api",
     "plot": "cspprof.api",
+    "Advice": "cspprof.results",
     "Comparison": "cspprof.results",
     "Conversion": "cspprof.results",
     "Gradients": "cspprof.results",
@@ -43,6 +45,7 @@ MODULES = {
 """The module that defines each public name."""
 
 __all__ = [
+    "Advice",
     "Comparison",
     "Conversion",
     "Facts",
@@ -51,6 +54,7 @@ __all__ = [
     "TensorSpec",
     "Value",
     "__version__",
+    "advise",
     "check",
     "compare",
     "convert",

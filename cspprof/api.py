@@ -1,4 +1,4 @@
-"""The Python API: `profile`, `compare`, `convert`, `gradients`, `plot`, `check` and `reproduce`.
+"""The Python API: `profile`, `compare`, `convert`, `gradients`, `advise`, `plot`, `check` and `reproduce`.
 
 `verify` and `check_closed_form` are the functions behind two commands. Each function here traces models and passes the
 records to the analysis.
@@ -16,13 +16,15 @@ from cspprof.analysis.verification import ToolResult, Verification
 from cspprof.core.errors import CspprofError, NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
+from cspprof.csp.advice import Change, suggestions
 from cspprof.csp.conversion.plan import Options
+from cspprof.metrics.names import check_metric, resolve_metric
 from cspprof.papers.published import tables_named
 from cspprof.papers.reproduction import networks_of, reproduce_tables
 from cspprof.profiles import Profile, profile_model, profile_spec
 from cspprof.report.charts import CHARTS, draw
-from cspprof.results import Chart, Comparison, Conversion, Gradients, Reproduction
-from cspprof.sources import LoadedModel, Request, Spec, open_model, parse
+from cspprof.results import Advice, Chart, Comparison, Conversion, Gradients, Reproduction
+from cspprof.sources import LoadedModel, Request, Spec, open_model, parse, source_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -178,6 +180,64 @@ def gradients(model: Model, inputs: Inputs | None = None, **options: Any) -> Gra
     (656, 519, 4)
     """
     return Gradients(profile(model, inputs, **options))
+
+
+def advise(
+    model: nn.Module | str | Profile,
+    inputs: Inputs | None = None,
+    *,
+    metric: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    name: str | None = None,
+) -> Advice:
+    """What to change in a network: widths, groups, stages and memory, the largest gain first.
+
+    Each change is applied to a copy of the module, which is traced again: the numbers of a suggestion are those of the
+    two traces, and a change that improves nothing is left out. A profile, or a SPEC without a module, has numbers
+    computed from shapes. With `metric`, only what improves this metric, ranked by it. The module is left unchanged.
+
+    >>> import cspprof
+    >>> for suggestion in cspprof.advise("resnext50").suggestions[:1]:
+    ...     print(suggestion.proposal.metric, suggestion.after < suggestion.before)
+    cio_cspnet True
+    """
+    chosen = None if metric is None else resolve_metric(check_metric(metric))
+    if isinstance(model, Record):
+        return _advice(profile(model, inputs, device=device, dtype=dtype), None, None, chosen)
+    request = Request(inputs, parse_device(device) if device else None, parse_float_dtype(dtype) if dtype else None)
+    if not isinstance(model, str):
+        if inputs is None:
+            raise TraceError("a module has no default input", "Pass a shape: cspprof.advise(model, (1, 3, 224, 224))")
+        before = profile(model, inputs, device=device, dtype=dtype, name=name)
+        return _advice(before, model, partial(profile, inputs=inputs, device=device, dtype=dtype, name=name), chosen)
+    if not source_of(parse(model)).contains_module:
+        return _advice(profile_spec(model, request), None, None, chosen)
+    from cspprof.sources.build import trace_loaded
+
+    with open_model(model, request) as loaded:
+
+        def run(module: nn.Module) -> Record:
+            return trace_loaded(replace(loaded, module=module), on_device, reopen)
+
+        reopen, on_device = partial(open_model, model), request._replace(device=request.device or loaded.device)
+        before = Profile.of(trace_loaded(loaded, request, reopen))
+        return _advice(before, loaded.module, run, chosen)
+
+
+def _advice(
+    before: Profile, model: nn.Module | None, trace: Callable[[nn.Module], Record] | None, metric: str | None
+) -> Advice:
+    """The advice for a profile; with `model`, each change is applied to a copy of it and passed to `trace`."""
+
+    def apply(change: Change) -> Record:
+        from cspprof.csp.advice.apply import trace_with_change
+
+        assert model is not None
+        assert trace is not None
+        return trace_with_change(model, before, change, trace)
+
+    return Advice(before, suggestions(before, None if model is None else apply, metric))
 
 
 def reproduce(name: str = "all") -> Reproduction:

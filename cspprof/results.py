@@ -3,17 +3,20 @@ reproductions, with notebook display."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis import comparison
 from cspprof.csp import gradient_reuse
+from cspprof.csp.advice import Suggestion
 from cspprof.papers import reproduction
 from cspprof.profiles import Profile
 from cspprof.render import matplotlib_chart, render
 from cspprof.render.notebook_html import tables_html
 from cspprof.report import chart_model
+from cspprof.report.advice import advice_report, suggestion_record
 from cspprof.report.conversion import conversion_report
 from cspprof.report.gradient_reuse import gradients_report
 from cspprof.report.profile import summary_tables
@@ -57,6 +60,35 @@ class Reproduction(reproduction.Reproduction):
 
     def _repr_html_(self) -> str:
         return tables_html(reproduction_report(self).tables)
+
+
+class Advice:
+    """What to change in a network, the largest gain first. A sequence of suggestions."""
+
+    def __init__(self, profile: Profile, suggestions: Sequence[Suggestion]) -> None:
+        self.profile = profile
+        """The network as it is."""
+        self.suggestions = tuple(suggestions)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One dict per suggestion, with place, what was found, the change, and the metric before and after."""
+        return [suggestion_record(self.profile, rank, s) for rank, s in enumerate(self.suggestions, 1)]
+
+    def __len__(self) -> int:
+        return len(self.suggestions)
+
+    def __iter__(self) -> Iterator[Suggestion]:
+        return iter(self.suggestions)
+
+    def __repr__(self) -> str:
+        return f"<Advice for {self.profile.model}: {len(self)} suggestions>"
+
+    def __str__(self) -> str:
+        return render("rich", advice_report(self.profile, self.suggestions)).decode().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return tables_html(advice_report(self.profile, self.suggestions).tables)
 
 
 class Conversion:

@@ -42,6 +42,7 @@ COMMANDS = {
     "bottleneck": Command("bottleneck", "bottleneck_command", "The largest layers and their share of the total."),
     "convert": Command("convert", "convert_command", "Make a network cross stage partial."),
     "gradients": Command("gradients", "gradients_command", "How many layers each gradient updates."),
+    "advise": Command("advise", "advise_command", "What to change in a network, each change traced."),
     "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
     "measure": Command("measure", "measure_command", "The time of models on real engines, beside what they cost."),
     "plot": Command("plot", "plot_command", "Charts: bottlenecks, traffic, memory, rooflines."),

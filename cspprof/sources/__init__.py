@@ -54,6 +54,11 @@ class Source(NamedTuple):
     takes_other_inputs: bool = True
     """Whether a loaded model can be traced on several inputs. A Darknet network is built for one input."""
 
+    @property
+    def contains_module(self) -> bool:
+        """Whether the source has a model that can run, and not only a record or a graph."""
+        return hasattr(import_module(f"{__name__}.{self.module}"), "open_model")
+
     def record(self, spec: Spec, request: Request) -> Record:
         """The record, read from a file or traced. Raises SourceError also if the code of the model exits the program:
         a check then continues with the other models."""

@@ -133,7 +133,7 @@ def couple(
     input, these maps and all maps of the same width change together with it, as in a plain row of convolutions. Raises
     CouplingError for an operation through which the channels cannot be followed.
     """
-    walk = _Walk(record, storage, shape)
+    walk = ChannelWalk(record, storage, shape)
     for i in calls:
         walk.visit(i)
     coupling = walk.coupling
@@ -155,7 +155,7 @@ SHARES = frozenset({"split", "split_with_sizes", "chunk", "unsafe_split", "unsaf
 MOVES = frozenset({"permute", "transpose", "swapaxes", "movedim"})
 
 
-class _Walk:
+class ChannelWalk:
     """One pass over the calls of a stage."""
 
     def __init__(self, record: Record, storage: int, shape: tuple[int, ...]) -> None:

@@ -106,8 +106,7 @@ def _put_in(model: nn.Module, edits: StageEdits, trace: Trace, record: Record) -
     undo = apply_edits(model, edits)
     try:
         after = trace(model)
-        shapes = [sorted(_output_shapes(r)) for r in (record, after)]
-        if shapes[0] != shapes[1]:
+        if output_shapes(record) != output_shapes(after):
             raise CouplingError("the model returns other shapes with it")
     except CouplingError:
         undo()
@@ -118,13 +117,14 @@ def _put_in(model: nn.Module, edits: StageEdits, trace: Trace, record: Record) -
     return after
 
 
-def _output_shapes(record: Record) -> list[tuple[int, ...]]:
+def output_shapes(record: Record) -> list[tuple[int, ...]]:
+    """The shapes of the tensors that the forward returned, sorted."""
     shapes: dict[int, tuple[int, ...]] = {}
     for op in record.ops:
         for tensor in op.writes:
             if tensor.storage in record.outputs:
                 shapes[tensor.storage] = tensor.shape
-    return list(shapes.values())
+    return sorted(shapes.values())
 
 
 def _why_nothing(record: Record) -> str:

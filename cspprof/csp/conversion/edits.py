@@ -75,7 +75,7 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     new_shapes = _shapes_by_layer(record, plan)
     _refuse_shared_weights(model, list(copies), set(new_shapes))
     for path, shapes in new_shapes.items():
-        _refuse_other_weights(model.get_submodule(path), path)
+        refuse_other_weights(model.get_submodule(path), path)
         try:
             resized = resize(model.get_submodule(path), shapes)
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -123,7 +123,7 @@ def _refuse_shared_weights(model: nn.Module, blocks: Sequence[str], resized: set
             raise CouplingError(f"{shared[0]} and {shared[1]} are one weight, and conversion would separate them")
 
 
-def _refuse_other_weights(module: nn.Module, path: str) -> None:
+def refuse_other_weights(module: nn.Module, path: str) -> None:
     """Raise CouplingError if a layer has weights that a new layer cannot have: integers, or a subclass of tensors."""
     for name, tensor in module.named_parameters(recurse=False):
         if not tensor.is_floating_point() or tensor.is_quantized:
@@ -154,11 +154,18 @@ def _settings(copies: dict[str, nn.Module], plan: StagePlan, resized: set[str]) 
         module = copies[block].get_submodule(path[len(block) + 1 :])
         if type(module).__module__.startswith("torch.nn.") or (path in resized and isinstance(module, tuple(RULES))):
             continue
-        for name, value in list(vars(module).items()):
-            new = _renumbered(value, numbers)
-            if not name.startswith("_") and new != value:
-                setattr(module, name, new)
-                yield Setting(path, name, new)
+        yield from (Setting(path, name, value) for name, value in renumber(module, numbers))
+
+
+def renumber(module: nn.Module, numbers: dict[int, int]) -> list[tuple[str, Any]]:
+    """Replace the numbers of channels among the attributes of a module; the changed attributes and their values."""
+    changed = []
+    for name, value in list(vars(module).items()):
+        new = _renumbered(value, numbers)
+        if not name.startswith("_") and new != value:
+            setattr(module, name, new)
+            changed.append((name, new))
+    return changed
 
 
 def _renumbered(value: Any, numbers: dict[int, int]) -> Any:
