@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval
 
@@ -12,7 +13,7 @@ from cspprof.core.record import Record
 from cspprof.csp.advice.network_widths import NetworkWidths, WidthChange
 from cspprof.csp.advice.proposal import Change, FoldNorms, InPlace, StageConversion
 from cspprof.csp.conversion.channels import CouplingError
-from cspprof.csp.conversion.convert import convert_model, output_shapes
+from cspprof.csp.conversion.convert import convert_model, gpus, output_shapes
 from cspprof.csp.conversion.edits import refuse_other_weights, renumber, set_module
 from cspprof.csp.conversion.layers import RULES, resize
 
@@ -27,7 +28,9 @@ def trace_with_change(model: nn.Module, record: Record, change: Change, trace: C
         if all(stage.plan is None for stage in result.stages):
             raise CouplingError(result.stages[0].reason)
         return result.record
-    after = trace(with_change(model, record, change))
+    with torch.random.fork_rng(gpus(model)):  # new layers draw random weights
+        changed = with_change(model, record, change)
+    after = trace(changed)
     if output_shapes(record) != output_shapes(after):
         raise CouplingError("the model returns other shapes with it")
     return after

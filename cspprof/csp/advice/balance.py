@@ -21,8 +21,8 @@ def balanced(
 ) -> tuple[WidthChange, Record] | None:
     """The change of two classes of groups, each of one width, with the least CIO at equal MACs, and its record.
 
-    Both new widths lie between the old ones, and the wider class stays the wider one. None if no such widths have less
-    CIO.
+    The wider class gets narrower and the other one wider, until they are equal at most. None if no such widths have
+    less CIO.
     """
     a, b = first[0].width, second[0].width
     step = gcd(WIDTH_STEP, a, b)
@@ -31,7 +31,7 @@ def balanced(
     candidates = []
     possible = range(min(a, b), max(a, b) + 1, step)
     for new_b in possible:
-        fitting = [w for w in possible if (w >= new_b) == (a >= b) and cost.of(w, new_b)[0] <= macs]
+        fitting = [w for w in possible if _nearer(a, b, w, new_b) and cost.of(w, new_b)[0] <= macs]
         if fitting and (new := cost.of(fitting[-1], new_b))[0] >= LEAST_SHARE_OF_MACS * macs and new[1] < cio:
             candidates.append((new[1], fitting[-1], new_b))
     for _, new_a, new_b in sorted(candidates):
@@ -41,6 +41,11 @@ def balanced(
         except CouplingError:
             continue
     return None
+
+
+def _nearer(a: int, b: int, new_a: int, new_b: int) -> bool:
+    """Whether both widths change and come nearer to each other."""
+    return b < new_b <= new_a < a if a > b else a < new_a <= new_b < b
 
 
 def without_groups(

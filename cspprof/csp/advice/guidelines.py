@@ -56,7 +56,7 @@ def unequal_widths(record: Record) -> list[Proposal]:
                 named([path, *(p for p, _ in layers)]),
                 f"{a} to {b} channels: {excess:.2f} times the least CIO of a 1×1 convolution with its MACs "
                 "(G1: equal widths)",
-                f"{wide[0].width} channels → {new[wide[0].layers[0]]} and {narrow[0].width} → "
+                f"{wide[0].width} channels → {new[wide[0].layers[0]]}, and {narrow[0].width} → "
                 f"{new[narrow[0].layers[0]]} at {_size(wide[0])}, with at most the same MACs",
                 "cio_cspnet",
                 change,

@@ -33,7 +33,9 @@ def lower_peak(record: Record) -> list[Proposal]:
     written = units.nbytes(spec.writes[0].nbytes) if spec.writes else "nothing"
     others = len(_alive_at(record, at)) - 1
     found = []
-    finding = f"{units.nbytes(peak)} are alive while {spec.name} writes {written}, {others} other maps included"
+    finding = (
+        f"{units.nbytes(peak)} are alive while {spec.name} writes {written}: {units.counted(others + 1, 'tensor')}"
+    )
     calls = _in_place_calls(record)
     options: list[tuple[str, InPlace | FoldNorms, Record]] = []
     if calls:

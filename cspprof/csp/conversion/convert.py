@@ -78,7 +78,7 @@ def convert_model(
     ]
     kept: list[StageEdits] = []
     after = record
-    with torch.random.fork_rng(_devices(model)):  # new layers draw random weights
+    with torch.random.fork_rng(gpus(model)):  # new layers draw random weights
         for stage in chosen:
             try:
                 stage_plan = plan(record, stage, options)
@@ -95,8 +95,8 @@ def convert_model(
     return ConvertedModel(converted, after, tuple(results), tuple(kept))
 
 
-def _devices(model: nn.Module) -> list[int]:
-    """The GPUs of the weights."""
+def gpus(model: nn.Module) -> list[int]:
+    """The numbers of the GPUs on which weights are."""
     return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
