@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import struct
@@ -519,6 +520,22 @@ def test_entry_that_appears_twice_is_refused(tmp_path: Path) -> None:
     data = json.dumps(document()).encode()
     one = entry("m/models/model.json", data, len(data), zipfile.ZIP_STORED, zlib.crc32(data))
     assert "contains 'm/models/model.json' twice" in refusal(zip_file(tmp_path / "a.pt2", [one, one]))
+
+
+def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """A million weights could otherwise lie in one megabyte, each with a copy of its own."""
+    meta = {"is_param": True, "use_pickle": False, "tensor_meta": tensor(1000)}
+    weights = {f"w{i}": {**meta, "path_name": f"weight_{i}"} for i in range(10)}
+    file = archive(tmp_path / "a.pt2", document(), {"m/data/weights/weight_0": bytes(4000)}, **weights)
+    with zipfile.ZipFile(file, "a") as made:
+        first = made.getinfo("m/data/weights/weight_0")
+        for i in range(1, 10):
+            other = copy.copy(first)
+            other.filename = f"m/data/weights/weight_{i}"
+            made.filelist.append(other)
+            made.NameToInfo[other.filename] = other
+        made.writestr("m/version", "1")  # writes the table of contents
+    assert "overlaps other parts" in refusal(file)
 
 
 @pytest.mark.parametrize("sizes", [(2**62, 2**62), (2**63 - 1,), (-1,), (1,) * 100, (2**61,)])

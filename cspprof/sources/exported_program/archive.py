@@ -65,7 +65,9 @@ class Archive:
                 f"{path.name} is not an exported program: it is not an archive (a pickle, or incomplete?)", HINT
             ) from None
         self._size = path.stat().st_size
-        self._unpacked = 0
+        self._stored = self._unpacked = 0
+        """The bytes of the entries that were read."""
+        self._contents: dict[str, memoryview] = {}
         self._map: mmap.mmap | None = None
         try:
             self._entries = self._checked_entries()
@@ -126,16 +128,23 @@ class Archive:
         return self._entries[name].file_size if name in self._entries else -1
 
     def read(self, name: str) -> memoryview:
-        """The bytes of an entry. Those of an entry that is not compressed are mapped, so reading them costs no memory.
-
-        Raises MalformedError.
+        """The bytes of an entry, unpacked at most once. Those of an entry that is not compressed are mapped, so reading
+        them costs no memory. Raises MalformedError.
         """
+        if name not in self._contents:
+            self._contents[name] = self._read(name)
+        return self._contents[name]
+
+    def _read(self, name: str) -> memoryview:
         info = self._entries.get(name)
         if info is None:
             raise MalformedError(f"its archive has no {shorten(name)}")
         if info.flag_bits & 1:
             raise MalformedError(f"{shorten(name)} in its archive is encrypted")
         if info.compress_type == zipfile.ZIP_STORED:
+            self._stored += info.file_size
+            if self._stored > self._size:
+                raise MalformedError(f"{shorten(name)} in its archive overlaps other parts")
             return self._mapped(name, info)
         if info.compress_type != zipfile.ZIP_DEFLATED:
             raise MalformedError(f"{shorten(name)} in its archive is compressed with an unknown method")

@@ -56,8 +56,8 @@ class Node:
     """One call of an operator. `outputs` has the form of its result: a name, or a list of names."""
 
     target: str
-    args: list[tuple[str, Any, bool]]
-    """Name, value, and whether the argument is passed by name."""
+    args: list[tuple[str, Any]]
+    """Name and value of each argument."""
     outputs: Any
     stack: tuple[ModuleCall, ...] | None
     """The modules that run, outermost first; None if the file does not say."""
@@ -193,7 +193,7 @@ class _ProgramReader:
         for item in field(data, "inputs", list, where):
             name = field(item, "name", str, where)
             value = self.argument(item.get("arg"), f"{where}, argument {shorten(name)},", depth)
-            args.append((name, value, item.get("kind") == 2))
+            args.append((name, value))
         outputs = [_output(item, where) for item in field(data, "outputs", list, where)]
         single = len(outputs) == 1 and data.get("is_hop_single_tensor_return") is not False
         stack = self.stack(field(data, "metadata", dict, where).get("nn_module_stack"), where)
@@ -246,7 +246,7 @@ def _input_name(tag: str, value: Any, index: int) -> str:
 
 def _check_names(node: Node, defined: set[str]) -> None:
     """Raise MalformedError unless the node reads values that are defined and defines new ones."""
-    for name in references([value for _, value, _ in node.args]):
+    for name in references([value for _, value in node.args]):
         if name not in defined:
             raise MalformedError(f"{shorten(node.target)} reads {shorten(name)}, which no earlier node defines")
     for name in names_in(node.outputs):

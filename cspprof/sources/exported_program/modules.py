@@ -83,21 +83,17 @@ class Call:
 Step = Operation | HigherOrder | Call
 
 
+@dataclass(slots=True)
 class Run:
-    """The values of one forward pass."""
+    """The values of one forward pass, or of one run of a graph within the graph."""
 
-    def __init__(
-        self, modules: dict[str, nn.Module], values: dict[str, Any], device: str, limit: ValueBudget | LiveLimit,
-        repeats: RepeatLimit, is_inner: bool = False,
-    ) -> None:  # fmt: skip
-        self.modules = modules
-        self.values = values
-        self.device = device
-        self.limit = limit
-        """Limits what operations compute with values."""
-        self.repeats = repeats
-        self.is_inner = is_inner
-        """Whether these are the values of a graph within the graph."""
+    modules: dict[str, nn.Module]
+    values: dict[str, Any]
+    device: str
+    limit: ValueBudget | LiveLimit
+    """Limits what operations compute with values."""
+    repeats: RepeatLimit
+    is_inner: bool = False
 
     def execute(self, steps: list[Step]) -> None:
         for step in steps:
@@ -219,7 +215,7 @@ class ExportedModel(nn.Module):
         for kind, path in program.weights.values():
             if (kind, path) not in held:
                 raise MalformedError(f"the {kind} {shorten(path)} is missing")
-        self.steps = _Steps(program).build()
+        self.steps = build_steps(program)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         values = self.arguments.bind(args, kwargs)
@@ -327,94 +323,89 @@ def _ancestors(path: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-class _Steps:
-    """Turns the nodes of a program into the steps that its modules run."""
+def build_steps(program: Program) -> list[Step]:
+    """What the forward of a program does, in order. Raises MalformedError if a graph calls what it may not call."""
+    mutations: dict[str, list[str]] = {}
+    for value, target in program.mutations:
+        mutations.setdefault(value, []).append(target)
+    steps = _steps(program.graph, (ROOT,), mutations)
+    _free_values(steps, set(references(program.results)))
+    return steps
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
 
-    def build(self) -> list[Step]:
-        steps = self.steps(self.program.graph, (ROOT,), self._mutations())
-        _free_values(steps, set(references(self.program.results)))
-        return steps
+def _steps(graph: Graph, base: tuple[ModuleCall, ...], mutations: dict[str, list[str]]) -> list[Step]:
+    """The steps of a graph that runs within the module calls `base`."""
+    root: list[Step] = []
+    running: list[tuple[ModuleCall, list[Step]]] = []
+    for node in graph.nodes:
+        stack = node.stack
+        if stack is not None:
+            calls = [call for call in stack if call.path and call not in base]
+            depth = 0
+            while depth < min(len(calls), len(running)) and running[depth][0] == calls[depth]:
+                depth += 1
+            del running[depth:]
+            for call in calls[depth:]:
+                steps: list[Step] = []
+                (running[-1][1] if running else root).append(Call(call.path, steps))
+                running.append((call, steps))
+        current = running[-1][1] if running else root
+        step = _step(node, (*base, *(call for call, _ in running)))
+        if step is not None:
+            current.append(step)
+        for name in list(names_in(node.outputs)) if mutations else ():
+            for target in mutations.pop(name, ()):
+                current.append(_write(target, name))
+    for name, targets in mutations.items():
+        root += [_write(target, name) for target in targets]
+    return root
 
-    def _mutations(self) -> dict[str, list[str]]:
-        """The inputs of the graph into which a value is written, by the name of the value."""
-        found: dict[str, list[str]] = {}
-        for value, target in self.program.mutations:
-            found.setdefault(value, []).append(target)
-        return found
 
-    def steps(self, graph: Graph, base: tuple[ModuleCall, ...], mutations: dict[str, list[str]]) -> list[Step]:
-        """The steps of a graph that runs within the module calls `base`."""
-        root: list[Step] = []
-        running: list[tuple[ModuleCall, list[Step]]] = []
-        for node in graph.nodes:
-            stack = node.stack
-            if stack is not None:
-                calls = [call for call in stack if call.path and call not in base]
-                depth = 0
-                while depth < min(len(calls), len(running)) and running[depth][0] == calls[depth]:
-                    depth += 1
-                del running[depth:]
-                for call in calls[depth:]:
-                    steps: list[Step] = []
-                    (running[-1][1] if running else root).append(Call(call.path, steps))
-                    running.append((call, steps))
-            current = running[-1][1] if running else root
-            step = self.step(node, (*base, *(call for call, _ in running)))
-            if step is not None:
-                current.append(step)
-            for name in list(names_in(node.outputs)) if mutations else ():
-                for target in mutations.pop(name, ()):
-                    current.append(_write(target, name))
-        for name, targets in mutations.items():
-            root += [_write(target, name) for target in targets]
-        return root
+def _step(node: Node, base: tuple[ModuleCall, ...]) -> Step | None:
+    """What a node does; None if it only checks values. Raises MalformedError if a graph may not call its target."""
+    kind = node.target.removeprefix("torch.ops.higher_order.")
+    if kind != node.target and kind in HIGHER_ORDER:
+        return _higher_order(node, kind, base)
+    if any(isinstance(value, Graph) for _, value in node.args):
+        find_operator(node.target)  # refuses any other operator on graphs by its name
+        raise MalformedError(f"{shorten(node.target)} takes no graph")
+    if node.target in NUMBERS:
+        return Operation(node.target, None, [value for _, value in node.args], {}, node.outputs)
+    func = find_operator(node.target)
+    plain = func._schema.name.replace("::", ".")
+    if plain in CHECKS:
+        return None
+    if plain == ASSERT_SCALAR:
+        return Operation(node.target, None, [value for _, value in node.args], {}, node.outputs)
+    known = {argument.name for argument in func._schema.arguments}
+    kwargs: dict[str, Any] = {}
+    for name, value in node.args:
+        if name not in known or name in kwargs:
+            raise MalformedError(f"{shorten(node.target)} has no argument {shorten(name)}, or has it twice")
+        kwargs[name] = value
+    return Operation(node.target, func, [], kwargs, node.outputs)
 
-    def step(self, node: Node, base: tuple[ModuleCall, ...]) -> Step | None:
-        """What a node does; None if it only checks values. Raises MalformedError if a graph may not call its target."""
-        kind = node.target.removeprefix("torch.ops.higher_order.")
-        if kind != node.target and kind in HIGHER_ORDER:
-            return self.higher_order(node, kind, base)
-        if any(isinstance(value, Graph) for _, value, _ in node.args):
-            find_operator(node.target)  # refuses any other operator on graphs by its name
-            raise MalformedError(f"{shorten(node.target)} takes no graph")
-        if node.target in NUMBERS:
-            return Operation(node.target, None, [value for _, value, _ in node.args], {}, node.outputs)
-        func = find_operator(node.target)
-        plain = func._schema.name.replace("::", ".")
-        if plain in CHECKS:
-            return None
-        if plain == ASSERT_SCALAR:
-            return Operation(node.target, None, [value for _, value, _ in node.args], {}, node.outputs)
-        known = {argument.name for argument in func._schema.arguments}
-        kwargs: dict[str, Any] = {}
-        for name, value, _ in node.args:
-            if name not in known or name in kwargs:
-                raise MalformedError(f"{shorten(node.target)} has no argument {shorten(name)}, or has it twice")
-            kwargs[name] = value
-        return Operation(node.target, func, [], kwargs, node.outputs)
 
-    def higher_order(self, node: Node, kind: str, base: tuple[ModuleCall, ...]) -> HigherOrder:
-        values = [value for _, value, _ in node.args]
-        expected = HIGHER_ORDER[kind].split()
-        kinds = ["graph" if isinstance(v, Graph) else "list" if isinstance(v, list) else "value" for v in values]
-        if expected[-1] == "*":
-            expected[-1:] = kinds[len(expected) - 1 :]
-        if kinds != expected:
-            raise MalformedError(f"{kind} has other arguments than {HIGHER_ORDER[kind]}")
-        after = values[kinds.index("graph") :]
-        operands = sum(len(v) if isinstance(v, list) else 1 for v in after if not isinstance(v, Graph))
-        for graph in after:
-            if isinstance(graph, Graph) and len(graph.inputs) != operands:
-                raise MalformedError(f"{kind} passes {operands} values to a graph of {len(graph.inputs)}")
-        return HigherOrder(kind, [self.body(v, base) if isinstance(v, Graph) else v for v in values], node.outputs)
+def _higher_order(node: Node, kind: str, base: tuple[ModuleCall, ...]) -> HigherOrder:
+    values = [value for _, value in node.args]
+    expected = HIGHER_ORDER[kind].split()
+    kinds = ["graph" if isinstance(v, Graph) else "list" if isinstance(v, list) else "value" for v in values]
+    if expected[-1] == "*":
+        expected[-1:] = kinds[len(expected) - 1 :]
+    if kinds != expected:
+        raise MalformedError(f"{kind} has other arguments than {HIGHER_ORDER[kind]}")
+    after = values[kinds.index("graph") :]
+    operands = sum(len(v) if isinstance(v, list) else 1 for v in after if not isinstance(v, Graph))
+    for graph in after:
+        if isinstance(graph, Graph) and len(graph.inputs) != operands:
+            raise MalformedError(f"{kind} passes {operands} values to a graph of {len(graph.inputs)}")
+    return HigherOrder(kind, [_body(v, base) if isinstance(v, Graph) else v for v in values], node.outputs)
 
-    def body(self, graph: Graph, base: tuple[ModuleCall, ...]) -> Body:
-        steps = self.steps(graph, base, {})
-        _free_values(steps, set(references(graph.outputs)))
-        return Body(graph.inputs, graph.outputs, graph.single, steps)
+
+def _body(graph: Graph, base: tuple[ModuleCall, ...]) -> Body:
+    steps = _steps(graph, base, {})
+    _free_values(steps, set(references(graph.outputs)))
+    return Body(graph.inputs, graph.outputs, graph.single, steps)
 
 
 def _write(target: str, value: str) -> Operation:

@@ -65,6 +65,8 @@ class _TensorReader:
         self.archive = archive
         self.device = device
         self.made: dict[tuple[Any, ...], torch.Tensor] = {}
+        self.data: dict[str, torch.Tensor] = {}
+        """The bytes of each entry that was read."""
         if "byteorder" in archive and bytes(archive.read("byteorder")) != sys.byteorder.encode():
             raise MalformedError("its weights have another byte order than this machine")
 
@@ -94,11 +96,13 @@ class _TensorReader:
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if 0 not in shape and (last + 1) * value.dtype.itemsize > size:
             raise MalformedError(f"the data of {shorten(path)} have {size:,} bytes, too few for its shape")
+        if entry not in self.data:
+            data = torch.frombuffer(self.archive.read(entry), dtype=torch.uint8)
+            if data.data_ptr() % 16:  # an archive that was packed again is not aligned
+                data = data.clone()
+            self.data[entry] = data
         count = size - size % value.dtype.itemsize
-        data = torch.frombuffer(self.archive.read(entry)[:count], dtype=torch.uint8)
-        if data.data_ptr() % value.dtype.itemsize:  # an archive that was packed again is not aligned
-            data = data.clone()
-        return data.view(value.dtype).as_strided(shape, strides, offset)
+        return self.data[entry][:count].view(value.dtype).as_strided(shape, strides, offset)
 
 
 def _plain_sizes(value: TensorValue, path: str) -> tuple[list[int], list[int], int]:

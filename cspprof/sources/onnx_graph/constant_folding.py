@@ -33,8 +33,8 @@ FOLDED = frozenset({
 })  # fmt: skip
 """Standard operators whose evaluation takes a time that is bounded by the elements of inputs and outputs."""
 
-SIZE_BY_VALUE = frozenset({"NonZero", "Compress"})
-"""Those whose output has at most as many elements as the input has, times its dimensions."""
+NOT_LARGER = frozenset({"NonZero", "Compress"})
+"""Those whose output has a size by values, of at most as many elements as the input has, times its dimensions."""
 
 
 class ConstantFolder:
@@ -61,7 +61,7 @@ class ConstantFolder:
             return None
         if self.bytes_left < 0 or any(array is None for array in arrays):
             return None
-        if outputs is None and node.op_type not in SIZE_BY_VALUE:
+        if outputs is None and node.op_type not in NOT_LARGER:
             return None
         if outputs is not None and not all(is_small(spec) for spec in outputs):
             return None
