@@ -82,6 +82,8 @@ class DispatchRecorder(TorchDispatchMode):
         """Whether forward-mode differentiation runs an operation; then its parts are recorded, tangents included."""
         self.below_autograd = False
         """Whether an operation of a wrapper runs, after autograd has seen it."""
+        self.saw_jagged = False
+        """Whether an operation ran on a jagged tensor."""
         self.saw_sharded = False
         """Whether an operation ran on a `DTensor`."""
         self.within: tuple[str, ...] = ()
@@ -143,7 +145,9 @@ class DispatchRecorder(TorchDispatchMode):
         As outside of a trace, autograd comes first and gives the wrapper the parts of composite operations; a jagged
         tensor gets these whole.
         """
-        if self.below_autograd or any(isinstance(a, torch.Tensor) and a.is_nested for a in args):
+        jagged = any(isinstance(a, torch.Tensor) and a.is_nested for a in args)
+        self.saw_jagged = self.saw_jagged or jagged
+        if self.below_autograd or jagged:
             return NotImplemented
         self.below_autograd = True
         try:

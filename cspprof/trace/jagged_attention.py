@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+_attention: Callable[..., torch.Tensor] = F.scaled_dot_product_attention
+
 
 class JaggedAttention(TorchFunctionMode):
     """While active, attention of jagged tensors runs sequence by sequence.
@@ -20,7 +22,7 @@ class JaggedAttention(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is F.scaled_dot_product_attention:
+        if func is _attention:
             return attention(*args, **kwargs or {})
         return func(*args, **kwargs or {})
 
@@ -32,11 +34,11 @@ def attention(
     """`scaled_dot_product_attention`. Jagged tensors are (N, heads, length, size), as torch requires."""
     tensors = (query, key, value)
     if attn_mask is not None or not all(t.is_nested and t.layout is torch.jagged and t.dim() == 4 for t in tensors):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask, *args, **kwargs)
+        return _attention(query, key, value, attn_mask, *args, **kwargs)
     by_length: Any = query.transpose(1, 2)
     sequences = zip(*(t.transpose(1, 2).unbind() for t in tensors), strict=True)
     outputs = [
-        F.scaled_dot_product_attention(*(part.transpose(0, 1) for part in parts), None, *args, **kwargs).transpose(0, 1)
+        _attention(*(part.transpose(0, 1) for part in parts), None, *args, **kwargs).transpose(0, 1)
         for parts in sequences
     ]
     offsets, lengths = by_length.offsets(), by_length.lengths()

@@ -62,11 +62,15 @@ def trace_once(
     name = name or type(model).__name__
     with _LOCK:
         run = _Run(model, inputs, name, train, device, dtype, gradients)
-        record = run.restored_record(source, notes, status)
-        if run.recorder.tensors.unexplained and not gradients:
-            run = _Run(model, inputs, name, train, device, dtype, gradients, other_threads=True)
+        try:
             record = run.restored_record(source, notes, status)
-        return record
+            if gradients or not run.recorder.tensors.unexplained:
+                return record
+        except TraceError:
+            if device == "meta" or not run.recorder.saw_jagged:
+                raise
+        run = _Run(model, inputs, name, train, device, dtype, gradients, sees_functions=True)
+        return run.restored_record(source, notes, status)
 
 
 class _Run:
@@ -74,12 +78,13 @@ class _Run:
 
     def __init__(
         self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None, gradients: bool,
-        other_threads: bool = False,
+        sees_functions: bool = False,
     ) -> None:  # fmt: skip
-        """`other_threads`: find the tensors that other threads compute, which takes time."""
+        """`sees_functions`: find the results of other threads on meta, and attention of jagged tensors on a device.
+        This takes time, and a warning of torch then names a file of cspprof, so a first run goes without."""
         self.model, self.inputs, self.name = model, inputs, name
         self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
-        self.other_threads = other_threads
+        self.sees_functions = sees_functions
         self.restored = False
         self.state = TorchState()
         with _disable_current_modes():
@@ -153,13 +158,15 @@ class _Run:
                 recorder.tensors.register(tensor, path, "parameter")
             add_module_hooks(tree, prepared.modules, recorder.set_layer)
             result = Outputs(name, recorder.tensors.knows)
-            unseen = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if self.other_threads else None
-            mode = unseen or (nullcontext() if self.device == "meta" else JaggedAttention())
+            mode: UnseenResults | JaggedAttention | None = None
+            if self.sees_functions:
+                on_meta = self.device == "meta"
+                mode = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if on_meta else JaggedAttention()
             try:
-                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, mode:
+                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, mode or nullcontext():
                     result.collect(prepared.model(*args, **kwargs))
-                if unseen is not None:
-                    unseen.check(result.tensors)
+                if isinstance(mode, UnseenResults):
+                    mode.check(result.tensors)
             except (TraceError, KeyboardInterrupt):
                 raise
             except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
