@@ -175,6 +175,15 @@ def test_fusion_equals_the_printed_figures() -> None:
     assert ours["last γ=0.25"] == pytest.approx(-0.111, abs=0.0005)
 
 
+def test_fusion_of_different_networks_has_their_names_and_no_printed_cost() -> None:
+    """Printed costs are relative to the plain network of the family, not to any first model."""
+    chart = draw("fusion", [traced(s) for s in ("resnet50", "csp_resnet50", "peleenet", "csp_peleenet")])
+    names = [m.label for m in chart.panels[0].series[0].marks]
+    assert names == ["resnet50", "csp_resnet50", "peleenet", "csp_peleenet (reading)"]
+    assert [s.name for s in chart.panels[1].series] == ["our networks"]
+    assert "Hollow" not in chart.caption
+
+
 def test_fusion_of_any_network_with_the_option() -> None:
     entry = CHARTS.get("fusion")
     specs = entry.specs(["csp_resnet50"])

@@ -336,3 +336,19 @@ def test_variants_of_a_network_without_the_options(run: Run, tmp_path: Path, mon
     with pytest.raises(CspprofError, match="fusion traces a single SPEC with"):
         cspprof.plot("fusion", "vgg16")
     assert "unexpected keyword" in run("plot", "fusion", "vgg16,gamma=1", "resnet10").err
+
+
+def test_texts_of_a_crowded_chart_stay_inside_and_clear_of_each_other() -> None:
+    """A narrow figure with ten bars: the names below them and the lines of the caption."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    models = [cspprof.profile(name) for name in ("resnet50", "mobilenet_v2")]
+    for kind in ("stages", "fig7"):
+        figure = cspprof.plot(kind, *models).figure("column")
+        FigureCanvasAgg(figure).draw()
+        (caption,) = [t for t in figure.texts if t.get_text().startswith("Input ")]
+        assert caption.get_window_extent().x1 <= figure.bbox.x1
+        for part in figure.subfigs:
+            for axes in part.axes:
+                boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text()]
+                assert all(a.x1 < b.x0 for a, b in pairwise(boxes))

@@ -35,7 +35,7 @@ START_OF_PDF = b"%PDF-1.4\n%\xac\xdc \xab\xba"
 MARK_OF_SVG = b'<g id="figure_1">'
 PANEL_INCHES = 1.15
 """The height of a panel of height 1, without its title."""
-CHARACTER_INCHES = 0.042
+CHARACTER_INCHES = 0.0445
 """The width of a character of the caption."""
 
 

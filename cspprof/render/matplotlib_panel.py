@@ -21,10 +21,14 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 COLOR_MEANINGS = {"muted": "#8C8C8C", "strong": "#333333", "less": "#0072B2", "more": "#D55E00"}
 MARKERS = "osD^vP"
 SPAN_COLOR, GREY = "#F1F1F1", "#555555"
-SMALL = 5.5
+SMALL, TICK_SIZE = 5.5, 6
+CHARACTER_WIDTH = 0.56
+"""The mean width of a character, relative to the size of the text."""
 TITLE_CHARACTER_INCHES = 0.052
 ARROW_POINTS = 5
 """The length of the arrow below a point that is an upper bound, in points."""
+SMALLEST = 4
+"""The smallest text, in points, where many names or numbers stand beside each other."""
 CROWDED = 100
 """More bars than this touch each other and have an edge, so that a single high bar stays visible."""
 CROWDED_POINTS = 400
@@ -97,6 +101,8 @@ def _draw_axes(axes: Axes, panel: Panel, x_label: bool, width: float) -> None:
             longest = int((width - 1.9) / 0.047) if panel.horizontal else 40
             axis.set_ticks([v for v, _ in model.tick_labels], [shortened(t, longest) for _, t in model.tick_labels])
             axis.set_tick_params(length=0)
+            if axis is axes.xaxis:
+                axis.set_tick_params(labelsize=_text_size([t for _, t in model.tick_labels], width, TICK_SIZE))
     if panel.horizontal:
         axes.invert_yaxis()
     axes.set_ylabel("" if panel.horizontal else panel.y.label)
@@ -104,6 +110,13 @@ def _draw_axes(axes: Axes, panel: Panel, x_label: bool, width: float) -> None:
         axes.set_xlabel(x.label)
     else:
         axes.tick_params(labelbottom=False)
+
+
+def _text_size(texts: Sequence[str], width: float, size: float) -> float:
+    """A size, in points, in which texts beside each other have a place; at most `size`."""
+    longest = max(map(len, texts)) + 1
+    fits = (width - 0.55) / len(texts) / longest * 72 / CHARACTER_WIDTH
+    return max(min(size, fits), SMALLEST)
 
 
 def _draw_spans(axes: Axes, panel: Panel, width: float, names: bool) -> None:
@@ -130,6 +143,11 @@ def _draw_bars(axes: Axes, panel: Panel, series: Series, largest: float) -> None
         axes.barh(positions, lengths, height=widths, left=bases, **style)
     else:
         axes.bar(positions, lengths, width=widths, bottom=bases, **style)
+    size = (
+        SMALL
+        if panel.horizontal
+        else _text_size([m.text for m in series.marks], axes.figure.bbox.width / axes.figure.dpi, SMALL)
+    )
     for m in series.marks:
         end, text = (m.base + m.y) / divisor, shortened(m.text, 60)
         if not text:
@@ -139,7 +157,7 @@ def _draw_bars(axes: Axes, panel: Panel, series: Series, largest: float) -> None
             axes.annotate(text, (end, m.x), (2 * up, 0), textcoords="offset points", va="center", fontsize=SMALL,
                           ha="left" if up > 0 else "right")  # fmt: skip
         else:
-            axes.annotate(text, (m.x, end), (0, 1.5 * up), textcoords="offset points", ha="center", fontsize=SMALL,
+            axes.annotate(text, (m.x, end), (0, 1.5 * up), textcoords="offset points", ha="center", fontsize=size,
                           va="bottom" if up > 0 else "top")  # fmt: skip
 
 
@@ -212,6 +230,7 @@ def _annotate_line(axes: Axes, panel: Panel, line: ReferenceLine) -> None:
     """
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": SMALL, "zorder": 5}
     style["color"] = text_color(line.color)
+    style["bbox"] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.4}  # readable where it covers marks
     if line.axis == "x":
         x = line.value / panel.x.divisor
         fraction = axes.transAxes.inverted().transform(axes.transData.transform((x, panel.y.low / panel.y.divisor)))[0]

@@ -159,4 +159,4 @@ def _records(panel: Panel) -> Iterator[dict[str, Any]]:
             yield record | {"text": mark.text, "detail": mark.detail}
     for line in panel.lines:
         axis = panel.x if line.axis == "x" else panel.y
-        yield {"panel": name, "series": line.name, axis.name: line.value, "text": line.text}
+        yield {"panel": name, "series": line.name, axis.name: line.value, "text": line.text.replace("\n", ", ")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
@@ -50,11 +50,14 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
         raise CspprofError(
             f"the {title} of {', '.join(unknown)} is not known", "Choose another metric: --metric params"
         )
-    names = [PLAIN, *map(variant_name, profiles[1:])]
+    families = {_plain_name(p) for p in profiles}
+    names = [PLAIN, *map(variant_name, profiles[1:])] if len(families) == 1 else [p.label for p in profiles]
     variants = [
         Variant(p, name, value, (value or 0) / whole - 1, published_accuracy(p))
         for p, name, value in zip(profiles, names, values, strict=True)
     ]
+    if len(families) > 1:  # printed costs are relative to the plain network of the family
+        variants = [replace(v, printed=v.printed and replace(v.printed, cost_change=None)) for v in variants]
     panels, notes = [_cost_panel(variants, metric, base)], []
     with_accuracy = [v for v in variants if v.printed]
     if len(with_accuracy) >= 2:
@@ -68,6 +71,11 @@ def fusion(profiles: Sequence[Record], *, metric: str = "bflops_cspnet") -> Char
     if any(v.printed and v.printed.cost_change is not None for v in with_accuracy):
         caption += " Hollow: printed cost (Wang et al. 2019, Fig. 4); filled: cost of our networks, which are readings."
     return Chart("fusion", "Fusion of the partial stage", tuple(panels), caption, notes)
+
+
+def _plain_name(record: Record) -> str:
+    """The name of the plain network: peleenet for csp_peleenet,gamma=0.25."""
+    return record.source.partition(",")[0].removeprefix("csp_")
 
 
 def variant_name(record: Record) -> str:
@@ -89,7 +97,7 @@ def _cost_panel(variants: Sequence[Variant], metric: str, base: str) -> Panel:
         for i, v in enumerate(variants, 1)
     ]
     low, high = min(b.y for b in bars), max(0.01, *(b.y for b in bars))
-    margin = (high - low) * 0.25
+    margin = (high - low) * 0.35
     y = _percent_axis(f"{m.title} against {base}", low - margin * (low < 0), high + margin * (high > 0.01))
     x = Axis("form", "", low=0.5, high=len(bars) + 0.5, tick_labels=tuple((b.x, b.label) for b in bars))
     return Panel("", x, y, (Series("computed", "bars", tuple(bars), 0),), (ReferenceLine(0, "", name=base),),
