@@ -1,9 +1,11 @@
-"""Integer arithmetic on shapes. No torch, no floats."""
+"""Integer arithmetic on shapes, without torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+
+from cspprof.core.errors import CspprofError
 
 
 def pair(value: int | Sequence[int], n: int = 2) -> tuple[int, ...]:
@@ -143,3 +145,13 @@ def harmonic_width(links: int, growth: int, multiplier: float) -> int:
     24
     """
     return int(int(growth * multiplier ** (links - 1) + 1) / 2) * 2
+
+
+def bypass_channels(channels: int, gamma: float, multiple: int = 1) -> int:
+    """The number of `channels` that bypass the blocks: γ of them, rounded to a `multiple`, at least one and not all.
+
+    Raises CspprofError unless 0 < γ < 1.
+    """
+    if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
+        raise CspprofError(f"gamma={gamma!r} is not a fraction", "γ is the bypassed fraction, 0 < γ < 1: gamma=0.5")
+    return min(max(round(gamma * channels / multiple) * multiple, multiple), channels - multiple)

@@ -79,16 +79,6 @@ class CrossStagePartial(nn.Module):
         return self.forward_with_map(x)[1]
 
 
-def bypass_channels(channels: int, gamma: float, multiple: int = 1) -> int:
-    """The number of `channels` that bypass the blocks: γ of them, rounded to a `multiple`, at least one and not all.
-
-    Raises CspprofError unless 0 < γ < 1.
-    """
-    if not isinstance(gamma, (int, float)) or not 0 < gamma < 1:
-        raise CspprofError(f"gamma={gamma!r} is not a fraction", "γ is the bypassed fraction, 0 < γ < 1: gamma=0.5")
-    return min(max(round(gamma * channels / multiple) * multiple, multiple), channels - multiple)
-
-
 def check_choice(**chosen: tuple[str, tuple[str, ...]]) -> None:
     """Raise CspprofError if an option has an unknown value. Each argument is the value and the allowed values:
     `split=("slice", ("conv", "slice"))`."""

@@ -11,6 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from cspprof.core.formulas import bypass_channels
 from cspprof.zoo import model
 from cspprof.zoo.blocks import (
     ConvNormAct,
@@ -22,7 +23,7 @@ from cspprof.zoo.blocks import (
     network,
     scale_channels,
 )
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, check_choice
 
 DEPTHS = (1, 2, 8, 8, 4)
 

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from cspprof.core.formulas import bypass_channels
 from cspprof.zoo import model
 from cspprof.zoo.blocks import LinearHead, check_channels, check_depths, network, scale_channels, transition_pool
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, check_choice
 
 PAPER = "DenseNet, Huang et al. 2017, Table 1"
 CONSTRUCTION = "after CSPNet, Wang et al. 2019, section 3"

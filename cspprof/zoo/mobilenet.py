@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.formulas import bypass_channels
 from cspprof.zoo import model
 from cspprof.zoo.blocks import ConvNormAct, LinearHead, PoolHead, check_channels, check_depths, network, scale_channels
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, check_choice
 
 PAPER = "MobileNetV2, Sandler et al. 2018, Table 2"
 TABLE = "CSPNet, Wang et al. 2019, Table 3"

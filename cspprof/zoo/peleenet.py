@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.formulas import bypass_channels
 from cspprof.zoo import model
 from cspprof.zoo.blocks import (
     ConvNormAct,
@@ -26,7 +27,7 @@ from cspprof.zoo.blocks import (
     scale_channels,
     transition_pool,
 )
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, check_choice
 
 PAPER = "PeleeNet, Wang et al. 2018, Table 1"
 TABLE = "CSPNet, Wang et al. 2019, Table 1 and Fig. 4"

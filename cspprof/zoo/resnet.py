@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.formulas import bypass_channels
 from cspprof.zoo import model
 from cspprof.zoo.blocks import (
     Basic,
@@ -30,7 +31,7 @@ from cspprof.zoo.blocks import (
     network,
     scale_channels,
 )
-from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, bypass_channels, check_choice
+from cspprof.zoo.csp import FUSIONS, SPLITS, CrossStagePartial, check_choice
 
 PLAIN = (3, 4, 6, 3)
 PARTIAL = (3, 3, 5, 2)

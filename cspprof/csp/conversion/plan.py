@@ -7,6 +7,7 @@ from fractions import Fraction
 from numbers import Real
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.formulas import bypass_channels
 from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.stages import Stage
@@ -107,7 +108,7 @@ def plan(record: Record, stage: Stage, options: Options) -> StagePlan:
     width = stage.input[1]
     if width < 2:
         raise CouplingError("its map has 1 channel, which cannot be split")
-    wanted = _rounded(options.gamma * width, width, options.multiple)
+    wanted = bypass_channels(width, options.gamma, options.multiple if width > 2 * options.multiple else 1)
     order = sorted(range(1, width), key=lambda b: (abs(b - wanted), -b))
     coarse = options.multiple > 1 and width % options.multiple == 0 and width > 2 * options.multiple
     failure: CouplingError | None = None
@@ -138,11 +139,6 @@ def _plan_with(record: Record, stage: Stage, options: Options, bypass: int) -> S
     numbers = stage.coupling.new_numbers(factor)
     c_blocks = stage.coupling.new_size(stage.coupling.exit, factor)
     return _with_transitions(stage, options, bypass, main, c_blocks, shapes, numbers)
-
-
-def _rounded(channels: float, width: int, multiple: int) -> int:
-    rounded = round(channels / multiple) * multiple if width > 2 * multiple else round(channels)
-    return min(max(rounded, 1), width - 1)
 
 
 def _with_transitions(
