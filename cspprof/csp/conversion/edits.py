@@ -203,8 +203,18 @@ class _NewLayers:
         if pool is not None:
             result["pool"] = pool
         if options.fusion != "last":
-            result["transition"] = self._pointwise(plan.joined, plan.c_out)
+            result["transition"] = self._pointwise(plan.joined, plan.c_out, not self._output_is_modified())
         return result
+
+    def _output_is_modified(self) -> bool:
+        """Whether an operation behind the stage changes its output in place, such as an activation. The stage then ends
+        without an activation: autograd needs the output of a ReLU unchanged."""
+        last = (*self.plan.stage.blocks, *self.plan.stage.tail)[-1]
+        storage = self.record.ops[last.exit].writes[0].storage
+        return any(
+            op.kind is not Kind.VIEW and op.spec.name.endswith("_") and any(t.storage == storage for t in op.writes)
+            for op in self.record.ops[last.calls.stop :]
+        )
 
     def _down(self) -> dict[str, tuple[nn.Module, str]]:
         """The strided 3×3 convolution in front of the split, if the first block reduces the map. It has the groups of
@@ -219,19 +229,21 @@ class _NewLayers:
         channels = before[1]
         return {"down": self._layer(channels, channels, 3, stride, min(fitting, default=1))}
 
-    def _pointwise(self, c_in: int, c_out: int) -> tuple[nn.Module, str]:
-        return self._layer(c_in, c_out, 1)
+    def _pointwise(self, c_in: int, c_out: int, activated: bool = True) -> tuple[nn.Module, str]:
+        return self._layer(c_in, c_out, 1, activated=activated)
 
-    def _layer(self, c_in: int, c_out: int, k: int, stride: int = 1, groups: int = 1) -> tuple[nn.Module, str]:
+    def _layer(
+        self, c_in: int, c_out: int, k: int, stride: int = 1, groups: int = 1, activated: bool = True
+    ) -> tuple[nn.Module, str]:
         """Convolution, batch norm, activation."""
         with self.device:
             convolution = nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False)
-            module = nn.Sequential(convolution, nn.BatchNorm2d(c_out), self.activation()).to(self.dtype)
+            activation = [self.activation()] if activated else []
+            module = nn.Sequential(convolution, nn.BatchNorm2d(c_out), *activation).to(self.dtype)
         numbers = f"{c_in}, {c_out}, {k}" + (f", {stride}, {k // 2}" if k > 1 else "")
         grouped = f", groups={groups}" if groups > 1 else ""
-        code = (
-            f"nn.Sequential(nn.Conv2d({numbers}{grouped}, bias=False), nn.BatchNorm2d({c_out}), {self.activation_code})"
-        )
+        activation_code = f", {self.activation_code}" if activated else ""
+        code = f"nn.Sequential(nn.Conv2d({numbers}{grouped}, bias=False), nn.BatchNorm2d({c_out}){activation_code})"
         return module, code
 
     def _pool(self) -> tuple[nn.Module, str] | None:
