@@ -11,7 +11,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import pytest
 from conftest import CHECKOUT, ONE_CONV, Result, quick
 
 import cspprof
+from cspprof.measure.machine import Machine
+from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 
 Run = Callable[..., Result]
 
@@ -138,6 +140,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("mine.csv").write_text("id,label\n1,cat\n")
     Path("out.json").write_text('{\n  "schema": "cspprof.cio/1"\n}\n')
     cspprof.profile("resnet10").save("net2.profile.json")
+    Path("broken.measured.json").write_text("{")
+    Path("old.measured.json").write_text('{"schema":"cspprof.measured/0"}')
+    Path("damaged.measured.json").write_text('{"schema":"cspprof.measured/1"}')
+    machine = Machine("CPU", 1, 1 << 30, "Linux", "3.11")
+    measured = Measurement(machine, "2026-01-02T03:04:05+00:00", 1, 1, None)
+    measured.engines.append(EngineRun("torch"))
+    for name in ("resnet10", "net2"):
+        measured.models.append(MeasuredModel(name, name, [], replace(cspprof.profile("resnet10"), model=name)))
+        measured.timings.append(Timing("torch", len(measured.timings), rounds=[[1.0]]))
+    measured.save(Path("saved.measured.json"))
 
 
 def hint_of(result: Result) -> str:
@@ -188,6 +200,7 @@ WITHOUT_SITUATION: dict[str, int] = {
     "api.py": 4,
     "cli/__init__.py": 3,
     "cli/convert.py": 1,
+    "cli/measure.py": 1,
     "cli/output.py": 1,
     "cli/specs.py": 1,
     "core/files.py": 1,
@@ -208,6 +221,9 @@ WITHOUT_SITUATION: dict[str, int] = {
     "gate/pytest_fixture.py": 6,
     "gate/revision.py": 5,
     "gate/revision_worker.py": 2,
+    "measure/parity.py": 1,
+    "measure/random_weights.py": 1,
+    "measure/result.py": 1,
     "metrics/definition.py": 1,
     "papers/hardware.py": 1,
     "papers/printed_value.py": 1,
@@ -242,6 +258,7 @@ WITHOUT_SITUATION: dict[str, int] = {
     "sources/spec_mistakes.py": 2,
     "sources/timm_models.py": 1,
     "sources/torchvision_models.py": 2,
+    "storage/measured_file.py": 1,
     "storage/profile_file.py": 3,
     "trace/dispatch.py": 1,
     "trace/fallbacks.py": 2,

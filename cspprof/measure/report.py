@@ -135,9 +135,10 @@ def _failure_notes(measurement: Measurement) -> Iterator[tuple[str, str]]:
     """A label and a note for each failure, each hint, and each remark on a model in an engine."""
     for t in measurement.listed():
         model = measurement.models[t.model]
-        known = (model.failure, model.export.get("failure"))
-        label = model.record.label if t.failure in known else f"{t.engine}, {model.record.label}"
-        yield from ((label, line) for line in (*t.failure.splitlines(), *(t.hint or "").splitlines()))
+        label = f"{t.engine}, {model.record.label}"
+        is_of_model = bool(t.failure) and t.failure in (model.failure, model.export.get("failure"))
+        failed = model.record.label if is_of_model else label
+        yield from ((failed, line) for line in (*t.failure.splitlines(), *(t.hint or "").splitlines()))
         yield from ((label, f"{note}.") for note in t.notes)
         if any(t.rounds) and not t.stable:
             yield label, "the times were not stable after the warm-up."
@@ -181,7 +182,7 @@ def _session_notes(measurement: Measurement) -> list[str]:
             f"Differences up to {units.share(least)} are not claimed."
         )
         if least > UNRELIABLE:
-            found.append(f"{engine.name}: that is much. Close other programs, or measure longer with --rounds.")
+            found.append(f"{engine.name}: this spread is large. Close other programs, or measure longer with --rounds.")
     return found
 
 
