@@ -10,7 +10,7 @@ from cspprof.core.errors import SourceError
 from cspprof.core.kinds import Kind
 from cspprof.core.record import OpSpec
 from cspprof.core.tensors import TensorSpec
-from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs, values_read
+from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs
 from cspprof.sources.onnx_graph.nodes import NodeRecorder, attributes_of, small_array
 from cspprof.sources.onnx_graph.values import Origin, Scope, UncountableError, Value
 
@@ -56,10 +56,20 @@ class ControlFlow:
         return [inner.values[v.name] for v in graph.output]
 
     def _inside(self, node: NodeProto, attribute: str, graph: GraphProto, scope: Scope) -> Scope:
-        place = f"{scope.place}/{node.name or next(iter(node.output), '')}.{attribute}"
+        place = _place(scope.place, node, attribute)
         if place not in self.inner_names:
-            self.inner_names[place] = declared_specs((*graph.value_info, *graph.output)), values_read(graph)
+            self._collect_names(graph, place)
         return scope.inside(place, *self.inner_names[place], self.nodes.layer_of(node, scope))
+
+    def _collect_names(self, graph: GraphProto, place: str) -> frozenset[str]:
+        """The values that a graph and the graphs in it read, after noting those of each."""
+        names = {output.name for output in graph.output}
+        for node in graph.node:
+            names.update(node.input)
+            for attribute, inner in subgraphs(node):
+                names |= self._collect_names(inner, _place(place, node, attribute))
+        self.inner_names[place] = declared_specs((*graph.value_info, *graph.output)), frozenset(names)
+        return self.inner_names[place][1]
 
     def _branch(self, node: NodeProto, scope: Scope) -> list[Value]:
         condition = scope.values[node.input[0]].array
@@ -186,7 +196,8 @@ class ControlFlow:
             parameters = self._all_constants(node, scope)
         self.recording.restore(start)
         self.recording.parameters |= parameters
-        captured = sorted({n for _, graph in subgraphs(node) for n in values_read(graph) if n in scope.values})
+        inner = [self._inside(node, attribute, graph, scope) for attribute, graph in subgraphs(node)]
+        captured = sorted({name for graph in inner for name in graph.read if name in scope.values})
         names = dict.fromkeys([name for name in node.input if name] + captured)
         reads = [scope.values[name] for name in names if not scope.values[name].constant]
         writes = []
@@ -255,6 +266,10 @@ class ControlFlow:
                 if value.constant and "float" in value.spec.dtype and value.spec.numel > 1:
                     found |= value.sources or set()
         return found
+
+
+def _place(around: str, node: NodeProto, attribute: str) -> str:
+    return f"{around}/{node.name or next(iter(node.output), '')}.{attribute}"
 
 
 def _node_count(graph: GraphProto) -> int:
