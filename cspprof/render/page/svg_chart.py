@@ -13,7 +13,7 @@ from cspprof.report.chart_model import Axis, Chart, Mark, Panel, ReferenceLine, 
 
 WIDTH, NARROW_WIDTH, PANEL_HEIGHT = 1000, 380, 150
 """The width of the drawing, of the drawing for a phone, and the height of a panel of height 1, in SVG units."""
-LEFT, RIGHT, CHARACTER, TITLE_CHARACTER = 70, 14, 6.4, 8
+LEFT, RIGHT, CHARACTER, WIDE_CHARACTER, TITLE_CHARACTER = 70, 14, 6.4, 7.2, 8
 CROWDED_POINTS = 400
 """More points than this are drawn small."""
 LARGEST_RADIUS = 13
@@ -101,7 +101,7 @@ class PanelSvg:
             panel = panel._replace(horizontal=True, height=0.1 + 0.12 * len(panel.x.tick_labels))
         self.panel, self.index, self.row_id, self.last, self.width = panel, index, row_id, last, width
         longest = max((len(text) for _, text in panel.x.tick_labels), default=0) if panel.horizontal else 0
-        self.left = max(LEFT, min(longest * CHARACTER + 14, width / 2.2))
+        self.left = max(LEFT, min(longest * WIDE_CHARACTER + 12, width / 2.2))
         upright = panel.x if panel.horizontal else panel.y
         self.axis_label_in_title = len(upright.label) * CHARACTER > PANEL_HEIGHT * panel.height
         """Whether the label of the vertical axis is too long for the axis and follows the title."""
