@@ -335,3 +335,13 @@ def test_initial_states_of_zeros_are_no_parameters(start: float, counted: int, f
     nodes.append(node("GRU", "x", "w", "r", "b", "n", "h", hidden_size=4))
     file = save_graph(tmp_path / "net.onnx", nodes, [value("x", [7, 1, 3])], [value("y", [7, 1, 1, 4])], weights)
     assert cspprof.profile(file).total("params") == 12 * 3 + 12 * 4 + 24 + counted
+
+
+@pytest.mark.parametrize(("start", "counted"), [(0.0, 0), (0.5, 4)])
+def test_a_state_of_zeros_that_a_loop_carries_is_no_parameter(start: float, counted: int, tmp_path: Path) -> None:
+    step = [node("Add", "s", "x", outputs=["a"]), node("MatMul", "a", "w", outputs=["o"])]
+    body = graph_of(step, [value("s", [1, 4]), value("x", [1, 4])], [value("o", [1, 4])])
+    scan = node("Scan", "h", "xs", body=body, num_scan_inputs=1)
+    weights = {"w": (4, 4), "h": numpy.full((1, 4), start, numpy.float32)}
+    file = save_graph(tmp_path / "net.onnx", [scan], [value("xs", [5, 1, 4])], [value("y", [1, 4])], weights)
+    assert totals(file) == (5 * 16, 16 + counted, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cspprof.core.printable import printable
 from cspprof.core.units import change
 from cspprof.gate.baseline import TotalChange
 from cspprof.gate.causes import Cause, find_causes
@@ -21,7 +22,7 @@ def budget_text(failures: Sequence[RuleResult]) -> str:
     lines = []
     for r in sorted(failures, key=lambda r: -r.severity):
         lines += [r.message, *_cause_lines(r.metric, r.unit, r.causes, decreased=r.limit is None)]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def mismatch_text(

@@ -13,6 +13,7 @@ from cspprof.core.tensors import TensorSpec
 from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs
 from cspprof.sources.onnx_graph.nodes import NodeRecorder, attributes_of, small_array
 from cspprof.sources.onnx_graph.values import Origin, Scope, UncountableError, Value
+from cspprof.sources.onnx_graph.weights import FIRST_STATE
 
 MAX_UNROLLED = 20_000
 """How many nodes the rounds of loops visit. A longer loop is not counted."""
@@ -159,7 +160,7 @@ class ControlFlow:
         computes everything else in each round."""
         if not value.constant or (value.array is not None and "float" not in value.spec.dtype):
             return value
-        return self.nodes.as_activation(value)
+        return self.nodes.as_activation(value, FIRST_STATE)
 
     def _number(self, node: NodeProto, body: GraphProto, scope: Scope, number: int | bool) -> Value:
         """The number of the round, or the condition, as inputs of the body of a Loop."""

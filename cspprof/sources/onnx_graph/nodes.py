@@ -168,9 +168,9 @@ class NodeRecorder:
         storages = [*(v.storage for v in reads), *(storage for _, storage in weights), *(v.storage for v in writes)]
         self.recording.call(node, self.layer_of(node, scope), op, storages)
 
-    def as_activation(self, value: Value) -> Value:
+    def as_activation(self, value: Value, operator: str = "Identity") -> Value:
         """A constant as an operand that is computed with, and not only read as a weight."""
-        self.recording.read_weight("Identity", Kind.DATA, 0, value)
+        self.recording.read_weight(operator, Kind.DATA, 0, value)
         return Value(value.spec, value.storage)
 
     def layer_of(self, node: NodeProto, scope: Scope) -> int:

@@ -68,7 +68,11 @@ _OPERANDS: dict[str, tuple[Role, tuple[int, ...]]] = {
 _BIASES = {"Gemm": 2, "LSTM": 3, "GRU": 3, "RNN": 3, "com.microsoft.FusedGemm": 2, "com.microsoft.QGemm": 6}
 """Biases that may have two dimensions."""
 
-_FIRST_STATES = {"LSTM": (4, 5, 6), "GRU": (4, 5), "RNN": (4, 5), "com.microsoft.DynamicQuantizeLSTM": (4, 5, 6)}
+FIRST_STATE = "state of a loop"
+"""In place of the name of an operator: what a loop carries into its first round."""
+
+_FIRST_STATES = {"LSTM": (4, 5, 6), "GRU": (4, 5), "RNN": (4, 5), "com.microsoft.DynamicQuantizeLSTM": (4, 5, 6),
+                 FIRST_STATE: (0,)}  # fmt: skip
 """The lengths of the sequences and the states before the first step. Zeros are the states that a layer has by default,
 so they are no parameters."""
 
