@@ -1,5 +1,5 @@
-"""Settings of torch and Python that a forward changes are as before after a trace; random numbers of a forward come from
-private generators."""
+"""Settings of torch and Python that a forward changes are as before after a trace; random numbers of a forward come
+from private generators."""
 
 from __future__ import annotations
 

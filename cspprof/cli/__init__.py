@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cspprof._version import __version__
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import EXIT_HINT, CspprofError
 from cspprof.core.printable import printable, printable_lines
 
 
@@ -72,7 +72,7 @@ class _CommandGroup(TyperGroup):
             if isinstance(exit_.code, int) and exit_.code > 128:  # a signal such as SIGTERM ends the command
                 raise
             raise CspprofError(
-                f"the code of a model exited the program: sys.exit({exit_.code!r})", "Remove the call, then try again."
+                f"the code of a model exited the program: sys.exit({exit_.code!r})", EXIT_HINT
             ) from exit_
 
 

@@ -21,6 +21,9 @@ class CspprofError(Exception):
         return self.message if self.hint is None else f"{self.message}\n{self.hint}"
 
 
+EXIT_HINT = "Remove the call of sys.exit from the code of the model."
+
+
 class UnknownNameError(CspprofError):
     """A name that is not registered; the hint lists similar names."""
 

@@ -19,7 +19,7 @@ def check_writable(path: Path) -> None:
     if not folder.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {folder}", f"Make it: mkdir -p {folder}")
     if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OutputError(f"cannot write {path}: no permission", "Give another file with -o.")
+        raise OutputError(f"cannot write {path}: no permission", "Name another file.")
 
 
 def check_replaceable(
@@ -35,7 +35,7 @@ def check_replaceable(
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror or error}", "Give another file with -o.") from None
+        raise OutputError(f"cannot read {path}: {error.strerror or error}", "Name another file.") from None
     if head and not is_own(head):
         raise OutputError(
             f"{path} exists and is not {kind} of cspprof",
@@ -53,7 +53,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         try:
             path.write_bytes(data)
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
+            raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file.") from None
         return
     check_writable(path)
     import tempfile  # imports twenty modules, and most commands write no file
@@ -70,7 +70,7 @@ def write_atomically(path: Path, data: bytes) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file.") from None
 
 
 def _umask() -> int:

@@ -78,7 +78,7 @@ def check(config: Config, names: Sequence[str] = (), reference: Reference | None
         message = f"{config.name} has no rules"
         if config.rules:
             message = f"no rule of {config.name} applies to {', '.join(selected) or 'a model'}"
-        hint = 'Write one: [[…rules]] id = "cio", max_increase = "0%"'
+        hint = f'Write one:\n[[{config.table}rules]]\nid = "cio"\nmax_increase = "0%"'
         problems.append(Problem(config.name, message, hint))
     if reference is None:
         reference, unreadable = _read_baseline(config)
@@ -199,7 +199,9 @@ def update(config: Config, names: Sequence[str] = ()) -> tuple[list[baseline.Tot
     """
     selected = config.select_models(names)
     if not selected and not config.problems:
-        raise CspprofError(f"{config.name} has no models to record", 'Write one: [….models.net] target = "net.py:Net"')
+        raise CspprofError(
+            f"{config.name} has no models to record", f'Write one:\n[{config.table}models.net]\ntarget = "net.py:Net"'
+        )
     measurements, unmeasured = measure_models(config, selected)
     incomplete = [(m.name, error) for m in measurements.values() if (error := incomplete_error(m))]
     problems = [*config.problems, *unmeasured, *(Problem(name, *error) for name, error in incomplete)]

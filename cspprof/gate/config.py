@@ -253,6 +253,11 @@ class Config:
     def name(self) -> str:
         return display_path(self.path)
 
+    @property
+    def table(self) -> str:
+        """The beginning of the names of tables in the file: `tool.cspprof.` or nothing."""
+        return "tool.cspprof." if self.path.name == "pyproject.toml" else ""
+
     def select_models(self, globs: Sequence[str]) -> list[str]:
         """The models that any of `globs` matches (all if there are none), in the order of the configuration.
 

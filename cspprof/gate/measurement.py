@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -155,8 +156,18 @@ def measure_models(config: Config, names: Iterable[str]) -> tuple[dict[str, Meas
             hint = error.hint or ""
             if "--debug" in hint:  # a check continues with the other models, and shows no traceback
                 hint = f"For the traceback: cspprof profile {model.target} --debug"
+            if keys := _as_keys(hint):
+                hint += f"\nIn {config.name}: {keys}"
             problems.append(config.model_problem(name, error.message, hint))
     return measurements, problems
+
+
+def _as_keys(hint: str) -> str:
+    """The keys of a model in the configuration that mean the same as the options in a hint."""
+    inputs = [text.rstrip(".,;") for text in re.findall(r"--input (\S+)", hint)]
+    keys = [f"input = {json.dumps(inputs[0] if len(inputs) == 1 else inputs)}"] if inputs else []
+    keys += [f"device = {json.dumps(name)}" for name in re.findall(r"--device (\w+)", hint)]
+    return ", ".join(keys)
 
 
 def measure(name: str, record: Record, convention: str, metrics: Iterable[str] = ()) -> Measurement:

@@ -103,7 +103,7 @@ def format_for(path: Path, requested: str | None = None) -> str:
         if (by_ending not in (None, requested) and not any(s.endswith(ending) for s in own)) or ending == ".py":
             raise OutputError(
                 f"{path.name} does not have the ending of the format {requested}",
-                f"Write: -o {path.with_suffix(own[0])}" if own else "Give another file with -o.",
+                f"Write: -o {path.with_suffix(own[0])}" if own else "Name another file.",
             )
         return requested
     if by_ending is None:

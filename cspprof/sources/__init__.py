@@ -22,7 +22,7 @@ from functools import partial
 from importlib import import_module
 from typing import NamedTuple
 
-from cspprof.core.errors import SourceError
+from cspprof.core.errors import EXIT_HINT, SourceError
 from cspprof.core.inputs import arguments
 from cspprof.core.record import SCHEMA, Record
 from cspprof.sources.cache_keys import (
@@ -74,7 +74,7 @@ class Source(NamedTuple):
             raise
         except BaseException as error:
             raise SourceError(
-                f"the code of {spec.text} exited the program: {type(error).__name__}: {error}", "Remove the call."
+                f"the code of {spec.text} exited the program: {type(error).__name__}: {error}", EXIT_HINT
             ) from error
 
     def open_model(self, spec: Spec, request: Request) -> AbstractContextManager[LoadedModel]:

@@ -47,4 +47,5 @@ def each_model(spec: Spec) -> list[str]:
     """The SPECs of all models of a file; only the given one if it names a model. Raises ProfileError."""
     if spec.options:
         return [spec.text]
-    return [model_spec(spec.target, name) for name in measured_file.records(Path(spec.target))]
+    names = measured_file.records(Path(spec.target))
+    return [model_spec(spec.target, name) for name in names] or [spec.text]  # reading a file without models says so

@@ -139,8 +139,8 @@ def _import_file(path: Path) -> ModuleType:
         sys.modules[PACKAGE] = package
     name = f"{PACKAGE}.{path.stem.replace('.', '_')}"
     module_spec = importlib.util.spec_from_file_location(name, path)
-    if module_spec is None or module_spec.loader is None:
-        raise SourceError(f"{path} is not a Python file", "Name a .py file.")
+    assert module_spec is not None
+    assert module_spec.loader is not None  # the name ends in .py
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[name] = module  # dataclasses and pickles look a class up by its module
     try:

@@ -329,7 +329,10 @@ class DispatchRecorder(TorchDispatchMode):
         mode. Raises TraceError if torch has no implementation in Python."""
         kernel = func.py_kernels.get(torch._C.DispatchKey.CompositeExplicitAutograd)
         if kernel is None:
-            raise TraceError(f"the higher-order operator {func} cannot be traced", "Write its work without it.")
+            raise TraceError(
+                f"the higher-order operator {func} cannot be traced",
+                "Call its function in the forward, without this operator.",
+            )
         if func.name() not in WITHOUT_MODE:
             with self:
                 return kernel(*args, **kwargs)

@@ -8,7 +8,7 @@ import torch
 
 from cspprof.core.errors import NeedsValuesError
 from cspprof.core.record import TensorSpec
-from cspprof.trace.tensor_meta import torch_dtype
+from cspprof.trace.tensor_meta import nested_error, torch_dtype
 from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
 from cspprof.trace.user_memory import detached
 
@@ -44,6 +44,8 @@ class InputTensors:
             refuse_fake(given, "an input")
             # Another object: the forward may change its data or set `requires_grad` on it.
             return detached(given).to(self.device, dtype).requires_grad_(given.requires_grad)
+        if given.is_nested and given.layout is torch.strided:
+            raise nested_error()
         if given.layout is not torch.strided:
             raise NeedsValuesError(
                 f"an input of layout {given.layout} cannot be traced without values",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections import Counter
@@ -59,9 +60,7 @@ def count_with_fvcore(
     with _quiet("fvcore"), prepared_model(tree, train, dtype, device) as prepared:
         from fvcore.nn import FlopCountAnalysis
 
-        if kwargs:
-            raise TraceError("fvcore takes no keyword arguments", "Give positional inputs.")
-        analysis = FlopCountAnalysis(prepared.model, args)
+        analysis = FlopCountAnalysis(prepared.model, _positional(prepared.model, args, kwargs))
         analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         whole = analysis.by_module()
     own = Counter({path: int(n) for path, n in whole.items()})
@@ -72,6 +71,16 @@ def count_with_fvcore(
     for path, n in own.items():
         counts[without_wrappers(path)] += n
     return dict(counts)
+
+
+def _positional(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """All arguments by position: fvcore takes no others. Raises TraceError if the forward takes one by name only."""
+    if not kwargs:
+        return args
+    bound = inspect.signature(model.forward).bind(*args, **kwargs)
+    if bound.kwargs:
+        raise TraceError(f"fvcore takes no arguments by name, and the forward needs {', '.join(bound.kwargs)}")
+    return bound.args
 
 
 def versions() -> dict[str, str]:

@@ -62,12 +62,17 @@ def meta_of(tensor: torch.Tensor, weight: bool = False) -> TensorMeta:
     return found or _BY_TORCH_FACTS.setdefault(key, _meta_of(tensor, weight))
 
 
+def nested_error() -> TraceError:
+    """The error to raise for a nested tensor of layout strided."""
+    return TraceError(
+        "a nested tensor has no single shape, so operations on it cannot be counted",
+        "Use nested tensors of layout torch.jagged: torch.nested.nested_tensor([…], layout=torch.jagged)",
+    )
+
+
 def _meta_of(tensor: torch.Tensor, weight: bool) -> TensorMeta:
     if tensor.is_nested:
-        raise TraceError(
-            "a nested tensor has no single shape, so operations on it cannot be counted",
-            "Use nested tensors of layout torch.jagged: torch.nested.nested_tensor([…], layout=torch.jagged)",
-        )
+        raise nested_error()
     shape = tuple(tensor.shape)
     strides = tensor.stride() if tensor.layout is torch.strided else contiguous_strides(shape)
     return tensor_meta(shape, strides, dtype_name(tensor.dtype), weight, tensor.layout in DENSE)

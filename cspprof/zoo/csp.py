@@ -45,7 +45,7 @@ class CrossStagePartial(nn.Module):
         if min(bypass, main) < 1:
             raise CspprofError(
                 f"a split into {bypass} bypassed and {main} processed channels leaves one side empty",
-                "Give both at least one channel: 0 < γ < 1.",
+                "Give both at least one channel: another gamma, or a larger width.",
             )
         c_transition = c_transition or c_blocks
         self.widths = [bypass, main]

@@ -126,7 +126,7 @@ def _stage(
         main = c_in - bypass
     mid = max(config.mid * width // 128 // config.groups, 1) * config.groups
     if elastic:
-        blocks = [Elastic(lambda: _half_bottleneck(width // 2, config.groups), "leaky") for _ in range(depth)]
+        blocks = [Elastic(lambda: _half_bottleneck(width, config.groups), "leaky") for _ in range(depth)]
     else:
         blocks = [Bottleneck(main if n == 0 else width, mid, width, 1, config.groups) for n in range(depth)]  # type: ignore
     # In the authors' second and third stages the split convolutions have no activation.
@@ -136,11 +136,11 @@ def _stage(
     )  # fmt: skip
 
 
-def _half_bottleneck(channels: int, groups: int) -> nn.Module:
-    """The convolutions of a bottleneck with half of the channels and half of the groups."""
-    groups = max(groups // 2, 1)
-    if channels % groups:
-        raise CspprofError(f"elastic blocks cannot halve {2 * channels} channels", "Leave gamma out, or give 0.5.")
+def _half_bottleneck(width: int, groups: int) -> nn.Module:
+    """The convolutions of a bottleneck with half of the `width` channels and half of the groups."""
+    channels, groups = width // 2, max(groups // 2, 1)
+    if width % 2 or channels % groups:
+        raise CspprofError(f"elastic blocks cannot halve {width} channels", "Leave gamma out, or give gamma=0.5.")
     return nn.Sequential(
         ConvNormAct(channels, channels),
         ConvNormAct(channels, channels, 3, groups=groups),

@@ -9,6 +9,8 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Layer, Record
 from cspprof.csp.conversion.stages import Search, Stage, StageFinder
 
+NO_STAGES = "The network has no stage that can be converted. Leave --stages out to see the reason."
+
 
 def stages_named(search: Search, record: Record, names: Sequence[str]) -> list[Stage]:
     """The stages with these names, in the order of the network. A name may also be a module that contains stages, or
@@ -41,12 +43,12 @@ def _no_stage(search: Search, record: Record, name: str) -> CspprofError:
     layer = next((la for la in record.layers if name and name in (la.path, *la.shared_with)), None)
     if layer is None:
         near = get_close_matches(name, known, n=3, cutoff=0.4) or names[:5]
-        hint = f"There are: {', '.join(near)}" if near else "No stage of it can be converted."
+        hint = f"There are: {', '.join(near)}" if near else NO_STAGES
         return CspprofError(f"{name!r} is no stage or module of {record.model}", hint)
     around = next((s for s in search.stages if any(_contains(b.path, layer.path) for b in (*s.blocks, *s.tail))), None)
     if around is not None:
         return CspprofError(f"{name} is no stage: it is a part of {around.name}", f"Name the whole: {around.name}")
-    hint = f"There are: {', '.join(names[:5])}" if names else "No stage of this network can be converted."
+    hint = f"There are: {', '.join(names[:5])}" if names else NO_STAGES
     return CspprofError(f"{name} is no stage: {why_no_stage(record, layer)}", hint)
 
 

@@ -16,6 +16,8 @@ from cspprof.report.charts.registry import chart
 from cspprof.report.tables import change_of, total
 
 BAR_WIDTH = 0.72
+ADDITIVE = ("macs", "params", "cio_cspnet", "traffic_bytes")
+"""Metrics that an error suggests."""
 
 
 @chart("stages", default=("resnext50", "csp_resnext50"), models=(2, 5))
@@ -28,9 +30,14 @@ def stages(profiles: Sequence[Record], *, metric: str | None = None) -> Chart:
     check_additive(metric)
     comparison = Comparison(tuple(profiles))
     m = METRICS.get(metric)
-    contributions = [comparison.by_stage(metric, i) for i in range(len(comparison.others))]
+    others = range(len(comparison.others))
+    contributions = [comparison.by_stage(metric, i) for i in others]
     if not any(c.difference for by_stage in contributions for c in by_stage):
-        raise CspprofError(f"no stage differs in {m.title}, so the chart is empty", "Choose another: --metric macs")
+        other = [n for n in ADDITIVE if any(c.difference for i in others for c in comparison.by_stage(n, i))]
+        raise CspprofError(
+            f"no stage differs in {m.title}, so the chart is empty",
+            f"Metrics in which they differ: --metric {' or '.join(other)}" if other else "Compare other models.",
+        )
     waterfalls = [_waterfall(by_stage) for by_stage in contributions]
     ends = [v for bars in waterfalls for mark in bars for v in (mark.base, mark.base + mark.y)]
     low, high = min(ends), max(ends)
