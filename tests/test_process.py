@@ -62,3 +62,26 @@ def test_profiler_gets_a_normal_exit(tmp_path: Path) -> None:
     done = run(tmp_path, "-m", "cProfile", "-o", "times", "-m", "cspprof")
     assert "freed" in done.stdout
     assert (tmp_path / "times").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_a_model_that_ends_the_process_leaves_no_report_of_a_check(tmp_path: Path) -> None:
+    """The command of docs/security.md fails, although the check has exit code 0."""
+    (tmp_path / "net.py").write_text(
+        "import os\nfrom torch import nn\n"
+        "class Net(nn.Linear):\n"
+        "    def __init__(self): super().__init__(4, 4)\n"
+        "    def forward(self, x): return super().forward(x) if os.environ.get('HONEST') else os._exit(0)\n"
+    )
+    (tmp_path / "cspprof.toml").write_text(
+        '[models.net]\ntarget = "net.py:Net"\ninput = "1x4"\n[[rules]]\nid = "work"\nmetric = "macs"\nmax = 16\n'
+    )
+    check = "python -m cspprof check --format junit=cspprof.xml".replace("python", sys.executable)
+    document = (CHECKOUT / "docs" / "security.md").read_text()
+    line = next(line.strip() for line in document.splitlines() if line.strip().startswith("rm -f cspprof.xml"))
+    for honest, code in (("1", 0), ("", 1)):
+        done = subprocess.run(
+            line.replace("cspprof check --format junit=cspprof.xml", check), shell=True, cwd=tmp_path, check=False,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT), "HONEST": honest}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stdout + done.stderr

@@ -71,6 +71,9 @@ class TensorRegistry:
         """The tag of a tensor. A tensor that this trace has not met is registered as a constant."""
         tag: TensorTag | None = tensor.__dict__.get("_cspprof")
         if tag is None or tag.trace is not self:
+            registered = self.registered.get(id(tensor))
+            if registered is not None:
+                return registered
             stand_in = self.originals.get(id(tensor))
             if stand_in is not None:
                 self.reached_originals = True
@@ -78,9 +81,6 @@ class TensorRegistry:
             saved = self._saved_tag(tensor)
             if saved is not None:
                 return saved
-            registered = self.registered.get(id(tensor))
-            if registered is not None:
-                return registered
             if tag is None and tensor.is_meta and type(tensor) is torch.Tensor and id(tensor) not in self.copies:
                 self.unexplained = True
             role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
@@ -101,7 +101,7 @@ class TensorRegistry:
                 self.saved[tensor.untyped_storage()._cdata] = tag.storage, tag.meta.weight, tag.constant
 
     def _saved_tag(self, tensor: torch.Tensor) -> TensorTag | None:
-        if not self.saved or id(tensor) in self.registered or tensor.layout is not torch.strided:
+        if not self.saved or tensor.layout is not torch.strided:
             return None
         found = self.saved.get(tensor.untyped_storage()._cdata)
         if found is None:
