@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cspprof.ops import Facts, op_rule
     from cspprof.profiles import Profile
     from cspprof.results import Advice, Comparison, Conversion, Gradients
+    from cspprof.sweeps.sweep import sweep
     from cspprof.zoo import model
 
 MODULES = {
@@ -31,6 +32,7 @@ MODULES = {
     "check": "cspprof.api",
     "plot": "cspprof.api",
     "Advice": "cspprof.results",
+    "sweep": "cspprof.sweeps.sweep",
     "Comparison": "cspprof.results",
     "Conversion": "cspprof.results",
     "Gradients": "cspprof.results",
@@ -66,6 +68,7 @@ __all__ = [
     "plot",
     "profile",
     "reproduce",
+    "sweep",
 ]
 
 

@@ -1,6 +1,7 @@
 """The exceptions of cspprof, for `except` clauses: each has a message and a hint that says what to do."""
 
 from cspprof.core.errors import (
+    BuildError,
     CspprofError,
     IncompleteError,
     NeedsValuesError,
@@ -13,6 +14,7 @@ from cspprof.core.errors import (
 )
 
 __all__ = [
+    "BuildError",
     "CspprofError",
     "IncompleteError",
     "NeedsValuesError",

@@ -42,9 +42,10 @@ ROOMS |= {
     "results": {*BELOW_PROFILES, "profiles"},
     "measure": {*BELOW_PROFILES, "profiles", "results"},
     "gate": {*BELOW_PROFILES, "profiles", "results", "measure"},
-    "api": {*BELOW_PROFILES, "profiles", "results", "measure", "gate"},
+    "sweeps": {*BELOW_PROFILES, "profiles", "results"},
+    "api": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps"},
     "pytest_plugin": {*BELOW_PROFILES, "profiles", "gate"},
-    "cli": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "api"},
+    "cli": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps", "api"},
     "__main__": {"cli"},
 }
 VERSION = "cspprof._version"
@@ -52,7 +53,7 @@ VERSION = "cspprof._version"
 HEAVY = {
     "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy",
     "sympy", "markupsafe",
-    "cv2", "openvino", "psutil",
+    "cv2", "openvino", "psutil", "distributed",
     "rich", "jinja2", "pydantic", "pydantic_core", "platformdirs", "typer", "pytest",
 }  # fmt: skip
 """Libraries that take long to import, or that are optional."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from operator import ge, gt, le, lt
@@ -26,17 +27,23 @@ class Constraint:
 
     def holds(self, record: Record) -> bool:
         """Whether the network meets it. A value that is unknown does not."""
-        value = self._value(record)
+        return self.holds_for(self._value(record))
+
+    def holds_for(self, value: Fraction | float | None) -> bool:
+        """Whether a value meets it; None is an unknown value."""
         return value is not None and OPERATORS[self.operator](value, self.limit.value)
 
     def excess(self, record: Record) -> float:
         """How far the network misses it, relative to the limit: 0 if it holds, infinite if the value is unknown."""
-        value = self._value(record)
+        return self.excess_of(self._value(record))
+
+    def excess_of(self, value: Fraction | float | None) -> float:
+        """How far a value misses it, as `excess`."""
         if value is None:
             return float("inf")
-        return (
-            0.0 if self.holds(record) else float(abs(value - self.limit.value) / (abs(self.limit.value) or 1)) or 1e-12
-        )
+        if self.holds_for(value):
+            return 0.0
+        return float(abs(Fraction(value) - self.limit.value) / (abs(self.limit.value) or 1)) or 1e-12
 
     def met_by(self, record: Record) -> str:
         """The constraint with the limit that this network just meets; the constraint itself if it holds."""
@@ -60,12 +67,27 @@ def _rounded(value: Fraction, up: bool) -> str:
     return f"{(-(-thousandths // 1) if up else thousandths // 1) / 1000:.3f}"
 
 
-def parse_constraint(text: str) -> Constraint:
-    """Read `macs<=2 G`. Raises CspprofError for another form, an unknown metric, and a limit in another unit."""
+def parse_constraints(texts: Iterable[str], others: Collection[str] = ()) -> list[Constraint]:
+    """The constraints in the texts; `and` separates several in one text. Raises CspprofError as `parse_constraint`.
+
+    >>> [str(c) for c in parse_constraints(["macs<=2 G and params<3M"])]
+    ['macs<=2 G', 'params<3M']
+    """
+    return [parse_constraint(part, others) for text in texts for part in re.split(r"\s+and\s+", text)]
+
+
+def parse_constraint(text: str, others: Collection[str] = ()) -> Constraint:
+    """Read `macs<=2 G`. `others` are names of further numbers, without a unit, besides metrics.
+
+    Raises CspprofError for another form, an unknown metric, and a limit in another unit.
+    """
     match = re.fullmatch(r"\s*([\w()]+)\s*(<=|>=|<|>)\s*(.+)", text)
     if match is None:
         raise CspprofError(f"cannot read the constraint {text!r}", 'Write for example: --where "macs<=2 G"')
-    metric, limit = resolve_metric(check_metric(match[1])), parse_quantity(match[3])
+    name, limit = match[1], parse_quantity(match[3])
+    if name in others:
+        return Constraint(name, match[2], limit)
+    metric = resolve_metric(check_metric(name))
     unit = METRICS.get(metric).unit
     if limit.unit and limit.unit != unit and not (limit.relative and unit == "fraction"):
         example = {"bytes": "200 MB", "fraction": "50%"}.get(unit, "24 M")

@@ -36,6 +36,10 @@ class OptionError(SourceError):
     """A SPEC with an option that its factory does not accept, or without an option that it requires."""
 
 
+class BuildError(SourceError):
+    """A factory that raised an exception."""
+
+
 class TraceError(CspprofError):
     """A forward pass that failed or could not be recorded."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import CspprofError, NeedsValuesError, OptionError, SourceError
+from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError
 from cspprof.core.record import Record
 from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.skip_init import SkipInit
@@ -134,13 +134,13 @@ def refuse_weights(spec: Spec, *names: str) -> None:
             )
 
 
-def build_failed(spec: Spec, error: BaseException) -> SourceError:
+def build_failed(spec: Spec, error: BaseException) -> BuildError:
     """The error to raise when a factory raised `error`, with the file and line where it happened."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
     where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
     reason = next(iter(str(error).strip().splitlines()), "")  # torch appends its table of kernels
-    return SourceError(
+    return BuildError(
         f"building {spec.text} failed: {type(error).__name__}: {reason}{where}",
         "Build it in Python to see more, or run again with --debug.",
     )

@@ -55,7 +55,7 @@ def parse(text: str) -> Spec:
     A value that is no Python literal is a string. Commas inside brackets or quotes do not separate options. Raises
     SourceError.
     """
-    target, *rest = _split(text)
+    target, *rest = split_at_commas(text)
     if not target:
         raise SourceError(f"the SPEC {text!r} names no model", "Write for example: resnext50,num_classes=10")
     options: dict[str, Any] = {}
@@ -69,7 +69,7 @@ def parse(text: str) -> Spec:
             )
         if name in options:
             raise SourceError(f"the option {name!r} appears twice in {text!r}", "Give each option once.")
-        options[name] = _value(literal.strip())
+        options[name] = parse_option(literal.strip())
         value = _portable(options[name])
         portable.append(part if value == options[name] else f"{name}={value}")
     return Spec(text, target, options, ",".join(portable))
@@ -90,15 +90,16 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def _value(text: str) -> Any:
+def parse_option(text: str) -> Any:
+    """The value of an option: a Python literal, else the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
 
 
-def _split(text: str) -> list[str]:
-    """Split at the commas outside brackets and quotes."""
+def split_at_commas(text: str) -> list[str]:
+    """Split at the commas outside brackets and quotes. Raises SourceError if one of them is not closed."""
     parts, depth, quote, start, escaped = [], 0, "", 0, False
     for i, c in enumerate(text):
         if quote:

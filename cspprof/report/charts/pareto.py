@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from cspprof.analysis.pareto import pareto_optimal
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.metrics import HIGHER_IS_BETTER, METRICS, Number
@@ -44,11 +45,28 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
             f"{unknown} is known for {len(points)} of these models, so there is nothing to compare",
             "Published accuracies exist for zoo networks at their native inputs. Choose another metric: --y cio_cspnet",
         )
-    optimal = {i for i in range(len(points)) if not any(_dominates(b, points[i][1], x, y) for _, b in points)}
     marks = [
         Mark(a, b, p.label, text=p.label + "".join({cio_remark(m, [p]) for m in (x, y)}), detail=input_text([p]))
         for p, (a, b) in points
     ]
+    panel = pareto_panel(marks, pareto_optimal([v for _, v in points], [is_maximized(x), is_maximized(y)]), x, y)
+    notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
+    caption = f"Input {input_text(profiles)}."
+    if {x, y} & set(ACCURACIES):
+        sources = dict.fromkeys(a.source for p, _ in points if (a := published_accuracy(p)))
+        caption += f" Published accuracy: {'; '.join(sources)}. A reading has the accuracy of the published network."
+    return Chart("pareto", pareto_title(panel), (panel,), caption, notes)
+
+
+def pareto_title(panel: Panel) -> str:
+    """`Top-1 accuracy against BFLOPs`."""
+    title = f"{panel.y.title} against {panel.x.title}"
+    return title[0].upper() + title[1:]
+
+
+def pareto_panel(marks: Sequence[Mark], optimal: Collection[int], x: str, y: str) -> Panel:
+    """Points of the metrics or accuracies `x` and `y`; those with an index in `optimal` make the front."""
+    optimal = set(optimal)
     front = sorted((marks[i] for i in optimal), key=lambda m: (m.x, m.y))
     dominated = tuple(m for i, m in enumerate(marks) if i not in optimal)
     series = (
@@ -56,15 +74,13 @@ def pareto(profiles: Sequence[Record], *, x: str = "bflops", y: str = "top1") ->
         Series("dominated", "points", dominated, "muted", hollow=True),
     )
     line = Series("front", "line", tuple(Mark(m.x, m.y) for m in front) if len(front) > 1 else (), "muted")
-    axes = [axis_around(name, [v[i] for _, v in points]) for i, name in enumerate((x, y))]
-    panel = Panel("", axes[0], axes[1], tuple(s for s in (line, *series) if s.marks), height=2.2, name="models")
-    notes = [f"not shown, {unknown} unknown: {', '.join(missing)}."] if missing else []
-    caption = f"Input {input_text(profiles)}."
-    if {x, y} & set(ACCURACIES):
-        sources = dict.fromkeys(a.source for p, _ in points if (a := published_accuracy(p)))
-        caption += f" Published accuracy: {'; '.join(sources)}. A reading has the accuracy of the published network."
-    title = f"{axes[1].title} against {axes[0].title}"
-    return Chart("pareto", title[0].upper() + title[1:], (panel,), caption, notes)
+    axes = [axis_around(x, [m.x for m in marks]), axis_around(y, [m.y for m in marks])]
+    return Panel("", axes[0], axes[1], tuple(s for s in (line, *series) if s.marks), height=2.2, name="models")
+
+
+def is_maximized(name: str) -> bool:
+    """Whether a larger value of the metric or accuracy is better."""
+    return name in ACCURACIES or name in HIGHER_IS_BETTER
 
 
 def metric_or_accuracy(record: Record, name: str) -> Number:
@@ -74,13 +90,6 @@ def metric_or_accuracy(record: Record, name: str) -> Number:
         return getattr(accuracy, name) if accuracy else None
     amount = METRICS.get(name).total(record)
     return None if amount.missed else amount.value
-
-
-def _dominates(a: tuple[float, float], b: tuple[float, float], *names: str) -> bool:
-    """Whether `a` is at least as good as `b` in both metrics and better in one."""
-    signs = [1 if n in ACCURACIES or n in HIGHER_IS_BETTER else -1 for n in names]
-    gains = [s * (p - q) for s, p, q in zip(signs, a, b, strict=True)]
-    return min(gains) >= 0 and max(gains) > 0
 
 
 def axis_around(name: str, values: Sequence[float]) -> Axis:

@@ -1,0 +1,213 @@
+"""The command `sweep`: every candidate of a design space, and the best of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cspprof.analysis.constraints import parse_constraints
+from cspprof.cli import options as o
+from cspprof.cli.completion import complete_metric, complete_metrics
+from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.core.errors import CspprofError
+from cspprof.core.files import check_replaceable, check_writable
+from cspprof.core.units import parse_quantity
+from cspprof.metrics.names import split_metrics
+from cspprof.papers.accuracy import ACCURACIES
+from cspprof.render import RENDERERS, format_of
+from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.child import Limits
+from cspprof.sweeps.front import number_name
+from cspprof.sweeps.result import IMAGES, Sweep, goal_of
+from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_sizes, parse_values
+from cspprof.sweeps.space_file import read_space_file
+from cspprof.sweeps.sweep import run_sweep
+
+Specs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[SPEC...]",
+        help="Models as in cspprof profile SPEC, or globs: 'timm:resnet*', 'torchvision:*', 'csp_*'. Without any, the "
+        "rows of --journal are shown.",
+        show_default=False,
+    ),
+]
+ALL_ROWS = (".csv", ".parquet")
+
+
+def sweep_command(
+    specs: Specs = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="NAME=VALUES", help="An axis: an option of the factory, or convert.gamma and "
+                     "other options of the conversion: gamma=0.25:0.75:0.125, fusion=csp,last. Repeat for more."),
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="Read models, axes and objectives from a TOML file.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="SIZES", help="An axis: 224,320x256 or 192:320:32.")
+    ] = None,
+    batch: Annotated[str | None, typer.Option("--batch", metavar="BATCHES", help="An axis: 1,8.")] = None,
+    input: o.Input = None,
+    where: Annotated[
+        list[str] | None, typer.Option("--where", metavar="METRIC<=N", help='Constraints: "bflops<=1 and cio<=12M".')
+    ] = None,
+    minimize: Annotated[
+        list[str] | None,
+        typer.Option("--minimize", metavar="METRIC", help="An objective; repeatable. Default: macs and cio_cspnet.",
+                     autocompletion=complete_metric),
+    ] = None,
+    maximize: Annotated[
+        list[str] | None,
+        typer.Option("--maximize", metavar="METRIC", help="An objective, such as moc or top1; repeatable.",
+                     autocompletion=complete_metric),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", metavar="METRICS", help="Further columns: params,peak_bytes.",
+                     autocompletion=complete_metrics),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", help="Only N candidates, chosen at random.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Of the choice of --sample.")] = 0,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts, for batch systems.")
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="FILE", help="The file of all rows. A second run goes on with it. Default: a "
+                     "file in the folder of the cache."),
+    ] = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Add another space to the journal.")] = False,
+    merged: Annotated[
+        list[Path] | None, typer.Option("--merge", metavar="FILE", help="Add the rows of another journal; repeatable.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes. Default: one per processor.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="Run on a Dask cluster: tcp://host:8786.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds for one candidate.")
+    ] = 300,
+    memory: Annotated[
+        str | None, typer.Option("--memory", metavar="BYTES", help="Memory for one candidate: 4GiB. Linux only.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="rows.csv or rows.parquet: all rows; front.png, .svg or "
+                     ".pdf: the figure; page.html; or the front in another format."),
+    ] = None,
+    format: o.Format = None,
+) -> None:  # fmt: skip
+    """Trace every candidate of a design space once, and print the Pareto-optimal ones.
+
+    Rows are written to a journal as they are finished: a run that is interrupted or killed goes on where it was, with
+    the same command.
+    """
+    destination = _Destination(output, format)
+    file = read_space_file(space) if space is not None else {}
+    chosen = _space([*file.get("models", ()), *(specs or ())], grid, size, batch, input, sample, seed, shard, file)
+    goal = goal_of(
+        _names(minimize or file.get("minimize")), _names(maximize or file.get("maximize")),
+        parse_constraints(where or file.get("where", ()), ACCURACIES), split_metrics(metric),
+    )  # fmt: skip
+    limits = Limits(timeout, int(parse_quantity(memory).value) if memory is not None else None)
+    with _progress(len(chosen) if chosen else 0) as on_rows:
+        result = run_sweep(chosen, goal, journal=journal, extend=extend, merged=merged or (), workers=workers,
+                           scheduler=scheduler, limits=limits, on_rows=on_rows)  # fmt: skip
+    destination.write(result)
+
+
+def _space(
+    specs: list[str], grid: list[str] | None, size: str | None, batch: str | None, inputs: list[str] | None,
+    sample: int | None, seed: int, shard: str | None, file: dict[str, Any],
+) -> Space | None:  # fmt: skip
+    """The space of the options and the file; None without a model."""
+    axes = {**file.get("grid", {}), **parse_grid(grid or ())}
+    if size is not None:
+        axes["size"] = parse_sizes(size)
+    if batch is not None:
+        axes["batch"] = parse_values(batch, "--batch")
+    if not specs:
+        return None
+    return Space(expand_models(specs), axes, tuple(inputs or ()), sample, seed, _shard(shard))
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 1, 1
+    part, slash, parts = text.partition("/")
+    if not (slash and part.strip().isdecimal() and parts.strip().isdecimal()):
+        raise CspprofError(f"cannot read --shard {text!r}", "The first of four is --shard 1/4")
+    return int(part), int(parts)
+
+
+def _names(texts: list[str] | None) -> list[str]:
+    return [number_name(part.strip()) for text in texts or () for part in text.split(",")]
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[list[Row]], None]]:
+    """Show on a terminal's standard error what is done; yields the function that receives the finished rows."""
+    if not sys.stderr.isatty() or not total:
+        yield lambda rows: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    started = time.monotonic()
+    done = failed = 0
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("tracing", total=total)
+
+        def show(rows: list[Row]) -> None:
+            nonlocal done, failed
+            done += len(rows)
+            failed += sum(row.status != "ok" for row in rows)
+            rate = done / (time.monotonic() - started)
+            bar.update(task, advance=len(rows), description=f"{rate:.1f} per second, {failed} without numbers")
+
+        yield show
+
+
+class _Destination:
+    """Where the result goes: a figure, all rows, or the front in a format."""
+
+    def __init__(self, path: Path | None, format_name: str | None) -> None:
+        self._path = path
+        suffix = path.suffix.lower() if path is not None and format_name is None else ""
+        self._kind = "image" if suffix in IMAGES else "rows" if suffix in ALL_ROWS else "report"
+        if path is None or self._kind == "report":
+            self._writer = ReportWriter(format_name, path)
+        elif self._kind == "image":
+            from cspprof.render.matplotlib_chart import check_image_path
+
+            check_image_path(path)
+        else:
+            name = format_of(path)
+            RENDERERS.get(name or "csv").check(name or "csv")
+            check_writable(path)
+            check_replaceable(path, RENDERERS.get(name or "csv").is_own)
+
+    def write(self, result: Sweep) -> None:
+        report = result.report()
+        if self._path is None or self._kind == "report":
+            self._writer.write(report)
+            return
+        files = [self._path, self._path.with_suffix(".csv")] if self._kind == "image" else [self._path]
+        written = writing(*files)
+        result.save(self._path)
+        print_written(written)
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr)

@@ -1,0 +1,303 @@
+"""The journal of a sweep: one row per candidate, written once and never lost.
+
+On a local disk it is an SQLite database in WAL mode, which several sweeps may use at once. File systems of a network do
+not keep the locks and the shared memory that WAL needs; there it is a folder of text files, one per process, in which
+every line carries a checksum. Both hold the same rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import sqlite3
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+from cspprof.core.errors import CspprofError
+from cspprof.storage.cache import folder
+from cspprof.sweeps.candidate import Row
+
+SCHEMA = 1
+NETWORK_FILE_SYSTEMS = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "fuse.sshfs",
+    "fuse.glusterfs", "fuse.ceph", "afs", "panfs", "virtiofs",
+})  # fmt: skip
+"""Types of file systems on which SQLite's WAL mode is not safe."""
+BATCH = 500
+"""Keys in one query."""
+
+
+OTHER_FILE = "Name another file: --journal FILE"
+
+
+class JournalError(CspprofError):
+    """The journal cannot be read or written."""
+
+
+class Journal(Protocol):
+    """Rows by key. A row is written at most once; a second one with its key changes nothing."""
+
+    path: Path
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        """Those of the keys that have no row."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Write the rows; the end of this process afterwards loses none. Raises JournalError."""
+
+    def rows(self) -> Iterator[Row]:
+        """All rows by position and SPEC, read one after another."""
+
+    def space(self) -> str | None:
+        """The description of the space whose rows it holds."""
+
+    def set_space(self, description: str) -> None:
+        """Set the description of the space."""
+
+    def close(self) -> None:
+        """Close the files."""
+
+
+def open_journal(path: Path) -> Journal:
+    """The journal at `path`, which is created if it does not exist. Raises JournalError."""
+    if path.is_dir() or (not path.exists() and file_system(path) in NETWORK_FILE_SYSTEMS):
+        return TextJournal(path)
+    return SqliteJournal(path)
+
+
+def default_path(description: str) -> Path:
+    """The journal of a space for which the user names none: in the folder of the cache, named after the space."""
+    name = hashlib.sha256(description.encode()).hexdigest()[:16]
+    return folder().parent / "sweeps" / f"{name}.sweep"
+
+
+def temporary_path() -> Path:
+    """A journal that the system may remove when this process has ended."""
+    return Path(tempfile.mkdtemp(prefix="cspprof-")) / "rows.sweep"
+
+
+def merge(path: Path, into: Journal) -> None:
+    """Add the rows of the journal at `path`. Raises JournalError."""
+    if not path.exists():
+        raise JournalError(f"there is no journal {path}", "Name a file that cspprof sweep --journal wrote.")
+    other = open_journal(path)
+    try:
+        if into.space() is None and (description := other.space()) is not None:
+            into.set_space(description)
+        rows = other.rows()
+        while piece := list(islice(rows, 1000)):
+            into.add(piece)
+    finally:
+        other.close()
+
+
+def file_system(path: Path) -> str:
+    """The type of the file system that holds `path`, such as `ext4`; empty where the system does not tell."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    place = path.resolve()
+    found = [(m[1].encode().decode("unicode_escape"), m[2]) for m in (line.split(" ") for line in mounts) if len(m) > 2]
+    inside = [(len(folder), kind) for folder, kind in found if place.is_relative_to(folder)]
+    return max(inside)[1] if inside else ""
+
+
+# -- SQLite ----------------------------------------------------------------------------------------
+
+
+class SqliteJournal:
+    """A journal in one SQLite file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0 and self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise JournalError(f"{path} is no journal of cspprof", OTHER_FILE)
+            if version > SCHEMA:
+                raise JournalError(
+                    f"{path} was written by a later version of cspprof", "Update cspprof, or name another --journal."
+                )
+            if version == 0:
+                self._create()
+        except sqlite3.DatabaseError as error:
+            raise JournalError(f"cannot open the journal {path}: {error}", OTHER_FILE) from None
+        except OSError as error:
+            raise JournalError(f"cannot create {path}: {error.strerror}", OTHER_FILE) from None
+        self._columns: dict[str, int] = {}
+
+    def _create(self) -> None:
+        self._database.executescript(f"""
+            BEGIN IMMEDIATE;
+            CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
+            CREATE TABLE IF NOT EXISTS names (id INTEGER PRIMARY KEY, text TEXT UNIQUE);
+            CREATE TABLE IF NOT EXISTS rows (
+                key BLOB PRIMARY KEY, position INTEGER, spec TEXT, axes TEXT, input TEXT, status TEXT, error TEXT,
+                metrics INTEGER, numbers TEXT, at_least TEXT, versions INTEGER, seconds REAL
+            ) WITHOUT ROWID;
+            PRAGMA user_version = {SCHEMA};
+            COMMIT;
+        """)
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        found: set[bytes] = set()
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            marks = ",".join("?" * len(batch))
+            query = f"SELECT key FROM rows WHERE key IN ({marks})"
+            found.update(key for (key,) in self._database.execute(query, batch))
+        return set(keys) - found
+
+    def add(self, rows: Sequence[Row]) -> None:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO rows VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", [self._fields(row) for row in rows]
+                )
+                self._database.execute("COMMIT")
+            except BaseException:
+                self._columns.clear()
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"cannot write the journal {self.path}: {error}",
+                "Make room on the disk, then run the same command again: it goes on with the rows that are written.",
+            ) from None
+
+    def _fields(self, row: Row) -> tuple[object, ...]:
+        names = json.dumps(list(row.values))
+        return (
+            row.key, row.position, row.spec, json.dumps(row.axes), row.input, row.status, row.error, self._id(names),
+            json.dumps(list(row.values.values())), json.dumps(row.at_least), self._id(row.versions), row.seconds,
+        )  # fmt: skip
+
+    def _id(self, text: str) -> int:
+        """The number of a text that many rows share, such as the names of the metrics."""
+        if text not in self._columns:
+            self._database.execute("INSERT OR IGNORE INTO names (text) VALUES (?)", (text,))
+            found = self._database.execute("SELECT id FROM names WHERE text = ?", (text,)).fetchone()
+            self._columns[text] = found[0]
+        return self._columns[text]
+
+    def rows(self) -> Iterator[Row]:
+        texts = dict(self._database.execute("SELECT id, text FROM names"))
+        metrics = {number: json.loads(text) for number, text in texts.items() if text.startswith("[")}
+        query = "SELECT * FROM rows ORDER BY position, spec, key"
+        for (
+            key,
+            position,
+            spec,
+            axes,
+            shapes,
+            status,
+            error,
+            names,
+            numbers,
+            at_least,
+            versions,
+            seconds,
+        ) in self._database.execute(query):
+            values = dict(zip(metrics[names], json.loads(numbers), strict=True))
+            yield Row(key, position, spec, json.loads(axes), shapes, status, values, tuple(json.loads(at_least)), error,
+                      seconds, texts[versions])  # fmt: skip
+
+    def space(self) -> str | None:
+        found = self._database.execute("SELECT value FROM facts WHERE name = 'space'").fetchone()
+        return found[0] if found else None
+
+    def set_space(self, description: str) -> None:
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES ('space', ?)", (description,))
+
+    def close(self) -> None:
+        self._database.close()
+
+
+# -- text files ------------------------------------------------------------------------------------
+
+
+class TextJournal:
+    """A journal in a folder. Each process that writes has a file of its own, to which it only appends.
+
+    A line is the checksum of a JSON document, and the document. A process that is killed leaves at most one incomplete
+    line, at the end of its file. It is ignored, and no process appends to the file of another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalError(f"cannot create {path}: {error.strerror}", OTHER_FILE) from None
+        self._part = path / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._keys = {row.key for row in self._all()}
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        return set(keys) - self._keys
+
+    def add(self, rows: Sequence[Row]) -> None:
+        new = [row for row in rows if row.key not in self._keys]
+        try:
+            self._append([json.dumps([row.key.hex(), *row[1:]]) for row in new])
+        except OSError as error:
+            raise JournalError(
+                f"cannot write the journal {self.path}: {error.strerror}",
+                "Make room on the disk, then run the same command again: it goes on with the rows that are written.",
+            ) from None
+        self._keys.update(row.key for row in new)
+
+    def _append(self, documents: Iterable[str]) -> None:
+        with self._part.open("ab") as file:
+            file.write(b"".join(f"{_checksum(d)} {d}\n".encode() for d in documents))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rows(self) -> Iterator[Row]:
+        found = {row.key: row for row in self._all()}
+        yield from sorted(found.values(), key=lambda row: (row.position, row.spec, row.key))
+
+    def _all(self) -> Iterator[Row]:
+        for part in sorted(self.path.glob("*.jsonl")):
+            with part.open("rb") as file:
+                for line in file:
+                    document = _document(line)
+                    if document is None:
+                        break
+                    row = Row(*json.loads(document))
+                    yield row._replace(key=bytes.fromhex(str(row.key)), at_least=tuple(row.at_least))
+
+    def space(self) -> str | None:
+        with contextlib.suppress(OSError):
+            return (self.path / "space.json").read_text()
+        return None
+
+    def set_space(self, description: str) -> None:
+        (self.path / "space.json").write_text(description)
+
+    def close(self) -> None:
+        pass
+
+
+def _checksum(document: str) -> str:
+    return hashlib.sha256(document.encode()).hexdigest()[:16]
+
+
+def _document(line: bytes) -> str | None:
+    """The document of a line; None if the line is incomplete or damaged."""
+    text = line.decode(errors="replace")
+    checksum, _, document = text.rstrip("\n").partition(" ")
+    return document if text.endswith("\n") and checksum == _checksum(document) else None

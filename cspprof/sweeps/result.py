@@ -1,0 +1,101 @@
+"""The result of a sweep: the front and the rows of a journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cspprof.analysis.constraints import Constraint
+from cspprof.core.errors import CspprofError
+from cspprof.metrics import METRICS
+from cspprof.papers.accuracy import ACCURACIES
+from cspprof.render import render
+from cspprof.render.notebook_html import tables_html
+from cspprof.report.tables import Report
+from cspprof.results import Chart
+from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.export import export_rows
+from cspprof.sweeps.front import Front, Objective, axes_of, front
+from cspprof.sweeps.journal import open_journal
+from cspprof.sweeps.report import front_chart, front_report, record
+
+if TYPE_CHECKING:
+    import pandas
+
+IMAGES = (".png", ".svg", ".pdf")
+
+
+class Goal(NamedTuple):
+    """Which candidates are the best."""
+
+    objectives: Sequence[Objective] = (Objective("macs", False), Objective("cio_cspnet", False))
+    constraints: Sequence[Constraint] = ()
+    metrics: Sequence[str] = ()
+    """Further numbers that tables show."""
+
+
+class Sweep:
+    """The rows of a journal, and the Pareto front of those that meet the constraints."""
+
+    def __init__(self, journal: Path, goal: Goal, traced: set[bytes]) -> None:
+        self.journal = journal
+        """The file of the rows."""
+        self.traced = traced
+        """The keys of the rows that were made in this run; the others were remembered."""
+        self._goal = goal
+        self.front: Front = front(self.rows, goal.objectives, goal.constraints)
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, by their position in the space, read one after another."""
+        book = open_journal(self.journal)
+        try:
+            yield from book.rows()
+        finally:
+            book.close()
+
+    def report(self) -> Report:
+        """The table and the chart of the front."""
+        return front_report(self.front, self._goal.metrics, len(self.traced))
+
+    def plot(self) -> Chart:
+        """The candidates in the first two objectives. Raises CspprofError without two objectives or a candidate."""
+        chart = front_chart(self.front)
+        if chart is None:
+            raise CspprofError(
+                "there is no figure of this front", "It needs two objectives, and a candidate that meets the "
+                "constraints: --minimize macs --minimize cio",
+            )  # fmt: skip
+        return Chart.of(chart)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """One row per candidate, with its axes, all metrics, and the reason if it has no numbers."""
+        import pandas
+
+        axes, names = axes_of(self.rows()), [*METRICS.names(), *ACCURACIES]
+        return pandas.DataFrame([record(row, axes, names) | {"error": row.error} for row in self.rows()])
+
+    def save(self, path: str | Path) -> Path:
+        """Write all rows to `.csv` or `.parquet`, or the figure to `.png`, `.svg` or `.pdf`. Raises OutputError."""
+        path = Path(path)
+        if path.suffix in IMAGES:
+            return self.plot().save(path, "page")
+        export_rows(self.rows, self.traced, path)
+        return path
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {self.front.count:,} candidates: {len(self.front.optimal)} are Pareto-optimal>"
+
+    def __str__(self) -> str:
+        return render("rich", self.report()).decode().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return tables_html(self.report().tables)
+
+
+def goal_of(
+    minimize: Sequence[str], maximize: Sequence[str], constraints: Sequence[Constraint], metrics: Sequence[str] = ()
+) -> Goal:
+    """The goal with these registered names; the least MACs and CIO without any."""
+    objectives = [*(Objective(name, False) for name in minimize), *(Objective(name, True) for name in maximize)]
+    return Goal(tuple(objectives) or Goal().objectives, tuple(constraints), tuple(metrics))

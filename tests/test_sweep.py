@@ -1,0 +1,612 @@
+"""Design spaces: the candidates, their rows, the journal, the processes and the front."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import cspprof
+from cspprof.analysis.constraints import parse_constraints
+from cspprof.analysis.pareto import pareto_optimal
+from cspprof.core.errors import CspprofError
+from cspprof.sweeps.candidate import Row, trace_candidate
+from cspprof.sweeps.child import Child, Limits
+from cspprof.sweeps.executors import Workers
+from cspprof.sweeps.front import Objective, front
+from cspprof.sweeps.journal import JournalError, SqliteJournal, TextJournal, open_journal
+from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_sizes, parse_values, take
+
+# -- the space -------------------------------------------------------------------------------------
+
+
+def test_the_last_axis_varies_fastest_and_each_combination_occurs_once() -> None:
+    space = Space(["a", "b"], parse_grid(["gamma=0.25:0.75:0.25", "fusion=csp,last"]))
+    assert len(space) == 2 * 3 * 2
+    assert [c.spec for c in space][:3] == [
+        "a,gamma=0.25,fusion=csp",
+        "a,gamma=0.25,fusion=last",
+        "a,gamma=0.5,fusion=csp",
+    ]
+    assert len({c.spec for c in space}) == 12
+    assert [c.position for c in space] == list(range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1:4", [1, 2, 3, 4]),
+        ("0.25:0.75:0.125", [0.25, 0.375, 0.5, 0.625, 0.75]),
+        ("0.1:0.3:0.1", [0.1, 0.2, 0.3]),
+        ("csp,first,csp", ["csp", "first"]),
+        ("(3,4),(5,6)", [(3, 4), (5, 6)]),
+        ("4:1:-1", [4, 3, 2, 1]),
+        ("True,None", [True, None]),
+    ],
+)  # fmt: skip
+def test_values_of_an_axis(text: str, values: list[Any]) -> None:
+    assert parse_values(text, "--grid x") == values
+
+
+@pytest.mark.parametrize("text", ["1:4:0", "4:1", "0:1:1e-9", "a:b", ",", "1:inf"])
+def test_values_that_are_refused(text: str) -> None:
+    with pytest.raises(CspprofError):
+        parse_values(text, "--grid x")
+
+
+def test_sizes() -> None:
+    assert parse_sizes("224,256x320") == [(224, 224), (256, 320)]
+    assert parse_sizes("192:256:32") == [(192, 192), (224, 224), (256, 256)]
+    for text in ("0", "2x3x4", "x", "1.5"):
+        with pytest.raises(CspprofError):
+            parse_sizes(text)
+
+
+def test_shards_are_disjoint_and_together_the_space() -> None:
+    axes = parse_grid(["a=1:7", "b=1:5"])
+    shards = [list(Space(["m"], axes, shard=(i, 3))) for i in (1, 2, 3)]
+    assert sorted(c.position for shard in shards for c in shard) == list(range(35))
+
+
+def test_a_sample_is_the_same_for_the_same_seed_and_in_order() -> None:
+    axes = parse_grid(["a=1:100", "b=1:100"])
+    first, again, other = (list(Space(["m"], axes, sample=50, seed=seed)) for seed in (1, 1, 2))
+    assert first == again != other
+    assert len({c.spec for c in first}) == 50
+    assert [c.position for c in first] == sorted(c.position for c in first)
+
+
+def test_too_large_spaces_are_refused_unless_sampled() -> None:
+    axes = parse_grid([f"{name}=1:1000" for name in "abc"])
+    with pytest.raises(CspprofError, match="1,000,000,000 candidates"):
+        Space(["m"], axes)
+    assert len(Space(["m"], axes, sample=10)) == 10
+
+
+def test_an_endless_generator_is_refused_unless_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(take(itertools.count(), 3)) == [0, 1, 2]
+    monkeypatch.setattr("cspprof.sweeps.space.MOST_ITEMS", 10)
+    with pytest.raises(CspprofError, match="more than 10 items"):
+        list(take(itertools.count(), None))
+
+
+def test_globs_name_the_models_of_libraries() -> None:
+    assert expand_models(["timm:resnet50*,num_classes=3"])[0] == "timm:resnet50,num_classes=3"
+    assert {"csp_resnext50", "csp_darknet53"} <= set(expand_models(["csp_*"]))
+    with pytest.raises(CspprofError, match="no model matches"):
+        expand_models(["timm:nothing_like_this*"])
+
+
+# -- constraints and the front ---------------------------------------------------------------------
+
+
+def test_constraints() -> None:
+    first, second = parse_constraints(["macs<=2 G and top1 > 3M"], ["top1"])
+    assert (first.excess_of(2_000_000_000), first.excess_of(3_000_000_000)) == (0, 0.5)
+    assert second.excess_of(3_000_001) == 0 < second.excess_of(3_000_000) < 1e-9
+    assert first.excess_of(None) == float("inf")
+    with pytest.raises(CspprofError, match="cannot read the constraint 'macs'"):
+        parse_constraints(["macs"])
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_the_front_is_that_of_the_definition(width: int) -> None:
+    choose = random.Random(width)
+    points = [tuple(choose.randint(0, 12) for _ in range(width)) for _ in range(400)]
+    maximized = [bool(choose.randint(0, 1)) for _ in range(width)]
+
+    def dominates(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+        gains = [(p - q) if m else (q - p) for p, q, m in zip(a, b, maximized, strict=True)]
+        return min(gains) >= 0 and max(gains) > 0
+
+    assert pareto_optimal(points, maximized) == [
+        i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)
+    ]
+
+
+def row(position: int, status: str = "ok", error: str = "", at_least: tuple[str, ...] = (), **values: float) -> Row:
+    return Row(position.to_bytes(16), position, f"m{position}", {"a": position}, "1x3x8x8", status, values, at_least,
+               error, 0.5, "cspprof 1")  # fmt: skip
+
+
+def test_rows_without_numbers_take_no_part_in_the_front() -> None:
+    rows = [
+        row(0, macs=4, params=4), row(1, macs=2, params=8), row(2, macs=8, params=8), row(3, "failed", "no"),
+        row(4, macs=1), row(5, at_least=("macs",), macs=1, params=1), row(6, macs=100, params=1),
+    ]  # fmt: skip
+    best = front(lambda: iter(rows), [Objective("macs", False), Objective("params", False)],
+                 parse_constraints(["macs<50"]))  # fmt: skip
+    assert [r.position for r in best.optimal] == [1, 0]
+    assert [p.label for p in best.dominated] == ["m2 a=2"]
+    assert (best.count, best.unmet, best.unknown, dict(best.failures)) == (7, 2, 1, {("failed", "no"): 1})
+
+
+def test_if_no_row_meets_the_constraints_the_nearest_is_named() -> None:
+    rows = [row(0, macs=400), row(1, macs=60), row(2, macs=80)]
+    best = front(lambda: iter(rows), [Objective("macs", False)], parse_constraints(["macs<=50"]))
+    assert best.nearest is not None
+    assert best.nearest.position == 1
+
+
+# -- the journal -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[SqliteJournal, TextJournal])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def test_rows_come_back_as_they_were_written_and_only_once(kind: Any, tmp_path: Path) -> None:
+    journal = kind(tmp_path / "j")
+    rows = [row(2, macs=2**70, moc=1.5), row(1, "failed", "no\nhint"), row(0, macs=3, at_least=("macs",))]
+    journal.add(rows)
+    journal.add([row(0, macs=99)])
+    journal.close()
+    again = kind(tmp_path / "j")
+    assert list(again.rows()) == sorted(rows, key=lambda r: r.position)
+    assert again.missing([rows[0].key, b"x" * 16]) == {b"x" * 16}
+
+
+def test_two_sweeps_may_write_one_journal(kind: Any, tmp_path: Path) -> None:
+    journals = [kind(tmp_path / "j") for _ in range(2)]
+    for i in range(20):
+        journals[i % 2].add([row(i, macs=i), row(i // 2, macs=i // 2)])
+    assert [r.position for r in kind(tmp_path / "j").rows()] == list(range(20))
+
+
+def test_a_torn_line_of_a_text_journal_is_ignored(tmp_path: Path) -> None:
+    journal = TextJournal(tmp_path / "j")
+    journal.add([row(i, macs=i) for i in range(3)])
+    part = next((tmp_path / "j").glob("*.jsonl"))
+    whole = part.read_bytes()
+    for cut in range(1, len(whole) // 3, 7):
+        part.write_bytes(whole[:-cut])
+        assert [r.position for r in TextJournal(tmp_path / "j").rows()] == [0, 1]
+    part.write_bytes(whole.replace(b"m2", b"m9"))
+    assert len(list(TextJournal(tmp_path / "j").rows())) == 2
+
+
+def test_a_journal_of_a_later_version_and_another_file_are_refused(tmp_path: Path) -> None:
+    SqliteJournal(tmp_path / "later").close()
+    with sqlite3.connect(tmp_path / "later") as database:
+        database.execute("PRAGMA user_version = 99")
+    (tmp_path / "text").write_text("hello, this is no journal" * 100)
+    with sqlite3.connect(tmp_path / "other") as database:
+        database.execute("CREATE TABLE mine (x)")
+    for name, message in [("later", "later version"), ("text", "cannot open"), ("other", "no journal of cspprof")]:
+        with pytest.raises(JournalError, match=message):
+            open_journal(tmp_path / name)
+
+
+def test_a_network_file_system_gets_a_journal_of_text_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.sweeps.journal.file_system", lambda path: "nfs4")
+    assert isinstance(open_journal(tmp_path / "j"), TextJournal)
+
+
+# -- one candidate ---------------------------------------------------------------------------------
+
+VERSIONS = "cspprof 1"
+
+
+def candidate(spec: str, **axes: Any) -> Any:
+    return next(iter(Space([spec], axes)))
+
+
+def test_the_numbers_of_a_candidate_are_those_of_a_profile() -> None:
+    made = trace_candidate(candidate("csp_peleenet", fusion=["last"], size=[(192, 192)]), VERSIONS)
+    profile = cspprof.profile("csp_peleenet,fusion=last", (1, 3, 192, 192))
+    assert (made.status, made.input) == ("ok", "1x3x192x192")
+    assert made.values["macs"] == profile.total("macs")
+    assert made.values["cio_cspnet"] == profile.total("cio_cspnet")
+
+
+def test_an_axis_of_the_conversion_converts_the_network() -> None:
+    made = trace_candidate(candidate("densenet121", **{"convert.gamma": [0.5]}), VERSIONS)
+    assert made.values["macs"] == cspprof.profile("csp_densenet121").total("macs")
+    refused = trace_candidate(candidate("darknet_ref", **{"convert.gamma": [0.5]}), VERSIONS)
+    assert refused.status == "refused"
+    assert "no stage can be converted" in refused.error
+
+
+def test_published_accuracies_are_numbers_of_the_zoo() -> None:
+    assert trace_candidate(candidate("csp_resnext50"), VERSIONS).values["top1"] == 77.9
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+ODD = """
+import os, signal, sys, time
+from torch import empty, nn
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 8, 8)
+
+    def __init__(self, mode="fine", width=4):
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, 3)
+        if mode == "sleep":
+            time.sleep(1000)
+        if mode == "leave":
+            os._exit(3)
+        if mode == "segfault":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if mode == "memory":
+            self.big = empty(2**34, device="cpu").fill_(1)
+        if mode == "raise":
+            raise ValueError("no such mode")
+        if mode == "exit":
+            sys.exit(0)
+        if mode == "print":
+            print("noise on standard output")
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+STATUSES = {
+    "fine": "ok", "print": "ok", "sleep": "timeout", "leave": "crashed", "segfault": "crashed", "raise": "failed",
+    "exit": "failed", **({"memory": "memory"} if sys.platform == "linux" else {}),
+}  # fmt: skip
+
+
+@pytest.fixture
+def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `odd.py`, which is the current one."""
+    (tmp_path / "odd.py").write_text(ODD)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_candidate_that_hangs_or_ends_its_process_harms_no_other_one(odd: Path) -> None:
+    child = Child(Limits(5, 4 * 2**30))
+    try:
+        rows = [child.run(c, VERSIONS) for c in Space(["odd.py:Net"], {"mode": list(STATUSES), "width": [2, 4]})]
+    finally:
+        child.close()
+    assert {(r.axes["mode"], r.status) for r in rows} == set(STATUSES.items())
+    assert {r.values["macs"] for r in rows if r.status == "ok"} == {27 * 36 * 2, 27 * 36 * 4}
+    assert "5 s" in next(r.error for r in rows if r.status == "timeout")
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "cspprof", "sweep", *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out.decode(), err.decode()
+
+
+def numbers(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, without the fields that differ between two runs."""
+    with path.open() as file:
+        return [{k: v for k, v in r.items() if k not in ("seconds", "origin")} for r in csv.DictReader(file)]
+
+
+SLOW_GRID = ("odd.py:Net", "--grid", "width=1:40", "--workers", "2", "--journal", "j.sweep", "-o", "rows.csv")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["parent", "child", "ctrl-c"])
+def test_a_sweep_that_is_killed_goes_on_where_it_was(odd: Path, target: str) -> None:
+    """The rows equal those of an undisturbed run, and no candidate is traced twice."""
+    (odd / "odd.py").write_text(ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1)"))
+    (odd / "whole").mkdir()
+    (odd / "whole" / "odd.py").write_text((odd / "odd.py").read_text())
+    assert finish(sweep(odd / "whole", *SLOW_GRID))[0] == 0
+    choose = random.Random(0)
+    for _ in range(6):
+        process = sweep(odd, *SLOW_GRID)
+        time.sleep(choose.uniform(0.5, 8))
+        if process.poll() is None:
+            victims = children(process.pid) if target == "child" else []
+            for victim in victims[:1] if target == "child" else [process.pid]:
+                os.kill(victim, signal.SIGINT if target == "ctrl-c" else signal.SIGKILL)
+        code, _, err = finish(process)
+        if target == "ctrl-c" and code:
+            assert (code, err.splitlines()[-1]) == (130, "interrupted")
+    before = (odd / "j.sweep").exists() and [r.key for r in open_journal(odd / "j.sweep").rows()]
+    code, _, err = finish(sweep(odd, *SLOW_GRID))
+    assert code == 0, err
+    assert numbers(odd / "rows.csv") == numbers(odd / "whole" / "rows.csv")
+    with (odd / "rows.csv").open() as file:
+        origins = [r["origin"] for r in csv.DictReader(file)]
+    assert origins.count("remembered") == len(before or [])
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
+
+
+@pytest.mark.slow
+def test_no_process_stays_after_a_sweep_or_its_end(odd: Path) -> None:
+    for sent in (None, signal.SIGKILL, signal.SIGINT):
+        process = sweep(odd, "odd.py:Net", "--grid", "width=1:4000", "--workers", "2", "--journal", f"{sent}.sweep")
+        while len(found := children(process.pid)) < 2 and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(process.pid, sent or signal.SIGTERM)
+        finish(process)
+        end = time.monotonic() + 60
+        while any(Path(f"/proc/{pid}").exists() for pid in found) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in found)
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Trace the candidates here: the processes of their own have tests of theirs."""
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import contextmanager
+
+    @contextmanager
+    def one(count: int | None) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            yield Workers(pool, 1, 1, "this process")
+
+    def run_candidates(candidates: list[Any], versions: str, limits: Limits) -> list[Row]:
+        return [trace_candidate(c, versions) for c in candidates]
+
+    monkeypatch.setattr("cspprof.sweeps.sweep.local_workers", one)
+    monkeypatch.setattr("cspprof.sweeps.runner.run_candidates", run_candidates)
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+Run = Callable[..., Any]
+GRID = ("csp_peleenet", "--grid", "gamma=0.25:0.75:0.25", "--grid", "fusion=csp,last")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_the_front_of_a_space(run: Run) -> None:
+    result = run("sweep", *GRID, "--minimize", "macs", "--maximize", "top1", "--format", "json")
+    document = json.loads(result.out)
+    assert document["candidates"] == 6
+    assert [r["axes"] for r in document["front"]] == [
+        {"gamma": 0.5, "fusion": "last"}, {"gamma": 0.5, "fusion": "csp"}, {"gamma": 0.25, "fusion": "csp"},
+    ]  # fmt: skip
+    assert [r["accuracy"]["top1"] for r in document["front"]] == [70.6, 70.9, 71.5]
+    assert "2 candidates not shown: an objective is unknown." in result.err
+    again = run("sweep", *GRID, "--minimize", "macs", "--maximize", "top1", "--format", "json")
+    assert "6 candidates: 0 traced, 6 remembered." in again.err
+    assert json.loads(again.out) | {"traced": 6} == document
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_all_rows_as_csv_and_parquet(run: Run) -> None:
+    import pandas
+
+    assert run("sweep", *GRID, "--size", "64,96", "-o", "rows.csv").code == 0
+    assert run("sweep", *GRID, "--size", "64,96", "-o", "rows.parquet").code == 0
+    rows, frame = numbers(Path("rows.csv")), pandas.read_parquet("rows.parquet")
+    assert len(rows) == len(frame) == 12
+    assert [r["size"] for r in rows[:2]] == ["64x64", "96x96"]
+    assert [int(r["macs"]) for r in rows] == frame["macs"].tolist()
+    assert str(frame["macs"].dtype) == "int64"
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_space_in_a_file(run: Run) -> None:
+    Path("space.toml").write_text(
+        'models = ["csp_peleenet"]\nsize = 64\nminimize = "params"\nwhere = "macs<=1 G"\n'
+        '[grid]\ngamma = "0.25:0.75:0.25"\nfusion = ["csp", "last"]\n'
+    )
+    assert json.loads(run("sweep", "--space", "space.toml", "--format", "json").out)["candidates"] == 6
+    Path("space.toml").write_text("models = ['a']\ngird = 1\n")
+    result = run("sweep", "--space", "space.toml")
+    assert (result.code, "gird" in result.err, "grid" in result.err) == (2, True, True)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("csp_peleenet", "--grid", "gama=0.5"), "unexpected keyword argument 'gama'", "gamma=0.5"),
+        (("csp_pelenet",), "no model named", "csp_peleenet"),
+        (("csp_peleenet", "--grid", "convert.gama=0.5"), "no option gama", "gamma"),
+        (("csp_peleenet", "--where", "mac<=3"), "no metric named 'mac'", "macs"),
+        (("csp_peleenet", "--minimize", "mac"), "no metric named 'mac'", "macs"),
+        (("csp_peleenet", "--shard", "5/4"), "no shard 5 of 4", "1/4"),
+        (("csp_peleenet", "--shard", "x"), "cannot read --shard", "1/4"),
+        (("csp_peleenet", "--grid", "gamma=0:1:0"), "never ends", "step above 0"),
+        (("csp_peleenet", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler", "dask scheduler"),
+        (("--journal", "nothing.sweep"), "there is no journal", "SPEC"),
+        ((), "no model", "csp_peleenet"),
+        (("csp_peleenet", "-o", "x.docx"), "x.docx", "."),
+        (("a.onnx", "--size", "64"), "fixes its input", "--size"),
+    ],
+)  # fmt: skip
+def test_wrong_input(run: Run, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str, hint: str) -> None:
+    monkeypatch.setattr("cspprof.sweeps.executors.CONNECT_SECONDS", 1)
+    result = run("sweep", *arguments)
+    error = result.err[result.err.index("error:") :]
+    assert result.code == 2
+    assert message in error.splitlines()[0]
+    assert hint in error
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_journal_of_another_space_is_extended_only_if_asked(run: Run) -> None:
+    assert run("sweep", "csp_peleenet", "--grid", "gamma=0.5", "--journal", "j.sweep").code == 0
+    refused = run("sweep", "csp_peleenet", "--grid", "gamma=0.25", "--journal", "j.sweep")
+    assert (refused.code, "--extend" in refused.err) == (2, True)
+    assert run("sweep", "csp_peleenet", "--grid", "gamma=0.25", "--journal", "j.sweep", "--extend").code == 0
+    assert json.loads(run("sweep", "--journal", "j.sweep", "--format", "json").out)["candidates"] == 2
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_shards_merge_into_the_whole(run: Run) -> None:
+    assert run("sweep", *GRID, "--journal", "whole.sweep", "-o", "whole.csv").code == 0
+    for i in (1, 2, 3):
+        assert run("sweep", *GRID, "--shard", f"{i}/3", "--journal", f"{i}.sweep").code == 0
+    merged = [word for i in (1, 2, 3) for word in ("--merge", f"{i}.sweep")]
+    assert run("sweep", *merged, "--journal", "all.sweep", "-o", "all.csv").code == 0
+    assert numbers(Path("all.csv")) == numbers(Path("whole.csv"))
+
+
+def test_modules_of_a_generator_are_traced_one_after_another() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Any) -> Any:
+            raise ValueError("no")
+
+    modules = (nn.Conv2d(3, width, 1) if width < 3 else Odd() for width in itertools.count(1))
+    result = cspprof.sweep(modules, (1, 3, 8, 8), sample=3, minimize=["macs"])
+    assert [r.values.get("macs") for r in result.rows()] == [3 * 64, 6 * 64, None]
+    assert [r.spec for r in result.front.optimal] == ["Conv2d 0"]
+    assert result.to_pandas()["status"].tolist() == ["ok", "ok", "failed"]
+
+
+# -- a Dask cluster --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster(odd: Path) -> Iterator[Cluster]:
+    cluster = Cluster(odd)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class Cluster:
+    """A Dask scheduler and its workers, as processes of their own on the loopback interface."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workers: list[subprocess.Popen[bytes]] = []
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.start_scheduler()
+
+    def start_scheduler(self) -> None:
+        self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self.port))
+
+    def start_worker(self) -> None:
+        self.workers.append(self._start("worker", self.address, "--nthreads", "1", "--death-timeout", "120"))
+
+    def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", kind, *arguments, "--no-dashboard"]
+        with (self.folder / f"{kind}.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+
+    def close(self) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+    def sweep(self, *arguments: str) -> tuple[int, str, str]:
+        return finish(sweep(self.folder, *arguments, "--scheduler", self.address))
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_rows_of_this_machine_although_workers_die(cluster: Cluster) -> None:
+    (cluster.folder / "odd.py").write_text(ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1)"))
+    grid = ("odd.py:Net", "--grid", "width=1:60", "--grid", "mode=fine,leave")
+    cluster.start_worker()
+    cluster.start_worker()
+    process = sweep(cluster.folder, *grid, "--scheduler", cluster.address, "--journal", "j.sweep", "-o", "rows.csv")
+    while process.poll() is None and not rows_in(cluster.folder / "j.sweep"):
+        time.sleep(0.2)
+    cluster.workers[0].kill()
+    cluster.start_worker()
+    code, _, err = finish(process)
+    assert code == 0, err
+    rows = numbers(cluster.folder / "rows.csv")
+    assert [r["status"] for r in rows] == ["ok", "crashed"] * 60
+    assert [int(r["macs"]) for r in rows[::2]] == [27 * 36 * width for width in range(1, 61)]
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_scheduler_dies_says_so_and_goes_on_with_a_new_one(cluster: Cluster) -> None:
+    (cluster.folder / "odd.py").write_text(ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.2)"))
+    grid = ("odd.py:Net", "--grid", "width=1:60", "--journal", "j.sweep", "-o", "rows.csv")
+    cluster.start_worker()
+    process = sweep(cluster.folder, *grid, "--scheduler", cluster.address)
+    while process.poll() is None and not rows_in(cluster.folder / "j.sweep"):
+        time.sleep(0.2)
+    cluster.scheduler.kill()
+    cluster.scheduler.wait()
+    code, _, err = finish(process)
+    assert code == 2
+    assert "the scheduler has gone" in err
+    assert "run the same command" in err
+    found = rows_in(cluster.folder / "j.sweep")
+    assert 0 < found < 60
+    cluster.start_scheduler()
+    cluster.start_worker()
+    assert cluster.sweep(*grid)[0] == 0
+    with (cluster.folder / "rows.csv").open() as file:
+        assert [r["origin"] for r in csv.DictReader(file)].count("remembered") == found
+
+
+def rows_in(path: Path) -> int:
+    """The number of rows that are written."""
+    if not path.exists():
+        return 0
+    with contextlib.suppress(JournalError):
+        journal = open_journal(path)
+        try:
+            return sum(1 for _ in journal.rows())
+        finally:
+            journal.close()
+    return 0
+
+
+@pytest.mark.slow
+def test_a_worker_with_other_versions_is_refused(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster.start_worker()
+    elsewhere = cluster.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "odd.py").write_text(ODD + "# another version")
+    code, _, err = finish(sweep(elsewhere, "odd.py:Net", "--scheduler", cluster.address))
+    assert code == 2
+    assert "has other packages" in err
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_workers_is_named(cluster: Cluster) -> None:
+    code, _, err = cluster.sweep("odd.py:Net")
+    assert (code, "has no worker" in err) == (2, True)
