@@ -525,7 +525,15 @@ class Cluster:
         self.scheduler = self._start("scheduler", "--host", "127.0.0.1", "--port", str(self.port))
 
     def start_worker(self) -> None:
+        """Start a worker, and wait until the scheduler knows it."""
+        known = self._registered()
         self.workers.append(self._start("worker", self.address, "--nthreads", "1", "--death-timeout", "120"))
+        end = time.monotonic() + 120
+        while self._registered() == known and time.monotonic() < end:
+            time.sleep(0.1)
+
+    def _registered(self) -> int:
+        return (self.folder / "scheduler.log").read_text().count("Register worker")
 
     def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "dask", kind, *arguments, "--no-dashboard"]
@@ -543,8 +551,9 @@ class Cluster:
 
 @pytest.mark.slow
 def test_a_cluster_gives_the_rows_of_this_machine_although_workers_die(cluster: Cluster) -> None:
-    (cluster.folder / "odd.py").write_text(ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1)"))
-    grid = ("odd.py:Net", "--grid", "width=1:60", "--grid", "mode=fine,leave")
+    ends = "super().__init__(); time.sleep(0.1); width == 7 and os._exit(3)"
+    (cluster.folder / "odd.py").write_text(ODD.replace("super().__init__()", ends))
+    grid = ("odd.py:Net", "--grid", "width=1:60")
     cluster.start_worker()
     cluster.start_worker()
     process = sweep(cluster.folder, *grid, "--scheduler", cluster.address, "--journal", "j.sweep", "-o", "rows.csv")
@@ -555,8 +564,8 @@ def test_a_cluster_gives_the_rows_of_this_machine_although_workers_die(cluster: 
     code, _, err = finish(process)
     assert code == 0, err
     rows = numbers(cluster.folder / "rows.csv")
-    assert [r["status"] for r in rows] == ["ok", "crashed"] * 60
-    assert [int(r["macs"]) for r in rows[::2]] == [27 * 36 * width for width in range(1, 61)]
+    assert [r["status"] for r in rows] == ["crashed" if width == 7 else "ok" for width in range(1, 61)]
+    assert [r["macs"] for r in rows] == ["" if width == 7 else str(27 * 36 * width) for width in range(1, 61)]
 
 
 @pytest.mark.slow

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from cspprof.core.errors import CspprofError
 from cspprof.sweeps.candidate import versions_of
 from cspprof.sweeps.child import stop_children
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 DASK_CHUNK = 16
 """Candidates in one task of a Dask cluster, which needs about a millisecond to schedule a task."""
@@ -64,23 +67,44 @@ def dask_workers(address: str, models: list[str], candidates: int) -> Iterator[W
             f"there is no Dask scheduler at {address}: {error}", "Start one, and workers: dask scheduler; dask worker "
             f"{address}",
         ) from None  # fmt: skip
-    with client:
-        threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
-        if not threads:
-            raise SchedulerError(f"the scheduler at {address} has no worker", f"Start some: dask worker {address}")
-        ours = versions_of(models)
-        for worker, theirs in client.run(versions_of, models).items():
-            if theirs != ours:
-                raise SchedulerError(
-                    f"the worker {worker} has other packages:\n  {theirs}\nthan this machine:\n  {ours}",
-                    "Install the same versions, and copy the files of the models to the folder of the worker.",
-                )
-        executor = client.get_executor(pure=False, retries=3)
-        try:
-            chunk = max(1, min(DASK_CHUNK, candidates // (4 * threads)))
-            yield Workers(executor, threads, chunk, f"{threads} threads of Dask workers")
-        finally:
+    try:
+        yield _hired(client, address, models, candidates)
+    except SchedulerError:
+        raise
+    except Exception as error:
+        if not is_cluster_error(error) and not isinstance(error, OSError):
+            raise
+        raise gone() from error
+    finally:
+        with suppress(Exception):  # the scheduler may have gone
             client.run(stop_children, on_error="ignore")
+        with suppress(Exception):
+            client.close()
+
+
+def _hired(client: Client, address: str, models: list[str], candidates: int) -> Workers:
+    """The workers of a cluster. Raises SchedulerError if there is none, or if one has other packages."""
+    with suppress(TimeoutError):
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    if not threads:
+        raise SchedulerError(f"the scheduler at {address} has no worker", f"Start some: dask worker {address}")
+    ours = versions_of(models)
+    for worker, theirs in client.run(versions_of, models).items():
+        if theirs != ours:
+            raise SchedulerError(
+                f"the worker {worker} has other packages:\n  {theirs}\nthan this machine:\n  {ours}",
+                "Install the same versions, and copy the files of the models to the folder of the worker.",
+            )
+    chunk = max(1, min(DASK_CHUNK, candidates // (4 * threads)))
+    return Workers(client.get_executor(pure=False, retries=3), threads, chunk, f"{threads} threads of Dask workers")
+
+
+def gone() -> SchedulerError:
+    """The error for a scheduler that does not answer any more."""
+    return SchedulerError(
+        "the scheduler has gone", "Start it again, and run the same command: it goes on with the rows that are written."
+    )
 
 
 def is_cluster_error(error: BaseException) -> bool:

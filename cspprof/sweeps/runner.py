@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from cspprof.core.errors import CspprofError
 from cspprof.sweeps.candidate import Row, versions_of
 from cspprof.sweeps.child import Limits, run_candidates
-from cspprof.sweeps.executors import SchedulerError, Workers, is_cluster_error
+from cspprof.sweeps.executors import SchedulerError, Workers, gone, is_cluster_error
 from cspprof.sweeps.journal import Journal
 from cspprof.sweeps.space import Candidate, Space
 
@@ -97,10 +97,7 @@ def _result(future: Future[list[Row]]) -> list[Row] | None:
     try:
         return future.result()
     except CancelledError:
-        raise SchedulerError(
-            "the scheduler has gone",
-            "Start it again, and run the same command: it goes on with the rows that are written.",
-        ) from None
+        raise gone() from None
     except Exception as error:
         if is_cluster_error(error):
             return None
