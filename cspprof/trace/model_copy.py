@@ -17,6 +17,7 @@ import weakref
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from operator import is_
 from typing import Any
 
 import torch
@@ -279,17 +280,14 @@ class ModelCopy:
             _attributes(new).update(own)
         self._copy_slots(value, new)
 
-    def _tuple(self, value: Any) -> Any:
-        items = tuple.__iter__(value)
+    def _immutable(self, value: Any) -> Any:
+        """A tuple or frozenset."""
+        items = _items(value)
         new = [self.copy(item) for item in items]
-        if all(map(_is, new, tuple.__iter__(value))):
+        if all(map(is_, new, items)):
             return value
-        return self._remember(value, tuple.__new__(type(value), new))
-
-    def _frozenset(self, value: Any) -> Any:
-        items = list(value)
-        new = [self.copy(item) for item in items]
-        return value if all(map(_is, new, items)) else self._remember(value, frozenset.__new__(type(value), new))
+        base: Any = tuple if isinstance(value, tuple) else frozenset
+        return self._remember(value, base.__new__(type(value), new))
 
     def _simple_namespace(self, value: Any) -> Any:
         new = self._remember(value, types.SimpleNamespace())
@@ -451,7 +449,7 @@ def _method_for(cls: Any) -> Callable[[ModelCopy, Any], Any]:
 
 _CONTAINERS: dict[type, Callable[[ModelCopy, Any], Any]] = {
     dict: ModelCopy._dict, list: ModelCopy._list, set: ModelCopy._set, deque: ModelCopy._deque,
-    tuple: ModelCopy._tuple, frozenset: ModelCopy._frozenset,
+    tuple: ModelCopy._immutable, frozenset: ModelCopy._immutable,
 }  # fmt: skip
 
 
@@ -542,7 +540,3 @@ def _items(value: Any) -> list[Any]:
     """The items of a list, tuple, set or deque, without calling an `__iter__` of the user."""
     base: Any = next(base for base in _CONTAINERS if isinstance(value, base))
     return list(base.__iter__(value))
-
-
-def _is(a: Any, b: Any) -> bool:
-    return a is b
