@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from jsonschema import validate
 from torch import nn
 
 import cspprof
 from cspprof.csp.gradient_reuse import GradientReuse
+from cspprof.report.gradient_reuse import paths_text
 from tests.conftest import Result, quick
 
 Run = Callable[..., Result]
@@ -190,6 +192,15 @@ class Gate(torch.autograd.Function):
         return (torch.rand_like(gradient) + 0.5 if ctx.is_open() else torch.zeros_like(gradient)), None
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Backward passes of tiny layers, which threads only slow down."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def gates(model: nn.Module) -> Iterator[tuple[list[str], list[str]]]:
     """Put a gate in front of each source; yields the names of the sources in execution order, and the open ones."""
@@ -270,7 +281,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", quick(NETWORKS, ("dense, nested", "csp, slice", "first, conv", "copies", "shared head"))
+)
+@pytest.mark.usefixtures("one_thread")
 def test_the_layers_that_a_gradient_reaches_are_those_that_autograd_moves(name: str) -> None:
     model = NETWORKS[name]()
     assert layers_reached(model) == layers_that_move(model)
@@ -367,6 +381,135 @@ def test_calls_with_the_same_weights_are_one_layer() -> None:
     assert reuse.layers[3].paths == 2  # one to each output
 
 
+# -- what passes a gradient on -------------------------------------------------------------------------
+
+
+class Sum(nn.Module):
+    """Two layers whose outputs are combined, and two readers of the result."""
+
+    def __init__(self, combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1)
+        self.c, self.d = nn.LazyConv2d(4, 1), nn.LazyConv2d(4, 1)
+        self.combine = combine
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.combine(self.a(x), self.b(x))
+        return self.c(y) * self.d(y)
+
+
+def layers_of_c(combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> set[str]:
+    """The layers that the gradient of the layer behind the combination reaches."""
+    model = Sum(combine)
+    model(torch.randn(1, 3, 8, 8))
+    reuse = of(model)
+    return {reuse.layers[i].path for g in reuse.gradients if g.name == "c" for i in g.layers}
+
+
+@pytest.mark.parametrize(
+    ("combine", "layers"),
+    [
+        (lambda a, b: a + b, {"a", "b"}),
+        (lambda a, b: a.add_(b), {"a", "b"}),
+        (lambda a, b: torch.cat([a, b]), {"a", "b"}),
+        (lambda a, b: torch.stack([a, b]).flatten(0, 1), {"a", "b"}),
+        (lambda a, b: torch.cat([a[:, :4], b[:, 4:]], 1), {"a", "b"}),
+        (lambda a, b: nn.functional.pad(a, (1, 1)) + nn.functional.pad(b, (1, 1)), {"a", "b"}),
+        (lambda a, b: nn.functional.pixel_shuffle(a, 2) + nn.functional.pixel_shuffle(b, 2), {"a", "b"}),
+        (lambda a, b: a.transpose(2, 3).contiguous() + b.flip(3), {"a", "b"}),
+        (lambda a, b: a + 1 + b, {"a", "b"}),
+        (lambda a, b: nn.functional.dropout(a + b, 0.5, training=False), {"a", "b"}),
+        (lambda a, b: a - b, {"a"}),  # the other one is negated
+        (lambda a, b: torch.add(a, b, alpha=2), {"a"}),  # … or doubled
+        (lambda a, b: a + b.mean((2, 3), keepdim=True), {"a"}),  # … or summed
+        (lambda a, b: a + 2 * b, {"a", "b"}),  # the product follows a layer alone: it belongs to it
+        (lambda a, b: a + nn.functional.interpolate(b, size=8), {"a", "b"}),
+        (lambda a, b: a + nn.functional.pad(b, (1, 1, 0, 0), mode="reflect")[..., 1:-1], {"a", "b"}),
+        (lambda a, b: a * b, set()),
+        (lambda a, b: torch.maximum(a, b), set()),
+        (lambda a, b: nn.functional.dropout(a + b, 0.5, training=True), set()),
+        (lambda a, b: (a + b).relu(), set()),
+        (lambda a, b: nn.functional.interpolate(a + b, scale_factor=2), set()),
+        (lambda a, b: nn.functional.max_pool2d(torch.cat([a, b], 1), 2), set()),
+        (lambda a, b: nn.functional.pad(a + b, (1, 1, 0, 0), mode="reflect"), set()),
+    ],
+)
+def test_operations_pass_a_gradient_on_or_compute_another(
+    combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], layers: set[str]
+) -> None:
+    assert layers_of_c(combine) == layers
+
+
+def tanh_gelu(x: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.04 * x**3)))
+    return y
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x * x.sigmoid(), lambda x: x.mul_(x.sigmoid()), lambda x: x * nn.functional.softplus(x).tanh(),
+     lambda x: x * nn.functional.relu6(x + 3) / 6, tanh_gelu, lambda x: x * x, lambda x: x + x, lambda x: x + x.relu()],
+)  # fmt: skip
+def test_an_activation_of_several_operations_is_one(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """As ONNX graphs write SiLU: it belongs to the layer in front of it, and behind an addition it is an operation."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c, self.d = (nn.Conv2d(3 if i == 0 else 8, 8, 1) for i in range(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = function(self.a(x) * 1)
+            z = function(y + self.b(y))
+            return self.c(z) * self.d(z)
+
+    reuse = of(Net())
+    reached = {la.path: len(la.gradients) for la in reuse.layers}
+    assert reached["a"] == 2  # of b, and of the function behind the addition
+    assert reached["b"] in (1, 2)
+    assert reuse.total.paths == 4
+
+
+def test_layers_without_a_convolution() -> None:
+    """A batch norm that several layers read, a parameter in a product, and an embedding are layers."""
+
+    class Others(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(10, 8)
+            self.norm = nn.LayerNorm(8)
+            self.weight = nn.Parameter(torch.randn(8, 8))
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            x = self.embedding(tokens)
+            y = self.norm(x + self.linear(x))
+            return y @ self.weight + self.linear(y)
+
+    reuse = cspprof.gradients(Others(), torch.zeros(2, 5, dtype=torch.long))
+    assert {la.path for la in reuse.layers} == {"embedding", "linear", "norm", "matmul"}
+
+
+def test_a_layer_that_no_output_depends_on_has_no_gradient() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.unused(x)
+            y: torch.Tensor = self.used(x)
+            return y
+
+    reuse = of(Unused())
+    assert {la.path: (len(la.gradients), la.paths) for la in reuse.layers} == {"used": (1, 1), "unused": (0, 0)}
+
+
+def test_frozen_parameters_are_noted(run: Run) -> None:
+    model = Chain().requires_grad_(False)
+    assert "parameters are frozen" in str(cspprof.gradients(model, (1, 3, 8, 8)))
+
+
 # -- networks ----------------------------------------------------------------------------------------
 
 
@@ -435,3 +578,117 @@ def test_resnet_reuses_gradients_only_at_projections() -> None:
     reuse = of("torchvision:resnet18")
     assert (reuse.total.layers, reuse.total.uses, reuse.total.reused) == (21, 22, 4)
     assert reuse.total.paths == 2**8
+
+
+# -- files, formats, the command ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_saved_profile_and_an_onnx_graph_have_the_same_gradients(tmp_path: Any, run: Run) -> None:
+    model = PartialDense(3, "first").eval()
+    shape = (1, 3, 8, 8)
+    traced = of(model)
+    saved = cspprof.profile(model, shape).save(tmp_path / "x.profile.json")
+    graph = tmp_path / "x.onnx"
+    torch.onnx.export(model, (torch.zeros(shape),), graph, dynamo=True, verbose=False)
+    for path in (saved, graph):
+        reuse = cspprof.gradients(str(path))
+        assert reuse.total == traced.total
+        assert [la.gradients for la in reuse.layers] == [la.gradients for la in traced.layers]
+
+
+def test_a_darknet_cfg(tmp_path: Any) -> None:
+    """Two residual blocks with linear shortcuts, beside a convolution, as in the cfg of CSPDarknet-53."""
+    conv = "[convolutional]\nbatch_normalize=1\nfilters={}\nsize={}\npad=1\nstride={}\nactivation=mish\n"
+    residual = conv.format(4, 1, 1) + conv.format(4, 3, 1) + "[shortcut]\nfrom=-3\nactivation=linear\n"
+    path = tmp_path / "x.cfg"
+    path.write_text(
+        "[net]\nwidth=16\nheight=16\nchannels=3\n" + conv.format(8, 3, 1)  # 0
+        + conv.format(4, 1, 1) + "[route]\nlayers=-2\n" + conv.format(4, 1, 1)  # 1: bypass, 3: main
+        + residual + residual + conv.format(4, 1, 1)  # 4 to 9, 10: transition
+        + "[route]\nlayers=-1,1\n" + conv.format(8, 1, 1) + conv.format(8, 3, 2)
+    )  # fmt: skip
+    reuse = cspprof.gradients(str(path))
+    assert [(b.split, b.fusion, len(b.shared)) for b in reuse.bypasses] == [("conv", "csp", 1)]
+    assert reuse.total.paths == 2**2 + 1
+
+
+def test_json_follows_its_schema_and_names_layers_and_gradients(run: Run) -> None:
+    document = json.loads(run("gradients", "csp_resnet10", "vgg16", "--format", "json").out)
+    validate(document, SCHEMA)
+    csp, vgg = document["models"]
+    assert csp["total"]["fusions"] == ["csp"] * 3
+    assert {b["shared"] for b in csp["bypasses"] if b["split"] == "slice"} == {1}
+    assert csp["bypasses"][1]["shared_gradients"] == ["stage2.transition.conv"]
+    assert vgg["total"]["uses"] == len(vgg["layers"]) == 16
+    uses = {(layer["layer"], name) for layer in csp["layers"] for name in layer["gradients"]}
+    assert uses == {(name, g["gradient"]) for g in csp["gradients"] for name in g["layers"]}
+    assert len(uses) == csp["total"]["uses"] == sum(s["uses"] for s in csp["stages"])
+
+
+def test_every_format_has_the_stages(run: Run) -> None:
+    for name in ("rich", "markdown", "latex", "html"):
+        shown = run("gradients", "csp_resnet10", "--format", name)
+        assert shown.code == 0
+        assert "stage2" in shown.out
+        assert "total" in shown.out
+    rows = run("gradients", "csp_resnet10", "--format", "csv").out.splitlines()
+    assert rows[0] == "model,status,layer,stage,gradients,reused,computed_by"
+    assert len(rows) == 1 + of("csp_resnet10").total.layers
+
+
+def test_the_command_lists_stages_splits_gradients_and_layers(run: Run) -> None:
+    shown = run("gradients", "csp_densenet121", "--layers", "--top", "2").out
+    for text in ("Gradients of csp_densenet121", "Cross stage splits", "stage1.transition.conv × 1", "2 of 62",
+                 "Layers of csp_densenet121", "2^24 + 1", "4 × csp"):  # fmt: skip
+        assert text in shown
+    assert "used again," not in run("gradients", "csp_densenet121", "--top", "0").out
+
+
+def test_a_wrong_spec_or_option_is_refused(run: Run) -> None:
+    assert (run("gradients", "densnet121").code, run("gradients", "vgg16", "--top", "-1").code) == (2, 2)
+    assert "densenet121" in run("gradients", "densnet121").err
+
+
+def test_a_model_without_layers_has_an_empty_table_and_no_chart() -> None:
+    assert of(nn.ReLU()).total.layers == 0
+    assert "total" in str(of(nn.ReLU()))
+    with pytest.raises(cspprof.errors.CspprofError, match="has no layer with weights"):
+        cspprof.plot("gradients", cspprof.profile(nn.ReLU(), (1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0"), (4096, "4,096"), (2**58, "2^58"), (2**58 + 1, "2^58 + 1"), (3 * 10**17, "3.00e+17"),
+     (2**130 + 2**100, "1.36e+39")],
+)  # fmt: skip
+def test_large_numbers_of_paths_are_short(n: int, text: str) -> None:
+    assert paths_text(n) == text
+
+
+def test_chart_has_a_point_for_each_use(run: Run) -> None:
+    chart = cspprof.plot("gradients", "csp_densenet121,fusion=first")
+    reuse = of("csp_densenet121,fusion=first")
+    by_series = {s.name: len(s.marks) for s in chart.panels[0].series}
+    assert sum(by_series.values()) == reuse.total.uses == 657
+    assert by_series["shared with the bypass"] == reuse.total.shared == 58
+    assert "shared with the bypass" in run("plot", "gradients", "csp_resnet10").out
+
+
+@pytest.mark.slow
+def test_convert_shows_the_shared_gradients_of_each_stage(run: Run) -> None:
+    for fusion, after in (("csp", [1, 1, 1, 1]), ("first", [6, 12, 24, 16]), ("last", [0, 0, 0, 0])):
+        document = json.loads(run("convert", "densenet121", "--fusion", fusion, "--format", "json").out)
+        stages = document["conversions"][0]["stages"]
+        assert [s["gradients_shared"] for s in stages] == [21, 78, 300, 120]
+        assert [s["gradients_shared_after"] for s in stages] == after
+
+
+@pytest.mark.slow
+def test_networks_of_every_source_have_gradients() -> None:
+    """Each layer has a gradient, and the uses by layer and by gradient agree."""
+    for spec in ("torchvision:vit_b_16", "torchvision:swin_t", "timm:convnext_tiny", "csp_peleenet_efm", "hardnet68",
+                 "csp_darknet53_panet_spp", "thundernet_snet49", "res2netlite72"):  # fmt: skip
+        reuse = of(spec)
+        assert all(layer.gradients for layer in reuse.layers), spec
+        assert reuse.total.uses == sum(g.uses for g in reuse.gradients)

@@ -31,6 +31,8 @@ ALWAYS_WEIGHTED = CONVOLUTIONS | {Kind.LINEAR, Kind.RECURRENT}
 """Kinds of layers. Operations of the other kinds below are layers if they read a parameter."""
 WEIGHTED_WITH_PARAMETERS = frozenset({Kind.MATMUL, Kind.ATTENTION, Kind.EMBEDDING, Kind.CUSTOM, Kind.UNKNOWN})
 
+POINTWISE = frozenset({Kind.ACTIVATION, Kind.ELEMENTWISE})
+
 
 class Read(NamedTuple):
     """A call that reads a tensor, and what it does with the gradient of its output."""
@@ -81,6 +83,7 @@ class GradientFlow:
         """For each call: whether it computes a gradient for one of its operands."""
         self._parameters = {s.id for s in record.storages if s.role == "parameter"}
         self._read_calls()
+        self._merge_pointwise_functions()
         self.unit_of: dict[int, Unit] = {}
         self.units = self._join_units()
 
@@ -139,6 +142,50 @@ class GradientFlow:
                 output = self.tensors[current[storage]]
                 output.reads.append(Read(end, n, output.spec))
 
+    # -- functions of several operations ------------------------------------------------------------------
+
+    def _merge_pointwise_functions(self) -> None:
+        """Replace operations that compute one pointwise function of one tensor, such as x · sigmoid(x), by their first
+        call: it reads the tensor once, and writes what the last one wrote."""
+        for i, inputs in enumerate(self.inputs_of):
+            if len(inputs) < 2 or self.spec(i).kind is not Kind.ELEMENTWISE or len(self.outputs_of[i]) != 1:
+                continue
+            origins = [self._pointwise_origins(tensor) for tensor in inputs]
+            common = next((t for t in origins[0] if all(t in others for others in origins)), None)
+            if common is None or (not self._computes[i] and self._adds_parts(i, common)):
+                continue
+            calls = {i}.union(*(found[common] for found in origins))
+            first, (exit_,) = min(calls), self.outputs_of[i]
+            whole = self.tensors[common]
+            whole.reads = [read for read in whole.reads if read.call not in calls]
+            whole.reads.append(Read(first, 0, whole.spec))
+            for call in calls - {i}:
+                for inner in self.outputs_of[call]:
+                    self.tensors[inner].reads = []
+            for call in calls:
+                self.inputs_of[call], self.outputs_of[call] = [], ()
+            self.inputs_of[first], self.outputs_of[first], self._computes[first] = [common], (exit_,), True
+            self.tensors[exit_].writer = first
+
+    def _pointwise_origins(self, tensor: int) -> dict[int, set[int]]:
+        """The tensors of which a tensor is a pointwise function, nearest first, and the calls in between. Nothing else
+        reads the tensors in between."""
+        found: dict[int, set[int]] = {tensor: set()}
+        calls: set[int] = set()
+        while len(self.tensors[tensor].reads) == 1:
+            writer = self.tensors[tensor].writer
+            if writer == INPUT or self.spec(writer).kind not in POINTWISE or len(self.inputs_of[writer]) != 1:
+                break
+            calls = calls | {writer}
+            (tensor,) = self.inputs_of[writer]
+            found[tensor] = calls
+        return found
+
+    def _adds_parts(self, call: int, tensor: int) -> bool:
+        """Whether a call adds parts of a tensor, which do not overlap, and passes the gradient on to each."""
+        whole = self.tensors[tensor].spec.numel
+        return all(t == tensor for t in self.inputs_of[call]) and all(r.numel < whole for r in self.spec(call).reads)
+
     # -- units ------------------------------------------------------------------------------------------
 
     def _join_units(self) -> list[Unit]:
@@ -153,7 +200,7 @@ class GradientFlow:
                     units.append(self._add_unit(i, writers))
                 continue
             before = writers.get(inputs[0]) if len(inputs) == 1 else None
-            alone = len(self.tensors[inputs[0]].reads) == 1
+            alone = len(self.tensors[inputs[0]].reads) == 1 and (self._computes[i] or len(self.outputs_of[i]) == 1)
             if before is not None and alone and not (before.weighted is not None and self._is_weighted(i)):
                 before.calls.append(i)
                 before.outputs = self.outputs_of[i]
