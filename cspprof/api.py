@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.verification import ToolResult, Verification
-from cspprof.core.errors import CspprofError, NeedsValuesError, TraceError
+from cspprof.core.errors import CspprofError, NeedsValuesError, SourceError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
 from cspprof.csp.advice import Change, suggestions
@@ -145,6 +145,12 @@ def convert(
         from cspprof.csp.conversion.source_code import factory_code
 
         spec = parse(model)
+        source = source_of(spec)
+        if not source.can_be_changed:
+            raise SourceError(
+                f"{spec.target} ({source.name}) contains no modules that can be converted",
+                "Name the model from which it was made, for example: file.py:factory",
+            )
         with open_model(model, request) as loaded:
             traced_on = loaded.inputs if inputs is None else inputs
             run = tracer(traced_on, name or loaded.name, loaded.device, source=loaded.source, notes=loaded.notes)
@@ -210,9 +216,10 @@ def advise(
     if not isinstance(model, str):
         if inputs is None:
             raise TraceError("a module has no default input", "Pass a shape: cspprof.advise(model, (1, 3, 224, 224))")
+        model = getattr(model, "_orig_mod", model)  # of torch.compile
         before = profile(model, inputs, device=device, dtype=dtype, name=name)
         return _advice(before, model, partial(profile, inputs=inputs, device=device, dtype=dtype, name=name), chosen)
-    if not source_of(parse(model)).contains_module:
+    if not source_of(parse(model)).can_be_changed:
         return _advice(profile_spec(model, request), None, None, chosen)
     from cspprof.sources.build import trace_loaded
 

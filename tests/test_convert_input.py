@@ -246,7 +246,7 @@ def test_lazy_layers_are_refused_and_convert_after_a_forward() -> None:
 def test_quantized_layers_are_refused() -> None:
     model = torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear})
     text = refused(model)
-    assert text.startswith("head (Linear) is quantized, and a converted network must be trained\n")
+    assert text.startswith("head (Linear) is quantized, and a network with other widths must be trained\n")
     assert text.endswith("Convert the float model, train it, and quantize the result.")
 
 

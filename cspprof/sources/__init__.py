@@ -54,10 +54,14 @@ class Source(NamedTuple):
     takes_other_inputs: bool = True
     """Whether a loaded model can be traced on several inputs. A Darknet network is built for one input."""
 
+    has_layers: bool = True
+    """Whether its modules are layers of torch or of the user, which can be changed. Those of an exported program are
+    nodes of a graph."""
+
     @property
-    def contains_module(self) -> bool:
-        """Whether the source has a model that can run, and not only a record or a graph."""
-        return hasattr(import_module(f"{__name__}.{self.module}"), "open_model")
+    def can_be_changed(self) -> bool:
+        """Whether the source has a model whose modules can be replaced, and not only a record or a graph."""
+        return self.has_layers and hasattr(import_module(f"{__name__}.{self.module}"), "open_model")
 
     def record(self, spec: Spec, request: Request) -> Record:
         """The record, read from a file or traced. Raises SourceError also if the code of the model exits the program:
@@ -100,7 +104,7 @@ SOURCES: list[Source] = [
     Source("saved profile", _suffix(".profile.json", ".profile.json.gz"), "saved_profile", takes_other_inputs=False),
     Source("measurement", _suffix(".measured.json"), "measured_file", takes_other_inputs=False),
     Source("Darknet", _suffix(".cfg"), "darknet", of_file("torch"), takes_other_inputs=False),
-    Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch")),
+    Source("exported program", _suffix(".pt2"), "exported_program", of_file("torch"), has_layers=False),
     Source("ONNX", _suffix(".onnx"), "onnx_graph", of_file("onnx"), takes_other_inputs=False),
     Source("timm", _prefix("timm:"), "timm_models", of_packages("torch", "timm", "torchvision", env=TIMM_VARIABLES)),
     Source("torchvision", _prefix("torchvision:"), "torchvision_models", of_packages("torch", "torchvision")),

@@ -16,6 +16,7 @@ from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.convert import convert_model, gpus, output_shapes
 from cspprof.csp.conversion.edits import refuse_other_weights, renumber, set_module
 from cspprof.csp.conversion.layers import RULES, resize
+from cspprof.csp.conversion.refusals import refuse_unconvertible
 
 
 def trace_with_change(model: nn.Module, record: Record, change: Change, trace: Callable[[nn.Module], Record]) -> Record:
@@ -23,6 +24,7 @@ def trace_with_change(model: nn.Module, record: Record, change: Change, trace: C
 
     Raises CspprofError if the change is impossible, or if the changed model fails or returns other shapes.
     """
+    refuse_unconvertible(model)
     if isinstance(change, StageConversion):
         result = convert_model(model, record, trace, change.options, [change.stage])
         if all(stage.plan is None for stage in result.stages):
@@ -71,6 +73,7 @@ def _resize_layers(model: nn.Module, record: Record, change: WidthChange) -> Non
     widths = NetworkWidths(record)
     shapes = widths.new_shapes(change)
     names = {s.id: s.name for s in record.storages}
+    _refuse_shared_weights(model, {names[storage] for storage in shapes.weights})
     by_layer: dict[str, dict[str, tuple[int, ...]]] = {path: {} for path in change.dense}
     for storage, shape in shapes.weights.items():
         path, _, name = names[storage].rpartition(".")
@@ -87,12 +90,23 @@ def _resize_layers(model: nn.Module, record: Record, change: WidthChange) -> Non
             resized = resize(module, new).module
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise CouplingError(f"{path} cannot be built with other channels: {error}") from error
-        if not path:
-            raise CouplingError("the model itself has the weights")
-        set_module(model, path, resized)
+        if path:
+            set_module(model, path, resized)
+        else:
+            model.__dict__.update(resized.__dict__)
     for path, numbers in shapes.numbers.items():
         module = model.get_submodule(path)
         if not type(module).__module__.startswith("torch.nn.") and not (
             path in by_layer and isinstance(module, tuple(RULES))
         ):
             renumber(module, numbers)
+
+
+def _refuse_shared_weights(model: nn.Module, resized: set[str]) -> None:
+    """Raise CouplingError if a weight that changes has two names: its layers would get different weights."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for shared in names.values():
+        if len(shared) > 1 and resized & set(shared):
+            raise CouplingError(f"{shared[0]} and {shared[1]} are one weight, and the change would separate them")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from cspprof.analysis.headline import known_conv_share
 from cspprof.core.kinds import Kind
 from cspprof.core.record import OpSpec, Record
 from cspprof.csp.advice.balance import balanced, without_groups
@@ -12,6 +13,10 @@ from cspprof.metrics import value_of
 
 LEAST_RATIO = 1.5
 """The least ratio of the two widths of a 1×1 convolution that is called unequal."""
+
+
+LEAST_CONV_SHARE = 0.9
+"""The least share of the MACs in convolutions for advice on grouped convolutions."""
 
 
 @adviser("equal-width")
@@ -61,7 +66,7 @@ def unequal_widths(record: Record) -> list[Proposal]:
                 "cio_cspnet",
                 change,
                 value_of(after, "cio_cspnet"),
-                ("macs",),
+                ("macs", "cio_all"),
             )
         )
     return sorted(found, key=lambda p: p.computed or 0)
@@ -74,9 +79,10 @@ def group_convolutions(record: Record) -> list[Proposal]:
 
 
 def dense_proposals(record: Record, depthwise: bool, metric: str) -> list[Proposal]:
-    """Proposals to replace grouped convolutions by narrower ones of one group with at most the same MACs."""
+    """Proposals to replace grouped convolutions by narrower ones of one group with at most the same MACs. None for a
+    network with many MACs outside convolutions: neither CIO nor MoC would see what moves there."""
     widths = network_widths(record)
-    if widths is None:
+    if widths is None or (known_conv_share(record) or 0) < LEAST_CONV_SHARE:
         return []
     by_root = {g.root: g for g in widths.groups()}
     classes: dict[tuple[object, ...], list[tuple[str, OpSpec, list[WidthGroup]]]] = {}
@@ -111,7 +117,7 @@ def dense_proposals(record: Record, depthwise: bool, metric: str) -> list[Propos
         if not depthwise:
             finding = f"{kind}, {old} channels: each map counts in full for 1/{spec.attrs['groups']} of the MACs (G2)"
         action = f"one group and {width} channels, with at most the same MACs"
-        found.append(Proposal(named(paths), finding, action, metric, change, now, ("macs",)))
+        found.append(Proposal(named(paths), finding, action, metric, change, now, ("macs", "cio_all")))
     return sorted(found, key=lambda p: (p.computed or 0) * (-1 if metric == "moc" else 1))
 
 

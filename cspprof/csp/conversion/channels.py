@@ -150,9 +150,9 @@ def couple(
 
 SAME_SHAPE = frozenset({Kind.ACTIVATION, Kind.SOFTMAX, Kind.RESIZE, *POOLS})
 """Kinds of operations that keep the channel axis."""
-SHARES = frozenset({"split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "tensor_split"})
+SHARES = frozenset({"Split", "split", "split_with_sizes", "chunk", "unsafe_split", "unsafe_chunk", "tensor_split"})
 """Operations that divide an axis into consecutive parts."""
-MOVES = frozenset({"permute", "transpose", "swapaxes", "movedim"})
+MOVES = frozenset({"Transpose", "permute", "transpose", "swapaxes", "movedim"})
 
 
 class ChannelWalk:
@@ -309,8 +309,8 @@ class ChannelWalk:
         if not known:
             return None
         rank = len(spec.writes[0].shape)
-        axis, at = known[0].axis, int(spec.attrs.get("dim", 0)) % rank
-        if spec.name not in ("cat", "stack") or any(x.axis != axis for x in known):
+        axis, at = known[0].axis, _dimension(spec) % rank
+        if spec.name not in ("cat", "Concat", "stack") or any(x.axis != axis for x in known):
             raise CouplingError("maps with different channel axes are joined")
         if spec.name == "stack":  # along a new axis
             for other in known[1:]:
@@ -365,7 +365,7 @@ class ChannelWalk:
         rank = len(before)
         if x.axis < 0:
             return [_gathered(x, before, t.shape) for t in spec.writes]
-        dim = int(spec.attrs.get("dim", 0)) % rank if rank else 0
+        dim = _dimension(spec) % rank if rank else 0
         if name in SHARES or name in ("slice", "narrow"):
             if dim != x.axis:
                 return [x for _ in spec.writes]
@@ -399,6 +399,11 @@ class ChannelWalk:
         return Channels(-1, (Segment(size, group),))
 
 
+def _dimension(spec: OpSpec) -> int:
+    """The axis along which an operation joins or divides: `dim` in torch, `axis` in ONNX."""
+    return int(spec.attrs.get("dim", spec.attrs.get("axis", 0)))
+
+
 def _on_axis(x: Channels, tensor: TensorSpec) -> Channels | None:
     size = sum(s.size for s in x.segments)
     return x if x.axis < len(tensor.shape) and (x.axis < 0 or tensor.shape[x.axis] == size) else None
@@ -429,8 +434,9 @@ def _cut(segments: Sequence[Segment], start: int, stop: int) -> tuple[Segment, .
 
 def _moved(spec: OpSpec, name: str, axis: int, rank: int) -> int:
     """The axis of the channels after a permutation."""
-    if name == "permute":
-        return [int(d) % rank for d in spec.attrs["dims"]].index(axis)
+    if name in ("permute", "Transpose"):
+        order = spec.attrs.get("dims") or spec.attrs.get("perm") or range(rank)[::-1]  # ONNX: perm
+        return [int(d) % rank for d in order].index(axis)
     pair = [v for k, v in spec.attrs.items() if k.startswith(("dim", "axis", "source", "destination"))]
     if len(pair) != 2 or not all(isinstance(d, int) for d in pair):
         raise CouplingError(f"{name} moves channels, and conversion does not follow it")

@@ -28,6 +28,6 @@ def refuse_unconvertible(model: nn.Module) -> None:
         packed = any(isinstance(value, torch.ScriptObject) for value in vars(module).values())
         if packed or "quantized" in type(module).__module__.split(".") or any(t.is_quantized for t in own):
             raise CspprofError(
-                f"{name} ({kind}) is quantized, and a converted network must be trained",
+                f"{name} ({kind}) is quantized, and a network with other widths must be trained",
                 "Convert the float model, train it, and quantize the result.",
             )
