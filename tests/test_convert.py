@@ -255,6 +255,25 @@ def test_onnx_graph_has_the_outputs_of_the_module(tmp_path: Path, run: Run) -> N
     assert abs(got - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("in_place", [torch.relu_, lambda y: y.add_(1)], ids=["relu", "add"])
+def test_a_network_that_changes_the_output_of_a_stage_in_place_can_be_trained(
+    in_place: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """Autograd needs the output of a ReLU unchanged, so the stage ends with its norm."""
+
+    class Changed(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.head(in_place(self.body(self.stem(x))).mean((2, 3)))
+            return y
+
+    model = convert(Changed()).model
+    model.train()(torch.randn(2, 3, 16, 16)).sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    transition = model.get_submodule("body.transition")
+    assert [type(layer) for layer in transition.children()] == [nn.Conv2d, nn.BatchNorm2d]
+    assert len(list(convert().model.get_submodule("body.transition").children())) == 3
+
+
 # -- stages ----------------------------------------------------------------------------------------------
 
 
