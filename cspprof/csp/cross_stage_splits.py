@@ -67,7 +67,7 @@ class _Finder:
             computed = tensor.writer == INPUT or (unit is not None and n in unit.outputs)
             if not computed and len(self.flow.inputs_of[tensor.writer]) <= 1:
                 continue  # a copy, or a tensor inside a unit
-            reads = list(self.flow.reads_behind_copies(n))
+            reads = self.flow.reads_behind_copies(n)
             if len(reads) > 1:
                 bypass = self._by_slices(n, reads) or self._by_convolutions(reads)
                 if bypass is None and computed:  # a sum or a concatenation continues the bypass of another tensor
@@ -120,12 +120,13 @@ class _Finder:
 
     def _last_join(self, read: Read) -> Read:
         """The last concatenation or addition through which the tensor flows unchanged."""
-        pending, last = [read], read
+        pending, last, seen = list(read.passes_to), read, {*read.passes_to}
         while pending:
-            for tensor in pending.pop().passes_to:
-                further = [r for r in self.flow.tensors[tensor].reads if r.passes_to]
-                pending += further
-                last = max([last, *further], key=lambda r: r.call)
+            for further in self.flow.tensors[pending.pop()].reads:
+                if further.passes_to:
+                    last = max(last, further, key=lambda r: r.call)
+                    pending += [t for t in further.passes_to if t not in seen]
+                    seen.update(further.passes_to)
         return last
 
     # -- what both sides share --------------------------------------------------------------------------

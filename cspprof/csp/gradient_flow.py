@@ -7,7 +7,6 @@ what the next computing operations return for it (CSPNet, Wang et al. 2019, Eq. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -286,14 +285,17 @@ class GradientFlow:
         """The number of paths from the inputs of the model to its outputs."""
         return sum(n for n, t in zip(self.paths, self.tensors, strict=True) if t.writer == INPUT)
 
-    def reads_behind_copies(self, tensor: int) -> Iterator[Read]:
+    def reads_behind_copies(self, tensor: int) -> list[Read]:
         """The reads of a tensor; those of its copies and of parts of it in their place."""
-        for read in self.tensors[tensor].reads:
-            if read.passes_to and read.operand >= 0 and len(self.inputs_of[read.call]) == 1:
-                for copy in read.passes_to:
-                    yield from self.reads_behind_copies(copy)
-            else:
-                yield read
+        found: list[Read] = []
+        pending = [tensor]
+        while pending:
+            for read in self.tensors[pending.pop()].reads:
+                if read.passes_to and read.operand >= 0 and len(self.inputs_of[read.call]) == 1:
+                    pending += read.passes_to
+                else:
+                    found.append(read)
+        return sorted(found, key=lambda read: (read.call, read.operand))
 
 
 @cached
