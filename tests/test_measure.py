@@ -350,7 +350,9 @@ def prepared_graph(
     save_arrays(folder / "inputs.npz", [x])
     save_arrays(folder / "outputs.npz", [expected(x)])
     export = {"failure": "", "path": str(path), "inputs": ["x"], "outputs": ["y"]}
-    (folder / "model.json").write_text(json.dumps({"spec": "net.onnx", "inputs": [], "export": export}))
+    (folder / "model.json").write_text(
+        json.dumps({"spec": "net.onnx", "inputs": [], "tolerance": 1e-4, "export": export})
+    )
     return folder
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from cspprof.measure.torch_model import TensorsOnly, has_only_tensors
+
 EXTERNAL_BYTES = 1_500_000_000
 """From this size on, the weights go into a file beside the graph: a protobuf message has at most 2 GiB."""
 
@@ -22,6 +24,9 @@ def export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], pat
     both fail, `failure` is the reason, else it is empty; `refused` are the reasons of exporters that failed.
     """
     reasons: list[str] = []
+    with torch.no_grad():
+        if not has_only_tensors(module(*args, **kwargs)):
+            module = TensorsOnly(module).eval()
     for exporter in (_export_dynamo, _export_torchscript):
         try:
             with warnings.catch_warnings(), torch.no_grad():

@@ -155,11 +155,11 @@ def _model_notes(measurement: Measurement) -> Iterator[tuple[str, str]]:
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Notes with the labels to which they apply: `resnet18, resnet34: ONNX by …`."""
+    """Notes with the labels to which they apply: `resnet18; resnet34: ONNX by …`."""
     labels: dict[str, dict[str, None]] = {}
     for label, note in pairs:
         labels.setdefault(note, {})[label] = None
-    return [f"{', '.join(names)}: {note}" for note, names in labels.items()]
+    return [f"{'; '.join(names)}: {note}" for note, names in labels.items()]
 
 
 def _session_notes(measurement: Measurement) -> list[str]:

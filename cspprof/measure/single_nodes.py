@@ -17,6 +17,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from cspprof.measure.engines.network import save_arrays
+from cspprof.measure.parity import TOLERANCE
 
 MOST_KINDS = 200
 """Kinds of nodes that are tried; a network has about 20."""
@@ -130,7 +131,9 @@ def _write(model: ModelProto, folder: Path) -> None:
         feeds[value.name] = (numbers if dtype.kind == "f" else numpy.zeros_like(numbers)).astype(dtype)  # 0: an index
     save_arrays(folder / "inputs.npz", list(feeds.values()))
     export = {"failure": "", "path": str(path), "inputs": list(feeds), "outputs": [o.name for o in model.graph.output]}
-    (folder / "model.json").write_text(json.dumps({"spec": "", "inputs": [], "export": export}), encoding="utf-8")
+    (folder / "model.json").write_text(
+        json.dumps({"spec": "", "inputs": [], "tolerance": TOLERANCE, "export": export}), encoding="utf-8"
+    )
     if find_spec("onnxruntime"):
         from cspprof.measure.engines.onnxruntime_engine import run_without_optimization
 

@@ -18,9 +18,11 @@ CHANGES = "changed_weights.pt"
 """The file of the changed weights in the folder of a prepared model."""
 
 
-def call_arguments(
-    loaded: LoadedModel, input_texts: Sequence[str], device: str = "cpu", seed: int = 0
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a forward."""
+
+
+def call_arguments(loaded: LoadedModel, input_texts: Sequence[str], device: str = "cpu", seed: int = 0) -> Call:
     """Positional and keyword arguments: standard normal numbers, and zeros for integers. The same seed gives the same
     numbers."""
     inputs = parse_inputs(input_texts)
@@ -36,6 +38,26 @@ def input_tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.T
 def output_tensors(result: Any) -> list[torch.Tensor]:
     """The tensors that a forward returned, in order."""
     return list(tensors_in(result))
+
+
+def has_only_tensors(result: Any) -> bool:
+    """Whether a result is made of tensors in lists, tuples and dicts, as an ONNX graph can return it."""
+    if isinstance(result, (list, tuple)):
+        return all(map(has_only_tensors, result))
+    if type(result) is dict:
+        return all(map(has_only_tensors, result.values()))
+    return isinstance(result, torch.Tensor)
+
+
+class TensorsOnly(nn.Module):
+    """A module that returns only the tensors of another module's result."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        return tuple(output_tensors(self.module(*args, **kwargs)))
 
 
 def copied_state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -78,7 +78,9 @@ class Worker:
         network.run()
         network.run()
         peak = peak_resident_bytes()  # before the correct output is read
-        return {"error": check_parity(network.outputs(), Prepared(Path(folder)).outputs()), "peak_bytes": peak}
+        prepared = Prepared(Path(folder))
+        error = check_parity(network.outputs(), prepared.outputs(), prepared.tolerance)
+        return {"error": error, "peak_bytes": peak}
 
     def diagnose(self, graph: str, folder: str) -> dict[str, Any]:
         """Why the engine cannot run a graph: one reason for each kind of node that fails on its own."""

@@ -63,7 +63,7 @@ class WorkerProcess:
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
         reason = f": {lines[-1]}" if lines else ""
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return EngineError(f"the process of the engine ended with {how}{reason}")
+        return EngineError(f"its process ended with {how}{reason}")
 
     def close(self) -> None:
         """End the process now."""

@@ -46,6 +46,11 @@ class Prepared:
         """The inputs of the graph, in the order of `inputs`."""
         return list(self.facts["export"]["inputs"])
 
+    @property
+    def tolerance(self) -> float:
+        """The relative error that an output may have."""
+        return float(self.facts["tolerance"])
+
     def inputs(self) -> list[np.ndarray]:
         """The input tensors."""
         return _arrays(self.folder / "inputs.npz")
