@@ -66,6 +66,9 @@ def test_62_channels_become_64_at_no_cost() -> None:
     assert "62 channels cost as much as 64 in ONNX Runtime" in found[0].proposal.finding
     assert found[0].proposal.action == "64 channels: the nearest multiple of 16 that costs no more"
     assert all(s.traced for s in found)
+    macs = [PIXELS * (27 * c + 9 * c * c) + 4 * c for c in (62, 64)]
+    assert found[0].worse(advice.profile)["macs"] == (macs[1] - macs[0]) / macs[0]
+    assert f"MACs +{100 * (macs[1] / macs[0] - 1):.1f} %" in str(advice)
 
 
 def test_the_image_and_grouped_convolutions_are_not_in_blocks() -> None:
@@ -331,7 +334,7 @@ def test_a_profile_has_the_same_advice_computed_from_shapes(tmp_path: Path, run:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["googlenet", "shufflenet_v2_x1_0"])
 def test_an_onnx_graph_has_the_widths_of_its_module(name: str, tmp_path: Path) -> None:
-    """Batch norms are folded in the graph, and its slices have no offsets: what can be followed has the same numbers."""
+    """Batch norms are folded in the graph and its slices have no offsets; what can be followed has the same numbers."""
     pytest.importorskip("onnx")
     torchvision = pytest.importorskip("torchvision")
     options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}

@@ -31,6 +31,9 @@ def advice_report(record: Record, found: Sequence[Suggestion], top: int | None =
     if not shown:
         table = Table(record.label, [Column("advice")], [[text(NOTHING)]])
         return Report([table], records, document, notes, [record])
+    for rank, s in enumerate(shown, 1):
+        if worse := s.worse(record):
+            notes.append(f"{rank}: " + ", ".join(f"{METRICS.get(m).title} {units.change(c)}" for m, c in worse.items()))
     untraced = [s for s in shown if not s.traced]
     for reason in dict.fromkeys(s.reason for s in untraced):
         ranks = ", ".join(str(shown.index(s) + 1) for s in untraced if s.reason == reason)
@@ -60,12 +63,14 @@ def title_of_number(metric: str) -> str:
 
 
 def suggestion_record(record: Record, rank: int, s: Suggestion) -> dict[str, Any]:
-    """A suggestion as a flat dict: rank, adviser, place, found, change, metric, before, after, gain, by, reason."""
+    """A suggestion as a flat dict: rank, adviser, place, found, change, metric, before, after, gain, by, reason, and
+    what gets worse."""
     return {
         **model_fields(record), "rank": rank, "adviser": s.adviser, "place": s.proposal.place,
         "found": s.proposal.finding, "change": s.proposal.action, "metric": s.proposal.metric,
         "before": _plain(s.before), "after": _plain(s.after), "gain": s.gain,
         "by": TRACED if s.traced else COMPUTED, "reason": s.reason,
+        "worse": " ".join(f"{m} {units.change(c)}" for m, c in s.worse(record).items()),
     }  # fmt: skip
 
 

@@ -32,6 +32,15 @@ class Suggestion:
     reason: str = ""
     """Why the change was not applied; empty if it was."""
 
+    def worse(self, before: Record) -> dict[str, float]:
+        """The metrics that a traced change makes worse, each with its relative change."""
+        changes = {}
+        for metric in () if self.record is None else ("macs", "cio_cspnet", "params", "peak_bytes"):
+            old, new = number(before, metric), None if self.record is None else number(self.record, metric)
+            if old and new is not None and new > old and metric != self.proposal.metric:
+                changes[metric] = float((new - old) / old)
+        return changes
+
     @property
     def traced(self) -> bool:
         """Whether the numbers are those of two traces."""
