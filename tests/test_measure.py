@@ -323,6 +323,11 @@ def test_a_wrong_output_is_refused(outputs: list[Any], message: str) -> None:
         ),
         ("Exception from src/a.cpp:1:\nCheck 'x' failed at src/b.cpp:2:\nNo rule for Det-20\n", "No rule for Det-20"),
         ("OpenCV(5.0.0) /io/net.cpp:7: error: (-215:Assertion failed) x", "(-215:Assertion failed) x"),
+        ("No compiler found\n\nSet TORCHDYNAMO_VERBOSE=1 for the stack trace", "No compiler found"),
+        (
+            "OpenCV(5.0.0) /io/a.cpp:1: error: (-2:Unspecified error) in function 'f'\n> Node [Foo]: unknown\n>\n",
+            "(-2:Unspecified error) in function 'f' Node [Foo]: unknown",
+        ),
         ("", ""),
     ],
 )

@@ -68,14 +68,14 @@ def test_rounds_that_only_one_model_has_are_left_out_of_a_ratio() -> None:
 @pytest.mark.parametrize(
     ("times", "warm"),
     [
-        ([1.0] * 9, False),  # the two windows of five runs need ten
-        ([1.0] * 10, True),
-        ([9.0, 5.0, 3.0, 2.0, 1.5] + [1.0] * 5, False),
-        ([9.0, 5.0, 3.0, 2.0, 1.5] + [1.0] * 10, True),
-        ([1.0] * 5 + [1.04] * 5, True),  # the tolerance is 5 %
-        ([1.0] * 5 + [1.06] * 5, False),
-        ([1.06] * 5 + [1.0] * 5, False),
-        ([1.0, 1.0, 1.0, 50.0, 60.0, 1.0, 1.0, 1.0, 70.0, 80.0], True),  # medians ignore single slow runs
+        ([1.0] * 5, False),  # the two windows of three runs need six
+        ([1.0] * 6, True),
+        ([9.0, 5.0, 3.0] + [1.0] * 3, False),
+        ([9.0, 5.0, 3.0] + [1.0] * 6, True),
+        ([1.0] * 3 + [1.04] * 3, True),  # the tolerance is 5 %
+        ([1.0] * 3 + [1.06] * 3, False),
+        ([1.06] * 3 + [1.0] * 3, False),
+        ([1.0, 50.0, 1.0, 1.0, 1.0, 70.0], True),  # medians ignore single slow runs
         ([], False),
     ],
 )

@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 SEED = 0
 """The same samples give the same interval in every run."""
 
-WARM_UP_WINDOW = 5
+WARM_UP_WINDOW = 3
 """Runs in each of the two windows that the warm-up compares."""
 
 WARM_UP_TOLERANCE = 0.05

@@ -168,22 +168,26 @@ def _respond(function: Callable[..., dict[str, Any]], arguments: dict[str, Any])
 
 
 def short_reason(error: Exception) -> str:
-    """The class and the last line of an error's text, where engines name the cause, without file names of the engine's
-    own source code."""
+    """The class of an error and the part of its text that names the cause, without names of the engine's own files.
+
+    OpenVINO writes the places through which an error came, then the cause; others write the cause first, and OpenCV
+    continues it in lines that start with `>`.
+    """
     if isinstance(error, CspprofError):
         return error.message
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if not _PLACE.match(line)] or lines or [""]
-    text = _SOURCE_FILE.sub("", causes[-1]).strip(" :-")
-    name = type(error).__name__
-    return f"{name}: {text.removeprefix('error: ')[:300]}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" >")]
+    if lines and lines[0].startswith("Exception from "):
+        cause = lines[-1].strip("- ")
+    else:
+        cause = " ".join([*lines[:1], *(line.lstrip("> ") for line in lines[1:] if line.startswith(">"))])
+    text = _SOURCE_FILE.sub("", cause).strip(" :").removeprefix("error: ")
+    return f"{type(error).__name__}: {text[:LONGEST_REASON]}"
 
 
-_PLACE = re.compile(r"Exception from |Check '.*' failed|Summary:|FrontEnd API failed|> Node|'?$")
-"""Lines of OpenVINO and OpenCV that say where in the engine an error happened."""
+LONGEST_REASON = 400
+"""Characters."""
 _SOURCE_FILE = re.compile(r"OpenCV\([^)]*\)|/?[\w./-]+\.(cpp|cc|h|hpp):\d+:?")
 """Names of source files of an engine, with their line."""
-
 
 OUT_OF_MEMORY = "the model outgrows the memory of this machine"
 MEMORY_HINT = "Measure it at a smaller input, for example --input 1x3x128x128, or on a machine with more memory."

@@ -15,6 +15,9 @@ from typing import Any, Self
 from cspprof.measure.engines.network import EngineError
 from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY
 
+KILLED = -9
+"""The exit code after SIGKILL, which Linux sends if memory runs out. The name of the signal is not known on Windows."""
+
 
 class WorkerProcess:
     """A new process. Ctrl-C does not reach it: the command stops it after it has kept what was measured."""
@@ -57,7 +60,7 @@ class WorkerProcess:
     def _ended(self) -> EngineError:
         """The error for a process that ended in the middle of a request."""
         code = self._process.wait()
-        if code == -signal.SIGKILL:
+        if code == KILLED:
             return EngineError(f"{OUT_OF_MEMORY}: the system ended its process (SIGKILL)", MEMORY_HINT)
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
