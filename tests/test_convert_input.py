@@ -6,6 +6,7 @@ import copy
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -274,6 +275,14 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
 def test_a_profile_is_no_model() -> None:
     with pytest.raises(CspprofError, match="a profile contains no model that can be converted"):
         cspprof.convert(cspprof.profile(Net(), INPUT))  # type: ignore[arg-type]
+
+
+def test_an_exported_program_is_no_model_that_converts(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(Net().eval(), (torch.randn(INPUT),)), tmp_path / "net.pt2")
+    with pytest.raises(CspprofError, match="contains no modules that can be converted"):
+        cspprof.convert(str(tmp_path / "net.pt2"))
+    advice = cspprof.advise(str(tmp_path / "net.pt2"))
+    assert [(s.adviser, s.traced) for s in advice] == [("stage", False)]
 
 
 def test_conversion_changes_neither_the_module_nor_the_random_numbers() -> None:
