@@ -32,7 +32,7 @@ def test_notebook_is_current(name: str) -> None:
 
 
 def test_each_notebook_has_a_text_file() -> None:
-    assert NAMES == ["cost_analysis", "profile_and_gate"]
+    assert NAMES == ["cost_analysis", "profile_and_gate", "your_network"]
     assert sorted(p.stem for p in NOTEBOOKS.glob("*.py") if p.name != "make.py") == NAMES
 
 
