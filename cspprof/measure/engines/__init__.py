@@ -9,6 +9,7 @@ The file of an engine has two functions, which run only in the process of that e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ class Engine(NamedTuple):
     libraries: tuple[str, ...]
     """Libraries that it imports; the first one is the engine itself."""
     packages: tuple[str, ...]
-    """Their names for pip, whose versions a result states."""
+    """The name of each for pip."""
     extra: str
     """The extra of cspprof that installs the libraries; empty for a dependency of cspprof."""
     runs_graph: bool
@@ -42,11 +43,11 @@ class Engine(NamedTuple):
     def versions(self) -> dict[str, str]:
         """The version of each library, by its name for pip."""
         found = {}
-        for package in self.packages:
+        for library, package in zip(self.libraries, self.packages, strict=True):
             try:
                 found[package] = version(package)
             except PackageNotFoundError:  # another distribution has the library, such as opencv-python
-                found[package] = "unknown version"
+                found[package] = str(getattr(sys.modules.get(library), "__version__", "unknown"))
         return found
 
 
