@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import quick
 from torch import nn
 
 import cspprof
@@ -453,6 +454,7 @@ def test_a_space_in_a_file(run: Run) -> None:
         (("csp_peleenet", "--scheduler", "tcp://127.0.0.1:9"), "no Dask scheduler", "dask scheduler"),
         (("--journal", "nothing.sweep"), "there is no journal", "SPEC"),
         ((), "no model", "csp_peleenet"),
+        (("csp_peleenet", "--search", "tpd"), "no sampler 'tpd'", "tpe"),
         (("csp_peleenet", "-o", "x.docx"), "x.docx", "."),
         (("a.onnx", "--size", "64"), "fixes its input", "--size"),
     ],
@@ -483,6 +485,19 @@ def test_shards_merge_into_the_whole(run: Run) -> None:
     merged = [word for i in (1, 2, 3) for word in ("--merge", f"{i}.sweep")]
     assert run("sweep", *merged, "--journal", "all.sweep", "-o", "all.csv").code == 0
     assert numbers(Path("all.csv")) == numbers(Path("whole.csv"))
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("sampler", quick(["tpe", "nsga2", "random", "gp"], 1))
+def test_a_search_finds_the_front_of_all_candidates(run: Run, sampler: str) -> None:
+    space = (*GRID, "--grid", "width=0.5,1.0", "--where", "params<=2.9 M", "--maximize", "moc", "--minimize", "macs")
+    found = run("sweep", *space, "--search", sampler, "--trials", "60", "--journal", "s.sweep", "--format", "json")
+    every = run("sweep", *space, "--journal", "all.sweep", "--format", "json")
+    documents = [json.loads(result.out) for result in (found, every)]
+    assert documents[0]["front"] == documents[1]["front"] != []
+    assert documents[0]["candidates"] <= 12
+    again = run("sweep", *space, "--search", sampler, "--trials", "5", "--journal", "s.sweep")
+    assert "0 traced" in again.out or "1 traced" in again.out
 
 
 def test_modules_of_a_generator_are_traced_one_after_another() -> None:

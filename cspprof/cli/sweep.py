@@ -23,8 +23,9 @@ from cspprof.papers.accuracy import ACCURACIES
 from cspprof.render import RENDERERS, format_of
 from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.child import Limits
-from cspprof.sweeps.front import number_name
-from cspprof.sweeps.result import IMAGES, Sweep, goal_of
+from cspprof.sweeps.front import goal_of, number_name
+from cspprof.sweeps.result import IMAGES, Sweep
+from cspprof.sweeps.search import Search
 from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_sizes, parse_values
 from cspprof.sweeps.space_file import read_space_file
 from cspprof.sweeps.sweep import run_sweep
@@ -77,7 +78,12 @@ def sweep_command(
     sample: Annotated[
         int | None, typer.Option("--sample", metavar="N", help="Only N candidates, chosen at random.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Of the choice of --sample.")] = 0,
+    search: Annotated[
+        str | None,
+        typer.Option("--search", metavar="SAMPLER", help="Let Optuna choose: tpe, nsga2, gp or random."),
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", min=1, metavar="N", help="Candidates that --search tries.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", help="Of --sample and --search.")] = 0,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N equal parts, for batch systems.")
     ] = None,
@@ -122,9 +128,11 @@ def sweep_command(
         parse_constraints(where or file.get("where", ()), ACCURACIES), split_metrics(metric),
     )  # fmt: skip
     limits = Limits(timeout, int(parse_quantity(memory).value) if memory is not None else None)
-    with _progress(len(chosen) if chosen else 0) as on_rows:
+    total = 0 if chosen is None else len(chosen) if search is None else min(trials, len(chosen))
+    with _progress(total) as on_rows:
         result = run_sweep(chosen, goal, journal=journal, extend=extend, merged=merged or (), workers=workers,
-                           scheduler=scheduler, limits=limits, on_rows=on_rows)  # fmt: skip
+                           scheduler=scheduler, limits=limits, on_rows=on_rows,
+                           search=Search(search, trials, seed) if search is not None else None)  # fmt: skip
     destination.write(result)
 
 

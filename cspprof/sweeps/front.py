@@ -33,6 +33,23 @@ class Objective(NamedTuple):
         return f"{'largest' if self.maximized else 'least'} {self.name}"
 
 
+class Goal(NamedTuple):
+    """Which candidates are the best."""
+
+    objectives: Sequence[Objective] = (Objective("macs", False), Objective("cio_cspnet", False))
+    constraints: Sequence[Constraint] = ()
+    metrics: Sequence[str] = ()
+    """Further numbers that tables show."""
+
+
+def goal_of(
+    minimize: Sequence[str], maximize: Sequence[str], constraints: Sequence[Constraint], metrics: Sequence[str] = ()
+) -> Goal:
+    """The goal with these registered names; the least MACs and CIO without any."""
+    objectives = [*(Objective(name, False) for name in minimize), *(Objective(name, True) for name in maximize)]
+    return Goal(tuple(objectives) or Goal().objectives, tuple(constraints), tuple(metrics))
+
+
 class Point(NamedTuple):
     """A dominated candidate, as a chart shows it."""
 
@@ -86,13 +103,13 @@ def front(rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Con
         if row.status != "ok":
             failures[row.status, row.error] += 1
             continue
-        excess = sum(c.excess_of(_known(row, c.metric)) for c in constraints)
+        excess = sum(c.excess_of(known_value(row, c.metric)) for c in constraints)
         if excess > 0:
             unmet += 1
             if nearest is None or excess < nearest[0]:
                 nearest = excess, row
             continue
-        known = [_known(row, o.name) for o in objectives]
+        known = [known_value(row, o.name) for o in objectives]
         if None in known:
             unknown += 1
             continue
@@ -116,7 +133,7 @@ def front(rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Con
                  failures, missed_least)  # fmt: skip
 
 
-def _known(row: Row, name: str) -> int | float | None:
+def known_value(row: Row, name: str) -> int | float | None:
     """The value of a number; None if it is unknown or a lower bound."""
     return None if name in row.at_least else row.values.get(name)
 

@@ -49,6 +49,9 @@ class Journal(Protocol):
     def missing(self, keys: Sequence[bytes]) -> set[bytes]:
         """Those of the keys that have no row."""
 
+    def find(self, key: bytes) -> Row | None:
+        """The row with this key; None if there is none."""
+
     def add(self, rows: Sequence[Row]) -> None:
         """Write the rows; the end of this process afterwards loses none. Raises JournalError."""
 
@@ -194,24 +197,17 @@ class SqliteJournal:
             self._columns[text] = found[0]
         return self._columns[text]
 
+    def find(self, key: bytes) -> Row | None:
+        return next(self._select("WHERE key = ?", (key,)), None)
+
     def rows(self) -> Iterator[Row]:
+        return self._select("ORDER BY position, spec, key")
+
+    def _select(self, clause: str, parameters: tuple[bytes, ...] = ()) -> Iterator[Row]:
         texts = dict(self._database.execute("SELECT id, text FROM names"))
         metrics = {number: json.loads(text) for number, text in texts.items() if text.startswith("[")}
-        query = "SELECT * FROM rows ORDER BY position, spec, key"
-        for (
-            key,
-            position,
-            spec,
-            axes,
-            shapes,
-            status,
-            error,
-            names,
-            numbers,
-            at_least,
-            versions,
-            seconds,
-        ) in self._database.execute(query):
+        found = self._database.execute(f"SELECT * FROM rows {clause}", parameters)
+        for key, position, spec, axes, shapes, status, error, names, numbers, at_least, versions, seconds in found:
             values = dict(zip(metrics[names], json.loads(numbers), strict=True))
             yield Row(key, position, spec, json.loads(axes), shapes, status, values, tuple(json.loads(at_least)), error,
                       seconds, texts[versions])  # fmt: skip
@@ -248,6 +244,9 @@ class TextJournal:
 
     def missing(self, keys: Sequence[bytes]) -> set[bytes]:
         return set(keys) - self._keys
+
+    def find(self, key: bytes) -> Row | None:
+        return next((row for row in self._all() if row.key == key), None) if key in self._keys else None
 
     def add(self, rows: Sequence[Row]) -> None:
         new = [row for row in rows if row.key not in self._keys]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from cspprof.analysis.constraints import Constraint
 from cspprof.core.errors import CspprofError
 from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
@@ -16,7 +15,7 @@ from cspprof.report.tables import Report
 from cspprof.results import Chart
 from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.export import export_rows
-from cspprof.sweeps.front import Front, Objective, axes_of, front
+from cspprof.sweeps.front import Front, Goal, axes_of, front
 from cspprof.sweeps.journal import open_journal
 from cspprof.sweeps.report import front_chart, front_report, record
 
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
     import pandas
 
 IMAGES = (".png", ".svg", ".pdf")
-
-
-class Goal(NamedTuple):
-    """Which candidates are the best."""
-
-    objectives: Sequence[Objective] = (Objective("macs", False), Objective("cio_cspnet", False))
-    constraints: Sequence[Constraint] = ()
-    metrics: Sequence[str] = ()
-    """Further numbers that tables show."""
 
 
 class Sweep:
@@ -91,11 +81,3 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         return tables_html(self.report().tables)
-
-
-def goal_of(
-    minimize: Sequence[str], maximize: Sequence[str], constraints: Sequence[Constraint], metrics: Sequence[str] = ()
-) -> Goal:
-    """The goal with these registered names; the least MACs and CIO without any."""
-    objectives = [*(Objective(name, False) for name in minimize), *(Objective(name, True) for name in maximize)]
-    return Goal(tuple(objectives) or Goal().objectives, tuple(constraints), tuple(metrics))

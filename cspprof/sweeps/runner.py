@@ -45,6 +45,23 @@ def run_space(
     """
     versions = versions_of(list(space.models))
     tasks = _chunks(missing_candidates(space, journal, versions), workers.chunk)
+
+    def accepted(rows: list[Row]) -> None:
+        _check_accepted(space, rows)
+        on_rows(rows)
+
+    run_tasks(tasks, journal, workers, limits, versions, accepted)
+
+
+def run_tasks(
+    tasks: Iterator[list[Candidate]], journal: Journal, workers: Workers, limits: Limits, versions: str,
+    on_rows: Callable[[list[Row]], None],
+) -> None:  # fmt: skip
+    """Trace the candidates of the tasks, and write a row for each.
+
+    A task is taken only when a worker has room for it, so a later one may depend on the rows that `on_rows` has
+    received.
+    """
     running: dict[Future[list[Row]], tuple[list[Candidate], int]] = {}
     finished: list[Row] = []
     written = time.monotonic()
@@ -71,16 +88,14 @@ def run_space(
                         "written.",
                     )
                 else:
-                    _check_accepted(space, rows)
+                    on_rows(rows)
                     finished += rows
             if finished and (time.monotonic() - written > FLUSH_SECONDS):
                 journal.add(finished)
-                on_rows(finished)
                 finished, written = [], time.monotonic()
     finally:
         if finished:
             journal.add(finished)
-            on_rows(finished)
 
 
 def _check_accepted(space: Space, rows: list[Row]) -> None:

@@ -108,17 +108,23 @@ class Space:
         return (self._at(position) for position in self.positions)
 
     def _at(self, position: int) -> Candidate:
-        rest, values = position, {}
+        rest, places = position, {}
         for name in reversed(list(self.axes)):
-            rest, place = divmod(rest, len(self.axes[name]))
-            values[name] = self.axes[name][place]
-        values = {name: values[name] for name in self.axes}
+            rest, places[name] = divmod(rest, len(self.axes[name]))
+        return self.candidate(rest, places)
+
+    def candidate(self, model: int, places: Mapping[str, int]) -> Candidate:
+        """The candidate of the model and of the values at these places in their lists."""
+        position = model
+        for name, values_of_axis in self.axes.items():
+            position = position * len(values_of_axis) + places[name]
+        values = {name: self.axes[name][places[name]] for name in self.axes}
         conversion = {n.removeprefix("convert."): v for n, v in values.items() if n.startswith("convert.")}
         options = [
             f"{n}={_literal(v)}" for n, v in values.items() if n not in RUN_AXES and not n.startswith("convert.")
         ]
         return Candidate(
-            position, ",".join([self.models[rest], *options]), values.get("size"), values.get("batch"), self.inputs,
+            position, ",".join([self.models[model], *options]), values.get("size"), values.get("batch"), self.inputs,
             values.get("dtype"), tuple(conversion.items()), tuple(values.items()),
         )  # fmt: skip
 

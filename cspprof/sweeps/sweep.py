@@ -15,10 +15,11 @@ from cspprof.papers.accuracy import ACCURACIES
 from cspprof.sweeps.candidate import Row, trace_module, versions_of
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.executors import Workers, dask_workers, local_workers
-from cspprof.sweeps.front import number_name
+from cspprof.sweeps.front import Goal, goal_of, number_name
 from cspprof.sweeps.journal import Journal, default_path, merge, open_journal, temporary_path
-from cspprof.sweeps.result import Goal, Sweep, goal_of
+from cspprof.sweeps.result import Sweep
 from cspprof.sweeps.runner import check_journal, run_space
+from cspprof.sweeps.search import Search, search_space
 from cspprof.sweeps.space import Space, axis_values, check_axes, expand_models, listed, parse_sizes, take
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def sweep(
     minimize: str | Sequence[str] = (),
     maximize: str | Sequence[str] = (),
     sample: int | None = None,
+    search: str | None = None,
+    trials: int = 200,
     seed: int = 0,
     journal: str | Path | None = None,
     workers: int | None = None,
@@ -52,6 +55,8 @@ def sweep(
     `where` holds constraints, `"bflops<=1 and cio<=12M"`; `minimize` and `maximize` name metrics, by default the MACs
     and CIO. Rows go to `journal`, and a second run goes on with it. Each candidate runs in a process with at most
     `timeout` seconds and `memory` bytes; `scheduler` is the address of a Dask cluster.
+
+    `search` names a sampler of Optuna, `tpe`, `nsga2`, `gp` or `random`, which proposes `trials` candidates.
 
     An iterable of modules needs `inputs`. They are traced in this process, without limits.
 
@@ -81,7 +86,10 @@ def sweep(
         axes["batch"] = list(batch)
     specs = [] if first is None else [first, *chosen]
     space = Space(expand_models([str(s) for s in specs]), axes, sample=sample, seed=seed)
-    return run_sweep(space, goal, journal=path, workers=workers, scheduler=scheduler, limits=Limits(timeout, memory))
+    return run_sweep(
+        space, goal, journal=path, workers=workers, scheduler=scheduler, limits=Limits(timeout, memory),
+        search=Search(search, trials, seed) if search is not None else None,
+    )  # fmt: skip
 
 
 def run_sweep(
@@ -94,11 +102,13 @@ def run_sweep(
     workers: int | None = None,
     scheduler: str | None = None,
     limits: Limits = NO_LIMITS,
+    search: Search | None = None,
     on_rows: Callable[[list[Row]], None] = lambda rows: None,
 ) -> Sweep:
     """Trace the candidates of the space that the journal does not have, and return the result of the whole journal.
 
-    Without a space, the journal is only read, after the rows of the `merged` journals were added. Raises CspprofError.
+    `search` lets a sampler choose the candidates. Without a space, the journal is only read, after the rows of the
+    `merged` journals were added. Raises CspprofError.
     """
     if space is None and journal is None:
         raise CspprofError("the space has no model", "Name one: cspprof sweep csp_peleenet --grid gamma=0.25,0.5")
@@ -120,7 +130,10 @@ def run_sweep(
             check_axes(space)
             check_journal(space, book, extend)
             with _workers(space, workers, scheduler) as hired:
-                run_space(space, book, hired, limits, took)
+                if search is None:
+                    run_space(space, book, hired, limits, took)
+                else:
+                    search_space(space, goal, search, book, hired, limits, took)
     return Sweep(path, goal, traced)
 
 
