@@ -20,7 +20,7 @@ from cspprof.measure.engines.network import save_arrays
 from cspprof.measure.parity import TOLERANCE
 
 MOST_KINDS = 200
-"""Kinds of nodes that are tried; a network has about 20."""
+"""Kinds of nodes that are tried; a network has about 40."""
 MOST_ELEMENTS = 50_000_000
 """A node with larger tensors is left out: it would take seconds."""
 
@@ -42,7 +42,7 @@ class SingleNode(NamedTuple):
 
 
 def single_nodes(graph: Path, folder: Path) -> Iterator[SingleNode]:
-    """One graph for each kind of node: operator, dtypes and ranks of its inputs, and attributes with a text value."""
+    """One graph for each kind of node: operator, attributes, and the dtypes and ranks of its inputs."""
     model = onnx.shape_inference.infer_shapes(onnx.load(str(graph)), data_prop=True)
     types = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     constants = _constants(model.graph)
@@ -83,7 +83,7 @@ def _kind(node: NodeProto, types: dict[str, Any], constants: dict[str, TensorPro
             inputs.append(("input", tensor.elem_type, len(tensor.shape.dim)))
         else:
             inputs.append(("", 0, 0))
-    attributes = sorted((a.name, a.s) for a in node.attribute)  # numbers rarely decide whether an engine has a kernel
+    attributes = sorted(a.SerializeToString() for a in node.attribute)
     return node.domain, node.op_type, tuple(inputs), tuple(attributes)
 
 
