@@ -232,12 +232,14 @@ class StageFinder:
         return found
 
     def _convolutions_below(self, path: str) -> int:
-        """The number of convolution calls inside a module."""
+        """The number of convolutions inside a module that each of its runs calls, without depthwise ones."""
         calls, layers = self.record.calls, self.record.layers
-        return sum(
-            self.record.specs[spec].kind in CONVOLUTIONS and layers[layer].path.startswith(f"{path}.")
+        mixing = [s.kind in CONVOLUTIONS and s.attrs.get("groups", 1) == 1 for s in self.record.specs]
+        total = sum(
+            mixing[spec] and layers[layer].path.startswith(f"{path}.")
             for spec, layer in zip(calls.spec, calls.layer, strict=True)
         )
+        return total // max(self.own[path].calls, 1)
 
     def _opening(self, stage: Stage, blocks: Sequence[Block | None]) -> set[str]:
         """The block of the same class in front of a stage. It changes width or resolution, and stays as it is."""
