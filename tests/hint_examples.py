@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import sqlite3
 import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from test_onnx import external
 from test_onnx_control_flow import doubling, loop_body, save_loop
 from torch import nn
 
-from cspprof import Value, advise, compare, convert, plot, profile
+from cspprof import Value, advise, compare, convert, plot, profile, sweep
 from cspprof.cli.output import write_bytes
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
@@ -56,6 +59,14 @@ from cspprof.papers.published import parse_tables
 from cspprof.papers.recipes import LayerCompression, Network, _total
 from cspprof.sources.exported_program.memory_limits import RepeatLimit
 from cspprof.storage.profile_file import to_dict
+from cspprof.sweeps.candidate import Row, versions_of
+from cspprof.sweeps.child import Limits
+from cspprof.sweeps.executors import Workers
+from cspprof.sweeps.executors import _hired as hired
+from cspprof.sweeps.journal import SqliteJournal, TextJournal, merge, open_journal
+from cspprof.sweeps.runner import check_journal, run_space
+from cspprof.sweeps.space import Space, axis_values, check_axes, parse_grid, parse_shard, parse_sizes, take
+from cspprof.sweeps.space_file import read_space_file
 
 # -- models ---------------------------------------------------------------------------------------
 
@@ -682,3 +693,89 @@ FILES = {
     "old.profile.json": '{"schema": "cspprof.record/0"}\n',
     "damaged.profile.json": json.dumps({"schema": SCHEMA, "model": 3}),
 }
+
+
+# -- sweeps ---------------------------------------------------------------------------------------
+
+
+def journal_of_another_space(extend: bool = False) -> None:
+    """Open a journal for a space, and use it for another one."""
+    Path("other.sweep").unlink(missing_ok=True)
+    journal = SqliteJournal(Path("other.sweep"))
+    try:
+        check_journal(Space(["resnet10"]), journal, False)
+        check_journal(Space(["resnet50"]), journal, extend)
+    finally:
+        journal.close()
+
+
+def journal_of_a_later_version(later: int = 99) -> None:
+    """Open a journal whose format has another version."""
+    Path("later.sweep").unlink(missing_ok=True)
+    SqliteJournal(Path("later.sweep")).close()
+    with sqlite3.connect("later.sweep") as database:
+        database.execute(f"PRAGMA user_version = {later}")
+    open_journal(Path("later.sweep")).close()
+
+
+def journal_on_a_full_disk(pages: int = 8) -> None:
+    """Write more rows than the database may have pages for."""
+    Path("full.sweep").unlink(missing_ok=True)
+    journal = SqliteJournal(Path("full.sweep"))
+    try:
+        journal._database.execute(f"PRAGMA max_page_count = {pages}")
+        journal.add([Row(bytes([i] * 16), i, "a" * 900, {}, "", "ok", {}, (), "", 0, "") for i in range(200)])
+    finally:
+        journal.close()
+
+
+class FakeClient:
+    """A client of a Dask cluster with so many threads, whose workers have these packages."""
+
+    def __init__(self, threads: int = 1, packages: str = "") -> None:
+        self.threads = threads
+        self.packages = packages or versions_of(["resnet10"])
+
+    def wait_for_workers(self, count: int, timeout: float) -> None:
+        pass
+
+    def scheduler_info(self, n_workers: int) -> Any:
+        return {"workers": {"tcp://a": {"nthreads": self.threads}}}
+
+    def run(self, function: Any, models: list[str]) -> dict[str, str]:
+        return {"tcp://a": self.packages}
+
+    def get_executor(self, **options: Any) -> Any:
+        return None
+
+
+def cluster(threads: int = 1, packages: str = "") -> Any:
+    return hired(FakeClient(threads, packages), "tcp://a:8786", ["resnet10"], 10)
+
+
+class KilledWorkerError(Exception):
+    __module__ = "distributed.scheduler"
+
+
+class LosingExecutor(Executor):
+    """An executor of which each of the first tasks loses its worker, or the scheduler."""
+
+    def __init__(self, times: int, error: BaseException) -> None:
+        self.times, self.error = times, error
+
+    def submit(self, function: Any, *arguments: Any, **keywords: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.times -= 1
+        if self.times >= 0:
+            future.set_exception(self.error)
+        else:
+            future.set_result([])
+        return future
+
+
+def workers_that_go(times: int = 99, error: BaseException | None = None) -> None:
+    Path("lost.sweep").unlink(missing_ok=True)
+    executor = LosingExecutor(times, error or KilledWorkerError())
+    run_space(
+        Space(["resnet10"]), SqliteJournal(Path("lost.sweep")), Workers(executor, 1, 1, ""), Limits(), lambda rows: None
+    )

@@ -29,6 +29,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.measure.machine import Machine
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.render.registry import RENDERERS, renderer
+from cspprof.sweeps.journal import SqliteJournal
 
 Run = Callable[..., Result]
 
@@ -97,6 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "hyper.yaml": "width: 4\n",
         "mine.csv": "id,label\n1,cat\n",
         "out.json": '{\n  "schema": "cspprof.cio/1"\n}\n',
+        "space.toml": 'models = ["csp_peleenet"]\ngrid.gamma = "0.25:0.75:0.125"\n',
         "binary.cfg": b"[net]\n\xff\xfe",
         "empty.onnx": "",
         "cut.onnx": b"\x08\x0a\x12",
@@ -108,6 +110,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("empty", "folder.profile.json"):
         (folder / name).mkdir()
     cspprof.profile("resnet10").save(folder / "net2.profile.json")
+    SqliteJournal(folder / "new.sweep").close()
     shutil.copy(folder / "net2.profile.json", folder / "saved.json")
     save_graph(folder / "small.onnx", [node("Relu", "x")], [value("x", [1, 4])], [value("y", [1, 4])])
     machine = Machine("CPU", 1, 1 << 30, "Linux", "3.11")
@@ -198,6 +201,7 @@ def _a_library_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for library, command in (
         ("timm", "cio timm:resnet18"), ("torchvision", "cio torchvision:resnet18"), ("onnx", "cio small.onnx"),
         ("pyarrow", "cio resnet10 -o x.parquet"), ("psutil", "measure net.py:Net"),
+        ("distributed", "sweep resnet10 --scheduler tcp://127.0.0.1:9"), ("optuna", "sweep resnet10 --search tpe"),
     ):  # fmt: skip
         with monkeypatch.context() as without:
             for name in [n for n in sys.modules if n.partition(".")[0] == library]:

@@ -15,7 +15,6 @@ from cspprof.analysis.constraints import parse_constraints
 from cspprof.cli import options as o
 from cspprof.cli.completion import complete_metric, complete_metrics
 from cspprof.cli.output import ReportWriter, print_written, writing
-from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.units import parse_quantity
 from cspprof.metrics.names import split_metrics
@@ -26,7 +25,7 @@ from cspprof.sweeps.child import Limits
 from cspprof.sweeps.front import goal_of, number_name
 from cspprof.sweeps.result import IMAGES, Sweep
 from cspprof.sweeps.search import Search
-from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_sizes, parse_values
+from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_shard, parse_sizes, parse_values
 from cspprof.sweeps.space_file import read_space_file
 from cspprof.sweeps.sweep import run_sweep
 
@@ -148,16 +147,7 @@ def _space(
         axes["batch"] = parse_values(batch, "--batch")
     if not specs:
         return None
-    return Space(expand_models(specs), axes, tuple(inputs or ()), sample, seed, _shard(shard))
-
-
-def _shard(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 1, 1
-    part, slash, parts = text.partition("/")
-    if not (slash and part.strip().isdecimal() and parts.strip().isdecimal()):
-        raise CspprofError(f"cannot read --shard {text!r}", "The first of four is --shard 1/4")
-    return int(part), int(parts)
+    return Space(expand_models(specs), axes, tuple(inputs or ()), sample, seed, parse_shard(shard))
 
 
 def _names(texts: list[str] | None) -> list[str]:

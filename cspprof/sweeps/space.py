@@ -29,6 +29,7 @@ MOST_CANDIDATES = 10_000_000
 MOST_ITEMS = 1_000_000
 """Items of a generator."""
 CONVERSION_OPTIONS = ("stages", "gamma", "fusion", "split", "recipe", "round")
+SHARDS = "The first of four is --shard 1/4"
 RUN_AXES = ("size", "batch", "dtype")
 """Axes that are no option of the factory."""
 
@@ -80,7 +81,7 @@ class Space:
             )
         part, parts = self.shard
         if not 1 <= part <= parts:
-            raise CspprofError(f"there is no shard {part} of {parts}", "The first of four is --shard 1/4")
+            raise CspprofError(f"there is no shard {part} of {parts}", SHARDS)
         if self.sample is not None and self.sample < 1:
             raise CspprofError(f"a sample of {self.sample} is empty", "Write for example: --sample 1000")
 
@@ -252,6 +253,16 @@ def _library(target: str) -> tuple[str, list[str]]:
 
         return "torchvision:", list(list_models())
     return "", [name for name, _ in catalog().items()]
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """`1/4` -> (1, 4). Raises CspprofError."""
+    if text is None:
+        return 1, 1
+    part, slash, parts = text.partition("/")
+    if not (slash and part.strip().isdecimal() and parts.strip().isdecimal()):
+        raise CspprofError(f"cannot read --shard {text!r}", SHARDS)
+    return int(part), int(parts)
 
 
 def check_axes(space: Space) -> None:
