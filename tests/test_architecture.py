@@ -60,7 +60,15 @@ HEAVY = {
 
 TORCH_IN_MEASURE = tuple(
     f"cspprof.measure.{name}"
-    for name in ("engines.torch", "torch_model", "random_weights", "onnx_export", "preparation", "single_nodes")
+    for name in (
+        "engines.torch",
+        "profilers.torch",
+        "torch_model",
+        "random_weights",
+        "onnx_export",
+        "preparation",
+        "single_nodes",
+    )
 )
 """Files that only the processes of `cspprof.measure` import."""
 

@@ -15,9 +15,11 @@ from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.measure.engines import ENGINES, engines_named, not_installed
+from cspprof.measure.layer_report import with_layers
 from cspprof.measure.report import measurement_report
 from cspprof.measure.result import Measurement
 from cspprof.measure.session import ROUNDS, Progress, Session
+from cspprof.report.tables import Report
 from cspprof.storage.measured_file import SUFFIX, is_own
 
 
@@ -36,6 +38,14 @@ def measure_command(
     check: Annotated[
         bool, typer.Option("--check", help="Only say which engine can run which model. Exit code 1: one cannot.")
     ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also profile each layer, after the timed runs: shares of the time, "
+                           "traffic as executed, and what was fused.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say why each model differs from the first one: compute, traffic, "
+                           "concatenation, layout changes … Includes --layers.")
+    ] = False,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Save everything as x.measured.json, a SPEC.")
     ] = None,
@@ -50,15 +60,22 @@ def measure_command(
     if save is not None:
         _check_save(save)
     if any(spec.endswith(SUFFIX) for spec in specs):
-        writer.write(measurement_report(_saved(specs)))
+        writer.write(_report(_saved(specs), layers, explain))
         return
+    if check and (layers or explain):
+        raise CspprofError("--check measures no time, so there are no layers to show", "Leave out --check.")
+    if explain and len(specs) < 2:
+        raise CspprofError(
+            "--explain compares two models or more",
+            f"Name another one, or see the layers of this one: cspprof measure {shlex.quote(specs[0])} --layers",
+        )
     engines = engines_named(engine)
     _require_psutil()
     if engine is None:
         for name in not_installed():
             extra = ENGINES.get(name).extra
             print(f"note: {name} is not installed: pip install 'cspprof[{extra}]'", file=sys.stderr)
-    session = Session(specs, engines, input or (), threads, rounds, _progress())
+    session = Session(specs, engines, input or (), threads, rounds, _progress(), layers or explain)
     try:
         result = session.run(check)
     finally:
@@ -67,11 +84,23 @@ def measure_command(
         written = writing(save)
         result.save(save)
         print_written(written)
-    writer.write(measurement_report(result))
+    writer.write(_report(result, layers, explain))
     if result.interrupted:
         raise typer.Exit(130)
     if any(t.failure for t in result.timings):
         raise typer.Exit(1 if check else 2)
+
+
+def _report(measurement: Measurement, layers: bool, explain: bool) -> Report:
+    """The report with the tables that the options name. Raises CspprofError if a saved file has no profile for them."""
+    report = measurement_report(measurement)
+    if not layers and not explain:
+        return report
+    if not measurement.layer_profiles and not measurement.interrupted:
+        option = "--explain" if explain else "--layers"
+        words = ["cspprof", "measure", *(m.spec for m in measurement.models), option]
+        raise CspprofError("this measurement has no profile per layer", f"Measure again: {shlex.join(words)}")
+    return with_layers(report, measurement, explain)
 
 
 def _saved(specs: list[str]) -> Measurement:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError
+from cspprof.measure.profilers import RUNS
 from cspprof.measure.result import EngineRun, Timing
 from cspprof.measure.worker import OUT_OF_MEMORY
 from cspprof.measure.worker_process import WorkerProcess
@@ -73,6 +74,10 @@ class EngineProcess:
         timing.warm_up_runs.append(measured["warm_up_runs"])
         timing.stable &= measured["stable"]
         return float(measured["cpu_seconds"])
+
+    def profile_layers(self, folder: Path) -> list[dict[str, Any]]:
+        """The raw profiles of a model, see `profilers`. Raises EngineError."""
+        return list(self._process.request("profile_layers", folder=str(folder), runs=RUNS)["profiles"])
 
     def _restart_if_ended(self) -> None:
         """Load the remaining models in a new process if this one has ended."""

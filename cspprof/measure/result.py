@@ -15,6 +15,8 @@ from typing import Any
 from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.record import Record
+from cspprof.measure.explain import Explanation, explained_difference
+from cspprof.measure.layers import ExecutedNode, LayerProfile
 from cspprof.measure.machine import Machine
 from cspprof.measure.statistics import Estimate, is_difference, least_difference, median_estimate, ratio_estimate
 from cspprof.measure.statistics import least as least_of
@@ -107,6 +109,8 @@ class Measurement:
     checked_only: bool = False
     """Whether the session only checked which engine can run which model."""
     versions: dict[str, str] = field(default_factory=dict)
+    layer_profiles: list[LayerProfile] = field(default_factory=list)
+    """Empty unless the session profiled layers."""
 
     def timing(self, engine: str, model: int, again: bool = False) -> Timing | None:
         """The timing of a model on an engine; None if the session has none."""
@@ -183,6 +187,36 @@ class Measurement:
             "failure": timing.failure,
         }
 
+    # -- layers -----------------------------------------------------------------------------------
+
+    def explanations(self) -> list[Explanation]:
+        """Why each other model differs from the first one, for every engine that timed and profiled both."""
+        found = []
+        for engine in self.engines:
+            base, profiles = self.base(engine.name), self._timed_profiles(engine.name)
+            if base is None or base.model not in profiles:
+                continue
+            for timing in self.of_engine(engine.name):
+                first, other = self.median(base), self.median(timing)
+                if timing is base or first is None or other is None or timing.model not in profiles:
+                    continue
+                found.append(
+                    explained_difference(
+                        (self.models[base.model].record, self.models[timing.model].record),
+                        (profiles[base.model], profiles[timing.model]),
+                        (first.value, other.value),
+                    )
+                )
+        return found
+
+    def _timed_profiles(self, engine: str) -> dict[int, LayerProfile]:
+        """The profile of each model with the setting that was timed: the first one of the engine."""
+        found: dict[int, LayerProfile] = {}
+        for profile in self.layer_profiles:
+            if profile.engine == engine and not profile.failure:
+                found.setdefault(profile.model, profile)
+        return found
+
     # -- the file ---------------------------------------------------------------------------------
 
     def document(self) -> dict[str, Any]:
@@ -191,7 +225,15 @@ class Measurement:
             {**{k: v for k, v in vars(m).items() if k != "record"}, "record": profile_file.to_dict(m.record)}
             for m in self.models
         ]
-        own = {k: v for k, v in vars(self).items() if k not in ("machine", "engines", "models", "timings")}
+        own = {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("machine", "engines", "models", "timings", "layer_profiles")
+        }
+        layers = {
+            "layer_profiles": [asdict(p) for p in self.layer_profiles],
+            "explanations": [asdict(e) for e in self.explanations()],
+        }  # fmt: skip
         return {
             "schema": SCHEMA,
             **own,
@@ -200,6 +242,7 @@ class Measurement:
             "timings": [asdict(t) for t in self.timings],
             "models": models,
             "results": self.rows(),
+            **(layers if self.layer_profiles else {}),
         }
 
     def save(self, path: Path) -> None:
@@ -215,6 +258,11 @@ class Measurement:
         try:
             for derived in ("schema", "results"):
                 document.pop(derived)
+            document.pop("explanations", None)
+            profiles = [
+                LayerProfile(**{**p, "nodes": [ExecutedNode(**n) for n in p["nodes"]]})
+                for p in document.pop("layer_profiles", ())
+            ]
             models = [
                 MeasuredModel(**{**m, "record": profile_file.from_dict(m["record"])}) for m in document.pop("models")
             ]
@@ -223,6 +271,7 @@ class Measurement:
                 engines=[EngineRun(**e) for e in document.pop("engines")],
                 timings=[Timing(**t) for t in document.pop("timings")],
                 models=models,
+                layer_profiles=profiles,
                 **document,
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:

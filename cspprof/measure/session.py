@@ -18,7 +18,9 @@ from cspprof.core.record import Record
 from cspprof.measure.engine_process import EngineProcess, can_be_diagnosed, unsupported_nodes
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError, Prepared
+from cspprof.measure.layers import LayerProfile, layer_profile
 from cspprof.measure.machine import CpuClock, available_memory, cpus_for, default_threads, this_machine
+from cspprof.measure.profilers import NO_PROFILER, PROFILERS
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY
 from cspprof.measure.worker_process import WorkerProcess
@@ -39,7 +41,7 @@ class Session:
 
     def __init__(
         self, specs: Sequence[str], engines: Sequence[str], inputs: Sequence[str] = (), threads: int | None = None,
-        rounds: int = ROUNDS, progress: Progress = lambda text, done, steps: None,
+        rounds: int = ROUNDS, progress: Progress = lambda text, done, steps: None, layers: bool = False,
     ) -> None:  # fmt: skip
         """Raises CspprofError for an impossible option, and from the trace of a model."""
         if rounds < 1:
@@ -48,6 +50,8 @@ class Session:
         self.cpus = cpus_for(self.threads)
         self.inputs = list(inputs)
         self.progress = progress
+        self.layers = layers
+        """Whether each model is profiled per layer, after the rounds."""
         self._done, self._steps = 0, 0
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
         date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -70,6 +74,8 @@ class Session:
                 self._check(folders)
                 if not check_only:
                     self._measure(folders)
+                if self.layers and not check_only:
+                    self._profile_layers(folders)
             except KeyboardInterrupt:
                 result.interrupted = True
         return result
@@ -168,6 +174,29 @@ class Session:
                 self.result.finished_rounds = i + 1
                 elapsed = (time.perf_counter() - began) * self.result.machine.cores
                 self.result.other_cpu_share = min(clock.seconds(own_seconds) / elapsed, 1.0)
+
+    # -- layers --------------------------------------------------------------------------------------
+
+    def _profile_layers(self, folders: Sequence[Path]) -> None:
+        """Profile each model on each engine in a process of its own: profiles slow an engine down, so the samples are
+        taken without."""
+        runs = [(e, t) for e in self.result.engines for t in self.result.of_engine(e.name) if not t.failure]
+        self._steps += len(runs)
+        for engine, timing in runs:
+            self._step(f"profiling layers of {self.result.models[timing.model].name} on {engine.name}")
+            self.result.layer_profiles += self._profiles_of(engine, timing, folders[timing.model])
+
+    def _profiles_of(self, engine: EngineRun, timing: Timing, folder: Path) -> list[LayerProfile]:
+        if engine.name not in PROFILERS:
+            return [LayerProfile(engine.name, timing.model, failure=NO_PROFILER[engine.name])]
+        record = self.result.models[timing.model].record
+        try:
+            with EngineProcess(engine, self.threads, self.cpus) as process:
+                process.start()
+                raw = process.profile_layers(folder)
+        except EngineError as error:
+            return [LayerProfile(engine.name, timing.model, failure=error.message)]
+        return [layer_profile(record, engine.name, timing.model, one) for one in raw]
 
     def _loaded(self, engine: EngineRun, folders: Sequence[Path]) -> EngineProcess:
         """A process with the models that the engine runs correctly; the first of them is loaded twice."""

@@ -24,6 +24,7 @@ from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import Network, Prepared
 from cspprof.measure.machine import peak_resident_bytes, pin
 from cspprof.measure.parity import check_parity
+from cspprof.measure.profilers import PROFILERS
 from cspprof.measure.statistics import is_warm
 
 SHORTEST_SAMPLE = 1e-3
@@ -44,6 +45,7 @@ class Worker:
 
     def __init__(self) -> None:
         self.engine: Any = None
+        self.name = ""
         self.threads = 1
         self.networks: dict[str, Network] = {}
 
@@ -57,7 +59,7 @@ class Worker:
         """Pin the process, then import and configure the engine. Returns its settings and versions."""
         pinned = pin(cpus)
         flushed = flush_denormals()  # before the engine starts threads, which inherit it
-        self.threads = threads
+        self.threads, self.name = threads, engine
         self.engine = import_module(f"cspprof.measure.engines.{ENGINES.get(engine).module}")
         settings = self.engine.configure(threads)
         return {
@@ -97,6 +99,11 @@ class Worker:
             except Exception as error:  # engines raise errors of many classes
                 reasons.append(f"{node.label}: {short_reason(error)}")
         return {"reasons": reasons}
+
+    def profile_layers(self, folder: str, runs: int) -> dict[str, Any]:
+        """See `profilers`. It loads the model for itself: a profile slows the engine down."""
+        profiler = import_module(f"cspprof.measure.profilers.{PROFILERS[self.name]}")
+        return {"profiles": profiler.profile(Prepared(Path(folder)), self.threads, runs, self.name)}
 
     def time(self, key: str, seconds: float) -> dict[str, Any]:
         """Warm up, then measure for `seconds`. Returns the samples and the CPU time that this took."""

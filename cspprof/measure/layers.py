@@ -1,0 +1,178 @@
+"""`LayerProfile`: the time of each operation that an engine ran, with the calls of the record that it executed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cspprof.analysis.layer_rows import layer_rows
+from cspprof.core.cached import cached
+from cspprof.core.record import Kind, Record
+from cspprof.measure.graph_nodes import GraphNode
+from cspprof.measure.node_matching import assign_nodes, match_graph, match_torch, named_nodes
+from cspprof.measure.profilers import RawNode
+
+
+@dataclass
+class ExecutedNode:
+    """What the engine ran as one operation."""
+
+    name: str
+    operator: str
+    seconds: float
+    """Median or mean of the profiled runs; the profile itself takes time, so only shares are compared."""
+    calls: list[int] = field(default_factory=list)
+    """The calls of the record that it executes; empty if the engine added it, or if it could not be matched."""
+    is_layout: bool = False
+    activation_bytes: int | None = None
+    """Bytes of activations that it read, as the engine says; None if it does not. Likewise the following two."""
+    parameter_bytes: int | None = None
+    output_bytes: int | None = None
+    macs: int | None = None
+    """Multiply-accumulates on the shapes that ran; None if the engine does not say."""
+    layout_of: list[int] = field(default_factory=list)
+    """The calls that write the tensor whose layout it changes, if it is known."""
+
+
+@dataclass
+class LayerProfile:
+    """One model in one engine with one setting."""
+
+    engine: str
+    model: int
+    """Index in `Measurement.models`."""
+    level: str = ""
+    """The setting, such as `ORT_ENABLE_BASIC`; empty if the engine has one only."""
+    runs: int = 0
+    seconds: float = 0.0
+    """Median time of the profiled runs."""
+    nodes: list[ExecutedNode] = field(default_factory=list)
+    """In execution order."""
+    peak_bytes: int | None = None
+    """Peak of the allocator: for torch what the runs allocated, for ONNX Runtime what its arena had in use."""
+    peak_without_workspace: int | None = None
+    """For torch: the peak at the ends of operations, when their workspace is free again."""
+    failure: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.engine} {self.level.removeprefix('ORT_ENABLE_')}".strip()
+
+    @property
+    def between_seconds(self) -> float:
+        """The time that no operation took. It can be below 0 by the resolution of the clocks."""
+        return self.seconds - sum(node.seconds for node in self.nodes)
+
+    @property
+    def total_seconds(self) -> float:
+        """What shares are relative to: the time of the runs, at least that of all operations."""
+        return max(self.seconds, sum(node.seconds for node in self.nodes))
+
+
+def layer_profile(record: Record, engine: str, model: int, raw: Mapping[str, Any]) -> LayerProfile:
+    """The profile that `profilers` returned, matched with the record."""
+    nodes = [RawNode(**node) for node in raw["nodes"]]
+    layouts: list[list[int]] = [[] for _ in nodes]
+    if raw["graph"] is None:
+        calls = match_torch(record, nodes)
+    else:
+        graph = [GraphNode(*node) for node in raw["graph"]["nodes"]]
+        of_node = match_graph(record, graph)
+        groups = assign_nodes(graph, raw["graph"]["outputs"], nodes, raw.get("names_first", False))
+        named = named_nodes(graph, nodes)
+        calls = _once(groups, of_node, named)
+        producer = {tensor: i for i, node in enumerate(graph) for tensor in node.outputs}
+        layouts = [
+            sorted(
+                {
+                    c
+                    for tensor in node.anchors
+                    if node.is_layout and tensor in producer
+                    for c in of_node[producer[tensor]]
+                }
+            )
+            for node in nodes
+        ]
+    return LayerProfile(
+        engine,
+        model,
+        raw["level"],
+        raw["runs"],
+        raw["seconds"],
+        [
+            ExecutedNode(
+                node.name, node.operator, node.seconds, found, node.is_layout, node.activation_bytes,
+                node.parameter_bytes, node.output_bytes, node.macs, layout,
+            )
+            for node, found, layout in zip(nodes, calls, layouts, strict=True)
+        ],
+        raw.get("peak_bytes"),
+        raw.get("peak_without_workspace"),
+    )  # fmt: skip
+
+
+def _once(groups: Sequence[Sequence[int]], of_node: Sequence[list[int]], named: Mapping[int, int]) -> list[list[int]]:
+    """The calls of each operation. A call belongs to one operation, so that no cost is counted twice: to the first one
+    that names a node of the call, else to the first one that computes such a node."""
+    owner: dict[int, int] = {}
+    for i in sorted(named):
+        for call in of_node[i]:
+            owner.setdefault(call, named[i])
+    for position, group in enumerate(groups):
+        for i in group:
+            for call in of_node[i]:
+                owner.setdefault(call, position)
+    found: list[list[int]] = [[] for _ in groups]
+    for call in sorted(owner):
+        found[owner[call]].append(call)
+    return found
+
+
+@cached
+def call_paths(record: Record) -> dict[int, str]:
+    """The path of each call that is not a view, as tables of layers show it."""
+    return {row.index: row.path for row in layer_rows(record)}
+
+
+def node_label(record: Record, node: ExecutedNode) -> str:
+    """The layers that an operation executes: `stem.0 + stem.1`; its own name if it executes none of the model."""
+    paths = call_paths(record)
+    if node.layout_of:
+        return f"layout of {paths[node.layout_of[-1]]}"
+    return " + ".join(paths[call] for call in node.calls) or node.name
+
+
+def main_call(record: Record, node: ExecutedNode) -> int | None:
+    """The call that names the operation: the one with the most MACs, else the first; None if it executes none."""
+    return max(node.calls, key=lambda call: record.specs[record.calls.spec[call]].macs or 0, default=None)
+
+
+def fused_into(record: Record, profile: LayerProfile) -> dict[int, int]:
+    """For each call that runs inside the operation of another call, that other call."""
+    found = {}
+    for node in profile.nodes:
+        main = main_call(record, node)
+        found.update({call: main for call in node.calls if main is not None and call != main})
+    return found
+
+
+def not_executed(record: Record, profile: LayerProfile) -> list[int]:
+    """Calls that no operation of the engine executes: folded into weights, removed, or not matched."""
+    done = {call for node in profile.nodes for call in node.calls}
+    return [row.index for row in layer_rows(record) if row.index not in done and row.spec.kind is not Kind.VIEW]
+
+
+def call_seconds(record: Record, profile: LayerProfile) -> dict[int, float]:
+    """The time of each operation that executes calls, by its main call."""
+    found: dict[int, float] = {}
+    for node in profile.nodes:
+        main = main_call(record, node)
+        if main is not None:
+            found[main] = found.get(main, 0.0) + node.seconds
+    return found
+
+
+def added_nodes(profile: LayerProfile) -> Iterator[ExecutedNode]:
+    """Operations that execute no call of the record."""
+    return (node for node in profile.nodes if not node.calls)

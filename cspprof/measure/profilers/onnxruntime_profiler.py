@@ -1,0 +1,115 @@
+"""The profile of ONNX Runtime, with all graph optimizations and with the basic ones.
+
+An event has the name of a node of the optimized graph. Where the layout optimization replaces a node, the name of the
+new node is the name of the original output tensor with the suffix `_nchwc`, so nodes are matched by output tensor; the
+optimized graph is written to find the tensors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from math import prod
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from cspprof.measure.engines.network import Prepared
+from cspprof.measure.engines.onnxruntime_engine import OrtNetwork, session_options
+from cspprof.measure.graph_nodes import graph_nodes
+from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile, timed_runs
+
+LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC")
+"""The first level is the one that is timed."""
+LAYOUT_OPERATORS = frozenset({"ReorderInput", "ReorderOutput"})
+SUFFIX, EVENT_SUFFIX = "_nchwc", "_kernel_time"
+
+
+def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[dict[str, Any]]:
+    return [_profile_at(prepared, threads, runs, level) for level in LEVELS]
+
+
+def _profile_at(prepared: Prepared, threads: int, runs: int, level: str) -> dict[str, Any]:
+    import onnxruntime as ort
+
+    with TemporaryDirectory(prefix="cspprof-profile-") as folder:
+        options = session_options(threads, getattr(ort.GraphOptimizationLevel, level))
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        network = OrtNetwork(prepared, options)
+        for _ in range(WARM_UP):
+            network.run()
+        seconds = timed_runs(network, runs)
+        events = json.loads(Path(network.session.end_profiling()).read_text(encoding="utf-8"))
+        optimized = graph_nodes(Path(folder, "optimized.onnx"))
+    tensors = {
+        node.name: [*node.outputs, *(node.inputs[:1] if node.operator in LAYOUT_OPERATORS else ())]
+        for node in optimized["nodes"]
+    }
+    nodes = nodes_of_events(events, tensors, runs)
+    return raw_profile(nodes, seconds, runs, level, graph_nodes(prepared.graph), peak_bytes=arena_peak(events))
+
+
+def nodes_of_events(events: list[dict[str, Any]], tensors: dict[str, list[str]], runs: int) -> list[RawNode]:
+    """The nodes of the optimized graph in execution order, with the median time of their last `runs` events.
+
+    `tensors` are the output tensors of each node of the optimized graph, by its name, and the input of a node that
+    changes the layout.
+    """
+    by_node: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(EVENT_SUFFIX):
+            name = event["name"].removesuffix(EVENT_SUFFIX)
+            by_node[int(event["args"].get("node_index", -1)), name].append(event)
+    return [_node(name, found, tensors.get(name, []), runs) for (_, name), found in by_node.items()]
+
+
+def _node(name: str, events: list[dict[str, Any]], tensors: list[str], runs: int) -> RawNode:
+    args = events[-1]["args"]
+    operator = args["op_name"]
+    is_layout = operator in LAYOUT_OPERATORS
+    anchors = tensors if is_layout else [*tensors, name.removesuffix(SUFFIX)]
+    return RawNode(
+        name,
+        operator,
+        median(event["dur"] for event in events[-runs:]) * 1e-6,
+        anchors,
+        activation_bytes=_bytes(args, "activation_size"),
+        parameter_bytes=_bytes(args, "parameter_size"),
+        output_bytes=_bytes(args, "output_size"),
+        macs=_macs(operator, args),
+        is_layout=is_layout,
+    )
+
+
+def _bytes(args: dict[str, Any], key: str) -> int | None:
+    return int(args[key]) if key in args else None
+
+
+def _macs(operator: str, args: dict[str, Any]) -> int | None:
+    """The multiply-accumulates of a convolution on the shapes that ran: channels may be padded to the block."""
+    if operator not in ("Conv", "FusedConv"):
+        return None
+    shapes = [next(iter(tensor.values())) for tensor in args.get("input_type_shape", [])]
+    results = [next(iter(tensor.values())) for tensor in args.get("output_type_shape", [])]
+    if len(shapes) < 2 or not results or not shapes[1]:
+        return None
+    return int(prod(results[0]) * prod(shapes[1][1:]))
+
+
+def arena_peak(events: list[dict[str, Any]]) -> int | None:
+    """The peak of the bytes that the arena had in use in the first run, without those of the weights that it holds
+    before; None if the version does not report it. Later runs allocate one block for all tensors of known shape."""
+    before: int | None = None
+    peak: int | None = None
+    for event in events:
+        if event["cat"] == "Session" and event["name"] == "model_run":
+            break
+        args = event.get("args", {})
+        if event["cat"] == "Node" and "mem_in_use_peak" in args:
+            if before is None:
+                before = int(args["mem_bytes_in_use"]) - int(args["mem_in_use_delta"])
+            peak = max(peak or 0, int(args["mem_in_use_peak"]))
+    return None if peak is None or before is None else peak - before
