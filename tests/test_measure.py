@@ -30,10 +30,11 @@ from cspprof.measure.parity import check_parity, relative_error
 from cspprof.measure.report import NO_DIFFERENCE, measurement_report
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.measure.session import Session, refuse_without_memory
-from cspprof.measure.worker import OUT_OF_MEMORY, short_reason
+from cspprof.measure.worker import OUT_OF_MEMORY, _respond, short_reason
 from cspprof.measure.worker_process import WorkerProcess
 from cspprof.profiles import Profile
 from cspprof.render import render
+from cspprof.render.page.document import html_page
 
 SCHEMA = json.loads((resources.files("cspprof") / "schemas" / "measured-1.schema.json").read_text())
 GRAPH_ENGINES = ("onnxruntime", "opencv", "opencv-classic", "openvino")
@@ -125,6 +126,11 @@ def test_below_the_difference_of_the_equal_models_no_difference_is_claimed(chain
     assert "Differences up to 3.0 % are not claimed." in table_text(noisy)
 
 
+def test_the_ratio_of_the_first_model_is_exactly_1(chain: Profile) -> None:
+    first = measurement(chain, [[1.0, 2.0, 3.0]] * 2).rows()[0]
+    assert (first["ratio"], first["ratio_low"], first["ratio_high"]) == (1.0, 1.0, 1.0)
+
+
 def test_without_a_pair_of_equal_models_no_difference_is_claimed(chain: Profile) -> None:
     result = measurement(chain, [[1.0] * 3] * 2, [[2.0] * 3] * 2)
     assert result.rows()[1]["differs"] is None
@@ -168,10 +174,31 @@ def test_without_a_time_of_the_first_model_there_are_no_ratios(chain: Profile) -
     assert [row["macs_ratio"] for row in result.rows()] == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("format_name", ["rich", "json", "csv", "markdown", "latex"])
+@pytest.mark.parametrize("format_name", ["rich", "json", "csv", "markdown", "latex", "html"])
 def test_every_format_shows_a_measurement(chain: Profile, format_name: str) -> None:
     text = render(format_name, measurement_report(measurement(chain, SECOND, SECOND, again=SECOND))).decode()
     assert "net1" in text
+    if format_name == "html":
+        assert "<h2 id=h-measured>Measured time</h2>" in text
+        assert "1,000 [1,000, 1,000]" in text
+
+
+def test_the_page_of_a_report_without_measurements_has_no_such_section(chain: Profile) -> None:
+    assert "Measured time" not in html_page([chain])
+
+
+@pytest.mark.parametrize(
+    "text", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "std::bad_alloc"]
+)
+def test_an_allocator_that_fails_says_that_the_model_outgrows_the_memory(text: str) -> None:
+    def fail() -> dict[str, Any]:
+        raise RuntimeError(text)
+
+    def fail_in_python() -> dict[str, Any]:
+        raise MemoryError
+
+    assert _respond(fail, {})["failed"] == _respond(fail_in_python, {})["failed"] == OUT_OF_MEMORY
+    assert "--input" in _respond(fail, {})["hint"]
 
 
 # -- the saved file ----------------------------------------------------------------------------------
@@ -548,7 +575,7 @@ def test_ctrl_c_keeps_what_was_measured(nets: Path) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not _is_measuring(process.pid, children):
         time.sleep(0.2)
-    time.sleep(4)
+    time.sleep(6)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

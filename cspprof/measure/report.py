@@ -40,6 +40,7 @@ def measurement_report(measurement: Measurement) -> Report:
         measurement.rows(),
         measurement.document,
         notes=notes(measurement),
+        measured=[table],
         profiles=[m.record for m in measurement.models],
         hints=hints(measurement),
     )

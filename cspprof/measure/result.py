@@ -129,6 +129,8 @@ class Measurement:
         base = self.base(timing.engine)
         if base is None or not any(timing.rounds):
             return None
+        if timing is base:
+            return Estimate(1.0, 1.0, 1.0)
         return ratio_estimate(base.rounds, timing.rounds)
 
     def base(self, engine: str) -> Timing | None:

@@ -19,4 +19,5 @@ def as_html(report: Report, canvas: Canvas) -> str:
         )
     from cspprof.render.page.document import html_page  # imports jinja2
 
-    return html_page(report.profiles, [c for c in report.charts if c.kind not in CHARTS])
+    charts = [c for c in report.charts if c.kind not in CHARTS]
+    return html_page(report.profiles, charts, report.measured, report.notes if report.measured else ())

@@ -58,8 +58,11 @@ class Figure:
     legend: Sequence[tuple[str, str]]
 
 
-def html_page(profiles: Sequence[Record], charts: Sequence[Chart] = ()) -> str:
-    """The HTML report; `charts` stand before the charts of the models.
+def html_page(
+    profiles: Sequence[Record], charts: Sequence[Chart] = (), measured: Sequence[Table] = (), notes: Sequence[str] = ()
+) -> str:
+    """The HTML report; `charts` stand before the charts of the models, tables of measurements before their metrics, and
+    `notes` before the notes on them.
 
     The same profiles give the same text: it contains no time, path or machine name.
     """
@@ -69,7 +72,7 @@ def html_page(profiles: Sequence[Record], charts: Sequence[Chart] = ()) -> str:
     environment.filters["breakable"] = _breakable
     template = environment.from_string((here / "page.html").read_text("utf-8"))
     assets = {name: Markup((here / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
-    return template.render(**assets, **_content(profiles, charts)) + "\n"
+    return template.render(**assets, **_content(profiles, charts, measured, notes)) + "\n"
 
 
 def _breakable(name: str) -> Markup:
@@ -77,12 +80,15 @@ def _breakable(name: str) -> Markup:
     return Markup(re.sub("([:/._])", r"\1<wbr>", str(escape(name))))
 
 
-def _content(profiles: Sequence[Record], charts: Sequence[Chart]) -> dict[str, Any]:
+def _content(
+    profiles: Sequence[Record], charts: Sequence[Chart], measured: Sequence[Table], measured_notes: Sequence[str]
+) -> dict[str, Any]:
     """The variables of the template."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
     notes = (
-        [note for p in profiles for note in model_notes(p)]
+        list(measured_notes)
+        + [note for p in profiles for note in model_notes(p)]
         + cio_notes(profiles)
         + (comparison.notes if comparison else [])
     )
@@ -100,6 +106,7 @@ def _content(profiles: Sequence[Record], charts: Sequence[Chart]) -> dict[str, A
         "metric_rows": [_metric_row(name, profiles) for name in every_metric(profiles)],
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
+        "measured": measured,
         "changes": list(_changes(comparison)) if comparison else [],
         "figures": [*(_figure(c, tables, f"d{i}") for i, c in enumerate(charts)), *figures],
         "left_out": left_out,
