@@ -168,6 +168,25 @@ def test_a_failure_has_its_reason_and_no_time(chain: Profile) -> None:
     assert "onnxruntime, net1: a hint" in table_text(result)
 
 
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        (("", ""), False),
+        (("skipped: no GPU", ""), False),
+        (("skipped: no GPU", "skipped: no GPU"), True),
+        (("wrong output", ""), True),
+        (("skipped: no GPU", "wrong output"), True),
+    ],
+)
+def test_an_engine_without_its_device_is_no_failure_if_another_one_ran(
+    chain: Profile, failures: tuple[str, str], expected: bool
+) -> None:
+    result = measurement(chain, SECOND, SECOND)
+    for timing, failure in zip(result.timings, failures, strict=True):
+        timing.failure = failure
+    assert result.has_failures is expected
+
+
 def test_without_a_time_of_the_first_model_there_are_no_ratios(chain: Profile) -> None:
     result = measurement(chain, [], [[1.0] * 3] * 2)
     assert [row["ratio"] for row in result.rows()] == [None, None]

@@ -87,7 +87,7 @@ def measure_command(
     writer.write(_report(result, layers, explain))
     if result.interrupted:
         raise typer.Exit(130)
-    if any(t.failure for t in result.timings):
+    if result.has_failures:
         raise typer.Exit(1 if check else 2)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.record import Record
+from cspprof.measure.engines.network import SKIPPED
 from cspprof.measure.explain import Explanation, explained_difference
 from cspprof.measure.layers import ExecutedNode, LayerProfile
 from cspprof.measure.machine import Machine
@@ -111,6 +112,14 @@ class Measurement:
     versions: dict[str, str] = field(default_factory=dict)
     layer_profiles: list[LayerProfile] = field(default_factory=list)
     """Empty unless the session profiled layers."""
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether an engine failed on a model. An engine that this machine lacks, such as a GPU, is no failure if
+        another engine ran."""
+        failures = [t.failure for t in self.timings if t.failure]
+        skipped = [failure for failure in failures if failure.startswith(SKIPPED)]
+        return len(failures) > len(skipped) or (bool(skipped) and len(skipped) == len(self.timings))
 
     def timing(self, engine: str, model: int, again: bool = False) -> Timing | None:
         """The timing of a model on an engine; None if the session has none."""

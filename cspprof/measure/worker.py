@@ -141,11 +141,6 @@ class Worker:
             times.append(network.seconds(runs))
         return times, runs
 
-    def unload(self, key: str) -> dict[str, Any]:
-        del self.networks[key]
-        gc.collect()
-        return {}
-
 
 def main() -> None:
     """Answer requests until stdin ends."""

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+SKIPPED = "skipped: "
+"""The start of the failure of an engine that runs only on other machines."""
+
+
 class EngineError(CspprofError):
     """A model that an engine cannot run, or runs with a wrong result."""
 

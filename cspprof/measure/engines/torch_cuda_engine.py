@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cspprof.measure.engines import torch_engine
-from cspprof.measure.engines.network import EngineError, Network, Prepared
+from cspprof.measure.engines.network import SKIPPED, EngineError, Network, Prepared
 
 
 def configure(threads: int) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def configure(threads: int) -> dict[str, Any]:
     if not torch.cuda.is_available():
         built = torch.version.cuda
         reason = f"torch was built for CUDA {built}, and finds no GPU" if built else "torch was built without CUDA"
-        raise EngineError(f"skipped: {reason}")
+        raise EngineError(SKIPPED + reason)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True  # the input has one shape: choose the fastest algorithm in the warm-up
