@@ -395,10 +395,10 @@ def test_every_engine_has_a_profile_or_a_reason_why_not() -> None:
 def test_an_operation_of_torch_is_the_nth_call_of_a_function_in_a_module() -> None:
     first = [Span("a", "relu", 0, 1), Span("a", "relu", 2, 5), Span("", "cat", 6, 7)]
     second = [Span("a", "relu", 0, 3), Span("a", "relu", 4, 5), Span("", "cat", 6, 9)]
-    nodes, same = nodes_of_spans([first, second])
+    nodes = nodes_of_spans([first, second])
     assert [(n.name, n.path, n.seconds) for n in nodes] == [("a.relu", "a", 2), ("a.relu", "a", 2), ("cat", "", 2)]
-    assert same
-    assert not nodes_of_spans([first, second[:2]])[1]
+    with pytest.raises(RuntimeError, match="other operations in every forward pass"):
+        nodes_of_spans([first, second[:2]])
 
 
 def test_workspace_counts_in_the_peak_of_the_allocator_but_not_at_the_ends_of_operations() -> None:

@@ -21,7 +21,7 @@ from cspprof.measure.layers import (
     node_label,
     not_executed,
 )
-from cspprof.measure.memory import allocator_peak, peak_without_inputs
+from cspprof.measure.memory import activation_peaks, allocator_peak
 from cspprof.measure.result import Measurement
 from cspprof.metrics import value_of
 from cspprof.metrics.traffic import cio_cspnet
@@ -213,9 +213,9 @@ def _traffic_row(row: ExecutedTraffic) -> list[Cell]:
 
 def _memory_tables(measurement: Measurement, profiles: Sequence[LayerProfile]) -> list[Table]:
     columns = (
-        Column("engine"), Column("model", shortens=True), Column("peak of the record", numeric=True),
-        Column("peak of the allocator", numeric=True), Column("difference", numeric=True),
-        Column("with workspace", numeric=True),
+        Column("engine"), Column("model", shortens=True), Column("freed after the last use", numeric=True),
+        Column("held as argument of a module", numeric=True), Column("by local variables, at most", numeric=True),
+        Column("peak of the allocator", numeric=True), Column("with workspace", numeric=True),
     )  # fmt: skip
     rows = []
     for profile in profiles:
@@ -223,14 +223,19 @@ def _memory_tables(measurement: Measurement, profiles: Sequence[LayerProfile]) -
         if allocated is None:
             continue
         record = measurement.models[profile.model].record
-        peak = peak_without_inputs(record)
-        relative = allocated / peak - 1 if peak else None
+        peaks = activation_peaks(record)
+        held = peaks[1:] if profile.engine.startswith("torch") else (None, None)
         rows.append([
-            text(profile.label), text(record.label), Cell(peak, units.nbytes(peak)),
-            Cell(allocated, units.nbytes(allocated)), Cell(relative, units.change(relative)),
-            Cell(profile.peak_bytes, units.nbytes(profile.peak_bytes or 0)),
+            text(profile.label), text(record.label), *map(_bytes_cell, (peaks.last_use, *held, allocated)),
+            _bytes_cell(profile.peak_bytes if profile.peak_without_workspace is not None else None),
         ])  # fmt: skip
-    return [Table("Peak of activations without the input", columns, rows)] if rows else []
+    return (
+        [Table("Peak of activations without the input: three rules, and the allocator", columns, rows)] if rows else []
+    )
+
+
+def _bytes_cell(n: int | None) -> Cell:
+    return Cell(n, "–" if n is None else units.nbytes(n))
 
 
 # -- explanation ------------------------------------------------------------------------------------

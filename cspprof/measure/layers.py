@@ -21,7 +21,7 @@ class ExecutedNode:
     name: str
     operator: str
     seconds: float
-    """Median or mean of the profiled runs; the profile itself takes time, so only shares are compared."""
+    """Mean of the runs; the profile itself takes time, so only shares are compared."""
     calls: list[int] = field(default_factory=list)
     """The calls of the record that it executes; empty if the engine added it, or if it could not be matched."""
     is_layout: bool = False
@@ -46,7 +46,7 @@ class LayerProfile:
     """The setting, such as `ORT_ENABLE_BASIC`; empty if the engine has one only."""
     runs: int = 0
     seconds: float = 0.0
-    """Median time of the profiled runs."""
+    """Mean time of the runs whose operations are in `nodes`."""
     nodes: list[ExecutedNode] = field(default_factory=list)
     """In execution order."""
     peak_bytes: int | None = None

@@ -3,14 +3,16 @@
 `profile(prepared, threads, runs, engine)`, which runs only in a process of its own and returns a list of raw profiles,
 one per setting of the engine, as JSON data:
 
-- `level`: the setting, empty if there is one only; `runs` and `seconds`: the runs and their median time;
-- `nodes`: what ran, as `RawNode` objects; `graph`: the nodes of the ONNX graph, for engines that run it.
+- `level`: the setting, empty if there is one only; `runs`: the runs that were recorded;
+- `seconds`: the mean time of the fastest half of them, and `nodes`: what ran, as `RawNode` objects with their mean time
+  in the same runs. Times of the same runs add up; medians of operations would not. The slower half of the runs was
+  disturbed by other programs;
+- `graph`: the nodes of the ONNX graph, for engines that run it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -42,7 +44,7 @@ class RawNode(NamedTuple):
     name: str
     operator: str
     seconds: float
-    """Median of the runs."""
+    """Mean of the fastest half of the runs."""
     anchors: Sequence[str] = ()
     """Names of nodes or tensors of the ONNX graph that this operation certainly computes; of a change of the layout,
     those whose layout it changes."""
@@ -57,14 +59,17 @@ class RawNode(NamedTuple):
     """Whether it only changes the layout of a tensor."""
 
 
-def timed_runs(network: Network, runs: int) -> float:
-    """The median time of a run, while the engine records its profile."""
-    times = []
-    for _ in range(runs):
-        start = perf_counter()
-        network.run()
-        times.append(perf_counter() - start)
-    return median(times)
+def timed_run(network: Network) -> float:
+    """The time of a run, while the engine records its profile."""
+    start = perf_counter()
+    network.run()
+    return perf_counter() - start
+
+
+def fastest_half(seconds: Sequence[float]) -> list[int]:
+    """The indices of the fastest half of the runs, in order; at least one."""
+    ranked = sorted(range(len(seconds)), key=lambda i: seconds[i])
+    return sorted(ranked[: max(1, len(seconds) // 2)])
 
 
 def raw_profile(

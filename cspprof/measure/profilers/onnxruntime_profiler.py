@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from cspprof.measure.engines.network import Prepared
 from cspprof.measure.engines.onnxruntime_engine import OrtNetwork, session_options
 from cspprof.measure.graph_nodes import graph_nodes
-from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile, timed_runs
+from cspprof.measure.profilers import WARM_UP, RawNode, fastest_half, raw_profile, timed_run
 
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC")
 """The first level is the one that is timed."""
@@ -41,19 +42,25 @@ def _profile_at(prepared: Prepared, threads: int, runs: int, level: str) -> dict
         network = OrtNetwork(prepared, options)
         for _ in range(WARM_UP):
             network.run()
-        seconds = timed_runs(network, runs)
+        seconds = [timed_run(network) for _ in range(runs)]
         events = json.loads(Path(network.session.end_profiling()).read_text(encoding="utf-8"))
         optimized = graph_nodes(Path(folder, "optimized.onnx"))
     tensors = {
         node.name: [*node.outputs, *(node.inputs[:1] if node.operator in LAYOUT_OPERATORS else ())]
         for node in optimized["nodes"]
     }
-    nodes = nodes_of_events(events, tensors, runs)
-    return raw_profile(nodes, seconds, runs, level, graph_nodes(prepared.graph), peak_bytes=arena_peak(events))
+    chosen = fastest_half(seconds)
+    nodes = nodes_of_events(events, tensors, [i - runs for i in chosen])
+    return raw_profile(
+        nodes, mean(seconds[i] for i in chosen), runs, level, graph_nodes(prepared.graph), peak_bytes=arena_peak(events)
+    )
 
 
-def nodes_of_events(events: list[dict[str, Any]], tensors: dict[str, list[str]], runs: int) -> list[RawNode]:
-    """The nodes of the optimized graph in execution order, with the median time of their last `runs` events.
+def nodes_of_events(
+    events: list[dict[str, Any]], tensors: dict[str, list[str]], chosen: Sequence[int]
+) -> list[RawNode]:
+    """The nodes of the optimized graph in execution order, with their mean time in the chosen runs, such as −1 for the
+    last one.
 
     `tensors` are the output tensors of each node of the optimized graph, by its name, and the input of a node that
     changes the layout.
@@ -63,10 +70,10 @@ def nodes_of_events(events: list[dict[str, Any]], tensors: dict[str, list[str]],
         if event["cat"] == "Node" and event["name"].endswith(EVENT_SUFFIX):
             name = event["name"].removesuffix(EVENT_SUFFIX)
             by_node[int(event["args"].get("node_index", -1)), name].append(event)
-    return [_node(name, found, tensors.get(name, []), runs) for (_, name), found in by_node.items()]
+    return [_node(name, found, tensors.get(name, []), chosen) for (_, name), found in by_node.items()]
 
 
-def _node(name: str, events: list[dict[str, Any]], tensors: list[str], runs: int) -> RawNode:
+def _node(name: str, events: list[dict[str, Any]], tensors: list[str], chosen: Sequence[int]) -> RawNode:
     args = events[-1]["args"]
     operator = args["op_name"]
     is_layout = operator in LAYOUT_OPERATORS
@@ -74,7 +81,7 @@ def _node(name: str, events: list[dict[str, Any]], tensors: list[str], runs: int
     return RawNode(
         name,
         operator,
-        median(event["dur"] for event in events[-runs:]) * 1e-6,
+        mean(events[i]["dur"] for i in chosen if -len(events) <= i) * 1e-6,
         anchors,
         activation_bytes=_bytes(args, "activation_size"),
         parameter_bytes=_bytes(args, "parameter_size"),

@@ -7,8 +7,7 @@ engine removes fused layers, keeps the names of nodes, and adds `TransformLayout
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
-from time import perf_counter
+from statistics import mean
 from typing import Any
 
 import cv2
@@ -16,7 +15,7 @@ import cv2
 from cspprof.measure.engines import opencv_classic_engine, opencv_engine
 from cspprof.measure.engines.network import Prepared
 from cspprof.measure.graph_nodes import graph_nodes
-from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile
+from cspprof.measure.profilers import WARM_UP, RawNode, fastest_half, raw_profile, timed_run
 
 PREFIXES = ("onnx_node!", "onnx_node_output_0!")
 """What the importer writes before the name of a node, and before the name of a tensor for a node without a name."""
@@ -30,21 +29,22 @@ def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[di
         network.run()
     seconds, ticks = [], []
     for _ in range(runs):
-        start = perf_counter()
-        network.run()
-        seconds.append(perf_counter() - start)
+        seconds.append(timed_run(network))
         ticks.append([float(t) for t in network.net.getPerfProfile()[1]])
     names = list(network.net.getLayerNames())
     types = [network.net.getLayer(network.net.getLayerId(name)).type for name in names]
     graph = graph_nodes(prepared.graph)
-    nodes = nodes_of_times(names, types, ticks, cv2.getTickFrequency(), {n.name for n in graph["nodes"]})
-    return [raw_profile(nodes, median(seconds), runs, graph=graph, names_first=True)]
+    chosen = fastest_half(seconds)
+    nodes = nodes_of_times(
+        names, types, [ticks[i] for i in chosen], cv2.getTickFrequency(), {n.name for n in graph["nodes"]}
+    )
+    return [raw_profile(nodes, mean(seconds[i] for i in chosen), runs, graph=graph, names_first=True)]
 
 
 def nodes_of_times(
     names: Sequence[str], types: Sequence[str], ticks: Sequence[Sequence[float]], frequency: float, known: set[str]
 ) -> list[RawNode]:
-    """The layers that took time, with the median over the runs. `ticks` has one list per run.
+    """The layers that took time, with the mean over the runs. `ticks` has one list per run.
 
     A layer whose name is no node of the graph and whose type is a layout change is one that the engine added.
     """
@@ -52,7 +52,7 @@ def nodes_of_times(
         raise RuntimeError(f"OpenCV reports {len(ticks[0])} times for {len(names)} layers")
     nodes = []
     for name, kind, times in zip(names, types, zip(*ticks, strict=True), strict=True):
-        spent = median(times) / frequency
+        spent = mean(times) / frequency
         if spent == 0:
             continue
         plain = name

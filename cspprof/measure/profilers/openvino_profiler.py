@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 from cspprof.measure.engines.network import Prepared
 from cspprof.measure.engines.openvino_engine import OpenVinoNetwork, properties
 from cspprof.measure.graph_nodes import graph_nodes
-from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile, timed_runs
+from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile, timed_run
 
 LAYOUT_TYPES = frozenset({"Reorder"})
 EXECUTED = "Status.EXECUTED"
@@ -19,7 +20,7 @@ def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[di
     for _ in range(WARM_UP):
         network.run()
     before = _averages(network)
-    seconds = timed_runs(network, runs)
+    seconds = mean(timed_run(network) for _ in range(runs))
     after = _averages(network)
     originals = {}
     for operation in network.compiled.get_runtime_model().get_ordered_ops():
@@ -47,8 +48,9 @@ def nodes_of_averages(
 ) -> list[RawNode]:
     """The operations that ran, with the mean of the runs between `runs_before` and `runs_after`.
 
-    OpenVINO reports the mean of all runs since the model was compiled. The first runs pack weights, so their share is
-    subtracted. `originals` are the nodes that an operation of the runtime model replaces, by its name.
+    OpenVINO reports the mean of all runs since the model was compiled, and no single run. The first runs pack weights,
+    so their share is subtracted. `originals` are the nodes that an operation of the runtime model replaces, by the name
+    of the operation.
     """
     earlier = {(name, kind): seconds for name, kind, seconds, _ in before}
     nodes = []

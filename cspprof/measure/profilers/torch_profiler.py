@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from statistics import median
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.autograd.profiler import record_function
 
 from cspprof.measure.engines.network import Prepared
 from cspprof.measure.engines.torch_engine import TorchNetwork
-from cspprof.measure.profilers import WARM_UP, RawNode, raw_profile
+from cspprof.measure.profilers import WARM_UP, RawNode, fastest_half, raw_profile
 
 MARK = "cspprof::"
 """The first part of the name of the range that a module's hook opens."""
@@ -49,9 +49,10 @@ def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[di
             peaks.append(allocator_peaks(_allocations(found), [span.end for span in run]))
     finally:
         marks.remove()
-    (nodes, complete), (peak, kept) = nodes_of_spans(spans), peaks[-1]
+    chosen = fastest_half(walls)
+    nodes, (peak, kept) = nodes_of_spans([spans[i] for i in chosen]), peaks[-1]
     return [
-        raw_profile(nodes, median(walls), runs, peak_bytes=peak, peak_without_workspace=kept, is_stable=complete)
+        raw_profile(nodes, mean(walls[i] for i in chosen), runs, peak_bytes=peak, peak_without_workspace=kept)
     ]  # fmt: skip
 
 
@@ -102,10 +103,11 @@ def _allocations(found: Any) -> list[tuple[float, int]]:
     ]
 
 
-def nodes_of_spans(runs: Sequence[Sequence[Span]]) -> tuple[list[RawNode], bool]:
-    """The operations in the order of the last run, each with its median time, and whether all runs had the same ones.
+def nodes_of_spans(runs: Sequence[Sequence[Span]]) -> list[RawNode]:
+    """The operations in the order of the last run, each with its mean time. An operation is the n-th call of a function
+    in a module.
 
-    An operation is the n-th call of a function in a module.
+    Raises RuntimeError if the runs have different operations, so that their times do not belong together.
     """
     times: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     order: list[tuple[str, str, int]] = []
@@ -119,10 +121,11 @@ def nodes_of_spans(runs: Sequence[Sequence[Span]]) -> tuple[list[RawNode], bool]
             times[key].append(span.end - span.start)
             order.append(key)
         keys.add(tuple(order))
-    nodes = [
-        RawNode(f"{path}.{name}".lstrip("."), name, median(times[path, name, n]), path=path) for path, name, n in order
+    if len(keys) > 1:
+        raise RuntimeError("the model runs other operations in every forward pass")
+    return [
+        RawNode(f"{path}.{name}".lstrip("."), name, mean(times[path, name, n]), path=path) for path, name, n in order
     ]
-    return nodes, len(keys) == 1
 
 
 def allocator_peaks(allocations: Sequence[tuple[float, int]], ends: Sequence[float]) -> tuple[int, int]:
