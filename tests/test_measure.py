@@ -30,7 +30,7 @@ from cspprof.measure.parity import check_parity, relative_error
 from cspprof.measure.report import NO_DIFFERENCE, measurement_report
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.measure.session import Session, refuse_without_memory
-from cspprof.measure.worker import OUT_OF_MEMORY, _respond, short_reason
+from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY, _respond, short_reason
 from cspprof.measure.worker_process import WorkerProcess
 from cspprof.profiles import Profile
 from cspprof.render import render
@@ -207,17 +207,26 @@ def test_the_page_of_a_report_without_measurements_has_no_such_section(chain: Pr
 
 
 @pytest.mark.parametrize(
-    "text", ["DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes", "std::bad_alloc"]
+    "error",
+    [
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("std::bad_alloc"),
+        EngineError("torch cannot run it: MemoryError: "),
+        MemoryError(),
+    ],
 )
-def test_an_allocator_that_fails_says_that_the_model_outgrows_the_memory(text: str) -> None:
+def test_an_allocator_that_fails_says_that_the_model_outgrows_the_memory(error: Exception) -> None:
     def fail() -> dict[str, Any]:
-        raise RuntimeError(text)
+        raise error
 
-    def fail_in_python() -> dict[str, Any]:
-        raise MemoryError
+    assert _respond(fail, {}) == {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
 
-    assert _respond(fail, {})["failed"] == _respond(fail_in_python, {})["failed"] == OUT_OF_MEMORY
-    assert "--input" in _respond(fail, {})["hint"]
+
+def test_a_worker_returns_the_reason_and_the_hint_of_an_error() -> None:
+    def fail() -> dict[str, Any]:
+        raise EngineError("a reason", "a hint")
+
+    assert _respond(fail, {}) == {"failed": "a reason", "hint": "a hint"}
 
 
 # -- the saved file ----------------------------------------------------------------------------------

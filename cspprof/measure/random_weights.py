@@ -45,7 +45,7 @@ def calibrate(module: nn.Module, run: Callable[[], Any]) -> list[str]:
     if norms:
         notes.append(f"statistics of {len(norms)} batch norms set by one forward pass on random input")
     if opened:
-        notes.append(f"{opened} layer scales set from almost 0 to 1")
+        notes.append(f"{opened} weights of norms and layer scales that switched a branch off set to 1")
     return notes
 
 

@@ -158,15 +158,10 @@ def main() -> None:
 def _respond(function: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> dict[str, Any]:
     try:
         return function(**arguments)
-    except CspprofError as error:
-        return {"failed": error.message, "hint": error.hint}
-    except MemoryError:
-        return {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
     except Exception as error:  # engines raise errors of many classes
-        text = str(error).strip()
-        if any(phrase in text.lower() for phrase in MEMORY_PHRASES):
+        if isinstance(error, MemoryError) or any(phrase in str(error).lower() for phrase in MEMORY_PHRASES):
             return {"failed": OUT_OF_MEMORY, "hint": MEMORY_HINT}
-        return {"failed": short_reason(error), "hint": None}
+        return {"failed": short_reason(error), "hint": error.hint if isinstance(error, CspprofError) else None}
 
 
 def short_reason(error: Exception) -> str:
@@ -193,7 +188,14 @@ _SOURCE_FILE = re.compile(r"OpenCV\([^)]*\)|/?[\w./-]+\.(cpp|cc|h|hpp):\d+:?")
 
 OUT_OF_MEMORY = "the model outgrows the memory of this machine"
 MEMORY_HINT = "Measure it at a smaller input, for example --input 1x3x128x128, or on a machine with more memory."
-MEMORY_PHRASES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "failed to allocate")
+MEMORY_PHRASES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "failed to allocate",
+    "memoryerror",
+)
 """Words of the errors that the allocators of the engines raise, in lower case."""
 
 
