@@ -68,6 +68,7 @@ TORCH_IN_MEASURE = tuple(
         "onnx_export",
         "preparation",
         "single_nodes",
+        "calibration.networks",
     )
 )
 """Files that only the processes of `cspprof.measure` import."""

@@ -45,6 +45,7 @@ COMMANDS = {
     "advise": Command("advise", "advise_command", "What to change in a network, each change traced."),
     "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
     "measure": Command("measure", "measure_command", "The time of models on real engines, beside what they cost."),
+    "calibrate": Command("calibrate", "calibrate_command", "Measure this machine, so that times can be predicted."),
     "sweep": Command("sweep", "sweep_command", "Every candidate of a design space, and the best of them."),
     "plot": Command("plot", "plot_command", "Charts: bottlenecks, traffic, memory, rooflines."),
     "report": Command("report", "report_command", "One HTML page with every metric, chart and layer."),

@@ -12,6 +12,7 @@ from cspprof.core.tensors import ITEM_SIZES
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.definition import DEFAULT_METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS
+from cspprof.papers.hardware import HARDWARE
 from cspprof.render import RENDERERS
 from cspprof.sources.spec_mistakes import factories_of, model_files
 
@@ -102,3 +103,7 @@ def complete_device(incomplete: str) -> list[str]:
 
 def complete_dtype(incomplete: str) -> list[str]:
     return _starting_with(incomplete, sorted(name for name in ITEM_SIZES if "float" in name))
+
+
+def complete_machine(incomplete: str) -> list[str]:
+    return _starting_with(incomplete, ("calibrated", *HARDWARE))

@@ -70,16 +70,16 @@ def measure_command(
             f"Name another one, or see the layers of this one: cspprof measure {shlex.quote(specs[0])} --layers",
         )
     engines = engines_named(engine)
-    _require_psutil()
+    require_psutil()
     if engine is None:
         for name in not_installed():
             extra = ENGINES.get(name).extra
             print(f"note: {name} is not installed: pip install 'cspprof[{extra}]'", file=sys.stderr)
-    session = Session(specs, engines, input or (), threads, rounds, _progress(), layers or explain)
+    session = Session(specs, engines, input or (), threads, rounds, show_progress(), layers or explain)
     try:
         result = session.run(check)
     finally:
-        _clear_progress()
+        clear_progress()
     if save is not None:
         written = writing(save)
         result.save(save)
@@ -121,18 +121,18 @@ def _check_save(path: Path) -> None:
     check_replaceable(path, is_own, "a measurement", "--save FILE")
 
 
-def _require_psutil() -> None:
+def require_psutil() -> None:
     if find_spec("psutil") is None:
         raise CspprofError("measuring needs the library psutil", "Install it: pip install 'cspprof[measure]'")
 
 
-def _progress() -> Progress:
+def show_progress() -> Progress:
     """Show one line of progress on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda text, done, steps: None
     return lambda text, done, steps: print(f"\r\x1b[K{done}/{steps} {text}", end="", file=sys.stderr, flush=True)
 
 
-def _clear_progress() -> None:
+def clear_progress() -> None:
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -124,3 +124,21 @@ Convention = Annotated[
     ),
 ]
 Save = Annotated[Path | None, typer.Option("--save", metavar="FILE", help="Save the profile as x.profile.json.")]
+Machine = Annotated[
+    str | None,
+    typer.Option(
+        "--machine",
+        metavar="NAME",
+        help="Predict the time: calibrated (this machine, after cspprof calibrate), x.calibration.json, the name of "
+        "hardware such as i9-9900k, or name:peak_gmacs:gb_per_s.",
+        autocompletion=completion.complete_machine,
+    ),
+]
+PredictionEngine = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="With --machine calibrated: the engine. Default: onnxruntime."),
+]
+PredictionThreads = Annotated[
+    int | None,
+    typer.Option("--threads", metavar="N", help="With --machine calibrated: its threads. Default: one per core."),
+]

@@ -11,10 +11,12 @@ from cspprof.analysis.comparison import adds_up, check_additive
 from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.cli.prediction import check_options, machine_named, report_of
 from cspprof.cli.specs import check_layer_metric, each_spec, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.record import Record
+from cspprof.measure.calibration.report import Listing
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
 from cspprof.report.layer_tables import Breakdown, split_columns
@@ -35,21 +37,38 @@ def profile_command(
     device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
-    all_metrics: o.AllMetrics = False, save: o.Save = None,
+    all_metrics: o.AllMetrics = False, save: o.Save = None, machine: o.Machine = None,
+    engine: o.PredictionEngine = None, threads: o.PredictionThreads = None,
 ) -> None:  # fmt: skip
-    """Print what each model costs: parameters, compute, memory traffic and peak memory. With --all: every metric."""
+    """Print what each model costs: parameters, compute, memory traffic and peak memory. With --all: every metric.
+
+    With --machine, predict the time of a forward pass and of each layer instead, with the error of the prediction.
+    """
     if save is not None:
         if len(specs) != 1:
             raise CspprofError("--save writes one profile", "Name one SPEC.")
         check_profile_path(save)
     content = _content(list(METRICS), "macs", metric, convention)
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
+    chosen_machine = None
+    if machine is not None:
+        check_options({
+            "--metric": metric, "--convention": convention, "--all": all_metrics, "--sort": sort,
+            "--columns": columns, "--train": train,
+        })  # fmt: skip
+        chosen_machine = machine_named(machine, engine, threads)
+    elif engine is not None or threads is not None:
+        option = "--engine" if engine is not None else "--threads"
+        raise CspprofError(f"{option} needs --machine", f"Write: --machine calibrated, or leave out {option}.")
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
     if save is not None:
         written = writing(save)
         profiles[0].save(save)
         print_written(written)
+    if chosen_machine is not None:
+        writer.write(report_of(chosen_machine, profiles, Listing(layers, top, depth, by)))
+        return
     metrics, hints = content.metrics, []
     if not metric:
         content = content._replace(metrics=every_metric(profiles))

@@ -59,6 +59,16 @@ class EngineProcess:
         else:
             self.loaded[key] = timing, folder
 
+    def check_loaded(self, timing: Timing, folder: Path) -> None:
+        """Compare the output of a model that `load` has loaded. A failure is kept in the timing, and the model is not
+        measured."""
+        try:
+            timing.error = self._process.request("check", key=_key(timing), folder=str(folder))["error"]
+        except EngineError as error:
+            timing.failure, timing.hint = error.message, error.hint
+            del self.loaded[_key(timing)]
+            self._restart_if_ended()
+
     def measure(self, timing: Timing, seconds: float) -> float:
         """Add a round of samples to a timing, and return the CPU seconds that this took. A failure is kept in the
         timing; its earlier rounds stay."""

@@ -31,8 +31,10 @@ from cspprof.sources import Request, open_model, parse, source_of
 from cspprof.trace.input_tensors import InputTensors
 
 
-def prepare(spec: str, input_texts: Sequence[str], folder: Path, needs_graph: bool) -> dict[str, Any]:
-    """Write the folder that `Prepared` reads, and return its facts.
+def prepare(
+    spec: str, input_texts: Sequence[str], folder: Path, needs_graph: bool, quick: bool = False
+) -> dict[str, Any]:
+    """Write the folder that `Prepared` reads, and return its facts. For `quick` see `export`.
 
     Raises CspprofError if the model cannot be built or run, or if its output does not depend on its input.
     """
@@ -40,14 +42,16 @@ def prepare(spec: str, input_texts: Sequence[str], folder: Path, needs_graph: bo
     torch.manual_seed(0)
     is_graph = source_of(parse(spec)).name == "ONNX"
     facts = _prepare_graph(spec, input_texts, folder) if is_graph else _prepare_module(
-        spec, input_texts, folder, needs_graph
+        spec, input_texts, folder, needs_graph, quick
     )  # fmt: skip
     facts = {"spec": spec, "inputs": list(input_texts), **facts}
     (folder / "model.json").write_text(json.dumps(facts), encoding="utf-8")
     return facts
 
 
-def _prepare_module(spec: str, input_texts: Sequence[str], folder: Path, needs_graph: bool) -> dict[str, Any]:
+def _prepare_module(
+    spec: str, input_texts: Sequence[str], folder: Path, needs_graph: bool, quick: bool
+) -> dict[str, Any]:
     with open_model(spec, Request(device="cpu")) as loaded:
         module = loaded.module.eval()
         call = call_arguments(loaded, input_texts)
@@ -65,7 +69,7 @@ def _prepare_module(spec: str, input_texts: Sequence[str], folder: Path, needs_g
         save_arrays(folder / "outputs.npz", [t.numpy() for t in outputs])
         exported: dict[str, Any] = {"failure": "no engine needs the ONNX graph", "exporter": ""}
         if needs_graph:
-            exported = export(module, *call, folder / "model.onnx")
+            exported = export(module, *call, folder / "model.onnx", quick)
         return {"notes": notes, "tolerance": tolerance, "export": exported}
 
 

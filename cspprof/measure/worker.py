@@ -49,11 +49,13 @@ class Worker:
         self.threads = 1
         self.networks: dict[str, Network] = {}
 
-    def prepare(self, spec: str, inputs: list[str], folder: str, needs_graph: bool) -> dict[str, Any]:
+    def prepare(
+        self, spec: str, inputs: list[str], folder: str, needs_graph: bool, quick: bool = False
+    ) -> dict[str, Any]:
         """See `preparation.prepare`."""
         from cspprof.measure.preparation import prepare
 
-        return prepare(spec, inputs, Path(folder), needs_graph)
+        return prepare(spec, inputs, Path(folder), needs_graph, quick)
 
     def start(self, engine: str, threads: int, cpus: list[int]) -> dict[str, Any]:
         """Pin the process, then import and configure the engine. Returns its settings and versions."""

@@ -1,0 +1,277 @@
+"""The kernels that an engine runs for a record, and the amounts of work in each: pure functions of the record.
+
+An engine that fuses computes several operations in one kernel: batch norm is folded into the weights of the convolution
+before it, and an activation or a sum is computed on the output of a convolution before it is stored. `FUSIONS` states
+which of these are assumed for each engine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import NamedTuple
+
+from cspprof.core.dataflow import edges
+from cspprof.core.kinds import CONVOLUTIONS, POOLS, Kind
+from cspprof.core.record import OpSpec, Record
+
+CHEAP_ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clip", "clamp", "leakyrelu", "prelu", "threshold"})
+"""Activations without an exponential function, by `plain_name`."""
+EXPONENTIAL_ACTIVATIONS = frozenset({
+    "sigmoid", "logsigmoid", "tanh", "silu", "swish", "gelu", "mish", "elu", "celu", "selu", "softplus", "erf",
+    "quickgelu", "fastgelu",
+})  # fmt: skip
+
+
+class Fusion(NamedTuple):
+    """What an engine computes in the kernel of a convolution."""
+
+    norms: bool
+    """Whether batch norm is folded into the weights of the convolution before it."""
+    activations: frozenset[str]
+    """Activations of its output, by `plain_name`."""
+    sums: bool
+    """Whether the sum of its output and another tensor is one of them."""
+    pointwise: bool = False
+    """Whether consecutive pointwise operations are one kernel."""
+
+    def text(self) -> str:
+        """What is assumed, as in `batch norm, activations and sums are computed in the convolution before them`."""
+        parts = []
+        if self.norms:
+            parts.append("batch norm")
+        if self.activations:
+            parts.append("activations" if self.activations >= EXPONENTIAL_ACTIVATIONS else "simple activations")
+        if self.sums:
+            parts.append("sums")
+        joined = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+        if joined:
+            return f"{joined} are computed in the convolution before them"
+        if self.pointwise:
+            return "consecutive pointwise operations are one kernel"
+        return "every operation is a kernel of its own"
+
+
+_ALL = CHEAP_ACTIVATIONS | EXPONENTIAL_ACTIVATIONS | {"hardswish", "hardsigmoid"}
+NO_FUSION = Fusion(False, frozenset(), False)
+FUSIONS: Mapping[str, Fusion] = {
+    "torch": NO_FUSION,
+    "torch-cuda": NO_FUSION,
+    "torch-compile": Fusion(False, frozenset(), False, pointwise=True),
+    "onnxruntime": Fusion(
+        True, frozenset({"relu", "relu6", "hardtanh", "clip", "clamp", "leakyrelu", "sigmoid", "tanh", "hardsigmoid"}),
+        True,
+    ),
+    "opencv": Fusion(True, _ALL, True),
+    "opencv-classic": Fusion(True, _ALL, True),
+    "openvino": Fusion(True, _ALL, True, pointwise=True),
+}  # fmt: skip
+"""The fusions of each engine, as its documentation and its optimized graphs show them."""
+BEST_FUSION = FUSIONS["openvino"]
+
+POINTWISE = frozenset({Kind.NORM, Kind.ACTIVATION, Kind.ELEMENTWISE})
+
+
+class Kernel(NamedTuple):
+    """One or more operations that an engine runs as one kernel."""
+
+    calls: tuple[int, ...]
+    """Indices of the calls in the record; the first one leads."""
+    kind: str
+    """The kind of kernel, with a rate of its own: `conv 3×3 or larger`, `depthwise conv`, `concat` …"""
+    work: Mapping[str, float]
+    """Amounts of work. Empty if the cost of the operation is unknown."""
+    macs: int
+    bytes: int
+    """Activations and weights that the kernel reads or writes."""
+
+
+def kernels(record: Record, fusion: Fusion, block: int = 1) -> list[Kernel]:
+    """The kernels of a record in execution order. Channels are padded to multiples of `block`."""
+    found = []
+    for calls in _groups(record, fusion):
+        specs = [record.specs[record.calls.spec[i]] for i in calls]
+        lead = specs[0]
+        moved = _elements(lead) + sum(_extra_elements(spec) for spec in specs[1:])
+        weights = sum(t.numel for t in lead.weights)
+        kind = kernel_kind(lead)
+        known = all(spec.macs is not None for spec in specs) and lead.kind not in UNPREDICTED
+        work = _work(lead, moved, weights, block) if known else {}
+        macs = sum(spec.macs or 0 for spec in specs)
+        found.append(Kernel(calls, kind, work, macs, _bytes(lead, moved)))
+    return found
+
+
+UNPREDICTED = frozenset({Kind.UNKNOWN, Kind.CUSTOM, Kind.GRADIENT, Kind.RECURRENT, Kind.FFT})
+"""Kinds that calibration does not measure."""
+
+
+# -- groups of calls ----------------------------------------------------------------------------------
+
+
+def _groups(record: Record, fusion: Fusion) -> list[tuple[int, ...]]:
+    """The calls of each kernel. A call joins the kernel that made its input if nothing else reads that input."""
+    specs = [record.specs[i] for i in record.calls.spec]
+    readers: Counter[int] = Counter()
+    sources: dict[int, list[int]] = {}
+    for edge in edges(record):
+        readers[edge.source] += 1
+        sources.setdefault(edge.target, []).append(edge.source)
+    groups: list[list[int]] = []
+    group_of: dict[int, list[int]] = {}
+    for i, spec in enumerate(specs):
+        if spec.kind is Kind.VIEW:
+            continue
+        for source in sources.get(i, ()):
+            group = group_of.get(source)
+            if group is None or group[-1] != source or readers[source] != 1:
+                continue
+            before = [specs[j] for j in group]
+            if _joins(spec, before, fusion) and before[-1].writes[0].shape == spec.writes[0].shape:
+                group.append(i)
+                break
+        else:
+            group = [i]
+            groups.append(group)
+        group_of[i] = group
+    return [tuple(group) for group in groups]
+
+
+def _joins(spec: OpSpec, before: list[OpSpec], fusion: Fusion) -> bool:
+    """Whether an operation is computed in the kernel of the operations before it."""
+    if not spec.writes or not before[-1].writes:
+        return False
+    lead, name = before[0], plain_name(spec)
+    if lead.kind in CONVOLUTIONS:
+        activated = any(s.kind is Kind.ACTIVATION or plain_name(s) in _ALL for s in before[1:])
+        if _is_batch_norm(spec):
+            return fusion.norms and all(_is_batch_norm(s) for s in before[1:])
+        if name in fusion.activations:
+            return not activated
+        summed = any(s.kind is Kind.ELEMENTWISE and len(s.reads) > 1 for s in before[1:])
+        if name in ("add", "sum") and spec.kind is Kind.ELEMENTWISE and len(spec.reads) == 2:
+            return fusion.sums and not activated and not summed
+        return False
+    return (
+        fusion.pointwise and spec.kind in POINTWISE and lead.kind in POINTWISE
+        and not any(s.kind is Kind.NORM and not _is_batch_norm(s) for s in (spec, *before))
+    )  # fmt: skip
+
+
+def _is_batch_norm(spec: OpSpec) -> bool:
+    """Whether a norm has constant statistics, so that it is a factor and a sum for each channel."""
+    return spec.kind is Kind.NORM and plain_name(spec) in ("batchnorm", "batchnormalization") and not spec.attrs.get(
+        "training", False
+    )  # fmt: skip
+
+
+def plain_name(spec: OpSpec) -> str:
+    """The name of the operation, the same for torch and ONNX: `leaky_relu_` and `LeakyRelu` are `leakyrelu`."""
+    return spec.name.replace("_", "").lower()
+
+
+# -- kinds and amounts of work ------------------------------------------------------------------------
+
+
+def kernel_kind(spec: OpSpec) -> str:
+    """The kind of kernel, which has a rate of its own."""
+    name = plain_name(spec)
+    if spec.kind is Kind.CONV:
+        groups, channels = spec.attrs.get("groups", 1), _channels(spec)
+        if groups > 1:
+            return "depthwise conv" if groups == channels else "grouped conv"
+        if channels < FEW_CHANNELS:
+            return "conv of few channels"
+        return "conv 1×1" if prod(_kernel(spec)) == 1 else "conv 3×3 or larger"
+    if spec.kind is Kind.CONV_TRANSPOSE:
+        return "transposed conv"
+    if spec.kind is Kind.NORM:
+        return "batch norm" if _is_batch_norm(spec) else "other norm"
+    if spec.kind is Kind.ACTIVATION or (spec.kind is Kind.ELEMENTWISE and name in _ALL):
+        return "exponential activation" if name in EXPONENTIAL_ACTIVATIONS else "simple activation"
+    if spec.kind is Kind.AVG_POOL and spec.attrs.get("global"):
+        return "global pool"
+    return spec.kind.value.replace("_", " ")
+
+
+FEW_CHANNELS = 8
+"""A convolution of fewer input channels, such as those of an image, has a kernel of its own in most engines."""
+ALIGNMENT = 4
+"""Blocked kernels need input channels in multiples of this number; others run slower."""
+
+
+def _work(spec: OpSpec, moved: int, weights: int, block: int) -> dict[str, float]:
+    """The amounts of work: multiply-accumulates on padded channels, elements moved, elements of weights, scalar
+    operations, and one kernel."""
+    work: dict[str, float] = {"kernels": 1.0, "elements": float(moved)}
+    if spec.macs:
+        macs, aligned = _padded_macs(spec, block)
+        work["macs" if aligned else "unaligned macs"] = macs
+        work["weights"] = float(weights)
+    elif spec.kind in POOLS:
+        work["scalar operations"] = float(spec.elementwise)
+    return work
+
+
+def _padded_macs(spec: OpSpec, block: int) -> tuple[float, bool]:
+    """The MACs with the channels of a convolution padded, and whether they are aligned for a blocked kernel."""
+    macs = float(spec.macs or 0)
+    if spec.kind not in CONVOLUTIONS or not spec.reads or not spec.writes or len(spec.writes[0].shape) < 2:
+        return macs, True
+    groups = int(spec.attrs.get("groups", 1))
+    channels, out = _channels(spec), spec.writes[0].shape[1]
+    if groups == 1:
+        return macs * _padded(out, block) / out, channels < FEW_CHANNELS or channels % ALIGNMENT == 0
+    if groups == channels == out:
+        return macs * _padded(out, block) / out, channels % ALIGNMENT == 0
+    return macs, (channels // groups) % max(block, ALIGNMENT) == 0
+
+
+def _padded(channels: int, block: int) -> int:
+    return -(-channels // block) * block
+
+
+def _channels(spec: OpSpec) -> int:
+    return spec.reads[0].shape[1] if spec.reads and len(spec.reads[0].shape) > 1 else 1
+
+
+def _kernel(spec: OpSpec) -> tuple[int, ...]:
+    return tuple(spec.attrs.get("kernel", ())) or (1,)
+
+
+def _elements(spec: OpSpec) -> int:
+    """Elements of activations that an operation reads and writes."""
+    return sum(t.numel for t in spec.reads) + sum(t.numel for t in spec.writes)
+
+
+def _bytes(lead: OpSpec, moved: int) -> int:
+    """Bytes of the activations and weights of a kernel that moves so many elements of activations."""
+    tensors = (*lead.reads, *lead.writes)
+    elements = sum(t.numel for t in tensors) or 1
+    return moved * sum(t.nbytes for t in tensors) // elements + sum(t.nbytes for t in lead.weights)
+
+
+def _extra_elements(spec: OpSpec) -> int:
+    """Elements that an operation reads in addition to the output of the operation into whose kernel it is fused."""
+    return sum(t.numel for t in spec.reads) - max((t.numel for t in spec.reads), default=0)
+
+
+def total_work(parts: list[Kernel]) -> dict[str, float]:
+    """The amounts of work of a network: `conv 1×1: macs` … over its kernels, and one `run`."""
+    total = {RUN: 1.0}
+    for kernel in parts:
+        for name, amount in unit_names(kernel):
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+RUN = "run"
+"""The unit of work that each forward pass has once: calling the engine."""
+KERNELS = "kernels"
+
+
+def unit_names(kernel: Kernel) -> Iterator[tuple[str, float]]:
+    """The amounts of work of a kernel by the name of their unit; launching a kernel takes the same in every kind."""
+    for name, amount in kernel.work.items():
+        yield (KERNELS if name == KERNELS else f"{kernel.kind}: {name}"), amount
