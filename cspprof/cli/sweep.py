@@ -38,7 +38,7 @@ Specs = Annotated[
         show_default=False,
     ),
 ]
-ALL_ROWS = (".csv", ".parquet")
+ALL_ROWS = (".csv", ".parquet", ".html")
 
 
 def sweep_command(
@@ -110,7 +110,7 @@ def sweep_command(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="rows.csv or rows.parquet: all rows; front.png, .svg or "
-                     ".pdf: the figure; page.html; or the front in another format."),
+                     ".pdf: the figure; page.html: candidates to explore; or the front in another format."),
     ] = None,
     format: o.Format = None,
 ) -> None:  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.files import write_atomically
 from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.render import render
@@ -14,6 +15,7 @@ from cspprof.render.notebook_html import tables_html
 from cspprof.report.tables import Report
 from cspprof.results import Chart
 from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.explorer import explorer_page
 from cspprof.sweeps.export import export_rows
 from cspprof.sweeps.front import Front, Goal, axes_of, front
 from cspprof.sweeps.journal import open_journal
@@ -66,10 +68,14 @@ class Sweep:
         return pandas.DataFrame([record(row, axes, names) | {"error": row.error} for row in self.rows()])
 
     def save(self, path: str | Path) -> Path:
-        """Write all rows to `.csv` or `.parquet`, or the figure to `.png`, `.svg` or `.pdf`. Raises OutputError."""
+        """Write all rows to `.csv` or `.parquet`, the figure to `.png`, `.svg` or `.pdf`, or a page to
+        `.html` in which the candidates are explored. Raises OutputError."""
         path = Path(path)
         if path.suffix in IMAGES:
             return self.plot().save(path, "page")
+        if path.suffix == ".html":
+            write_atomically(path, explorer_page(self.rows, self.front, len(self.traced)).encode())
+            return path
         export_rows(self.rows, self.traced, path)
         return path
 
