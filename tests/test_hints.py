@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CHECKOUT, ONE_CONV, Result, git, quick
-from hint_examples import FILES
+from hint_examples import FILES, calibrated
 from hints_in_source import Hint, hints
 from onnx_models import node, save_graph, value
 
@@ -120,6 +120,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         measured.models.append(MeasuredModel(name, name, [], replace(cspprof.profile("resnet10"), model=name)))
         measured.timings.append(Timing("torch", len(measured.timings), rounds=[[1.0]]))
     measured.save(folder / "saved.measured.json")
+    calibrated().save(folder / "saved.calibration.json")
     return folder
 
 
@@ -128,6 +129,7 @@ def project(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """A copy of the files is the current folder."""
     shutil.copytree(files, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("CSPPROF_CALIBRATION_DIR", str(tmp_path / "calibrations"))
 
 
 def hint_of(result: Result) -> str:
