@@ -51,7 +51,7 @@ from cspprof.gate.revision_worker import _refuse_working_copy as refuse_working_
 from cspprof.gate.rules import settings_mismatch
 from cspprof.measure.calibration.calibration_file import Calibration, check_machine
 from cspprof.measure.calibration.fit import Prediction, PredictionError, Sample, fit, leave_one_family_out
-from cspprof.measure.calibration.kernels import FUSIONS, kernels, total_work
+from cspprof.measure.calibration.kernels import FUSIONS, Shape, kernels, total_work
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.machine import Machine, cpu_name
 from cspprof.measure.parity import check_parity
@@ -673,11 +673,11 @@ def measured(*names: str) -> str:
 
 def calibrated() -> Calibration:
     """A calibration of torch on this machine, with which the time of resnet10 can be predicted."""
-    work = total_work(kernels(profile("resnet10"), FUSIONS["torch"], 16))
+    work = total_work(profile("resnet10"), kernels(profile("resnet10"), FUSIONS["torch"]))
     error = PredictionError((Prediction("a", "a", 1.0, 1.1), Prediction("b", "b", 2.0, 2.1)))
     machine, versions = Machine(cpu_name(), 1, 1 << 30, "Linux", "3.11"), ENGINES.get("torch").versions()
     return Calibration(
-        "torch", 1, machine, "2026-01-02T03:04:05+00:00", versions, {}, 16, dict.fromkeys(work, 1e-9), error, {}
+        "torch", 1, machine, "2026-01-02T03:04:05+00:00", versions, {}, Shape(), dict.fromkeys(work, 1e-9), error, {}
     )
 
 

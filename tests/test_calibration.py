@@ -27,7 +27,7 @@ from cspprof.measure.calibration.fit import (
     Prediction,
     PredictionError,
     Sample,
-    best_block,
+    best_shape,
     fit,
     kind_errors,
     leave_one_family_out,
@@ -36,7 +36,7 @@ from cspprof.measure.calibration.fit import (
     sample_of,
     spearman,
 )
-from cspprof.measure.calibration.kernels import FUSIONS, NO_FUSION, kernels, total_work
+from cspprof.measure.calibration.kernels import FUSIONS, NO_FUSION, Shape, kernels, run_work, total_work
 from cspprof.measure.calibration.prediction import estimate, predict
 from cspprof.measure.calibration.session import CalibrationSession, short_networks
 from cspprof.measure.engines import ENGINES
@@ -48,6 +48,10 @@ SCHEMAS = {
     name: json.loads((resources.files("cspprof") / "schemas" / f"{name}-1.schema.json").read_text())
     for name in ("calibration", "prediction")
 }
+
+
+SHAPE = Shape(16)
+"""The block of channels of an engine for AVX-512; no cache."""
 
 
 # -- the kernels of a record --------------------------------------------------------------------------
@@ -129,7 +133,7 @@ def test_batch_norm_in_training_mode_is_not_folded() -> None:
 
 def test_the_work_of_a_convolution_is_counted_on_padded_channels() -> None:
     record = cspprof.profile(nn.Conv2d(12, 20, 3, padding=1, bias=False), (1, 12, 5, 5))
-    (kernel,) = kernels(record, NO_FUSION, block=16)
+    (kernel,) = kernels(record, NO_FUSION, SHAPE)
     assert kernel.kind == "conv 3×3 or larger"
     assert kernel.work == {
         "kernels": 1,
@@ -143,7 +147,7 @@ def test_the_work_of_a_convolution_is_counted_on_padded_channels() -> None:
 
 def test_channels_that_are_no_multiple_of_four_have_a_rate_of_their_own() -> None:
     record = cspprof.profile(nn.Conv2d(62, 64, 3, padding=1), (1, 62, 5, 5))
-    (kernel,) = kernels(record, NO_FUSION, block=16)
+    (kernel,) = kernels(record, NO_FUSION, SHAPE)
     assert kernel.work["unaligned macs"] == 62 * 64 * 9 * 25
     assert "macs" not in kernel.work
 
@@ -179,7 +183,8 @@ def test_each_kind_of_kernel_has_a_name(module: nn.Module, shape: tuple[int, ...
 
 def test_the_work_of_a_batch_is_that_of_its_images() -> None:
     one, four = (
-        total_work(kernels(cspprof.profile("resnet10", (n, 3, 64, 64)), FUSIONS["onnxruntime"], 16)) for n in (1, 4)
+        total_work(record, kernels(record, FUSIONS["onnxruntime"], SHAPE))
+        for record in (cspprof.profile("resnet10", (n, 3, 64, 64)) for n in (1, 4))
     )
     for unit in one:
         scale = 1 if unit in ("run", "kernels") or unit.endswith("weights") else 4
@@ -213,7 +218,7 @@ def test_least_squares_ignores_columns_that_cannot_help() -> None:
 
 
 TRUE = {"run": 2e-5, "kernels": 3e-6, "elements": 4e-10, "macs": 2e-11, "unaligned macs": 4e-11, "weights": 5e-10,
-        "scalar operations": 1e-10}  # fmt: skip
+        "scalar operations": 1e-10, "far elements": 3e-10}  # fmt: skip
 """Seconds per unit of work of a machine on which every kind of kernel has the same rates."""
 ENGINE = "onnxruntime"
 SHORT = (
@@ -226,10 +231,10 @@ def true_seconds(work: dict[str, float]) -> float:
     return sum(amount * TRUE[unit.rpartition(": ")[2]] for unit, amount in work.items())
 
 
-def made(record: Record, family: str, block: int = 16, factor: float = 1.0) -> Sample:
+def made(record: Record, family: str, shape: Shape = Shape(16)) -> Sample:  # noqa: B008
     """A sample of a network on a machine of which the rates are known."""
-    sample = sample_of(record, family, 1.0, FUSIONS[ENGINE], block)
-    return sample._replace(seconds=factor * true_seconds(dict(sample.work)))
+    sample = sample_of(record, family, 1.0, FUSIONS[ENGINE], shape)
+    return sample._replace(seconds=true_seconds(dict(sample.work)))
 
 
 NETWORKS = {"resnet10": "a", "resnet18": "a", "squeezenet": "b", "densenet121": "c", "vgg16": "d", "hardnet68": "e"}
@@ -295,18 +300,32 @@ def test_a_fit_without_networks_is_refused() -> None:
         fit([])
 
 
-@pytest.mark.parametrize("block", [1, 8, 16])
-def test_the_block_of_an_engine_is_found(block: int) -> None:
+@pytest.mark.parametrize("shape", [Shape(1), Shape(8), Shape(16), Shape(16, 2**20), Shape(1, 2**18)])
+def test_the_block_and_the_cache_of_an_engine_are_found(shape: Shape) -> None:
     networks = short_networks(
         ["conv3_64_64_64_at_56", "conv3_20_20_20_at_56", "conv3_60_60_60_at_28", "conv3_72_72_72_at_28",
-         "conv3_100_100_100_at_14", "conv3_32_32_32_at_112", "tiny"]
+         "conv3_100_100_100_at_14", "conv3_32_32_32_at_112", "conv3_16_16_16_16_16_at_112", "sum_32_at_112",
+         "sum_64_at_56", "product_256_at_14", "tiny"]
     )  # fmt: skip
-    seconds = {n.name: made(n.record, "", block).seconds for n in networks}
+    seconds = {n.name: made(n.record, "", shape).seconds for n in networks}
 
-    def samples_with(tried: int) -> list[Sample]:
+    def samples_with(tried: Shape) -> list[Sample]:
         return [made(n.record, "", tried)._replace(seconds=seconds[n.name]) for n in networks]
 
-    assert best_block(samples_with) == block
+    assert best_shape(samples_with) == shape
+
+
+def test_activations_beyond_the_cache_are_counted_a_second_time() -> None:
+    record = cspprof.profile(nn.ReLU(), (1, 64, 56, 56))
+    (near,) = kernels(record, NO_FUSION, Shape(1, 2**21))
+    (far,) = kernels(record, NO_FUSION, Shape(1, 2**20))
+    assert near.work == {"kernels": 1, "elements": 2 * 64 * 56 * 56}
+    assert far.work == {**near.work, "far elements": 2 * 64 * 56 * 56 - 2**20 / 4}
+
+
+def test_a_run_copies_the_inputs_and_the_outputs() -> None:
+    record = cspprof.profile(nn.Conv2d(8, 16, 1), (2, 8, 4, 4))
+    assert run_work(record) == {"run": 1, "run: elements": 2 * (8 + 16) * 16}
 
 
 @pytest.mark.parametrize(("first", "second", "rank"), [
@@ -333,11 +352,11 @@ def calibration(records: dict[str, Record] | None = None, **changes: Any) -> Cal
     """A calibration of this machine with known rates."""
     work: dict[str, float] = {}
     for record in (records or {}).values():
-        work |= total_work(kernels(record, FUSIONS[ENGINE], 16))
+        work |= total_work(record, kernels(record, FUSIONS[ENGINE], SHAPE))
     made = Calibration(
         engine=ENGINE, threads=default_threads(), machine=Machine(cpu_name(), 2, 2**30, "Linux", "3.11"),
         date="2026-01-02T03:04:05+00:00", versions={"cspprof": "1", **ENGINES.get(ENGINE).versions()}, settings={},
-        block=16, rates={unit: TRUE[unit.rpartition(": ")[2]] for unit in work},
+        shape=SHAPE, rates={unit: TRUE[unit.rpartition(": ")[2]] for unit in work},
         error=PredictionError((Prediction("net", "family", 1.1, 1.0), Prediction("net2", "family2", 1.9, 2.0))),
         kind_errors={"conv 1×1": 0.07}, samples=[Sample("s", "", 1.0, {"run": 1.0})],
         references=[Sample("r", "f", 1.0, {"run": 1.0})], skipped={"x": "reason"}, seconds=1.5, other_cpu_share=0.0,
@@ -348,7 +367,7 @@ def calibration(records: dict[str, Record] | None = None, **changes: Any) -> Cal
 def test_a_prediction_is_the_sum_of_its_kernels_and_of_one_run(records: dict[str, Record]) -> None:
     for name, record in records.items():
         prediction = predict(record, calibration(records))
-        expected = true_seconds(total_work(kernels(record, FUSIONS[ENGINE], 16)))
+        expected = true_seconds(total_work(record, kernels(record, FUSIONS[ENGINE], SHAPE)))
         assert prediction.seconds == pytest.approx(expected, rel=1e-12), name
         assert prediction.missed == 0
         paths = [p for kernel in prediction.kernels for p in (kernel.path, *kernel.fused)]
@@ -630,12 +649,12 @@ def test_every_short_network_runs_and_has_a_record_without_unknown_operations() 
 
 @pytest.mark.slow
 def test_all_short_networks_cover_the_kinds_of_kernels_of_the_zoo(records: dict[str, Record]) -> None:
-    short = {unit for n in short_networks() for unit in total_work(kernels(n.record, FUSIONS[ENGINE], 16))}
+    short = {unit for n in short_networks() for unit in total_work(n.record, kernels(n.record, FUSIONS[ENGINE], SHAPE))}
     for name in ("mobilenet_v2", "efficientnet_b0_darknet", "thundernet_snet49", "csp_resnext50", "peleenet_yolo"):
         record = cspprof.profile(name)
-        assert not set(total_work(kernels(record, FUSIONS[ENGINE], 16))) - short, name
+        assert not set(total_work(record, kernels(record, FUSIONS[ENGINE], SHAPE))) - short, name
     for record in records.values():
-        assert not set(total_work(kernels(record, FUSIONS[ENGINE], 16))) - short
+        assert not set(total_work(record, kernels(record, FUSIONS[ENGINE], SHAPE))) - short
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cspprof.core.errors import CspprofError, ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.json_text import parse_json
 from cspprof.measure.calibration.fit import Prediction, PredictionError, Rates, Sample
+from cspprof.measure.calibration.kernels import Shape
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.machine import Machine, cpu_name, default_threads
 
@@ -35,8 +36,8 @@ class Calibration:
     versions: dict[str, str]
     """cspprof, the engine and its libraries."""
     settings: dict[str, Any]
-    block: int
-    """The number of channels to whose multiples convolutions are padded."""
+    shape: Shape
+    """The block of channels, and the size of the cache, which fit the times best."""
     rates: Rates
     """Seconds per unit of work."""
     error: PredictionError
@@ -70,7 +71,8 @@ class Calibration:
         error = self.error
         return {
             "schema": SCHEMA,
-            **{k: v for k, v in vars(self).items() if k not in ("machine", "error", "samples", "references")},
+            **{k: v for k, v in vars(self).items() if k not in ("machine", "shape", "error", "samples", "references")},
+            **self.shape._asdict(),
             "machine": self.machine._asdict(),
             "error": {
                 "median": error.median,
@@ -111,6 +113,7 @@ class Calibration:
     def _of(cls, document: Mapping[str, Any]) -> Calibration:
         values = {k: v for k, v in document.items() if k != "schema"}
         values["machine"] = Machine(**values["machine"])
+        values["shape"] = Shape(values.pop("block"), values.pop("cache_bytes"))
         values["error"] = PredictionError(tuple(Prediction(**p) for p in values["error"]["networks"]))
         for name in ("samples", "references"):
             values[name] = [Sample(**s) for s in values[name]]
@@ -203,8 +206,5 @@ def check_machine(calibration: Calibration, cpu: str | None = None, versions: Ma
 
 def calibration_rows(calibration: Calibration) -> list[dict[str, Any]]:
     """One row for each unit of work, with its time."""
-    return [
-        {**{k: v for k, v in asdict(calibration).items() if k in ("engine", "threads", "date", "block")},
-         "unit": unit, "seconds_per_unit": rate}
-        for unit, rate in calibration.rates.items()
-    ]  # fmt: skip
+    shared = {"engine": calibration.engine, "threads": calibration.threads, "date": calibration.date}
+    return [{**shared, "unit": unit, "seconds_per_unit": rate} for unit, rate in calibration.rates.items()]

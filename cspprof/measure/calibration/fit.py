@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.measure.calibration.kernels import Fusion, kernels, total_work
+from cspprof.measure.calibration.kernels import Fusion, Shape, kernels, total_work
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,9 +30,9 @@ class Sample(NamedTuple):
     work: Mapping[str, float]
 
 
-def sample_of(record: Record, family: str, seconds: float, fusion: Fusion, block: int) -> Sample:
+def sample_of(record: Record, family: str, seconds: float, fusion: Fusion, shape: Shape) -> Sample:
     """The sample of a record. Its work misses operations of unknown cost."""
-    return Sample(record.model, family, seconds, total_work(kernels(record, fusion, block)))
+    return Sample(record.model, family, seconds, total_work(record, kernels(record, fusion, shape)))
 
 
 Rates = dict[str, float]
@@ -164,23 +164,26 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [(order.index(v) + len(order) - 1 - order[::-1].index(v)) / 2 for v in values]
 
 
-# -- the block of channels ----------------------------------------------------------------------------
+# -- the block of channels and the cache --------------------------------------------------------------
 
 BLOCKS = (1, 4, 8, 16, 32)
 """Widths to which engines pad channels: one vector register of SSE, AVX2 or AVX-512, or several."""
+CACHES = (None, 2**18, 2**20, 2**21, 2**22, 2**24)
+"""Sizes of a cache in bytes, beyond which activations take longer; None for no difference."""
+SHAPES = tuple(Shape(block, cache) for block in BLOCKS for cache in CACHES)
 
 
-def best_block(samples_with: Callable[[int], Sequence[Sample]], blocks: Sequence[int] = BLOCKS) -> int:
-    """The block whose fit has the smallest sum of squared relative errors; of equal ones the smallest block."""
+def best_shape(samples_with: Callable[[Shape], Sequence[Sample]], shapes: Sequence[Shape] = SHAPES) -> Shape:
+    """The shape whose fit has the smallest sum of squared relative errors; of equal ones the first."""
 
-    def misfit(block: int) -> float:
-        samples = samples_with(block)
+    def misfit(shape: Shape) -> float:
+        samples = samples_with(shape)
         rates = fit(samples)
         return sum(((predicted_seconds(s.work, rates) or 0.0) / s.seconds - 1) ** 2 for s in samples)
 
-    misfits = {block: misfit(block) for block in blocks}
+    misfits = {shape: misfit(shape) for shape in shapes}
     least = min(misfits.values())
-    return next(block for block in blocks if misfits[block] <= least * (1 + 1e-6) + 1e-12)
+    return next(shape for shape in shapes if misfits[shape] <= least * (1 + 1e-6) + 1e-12)
 
 
 def kind_errors(samples: Sequence[Sample]) -> dict[str, float]:

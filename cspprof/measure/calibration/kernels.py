@@ -23,6 +23,8 @@ EXPONENTIAL_ACTIVATIONS = frozenset({
     "quickgelu", "fastgelu",
 })  # fmt: skip
 
+HARD_ACTIVATIONS = frozenset({"hardswish", "hardsigmoid"})
+
 
 class Fusion(NamedTuple):
     """What an engine computes in the kernel of a convolution."""
@@ -53,7 +55,7 @@ class Fusion(NamedTuple):
         return "every operation is a kernel of its own"
 
 
-_ALL = CHEAP_ACTIVATIONS | EXPONENTIAL_ACTIVATIONS | {"hardswish", "hardsigmoid"}
+_ALL = CHEAP_ACTIVATIONS | EXPONENTIAL_ACTIVATIONS | HARD_ACTIVATIONS
 NO_FUSION = Fusion(False, frozenset(), False)
 FUSIONS: Mapping[str, Fusion] = {
     "torch": NO_FUSION,
@@ -87,8 +89,17 @@ class Kernel(NamedTuple):
     """Activations and weights that the kernel reads or writes."""
 
 
-def kernels(record: Record, fusion: Fusion, block: int = 1) -> list[Kernel]:
-    """The kernels of a record in execution order. Channels are padded to multiples of `block`."""
+class Shape(NamedTuple):
+    """What the work of an engine on a machine depends on."""
+
+    block: int = 1
+    """Channels are padded to multiples of this number."""
+    cache_bytes: int | None = None
+    """Activations of a kernel beyond this size are counted as far elements too; None if there is no such size."""
+
+
+def kernels(record: Record, fusion: Fusion, shape: Shape = Shape()) -> list[Kernel]:  # noqa: B008 - immutable
+    """The kernels of a record in execution order."""
     found = []
     for calls in _groups(record, fusion):
         specs = [record.specs[record.calls.spec[i]] for i in calls]
@@ -97,7 +108,7 @@ def kernels(record: Record, fusion: Fusion, block: int = 1) -> list[Kernel]:
         weights = sum(t.numel for t in lead.weights)
         kind = kernel_kind(lead)
         known = all(spec.macs is not None for spec in specs) and lead.kind not in UNPREDICTED
-        work = _work(lead, moved, weights, block) if known else {}
+        work = _work(lead, moved, weights, shape) if known else {}
         macs = sum(spec.macs or 0 for spec in specs)
         found.append(Kernel(calls, kind, work, macs, _bytes(lead, moved)))
     return found
@@ -189,6 +200,8 @@ def kernel_kind(spec: OpSpec) -> str:
     if spec.kind is Kind.NORM:
         return "batch norm" if _is_batch_norm(spec) else "other norm"
     if spec.kind is Kind.ACTIVATION or (spec.kind is Kind.ELEMENTWISE and name in _ALL):
+        if name in HARD_ACTIVATIONS:
+            return "hard activation"
         return "exponential activation" if name in EXPONENTIAL_ACTIVATIONS else "simple activation"
     if spec.kind is Kind.AVG_POOL and spec.attrs.get("global"):
         return "global pool"
@@ -201,12 +214,14 @@ ALIGNMENT = 4
 """Blocked kernels need input channels in multiples of this number; others run slower."""
 
 
-def _work(spec: OpSpec, moved: int, weights: int, block: int) -> dict[str, float]:
+def _work(spec: OpSpec, moved: int, weights: int, shape: Shape) -> dict[str, float]:
     """The amounts of work: multiply-accumulates on padded channels, elements moved, elements of weights, scalar
     operations, and one kernel."""
-    work: dict[str, float] = {"kernels": 1.0, "elements": float(moved)}
+    work: dict[str, float] = {KERNELS: 1.0, "elements": float(moved)}
+    if shape.cache_bytes is not None and 4 * moved > shape.cache_bytes:
+        work[FAR] = moved - shape.cache_bytes / 4
     if spec.macs:
-        macs, aligned = _padded_macs(spec, block)
+        macs, aligned = _padded_macs(spec, shape.block)
         work["macs" if aligned else "unaligned macs"] = macs
         work["weights"] = float(weights)
     elif spec.kind in POOLS:
@@ -257,21 +272,35 @@ def _extra_elements(spec: OpSpec) -> int:
     return sum(t.numel for t in spec.reads) - max((t.numel for t in spec.reads), default=0)
 
 
-def total_work(parts: list[Kernel]) -> dict[str, float]:
-    """The amounts of work of a network: `conv 1×1: macs` … over its kernels, and one `run`."""
-    total = {RUN: 1.0}
+def total_work(record: Record, parts: list[Kernel]) -> dict[str, float]:
+    """The amounts of work of a network: `conv 1×1: macs` … over its kernels, and those of one run."""
+    total = run_work(record)
     for kernel in parts:
         for name, amount in unit_names(kernel):
             total[name] = total.get(name, 0.0) + amount
     return total
 
 
+def run_work(record: Record) -> dict[str, float]:
+    """The work of calling the engine: one run, and the elements of the inputs and outputs, which are copied or
+    allocated."""
+    written = {s.id: s.spec.numel for s in record.storages}
+    for op in record.ops:
+        written |= {t.storage: t.numel for t in op.writes}
+    outputs = sum(written.get(storage, 0) for storage in record.outputs)
+    return {RUN: 1.0, RUN_ELEMENTS: float(sum(t.numel for t in record.inputs) + outputs)}
+
+
 RUN = "run"
-"""The unit of work that each forward pass has once: calling the engine."""
+"""The unit of work that each forward pass has once."""
+RUN_ELEMENTS = "run: elements"
 KERNELS = "kernels"
+FAR = "far elements"
+SHARED = frozenset({KERNELS, FAR})
+"""Units of work that take the same time in every kind of kernel."""
 
 
 def unit_names(kernel: Kernel) -> Iterator[tuple[str, float]]:
-    """The amounts of work of a kernel by the name of their unit; launching a kernel takes the same in every kind."""
+    """The amounts of work of a kernel by the name of their unit."""
     for name, amount in kernel.work.items():
-        yield (KERNELS if name == KERNELS else f"{kernel.kind}: {name}"), amount
+        yield (name if name in SHARED else f"{kernel.kind}: {name}"), amount

@@ -11,7 +11,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.measure.calibration.calibration_file import Calibration
 from cspprof.measure.calibration.fit import predicted_seconds
-from cspprof.measure.calibration.kernels import BEST_FUSION, FUSIONS, RUN, Fusion, Kernel, kernels, unit_names
+from cspprof.measure.calibration.kernels import BEST_FUSION, FAR, FUSIONS, Fusion, Kernel, kernels, run_work, unit_names
 from cspprof.papers.hardware import Hardware
 
 
@@ -76,13 +76,13 @@ def predict(record: Record, calibration: Calibration) -> LatencyPrediction:
             parts[_limit_of(unit)] += amount * calibration.rates[unit]
         return seconds, max(parts, key=lambda part: parts[part])
 
-    parts = kernels(record, fusion, calibration.block)
+    parts = kernels(record, fusion, calibration.shape)
     times = _kernel_times(record, parts, [time_of(k) for k in parts], calibration.kind_errors)
+    run_seconds = sum(amount * calibration.rates.get(unit, 0.0) for unit, amount in run_work(record).items())
     error = calibration.error
     return LatencyPrediction(
-        record, calibration.label, calibration.engine, fusion, times, calibration.rates.get(RUN, 0.0), error.median,
-        error.range,
-    )  # fmt: skip
+        record, calibration.label, calibration.engine, fusion, times, run_seconds, error.median, error.range
+    )
 
 
 def _limit_of(unit: str) -> str:
@@ -90,7 +90,7 @@ def _limit_of(unit: str) -> str:
     name = unit.rpartition(": ")[2]
     if name.endswith("macs") or name == "scalar operations":
         return "compute"
-    return "memory" if name in ("elements", "weights") else "overhead"
+    return "memory" if name in ("elements", FAR, "weights") else "overhead"
 
 
 def estimate(record: Record, hardware: Hardware) -> LatencyPrediction:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cspprof.core import units
 from cspprof.core.errors import CspprofError
 from cspprof.measure.calibration.calibration_file import Calibration, calibration_rows
-from cspprof.measure.calibration.kernels import KERNELS, RUN
+from cspprof.measure.calibration.kernels import FAR, KERNELS, RUN, Shape
 from cspprof.measure.calibration.prediction import KernelTime, LatencyPrediction
 from cspprof.measure.machine import BUSY_SHARE
 from cspprof.metrics import value_of
@@ -70,9 +70,16 @@ def calibration_notes(calibration: Calibration, fusions: str) -> list[str]:
         f"{calibration.label}: predicted times of {units.counted(len(error.predictions), 'network')} of {families} "
         f"families, each left out of the fit, are off by {units.share(error.median)} (median) and by at most "
         f"{units.share(abs(error.worst.error))} ({error.worst.name}){_rank_text(error.spearman)}.",
-        f"assumed of {calibration.engine}: {fusions}; channels are padded to multiples of {calibration.block}.",
+        f"assumed of {calibration.engine}: {fusions}; channels are padded to multiples of "
+        f"{calibration.shape.block}{_cache_text(calibration.shape)}.",
     ]
     return found + busy_notes(calibration)
+
+
+def _cache_text(shape: Shape) -> str:
+    if shape.cache_bytes is None:
+        return ""
+    return f"; activations of a kernel beyond {units.nbytes(shape.cache_bytes)} take longer"
 
 
 def busy_notes(calibration: Calibration) -> list[str]:
@@ -281,7 +288,7 @@ def calibration_report(calibrations: Sequence[Calibration], files: Sequence[str]
         rows.append([
             text(f"{c.engine} {c.version}"), integer(c.threads), integer(len(c.samples) + len(c.references)),
             Cell(c.error.median, units.share(c.error.median)), Cell(worst, units.share(worst)),
-            Cell(spearman, "–" if spearman is None else f"{spearman:.3f}"), integer(c.block),
+            Cell(spearman, "–" if spearman is None else f"{spearman:.3f}"), integer(c.shape.block),
             Cell(c.seconds, f"{c.seconds:.0f}"), text(file),
         ])  # fmt: skip
     machine = calibrations[0].machine
@@ -332,7 +339,7 @@ def _rate_text(name: str, seconds: float) -> str:
         return f"{units.significant(seconds * 1e6, 3)} µs each"
     if not seconds:
         return "no time"
-    if name in ("elements", "weights"):
+    if name in ("elements", FAR, "weights"):
         return f"{units.significant(4e-9 / seconds, 3)} GB/s"
     what = "GMAC/s" if name.endswith("macs") else "Gop/s"
     return f"{units.significant(1e-9 / seconds, 3)} {what}"

@@ -17,13 +17,13 @@ from cspprof.core.record import Record
 from cspprof.measure.calibration.calibration_file import Calibration
 from cspprof.measure.calibration.fit import (
     Sample,
-    best_block,
+    best_shape,
     fit,
     kind_errors,
     leave_one_family_out,
     sample_of,
 )
-from cspprof.measure.calibration.kernels import FUSIONS
+from cspprof.measure.calibration.kernels import FUSIONS, Shape
 from cspprof.measure.engine_process import EngineProcess
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError
@@ -162,23 +162,23 @@ def calibration_of(
     engine: EngineRun, threads: int, machine: Machine, measured: Sequence[tuple[Network, float]], date: str,
     skipped: dict[str, str], seconds: float = 0.0, other_cpu_share: float | None = None,
 ) -> Calibration:  # fmt: skip
-    """Fit the measured networks: the block of channels, the time of each unit of work, and the errors.
+    """Fit the measured networks: the block of channels, the cache, the time of each unit of work, and the errors.
 
     Raises CspprofError if too few networks were measured.
     """
     fusion = FUSIONS[engine.name]
 
-    def samples_with(block: int) -> list[Sample]:
-        return [sample_of(n.record, n.family, t, fusion, block)._replace(name=n.name) for n, t in measured]
+    def samples_with(shape: Shape) -> list[Sample]:
+        return [sample_of(n.record, n.family, t, fusion, shape)._replace(name=n.name) for n, t in measured]
 
     if not any(n.family for n, _ in measured) or all(n.family for n, _ in measured):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise CspprofError(f"{engine.name} ran too few networks to calibrate it. {reasons}", engine.hint)
-    block = best_block(samples_with)
-    samples = samples_with(block)
+    shape = best_shape(samples_with)
+    samples = samples_with(shape)
     short, references = [s for s in samples if not s.family], [s for s in samples if s.family]
     return Calibration(
-        engine.name, threads, machine, date, {"cspprof": __version__, **engine.versions}, engine.settings, block,
+        engine.name, threads, machine, date, {"cspprof": __version__, **engine.versions}, engine.settings, shape,
         fit(samples), leave_one_family_out(references, short), kind_errors(short), short, references, skipped, seconds,
         other_cpu_share,
     )  # fmt: skip
