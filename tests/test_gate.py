@@ -341,7 +341,7 @@ def test_problems_name_the_place_and_what_to_write(
         ("raise RuntimeError('no licence')\n", "importing bad.py failed: RuntimeError: no licence (bad.py, line 1)"),
         ("import sys\nsys.exit(3)\n", "importing bad.py failed: SystemExit: 3"),
         ("from torch import nn\nNet = nn.Conv2d(7, 7, 1)\n", "bad.py:Net"),
-        ("def Net(): return 3\n", "bad.py:Net returns a int, not a torch.nn.Module"),
+        ("def Net(): return 3\n", "bad.py:Net returns an object of type int, not a torch.nn.Module"),
     ],
 )
 def test_a_model_that_fails_does_not_affect_others(

@@ -129,6 +129,25 @@ def test_a_file_of_another_program_is_not_replaced(run: Run, name: str) -> None:
     assert Path(name).read_text() == FOREIGN[name]
 
 
+@pytest.mark.parametrize("name", ["train.py", "model.onnx"])
+def test_convert_replaces_only_code_and_graphs_that_it_wrote(run: Run, name: str) -> None:
+    foreign = b"\x08\x08\x12\x07pytorch" if name == "model.onnx" else FOREIGN["train.py"].encode()
+    Path(name).write_bytes(foreign)
+    got = run("convert", "resnet10", "-o", name)
+    assert (got.code, got.out) == (2, "")
+    assert f"{name} exists and is not an output of cspprof\n  Name another file: -o FILE" in got.err
+    assert Path(name).read_bytes() == foreign
+    Path(name).unlink()
+    assert run("convert", "resnet10", "-o", name).err.endswith(f"wrote {name}\n")
+    assert run("convert", "resnet10", "-o", name).err.endswith(f"replaced {name}\n")
+
+
+def test_convert_checks_the_names_of_saved_profiles_before_it_converts(run: Run) -> None:
+    got = run("convert", "resnet10", "--save", "a.txt", "b.profile.json")
+    assert (got.code, got.out, contents()) == (2, "", {})
+    assert "Write: --save a.profile.json" in got.err
+
+
 @pytest.mark.parametrize("format_name", RENDERERS.names())
 def test_no_format_replaces_a_file_of_another_program_or_of_another_format(format_name: str) -> None:
     is_own = RENDERERS.get(format_name).is_own

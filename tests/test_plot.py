@@ -235,8 +235,15 @@ def test_bottleneck_command_draws_bars(run: Run) -> None:
 
 
 def test_force_color(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[34m" in run("plot", "closed-form").out
+
+
+def test_no_color_is_stronger_than_force_color(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in run("plot", "closed-form").out
 
 
 # -- the command ----------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ def test_a_factory_in_an_importable_module(net: Path, monkeypatch: pytest.Monkey
         ("Nat", r"has no 'Nat'\nDid you mean: .*Net"),
         ("Net,wdth=3", r"unexpected keyword argument 'wdth'\nIt accepts: width=4, act=None"),
         ("Needy", r"missing a required argument: 'depth'\nGive depth, width: .*net.py:Needy,depth=…,width=…"),
-        ("nothing", "returns a NoneType, not a torch.nn.Module"),
+        ("nothing", "returns an object of type NoneType, not a torch.nn.Module"),
         ("number", "is a int, not a class, function or module"),
         ("made,width=3", "is already a module and takes no options"),
         ("broken", r"failed: KeyError: 'weights' \(net.py, line \d+\)"),

@@ -10,8 +10,9 @@ import typer
 from cspprof.analysis.constraints import Constraint, parse_constraint
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_written, write_bytes, writing
+from cspprof.cli.profile import check_profile_path
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import check_writable
+from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.inputs import parse_inputs
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics.names import check_metric, resolve_metric
@@ -75,8 +76,10 @@ def convert_command(
     suffix = output.suffix.lower() if output is not None else ""
     own_file = output if suffix in (".py", ".onnx", *IMAGE_SUFFIXES) else None
     writer = ReportWriter(format, None if own_file else output)
-    for path in filter(None, (own_file, *(save or ()))):
-        check_writable(path)
+    if own_file is not None and suffix in (".py", ".onnx"):
+        _check_network_file(own_file)
+    for path in save or ():
+        check_profile_path(path)
     constraints = [parse_constraint(text) for text in where or ()]
     minimized = resolve_metric(check_metric(minimize))
     gammas, fusions = _gammas(gamma), [f.strip() for f in fusion.split(",") if f.strip()] or [fusion]
@@ -121,6 +124,16 @@ def _gammas(text: str) -> list[float]:
         raise CspprofError(
             f"cannot read --gamma {text!r}", "Write one value, several or a range: 0.5 or 0.25,0.5 or 0.25:0.75:0.125"
         ) from None
+
+
+def _check_network_file(path: Path) -> None:
+    """Raise OutputError if the code or the graph cannot be written, or would replace a file of another program."""
+    check_writable(path)
+    if path.suffix.lower() == ".py":
+        from cspprof.csp.conversion.source_code import is_own_code as is_own
+    else:
+        from cspprof.csp.conversion.onnx_export import is_own_onnx as is_own
+    check_replaceable(path, is_own)
 
 
 def _check_picture(path: Path, conversions: int) -> None:

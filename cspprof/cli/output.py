@@ -94,11 +94,12 @@ def print_written(message: str) -> None:
 
 
 def terminal_canvas() -> Canvas:
-    """Color and width of standard output. A pipe gets neither, unless FORCE_COLOR or COLUMNS is set."""
+    """Color and width of standard output. A pipe gets neither, unless FORCE_COLOR or COLUMNS is set. NO_COLOR is
+    stronger than FORCE_COLOR."""
     columns = os.environ.get("COLUMNS", "")
     width = int(columns) if columns.isdecimal() and int(columns) > 0 else None
     if sys.stdout is None or not sys.stdout.isatty():
-        return Canvas(width, bool(os.environ.get("FORCE_COLOR")))
+        return Canvas(width, bool(os.environ.get("FORCE_COLOR")) and not os.environ.get("NO_COLOR"))
     color = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Canvas(width or os.get_terminal_size(sys.stdout.fileno()).columns, color)
 

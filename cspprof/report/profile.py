@@ -149,8 +149,11 @@ def _stages(comparison: Comparison, metric: str) -> list[Table]:
 def _side_by_side(profiles: Sequence[Record], metrics: Sequence[str]) -> Table:
     base, *others = profiles
     columns = [Column(""), Column(base.label, numeric=True, shortens=True)]
-    for p in others:
-        columns += [Column(p.label, numeric=True, shortens=True), Column("change", numeric=True)]
+    for p in others:  # the values of three models matter more than the changes, which a narrow terminal leaves out
+        columns += [
+            Column(p.label, numeric=True, shortens=True),
+            Column("change", numeric=True, priority=int(len(others) > 1)),
+        ]
     lines: list[list[Cell]] = []
     facts = [_input_and_depth(p) for p in profiles]
     if all(f["dtype"].text == "float32" for f in facts):

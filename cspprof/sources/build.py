@@ -86,10 +86,10 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
             raise
         except (Exception, SystemExit) as error:
             if place is places[-1] or (place is places[0] and "meta" not in str(error).lower()):
-                raise build_failed(spec, error) from error
+                raise build_failed(spec, error, device) from error
     if not isinstance(module, nn.Module):
         raise SourceError(
-            f"{spec.target} returns a {type(module).__name__}, not a torch.nn.Module",
+            f"{spec.target} returns an object of type {type(module).__name__}, not a torch.nn.Module",
             "Name a class, a function that returns a module, or a module.",
         )
     return module, (REAL_WEIGHTS,) if isinstance(place, nullcontext) else ()
@@ -134,13 +134,13 @@ def refuse_weights(spec: Spec, *names: str) -> None:
             )
 
 
-def build_failed(spec: Spec, error: BaseException) -> BuildError:
+def build_failed(spec: Spec, error: BaseException, device: str | None = None) -> BuildError:
     """The error to raise when a factory raised `error`, with the file and line where it happened."""
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
     where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
     reason = next(iter(str(error).strip().splitlines()), "")  # torch appends its table of kernels
-    return BuildError(
-        f"building {spec.text} failed: {type(error).__name__}: {reason}{where}",
-        "Build it in Python to see more, or run again with --debug.",
-    )
+    hint = "Build it in Python to see more, or run again with --debug."
+    if device is not None and torch.device(device).type not in ("meta", "cpu"):
+        hint = f"If this machine has no device {device}, write --device cpu. {hint}"
+    return BuildError(f"building {spec.text} failed: {type(error).__name__}: {reason}{where}", hint)

@@ -14,6 +14,15 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.tensors import TensorSpec
 from cspprof.csp.conversion.proof import with_values
 
+HEAD = 64
+"""The bytes of an ONNX file in which the name of its producer is."""
+PRODUCER = b"\x12\x07cspprof"
+"""The field `producer_name` of an ONNX file that cspprof wrote: a later run replaces only such a file."""
+
+
+def is_own_onnx(head: bytes) -> bool:
+    return PRODUCER in head[:HEAD]
+
 
 def onnx_bytes(model: nn.Module, inputs: Sequence[TensorSpec]) -> bytes:
     """The graph of `model` in eval mode, for inputs of these shapes. Weights that have no values get random ones.
@@ -39,4 +48,5 @@ def onnx_bytes(model: nn.Module, inputs: Sequence[TensorSpec]) -> bytes:
         raise CspprofError(
             f"torch cannot export the network: {type(error).__name__}: {reason}", "Write code instead: -o net_csp.py"
         ) from error
-    return file.getvalue()
+    data = file.getvalue()
+    return data[:HEAD].replace(b"\x12\x07pytorch", PRODUCER) + data[HEAD:]

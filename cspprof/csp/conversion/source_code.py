@@ -12,7 +12,13 @@ from cspprof.csp.conversion.csp_stage import CSPStage
 from cspprof.csp.conversion.edits import StageEdits, code_lines
 from cspprof.csp.conversion.layers import with_shapes
 
-HEAD = '"""{name} with cross stage partial stages (CSPNet, Wang et al. 2019). It needs only torch{library}."""'
+MARK = "with cross stage partial stages (CSPNet, Wang et al. 2019). It needs only torch"
+HEAD = f'"""{{name}} {MARK}{{library}}."""'
+
+
+def is_own_code(head: bytes) -> bool:
+    """Whether a Python file starts as generated code does: a later run replaces only such a file."""
+    return MARK.encode() in head.split(b"\n", 1)[0]
 
 
 def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factory: tuple[str, str] | None) -> str:
