@@ -6,12 +6,15 @@ in `versions.json`, because another version may draw a line differently. `learni
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+
+from PIL import Image
 
 import cspprof
 from cspprof.render import render
@@ -26,6 +29,8 @@ from cspprof.results import Reproduction
 HERE = Path(__file__).parent
 LIBRARIES = ("jinja2", "matplotlib", "numpy", "pillow", "torch")
 """Their versions determine the bytes of an image or appear on the page."""
+MOST_BYTES = 300_000
+"""The size of an image in this folder."""
 PAIR = ("resnext50", "csp_resnext50")
 TABLES = {"table1": "Table 1", "table3": "Table 3"}
 CHARTS_WITH_PRINTED_FIGURES = ("fig7", "fig8")
@@ -87,8 +92,17 @@ def data_files() -> Iterator[tuple[str, bytes]]:
 def images() -> Iterator[tuple[str, bytes]]:
     """Name and content of every image, and of the HTML report."""
     for kind in CHARTS:
-        yield f"{kind}.png", image_bytes(chart(kind), "png")
+        yield f"{kind}.png", small_png(image_bytes(chart(kind), "png"))
     yield "report.html", html_page([cspprof.profile(name) for name in PAIR]).encode()
+
+
+def small_png(image: bytes) -> bytes:
+    """The image; one of more than `MOST_BYTES` with 64 colors, which a chart does not exceed visibly."""
+    if len(image) <= MOST_BYTES:
+        return image
+    out = io.BytesIO()
+    Image.open(io.BytesIO(image)).convert("RGB").quantize(64).save(out, "png", optimize=True)
+    return out.getvalue()
 
 
 def versions() -> dict[str, str]:

@@ -58,4 +58,4 @@ def test_links_of_readmes_have_targets() -> None:
 def test_images_are_small() -> None:
     images = list(REPORTS.glob("*.png"))
     assert len(images) >= 9
-    assert all(p.stat().st_size < 500_000 for p in images)
+    assert all(p.stat().st_size < 300_000 for p in images)

@@ -29,6 +29,46 @@ def test_models_with_one_name_are_named_after_their_files(targets: str, names: l
     assert model_names(factories) == names
 
 
+LANGUAGE_MODEL = """
+import torch
+from torch import nn
+
+class Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 8)
+        self.head = nn.Linear(8, 100)
+    def forward(self, {argument}):
+        return self.head(self.table({argument}))
+
+def build():
+    return Decoder()
+"""
+
+
+@pytest.mark.parametrize("argument", ["x", "input_ids"])
+def test_the_input_of_a_language_model_is_integers(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lm.py").write_text(LANGUAGE_MODEL.format(argument=argument))
+    assert run("init").code == 0
+    assert tomllib.loads(Path("cspprof.toml").read_text())["models"] == {
+        "build": {"target": "lm.py:build", "input": "1x32:int64"},
+    }  # fmt: skip
+    assert run("check", "--update-baseline").code == 0
+
+
+def test_a_baseline_shows_the_place_of_the_peak(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(ONE_CONV.format(imports="", width=4))
+    run("init")
+    run("check", "--update-baseline")
+    assert "note: peak memory: net at conv" in run("baseline", "show").out
+
+
 def test_the_configuration_of_two_models_with_one_name(
     run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

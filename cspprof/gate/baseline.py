@@ -104,6 +104,7 @@ def _to_json(measurement: Measurement) -> dict[str, Any]:
         },
         "versions": dict(measurement.versions),
         **({"uncounted": dict(measurement.uncounted)} if measurement.uncounted else {}),
+        **({"peak_path": measurement.peak_path} if measurement.peak_path else {}),
         **({"by": measurement.recorded_by} if measurement.recorded_by else {}),
     }
 
@@ -131,6 +132,7 @@ def _from_json(name: str, entry: Mapping[str, Any]) -> Measurement:
         entry.get("uncounted", {}),
         entry["versions"],
         entry.get("by", ""),
+        entry.get("peak_path", ""),
     )
 
 

@@ -22,6 +22,8 @@ from cspprof.gate.config import BASELINE_FILE
 MAX_MODELS = 12
 """The number of models that the configuration names; further ones are listed in a comment."""
 SKIPPED_FOLDERS = {"venv", ".venv", "env", "node_modules", "build", "dist", "site-packages", "tests", "test", "docs"}
+TOKEN_ARGUMENTS = {"ids", "idx", "input_ids", "token_ids", "tokens"}
+"""First arguments of the forward of a language model."""
 MODULE_BASES = {"nn.Module", "Module", "torch.nn.Module", "LightningModule", "L.LightningModule", "pl.LightningModule"}
 
 
@@ -31,6 +33,8 @@ class Factory:
 
     file: str
     name: str
+    reads_tokens: bool = False
+    """Whether its input seems to be integers, as in a language model."""
 
     @property
     def target(self) -> str:
@@ -62,8 +66,9 @@ def find_models(folder: Path) -> list[Factory]:
             trees[path.relative_to(folder).as_posix()] = ast.parse(path.read_bytes())
     classes = _module_classes(trees)
     used = {name for tree in trees.values() for name in _used_names(tree, classes)}
+    token_classes = {n.name for t in trees.values() for n in t.body if isinstance(n, ast.ClassDef) and _reads_tokens(n)}
     factories = [
-        Factory(file, node.name)
+        Factory(file, node.name, bool(_made_classes(node, classes) & token_classes))
         for file, tree in trees.items()
         for node in tree.body
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and _makes_model(node, classes)
@@ -116,6 +121,25 @@ def _makes_model(node: ast.stmt, classes: set[str]) -> bool:
     return any(isinstance(value, ast.Call) and _name(value.func) in {"Sequential", *classes} for value in values)
 
 
+def _made_classes(node: ast.ClassDef | ast.FunctionDef, classes: set[str]) -> set[str]:
+    """The name of a class, or the names of the model classes that a function uses."""
+    if isinstance(node, ast.ClassDef):
+        return {node.name}
+    return {_name(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)} & classes
+
+
+def _reads_tokens(node: ast.ClassDef) -> bool:
+    """Whether the first argument of the forward has the name of tokens, or the class makes an embedding and no
+    convolution."""
+    for part in node.body:
+        if isinstance(part, ast.FunctionDef) and part.name == "forward":
+            first = [a.arg for a in part.args.args[1:2]]
+            if TOKEN_ARGUMENTS.intersection(first):
+                return True
+    called = {_name(n.func) for n in ast.walk(node) if isinstance(n, ast.Call)}
+    return "Embedding" in called and not any(name.startswith("Conv") for name in called)
+
+
 def _needs_no_arguments(arguments: ast.arguments, implicit: int) -> bool:
     """Whether all arguments have a default, except the first `implicit` ones (`self`)."""
     positional = len(arguments.posonlyargs) + len(arguments.args) - implicit
@@ -141,7 +165,8 @@ def config_text(models: list[Factory]) -> str:
     """The text of `cspprof.toml`."""
     lines = [HEAD.format(baseline=BASELINE_FILE)]
     for name, model in zip(model_names(models), models[:MAX_MODELS], strict=False):
-        lines.append(f'[models.{name}]\ntarget = {json.dumps(model.target)}\n# input = "1x3x224x224"\n')
+        shape = 'input = "1x32:int64"' if model.reads_tokens else '# input = "1x3x224x224"'
+        lines.append(f"[models.{name}]\ntarget = {json.dumps(model.target)}\n{shape}\n")
     if len(models) > MAX_MODELS:
         others = ", ".join(model.target for model in models[MAX_MODELS:])
         lines.append(f"# {len(models) - MAX_MODELS} more possible models: {others}\n")

@@ -58,7 +58,7 @@ class Measurement:
     recorded_by: str = ""
     """`pytest` if a test recorded it, and no configuration names it."""
     peak_path: str = ""
-    """The layer during which most memory is alive. A baseline does not have it."""
+    """The layer during which most memory is alive; empty if it is unknown, as in baselines of older versions."""
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)

@@ -246,12 +246,13 @@ def baseline_report(models: Mapping[str, Measurement], name: str) -> Report:
         "models": [
             {
                 "model": m.name, "inputs": list(m.inputs), "convention": m.convention, "structure": m.structure,
-                "versions": dict(m.versions), "totals": _totals(m),
+                "versions": dict(m.versions), "totals": _totals(m), "peak_path": m.peak_path or None,
             }
             for m in ordered
         ],
     }  # fmt: skip
-    return Report([Table("", columns, rows)], records, document)
+    places = ", ".join(f"{m.name} at {m.peak_path}" for m in ordered if m.peak_path)
+    return Report([Table("", columns, rows)], records, document, [f"peak memory: {places}"] if places else [])
 
 
 def _amount_cell(metric: str, amount: Amount | None) -> Cell:

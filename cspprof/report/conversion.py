@@ -182,4 +182,9 @@ def choice_report(
         place = next((at for at, (i, _, _) in enumerate(points) if conversions[i] is best), None)
         shown_points = [(gamma, fusion, conversions[i].after) for i, gamma, fusion in points]
         charts.append(gamma_chart(before, shown_points, place, minimized, constraints))
-    return Report(tables, records, document, own.notes, own.profiles, "cio_cspnet", charts)
+    places: dict[str, list[str]] = {}
+    for c, f in zip(conversions, fields_of_all, strict=True):
+        if f["gamma"] is not None and peak_path(c.after):
+            places.setdefault(peak_path(c.after), []).append(f"γ {f['gamma']:g} {f['fusion']}")
+    notes = [f"peak memory at {place}: {', '.join(rows_)}" for place, rows_ in places.items()]
+    return Report(tables, records, document, [*notes, *own.notes], own.profiles, "cio_cspnet", charts)
