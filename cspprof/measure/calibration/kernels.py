@@ -8,13 +8,13 @@ which of these are assumed for each engine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
-from cspprof.core.dataflow import edges
+from cspprof.core.dataflow import INPUT, edges
 from cspprof.core.kinds import CONVOLUTIONS, POOLS, Kind
-from cspprof.core.record import OpSpec, Record
+from cspprof.core.record import OpSpec, Record, TensorSpec
 
 CHEAP_ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clip", "clamp", "leakyrelu", "prelu", "threshold"})
 """Activations without an exponential function, by `plain_name`."""
@@ -37,6 +37,8 @@ class Fusion(NamedTuple):
     """Whether the sum of its output and another tensor is one of them."""
     pointwise: bool = False
     """Whether consecutive pointwise operations are one kernel."""
+    blocked: bool = False
+    """Whether convolutions store channels in blocks, so that the layout changes where other operations read them."""
 
     def text(self) -> str:
         """What is assumed, as in `batch norm, activations and sums are computed in the convolution before them`."""
@@ -63,7 +65,7 @@ FUSIONS: Mapping[str, Fusion] = {
     "torch-compile": Fusion(False, frozenset(), False, pointwise=True),
     "onnxruntime": Fusion(
         True, frozenset({"relu", "relu6", "hardtanh", "clip", "clamp", "leakyrelu", "sigmoid", "tanh", "hardsigmoid"}),
-        True,
+        True, blocked=True,
     ),
     "opencv": Fusion(True, _ALL, True),
     "opencv-classic": Fusion(True, _ALL, True),
@@ -100,17 +102,21 @@ class Shape(NamedTuple):
 
 def kernels(record: Record, fusion: Fusion, shape: Shape = Shape()) -> list[Kernel]:  # noqa: B008 - immutable
     """The kernels of a record in execution order."""
+    groups = _groups(record, fusion)
+    reordered = layout_changes(record, groups, shape.block) if fusion.blocked else {}
     found = []
-    for calls in _groups(record, fusion):
+    for calls in groups:
         specs = [record.specs[record.calls.spec[i]] for i in calls]
         lead = specs[0]
         moved = _elements(lead) + sum(_extra_elements(spec) for spec in specs[1:])
         weights = sum(t.numel for t in lead.weights)
-        kind = kernel_kind(lead)
-        known = all(spec.macs is not None for spec in specs) and lead.kind not in UNPREDICTED
-        work = _work(lead, moved, weights, shape) if known else {}
+        work: dict[str, float] = {}
+        if all(spec.macs is not None for spec in specs) and lead.kind not in UNPREDICTED:
+            work = _work(lead, moved, weights, shape) | _fused_work(specs[1:])
+            if calls[0] in reordered:
+                work[REORDERED] = float(reordered[calls[0]])
         macs = sum(spec.macs or 0 for spec in specs)
-        found.append(Kernel(calls, kind, work, macs, _bytes(lead, moved)))
+        found.append(Kernel(calls, kernel_kind(lead), work, macs, _bytes(lead, moved)))
     return found
 
 
@@ -182,6 +188,73 @@ def plain_name(spec: OpSpec) -> str:
     return spec.name.replace("_", "").lower()
 
 
+# -- layout -------------------------------------------------------------------------------------------
+
+BLOCKED_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
+
+
+def layout_changes(record: Record, groups: Sequence[tuple[int, ...]], block: int) -> dict[int, int]:
+    """The elements that are reordered before a kernel runs or, for an output of the model, after it, by the first call
+    of the kernel.
+
+    An aligned convolution reads and writes blocks of channels. Pools, sums, concatenations of whole blocks and some
+    activations take the layout of their inputs; other operations need the plain layout. A tensor is reordered once for
+    all its readers (ONNX Runtime, `nchwc_transformer.cc`).
+    """
+    lead_of = {call: group[0] for group in groups for call in group}
+    tensors_in: dict[int, list[tuple[int, TensorSpec]]] = {group[0]: [] for group in groups}
+    outputs: list[tuple[int, TensorSpec]] = []
+    for edge in edges(record):
+        source = lead_of.get(edge.source, INPUT)
+        if edge.target not in lead_of:
+            outputs.append((source, edge.tensor))
+        elif source != lead_of[edge.target]:
+            tensors_in[lead_of[edge.target]].append((source, edge.tensor))
+    blocked: dict[int, bool] = {}
+    for group in groups:  # the layout of a convolution does not depend on its inputs
+        spec = record.specs[record.calls.spec[group[0]]]
+        if spec.kind is Kind.CONV:
+            blocked[group[0]] = _padded_macs(spec, block)[1] and len(spec.writes[0].shape) == 4
+    for call, tensors in tensors_in.items():
+        if call not in blocked:
+            spec = record.specs[record.calls.spec[call]]
+            from_blocks = bool(tensors) and all(blocked.get(source, False) for source, _ in tensors)
+            blocked[call] = from_blocks and _keeps_blocks(spec, block)
+    found: Counter[int] = Counter()
+    reordered = set()
+    for call, tensors in tensors_in.items():
+        lead = record.specs[record.calls.spec[call]]
+        for source, tensor in tensors:
+            reads_image = kernel_kind(lead) == "conv of few channels"
+            if blocked.get(source, False) != blocked[call] and not reads_image and source not in reordered:
+                reordered.add(source)
+                found[call] += tensor.numel
+    for source, tensor in outputs:
+        if blocked.get(source, False) and source not in reordered:
+            reordered.add(source)
+            found[source] += tensor.numel
+    return dict(found)
+
+
+def _keeps_blocks(spec: OpSpec, block: int) -> bool:
+    """Whether an operation that is no convolution can read and write blocks of channels."""
+    if spec.kind in POOLS or spec.kind is Kind.RESIZE or _is_batch_norm(spec):
+        return True
+    if spec.kind is Kind.CONCAT:
+        return all(_dim(t, 1) % max(block, 1) == 0 for t in spec.reads) and _concatenates_channels(spec)
+    if plain_name(spec) in BLOCKED_ACTIVATIONS:
+        return True
+    return spec.kind is Kind.ELEMENTWISE and len({t.shape for t in spec.reads}) == 1 and len(spec.reads) > 1
+
+
+def _concatenates_channels(spec: OpSpec) -> bool:
+    return sum(_dim(t, 1) for t in spec.reads) == _dim(spec.writes[0], 1)
+
+
+def _dim(tensor: TensorSpec, axis: int) -> int:
+    return tensor.shape[axis] if len(tensor.shape) > axis else 0
+
+
 # -- kinds and amounts of work ------------------------------------------------------------------------
 
 
@@ -226,6 +299,17 @@ def _work(spec: OpSpec, moved: int, weights: int, shape: Shape) -> dict[str, flo
         work["weights"] = float(weights)
     elif spec.kind in POOLS:
         work["scalar operations"] = float(spec.elementwise)
+    return work
+
+
+def _fused_work(fused: list[OpSpec]) -> dict[str, float]:
+    """The elements of activations that a convolution computes on its output; those of ReLU cost nothing."""
+    work: dict[str, float] = {}
+    for spec in fused:
+        name = plain_name(spec)
+        if name in _ALL and name != "relu":
+            unit = FUSED_CHEAP if name in CHEAP_ACTIVATIONS else FUSED_OTHER
+            work[unit] = work.get(unit, 0.0) + spec.writes[0].numel
     return work
 
 
@@ -296,7 +380,10 @@ RUN = "run"
 RUN_ELEMENTS = "run: elements"
 KERNELS = "kernels"
 FAR = "far elements"
-SHARED = frozenset({KERNELS, FAR})
+REORDERED = "reordered elements"
+FUSED_CHEAP = "elements of simple activations in convolutions"
+FUSED_OTHER = "elements of other activations in convolutions"
+SHARED = frozenset({KERNELS, FAR, REORDERED, FUSED_CHEAP, FUSED_OTHER})
 """Units of work that take the same time in every kind of kernel."""
 
 

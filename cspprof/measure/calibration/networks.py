@@ -178,6 +178,13 @@ _chain("sigmoid_64_at_56", (64, 56, 56), nn.Sigmoid, 4)
 _chain("silu_128_at_28", (128, 28, 28), nn.SiLU, 6)
 _chain("gelu_196_tokens", (196, 1536), nn.GELU, 3)
 _chain("conv_silu_64_at_56", (64, 56, 56), lambda: nn.Sequential(nn.Conv2d(64, 64, 1), nn.SiLU()), 3)
+_chain("conv_relu6_64_at_56", (64, 56, 56), lambda: nn.Sequential(nn.Conv2d(64, 64, 1), nn.ReLU6()), 3)
+_chain("conv_leaky_128_at_28", (128, 28, 28), lambda: nn.Sequential(nn.Conv2d(128, 128, 1), nn.LeakyReLU(0.1)), 4)
+_chain("conv_sigmoid_64_at_56", (64, 56, 56), lambda: nn.Sequential(nn.Conv2d(64, 64, 1), nn.Sigmoid()), 3)
+_chain("conv_hardswish_96_at_28", (96, 28, 28), lambda: nn.Sequential(nn.Conv2d(96, 96, 1), nn.Hardswish()), 4)
+_chain("dw_relu6_144_at_56", (144, 56, 56), lambda: nn.Sequential(
+    nn.Conv2d(144, 144, 3, padding=1, groups=144), nn.ReLU6()
+), 4)  # fmt: skip
 _chain("hardswish_64_at_56", (64, 56, 56), nn.Hardswish, 4)
 _chain("leaky_64_at_56", (64, 56, 56), lambda: nn.Sequential(nn.LeakyReLU(), nn.Sigmoid()), 3)
 _chain("sum_64_at_56", (64, 56, 56), lambda: Lambda(lambda x: x + x.flip(1)), 3)

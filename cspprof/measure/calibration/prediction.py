@@ -11,7 +11,19 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.measure.calibration.calibration_file import Calibration
 from cspprof.measure.calibration.fit import predicted_seconds
-from cspprof.measure.calibration.kernels import BEST_FUSION, FAR, FUSIONS, Fusion, Kernel, kernels, run_work, unit_names
+from cspprof.measure.calibration.kernels import (
+    BEST_FUSION,
+    FAR,
+    FUSED_CHEAP,
+    FUSED_OTHER,
+    FUSIONS,
+    REORDERED,
+    Fusion,
+    Kernel,
+    kernels,
+    run_work,
+    unit_names,
+)
 from cspprof.papers.hardware import Hardware
 
 
@@ -88,9 +100,9 @@ def predict(record: Record, calibration: Calibration) -> LatencyPrediction:
 def _limit_of(unit: str) -> str:
     """Whether a unit of work is compute, memory or overhead."""
     name = unit.rpartition(": ")[2]
-    if name.endswith("macs") or name == "scalar operations":
+    if name.endswith("macs") or name in ("scalar operations", FUSED_CHEAP, FUSED_OTHER):
         return "compute"
-    return "memory" if name in ("elements", FAR, "weights") else "overhead"
+    return "memory" if name in ("elements", FAR, REORDERED, "weights") else "overhead"
 
 
 def estimate(record: Record, hardware: Hardware) -> LatencyPrediction:

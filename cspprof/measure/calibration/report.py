@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cspprof.core import units
 from cspprof.core.errors import CspprofError
 from cspprof.measure.calibration.calibration_file import Calibration, calibration_rows
-from cspprof.measure.calibration.kernels import FAR, KERNELS, RUN, Shape
+from cspprof.measure.calibration.kernels import KERNELS, RUN, Shape
 from cspprof.measure.calibration.prediction import KernelTime, LatencyPrediction
 from cspprof.measure.machine import BUSY_SHARE
 from cspprof.metrics import value_of
@@ -339,7 +339,7 @@ def _rate_text(name: str, seconds: float) -> str:
         return f"{units.significant(seconds * 1e6, 3)} µs each"
     if not seconds:
         return "no time"
-    if name in ("elements", FAR, "weights"):
+    if name.endswith("elements") or name == "weights":
         return f"{units.significant(4e-9 / seconds, 3)} GB/s"
     what = "GMAC/s" if name.endswith("macs") else "Gop/s"
     return f"{units.significant(1e-9 / seconds, 3)} {what}"
