@@ -742,8 +742,10 @@ def test_a_real_calibration_of_a_few_networks_predicts(engine: str, tmp_path: Pa
         pytest.skip("the engine is not installed")
     session = CalibrationSession(
         engine, 1, references=["resnet10", "squeezenet"],
-        names=["conv3_64_64_64_at_56", "conv1_64_256_64_256_at_56", "conv3_3_32_at_224_stride2", "conv_leaky_128_at_28",
-               "max_pool3_64_at_56", "norm_relu_128_at_28", "global_pool_512_at_28", "dense_64_32_at_56", "copy_64_at_112",
+        names=["conv3_64_64_64_at_56", "conv1_64_256_64_256_at_56", "conv3_3_32_at_224_stride2",
+               "conv_leaky_128_at_28",
+               "max_pool3_64_at_56", "norm_relu_128_at_28", "global_pool_512_at_28", "dense_64_32_at_56",
+               "copy_64_at_112",
                "residual_64_at_56", "linear_2048_1000", "tiny"],
     )  # fmt: skip
     made = session.run()
