@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
+from cspprof.measure.engine_process import EngineProcess
 from cspprof.measure.executed import boundary_bytes, executed_traffic
 from cspprof.measure.explain import (
     COMPUTE,
@@ -39,12 +40,14 @@ from cspprof.measure.layers import (
     node_label,
     not_executed,
 )
-from cspprof.measure.machine import Machine
+from cspprof.measure.machine import Machine, cpus_for
+from cspprof.measure.memory import ActivationPeaks, activation_peaks, allocator_peak
 from cspprof.measure.node_matching import assign_nodes
 from cspprof.measure.profilers import NO_PROFILER, PROFILERS, RawNode
 from cspprof.measure.profilers.torch_profiler import Span, allocator_peaks, nodes_of_spans
 from cspprof.measure.report import measurement_report
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
+from cspprof.measure.worker_process import WorkerProcess
 from cspprof.profiles import profile_spec
 from cspprof.render import render
 from cspprof.sources import Request
@@ -406,3 +409,144 @@ def test_workspace_counts_in_the_peak_of_the_allocator_but_not_at_the_ends_of_op
     assert allocator_peaks(allocations, [2.0, 4.0]) == (140, 100)
     assert allocator_peaks([], [1.0]) == (0, 0)
     assert allocator_peaks([(1.0, 8)], [2.0]) == (8, 8)
+
+
+def test_names_of_optimized_nodes_of_onnx_runtime_name_nodes_and_tensors_of_the_graph() -> None:
+    from cspprof.measure.profilers.onnxruntime_profiler import arena_peak, nodes_of_events
+
+    def event(name: str, microseconds: int, operator: str = "Conv", **more: Any) -> dict[str, Any]:
+        args = {"op_name": operator, "node_index": "1", "activation_size": "8", "output_size": "4", **more}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": microseconds, "args": args}
+
+    events = [event("t3_bn_nchwc", n) for n in (900, 10, 30, 20)]
+    events += [event("fc/MatMulAddFusion", n, "Gemm") for n in (900, 1, 2, 3)]
+    conv, gemm = nodes_of_events(events, {"t3_bn_nchwc": ["reorder"]}, [-3, -1])
+    assert (conv.seconds, conv.anchors, conv.activation_bytes) == (pytest.approx(15e-6), ["reorder", "t3"], 8)
+    assert (gemm.seconds, gemm.anchors, gemm.macs) == (pytest.approx(2e-6), ["fc"], None)
+    shapes = {
+        "input_type_shape": [{"float": [1, 8, 4, 4]}, {"float": [16, 4, 3, 3]}],
+        "output_type_shape": [{"float": [1, 16, 4, 4]}],
+    }
+    assert nodes_of_events([event("c", 1, **shapes)], {}, [-1])[0].macs == 16 * 16 * 4 * 9
+    memory = [{"mem_in_use_peak": str(p), "mem_bytes_in_use": "140", "mem_in_use_delta": "40"} for p in (150, 300, 900)]
+    first, second, later = (event("c", 1, **m) for m in memory)
+    assert arena_peak([first, second, {"cat": "Session", "name": "model_run"}, later]) == 200
+    assert arena_peak([event("c", 1)]) is None
+
+
+def test_names_and_times_of_opencv_and_openvino_become_operations() -> None:
+    from cspprof.measure.profilers.opencv_profiler import nodes_of_times
+    from cspprof.measure.profilers.openvino_profiler import nodes_of_averages
+
+    names, kinds = ["trlayout.0", "onnx_node!c", "r"], ["TransformLayout", "Convolution", "ReLU"]
+    nodes = nodes_of_times(names, kinds, [[1, 20, 0], [3, 40, 0]], 10.0, {"c", "r"})
+    assert [(n.name, n.seconds, list(n.anchors), n.is_layout) for n in nodes] == [
+        ("trlayout.0", 0.2, [], True), ("c", 3.0, ["c"], False),
+    ]  # fmt: skip
+    with pytest.raises(RuntimeError, match="2 times for 3 layers"):
+        nodes_of_times(names, kinds, [[1, 2]], 10.0, set())
+    before = [("c", "Convolution", 100.0, True), ("r", "Relu", 0.0, False)]
+    after = [("c", "Convolution", 40.0, True), ("r", "Relu", 0.0, False), ("x", "Reorder", 5.0, True)]
+    found = nodes_of_averages(before, 3, after, 13, {"c": ["c", "r"]})
+    assert [(n.name, n.seconds, list(n.anchors), n.is_layout) for n in found] == [
+        ("c", 22.0, ["c", "r"], False), ("x", 6.5, [], True),
+    ]  # fmt: skip
+
+
+# -- memory ------------------------------------------------------------------------------------------
+
+
+def test_an_argument_of_a_module_lives_until_the_module_returns(nets: Path) -> None:
+    (nets / "held.py").write_text("""\
+from torch import nn
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(4, 2, 1, bias=False), nn.Conv2d(2, 8, 1, bias=False)
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 4, 1, bias=False), Body()
+
+    def forward(self, x):
+        y = self.stem(x)
+        return self.body(y)
+""")
+    channel = 4 * 4 * 4
+    peaks = activation_peaks(profile_spec("held.py:Net", Request()))
+    assert peaks == ActivationPeaks(10 * channel, 14 * channel, 14 * channel)
+
+
+# -- real engines ------------------------------------------------------------------------------------
+
+
+def profiles_of(spec: str, engines: Sequence[str], folder: Path) -> list[LayerProfile]:
+    """The profiles of a model on engines, each in a process of its own."""
+    record = profile_spec(spec, Request())
+    with WorkerProcess() as process:
+        process.request("prepare", spec=spec, inputs=[], folder=str(folder), needs_graph=engines != ["torch"])
+    found = []
+    for engine in engines:
+        with EngineProcess(EngineRun(engine), 1, cpus_for(1)) as process:
+            process.start()
+            found += [layer_profile(record, engine, 0, raw) for raw in process.profile_layers(folder)]
+    return found
+
+
+@pytest.mark.slow
+def test_every_engine_executes_every_layer_of_a_network(record: Any, nets: Path) -> None:
+    engines = ["torch", "onnxruntime", "opencv", "opencv-classic", "openvino"]
+    profiles = profiles_of("nets.py:Net", engines, nets)
+    paths = call_paths(record)
+    for profile in profiles:
+        calls = [call for node in profile.nodes for call in node.calls]
+        assert len(calls) == len(set(calls))
+        left_out = {paths[call] for call in not_executed(record, profile)}
+        free = {"cat"} if profile.engine == "opencv-classic" else set()  # its inputs are parts of its output
+        assert left_out == (set() if profile.engine == "torch" else {"stem.1"} | free), profile.label
+        assert sum(n.seconds for n in profile.nodes) <= profile.seconds * 1.05
+        fused = {paths[a]: paths[b] for a, b in fused_into(record, profile).items()}
+        if profile.engine not in ("torch",) and profile.level != "ORT_ENABLE_BASIC":
+            assert fused["stem.2"] == "stem.0", profile.label
+    basic = next(p for p in profiles if p.level == "ORT_ENABLE_BASIC")
+    rows = executed_traffic(record, basic)
+    assert sum(row.executed_cio for row in rows) == sum(row.cio for row in rows) == record.total("cio_cspnet")
+    assert all(row.saved_bytes == 0 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec", ["resnet18", "densenet121", "darknet53", "peleenet", "hardnet68", "mobilenet_v2", "yolov3_tiny"]
+)
+def test_the_peak_of_eager_torch_follows_from_the_arguments_of_modules(spec: str, tmp_path: Path) -> None:
+    (profile,) = profiles_of(spec, ["torch"], tmp_path)
+    peaks = activation_peaks(profile_spec(spec, Request()))
+    assert allocator_peak(profile) == pytest.approx(peaks.arguments, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", ["csp_resnext50", "csp_darknet53", "csp_peleenet_efm"])
+def test_local_variables_explain_the_rest_of_the_peak_of_eager_torch(spec: str, tmp_path: Path) -> None:
+    (profile,) = profiles_of(spec, ["torch"], tmp_path)
+    peaks = activation_peaks(profile_spec(spec, Request()))
+    assert peaks.arguments < (allocator_peak(profile) or 0) <= peaks.local_variables
+
+
+@pytest.mark.slow
+def test_maxout_saves_75_percent_of_the_memory_of_the_pyramid(tmp_path: Path) -> None:
+    allocated = {}
+    for maxout in (1, 4):
+        spec, folder = f"csp_peleenet_efm,maxout={maxout}", tmp_path / str(maxout)
+        folder.mkdir()
+        (profile,) = profiles_of(spec, ["torch"], folder)
+        joined = [n.allocated_bytes or 0 for n in profile.nodes if n.name == "neck.cat"]
+        assert len(joined) == 3
+        allocated[maxout] = sum(joined)
+    assert allocated[4] / allocated[1] == 0.25

@@ -111,7 +111,7 @@ def node_records(record: Record, profile: LayerProfile) -> list[dict[str, Any]]:
             "model": record.model,
             "node": node.name,
             "operator": node.operator,
-            "layers": node_label(record, node) if node.calls or node.layout_of else "",
+            "layers": node_label(record, node) if node.calls or node.belongs_to else "",
             "seconds": node.seconds,
             "share": node.seconds / profile.total_seconds if profile.total_seconds else None,
             "is_layout": node.is_layout,
@@ -120,6 +120,7 @@ def node_records(record: Record, profile: LayerProfile) -> list[dict[str, Any]]:
             "activation_bytes": node.activation_bytes,
             "parameter_bytes": node.parameter_bytes,
             "output_bytes": node.output_bytes,
+            "allocated_bytes": node.allocated_bytes,
         }
         for node in profile.nodes
     ]

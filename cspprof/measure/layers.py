@@ -31,8 +31,11 @@ class ExecutedNode:
     output_bytes: int | None = None
     macs: int | None = None
     """Multiply-accumulates on the shapes that ran; None if the engine does not say."""
-    layout_of: list[int] = field(default_factory=list)
-    """The calls that write the tensor whose layout it changes, if it is known."""
+    allocated_bytes: int | None = None
+    """Bytes that the allocator gave to it and that it kept; None if the engine does not say."""
+    belongs_to: list[int] = field(default_factory=list)
+    """Calls that other operations execute: those of which it is a part, or those that write the tensor whose layout it
+    changes."""
 
 
 @dataclass
@@ -73,7 +76,7 @@ class LayerProfile:
 def layer_profile(record: Record, engine: str, model: int, raw: Mapping[str, Any]) -> LayerProfile:
     """The profile that `profilers` returned, matched with the record."""
     nodes = [RawNode(**node) for node in raw["nodes"]]
-    layouts: list[list[int]] = [[] for _ in nodes]
+    others: list[list[int]] = [[] for _ in nodes]
     if raw["graph"] is None:
         calls = match_torch(record, nodes)
     else:
@@ -83,16 +86,13 @@ def layer_profile(record: Record, engine: str, model: int, raw: Mapping[str, Any
         named = named_nodes(graph, nodes)
         calls = _once(groups, of_node, named)
         producer = {tensor: i for i, node in enumerate(graph) for tensor in node.outputs}
-        layouts = [
-            sorted(
-                {
-                    c
-                    for tensor in node.anchors
-                    if node.is_layout and tensor in producer
-                    for c in of_node[producer[tensor]]
-                }
-            )
-            for node in nodes
+        near = [
+            [producer[tensor] for tensor in node.anchors if tensor in producer] if node.is_layout else group
+            for node, group in zip(nodes, groups, strict=True)
+        ]
+        others = [
+            [] if own else sorted({call for i in indices for call in of_node[i]})
+            for own, indices in zip(calls, near, strict=True)
         ]
     return LayerProfile(
         engine,
@@ -103,9 +103,9 @@ def layer_profile(record: Record, engine: str, model: int, raw: Mapping[str, Any
         [
             ExecutedNode(
                 node.name, node.operator, node.seconds, found, node.is_layout, node.activation_bytes,
-                node.parameter_bytes, node.output_bytes, node.macs, layout,
+                node.parameter_bytes, node.output_bytes, node.macs, node.allocated_bytes, other,
             )
-            for node, found, layout in zip(nodes, calls, layouts, strict=True)
+            for node, found, other in zip(nodes, calls, others, strict=True)
         ],
         raw.get("peak_bytes"),
         raw.get("peak_without_workspace"),
@@ -138,8 +138,8 @@ def call_paths(record: Record) -> dict[int, str]:
 def node_label(record: Record, node: ExecutedNode) -> str:
     """The layers that an operation executes: `stem.0 + stem.1`; its own name if it executes none of the model."""
     paths = call_paths(record)
-    if node.layout_of:
-        return f"layout of {paths[node.layout_of[-1]]}"
+    if node.belongs_to:
+        return f"{'layout' if node.is_layout else 'part'} of {paths[node.belongs_to[-1]]}"
     return " + ".join(paths[call] for call in node.calls) or node.name
 
 
@@ -164,15 +164,17 @@ def not_executed(record: Record, profile: LayerProfile) -> list[int]:
 
 
 def call_seconds(record: Record, profile: LayerProfile) -> dict[int, float]:
-    """The time of each operation that executes calls, by its main call."""
+    """The time of each operation that executes calls, by its main call. Parts of a call count for that call."""
     found: dict[int, float] = {}
     for node in profile.nodes:
         main = main_call(record, node)
+        if main is None and node.belongs_to and not node.is_layout:
+            main = node.belongs_to[-1]
         if main is not None:
             found[main] = found.get(main, 0.0) + node.seconds
     return found
 
 
 def added_nodes(profile: LayerProfile) -> Iterator[ExecutedNode]:
-    """Operations that execute no call of the record."""
-    return (node for node in profile.nodes if not node.calls)
+    """Operations that execute no call of the record, nor a part of one."""
+    return (n for n in profile.nodes if not n.calls and (n.is_layout or not n.belongs_to))

@@ -119,7 +119,7 @@ def _match_names(record: Record, graph: Sequence[GraphNode]) -> list[list[int]]:
 def _path_of_weights(node: GraphNode, paths: set[str]) -> str | None:
     """The module whose weights the node reads. The exporter moves a convolution into the module of the batch norm that
     it folds, but keeps the name of the weights."""
-    for tensor in node.inputs[1:]:
+    for tensor in node.inputs[1:2]:  # the exporter shares equal biases of different modules
         owner = tensor.rpartition(".")[0]
         if owner and owner in paths:
             return owner

@@ -57,6 +57,8 @@ class RawNode(NamedTuple):
     """Multiply-accumulates on the shapes that ran, which may be padded; None if the engine does not say."""
     is_layout: bool = False
     """Whether it only changes the layout of a tensor."""
+    allocated_bytes: int | None = None
+    """Bytes that the allocator gave to it and that it kept, for torch: its outputs."""
 
 
 def timed_run(network: Network) -> float:

@@ -8,6 +8,7 @@ optimized graph is written to find the tensors.
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from math import prod
@@ -24,7 +25,9 @@ from cspprof.measure.profilers import WARM_UP, RawNode, fastest_half, raw_profil
 LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC")
 """The first level is the one that is timed."""
 LAYOUT_OPERATORS = frozenset({"ReorderInput", "ReorderOutput"})
-SUFFIX, EVENT_SUFFIX = "_nchwc", "_kernel_time"
+EVENT_SUFFIX = "_kernel_time"
+_SUFFIX = re.compile(r"(_bn)?_nchwc$|/\w*Fusion.*$|_new_reshape$")
+"""What optimizations write behind the name of a node or of its output tensor."""
 
 
 def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[dict[str, Any]]:
@@ -77,7 +80,7 @@ def _node(name: str, events: list[dict[str, Any]], tensors: list[str], chosen: S
     args = events[-1]["args"]
     operator = args["op_name"]
     is_layout = operator in LAYOUT_OPERATORS
-    anchors = tensors if is_layout else [*tensors, name.removesuffix(SUFFIX)]
+    anchors = tensors if is_layout else [*tensors, _SUFFIX.sub("", name)]
     return RawNode(
         name,
         operator,

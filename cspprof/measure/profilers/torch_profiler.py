@@ -23,12 +23,14 @@ MARK = "cspprof::"
 
 
 class Span(NamedTuple):
-    """An operation of one run: the module that called it, its name, and its start and end in seconds."""
+    """An operation of one run: the module that called it, its name, its start and end in seconds, and the bytes that it
+    allocated and kept."""
 
     path: str
     name: str
     start: float
     end: float
+    nbytes: int = 0
 
 
 def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[dict[str, Any]]:
@@ -90,7 +92,8 @@ def _spans(events: Any) -> tuple[float, list[Span]]:
             wall += event.time_range.elapsed_us() * 1e-6
         elif event.name.startswith("aten::") and parent is not None and parent.name.startswith(MARK):
             span = (parent.name.removeprefix(MARK), event.name.removeprefix("aten::"))
-            spans.append(Span(*span, event.time_range.start * 1e-6, event.time_range.end * 1e-6))
+            times = (event.time_range.start * 1e-6, event.time_range.end * 1e-6)
+            spans.append(Span(*span, *times, event.cpu_memory_usage))
     return wall, sorted(spans, key=lambda span: span.start)
 
 
@@ -110,6 +113,7 @@ def nodes_of_spans(runs: Sequence[Sequence[Span]]) -> list[RawNode]:
     Raises RuntimeError if the runs have different operations, so that their times do not belong together.
     """
     times: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+    kept: dict[tuple[str, str, int], int] = {}
     order: list[tuple[str, str, int]] = []
     keys: set[tuple[tuple[str, str, int], ...]] = set()
     for spans in runs:
@@ -119,12 +123,20 @@ def nodes_of_spans(runs: Sequence[Sequence[Span]]) -> list[RawNode]:
             key = (span.path, span.name, seen[span.path, span.name])
             seen[span.path, span.name] += 1
             times[key].append(span.end - span.start)
+            kept[key] = span.nbytes
             order.append(key)
         keys.add(tuple(order))
     if len(keys) > 1:
         raise RuntimeError("the model runs other operations in every forward pass")
     return [
-        RawNode(f"{path}.{name}".lstrip("."), name, mean(times[path, name, n]), path=path) for path, name, n in order
+        RawNode(
+            f"{path}.{name}".lstrip("."),
+            name,
+            mean(times[path, name, n]),
+            path=path,
+            allocated_bytes=kept[path, name, n],
+        )
+        for path, name, n in order
     ]
 
 
