@@ -45,6 +45,23 @@ MODULES["Net"] = Net
 
 
 @odd
+class AttributesOfWeights(Net):
+    """Keeps a history and a moving average with a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight: Any = self.fc.weight
+        weight.history, weight.average, weight.owner = [], torch.zeros(4, 4), self
+
+    def forward(self, x: Any) -> Any:
+        weight: Any = self.fc.weight
+        weight.history.append(x.shape)
+        weight.average.add_(1)
+        weight.owner.steps = 1
+        return super().forward(x)
+
+
+@odd
 def weight_norm() -> nn.Module:
     return parametrizations.weight_norm(nn.Linear(4, 4))
 

@@ -301,3 +301,19 @@ def test_a_higher_order_operator_is_counted_by_the_steps_that_it_takes(
     if needs_values:
         with pytest.raises(NeedsValuesError, match="needs the values of a tensor"):
             cspprof.profile(model, (2, 4), device="meta")
+
+
+def test_a_shape_beside_lengths_in_a_tensor_is_traced_with_values() -> None:
+    """The shape is read as numbers first, which fails; read as a shape, the forward needs the lengths."""
+
+    class Packs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.LSTM(4, 8)
+
+        def forward(self, x: Any, lengths: Any) -> Any:
+            return self.layer(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True))[0].data
+
+    p = cspprof.profile(Packs(), [(2, 5, 4), torch.tensor([5, 3])])
+    assert p.total("macs") == (5 + 3) * 4 * (4 * 8 + 8 * 8)
+    assert any("traced on the CPU" in note for note in p.notes)

@@ -238,6 +238,12 @@ def test_a_forward_that_only_returns_what_computes_later_is_refused(wrap: Any, w
         trace(Function(lambda x: wrap(lambda: x @ x.t())), SHAPE)
 
 
+def test_an_object_that_holds_a_function_is_noted_beside_tensors() -> None:
+    p = trace(Function(lambda x: (x @ x.t(), SimpleNamespace(later=lambda: x @ x.t()))), SHAPE)
+    assert p.total("macs") == 2 * 2 * 4
+    assert any("returns an object (SimpleNamespace)" in note for note in p.notes)
+
+
 def test_an_object_without_tensors_as_a_result_is_noted() -> None:
     p = trace(Function(lambda x: [x + 1, Iterates(None)][1]), SHAPE)
     assert p.notes == (

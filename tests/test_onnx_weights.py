@@ -345,3 +345,11 @@ def test_a_state_of_zeros_that_a_loop_carries_is_no_parameter(start: float, coun
     weights = {"w": (4, 4), "h": numpy.full((1, 4), start, numpy.float32)}
     file = save_graph(tmp_path / "net.onnx", [scan], [value("xs", [5, 1, 4])], [value("y", [1, 4])], weights)
     assert totals(file) == (5 * 16, 16 + counted, 16)
+
+
+def test_text_is_no_parameter(tmp_path: Path) -> None:
+    """A module has no parameter of type string."""
+    words = {"s": numpy.array(["a", "b"], dtype=object)}
+    match = node("RegexFullMatch", "s", pattern="a")
+    file = save_graph(tmp_path / "net.onnx", [match], [value("x", [1])], [value("y", None, BOOL)], words, opset=20)
+    assert cspprof.profile(file).total("params") == 0

@@ -109,6 +109,8 @@ def _trace_readings(
             raise
         try:
             return _trace_gradients(model, inputs, device, notes, options)
+        except NeedsValuesError:
+            raise
         except TraceError:
             raise error from error.__cause__
 

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils.hooks import RemovableHandle
 
 HOOK_TABLES = tuple(name for name, value in vars(nn.Module()).items() if "hooks" in name and value is not None)
@@ -73,6 +74,8 @@ class ModelCopy:
         copied depends on which modules and containers are."""
         self.created: list[nn.Module] = []
         """All copied modules: those of the tree, and others that they refer to."""
+        for _, new in tensors:
+            self._copy_attributes_of_tensor(new)
         self.modules = [self.copy(module) for module in modules]
         """The copies of the modules of the tree."""
         while self._unfilled or self._functions:
@@ -394,7 +397,13 @@ class ModelCopy:
     def _tensor(self, value: Any) -> Any:
         new = self._replace(value)
         self.tensors.append(new)
+        self._copy_attributes_of_tensor(new)
         return self._remember(value, new)
+
+    def _copy_attributes_of_tensor(self, new: torch.Tensor) -> None:
+        """Copy what the user attached to a tensor. A wrapper keeps the tensors inside it there."""
+        if new.__dict__ and not is_traceable_wrapper_subclass(new):
+            self._unfilled.append(functools.partial(self._copy_items, new.__dict__, tuple(new.__dict__)))
 
     def _generator(self, value: Any) -> Any:
         return self._remember(value, value.clone_state())

@@ -42,10 +42,10 @@ RETURNS_OBJECT = "the forward returns an object ({}) without tensors: what that 
 
 def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -> Iterator[str]:
     """What a reader must know: autocast regions, modules that the model does not register, functions as results."""
-    if result.returns_function:
-        yield RETURNS_FUNCTION
-    elif result.objects and not result.tensors:
+    if result.objects and (result.returns_function or not result.tensors):
         yield RETURNS_OBJECT.format(result.objects[0])
+    elif result.returns_function:
+        yield RETURNS_FUNCTION
     for target, argument in recorder.unknown_values.items():
         yield UNKNOWN_VALUES.format(target, argument)
     if recorder.saw_other_thread:

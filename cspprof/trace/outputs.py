@@ -49,7 +49,7 @@ class Outputs:
         """Whether the trace knows a tensor: an operation of the trace produced it, or it was there before."""
         self.tensors: list[torch.Tensor] = []
         self.returns_function = False
-        """Whether the result contains a function, which may compute something when it is called."""
+        """Whether the result, or an object in it, contains a function, which may compute when it is called."""
         self.objects: list[str] = []
         """Class names of objects in the result, in whose attributes no tensor is found."""
         self._seen: dict[int, Any] = {}
@@ -86,14 +86,14 @@ class Outputs:
             return
         slots = chain.from_iterable(_slots_of(kind) for kind in type(value).__mro__)
         for item in (*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)):
-            if isinstance(item, (torch.Tensor, list, tuple, Mapping, *LAZY)) or is_dataclass(item):
+            if isinstance(item, (torch.Tensor, list, tuple, Mapping, *LAZY, *FUNCTIONS)) or is_dataclass(item):
                 self.collect(item)
 
     def refuse_unused(self, ran: bool) -> None:
         """Raise TraceError if the forward ran no operation, and returns something that may compute when it is used."""
         if ran or self.tensors or not (self.returns_function or self.objects):
             return
-        what = "a function" if self.returns_function else f"an object of the class {self.objects[0]}"
+        what = f"an object of the class {self.objects[0]}" if self.objects else "a function"
         raise TraceError(
             f"{self.name}: the forward runs no operation and returns {what}, which may compute when it is used",
             "Wrap the model in a module whose forward uses it and returns tensors.",

@@ -95,7 +95,7 @@ def operand_role(operator: str, kind: Kind, i: int, spec: TensorSpec, sources: I
         return Role.CONSTANT if default else Role.PARAMETER
     computes = kind in WITH_MATRICES or kind is Kind.ATTENTION
     is_matrix = kind in WITH_MATRICES and len(spec.shape) > 1
-    if spec.dtype in ("int64", "bool", "uint64") or (spec.dtype == "int32" and not computes):
+    if spec.dtype in ("int64", "bool", "uint64", "string") or (spec.dtype == "int32" and not computes):
         if is_matrix:
             return Role.PARAMETER
         return Role.ARGUMENT if spec.numel <= MAX_ARGUMENT else Role.CONSTANT
