@@ -235,7 +235,7 @@ class StageFinder:
         """The number of convolutions inside a module that each of its runs calls, without depthwise ones."""
         calls, layers = self.record.calls, self.record.layers
         mixing = [s.kind in CONVOLUTIONS and s.attrs.get("groups", 1) == 1 for s in self.record.specs]
-        total = sum(
+        total: int = sum(
             mixing[spec] and layers[layer].path.startswith(f"{path}.")
             for spec, layer in zip(calls.spec, calls.layer, strict=True)
         )
