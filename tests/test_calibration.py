@@ -635,6 +635,8 @@ def test_layers_are_listed_in_execution_order_or_grouped(calibrated: Calibration
     prediction = predict(cspprof.profile("resnet10", (1, 3, 64, 64)), calibrated)
     assert len(layers) == 1 + len(prediction.kernels)
     assert prediction.kernels[0].path in layers[1]
+    assert prediction.kernels[0].fused
+    assert f",{', '.join(prediction.kernels[0].fused)}," in layers[1].replace('"', "")
     assert len(run(*words, "--top", "2").out.splitlines()) == 3
     kinds = run(*words, "--by", "kind").out.splitlines()
     assert len(kinds) == 1 + len({k.kind for k in prediction.kernels})

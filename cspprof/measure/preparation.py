@@ -40,6 +40,8 @@ def prepare(
     """
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
+    if quick:  # threads that wait for each other take most of the time of short networks on a busy machine
+        torch.set_num_threads(1)
     is_graph = source_of(parse(spec)).name == "ONNX"
     facts = _prepare_graph(spec, input_texts, folder) if is_graph else _prepare_module(
         spec, input_texts, folder, needs_graph, quick

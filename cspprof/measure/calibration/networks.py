@@ -192,6 +192,8 @@ _chain("sum_32_at_112", (32, 112, 112), lambda: Lambda(lambda x: (x + 0.5) * x),
 _chain("product_256_at_14", (256, 14, 14), lambda: Lambda(lambda x: x * 0.5 + x), 8)
 _chain("softmax_197", (12, 197, 197), lambda: nn.Softmax(-1), 2)
 _chain("mean_64_at_56", (64, 56, 56), lambda: Lambda(lambda x: x - x.mean((2, 3), keepdim=True)), 3)
+_chain("largest_64_at_56", (64, 56, 56), lambda: Lambda(lambda x: x - x.amax(1, keepdim=True)), 3)
+_chain("largest_196_tokens", (196, 384), lambda: Lambda(lambda x: x - x.amax(-1, keepdim=True)), 4)
 _add("copy_64_at_112", (64, 112, 112), lambda: Lambda(lambda x: x.transpose(2, 3).contiguous()))
 _add(
     "shuffle_256_at_28", (256, 28, 28), lambda: Lambda(lambda x: x.view(1, 4, 64, 28, 28).transpose(1, 2).flatten(1, 2))

@@ -47,7 +47,7 @@ def prediction_report(predictions: Sequence[LatencyPrediction], listing: Listing
     records = [_total_record(p) for p in predictions]
     if listing != Listing():
         records = [
-            {**model_fields(p.record), **_row_record(row, p.seconds)}
+            {**model_fields(p.record), **_row_record(row, p.seconds), "fused": ", ".join(row.fused)}
             for p, rows in zip(predictions, lists, strict=True) for row in rows
         ]  # fmt: skip
     document = {
