@@ -249,6 +249,13 @@ def test_rates_that_generated_the_times_are_found() -> None:
     assert rates.determination == pytest.approx(1)
 
 
+def test_the_fixed_time_of_an_operation_is_at_most_that_of_the_fastest_one() -> None:
+    works = [Work("", t, macs=m) for t, m in ((1.0, 0), (10.0, 1), (11.0, 2), (12.0, 3), (13.0, 4))]
+    rates = fitted_rates(works)
+    assert rates.small == 1.0
+    assert rates.compute == pytest.approx((9 + 20 + 33 + 48) / 30)
+
+
 def test_no_rate_is_negative() -> None:
     assert non_negative_least_squares([(1.0, 0.0), (1.0, 1.0)], [5.0, 3.0]) == pytest.approx([4.0, 0.0])
     assert non_negative_least_squares([(1.0, 1.0), (1.0, 2.0)], [-1.0, -2.0]) == [0.0, 0.0]
@@ -346,7 +353,7 @@ def test_a_verdict_names_the_difference_and_its_parts_the_largest_first(record: 
     assert ", which is no difference that this machine can show" in verdict(result, result.explanations()[0])
 
 
-@pytest.mark.parametrize("format_name", ["rich", "json", "csv", "markdown", "latex"])
+@pytest.mark.parametrize("format_name", ["rich", "json", "csv", "markdown", "latex", "html"])
 def test_every_format_shows_layers_and_explanation(record: Any, format_name: str) -> None:
     result = explained_measurement(record)
     shown = render(format_name, with_layers(measurement_report(result), result, explain=True)).decode()

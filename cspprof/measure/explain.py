@@ -134,11 +134,16 @@ def _work(record: Record, node: ExecutedNode, seconds: float) -> Work:
 
 
 def fitted_rates(works: Sequence[Work]) -> Rates:
-    """The non-negative rates with the smallest sum of squared errors over the operations that are modelled."""
+    """The non-negative rates with the smallest sum of squared errors over the operations that are modelled. The fixed
+    time of an operation is at most that of the fastest one."""
     modelled = [work for work in works if not work.part]
     rows = [(1.0, float(w.macs + w.padding_macs), float(w.nbytes + w.padding_bytes)) for w in modelled]
     times = [work.seconds for work in modelled]
     rates = non_negative_least_squares(rows, times)
+    fastest = min(times, default=0.0)
+    if rates[0] > fastest:
+        others = non_negative_least_squares([row[1:] for row in rows], [t - fastest for t in times])
+        rates = [fastest, *others]
     mean = sum(times) / len(times) if times else 0.0
     spread = sum((t - mean) ** 2 for t in times)
     errors = sum(

@@ -49,7 +49,8 @@ def with_layers(report: Report, measurement: Measurement, explain: bool) -> Repo
         tables += [_explanation_table(measurement, e) for e in explanations]
         records = [row for e in explanations for row in explanation_records(measurement, e)]
     notes = [*report.notes, *_notes(measurement, explain)]
-    return replace(report, tables=tables, records=records or report.records, notes=notes)
+    measured = [*report.measured, *tables[len(report.tables) :]]
+    return replace(report, tables=tables, measured=measured, records=records or report.records, notes=notes)
 
 
 # -- shares of the time -----------------------------------------------------------------------------
