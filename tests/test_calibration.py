@@ -626,6 +626,7 @@ def test_every_format_shows_predictions(calibrated: Calibration, run: Run, forma
         assert dict(zip(header.split(","), row.split(","), strict=False))["model"] == "resnet10"
         assert "latency_ms" in header
     else:
+        assert "± 7.5" in shown.out
         assert "resnet10" in shown.out
 
 

@@ -198,12 +198,12 @@ def test_every_format_shows_a_measurement(chain: Profile, format_name: str) -> N
     text = render(format_name, measurement_report(measurement(chain, SECOND, SECOND, again=SECOND))).decode()
     assert "net1" in text
     if format_name == "html":
-        assert "<h2 id=h-measured>Measured time</h2>" in text
+        assert "<h2 id=h-measured>Time of a forward pass</h2>" in text
         assert "1,000 [1,000, 1,000]" in text
 
 
 def test_the_page_of_a_report_without_measurements_has_no_such_section(chain: Profile) -> None:
-    assert "Measured time" not in html_page([chain])
+    assert "Time of a forward pass" not in html_page([chain])
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Report:
     hints: Sequence[str] = field(default_factory=tuple)
     """Commands that a reader at a terminal can type next."""
     measured: Sequence[Table] = field(default_factory=tuple)
-    """Tables of measurements, which the HTML page shows beside what it computes from the models."""
+    """Tables of measured or predicted times, which the HTML page shows beside what it computes from the models."""
     paper: Report | None = None
     """The report that LaTeX and Markdown show in place of this one."""
 

@@ -59,7 +59,8 @@ def prediction_report(predictions: Sequence[LatencyPrediction], listing: Listing
         ],
     }  # fmt: skip
     found = [note for p in predictions for note in (*model_notes(p.record), *_missed_notes(p))]
-    return Report(tables, records, document, [*notes, *found], [p.record for p in predictions], "macs")
+    profiles = [p.record for p in predictions]
+    return Report(tables, records, document, [*notes, *found], profiles, "macs", measured=tables)
 
 
 def calibration_notes(calibration: Calibration, fusions: str) -> list[str]:

@@ -61,7 +61,7 @@ class Figure:
 def html_page(
     profiles: Sequence[Record], charts: Sequence[Chart] = (), measured: Sequence[Table] = (), notes: Sequence[str] = ()
 ) -> str:
-    """The HTML report; `charts` stand before the charts of the models, tables of measurements before their metrics, and
+    """The HTML report; `charts` stand before the charts of the models, tables of times before their metrics, and
     `notes` before the notes on them.
 
     The same profiles give the same text: it contains no time, path or machine name.
