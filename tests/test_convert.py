@@ -584,3 +584,134 @@ def test_a_family_that_does_not_convert_is_left_with_the_reason(spec: str) -> No
 def test_selective_kernel_networks_convert(spec: str) -> None:
     pytest.importorskip("timm")
     assert len(cspprof.convert(spec).converted) == 4
+
+
+# -- forwards with a width of their own ------------------------------------------------------------------
+
+
+def test_blocks_of_a_module_list_are_a_stage() -> None:
+    class Loop(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.ModuleList(self.body)  # type: ignore[assignment]  # a list instead of a Sequential
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            for block in self.body:
+                x = block(x)
+            return self.head(x.mean((2, 3)))
+
+    conversion = convert(Loop())
+    assert conversion.converted == ["body"]
+    assert conversion.after.total("macs") == convert().after.total("macs")
+    loop: Any = conversion.model
+    assert [type(block).__name__ for block in loop.body] == ["CSPStage", "Identity", "Identity"]
+
+
+class ShortcutOf32(nn.Module):
+    """A block that adds its input only if it has 32 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(32, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.other(self.conv(x))
+        return y + x if x.shape[1] == 32 else y
+
+
+class Rolled(ShortcutOf32):
+    """A block that moves its channels by half of 32."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.other(torch.roll(self.conv(x), 16, 1)) + x
+        return y
+
+
+class Masked(ShortcutOf32):
+    """A block that multiplies every other channel by 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mask", (torch.arange(32) % 2).view(1, 32, 1, 1).float())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.other(self.conv(x)) * self.mask + x
+        return y
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        (ShortcutOf32, "body runs other operations with its new width: conv2d instead of add"),
+        (Rolled, "body.0: roll moves channels, and conversion does not follow it"),
+        (Masked, "body.0.mask is a buffer with a value for each channel, and no other width has them"),
+    ],
+)
+def test_blocks_that_would_compute_something_else_are_left(block: type[nn.Module], reason: str) -> None:
+    plain = Net(block)
+    conversion = convert(plain)
+    assert conversion.stages[0].reason == reason
+    assert structural_hash(conversion.after) == structural_hash(conversion.before)
+    x = torch.randn(INPUT)
+    assert torch.equal(conversion.model.eval()(x), plain.eval()(x))
+
+
+def test_a_buffer_of_equal_values_gets_the_new_width_beside_the_layers_of_its_block() -> None:
+    class Scaled(Masked):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mask.fill_(0.5)  # type: ignore[operator]  # a buffer
+
+    conversion = convert(Net(Scaled))
+    assert conversion.converted == ["body"]
+    state = conversion.model.state_dict()
+    assert state["body.blocks.0.mask"].shape == (1, 16, 1, 1)
+    assert (state["body.blocks.0.mask"] == 0.5).all()
+    assert state["body.blocks.0.conv.weight"].shape == (32, 16, 3, 3)
+
+
+def test_a_row_whose_channels_cannot_be_followed_is_left_with_the_reason() -> None:
+    class PartInPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(32, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = x.clone()
+            y[:, 16:] += self.other(self.conv(x))
+            return y
+
+    (stage,) = convert(Net(PartInPlace)).stages
+    assert stage.plan is None
+    assert "reads a tensor of fixed width" in stage.reason
+
+
+@pytest.mark.parametrize(
+    "place", ["net.py", "nets/net.py", "other-nets/my-net.py", "../here/net.py", "{here}/nets/net.py", "package/net.py"]
+)
+def test_generated_code_imports_the_network_from_its_file(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    file = here / place.format(here=here)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dot = "." if place.startswith("package") else ""
+    if dot:
+        (file.parent / "__init__.py").touch()
+    (file.parent / "channels.py").write_text("WIDTH = 16\n")
+    file.write_text(
+        f"from {dot}channels import WIDTH\nfrom torch import nn\n"
+        "def build():\n"
+        "    row = nn.Sequential(*[nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(3)])\n"
+        "    return nn.Sequential(nn.Conv2d(3, WIDTH, 3), row, nn.AdaptiveAvgPool2d(1))\n"
+    )
+    monkeypatch.chdir(here)
+    conversion = cspprof.convert(f"{place.format(here=here)}:build", (1, 3, 16, 16))
+    assert conversion.converted
+    (here / "net_csp.py").write_text(conversion.source())
+    program = "import net_csp, sys; print(len(net_csp.build().state_dict())); assert 'cspprof' not in sys.modules"
+    got = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, check=True, timeout=120, capture_output=True, text=True
+    )
+    assert int(got.stdout) == len(conversion.model.state_dict())

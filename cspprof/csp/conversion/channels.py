@@ -54,6 +54,8 @@ class Coupling:
     widths: dict[str, dict[int, tuple[Segment, ...]]] = field(default_factory=dict)
     """For each module that calls operations itself, by their number: the channels of the tensors of these operations.
     A module may have such a number as an attribute."""
+    outputs: dict[int, Channels] = field(default_factory=dict)
+    """The channels of the last output of each call."""
     parents: list[int] = field(default_factory=list)
 
     def new_group(self) -> int:
@@ -164,8 +166,7 @@ class ChannelWalk:
         self.entry = Channels(1, (Segment(shape[1], self.coupling.new_group()),))
         self.known: dict[int, dict[tuple[int, ...], Channels | None]] = {storage: {shape: self.entry}}
         """The channels of the tensors in each storage, by shape. A view shares its storage with its base."""
-        self.outputs: dict[int, Channels] = {}
-        """The channels of the last output of each call."""
+        self.outputs = self.coupling.outputs
         self.parameters = {s.id: s.spec.shape for s in record.storages if s.role in ("parameter", "buffer")}
         self.names = {s.name: s.id for s in record.storages if s.id in self.parameters}
         self.layer = ""
@@ -382,6 +383,10 @@ class ChannelWalk:
             return [Channels(_moved(spec, name, x.axis, rank), x.segments) for _ in spec.writes]
         if name == "expand":
             return [Channels(x.axis + len(t.shape) - rank, x.segments) for t in spec.writes]
+        if name == "roll" and _along(spec, x.axis, rank):
+            raise CouplingError("roll moves channels, and conversion does not follow it")
+        if name == "flip" and _along(spec, x.axis, rank):
+            return [Channels(x.axis, x.segments[::-1]) for _ in spec.writes]
         if any(prod(t.shape) != prod(before) for t in spec.writes) and [t.shape for t in spec.writes] != [before]:
             if all(len(t.shape) == rank and t.shape[x.axis] == before[x.axis] for t in spec.writes):
                 return [x for _ in spec.writes]  # a pad or a crop of the map
@@ -402,6 +407,12 @@ class ChannelWalk:
 def _dimension(spec: OpSpec) -> int:
     """The axis along which an operation joins or divides: `dim` in torch, `axis` in ONNX."""
     return int(spec.attrs.get("dim", spec.attrs.get("axis", 0)))
+
+
+def _along(spec: OpSpec, axis: int, rank: int) -> bool:
+    """Whether an operation with a list of axes, all of them by default, has `axis` among them."""
+    dims = spec.attrs.get("dims") or range(rank)
+    return axis in {int(d) % rank for d in (dims if isinstance(dims, (tuple, list, range)) else (dims,))}
 
 
 def _on_axis(x: Channels, tensor: TensorSpec) -> Channels | None:

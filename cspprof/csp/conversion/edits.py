@@ -15,7 +15,7 @@ from cspprof.core.kinds import POOLS, Kind
 from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.csp_stage import CSPStage
-from cspprof.csp.conversion.layers import RULES, resize
+from cspprof.csp.conversion.layers import RULES, Shapes, resize
 from cspprof.csp.conversion.plan import StagePlan
 
 ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -29,6 +29,10 @@ ACTIVATIONS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "elu": (lambda: nn.ELU(inplace=True), "nn.ELU(inplace=True)"),
 }
 """The activation of new layers and its code, by the first activation in the stage. The default is ReLU."""
+
+
+BUFFERS_OF_NORMS = ("weight", "bias", "running_mean", "running_var")
+"""The buffers of batch norms, also of frozen ones."""
 
 
 class Edit(NamedTuple):
@@ -74,15 +78,17 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     layers = []
     new_shapes = _shapes_by_layer(record, plan)
     _refuse_shared_weights(model, list(copies), set(new_shapes))
-    for path, shapes in new_shapes.items():
-        refuse_other_weights(model.get_submodule(path), path)
+    for path in sorted(new_shapes, key=lambda path: path.count(".")):  # a copied module keeps the layers inside it
+        block = next(b for b in copies if path == b or path.startswith(f"{b}."))
+        module, shapes = copies[block].get_submodule(path[len(block) + 1 :]), new_shapes[path]
+        refuse_other_weights(module, path)
+        _refuse_constants(module, shapes, path)
         try:
-            resized = resize(model.get_submodule(path), shapes)
+            resized = resize(module, shapes)
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            name = type(model.get_submodule(path)).__name__
+            name = type(module).__name__
             raise CouplingError(f"{path}: {name} cannot be built with other channels: {error}") from error
         layers.append(Edit(path, resized.module, resized.code))
-        block = next(b for b in copies if path == b or path.startswith(f"{b}."))
         if path == block:
             copies[path] = resized.module
         else:
@@ -130,6 +136,17 @@ def refuse_other_weights(module: nn.Module, path: str) -> None:
             raise CouplingError(f"{path}.{name} is quantized ({str(tensor.dtype).removeprefix('torch.')})")
         if type(tensor) is not nn.Parameter or type(tensor.data) is not torch.Tensor:
             raise CouplingError(f"{path}.{name} is a {type(tensor.data).__name__}, which no new layer has")
+
+
+def _refuse_constants(module: nn.Module, shapes: Shapes, path: str) -> None:
+    """Raise CouplingError if a buffer has several values, as a mask of the channels: no training would find those of
+    another width. The buffers of a norm get the values of a new norm, or their mean."""
+    for name in shapes:
+        buffer = module._buffers.get(name)
+        if buffer is None or buffer.is_meta or isinstance(module, tuple(RULES)) or name in BUFFERS_OF_NORMS:
+            continue
+        if buffer.numel() and not bool((buffer == buffer.flatten()[0]).all()):
+            raise CouplingError(f"{path}.{name} is a buffer with a value for each channel, and no other width has them")
 
 
 def _shapes_by_layer(record: Record, plan: StagePlan) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -1,13 +1,18 @@
-"""Prove that a CSP stage runs, forward and backward, before it replaces a stage."""
+"""Prove that a CSP stage runs, forward and backward, and as planned, before it replaces a stage."""
 
 from __future__ import annotations
 
 import copy
+from fractions import Fraction
 
 import torch
 from torch import nn
 
+from cspprof.core.kinds import Kind
+from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
+from cspprof.csp.conversion.edits import StageEdits
+from cspprof.csp.conversion.plan import StagePlan
 
 SMALL_MAP = 8
 """Height and width of the maps in the proof: convolutions run at any size, and large maps take seconds."""
@@ -51,6 +56,51 @@ def _prove(stage: nn.Module, batch: tuple[int, ...], c_out: int) -> None:
         raise CouplingError(f"no finite gradient reaches {(missing + broken)[0]} of the CSP stage")
     if x.grad is None:
         raise CouplingError("no gradient reaches the input of the CSP stage")
+
+
+def check_operations(before: Record, after: Record, plan: StagePlan, edits: StageEdits) -> None:
+    """Raise CouplingError unless the blocks run the operations that they had before, with the planned channels, and the
+    stage returns the map of the stage that it replaced. A forward with a condition on its width may run others."""
+    place, stage = edits.places[0].path, plan.stage
+    factor = Fraction(plan.main, plan.main + plan.bypass)
+    for inside, path in edits.blocks.items():
+        old = _operations(before, path)
+        new = _operations(after, f"{place}.blocks{inside}")
+        names = [[record.specs[record.calls.spec[i]].name for i in calls]
+                 for record, calls in ((before, old), (after, new))]  # fmt: skip
+        if names[0] != names[1]:
+            differ = next((i for i, pair in enumerate(zip(*names, strict=False)) if pair[0] != pair[1]), None)
+            at = min(map(len, names)) if differ is None else differ
+            texts = [found[at] if at < len(found) else "nothing more" for found in names]
+            raise CouplingError(f"{path} runs other operations with its new width: {texts[1]} instead of {texts[0]}")
+        for i, j in zip(old, new, strict=True):
+            channels = stage.coupling.outputs.get(i)
+            if channels is None or channels.axis < 0:
+                continue
+            shape = after.specs[after.calls.spec[j]].writes[0].shape
+            planned = stage.coupling.new_size(channels.segments, factor)
+            if channels.axis >= len(shape) or shape[channels.axis] != planned:
+                layer = before.layers[before.calls.layer[i]].path
+                raise CouplingError(f"{layer} returns {shape} in it, and not {planned} channels")
+    last = [i for i, layer in enumerate(after.calls.layer) if _is_in(after.layers[layer].path, place)][-1]
+    shape = after.specs[after.calls.spec[last]].writes[0].shape
+    if shape != stage.output:
+        raise CouplingError(f"the CSP stage returns {shape}, not {stage.output}")
+
+
+def _operations(record: Record, path: str) -> list[int]:
+    """The calls inside a module that compute. Views and copies depend on how a map lies in memory."""
+    calls = record.calls
+    computes = [spec.kind not in (Kind.VIEW, Kind.DATA) for spec in record.specs]
+    return [
+        i
+        for i, (spec, layer) in enumerate(zip(calls.spec, calls.layer, strict=True))
+        if computes[spec] and _is_in(record.layers[layer].path, path)
+    ]
+
+
+def _is_in(path: str, module: str) -> bool:
+    return path == module or path.startswith(f"{module}.")
 
 
 def with_values(stage: nn.Module) -> nn.Module:

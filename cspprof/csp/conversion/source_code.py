@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import indent
 
 from torch import nn
@@ -12,6 +14,9 @@ from cspprof.csp.conversion.csp_stage import CSPStage
 from cspprof.csp.conversion.edits import StageEdits, code_lines
 from cspprof.csp.conversion.layers import with_shapes
 
+NAMES = frozenset({"Any", "CSPStage", "Mapping", "annotations", "build", "convert", "copy", "importlib", "nn", "sys",
+                   "torch", "with_shapes"})  # fmt: skip
+"""Names of the generated code. A factory that has one of them is imported under another name."""
 MARK = "with cross stage partial stages (CSPNet, Wang et al. 2019). It needs only torch"
 HEAD = f'"""{{name}} {MARK}{{library}}."""'
 
@@ -28,12 +33,12 @@ def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factor
     body = "\n".join(lines)
     copies = ["copy"] if "copy." in body or "with_shapes(" in body else []
     types = ["from collections.abc import Mapping", "from typing import Any"] if "with_shapes(" in body else []
-    library = "" if factory is None else f", and {factory[0].split()[1].split('.')[0]} for the plain network"
+    library = "" if factory is None else f", and {_library(factory[0])} for the plain network"
     imports = [f"import {module}" for module in copies]
     parts = [
         HEAD.format(name=name, library=library),
         "\n".join(["from __future__ import annotations", "", *imports, *types, *([""] if imports or types else []),
-                   "import torch", *([factory[0]] if factory else []), "from torch import nn"]),
+                   "import torch", "from torch import nn", *(["", factory[0]] if factory else [])]),
         inspect.getsource(CSPStage).rstrip(),
     ]  # fmt: skip
     if "with_shapes(" in body:
@@ -52,6 +57,13 @@ def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factor
     return f"{head}\n\n{imports_}\n\n\n" + "\n\n\n".join(rest) + "\n"
 
 
+def _library(imports: str) -> str:
+    """The module from which the last statement imports."""
+    last = imports.splitlines()[-1]
+    called = re.search(r"import_module\('(.*)'\)", last)
+    return called[1] if called else last.split()[1].split(".")[0]
+
+
 def factory_code(target: str, options: dict[str, object]) -> tuple[str, str] | None:
     """The import and the expression for the network that a SPEC names; None for a file that is no Python."""
     arguments = "".join(f", {k}={v!r}" for k, v in options.items())
@@ -61,9 +73,26 @@ def factory_code(target: str, options: dict[str, object]) -> tuple[str, str] | N
     if kind == "timm":
         return "import timm", f"timm.create_model({name!r}{arguments})"
     if kind:
-        module = kind.removesuffix(".py").replace("/", ".").lstrip(".")
-        first = name.split(".")[0]
-        return f"from {module} import {first}", f"{name}({arguments[2:]})"
+        first, *rest = name.split(".")
+        own = f"plain_{first}" if first in NAMES else first
+        imported = first if own == first else f"{first} as {own}"
+        statement = _import_of_file(Path(kind), imported) if kind.endswith(".py") else f"from {kind} import {imported}"
+        return statement, f"{'.'.join([own, *rest])}({arguments[2:]})"
     if "." in target:
         return None
     return "from cspprof.zoo import catalog", f"catalog().get({target!r}).factory({arguments[2:]})"
+
+
+def _import_of_file(path: Path, name: str) -> str:
+    """The statements that import a name, which may have `as`, from a Python file. A file of a package is imported from
+    its package, for its relative imports; the folder of any other file goes on the import path, for the files beside
+    it."""
+    dotted = [*path.parent.parts, path.stem]
+    if len(dotted) > 1 and (path.parent / "__init__.py").exists() and all(part.isidentifier() for part in dotted):
+        return f"from {'.'.join(dotted)} import {name}"
+    folder = path.parent.as_posix()
+    on_path = "" if folder == "." else f"import sys\n\nsys.path.insert(0, {folder!r})\n"
+    if path.stem.isidentifier():
+        return f"{on_path}from {path.stem} import {name}"
+    first, _, own = name.partition(" as ")
+    return f"{on_path}import importlib\n\n{own or first} = importlib.import_module({path.stem!r}).{first}"

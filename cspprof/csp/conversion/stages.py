@@ -130,9 +130,10 @@ class StageFinder:
         return {p: range(at[0], at[-1] + 1) for p, at in positions.items() if at[-1] + 1 - at[0] == len(at)}
 
     def block(self, path: str) -> Block | None:
-        """The module as a block; None if it runs several times, or has several inputs or outputs."""
+        """The module as a block; None if it is not called exactly once, as a ModuleList, or has several inputs or
+        outputs."""
         calls = self.spans.get(path)
-        if calls is None or self.called.get(path, 0) > 1 or self.own[path].shared_with:
+        if calls is None or self.called.get(path, 0) != 1 or self.own[path].shared_with:
             return None
         into = [e for i in calls for e in self.ends_at.get(i, ()) if e.source not in calls]
         out = [e for i in calls for e in self.starts_at.get(i, ()) if e.target not in calls]
@@ -312,7 +313,11 @@ class StageFinder:
         first, last = run[0], run[-1]
         calls = range(first.calls.start, last.calls.stop)
         boundaries = [] if grows else [b.exit for b in run]
-        coupling = couple(self.record, calls, first.entry_storage, first.input, boundaries)
+        try:
+            coupling = couple(self.record, calls, first.entry_storage, first.input, boundaries)
+        except CouplingError as error:  # each block can be followed, and the row of them cannot
+            self.left[f"{first.path}–{last.path.rpartition('.')[2]}"] = error.message
+            return None
         if grows and not coupling.is_dense():
             name = Stage(container, tuple(run), coupling).name
             grows_how = f"its width grows from {first.input[1]} to {last.output[1]}"
