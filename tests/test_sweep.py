@@ -244,6 +244,11 @@ def test_an_axis_of_the_conversion_converts_the_network() -> None:
     assert "no stage can be converted" in refused.error
 
 
+def test_a_device_of_the_space_is_that_of_its_traces() -> None:
+    made = trace_candidate(next(iter(Space(["resnet10"], {"size": [(32, 32)]}, device="cpu"))), VERSIONS)
+    assert made.values["macs"] == cspprof.profile("resnet10", (1, 3, 32, 32)).total("macs")
+
+
 def test_published_accuracies_are_numbers_of_the_zoo() -> None:
     assert trace_candidate(candidate("csp_resnext50"), VERSIONS).values["top1"] == 77.9
 

@@ -16,6 +16,7 @@ from cspprof.cli import options as o
 from cspprof.cli.completion import complete_metric, complete_metrics
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.core.files import check_replaceable, check_writable
+from cspprof.core.inputs import parse_device
 from cspprof.core.units import parse_quantity
 from cspprof.metrics.names import split_metrics
 from cspprof.papers.accuracy import ACCURACIES
@@ -56,6 +57,7 @@ def sweep_command(
     ] = None,
     batch: Annotated[str | None, typer.Option("--batch", metavar="BATCHES", help="An axis: 1,8.")] = None,
     input: o.Input = None,
+    device: o.Device = None,
     where: Annotated[
         list[str] | None, typer.Option("--where", metavar="METRIC<=N", help='Constraints: "bflops<=1 and cio<=12M".')
     ] = None,
@@ -121,7 +123,9 @@ def sweep_command(
     """
     destination = _Destination(output, format)
     file = read_space_file(space) if space is not None else {}
-    chosen = _space([*file.get("models", ()), *(specs or ())], grid, size, batch, input, sample, seed, shard, file)
+    models = [*file.get("models", ()), *(specs or ())]
+    device = parse_device(device) if device else None
+    chosen = _space(models, grid, size, batch, input, device, sample, seed, shard, file)
     goal = goal_of(
         _names(minimize or file.get("minimize")), _names(maximize or file.get("maximize")),
         parse_constraints(where or file.get("where", ()), ACCURACIES), split_metrics(metric),
@@ -137,7 +141,7 @@ def sweep_command(
 
 def _space(
     specs: list[str], grid: list[str] | None, size: str | None, batch: str | None, inputs: list[str] | None,
-    sample: int | None, seed: int, shard: str | None, file: dict[str, Any],
+    device: str | None, sample: int | None, seed: int, shard: str | None, file: dict[str, Any],
 ) -> Space | None:  # fmt: skip
     """The space of the options and the file; None without a model."""
     axes = {**file.get("grid", {}), **parse_grid(grid or ())}
@@ -147,7 +151,7 @@ def _space(
         axes["batch"] = parse_values(batch, "--batch")
     if not specs:
         return None
-    return Space(expand_models(specs), axes, tuple(inputs or ()), sample, seed, parse_shard(shard))
+    return Space(expand_models(specs), axes, tuple(inputs or ()), device, sample, seed, parse_shard(shard))
 
 
 def _names(texts: list[str] | None) -> list[str]:

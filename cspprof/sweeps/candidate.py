@@ -112,7 +112,7 @@ def _record(candidate: Candidate) -> Record:
     source = source_of(spec)
     dtype = candidate.dtype
     inputs = parse_inputs(candidate.inputs, dtype or "float32") if candidate.inputs else None
-    request = Request(inputs=inputs, dtype=dtype)
+    request = Request(inputs=inputs, device=candidate.device, dtype=dtype)
     if not source.takes_other_inputs and not candidate.conversion:
         return source.record(spec, request)
     from cspprof.sources.build import trace_loaded
@@ -147,7 +147,8 @@ def _converted(loaded: LoadedModel, record: Record, candidate: Candidate, reques
     inputs = loaded.inputs if request.inputs is None else request.inputs
 
     def trace_again(model: nn.Module) -> Record:
-        return trace(model, inputs, name=record.model, source=record.source, device=loaded.device, dtype=request.dtype)
+        device = request.device or loaded.device
+        return trace(model, inputs, name=record.model, source=record.source, device=device, dtype=request.dtype)
 
     result = convert_model(loaded.module, record, trace_again, Options(**options), names)
     if not result.edits:

@@ -47,6 +47,7 @@ class Candidate(NamedTuple):
     inputs: tuple[str, ...] = ()
     """Whole inputs as `--input` takes them."""
     dtype: str | None = None
+    device: str | None = None
     conversion: tuple[tuple[str, Any], ...] = ()
     """Options of the conversion to a cross stage partial network. Empty: the network is traced as it is."""
     axes: tuple[tuple[str, Any], ...] = ()
@@ -54,7 +55,7 @@ class Candidate(NamedTuple):
 
     def key(self, versions: str) -> bytes:
         """A hash of everything on which the row of the candidate depends: its options, and the versions of the code."""
-        content = [self.spec, self.size, self.batch, self.inputs, self.dtype, self.conversion, versions]
+        content = [self.spec, self.size, self.batch, self.inputs, self.dtype, self.device, self.conversion, versions]
         return hashlib.sha256(json.dumps(content).encode()).digest()[:16]
 
 
@@ -65,6 +66,8 @@ class Space:
     models: Sequence[str]
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
+    device: str | None = None
+    """The device of the traces; None for meta, then the CPU if a model needs values."""
     sample: int | None = None
     """The number of candidates, chosen at random with `seed`; None for all."""
     seed: int = 0
@@ -126,13 +129,13 @@ class Space:
         ]
         return Candidate(
             position, ",".join([self.models[model], *options]), values.get("size"), values.get("batch"), self.inputs,
-            values.get("dtype"), tuple(conversion.items()), tuple(values.items()),
+            values.get("dtype"), self.device, tuple(conversion.items()), tuple(values.items()),
         )  # fmt: skip
 
     def description(self) -> str:
         """The space as one line of JSON, without sample and shard: equal spaces have equal descriptions."""
         return json.dumps({"models": list(self.models), "axes": {k: list(v) for k, v in self.axes.items()},
-                           "inputs": self.inputs})  # fmt: skip
+                           "inputs": self.inputs, "device": self.device})  # fmt: skip
 
 
 def _literal(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.constraints import parse_constraints
 from cspprof.core.errors import CspprofError, TraceError
-from cspprof.core.inputs import Inputs
+from cspprof.core.inputs import Inputs, parse_device
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.sweeps.candidate import Row, trace_module, versions_of
 from cspprof.sweeps.child import Limits
@@ -35,6 +35,7 @@ def sweep(
     grid: Mapping[str, Sequence[Any] | str] | None = None,
     size: str | Sequence[int | tuple[int, int]] | None = None,
     batch: Sequence[int] | None = None,
+    device: str | None = None,
     where: str | Sequence[str] = (),
     minimize: str | Sequence[str] = (),
     maximize: str | Sequence[str] = (),
@@ -77,7 +78,8 @@ def sweep(
         if inputs is None:
             raise TraceError("modules have no default input", "Pass a shape: cspprof.sweep(modules, (1, 3, 224, 224))")
         modules: Iterable[Any] = chain([first], chosen)
-        return sweep_modules(modules, inputs, goal, path or temporary_path())
+        return sweep_modules(modules, inputs, goal, path or temporary_path(), device)
+    device = parse_device(device) if device else None
     axes = {name: axis_values(name, values) for name, values in (grid or {}).items()}
     if size is not None:
         sizes = size if isinstance(size, str) else ",".join("x".join(map(str, listed(s))) for s in size)
@@ -85,7 +87,7 @@ def sweep(
     if batch is not None:
         axes["batch"] = list(batch)
     specs = [] if first is None else [first, *chosen]
-    space = Space(expand_models([str(s) for s in specs]), axes, sample=sample, seed=seed)
+    space = Space(expand_models([str(s) for s in specs]), axes, device=device, sample=sample, seed=seed)
     return run_sweep(
         space, goal, journal=path, workers=workers, scheduler=scheduler, limits=Limits(timeout, memory),
         search=Search(search, trials, seed) if search is not None else None,
