@@ -503,7 +503,7 @@ def profiles_of(spec: str, engines: Sequence[str], folder: Path) -> list[LayerPr
     for engine in engines:
         with EngineProcess(EngineRun(engine), 1, cpus_for(1)) as process:
             process.start()
-            found += [layer_profile(record, engine, 0, raw) for raw in process.profile_layers(folder)]
+            found += [layer_profile(record, engine, 0, raw) for raw in process.profile_layers(folder, runs=2)]
     return found
 
 

@@ -85,9 +85,9 @@ class EngineProcess:
         timing.stable &= measured["stable"]
         return float(measured["cpu_seconds"])
 
-    def profile_layers(self, folder: Path) -> list[dict[str, Any]]:
+    def profile_layers(self, folder: Path, runs: int = RUNS) -> list[dict[str, Any]]:
         """The raw profiles of a model, see `profilers`. Raises EngineError."""
-        return list(self._process.request("profile_layers", folder=str(folder), runs=RUNS)["profiles"])
+        return list(self._process.request("profile_layers", folder=str(folder), runs=runs)["profiles"])
 
     def _restart_if_ended(self) -> None:
         """Load the remaining models in a new process if this one has ended."""
