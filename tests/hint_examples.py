@@ -55,6 +55,7 @@ from cspprof.measure.calibration.kernels import FUSIONS, Shape, kernels, total_w
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.machine import Machine, cpu_name
 from cspprof.measure.parity import check_parity
+from cspprof.measure.preparation import _correct_outputs, _Forward
 from cspprof.measure.random_weights import check_depends_on_input
 from cspprof.measure.result import Measurement
 from cspprof.measure.session import refuse_without_memory
@@ -797,3 +798,12 @@ def workers_that_go(times: int = 99, error: BaseException | None = None) -> None
     run_space(
         Space(["resnet10"]), SqliteJournal(Path("lost.sweep")), Workers(executor, 1, 1, ""), Limits(), lambda rows: None
     )
+
+
+# -- measure --------------------------------------------------------------------------------------
+
+
+def correct_outputs(module: nn.Module) -> Any:
+    """What `measure` compares the outputs of engines with."""
+    calls = [((torch.rand(1, 3, 8, 8),), {}) for _ in range(2)]
+    return _correct_outputs(module.eval(), _Forward(module, *calls))
