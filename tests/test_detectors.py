@@ -181,4 +181,4 @@ def test_depths_of_a_detector_are_those_of_its_backbone(name: str) -> None:
 def test_a_detector_differs_from_its_classifier_in_neck_and_head_only() -> None:
     c = cspprof.compare("peleenet", "peleenet_prn", inputs=(1, 3, 416, 416))
     changed = [part.name for part in c.by_stage("macs") if part.difference]
-    assert changed == ["head", "neck"]
+    assert changed == ["neck", "head"]
