@@ -796,7 +796,7 @@ def workers_that_go(times: int = 99, error: BaseException | None = None) -> None
     Path("lost.sweep").unlink(missing_ok=True)
     executor = LosingExecutor(times, error or KilledWorkerError())
     run_space(
-        Space(["resnet10"]), SqliteJournal(Path("lost.sweep")), Workers(executor, 1, 1, ""), Limits(), lambda rows: None
+        Space(["resnet10"]), SqliteJournal(Path("lost.sweep")), Workers(executor, 1, 1), Limits(), lambda rows: None
     )
 
 

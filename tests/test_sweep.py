@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
-from conftest import quick
+from conftest import CHECKOUT, quick
 from torch import nn
 
 import cspprof
@@ -364,6 +365,17 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
+def test_files_of_the_current_folder_hide_no_module_of_a_process(odd: Path) -> None:
+    for name in ("random", "json", "pydantic", "cspprof"):
+        (odd / f"{name}.py").write_text("raise SystemExit('imported from the current folder')")
+    child = Child(Limits())
+    try:
+        assert child.run(candidate("odd.py:Net"), VERSIONS).status == "ok"
+    finally:
+        child.close()
+
+
+@pytest.mark.slow
 def test_no_process_stays_after_a_sweep_or_its_end(odd: Path) -> None:
     for sent in (None, signal.SIGKILL, signal.SIGINT):
         process = sweep(odd, "odd.py:Net", "--grid", "width=1:4000", "--workers", "2", "--journal", f"{sent}.sweep")
@@ -389,7 +401,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     @contextmanager
     def one(count: int | None) -> Any:
         with ThreadPoolExecutor(1) as pool:
-            yield Workers(pool, 1, 1, "this process")
+            yield Workers(pool, 1, 1)
 
     def run_candidates(candidates: list[Any], versions: str, limits: Limits) -> list[Row]:
         return [trace_candidate(c, versions) for c in candidates]
@@ -408,6 +420,7 @@ GRID = ("csp_peleenet", "--grid", "gamma=0.25:0.75:0.25", "--grid", "fusion=csp,
 def test_the_front_of_a_space(run: Run) -> None:
     result = run("sweep", *GRID, "--minimize", "macs", "--maximize", "top1", "--format", "json")
     document = json.loads(result.out)
+    jsonschema.validate(document, json.loads((CHECKOUT / "cspprof/schemas/sweep-1.schema.json").read_text()))
     assert document["candidates"] == 6
     assert [r["axes"] for r in document["front"]] == [
         {"gamma": 0.5, "fusion": "last"}, {"gamma": 0.5, "fusion": "csp"}, {"gamma": 0.25, "fusion": "csp"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,9 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.measure import clear_progress, require_psutil, show_progress
-from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.cli.output import ReportWriter, check_save, print_written, writing
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import check_replaceable, check_writable
+from cspprof.core.files import check_writable
 from cspprof.measure.calibration.calibration_file import SUFFIX, Calibration, is_own, stored_path
 from cspprof.measure.calibration.report import calibration_report
 from cspprof.measure.calibration.session import CalibrationSession
@@ -82,11 +81,4 @@ def _check_save(path: Path, engines: list[str]) -> None:
     """Raise CspprofError if a calibration cannot be saved there."""
     if len(engines) > 1:
         raise CspprofError("--save writes the calibration of one engine", f"Write --engine {engines[0]}")
-    if not path.name.endswith(SUFFIX):
-        stem = path.name.removesuffix(".json") or "x"
-        raise CspprofError(
-            f"the name of a calibration ends in {SUFFIX}, unlike {path.name}",
-            f"Write: --save {shlex.quote(str(path.with_name(stem + SUFFIX)))}",
-        )
-    check_writable(path)
-    check_replaceable(path, is_own, "a calibration", "--save FILE")
+    check_save(path, SUFFIX, "a calibration", is_own)

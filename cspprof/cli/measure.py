@@ -11,9 +11,8 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.cli.output import ReportWriter, check_save, print_written, writing
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import check_replaceable, check_writable
 from cspprof.measure.engines import ENGINES, engines_named, not_installed
 from cspprof.measure.layer_report import with_layers
 from cspprof.measure.report import measurement_report
@@ -58,7 +57,7 @@ def measure_command(
     """
     writer = ReportWriter(format, output)
     if save is not None:
-        _check_save(save)
+        check_save(save, SUFFIX, "a measurement", is_own)
     if any(spec.endswith(SUFFIX) for spec in specs):
         writer.write(_report(_saved(specs), layers, explain))
         return
@@ -107,18 +106,6 @@ def _saved(specs: list[str]) -> Measurement:
     if len(specs) > 1:
         raise CspprofError("a saved measurement is printed alone", f"Name one file: cspprof measure {specs[0]}")
     return Measurement.load(Path(specs[0]))
-
-
-def _check_save(path: Path) -> None:
-    """Raise CspprofError if a measurement cannot be saved there."""
-    if not path.name.endswith(SUFFIX):
-        stem = path.name.removesuffix(".json") or "x"
-        raise CspprofError(
-            f"the name of a measurement ends in {SUFFIX}, unlike {path.name}",
-            f"Write: --save {shlex.quote(str(path.with_name(stem + SUFFIX)))}",
-        )
-    check_writable(path)
-    check_replaceable(path, is_own, "a measurement", "--save FILE")
 
 
 def require_psutil() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from cspprof.core.errors import OutputError
+from cspprof.core.errors import CspprofError, OutputError
 from cspprof.core.files import check_replaceable, check_writable, write_atomically
 from cspprof.core.printable import printable_lines
 from cspprof.render import RENDERERS, Canvas, format_for, render
@@ -71,6 +72,18 @@ def write_bytes(data: bytes, path: Path | None) -> None:
             raise OutputError(
                 f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
             ) from None
+
+
+def check_save(path: Path, suffix: str, what: str, is_own: Callable[[bytes], bool]) -> None:
+    """Raise CspprofError if `what`, as in `a measurement`, cannot be saved at `path`. The name must end in `suffix`."""
+    if not path.name.endswith(suffix):
+        stem = path.name.removesuffix(".json") or "x"
+        raise CspprofError(
+            f"the name of {what} ends in {suffix}, unlike {path.name}",
+            f"Write: --save {shlex.quote(str(path.with_name(stem + suffix)))}",
+        )
+    check_writable(path)
+    check_replaceable(path, is_own, what, "--save FILE")
 
 
 def writing(*paths: Path) -> str:

@@ -16,7 +16,7 @@ engine adds to fill its blocks of channels, and the rest is "not explained".
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -226,6 +226,5 @@ def explained_difference(
 
 def _top(layers: Mapping[str, float], total: float) -> tuple[tuple[str, float], ...]:
     """The layers with the largest contributions in the direction of the total."""
-    key: Callable[[tuple[str, float]], float] = lambda item: -abs(item[1])  # noqa: E731
     same = [(name, value) for name, value in layers.items() if value * total > 0]
-    return tuple(sorted(same, key=key)[:TOP_LAYERS])
+    return tuple(sorted(same, key=lambda item: abs(item[1]), reverse=True)[:TOP_LAYERS])

@@ -76,7 +76,7 @@ def _share_table(record: Record, profiles: Sequence[LayerProfile]) -> Table:
         added = [sum(n.seconds for n in added_nodes(p) if n.is_layout is is_layout) for p in profiles]
         if any(added):
             rows.append(_total_row(name, added, profiles))
-    between = [p.total_seconds - sum(n.seconds for n in p.nodes) for p in profiles]
+    between = [p.between_seconds for p in profiles]
     rows.append(_total_row("between operations", between, profiles))
     return Table(f"{record.label}: shares of the time, in a run with a profiler", columns, rows)
 

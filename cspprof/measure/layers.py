@@ -16,7 +16,7 @@ from cspprof.measure.profilers import RawNode
 
 @dataclass
 class ExecutedNode:
-    """What the engine ran as one operation."""
+    """The calls of the record that the engine ran as one operation."""
 
     name: str
     operator: str
@@ -64,12 +64,12 @@ class LayerProfile:
 
     @property
     def between_seconds(self) -> float:
-        """The time that no operation took. It can be below 0 by the resolution of the clocks."""
-        return self.seconds - sum(node.seconds for node in self.nodes)
+        """The time that no operation took."""
+        return self.total_seconds - sum(node.seconds for node in self.nodes)
 
     @property
     def total_seconds(self) -> float:
-        """What shares are relative to: the time of the runs, at least that of all operations."""
+        """The time to which shares are relative: that of the runs, and at least that of all operations."""
         return max(self.seconds, sum(node.seconds for node in self.nodes))
 
 

@@ -12,10 +12,8 @@ from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
 
-try:
+if sys.platform != "win32":
     import resource
-except ImportError:  # on Windows
-    resource = None  # type: ignore[assignment]
 
 BUSY_SHARE = 0.1
 """Share of the CPUs. If other processes use more, the machine is busy."""
@@ -130,7 +128,7 @@ def peak_resident_bytes() -> int:
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
-    assert resource is not None
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -27,7 +27,7 @@ class WorkerProcess:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path if path is None else path)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cspprof.measure.worker"],
+            [sys.executable, "-P", "-m", "cspprof.measure.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

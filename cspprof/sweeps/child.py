@@ -96,9 +96,11 @@ class Child:
     def _start(self) -> None:
         """Start the process and wait until it has imported torch. Raises ChildDiedError."""
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 # `close` closes it
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        # The process imports what this one does: -P keeps the files of the current folder from hiding its modules.
+        path = os.pathsep.join(sys.path)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cspprof.sweeps.child", json.dumps(self.limits)],
+            [sys.executable, "-P", "-m", "cspprof.sweeps.child", json.dumps(self.limits)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment,
         )  # fmt: skip
         self._buffer = b""

@@ -31,8 +31,6 @@ class Workers(NamedTuple):
     threads: int
     chunk: int
     """Candidates in one task."""
-    place: str
-    """For messages: `2 processes`."""
 
 
 @contextmanager
@@ -44,7 +42,7 @@ def local_workers(count: int | None) -> Iterator[Workers]:
     count = count or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
     pool = ThreadPoolExecutor(count, thread_name_prefix="cspprof-sweep")
     try:
-        yield Workers(pool, count, 1, f"{count} {'process' if count == 1 else 'processes'}")
+        yield Workers(pool, count, 1)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         stop_children()
@@ -97,7 +95,7 @@ def _hired(client: Client, address: str, models: list[str], candidates: int) -> 
                 "Install the same versions, and copy the files of the models to the folder of the worker.",
             )
     chunk = max(1, min(DASK_CHUNK, candidates // (4 * threads)))
-    return Workers(client.get_executor(pure=False, retries=3), threads, chunk, f"{threads} threads of Dask workers")
+    return Workers(client.get_executor(pure=False, retries=3), threads, chunk)
 
 
 def gone() -> SchedulerError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -46,11 +47,11 @@ def propagates_shardings() -> bool:
     Depending on the operation it tries them on fake or on meta tensors, so the tensors do not tell. Only the call stack
     does (torch 2.13 and 2.14).
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals.get("__name__") in SHARDING_PROPAGATION:
             return True
-        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+        frame = frame.f_back
     return False
 
 

@@ -7,11 +7,10 @@ followed. All other groups start at a convolution or linear layer and can get an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from typing import Any
 
 from cspprof.core.kinds import CONVOLUTIONS, Kind
 from cspprof.core.record import OpSpec, Record, TensorSpec
@@ -67,7 +66,6 @@ class NetworkWidths:
         self._walk = walk
         self._coupling = walk.coupling
         self.fixed = {self._coupling.find(group) for group in walk.fixed}
-        self._group_of = {group.layers[0]: group for group in self.groups()}
 
     def groups(self) -> list[WidthGroup]:
         """The groups that can change, in execution order."""
@@ -317,12 +315,3 @@ class _NetworkWalk(ChannelWalk):
         result = super()._concatenation(spec, inputs)
         self.fixed |= set(range(first_new, len(self.coupling.parents)))
         return result
-
-
-def calls_with_channels(widths: NetworkWidths, kinds: Iterable[Kind]) -> Iterator[tuple[int, OpSpec, Any, Any]]:
-    """The calls of some kinds whose first input and first output have known channels."""
-    wanted = frozenset(kinds)
-    for i, index in enumerate(widths.record.calls.spec):
-        spec = widths.record.specs[index]
-        if spec.kind in wanted and widths.reads(i) and widths.writes(i):
-            yield i, spec, widths.reads(i)[0], widths.writes(i)[0]

@@ -27,7 +27,7 @@ HARD_ACTIVATIONS = frozenset({"hardswish", "hardsigmoid"})
 
 
 class Fusion(NamedTuple):
-    """What an engine computes in the kernel of a convolution."""
+    """The operations that an engine computes in the kernel of the convolution before them."""
 
     norms: bool
     """Whether batch norm is folded into the weights of the convolution before it."""
@@ -41,7 +41,7 @@ class Fusion(NamedTuple):
     """Whether convolutions store channels in blocks, so that the layout changes where other operations read them."""
 
     def text(self) -> str:
-        """What is assumed, as in `batch norm, activations and sums are computed in the convolution before them`."""
+        """The assumption in words: `batch norm, activations and sums are computed in the convolution before them`."""
         parts = []
         if self.norms:
             parts.append("batch norm")
@@ -92,7 +92,7 @@ class Kernel(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the work of an engine on a machine depends on."""
+    """The sizes of an engine and a machine on which the amount of work depends."""
 
     block: int = 1
     """Channels are padded to multiples of this number."""
@@ -100,7 +100,11 @@ class Shape(NamedTuple):
     """Activations of a kernel beyond this size are counted as far elements too; None if there is no such size."""
 
 
-def kernels(record: Record, fusion: Fusion, shape: Shape = Shape()) -> list[Kernel]:  # noqa: B008 - immutable
+UNPADDED = Shape()
+"""The shape of an engine of which nothing is known."""
+
+
+def kernels(record: Record, fusion: Fusion, shape: Shape = UNPADDED) -> list[Kernel]:
     """The kernels of a record in execution order."""
     groups = _groups(record, fusion)
     reordered = layout_changes(record, groups, shape.block) if fusion.blocked else {}
