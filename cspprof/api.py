@@ -198,7 +198,7 @@ def advise(
     dtype: str | None = None,
     name: str | None = None,
 ) -> Advice:
-    """What to change in a network: widths, groups, stages and memory, the largest gain first.
+    """Suggested changes of a network, in widths, groups, stages and memory, the largest gain first.
 
     Each change is applied to a copy of the module, which is traced again: the numbers of a suggestion are those of the
     two traces, and a change that improves nothing is left out. A profile, or a SPEC without a module, has numbers

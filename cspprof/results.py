@@ -63,7 +63,7 @@ class Reproduction(reproduction.Reproduction):
 
 
 class Advice:
-    """What to change in a network, the largest gain first. A sequence of suggestions."""
+    """Suggested changes of a network, the largest gain first. A sequence."""
 
     def __init__(self, profile: Profile, suggestions: Sequence[Suggestion]) -> None:
         self.profile = profile

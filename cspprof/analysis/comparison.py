@@ -174,7 +174,7 @@ class Comparison:
         return notes
 
     def _trade(self, other: Record) -> tuple[str, str] | None:
-        """What is lower and what is higher than in the base, if that is compute and memory traffic."""
+        """The names of the falling and of the rising quantity, if compute and memory traffic go opposite ways."""
         metric = headline([self.base, other])
         deltas = [Delta.of(self.base, other, m) for m in ("macs", metric)]
         macs, traffic = (0 if delta.bound else delta.relative or 0 for delta in deltas)

@@ -33,7 +33,7 @@ class ExecutedTraffic:
 
     @property
     def saved_bytes(self) -> int:
-        """What the engine did not move, although the calls of the record do; negative if it moved more."""
+        """The traffic of the record's calls that the engine saved; negative if it moved more."""
         return self.nbytes - self.executed_bytes
 
 

@@ -20,7 +20,7 @@ BUSY_SHARE = 0.1
 
 
 class Machine(NamedTuple):
-    """What a result states about the machine."""
+    """The facts about the machine that a result states."""
 
     cpu: str
     cores: int

@@ -124,7 +124,7 @@ def _check_table(measurement: Measurement) -> Table:
 
 
 def notes(measurement: Measurement) -> list[str]:
-    """What a reader must know: noise, failures, the engines, and how the models were prepared."""
+    """Notes on noise, failures, the engines, and the preparation of the models."""
     found = [] if measurement.checked_only else _session_notes(measurement)
     found += _grouped(_failure_notes(measurement))
     found += [_engine_note(engine) for engine in measurement.engines if engine.versions]

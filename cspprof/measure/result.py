@@ -33,7 +33,7 @@ class EngineRun:
     name: str
     versions: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    """What its `configure` returned, with `pinned_to` (CPUs, or null) and `denormals_flushed`."""
+    """The settings that its `configure` returned, with `pinned_to` (CPUs, or null) and `denormals_flushed`."""
     failure: str = ""
     """Why it could not start; empty if it did."""
     hint: str | None = None

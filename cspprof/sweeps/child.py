@@ -30,7 +30,7 @@ if sys.platform == "linux":
 
 
 class Limits(NamedTuple):
-    """What one candidate may use."""
+    """The limits of one candidate."""
 
     seconds: float = 300
     memory: int | None = None

@@ -71,7 +71,7 @@ def record(row: Row, axes: Sequence[str], names: Sequence[str]) -> dict[str, Any
 
 
 def notes(front: Front, traced: int) -> list[str]:
-    """What was done, what failed and why, and what takes no part in the front."""
+    """Notes on traced and remembered candidates, on failures, and on candidates outside the front."""
     remembered = front.count - traced
     lines = [f"{units.counted(front.count, 'candidate')}: {traced:,} traced, {remembered:,} remembered."]
     if front.unmet:

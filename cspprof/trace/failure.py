@@ -106,7 +106,7 @@ def _definition(module: torch.nn.Module) -> str:
 
 @dataclass(frozen=True)
 class _Failure:
-    """What is known about a failed forward."""
+    """The facts about a failed forward."""
 
     error: BaseException
     failed: FailedOp | None
@@ -120,7 +120,7 @@ class _Failure:
     line: str
 
     def hint(self) -> str:
-        """What to change, by the kind of error."""
+        """The hint for the kind of error."""
         error, text = self.error, str(self.error)
         if isinstance(error, TypeError) and re.search(
             r"forward\(\) (missing|takes|got an unexpected|got multiple)", text
@@ -181,7 +181,7 @@ class _Failure:
         )
 
     def _own_error_hint(self) -> str:
-        """What to do about an error that the forward raises on purpose."""
+        """The hint for an error that the forward raises on purpose."""
         parameters, given = _parameters(self.model) or [], len(self.inputs)
         other = next((p for p in parameters[given:] if p.kind in GIVEN_KINDS), None)
         if other is None:

@@ -32,7 +32,7 @@ class WidthChange:
 
 @dataclass(frozen=True, slots=True)
 class NewShapes:
-    """What a change does to the modules of a network."""
+    """The edits of modules that change a width."""
 
     weights: dict[int, tuple[int, ...]]
     """By storage: the new shapes of parameters and buffers that change."""

@@ -1,4 +1,4 @@
-"""What an adviser proposes, and the registry of advisers."""
+"""The proposals of advisers, and the registry of advisers."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Proposal:
     place: str
     """Where: a layer, a stage, or several layers."""
     finding: str
-    """What was found there."""
+    """The observation at this place."""
     action: str
-    """What to change."""
+    """The change in words."""
     metric: str
     """The number of the whole network that the change improves: a registered metric, or `idle_macs`."""
     change: Change | None

@@ -41,7 +41,7 @@ class KernelTime:
     error: float | None
     """Median absolute relative error for this kind of kernel; None if it is not known."""
     limit: str
-    """What takes most of the time: `compute`, `memory`, `overhead`; empty if unknown."""
+    """The part that takes most of the time: `compute`, `memory`, `overhead`; empty if unknown."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LatencyPrediction:
 
     record: Record
     machine: str
-    """What was calibrated, or the title of the hardware."""
+    """The engine and its threads, or the title of the hardware."""
     engine: str
     """Empty for named hardware."""
     fusion: Fusion

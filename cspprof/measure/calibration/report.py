@@ -64,7 +64,7 @@ def prediction_report(predictions: Sequence[LatencyPrediction], listing: Listing
 
 
 def calibration_notes(calibration: Calibration, fusions: str) -> list[str]:
-    """What a reader must know about predictions by a calibration."""
+    """The notes on predictions by a calibration."""
     error = calibration.error
     families = len({p.family for p in error.predictions})
     found = [
@@ -98,7 +98,7 @@ def _rank_text(spearman: float | None) -> str:
 
 
 def hardware_notes(title: str, source: str) -> list[str]:
-    """What a reader must know about estimates from published peak rates."""
+    """The notes on estimates from published peak rates."""
     return [
         f"{title}: {source}.",
         f"{title}: an estimate at the published peak rates, without overhead and without caches, and with batch norm, "
@@ -276,7 +276,7 @@ def _row_record(row: _Row, total: float) -> dict[str, Any]:
 
 
 def calibration_report(calibrations: Sequence[Calibration], files: Sequence[str]) -> Report:
-    """What each calibration found: its error, the predictions behind it, and the rates."""
+    """Each calibration: its error, the predictions behind it, and the rates."""
     columns = [
         Column("engine"), Column("threads", numeric=True), Column("networks", numeric=True),
         Column("median error", numeric=True), Column("largest error", numeric=True),

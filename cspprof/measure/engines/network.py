@@ -82,7 +82,7 @@ class Network(ABC):
     """A loaded network with its input."""
 
     notes: tuple[str, ...] = ()
-    """What a reader must know about this network in this engine, such as parts that the engine could not compile."""
+    """Notes on this network in this engine, such as parts that the engine could not compile."""
 
     @abstractmethod
     def run(self) -> None:

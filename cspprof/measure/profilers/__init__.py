@@ -39,7 +39,7 @@ WARM_UP = 3
 
 
 class RawNode(NamedTuple):
-    """What an engine ran as one operation."""
+    """One operation of an engine, with its time."""
 
     name: str
     operator: str

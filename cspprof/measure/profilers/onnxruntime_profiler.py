@@ -27,7 +27,7 @@ LEVELS = ("ORT_ENABLE_ALL", "ORT_ENABLE_BASIC")
 LAYOUT_OPERATORS = frozenset({"ReorderInput", "ReorderOutput"})
 EVENT_SUFFIX = "_kernel_time"
 _SUFFIX = re.compile(r"(_bn)?_nchwc$|/\w*Fusion.*$|_new_reshape$")
-"""What optimizations write behind the name of a node or of its output tensor."""
+"""Endings that optimizations add to the name of a node or of its output tensor."""
 
 
 def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from cspprof.measure.graph_nodes import graph_nodes
 from cspprof.measure.profilers import WARM_UP, RawNode, fastest_half, raw_profile, timed_run
 
 PREFIXES = ("onnx_node!", "onnx_node_output_0!")
-"""What the importer writes before the name of a node, and before the name of a tensor for a node without a name."""
+"""Prefixes that the importer adds to the name of a node, and to that of a tensor for a node without a name."""
 LAYOUT_OPERATORS = frozenset({"TransformLayout", "Permute"})
 
 

@@ -324,7 +324,7 @@ def _ancestors(path: str) -> list[str]:
 
 
 def build_steps(program: Program) -> list[Step]:
-    """What the forward of a program does, in order. Raises MalformedError if a graph calls what it may not call."""
+    """The steps of a program's forward, in order. Raises MalformedError if a graph calls what it may not call."""
     mutations: dict[str, list[str]] = {}
     for value, target in program.mutations:
         mutations.setdefault(value, []).append(target)
@@ -362,7 +362,7 @@ def _steps(graph: Graph, base: tuple[ModuleCall, ...], mutations: dict[str, list
 
 
 def _step(node: Node, base: tuple[ModuleCall, ...]) -> Step | None:
-    """What a node does; None if it only checks values. Raises MalformedError if a graph may not call its target."""
+    """The step of a node; None if it only checks values. Raises MalformedError if a graph may not call its target."""
     kind = node.target.removeprefix("torch.ops.higher_order.")
     if kind != node.target and kind in HIGHER_ORDER:
         return _higher_order(node, kind, base)

@@ -28,7 +28,7 @@ class ControlFlow:
         self.recording = nodes.recording
         self.unrolled_left = MAX_UNROLLED
         self.inner_names: dict[str, tuple[Mapping[str, TensorSpec], frozenset[str]]] = {}
-        """What a graph in a node declares and reads, by its place."""
+        """The names that a graph in a node declares and reads, by its place."""
 
     def add(self, node: NodeProto, scope: Scope) -> None:
         """Record every round of a loop and the branch that runs, if that is known; else one call of unknown cost."""

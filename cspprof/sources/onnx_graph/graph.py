@@ -33,7 +33,7 @@ class GraphWalker:
         }
         self.repeated_left = MAX_REPEATED
         self.inner_names: dict[str, tuple[Mapping[str, TensorSpec], frozenset[str]]] = {}
-        """What a function declares and reads, by its place."""
+        """The names that a function declares and reads, by its place."""
 
     def record(self, source: str, notes: tuple[str, ...]) -> Record:
         """The record of the whole graph. Raises SourceError with the name of the node that contradicts its inputs."""

@@ -1,4 +1,4 @@
-"""What one node of a graph does: a call of an operator, a stored tensor, or arithmetic on constants."""
+"""One node of a graph: a call of an operator, a stored tensor, or arithmetic on constants."""
 
 from __future__ import annotations
 
