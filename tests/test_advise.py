@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -283,7 +284,7 @@ def test_numbers_computed_from_shapes_are_those_of_the_trace(spec: str) -> None:
     from cspprof.trace import trace
 
     with open_model(spec, Request()) as loaded:
-        run = lambda module: trace(module, loaded.inputs, name=loaded.name)  # noqa: E731 - one expression
+        run = partial(trace, inputs=loaded.inputs, name=loaded.name)
         record = run(loaded.module)
         widths = NetworkWidths(record)
         groups = widths.groups()
@@ -322,8 +323,9 @@ def test_a_profile_has_the_same_advice_computed_from_shapes(tmp_path: Path, run:
     model = off_the_block(62)
     p = cspprof.profile(model, INPUT)
     traced, computed = cspprof.advise(model, INPUT), cspprof.advise(p)
-    numbers = lambda a: [(s.adviser, s.proposal.place, s.before, s.after) for s in a]  # noqa: E731 - one expression
-    assert numbers(traced) == numbers(computed)
+    assert [(s.adviser, s.proposal.place, s.before, s.after) for s in traced] == [
+        (s.adviser, s.proposal.place, s.before, s.after) for s in computed
+    ]
     assert {s.reason for s in computed} == {"the source contains no module"}
     p.save(tmp_path / "net.profile.json")
     got = run("advise", str(tmp_path / "net.profile.json"))
@@ -343,7 +345,10 @@ def test_an_onnx_graph_has_the_widths_of_its_module(name: str, tmp_path: Path) -
         nn.init.normal_(parameter)
     file = tmp_path / "net.onnx"
     torch.onnx.export(model, (torch.randn(1, 3, 224, 224),), str(file), dynamo=False, opset_version=17)
-    numbers = lambda a: {(s.adviser, s.before, s.after) for s in a if s.adviser in ("width", "equal-width")}  # noqa: E731 - one expression
+
+    def numbers(advice: cspprof.Advice) -> set[tuple[object, ...]]:
+        return {(s.adviser, s.before, s.after) for s in advice if s.adviser in ("width", "equal-width")}
+
     graph, module = cspprof.advise(str(file)), cspprof.advise(f"torchvision:{name}")
     assert not any(s.traced for s in graph)
     assert numbers(graph)

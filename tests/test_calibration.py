@@ -233,7 +233,10 @@ def true_seconds(work: dict[str, float]) -> float:
     return sum(amount * TRUE[unit.rpartition(": ")[2]] for unit, amount in work.items())
 
 
-def made(record: Record, family: str, shape: Shape = Shape(16)) -> Sample:  # noqa: B008
+BLOCK_16 = Shape(16)
+
+
+def made(record: Record, family: str, shape: Shape = BLOCK_16) -> Sample:
     """A sample of a network on a machine of which the rates are known."""
     sample = sample_of(record, family, 1.0, FUSIONS[ENGINE], shape)
     return sample._replace(seconds=true_seconds(dict(sample.work)))

@@ -172,7 +172,10 @@ def test_gamma_is_the_bypassed_fraction_rounded_to_a_multiple(gamma: float, mult
 
 def test_groups_stay_valid() -> None:
     """Eight groups need a multiple of eight channels, so γ = 0.4 becomes 0.5 or 0.25."""
-    block = lambda: nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=8), nn.ReLU())  # noqa: E731 - one expression
+
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(32, 32, 3, padding=1, groups=8), nn.ReLU())
+
     (stage,) = convert(Net(block), gamma=0.4, multiple=1).stages
     assert stage.plan is not None
     assert stage.plan.main % 8 == 0

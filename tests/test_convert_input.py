@@ -102,7 +102,10 @@ def test_gamma_without_whole_groups_becomes_the_nearest_that_has_them() -> None:
 
 def test_no_whole_channel_for_the_groups_names_the_gamma_that_works() -> None:
     """Both parts of 24 channels are multiples of 8, so none is a multiple of 12. Without rounding, 12 and 12 are."""
-    block = lambda: Residual(24, 12)  # noqa: E731 - one expression
+
+    def block() -> nn.Module:
+        return Residual(24, 12)
+
     (reason,) = reasons(convert(Net(block, 24))).values()
     assert reason == "8 channels cannot be divided into 12 groups; γ = 0.5 is possible with --round 1"
     (stage,) = convert(Net(block, 24), gamma=0.5, multiple=1).stages
@@ -111,7 +114,9 @@ def test_no_whole_channel_for_the_groups_names_the_gamma_that_works() -> None:
 
 
 def test_groups_that_need_all_channels_leave_no_gamma() -> None:
-    block = lambda: nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(16, 16), nn.Conv2d(16, 16, 1))  # noqa: E731 - one expression
+    def block() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.GroupNorm(16, 16), nn.Conv2d(16, 16, 1))
+
     (reason,) = reasons(convert(Net(block))).values()
     assert reason == "8 channels cannot be divided into 16 groups, and no other γ is possible"
 
@@ -236,7 +241,9 @@ def test_a_weight_that_two_layers_share_is_not_separated() -> None:
 
 
 def test_lazy_layers_are_refused_and_convert_after_a_forward() -> None:
-    block = lambda: nn.Sequential(nn.LazyConv2d(16, 3, padding=1), nn.LazyConv2d(16, 3, padding=1))  # noqa: E731 - one expression
+    def block() -> nn.Module:
+        return nn.Sequential(nn.LazyConv2d(16, 3, padding=1), nn.LazyConv2d(16, 3, padding=1))
+
     model = Net(block)
     text = refused(model)
     assert text.startswith("body.0.0 (LazyConv2d) is lazy: it gets its shapes in a first forward\n")

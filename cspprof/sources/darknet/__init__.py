@@ -29,11 +29,12 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     path = Path(spec.target)
     (net, *layers), notes = read_cfg(path)
     shape = native_input(net) if request.inputs is None else _requested_shape(spec, request.inputs)
-    image = (shape[1], *(shape[2:] or (1, 1)))
+    height, width = shape[2:] or (1, 1)
+    image = (shape[1], height, width)
 
     def build() -> tuple[DarknetModel, tuple[str, ...]]:
         with torch.device(request.device or "meta"):
-            return build_network(layers, image)  # type: ignore[arg-type]  # the image has three numbers
+            return build_network(layers, image)
 
     module, more = build_seeded(build)
     yield LoadedModel(module, shape, path.name, display_path(path), notes + more)
