@@ -406,6 +406,17 @@ def test_layer_table_lists_modules_if_there_are_too_many_operations(
     assert "operations; this table shows its" in content
 
 
+def test_page_of_four_models_has_one_row_per_model_instead_of_tables_for_each_pair(pair: list[Profile]) -> None:
+    content = html_page([*pair, cspprof.profile("resnet50"), cspprof.profile("csp_resnet50")])
+    assert "<title>resnext50 and 3 other models – cspprof report</title>" in content
+    assert "CIO (CSPNet) by stage" in content
+    assert "Largest layer of each model by MACs" in content
+    assert "Where the change in MACs comes from</caption>" not in content
+    peaks = re.findall(r">(peak [^<]* BFLOPs[^<]*)<", content)
+    assert peaks[3].endswith("from resnext50")
+    assert all(text.count("from") <= 1 for text in peaks)
+
+
 @pytest.mark.slow
 def test_page_of_ten_models_is_smaller_than_1_1_mb() -> None:
     names = ("resnet50", "csp_resnet50", *PAIR, "darknet53", "csp_darknet53", "mobilenet_v2_darknet",

@@ -32,8 +32,9 @@ from cspprof.report.changes import change_tables, metric_change
 from cspprof.report.chart_model import Chart
 from cspprof.report.charts import CHARTS, draw
 from cspprof.report.metric_labels import conv_share_text, metric_label
+from cspprof.report.model_table import largest_layer_table, stages_table
 from cspprof.report.notes import cio_notes, model_notes
-from cspprof.report.profile import cio_metrics, every_metric, with_conv_share
+from cspprof.report.profile import MOST_SIDE_BY_SIDE, cio_metrics, every_metric, with_conv_share
 from cspprof.report.tables import Cell, Table, total
 
 
@@ -95,7 +96,7 @@ def _content(
     model_figures = [_model_figures(i, profiles, tables) for i in range(len(profiles))]
     figures, left_out = _figures(profiles, tables)
     return {
-        "title": " · ".join(p.label for p in profiles),
+        "title": _title(profiles),
         "models": [
             {"profile": p, "inputs": " + ".join(f"{shape(t.shape)} {t.dtype}" for t in p.inputs),
              "depths": format_depths(stage_depths(p)) or "–", "card": list(_card(p, profiles)), "table": t,
@@ -108,6 +109,7 @@ def _content(
         "headline": NAMES[headline(profiles)],
         "measured": measured,
         "changes": list(_changes(comparison)) if comparison else [],
+        "many": len(profiles) > MOST_SIDE_BY_SIDE,
         "figures": [*(_figure(c, tables, f"d{i}") for i, c in enumerate(charts)), *figures],
         "left_out": left_out,
         "definitions": [(n, f"{m.title} ({m.unit})", m.definition, m.is_not, m.paper) for n, m in METRICS.items()],
@@ -139,9 +141,23 @@ def _metric_row(name: str, profiles: Sequence[Record]) -> tuple[str, str, list[t
     return name, metric_label(name), cells
 
 
+def _title(profiles: Sequence[Record]) -> str:
+    if len(profiles) > MOST_SIDE_BY_SIDE:
+        return f"{profiles[0].label} and {len(profiles) - 1} other models"
+    return " · ".join(p.label for p in profiles)
+
+
 def _changes(comparison: Comparison) -> Iterator[Table]:
-    for name in change_metrics(comparison.profiles):
-        yield from change_tables(comparison, name)
+    """Where the changes come from; for many models, one row per model instead of tables for each pair."""
+    profiles = comparison.profiles
+    for name in change_metrics(profiles):
+        if len(profiles) <= MOST_SIDE_BY_SIDE:
+            yield from change_tables(comparison, name)
+            continue
+        by_stage = stages_table(comparison, name)
+        if by_stage:
+            yield by_stage
+        yield largest_layer_table(profiles, name)
 
 
 def _command(profiles: Sequence[Record]) -> str:

@@ -24,10 +24,14 @@ from cspprof.report.charts.execution_order import (
 from cspprof.report.charts.registry import chart
 from cspprof.report.tables import change
 
+MOST_CHANGES = 3
+"""Panels that show their changes from all panels before them, as in the paper."""
+
 
 @chart("fig7", default=("peleenet_yolo", "peleenet_prn", "csp_peleenet_efm"), traced_on=(1, 3, 416, 416), models=(1, 6))
 def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
-    """BFLOPs of every layer, the peak of each model, and its change from the peaks of the models before it."""
+    """BFLOPs of every layer, the peak of each model, and its change from the peaks of the models before it, or only
+    from the first if there are more than `MOST_CHANGES`."""
     models = [layer_values(p, metric) for p in profiles]
     peaks = [f.values[f.peak] for f in models]
     x = order_axis("layers in execution order", max(len(f.rows) for f in models))
@@ -37,7 +41,7 @@ def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
         thinned, n = thin(list(zip(f.rows, f.values, strict=True)), lambda rv: rv[1])
         thinning += thinning_note(f.profile, len(f.rows), n)
         bars = tuple(layer_mark(at, row, value) for at, (row, value) in thinned)
-        before = list(zip(models[:i], peaks[:i], strict=True))
+        before = list(zip(models, peaks, strict=True))[: i if len(models) <= MOST_CHANGES else min(i, 1)]
         changes = "".join(
             f"\n{change((peak - value) / value, None, bound_of_change(e.missed, f.missed)).text} from {e.profile.label}"
             for e, value in before
@@ -57,4 +61,5 @@ def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
     caption = (
         f"Input {input_text(profiles)}. Peaks: {layers}.{cio_note(metric, profiles)}{missed_note(models)}{thinning}"
     )
-    return Chart("fig7", f"{METRICS.get(metric).title} of every layer", tuple(panels), caption)
+    title = METRICS.get(metric).title
+    return Chart("fig7", f"{title[0].upper()}{title[1:]} of every layer", tuple(panels), caption)
