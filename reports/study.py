@@ -1,0 +1,145 @@
+"""Does theory predict the time of a network? `python reports/study.py` measures it and writes `study.md`.
+
+It takes at most 40 minutes on two cores, and continues where an earlier run stopped. It writes `study.json`, the
+measurements, and from them `study.csv`, the page `study.md` and the figure `study.png`.
+
+`--from-saved` measures nothing and writes the last three again from `study.json`. `--check` writes nothing and fails if
+they are stale. `--quick` measures a few networks, into the folder `build/quick`. `--zigzag` adds the accesses that the
+hardware model ZigZag counts (`pip install zigzag-dse six`); they do not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # also if this file is not run but imported
+
+from timing_study import dram, measurement, results  # noqa: E402
+from timing_study.figure import figure  # noqa: E402
+from timing_study.networks import by_name, networks  # noqa: E402
+from timing_study.page import page  # noqa: E402
+
+MINUTES = 37
+"""The time after which no batch is begun. The rest of the 40 minutes is for the last batch and the analysis."""
+QUICK = ("resnet10", "csp_resnet10", "peleenet", "csp_peleenet", "yolov3_tiny", "yolov3_tiny_prn")
+QUICK_SHORT = ("conv3_64_64_64_at_56", "conv1_64_256_64_256_at_56", "conv3dw_144_144_144_144_144_144_144_at_56")
+COUNTERS = ("LLC-load-misses", "LLC-store-misses")
+"""Events of `perf` that count accesses to memory."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    target = HERE / "build" / "quick" if options.quick else HERE
+    if options.check:
+        stale = stale_files(target)
+        for name in stale:
+            print(f"reports/{name} is stale: run python reports/study.py --from-saved", file=sys.stderr)
+        return 1 if stale else 0
+    work = HERE / "build" / ("quick" if options.quick else "study") / "batches"
+    if options.zigzag:
+        add_zigzag(target / "study.json", work.parent / "zigzag.json")
+    elif not options.from_saved and not measure(work, options.quick, options.minutes, target / "study.json"):
+        print(f"{options.minutes:g} minutes are over: run it again to measure the rest", file=sys.stderr)
+        return 1
+    write_page(target)
+    return 0
+
+
+def measure(work: Path, quick: bool, minutes: float, saved: Path) -> bool:
+    """Measure what has no file in `work`, and write `saved`. Returns whether all batches were measured."""
+    rounds = 1 if quick else measurement.ROUNDS
+    finished = measurement.measure(_batches(quick), work, minutes * 60, rounds)
+    documents = [json.loads(p.read_text()) for p in sorted(work.glob("*.json"))]
+    if documents:
+        document = measurement.merged(documents) | {"counters": counters()}
+        kept = json.loads(saved.read_text()) if saved.exists() else {}
+        document |= {k: v for k, v in kept.items() if k.startswith("zigzag")}  # they do not depend on the machine
+        write_json(saved, document)
+    return finished
+
+
+def _batches(quick: bool) -> list[measurement.Batch]:
+    if not quick:
+        return measurement.batches(networks())
+    known = by_name()
+    found = measurement.batches([known[name] for name in QUICK], batch_size=100, part=("opencv",))
+    return [measurement.short_batch(QUICK_SHORT), *found[1:]]
+
+
+def add_zigzag(saved: Path, work: Path) -> None:
+    """Add the accesses by ZigZag to the saved measurements."""
+    records = [results.trace(by_name()[name], dram.ZIGZAG_SIZE) for name in dram.ZIGZAG_NETWORKS]
+    work.parent.mkdir(parents=True, exist_ok=True)
+    table = dram.zigzag_table(records, work)
+    document = json.loads(saved.read_text())
+    write_json(saved, document | {"zigzag_version": version("zigzag-dse"), "zigzag": table})
+
+
+def counters() -> str:
+    """Whether `perf` can count accesses to memory on this machine, as a sentence."""
+    perf = shutil.which("perf")
+    if perf is None:
+        return "`perf` is not installed on the machine that measured."
+    events = ",".join(COUNTERS)
+    done = subprocess.run([perf, "stat", "-x,", "-e", events, "true"], capture_output=True, text=True, check=False)
+    refused = [line for line in done.stderr.splitlines() if "<not" in line]
+    if done.returncode or refused:
+        return (
+            f"Not available: `perf stat -e {events}` reports *not supported* on the machine that measured, a virtual "
+            "machine without a performance monitoring unit."
+        )
+    return f"`perf stat -e {events}` works on the machine that measured; the study does not use it yet."
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    """The document with one line for each row of a list, so that it is compact and a change is readable."""
+    parts = []
+    for name, value in document.items():
+        if isinstance(value, list):
+            rows = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in value)
+            parts.append(f"{json.dumps(name)}: [\n{rows}\n]")
+        else:
+            parts.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+    path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
+def write_page(folder: Path) -> None:
+    """Write the table, the page and the figure from `study.json` in the folder."""
+    measured = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    text = results.csv_text(results.rows(measured))
+    (folder / "study.csv").write_text(text, encoding="utf-8")
+    table = results.parse_csv(text)
+    (folder / "study.md").write_text(page(table, measured), encoding="utf-8")
+    (folder / "study.png").write_bytes(figure(table, measured))
+
+
+def stale_files(folder: Path) -> list[str]:
+    """The names of text files that do not follow from `study.json`."""
+    measured = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    text = results.csv_text(results.rows(measured))
+    current = {"study.csv": text, "study.md": page(results.parse_csv(text), measured)}
+    return [name for name, content in current.items() if (folder / name).read_text(encoding="utf-8") != content]
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--from-saved", action="store_true", help="measure nothing; use study.json")
+    what.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is stale")
+    what.add_argument("--zigzag", action="store_true", help="measure nothing; add the accesses by ZigZag")
+    p.add_argument("--quick", action="store_true", help="a few networks, one round")
+    p.add_argument("--minutes", type=float, default=MINUTES, help="the time after which no batch is begun")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())
