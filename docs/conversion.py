@@ -1,4 +1,4 @@
-"""Write `conversion.md`: what `cspprof convert` does with one network of each family of torchvision and timm."""
+"""Write `conversion.md`: what `cspprof convert` does with a network of each family of the zoo, torchvision and timm."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import torchvision
 import cspprof
 from cspprof.core import units
 from cspprof.results import Conversion
+from cspprof.zoo import catalog
 
 PAGE = Path(__file__).parent / "conversion.md"
 HEAD = """# Which networks convert
 
-What `cspprof convert` does with one network of each family of torchvision and timm, with its defaults: γ = 0.5, fusion
-*csp*, sliced channels. A network is left if no stage of it converts; the reason is that of its first stage. Changes are
-those of the whole network. `python docs/conversion.py` generates this page, here with timm {timm} and torchvision
-{torchvision}.
+What `cspprof convert` does with one network of each family of the zoo, torchvision and timm, with its defaults:
+γ = 0.5, fusion *csp*, sliced channels. A network is left if no stage of it converts; the reason is that of its first
+stage. Changes are those of the whole network. `python docs/conversion.py` generates this page, here with timm {timm}
+and torchvision {torchvision}.
 
 Of {networks} networks, {converted} convert. {transformers} have most of their MACs in attention or linear layers. Of
 the other {others}, {share} convert.
@@ -33,19 +34,26 @@ SMALL = re.compile(r"tiny|nano|small|atto|pico|femto|18|26")
 
 
 def networks() -> list[str]:
-    """A small network of each family: torchvision's classifiers, and timm's architectures by module and name."""
-    classifiers = torchvision.models.list_models(torchvision.models)
+    """A small network of each family: plain networks of the zoo, classifiers and segmentation networks of torchvision,
+    and timm's architectures by module and name."""
     families: dict[object, list[str]] = {}
-    for name in classifiers:
-        family = re.match(r"[a-z]+", name)
-        families.setdefault(("torchvision", family and family[0]), []).append(f"torchvision:{name}")
+    for _, entry in catalog().items():
+        if not entry.name.startswith("csp_"):
+            families.setdefault(("zoo", entry.family), []).append(entry.name)
+    for module in (torchvision.models, torchvision.models.segmentation):
+        for name in torchvision.models.list_models(module):
+            families.setdefault(("torchvision", _family(name)), []).append(f"torchvision:{name}")
     for name in timm.list_models(exclude_filters="test_*"):
-        family = re.match(r"[a-z]+(?:v2|v3|x)?", name)
-        module = timm.models._registry._model_to_module[name]
-        families.setdefault((module, family and family[0]), []).append(f"timm:{name}")
+        of_module = timm.models._registry._model_to_module[name]
+        families.setdefault((of_module, _family(name, "(?:v2|v3|x)?")), []).append(f"timm:{name}")
     return [
         min(names, key=lambda n: (len(LARGE.findall(n)), not SMALL.search(n), len(n), n)) for names in families.values()
     ]
+
+
+def _family(name: str, version: str = "") -> str:
+    found = re.match(f"[a-z]+{version}", name)
+    return found[0] if found else name
 
 
 def row(spec: str) -> tuple[list[str], bool, bool]:

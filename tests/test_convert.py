@@ -418,7 +418,7 @@ PAGE = CHECKOUT / "docs" / "conversion.md"
 ROWS = [
     [cell.strip() for cell in line.strip("| ").split(" | ")]
     for line in (PAGE.read_text(encoding="utf-8").splitlines() if PAGE.is_file() else [])
-    if line.startswith(("| torchvision:", "| timm:"))
+    if line.startswith("| ") and not line.startswith(("| network", "| ---"))
 ]
 
 
@@ -440,7 +440,7 @@ def test_most_convolutional_families_convert() -> None:
     text = PAGE.read_text(encoding="utf-8")
     share = re.search(r"other\s+(\d+),\s+(\d+)% convert", text)
     assert share is not None
-    assert int(share[1]) >= 100
+    assert int(share[1]) >= 150
     assert int(share[2]) >= 80
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,13 +36,22 @@ TRACE = str(Path(sys.modules["cspprof.trace"].__file__ or "").parent.parent)
 
 @contextmanager
 def interrupted_at(line: int) -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt at the n-th line that Python runs in cspprof or torch. Yields a list with the count."""
+    """Raise KeyboardInterrupt at the n-th line that Python runs in cspprof or torch. Yields a list with the count.
+
+    Python runs the line of a `with` statement a second time to leave it, but handles no signal before `__exit__`: that
+    line is not interrupted.
+    """
     count = [0]
+    entered: dict[int, set[int]] = {}
 
     def trace_lines(frame: Any, event: str, arg: Any) -> Any:
         if not frame.f_code.co_filename.startswith((TORCH, TRACE)):
             return None
-        if event == "line":
+        if event == "call":
+            entered.pop(id(frame), None)
+        elif event == "line" and frame.f_lineno not in entered.get(id(frame), ()):
+            if linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
+                entered.setdefault(id(frame), set()).add(frame.f_lineno)
             count[0] += 1
             if count[0] == line:
                 raise KeyboardInterrupt
@@ -86,6 +97,10 @@ def test_an_interrupted_trace_leaves_everything_as_it_was(name: str, device: str
     for line in lines:
         assert_untouched(model, lambda line=line: work(line))  # type: ignore[misc]
     assert interrupted[0] >= len(lines) - FEWER_LINES
+    in_turn = threading.Thread(target=trace, args=(model, (2, 4)), daemon=True)
+    in_turn.start()
+    in_turn.join(60)
+    assert not in_turn.is_alive(), "an interrupted trace still keeps the traces of other threads waiting"
 
 
 class Net(nn.Module):

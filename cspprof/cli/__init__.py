@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import shlex
 import sys
 import traceback
 from collections import Counter
@@ -21,6 +22,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from cspprof._version import __version__
 from cspprof.core.errors import EXIT_HINT, CspprofError
 from cspprof.core.printable import printable, printable_lines
+from cspprof.core.registry import suggestion
 
 
 class Command(NamedTuple):
@@ -64,6 +66,16 @@ COMMANDS = {
 
 class _CommandGroup(TyperGroup):
     """A group whose commands can exit only with their own exit codes."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names. Raises CspprofError if there is none: it may be a model."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            similar = suggestion(name, COMMANDS)
+            if not similar.startswith("Did you mean"):
+                similar = f"If it is a model: cspprof profile {shlex.quote(name)}\nThe commands: cspprof --help"
+            raise CspprofError(f"no command is named {name!r}", similar)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Call the command. Raises CspprofError if the code of a model exits the program: typer raises no SystemExit

@@ -55,7 +55,10 @@ def check_complete(*records: Record) -> None:
 
 
 def check_layer_metric(name: str) -> None:
-    """Raise CspprofError if the metric has no values for single layers."""
+    """Raise CspprofError if the name is not one metric, or if the metric has no values for single layers."""
+    first, *others = name.split(",")
+    if others:
+        raise CspprofError(f"layers are ranked by one metric, not by {name!r}", f"Name one: {first}")
     if METRICS.get(name).of_op is None and name != "params":
         raise CspprofError(
             f"{name} is a metric of whole models, not of layers",

@@ -108,10 +108,10 @@ def _python_file(path: Path) -> SourceError:
 
 
 def _folder(path: Path) -> SourceError:
-    specs = [f"{file}:{name}" for file in sorted(path.glob("*.py")) for name in factories_of(file)[:LISTED]]
+    specs = [f"{file}:{name}" for file in sorted(path.glob("*.py")) for name in factories_of(file)[: LISTED + 1]]
     endings = ("*.onnx", "*.cfg", "*.pt2", "*.profile.json")
     graphs = [str(file) for ending in endings for file in sorted(path.glob(ending))]
-    found = ", ".join([*specs, *graphs][:LISTED])
+    found = ", ".join([*specs, *graphs][:LISTED]) + (", …" if len([*specs, *graphs]) > LISTED else "")
     return SourceError(
         f"{path} is a folder, not a model",
         f"Name a model in it: {found}" if found else "Name a file in it with a class or function: file.py:Net",

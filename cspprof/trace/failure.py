@@ -246,7 +246,7 @@ class _Failure:
                 return (*shape[:-1], weight[1])
             grouped = weight[1] == 1 or len(shape) != len(weight) or "transpose" in operation
             if "conv" in operation and not grouped and shape[1] % weight[1]:
-                shape[1] = weight[1]
+                return (shape[0], weight[1], *shape[2:])
         if len(shape) == 4:
             return (*shape[:2], *((256, 256) if self.inputs[0].shape == (*shape[:2], 224, 224) else (224, 224)))
         return DEFAULT_SHAPE
