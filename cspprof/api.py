@@ -7,6 +7,7 @@ records to the analysis.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -276,10 +277,11 @@ def check(config: str | Path | None = None, models: Sequence[str] = (), *, again
     """
     from cspprof.gate.checking import check as check_config
     from cspprof.gate.config import find, load
-    from cspprof.gate.revision import measure_revision
+    from cspprof.gate.revision import measured_revision
 
     settings = load(find(None if config is None else Path(config)))
-    return check_config(settings, models, reference=measure_revision(settings, against, models) if against else None)
+    with measured_revision(settings, against, models) if against else nullcontext() as reference:
+        return check_config(settings, models, reference=reference)
 
 
 def verify(spec: str, request: Request | None = None) -> Verification:

@@ -43,12 +43,14 @@ from cspprof.csp.closed_form import CLOSED_FORMS
 from cspprof.gate.baseline import dump
 from cspprof.gate.baseline import parse as parse_baseline
 from cspprof.gate.checking import check, update
-from cspprof.gate.config import load
+from cspprof.gate.config import Rule, load
+from cspprof.gate.engine_rules import latency_result
 from cspprof.gate.init import write_config
 from cspprof.gate.measurement import measure
 from cspprof.gate.revision_worker import _measure as measure_at
 from cspprof.gate.revision_worker import _refuse_working_copy as refuse_working_copy
-from cspprof.gate.rules import settings_mismatch
+from cspprof.gate.rules import Outcome, settings_mismatch
+from cspprof.measure.ab_session import ABTiming
 from cspprof.measure.calibration.calibration_file import Calibration, check_machine
 from cspprof.measure.calibration.fit import Prediction, PredictionError, Sample, fit, leave_one_family_out
 from cspprof.measure.calibration.kernels import FUSIONS, Shape, kernels, total_work
@@ -57,7 +59,7 @@ from cspprof.measure.machine import Machine, cpu_name
 from cspprof.measure.parity import check_parity
 from cspprof.measure.preparation import _correct_outputs, _Forward
 from cspprof.measure.random_weights import check_depends_on_input
-from cspprof.measure.result import Measurement
+from cspprof.measure.result import Measurement, Timing
 from cspprof.measure.session import refuse_without_memory
 from cspprof.metrics import metric
 from cspprof.metrics.definition import METRICS
@@ -278,6 +280,26 @@ def verdict(
     wrong = [*result.problems, *result.unknown, *result.failures]
     if wrong:
         raise CspprofError(wrong[-last].message, wrong[-last].hint)
+    return result
+
+
+def configured(rules: str) -> Any:
+    """Read rules in TOML for `net.py:Net`. Raises CspprofError with the first problem."""
+    Path("cspprof.toml").write_text('[models.net]\ntarget = "net.py:Net"\n' + rules)
+    config = load(Path("cspprof.toml"))
+    if config.problems:
+        raise CspprofError(config.problems[0].message, config.problems[0].hint)
+    return config
+
+
+def noisy_time(max_increase: str) -> Any:
+    """Judge a network whose two measurements of the base differ by 25 %. Raises CspprofError if nothing can be said."""
+    rule = Rule.model_validate({"id": "r", "metric": "latency_ms", "engine": "torch", "max_increase": max_increase})
+    samples = [[[seconds] * 3] * 2 for seconds in (0.4, 0.5, 0.4)]
+    timing = ABTiming(*(Timing("torch", 0, rounds=rounds) for rounds in samples))
+    result = latency_result(rule, "net", timing, "main")
+    if result.outcome is Outcome.UNKNOWN:
+        raise CspprofError(result.message, result.hint)
     return result
 
 

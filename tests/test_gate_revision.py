@@ -19,7 +19,7 @@ from preloaded import run_module
 from cspprof.core.errors import CspprofError
 from cspprof.gate import revision as gate_revision
 from cspprof.gate.config import load
-from cspprof.gate.revision import commit, file_at, measure_revision, toplevel, worktree
+from cspprof.gate.revision import commit, file_at, measured_revision, toplevel, worktree
 
 pytestmark = pytest.mark.slow
 
@@ -244,5 +244,8 @@ def test_the_working_tree_is_removed_after_an_error(repository: Path) -> None:
 
 @pytest.mark.usefixtures("_preloaded_worker")
 def test_measure_revision_in_python(repository: Path) -> None:
-    reference = measure_revision(load(Path("cspprof.toml")), "HEAD~1")
-    assert reference.models["net"].total("cio_cspnet") == cio(4)
+    with measured_revision(load(Path("cspprof.toml")), "HEAD~1") as reference:
+        assert reference.models["net"].total("cio_cspnet") == cio(4)
+        assert reference.checkout is not None
+        assert (reference.checkout.folder / "src/mine/width.py").read_text() == "WIDTH = 4\n"
+    assert left_behind(repository) == []

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.measure import clear_progress, require_psutil, show_progress
+from cspprof.cli.measure import clear_progress, show_progress
 from cspprof.cli.output import ReportWriter, check_save, print_written, writing
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_writable
@@ -18,6 +18,7 @@ from cspprof.measure.calibration.report import calibration_report
 from cspprof.measure.calibration.session import CalibrationSession
 from cspprof.measure.engines import ENGINES, engines_named
 from cspprof.measure.engines.network import EngineError
+from cspprof.measure.machine import require_psutil
 
 
 def calibrate_command(

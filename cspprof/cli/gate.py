@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,8 +73,10 @@ def check_command(
 
     Exit code 0: all rules hold; 1: a rule fails; 2: no rule fails, but something could not be measured.
     """
+    from cspprof.cli.measure import clear_progress, show_progress
     from cspprof.gate.checking import check, update
     from cspprof.gate.report import changes_report, verdict_report
+    from cspprof.gate.revision import measured_revision
 
     if against is not None and update_baseline:
         raise CspprofError("--against compares, --update-baseline records", "Give one of them.")
@@ -89,12 +92,11 @@ def check_command(
         for report_writer in report_writers:
             report_writer.write(report)
         return
-    reference = None
-    if against is not None:
-        from cspprof.gate.revision import measure_revision
-
-        reference = measure_revision(project, against, models or ())
-    verdict = check(project, models or (), reference=reference)
+    with measured_revision(project, against, models or ()) if against is not None else nullcontext() as reference:
+        try:
+            verdict = check(project, models or (), reference=reference, progress=show_progress())
+        finally:
+            clear_progress()
     if not any(isinstance(writer, ReportWriter) or writer.format.shows_notes for writer in writers):
         print_notes(verdict.notes)
     for writer in writers:

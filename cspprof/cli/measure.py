@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from cspprof.cli.output import ReportWriter, check_save, print_written, writing
 from cspprof.core.errors import CspprofError
 from cspprof.measure.engines import ENGINES, engines_named, not_installed
 from cspprof.measure.layer_report import with_layers
+from cspprof.measure.machine import require_psutil
 from cspprof.measure.report import measurement_report
 from cspprof.measure.result import Measurement
 from cspprof.measure.session import ROUNDS, Progress, Session
@@ -106,11 +106,6 @@ def _saved(specs: list[str]) -> Measurement:
     if len(specs) > 1:
         raise CspprofError("a saved measurement is printed alone", f"Name one file: cspprof measure {specs[0]}")
     return Measurement.load(Path(specs[0]))
-
-
-def require_psutil() -> None:
-    if find_spec("psutil") is None:
-        raise CspprofError("measuring needs the library psutil", "Install it: pip install 'cspprof[measure]'")
 
 
 def show_progress() -> Progress:

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cspprof.analysis.headline import LEAST_SHARE, OF_CONVOLUTIONS
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import display_path
 from cspprof.core.registry import suggestion
 from cspprof.core.units import share
 from cspprof.gate import baseline
 from cspprof.gate.causes import find_causes
 from cspprof.gate.config import Config, Problem, Rule
+from cspprof.gate.engine_rules import evaluate_on_engines, latency_note
 from cspprof.gate.measurement import Measurement, measure_models
-from cspprof.gate.rules import BASELINE, Outcome, RuleResult, contradictions, evaluate, incomplete_error
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The recorded measurements that rules compare with: the baseline, or those of a git revision."""
-
-    name: str
-    """`the baseline`, or the revision."""
-    models: Mapping[str, Measurement]
-    missing: str = ""
-    """Why there are no measurements, if there are none."""
-    hint: str = ""
-    """What to do about that, unless it is to record the baseline."""
-    problems: Mapping[str, Problem] = field(default_factory=dict)
-    """By name: the models that could not be measured."""
+from cspprof.gate.reference import Reference, read_baseline
+from cspprof.gate.rules import Outcome, RuleResult, contradictions, evaluate, incomplete_error
+from cspprof.measure.session import Progress
 
 
 @dataclass(frozen=True)
@@ -65,11 +52,14 @@ class Verdict:
         return self.exit_code == 0
 
 
-def check(config: Config, names: Sequence[str] = (), reference: Reference | None = None) -> Verdict:
+def check(
+    config: Config, names: Sequence[str] = (), reference: Reference | None = None,
+    progress: Progress = lambda text, done, steps: None,
+) -> Verdict:  # fmt: skip
     """Evaluate the rules on the models that the globs `names` match, or on all models.
 
-    `reference` replaces the baseline. Raises UnknownNameError for a name that no model has. Everything else that cannot
-    be read or measured is a problem of the verdict.
+    `reference` replaces the baseline. `progress` shows what runs in engines. Raises UnknownNameError for a name that
+    no model has. Everything else that cannot be read or measured is a problem of the verdict.
     """
     selected = config.select_models(names)
     pairs, problems = _rules_and_models(config, selected)
@@ -81,12 +71,23 @@ def check(config: Config, names: Sequence[str] = (), reference: Reference | None
         hint = f'Write one:\n[[{config.table}rules]]\nid = "cio"\nmax_increase = "0%"'
         problems.append(Problem(config.name, message, hint))
     if reference is None:
-        reference, unreadable = _read_baseline(config)
+        reference, unreadable = read_baseline(config)
         problems += unreadable
     needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
     measurements, unmeasured = measure_models(config, needed)
-    results = [r for rule, m in pairs if m in measurements for r in _evaluate(config, rule, m, measurements, reference)]
-    notes = [*_structure_notes(measurements, reference, selected), *cio_notes(results)]
+    pairs = [(rule, model) for rule, model in pairs if model in measurements]
+    on_engines = [pair for pair in pairs if pair[0].runs_engine]
+    ran = evaluate_on_engines(config, on_engines, measurements, reference, progress) if on_engines else {}
+    results = []
+    for rule, model in pairs:
+        if rule.runs_engine:
+            results.append(replace(ran[rule.id, model], line=config.rule_lines.get(rule.id)))
+        else:
+            results += _evaluate(config, rule, model, measurements, reference)
+    notes = [
+        *_structure_notes(measurements, reference, selected), *cio_notes(results),
+        *filter(None, map(latency_note, results)),
+    ]  # fmt: skip
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
 
 
@@ -114,19 +115,6 @@ def _rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tup
     return pairs, problems
 
 
-def _read_baseline(config: Config) -> tuple[Reference, list[Problem]]:
-    file = display_path(config.baseline)
-    try:
-        models = baseline.read(config.baseline)
-    except baseline.BaselineError as error:
-        needed = any(rule.needs_baseline and rule.level != "off" for rule in config.rules)
-        problems = [Problem(file, error.message, error.hint or "")] if needed else []
-        return Reference(BASELINE, {}, f"{file} cannot be read", error.hint or ""), problems
-    if models is None:
-        return Reference(BASELINE, {}, f"there is no baseline yet ({file})"), []
-    return Reference(BASELINE, models), []
-
-
 def _evaluate(
     config: Config, rule: Rule, name: str, measurements: Mapping[str, Measurement], reference: Reference
 ) -> list[RuleResult]:
@@ -136,10 +124,8 @@ def _evaluate(
         base = measurements.get(rule.base)
         results = evaluate(rule, measurement, base or f"{rule.base} could not be measured", rule.base)
     else:
-        problem = reference.problems.get(name)
-        missing = problem.message if problem else reference.missing or f"{reference.name} does not have {name}"
+        missing, hint = reference.why_missing(name)
         results = evaluate(rule, measurement, recorded or missing, reference.name)
-        hint = problem.hint if problem else reference.hint
         if hint and recorded is None and rule.needs_baseline:
             results = [replace(r, hint=hint) if r.outcome is Outcome.UNKNOWN else r for r in results]
     line = config.rule_lines.get(rule.id)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -31,12 +32,17 @@ from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.registry import suggestion
 from cspprof.core.units import Quantity, parse_quantity
 from cspprof.gate.toml_lines import Key, key_lines, nearest_line
+from cspprof.measure.engines import ENGINES
 from cspprof.metrics import METRICS
 from cspprof.metrics.names import check_convention, check_metric, resolve_metric
 
 CONFIG_FILES = ("cspprof.toml", "pyproject.toml")
 BASELINE_FILE = "cspprof-baseline.json"
 LIMITS = ("max", "max_increase", "min_drop", "max_share")
+KINDS = (*LIMITS, "engine_ready")
+"""The keys of which a rule has one."""
+LATENCY = "latency_ms"
+"""The metric of rules on measured time. It is no metric of a record."""
 ONE_PERCENT = parse_quantity("1%")
 Level = Literal["error", "warn", "off"]
 
@@ -70,6 +76,23 @@ def _input_texts(value: str | list[str] | None) -> list[str]:
     return texts
 
 
+def _check_metric(name: str) -> str:
+    """Return `name` if rules can have it as their metric. Raises UnknownNameError."""
+    try:
+        return name if name == LATENCY else check_metric(name)
+    except UnknownNameError as error:
+        if get_close_matches(name, [LATENCY]):
+            raise UnknownNameError(error.message, f"Did you mean: {LATENCY}?") from None
+        raise
+
+
+def _check_engine(name: str) -> str:
+    """Return `name` if it is an engine. Raises UnknownNameError."""
+    ENGINES.get(name)
+    return name
+
+
+EngineField = Annotated[str, AfterValidator(_validator(_check_engine))]
 QuantityField = Annotated[
     Quantity,
     BeforeValidator(_validator(_quantity)),
@@ -112,9 +135,9 @@ class Model(ConfigTable):
 
 
 class Rule(ConfigTable):
-    """A limit on a metric of models, or of their layers."""
+    """A limit on a metric of models, or of their layers; or an engine in which models must run."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in LIMITS]})
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in KINDS]})
 
     id: str = Field(min_length=1, description="The name of the rule in reports.")
     model: str = Field("*", description="The models it applies to: a name or a glob.")
@@ -123,14 +146,23 @@ class Rule(ConfigTable):
         description="The layers it applies to, one by one; `*` matches within a name, `**` across dots. "
         "Absent: whole models.",
     )
-    metric: Annotated[str, AfterValidator(_validator(check_metric))] = Field(
-        "cio", description="A metric of `cspprof metrics`, or cio, or compute."
+    metric: Annotated[str, AfterValidator(_validator(_check_metric))] = Field(
+        "cio",
+        description="A metric of `cspprof metrics`, or cio, or compute; or latency_ms, the measured time, which is "
+        "compared with the revision of `check --against`.",
+    )
+    engine: EngineField | None = Field(
+        None, description="For latency_ms: the engine of `cspprof measure` in which the models run."
     )
     max: QuantityField | None = Field(None, description="At most this much: 24 M, 4.09 G, 200 MB.")
     max_increase: QuantityField | None = Field(None, description="At most this much more than the base: 0%, 100 k.")
     min_drop: QuantityField | None = Field(None, description="At least this much less than the base: 5%.")
     max_share: QuantityField | None = Field(
         None, description="At most this share of the model's total in one layer: 20%."
+    )
+    engine_ready: EngineField | None = Field(
+        None,
+        description="Instead of a limit: the models run correctly in this engine of `cspprof measure`.",
     )
     base: str | None = Field(None, description="The model to compare with; absent: the same model in the baseline.")
     level: Level = Field(
@@ -146,17 +178,36 @@ class Rule(ConfigTable):
 
     @property
     def kind(self) -> str:
-        """The key of the limit: `max`, `max_increase`, `min_drop` or `max_share`."""
-        return next(name for name in LIMITS if getattr(self, name) is not None)
+        """The key of the limit: `max`, `max_increase`, `min_drop` or `max_share`; or `engine_ready`."""
+        return next(name for name in KINDS if getattr(self, name) is not None)
 
     @property
     def limit(self) -> Quantity:
+        """The limit of a rule that has one: not of `engine_ready`."""
         limit: Quantity = getattr(self, self.kind)
         return limit
 
     @property
+    def runs_engine(self) -> bool:
+        """Whether the rule needs a run in an engine. All other rules compare counts."""
+        return self.metric == LATENCY or self.engine_ready is not None
+
+    @property
+    def engine_name(self) -> str:
+        """The engine in which the models run; empty for a rule of counts."""
+        return self.engine or self.engine_ready or ""
+
+    @property
+    def text(self) -> str:
+        """What the rule requires: `max_increase = 0% of cio`."""
+        if self.engine_ready is not None:
+            return f"engine_ready = {self.engine_ready}"
+        where = f" in {self.engine}" if self.engine else ""
+        return f"{self.kind} = {self.limit.text} of {self.metric}{where}"
+
+    @property
     def needs_baseline(self) -> bool:
-        return self.kind in ("max_increase", "min_drop") and self.base is None
+        return self.kind in ("max_increase", "min_drop") and self.base is None and not self.runs_engine
 
     @property
     def ratchet_step(self) -> Quantity | None:
@@ -176,10 +227,14 @@ class Rule(ConfigTable):
 
     def _limit_error(self) -> tuple[str, str] | None:
         """Message and hint if the keys of the rule do not fit together."""
-        limits = [name for name in LIMITS if getattr(self, name) is not None]
+        limits = [name for name in KINDS if getattr(self, name) is not None]
         if len(limits) != 1:
             what = f"sets {' and '.join(limits)}" if limits else "sets no limit"
-            return f"the rule {self.id!r} {what}", f"Give one of: {', '.join(LIMITS)}"
+            return f"the rule {self.id!r} {what}", f"Give one of: {', '.join(KINDS)}"
+        if self.runs_engine:
+            return self._engine_error()
+        if self.engine is not None:
+            return f"engine = {self.engine!r} does not change {self.metric}", f'Remove it, or use metric = "{LATENCY}".'
         kind, limit = self.kind, self.limit
         if limit.value < 0:
             other = {"max_increase": "min_drop", "min_drop": "max_increase"}.get(kind)
@@ -197,6 +252,24 @@ class Rule(ConfigTable):
             return f"{kind} does not compare with a base", "Remove base, or use max_increase or min_drop."
         if self.ratchet_step is not None and not self.needs_baseline:
             return "ratchet compares with the baseline", "Use it with max_increase or min_drop, without base."
+        return None
+
+    def _engine_error(self) -> tuple[str, str] | None:
+        """Message and hint if the keys of a rule that runs an engine do not fit together."""
+        kind = self.kind
+        accepted = {"id", "model", "level", kind, *(() if self.engine_ready else ("metric", "engine"))}
+        if self.metric == LATENCY and kind in LIMITS and kind != "max_increase":
+            return f"{kind} is no limit of {LATENCY}", 'Compare with a git revision: max_increase = "10%"'
+        if others := sorted(self.model_fields_set - accepted):
+            what = "engine_ready" if self.engine_ready else LATENCY
+            return f"a rule with {what} has no {' or '.join(others)}", f"Remove {' and '.join(others)}."
+        if self.engine_ready is not None:
+            return None
+        if self.engine is None:
+            return f"{LATENCY} is measured in an engine, and the rule names none", 'Add one: engine = "onnxruntime"'
+        if not self.limit.relative or self.limit.value < 0:
+            message = f"max_increase = {self.limit.text!r} of {LATENCY} is not a percentage of at least 0%"
+            return message, 'Write for example: max_increase = "10%"'
         return None
 
 

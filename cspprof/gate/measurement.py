@@ -124,7 +124,7 @@ def layer_matches(glob: str, path: str) -> bool:
 def layer_metrics(config: Config, name: str) -> list[str]:
     """The metrics to measure layer by layer for a model: those of its rules, and `LAYER_METRICS`."""
     convention = config.models[name].convention
-    rules = [rule for rule in config.rules if rule.applies_to(name) or rule.base == name]
+    rules = [rule for rule in config.rules if (rule.applies_to(name) or rule.base == name) and not rule.runs_engine]
     return list(dict.fromkeys([*(resolve_metric(rule.metric, convention) for rule in rules), *LAYER_METRICS]))
 
 

@@ -112,6 +112,8 @@ def json_number(value: Fraction | None) -> int | float | None:
 
 def _why_tables(result: RuleResult) -> list[Table]:
     """One table of the layers that changed, and one of those of which only the input changed."""
+    if not result.causes:
+        return []
     title = f"Why {result.rule} fails on {result.place}: {METRICS.get(result.metric).title}"
     changed = [c for c in result.causes if not c.only_input_changed]
     following = [c for c in result.causes if c.only_input_changed]
@@ -173,6 +175,11 @@ def _result_record(result: RuleResult) -> dict[str, Any]:
         "base_name": result.base_name,
         "at_least": result.at_least,
         "conv_share": result.conv_share,
+        "engine": result.engine,
+        "ratio": result.ratio.value if result.ratio else None,
+        "ratio_low": result.ratio.low if result.ratio else None,
+        "ratio_high": result.ratio.high if result.ratio else None,
+        "least_difference": result.least_difference,
         "message": result.message,
     }
 

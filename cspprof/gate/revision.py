@@ -16,9 +16,11 @@ from typing import Any
 
 from cspprof.core.errors import CspprofError
 from cspprof.gate import baseline
-from cspprof.gate.checking import Reference
 from cspprof.gate.config import Config, Problem
 from cspprof.gate.measurement import layer_metrics
+from cspprof.gate.reference import Reference
+from cspprof.gate.revision_worker import redirected
+from cspprof.measure.worker_process import Checkout
 
 # -- git -------------------------------------------------------------------------------------------
 
@@ -104,19 +106,21 @@ def _exit_on_sigterm() -> Iterator[None]:
 # -- measuring a revision --------------------------------------------------------------------------
 
 
-def measure_revision(config: Config, revision: str, names: Sequence[str] = ()) -> Reference:
+@contextmanager
+def measured_revision(config: Config, revision: str, names: Sequence[str] = ()) -> Iterator[Reference]:
     """The measurements of the configuration's models, or of those that `names` match, with the code of `revision`.
 
     The current configuration says which models to measure; one that the revision does not have is a problem of the
-    reference. Raises CspprofError if git has no such revision.
+    reference. Its checkout exists until the context ends. Raises CspprofError if git has no such revision.
     """
     selected = config.select_models(names)
     top = toplevel(config.folder)
     with worktree(config.folder, revision) as folder:
         depth = len(config.folder.resolve().relative_to(top).parts)
+        tree = folder.parents[depth - 1] if depth else folder
         request: dict[str, Any] = {
             "folder": str(folder),
-            "tree": str(folder.parents[depth - 1] if depth else folder),
+            "tree": str(tree),
             "top": str(top),
             "models": {
                 name: {"model": config.models[name].model_dump(mode="json"), "metrics": layer_metrics(config, name)}
@@ -124,12 +128,13 @@ def measure_revision(config: Config, revision: str, names: Sequence[str] = ()) -
             },
         }
         response = _run_worker(request)
-    models = baseline.parse(json.dumps(response["baseline"]).encode(), revision)
-    problems = {
-        name: Problem(revision, f"{revision} cannot be measured: {message}", hint, model=name)
-        for name, (message, hint) in response["problems"].items()
-    }
-    return Reference(revision, models, problems=problems)
+        models = baseline.parse(json.dumps(response["baseline"]).encode(), revision)
+        problems = {
+            name: Problem(revision, f"{revision} cannot be measured: {message}", hint, model=name)
+            for name, (message, hint) in response["problems"].items()
+        }
+        checkout = Checkout(folder, [redirected(entry, top, tree) for entry in sys.path])
+        yield Reference(revision, models, problems=problems, checkout=checkout)
 
 
 def _run_worker(request: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a model prints while it is imported must not mix with the response
     top, tree = Path(request["top"]), Path(request["tree"])
-    sys.path[:] = [_redirected(entry, top, tree) for entry in sys.path]
+    sys.path[:] = [redirected(entry, top, tree) for entry in sys.path]
     models: dict[str, Measurement] = {}
     problems: dict[str, tuple[str, str]] = {}
     for name, entry in request["models"].items():
@@ -46,7 +46,7 @@ def _measure(name: str, entry: dict[str, Any], folder: Path) -> Measurement:
     return measure(name, profile_entry(model, folder), model.convention, entry["metrics"])
 
 
-def _redirected(entry: str, top: Path, tree: Path) -> str:
+def redirected(entry: str, top: Path, tree: Path) -> str:
     """An import path; if it is a folder of the project, the same folder in the other tree, if it exists there."""
     path = Path(entry or ".").resolve()
     if path.is_relative_to(top) and (tree / path.relative_to(top)).is_dir():

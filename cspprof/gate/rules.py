@@ -13,8 +13,9 @@ from cspprof.core.registry import suggestion
 from cspprof.core.units import Quantity, change, distinct_texts, share
 from cspprof.gate.baseline import UPDATE_COMMAND
 from cspprof.gate.causes import Cause
-from cspprof.gate.config import Level, Rule
+from cspprof.gate.config import LATENCY, LIMITS, Level, Rule
 from cspprof.gate.measurement import Measurement
+from cspprof.measure.statistics import Estimate
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import resolve_metric
 
@@ -60,6 +61,12 @@ class RuleResult:
     """The share of the MACs of the model that a metric of convolutions sees, if it is less than nearly all."""
     peak_path: str = ""
     """The layer of the peak, if the metric is the peak memory."""
+    engine: str = ""
+    """The engine in which the model ran; empty for counts."""
+    ratio: Estimate | None = None
+    """The measured time divided by that of the base, if both were measured."""
+    least_difference: float | None = None
+    """The spread of the A/A pair: differences up to it mean nothing."""
     causes: tuple[Cause, ...] = field(default=(), repr=False)
 
     @property
@@ -76,6 +83,9 @@ class RuleResult:
 
     @property
     def unit(self) -> str:
+        """The unit of value and limit; empty for `engine_ready`, which has none."""
+        if self.engine:
+            return "ms" if self.metric == LATENCY else ""
         return "fraction" if self.kind == "max_share" else METRICS.get(self.metric).unit
 
     @property
@@ -337,7 +347,9 @@ def _subject(result: RuleResult) -> str:
 
 def metric_remark(result: RuleResult) -> str:
     """` (sees 2.3 % of the MACs)` for a metric of convolutions, if these do not have nearly all MACs;
-    ` (at stage1.0.conv)` for the peak memory; else empty."""
+    ` (at stage1.0.conv)` for the peak memory; ` (onnxruntime)` for an engine; else empty."""
+    if result.engine:
+        return f" ({result.engine})"
     if result.peak_path:
         return f" (at {result.peak_path})"
     return "" if result.conv_share is None else f" (sees {share(result.conv_share)} of the MACs)"
@@ -358,7 +370,7 @@ class Contradiction:
 def contradictions(rules: Sequence[Rule], models: Mapping[str, str]) -> list[Contradiction]:
     """The pairs of rules that contradict each other; `models` has the convention of each model."""
     pairs = []
-    active = [rule for rule in rules if rule.level != "off"]
+    active = [rule for rule in rules if rule.level != "off" and rule.kind in LIMITS]
     for i, a in enumerate(active):
         for b in active[i + 1 :]:
             if _same_subject(a, b) and a.limit.value != b.limit.value:
@@ -374,7 +386,7 @@ def contradictions(rules: Sequence[Rule], models: Mapping[str, str]) -> list[Con
 
 def _same_subject(a: Rule, b: Rule) -> bool:
     def subject(rule: Rule) -> tuple[object, ...]:
-        return rule.model, rule.layer, rule.metric, rule.kind, rule.base, rule.level, rule.limit.relative
+        return rule.model, rule.layer, rule.metric, rule.engine, rule.kind, rule.base, rule.level, rule.limit.relative
 
     return subject(a) == subject(b)
 

@@ -11,19 +11,22 @@ from cspprof.measure.engines.network import EngineError
 from cspprof.measure.profilers import RUNS
 from cspprof.measure.result import EngineRun, Timing
 from cspprof.measure.worker import OUT_OF_MEMORY
-from cspprof.measure.worker_process import WorkerProcess
+from cspprof.measure.worker_process import Checkout, WorkerProcess
 
 
 class EngineProcess:
     """A process that runs one engine."""
 
-    def __init__(self, engine: EngineRun, threads: int, cpus: Sequence[int]) -> None:
+    def __init__(
+        self, engine: EngineRun, threads: int, cpus: Sequence[int], checkout: Checkout | None = None
+    ) -> None:  # fmt: skip
         self.engine = engine
+        self.checkout = checkout
         self.threads, self.cpus = threads, list(cpus)
         self.loaded: dict[str, tuple[Timing, Path]] = {}
         self.engine_bytes = 0
         """Peak resident memory after the engine was imported."""
-        self._process = WorkerProcess()
+        self._process = WorkerProcess(checkout)
 
     def start(self) -> None:
         """Import and configure the engine. Raises EngineError, which is kept as the failure of the engine."""
@@ -94,7 +97,7 @@ class EngineProcess:
         if self._process.is_running:
             return
         self._process.close()
-        self._process = WorkerProcess()
+        self._process = WorkerProcess(self.checkout)
         remaining, self.loaded = list(self.loaded.values()), {}
         try:
             self.start()

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +33,12 @@ class Machine(NamedTuple):
     @property
     def label(self) -> str:
         return f"{self.cpu}, {self.cores} CPUs, {self.memory_bytes / 2**30:.0f} GiB, {self.system}"
+
+
+def require_psutil() -> None:
+    """Raise CspprofError if the library that describes the machine is not installed."""
+    if find_spec("psutil") is None:
+        raise CspprofError("measuring needs the library psutil", "Install it: pip install 'cspprof[measure]'")
 
 
 def this_machine() -> Machine:

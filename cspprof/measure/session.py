@@ -218,9 +218,10 @@ class Session:
         return process
 
 
-def refuse_without_memory(record: Record) -> None:
-    """Raise EngineError if weights and activations of a float32 model need more memory than there is."""
-    needed = 4 * record.params + int(value_of(record, "peak_bytes") or 0)
+def refuse_without_memory(record: Record, processes: int = 1) -> None:
+    """Raise EngineError if weights and activations of a float32 model, in so many processes, need more memory than
+    there is."""
+    needed = processes * (4 * record.params + int(value_of(record, "peak_bytes") or 0))
     free = available_memory()
     if needed > free:
         raise EngineError(

@@ -49,6 +49,11 @@ class Worker:
         self.threads = 1
         self.networks: dict[str, Network] = {}
 
+    def import_from(self, path: list[str]) -> dict[str, Any]:
+        """Import models from these places. The modules of cspprof stay those that the process was started with."""
+        sys.path[:] = path
+        return {}
+
     def prepare(
         self, spec: str, inputs: list[str], folder: str, needs_graph: bool, quick: bool = False
     ) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from cspprof.measure.engines.network import EngineError
 from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY
@@ -19,22 +19,31 @@ KILLED = -9
 """The exit code after SIGKILL, which Linux sends if memory runs out. The name of the signal is not known on Windows."""
 
 
+class Checkout(NamedTuple):
+    """The code of a project in one version: the current folder of its processes, and their import path."""
+
+    folder: Path
+    path: list[str]
+
+
 class WorkerProcess:
     """A new process. Ctrl-C does not reach it: the command stops it after it has kept what was measured."""
 
-    def __init__(self, folder: Path | None = None, path: list[str] | None = None) -> None:
-        """`folder` is its current folder, `path` its import path; by default those of this process."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path if path is None else path)}
+    def __init__(self, checkout: Checkout | None = None) -> None:
+        """It imports the models of `checkout`, by default those of this process, and always the cspprof of this one."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "cspprof.measure.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            cwd=folder,
+            cwd=checkout.folder if checkout else None,
             env=environment,
             start_new_session=True,
         )
+        if checkout:
+            self.request("import_from", path=checkout.path)
 
     def request(self, do: str, **arguments: Any) -> dict[str, Any]:
         """The response to a request. Raises EngineError if it failed or ended the process."""

@@ -45,7 +45,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     base = f", compared with {rule.base}" if rule.base else ""
     return {
         "id": rule.id,
-        "shortDescription": {"text": f"{rule.kind} = {rule.limit.text} of {rule.metric}{base}"},
+        "shortDescription": {"text": f"{rule.text}{base}"},
         "defaultConfiguration": {"level": LEVELS[rule.level]},
         "properties": {"model": rule.model, "layer": rule.layer or ""},
     }
