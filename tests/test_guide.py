@@ -72,7 +72,7 @@ def test_gate_output_is_as_printed(
     monkeypatch.chdir(tmp_path)
     net = next(code for code in blocks(DOCS / "guide" / "ci.md", "python") if code.startswith("# net.py"))
     (tmp_path / "net.py").write_text(net.removeprefix("# net.py\n"))
-    if configured := [code for code in blocks(page, "toml") if "[[rules]]" in code]:
+    if configured := [code for code in blocks(page, "toml") if "[models." in code]:
         (tmp_path / "cspprof.toml").write_text(configured[0])
     else:
         assert run("init").code == 0
