@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Result
-from jsonschema import validate
+from jsonschema import Draft202012Validator, validate
+from referencing import Registry, Resource
 from torch import nn
 
 import cspprof
@@ -38,15 +39,17 @@ from cspprof.measure.calibration.fit import (
 )
 from cspprof.measure.calibration.kernels import FUSIONS, NO_FUSION, Shape, kernels, run_work, total_work
 from cspprof.measure.calibration.prediction import estimate, predict
+from cspprof.measure.calibration.report import calibration_report
 from cspprof.measure.calibration.session import CalibrationSession, short_networks
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.machine import Machine, cpu_name, default_threads
 from cspprof.papers.hardware import HARDWARE, hardware
+from cspprof.render import render
 
 Run = Callable[..., Result]
 SCHEMAS = {
     name: json.loads((resources.files("cspprof") / "schemas" / f"{name}-1.schema.json").read_text())
-    for name in ("calibration", "prediction")
+    for name in ("calibration", "calibrations", "prediction")
 }
 
 
@@ -524,6 +527,20 @@ def test_a_calibration_is_read_as_it_was_written(folder: Path, records: dict[str
     written.save(path)
     validate(json.loads(path.read_text()), SCHEMAS["calibration"])
     assert Calibration.load(path) == written
+
+
+def test_the_printed_calibrations_fit_their_schema(records: dict[str, Record]) -> None:
+    """The schema refers to that of one calibration, in the same folder."""
+    registry: Registry[Any] = Registry().with_resource(
+        "calibration-1.schema.json", Resource.from_contents(SCHEMAS["calibration"])
+    )
+    validator = Draft202012Validator(SCHEMAS["calibrations"], registry=registry)
+    report = calibration_report([calibration(records)] * 2, ["a.calibration.json", "b.calibration.json"])
+    document = json.loads(render("json", report))
+    validator.validate(document)
+    assert (document["schema"], len(document["calibrations"])) == ("cspprof.calibrations/1", 2)
+    del document["calibrations"][1]["rates"]
+    assert [error.message for error in validator.iter_errors(document)] == ["'rates' is a required property"]
 
 
 @pytest.mark.parametrize(("content", "message", "hint"), [
