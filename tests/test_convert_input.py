@@ -355,3 +355,15 @@ def test_no_stage_name_is_refused(run: Run) -> None:
     got = run("convert", "resnet10", "--stages", ",")
     assert got.code == 2
     assert "--stages names no stage" in got.err
+
+
+def test_a_note_names_attributes_that_were_changed_because_they_equal_a_number_of_channels() -> None:
+    class Sized(Residual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.heads, self.kernel = 16, 16, 3
+
+    conversion = convert(Net(Sized))
+    note = "attributes that were equal to a number of channels have the new number: body.0.width = 8, body.0.heads = 8"
+    assert note in str(conversion)
+    assert "kernel" not in str(conversion)

@@ -48,7 +48,7 @@ def conversion_report(conversion: Converted) -> Report:
         rows = [[text(s.name), text(s.reason)] for s in left]
         tables.append(Table("Left as they are", [Column("stage"), Column("reason")], rows))
     notes = [f"peak memory: {_peak(before)} before, {_peak(after)} after"] if converted else []
-    notes += gamma_notes(converted)
+    notes += [*gamma_notes(converted), *_setting_notes(converted)]
     records = [_stage_record(conversion, s) for s in conversion.stages]
     document = {"schema": "cspprof.convert/1", "model": before.model, "conversions": [conversion_fields(conversion)]}
     return Report(tables, records, document, notes, [before, after] if converted else [before], "cio_cspnet")
@@ -67,6 +67,16 @@ def gamma_notes(converted: Sequence[StageResult]) -> list[str]:
     listed = ", ".join(f"{p.gamma:.3g} in {name}" for name, p in list(moved.items())[:4])
     more = f" and {len(moved) - 4} more stages" if len(moved) > 4 else ""
     return [f"γ is {listed}{more} instead of {options.gamma:g}: widths are {rule}"]
+
+
+def _setting_notes(converted: Sequence[StageResult]) -> list[str]:
+    """A note about the attributes that were changed because they are equal to a number of channels."""
+    changed = [f"{s.path}.{s.name} = {s.value}" for stage in converted for s in stage.settings]
+    if not changed:
+        return []
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    listed = f"{', '.join(changed[:3])}{more}"
+    return [f"attributes that were equal to a number of channels have the new number: {listed}"]
 
 
 def headline_of_change(before: Record, after: Record) -> str:

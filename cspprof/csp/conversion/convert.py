@@ -13,7 +13,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.kinds import CONVOLUTIONS
 from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
-from cspprof.csp.conversion.edits import StageEdits, apply_edits, stage_edits
+from cspprof.csp.conversion.edits import Setting, StageEdits, apply_edits, stage_edits
 from cspprof.csp.conversion.plan import Options, StagePlan, plan
 from cspprof.csp.conversion.proof import check_operations, prove_stage
 from cspprof.csp.conversion.stage_names import is_inside, stages_named
@@ -30,6 +30,8 @@ class StageResult:
     name: str
     plan: StagePlan | None
     reason: str = ""
+    settings: tuple[Setting, ...] = ()
+    """Attributes of modules in the blocks that were equal to a number of channels, and have the new one."""
 
     @property
     def path(self) -> str:
@@ -89,7 +91,7 @@ def convert_model(
                 results.append(StageResult(stage.name, None, error.message))
                 continue
             kept.append(edits)
-            results.append(StageResult(stage.name, stage_plan))
+            results.append(StageResult(stage.name, stage_plan, settings=edits.settings))
     if not chosen and not results:
         results.append(StageResult(record.label, None, _why_nothing(record)))
     return ConvertedModel(converted, after, tuple(results), tuple(kept))
