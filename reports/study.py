@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -32,8 +30,6 @@ MINUTES = 37
 """The time after which no batch is begun. The rest of the 40 minutes is for the last batch and the analysis."""
 QUICK = ("resnet10", "csp_resnet10", "peleenet", "csp_peleenet", "yolov3_tiny", "yolov3_tiny_prn")
 QUICK_SHORT = ("conv3_64_64_64_at_56", "conv1_64_256_64_256_at_56", "conv3dw_144_144_144_144_144_144_144_at_56")
-COUNTERS = ("LLC-load-misses", "LLC-store-misses")
-"""Events of `perf` that count accesses to memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,7 +56,7 @@ def measure(work: Path, quick: bool, minutes: float, saved: Path) -> bool:
     finished = measurement.measure(_batches(quick), work, minutes * 60, rounds)
     documents = [json.loads(p.read_text()) for p in sorted(work.glob("*.json"))]
     if documents:
-        document = measurement.merged(documents) | {"counters": counters()}
+        document = measurement.merged(documents)
         kept = json.loads(saved.read_text()) if saved.exists() else {}
         document |= {k: v for k, v in kept.items() if k.startswith("zigzag")}  # they do not depend on the machine
         write_json(saved, document)
@@ -82,22 +78,6 @@ def add_zigzag(saved: Path, work: Path) -> None:
     table = dram.zigzag_table(records, work)
     document = json.loads(saved.read_text())
     write_json(saved, document | {"zigzag_version": version("zigzag-dse"), "zigzag": table})
-
-
-def counters() -> str:
-    """Whether `perf` can count accesses to memory on this machine, as a sentence."""
-    perf = shutil.which("perf")
-    if perf is None:
-        return "`perf` is not installed on the machine that measured."
-    events = ",".join(COUNTERS)
-    done = subprocess.run([perf, "stat", "-x,", "-e", events, "true"], capture_output=True, text=True, check=False)
-    refused = [line for line in done.stderr.splitlines() if "<not" in line]
-    if done.returncode or refused:
-        return (
-            f"Not available: `perf stat -e {events}` reports *not supported* on the machine that measured, a virtual "
-            "machine without a performance monitoring unit."
-        )
-    return f"`perf stat -e {events}` works on the machine that measured; the study does not use it yet."
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

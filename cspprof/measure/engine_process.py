@@ -28,6 +28,11 @@ class EngineProcess:
         """Peak resident memory after the engine was imported."""
         self._process = WorkerProcess(checkout)
 
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
+
     def start(self) -> None:
         """Import and configure the engine. Raises EngineError, which is kept as the failure of the engine."""
         try:

@@ -63,6 +63,10 @@ class WorkerProcess:
         return response
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 

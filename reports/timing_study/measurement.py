@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,11 +30,14 @@ from cspprof.measure.machine import CpuClock, cpus_for, this_machine
 from cspprof.measure.result import EngineRun, Timing
 from cspprof.measure.statistics import least, median_estimate, ratio_estimate
 from cspprof.measure.worker_process import WorkerProcess
+from timing_study import counters
 from timing_study.networks import Network, groups
 
 ROUNDS = 3
 ROUND_SECONDS = 0.1
 """Time for the samples of a network in a round; at least `worker.LEAST_SAMPLES` are taken."""
+FIRST_RUNS = 2
+"""Forward passes of `EngineProcess.measure` before those of the warm-up."""
 BATCH = 12
 """Networks in one batch."""
 REFERENCE = Network("reference: resnet18", "resnet18", "")
@@ -145,6 +149,7 @@ class BatchRun:
                 for run in runs:
                     processes.append(self._loaded(run, prepared))
                 share = self._measure(processes)
+                accesses = self._count_accesses(processes)
             finally:
                 for process, _ in processes:
                     process.close()
@@ -158,7 +163,7 @@ class BatchRun:
             "engines": {run.name: {"versions": run.versions, "settings": run.settings} for run in runs},
             "times": [self._row(t) for t in timings if any(t.rounds) and not t.again],
             "same_model_ratios": dict(_same_model_ratios(timings)),
-            "failures": self.failures,
+            "accesses": accesses, "no_counters": counters.why_unavailable(), "failures": self.failures,
         }  # fmt: skip
 
     def _prepare(self, folder: Path) -> dict[int, Path]:
@@ -209,6 +214,22 @@ class BatchRun:
         elapsed = (time.perf_counter() - began) * this_machine().cores
         return round(min(clock.seconds(own) / elapsed, 1.0), 4) if elapsed else 0.0
 
+    def _count_accesses(self, processes: list[tuple[EngineProcess, list[Timing]]]) -> list[list[Any]]:
+        """Name, size, and bytes that a forward pass on ONNX Runtime moves to and from memory, by hardware counters.
+        Empty on machines without them."""
+        if counters.why_unavailable():
+            return []
+        found = []
+        for process, timings in processes:
+            for timing in timings if process.engine.name == "onnxruntime" else ():
+                if not timing.failure and not timing.again:
+                    again = Timing(timing.engine, timing.model)
+                    lines = counters.counted(process.pid, partial(process.measure, again, ROUND_SECONDS))
+                    runs = again.warm_up_runs[0] + len(again.rounds[0]) * again.runs_per_sample + FIRST_RUNS
+                    item = self.items[timing.model]
+                    found.append([item.network.name, item.size, round(lines * counters.LINE_BYTES / runs)])
+        return found
+
     def _fail(self, item: Item, engine: str, reason: str) -> None:
         self.failures.append([item.network.name, item.size, engine, reason.splitlines()[0] if reason else ""])
 
@@ -252,5 +273,7 @@ def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "references": [row for d in documents for row in d["times"] if row[1] == REFERENCE.name],
         "same_model_ratios": [d["same_model_ratios"] for d in documents],
         "times": [row for d in documents for row in d["times"] if row[1] != REFERENCE.name],
+        "accesses": [row for d in documents for row in d["accesses"]],
+        "no_counters": first["no_counters"],
         "failures": [row for d in documents for row in d["failures"]],
     }

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from cspprof.measure.calibration.fit import spearman
-from timing_study import dram
+from timing_study import counters, dram
 from timing_study.measurement import ENGINES_FOR_ALL
 from timing_study.predictors import CALIBRATED, PREDICTORS, Score
 from timing_study.results import (
@@ -352,8 +352,23 @@ tiles are rows of maps and 64 KiB of weights (`reports/timing_study/dram.py`). O
     text += "\n" + _markdown(heads, lines, numeric=range(1, 7))
     text += "\n*least*, *median* and *most* are the bytes behind the cache divided by 4 × CIO (CSPNet).\n"
     text += "\n" + _zigzag_text(table, measured)
-    text += f"\n**Hardware counters.** {measured.get('counters', 'They were not read.')}\n"
-    return text
+    return text + "\n" + _counter_text(table, measured)
+
+
+def _counter_text(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
+    """What hardware counters say, or why there are none."""
+    found = [row for row in table if row["counted_bytes"]]
+    if not found:
+        return f"**Hardware counters** are missing: {measured['no_counters']}.\n"
+    counted = [float(row["counted_bytes"]) for row in found]
+    columns = {"CIO (CSPNet)": "cio_cspnet", "traffic": "traffic_bytes", "MACs": "macs"} | {
+        f"the cache of {capacity // 2**10:,} KiB": column for column, capacity in CACHES.items()
+    }
+    ranks = ", ".join(f"{t} {_rank_text(counted, [float(r[c]) for r in found])}" for t, c in columns.items())
+    return (
+        f"**Hardware counters** ({' and '.join(counters.EVENTS)} × {counters.LINE_BYTES} bytes, ONNX Runtime, "
+        f"{len(found)} networks): rank correlation with {ranks}.\n"
+    )
 
 
 def _rank_text(a: Iterable[float], b: Iterable[float]) -> str:

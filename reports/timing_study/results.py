@@ -60,6 +60,7 @@ def rows(measured: Mapping[str, Any]) -> list[Row]:
     points = [(n, size) for n in known.values() for size in n.sizes if (n.name, size) in times]
     records = {(n.name, size): trace(n, size) for n, size in points}
     zigzag = dram.zigzag_access_of(measured.get("zigzag", []))
+    accesses = {(name, size): nbytes for name, size, nbytes in measured["accesses"]}
     found = []
     for n, size in points:
         record = records[n.name, size]
@@ -70,6 +71,7 @@ def rows(measured: Mapping[str, Any]) -> list[Row]:
         row["kernels"] = len(kernels(record, FUSIONS["onnxruntime"]))
         row |= {column: round(dram.cache_traffic(record, capacity)) for column, capacity in CACHES.items()}
         row |= _zigzag_columns(record, zigzag)
+        row["counted_bytes"] = accesses.get((n.name, size))
         for engine in ENGINES:
             median, low, high = times[n.name, size].get(engine, [None] * 3)[:3]
             row |= {f"{engine}_ms": median, f"{engine}_low": low, f"{engine}_high": high}
