@@ -69,6 +69,8 @@ def runs(pytester: pytest.Pytester) -> Runs:
                 os.dup2(target, 2)
                 sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115 - closed with the process
                 torch.set_num_threads(1)  # threads do not survive a fork
+                for name in ("net", "csp"):  # another test of this process may have imported its own
+                    sys.modules.pop(name, None)
                 code = int(pytest.main([*arguments, *OTHER_PLUGINS]))
                 sys.stdout.flush()
             os._exit(code)
