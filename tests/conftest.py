@@ -163,3 +163,26 @@ def chain() -> Profile:
         params=792,
         outputs=(4,),
     )
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sweeps trace their candidates in this process, without limits, and write to a temporary folder."""
+    from concurrent.futures import ThreadPoolExecutor
+    from contextlib import contextmanager
+
+    from cspprof.sweeps.candidate import trace_candidate
+    from cspprof.sweeps.executors import Workers
+
+    @contextmanager
+    def one(count: int | None) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            yield Workers(pool, 1, 1)
+
+    def run_candidates(candidates: list[Any], versions: str, limits: Any) -> list[Any]:
+        return [trace_candidate(c, versions) for c in candidates]
+
+    monkeypatch.setattr("cspprof.sweeps.sweep.local_workers", one)
+    monkeypatch.setattr("cspprof.sweeps.runner.run_candidates", run_candidates)
+    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)

@@ -53,7 +53,7 @@ VERSION = "cspprof._version"
 HEAVY = {
     "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy",
     "sympy", "markupsafe",
-    "cv2", "openvino", "psutil", "distributed", "optuna",
+    "cv2", "openvino", "psutil", "distributed", "optuna", "mlflow", "tensorboard",
     "rich", "jinja2", "pydantic", "pydantic_core", "platformdirs", "typer", "pytest",
 }  # fmt: skip
 """Libraries that take long to import, or that are optional."""

@@ -27,9 +27,10 @@ import cspprof
 from cspprof.analysis.constraints import parse_constraints
 from cspprof.analysis.pareto import pareto_optimal
 from cspprof.core.errors import CspprofError
+from cspprof.sweeps import versions
 from cspprof.sweeps.candidate import Row, trace_candidate
 from cspprof.sweeps.child import Child, Limits
-from cspprof.sweeps.executors import Workers
+from cspprof.sweeps.export import export_rows
 from cspprof.sweeps.front import Objective, front
 from cspprof.sweeps.journal import JournalError, SqliteJournal, TextJournal, open_journal
 from cspprof.sweeps.space import Space, expand_models, parse_grid, parse_sizes, parse_values, take
@@ -168,6 +169,18 @@ def test_if_no_row_meets_the_constraints_the_nearest_is_named() -> None:
 # -- the journal -----------------------------------------------------------------------------------
 
 
+def test_a_front_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = random.Random(1)
+    rows = [row(i, macs=choose.randint(0, 99), params=choose.randint(0, 99)) for i in range(500)]
+    objectives = [Objective("macs", False), Objective("params", True)]
+    whole = front(lambda: iter(rows), objectives, [])
+    monkeypatch.setattr("cspprof.sweeps.front.PIECE", 7)
+    monkeypatch.setattr("cspprof.sweeps.front.MOST_POINTS", 100)
+    pieces = front(lambda: iter(rows), objectives, [])
+    assert pieces.optimal == whole.optimal
+    assert 50 - len(whole.optimal) < len(pieces.dominated) <= 100 < len(whole.dominated)
+
+
 @pytest.fixture(params=[SqliteJournal, TextJournal])
 def kind(request: pytest.FixtureRequest) -> Any:
     return request.param
@@ -182,6 +195,18 @@ def test_rows_come_back_as_they_were_written_and_only_once(kind: Any, tmp_path: 
     again = kind(tmp_path / "j")
     assert list(again.rows()) == sorted(rows, key=lambda r: r.position)
     assert again.missing([rows[0].key, b"x" * 16]) == {b"x" * 16}
+
+
+def test_a_row_without_numbers_is_replaced_and_one_with_numbers_is_not(kind: Any, tmp_path: Path) -> None:
+    journal = kind(tmp_path / "j")
+    journal.add([row(0, macs=1), row(1, "failed", "no"), row(2, "timeout", "slow")])
+    keys = [row(i).key for i in range(4)]
+    assert journal.missing(keys) == {keys[3]}
+    assert journal.missing(keys, ["failed", "memory"]) == {keys[1], keys[3]}
+    again = kind(tmp_path / "j")
+    again.add([row(0, "failed", "no"), row(1, macs=2), row(2, "timeout", "slower")])
+    assert list(kind(tmp_path / "j").rows()) == [row(0, macs=1), row(1, macs=2), row(2, "timeout", "slower")]
+    assert again.missing(keys, ["failed", "timeout"]) == {keys[2], keys[3]}
 
 
 def test_two_sweeps_may_write_one_journal(kind: Any, tmp_path: Path) -> None:
@@ -392,26 +417,6 @@ def test_no_process_stays_after_a_sweep_or_its_end(odd: Path) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Trace the candidates here: the processes of their own have tests of theirs."""
-    from concurrent.futures import ThreadPoolExecutor
-    from contextlib import contextmanager
-
-    @contextmanager
-    def one(count: int | None) -> Any:
-        with ThreadPoolExecutor(1) as pool:
-            yield Workers(pool, 1, 1)
-
-    def run_candidates(candidates: list[Any], versions: str, limits: Limits) -> list[Row]:
-        return [trace_candidate(c, versions) for c in candidates]
-
-    monkeypatch.setattr("cspprof.sweeps.sweep.local_workers", one)
-    monkeypatch.setattr("cspprof.sweeps.runner.run_candidates", run_candidates)
-    monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-
-
 Run = Callable[..., Any]
 GRID = ("csp_peleenet", "--grid", "gamma=0.25:0.75:0.25", "--grid", "fusion=csp,last")
 
@@ -443,6 +448,68 @@ def test_all_rows_as_csv_and_parquet(run: Run) -> None:
     assert [r["size"] for r in rows[:2]] == ["64x64", "96x96"]
     assert [int(r["macs"]) for r in rows] == frame["macs"].tolist()
     assert str(frame["macs"].dtype) == "int64"
+
+
+def test_each_column_of_parquet_holds_the_values_of_all_pieces_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import parquet
+
+    monkeypatch.setattr("cspprof.sweeps.export.PIECE", 2)
+    values: dict[str, list[Any]] = {"macs": [1, 2, 2**70, 3, 4], "moc": [1, 2, 3, 4, 0.5], "top1": [None] * 4 + [70.5]}
+    axes: dict[str, list[Any]] = {
+        "gamma": [1, 2, 3, 4, 0.25],
+        "error": ["a", "b", "c", "d", 5],
+        "n": [1, 2, 3, None, 4],
+    }
+    known = [{n: v[i] for n, v in values.items() if v[i] is not None} for i in range(5)]
+    rows = [row(i, **known[i])._replace(axes={n: v[i] for n, v in axes.items()}) for i in range(5)]
+    export_rows(lambda: iter(rows), list(axes), {rows[1].key}, tmp_path / "rows.parquet")
+    table = parquet.read_table(tmp_path / "rows.parquet").to_pydict()
+    assert {name: table[name] for name in values} == values
+    assert [int(n) for n in table["macs"]] == values["macs"]
+    assert (table["gamma"], table["axis_error"], table["n"]) == (axes["gamma"], list("abcd5"), axes["n"])
+    assert table["origin"] == ["remembered", "traced", *["remembered"] * 3]
+    assert table["params"] == [None] * 5
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_failed_candidates_run_again_if_retried(run: Run) -> None:
+    Path("net.py").write_text(ODD.replace('mode == "raise"', 'mode == "raise" and not os.path.exists("flag")'))
+    space = ("net.py:Net", "--grid", "mode=fine,raise", "--journal", "j.sweep", "--format", "csv")
+    assert "1 candidate without numbers (failed)" in run("sweep", *space).err
+    Path("flag").touch()
+    for retry, traced in (("timeout,crashed", 0), ("failed", 1), ("all", 0)):
+        assert f"2 candidates: {traced} traced" in run("sweep", *space, "--retry", retry).err
+    assert "without numbers" not in run("sweep", *space).err
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_rows_of_changed_code_are_traced_again_and_hide_the_older_ones(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = ("resnet10", "--size", "32,64", "--journal", "j.sweep", "--format", "csv")
+    assert "2 candidates: 2 traced" in run("sweep", *space).err
+    monkeypatch.setattr("cspprof.sweeps.versions._code", lambda package: " (code changed)")
+    assert "2 candidates: 2 traced" in run("sweep", *space).err
+    assert "2 candidates: 0 traced" in run("sweep", *space).err
+    every = run("sweep", "--journal", "j.sweep", "--format", "csv")
+    assert "4 candidates: 0 traced" in every.err
+    assert "2 rows of candidates that have another one" in every.err
+
+
+def test_the_version_of_a_checkout_has_the_hash_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "some_package"
+    package.mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for code in ("a = 1", "a = 2", "a = 1"):
+        (package / "__init__.py").write_text(code)
+        versions._code.cache_clear()
+        found.append(versions._code("some_package"))
+    assert found[0] == found[2] != found[1]
+    assert versions._code("timm") == ""
+    assert "(code " in versions.versions_of(["resnet10"])
 
 
 @pytest.mark.usefixtures("in_this_process")
@@ -517,6 +584,20 @@ def test_a_search_finds_most_of_the_front_and_traces_no_candidate_twice(run: Run
     assert searched["candidates"] == searched["traced"] <= 12
     again = run("sweep", *space, "--search", sampler, "--trials", "5", "--journal", "s.sweep")
     assert "0 traced" in again.out or "1 traced" in again.out
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_search_ends_if_its_sampler_proposes_no_new_candidate(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = ("sweep", "resnet10", "--trials", "1000", "--format", "csv")
+    for traced in (2, 0):
+        found = run(*space, "--size", "32,64", "--search", "random", "--journal", "j.sweep")
+        assert f"2 candidates: {traced} traced" in found.err
+        assert "trials: every candidate was proposed." in found.err
+    monkeypatch.setattr("cspprof.sweeps.search._candidate", lambda trial, space: next(iter(space)))
+    for traced in (1, 0):
+        found = run(*space, "--size", "32,64,96", "--search", "tpe", "--journal", "s.sweep")
+        assert f"1 candidate: {traced} traced" in found.err
+        assert "The search ended after 31 trials: tpe proposed no new candidate 30 times in a row." in found.err
 
 
 def test_modules_of_a_generator_are_traced_one_after_another() -> None:

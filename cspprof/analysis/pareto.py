@@ -16,8 +16,8 @@ def pareto_optimal(points: Sequence[Sequence[float]], maximized: Sequence[bool])
     """The indices of the points that no other point dominates, in ascending order.
 
     A point dominates another if it is at least as good in every objective and better in one; so equal points are both
-    optimal. `maximized` says for each objective whether a larger value is better. Takes time proportional to the
-    number of points times the size of the front.
+    optimal. `maximized` says for each objective whether a larger value is better. For one and two objectives the time
+    is that of sorting; for more it is proportional to the number of points times the size of the front.
 
     >>> pareto_optimal([(1, 5), (2, 2), (3, 3), (2, 2)], [False, False])
     [0, 1, 3]
@@ -31,6 +31,8 @@ def pareto_optimal(points: Sequence[Sequence[float]], maximized: Sequence[bool])
     # In this order no point is dominated by a later one: a dominating point is smaller in the first objective that
     # differs.
     order = numpy.lexsort(values.T[::-1])
+    if len(maximized) <= 2:
+        return sorted(order[_optimal_in_order(values[order])].tolist())
     front = numpy.empty(0, dtype=int)
     for start in range(0, len(order), CHUNK):
         chunk = order[start : start + CHUNK]
@@ -38,6 +40,20 @@ def pareto_optimal(points: Sequence[Sequence[float]], maximized: Sequence[bool])
         chunk = chunk[~_dominated(values[chunk], values[chunk])]
         front = numpy.concatenate([front, chunk])
     return sorted(front.tolist())
+
+
+def _optimal_in_order(ordered: numpy.ndarray) -> numpy.ndarray:
+    """For each point, in ascending order of one or two values, whether no other one dominates it."""
+    import numpy
+
+    least = numpy.minimum.accumulate(ordered[:, -1])
+    starts = numpy.ones(len(ordered), dtype=bool)  # whether a point differs from the one before it
+    starts[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    improves = starts.copy()
+    improves[1:] &= ordered[1:, -1] < least[:-1]
+    groups: numpy.ndarray = numpy.cumsum(starts) - 1
+    optimal: numpy.ndarray = improves[starts][groups]
+    return optimal
 
 
 def _dominated(points: numpy.ndarray, others: numpy.ndarray) -> numpy.ndarray:

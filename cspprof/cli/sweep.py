@@ -21,7 +21,7 @@ from cspprof.core.units import parse_quantity
 from cspprof.metrics.names import split_metrics
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.render import RENDERERS, format_of
-from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.candidate import Row, retried_statuses
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.front import goal_of, number_name
 from cspprof.sweeps.result import IMAGES, Sweep
@@ -109,6 +109,16 @@ def sweep_command(
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="BYTES", help="Memory for one candidate: 4GiB. Linux only.")
     ] = None,
+    retry: Annotated[
+        list[str] | None,
+        typer.Option("--retry", metavar="STATUSES", help="Run candidates again whose row has one of these statuses: "
+                     "failed, timeout, memory, crashed, or all."),
+    ] = None,
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option("--tracker", metavar="TRACKER", help="Send each row to a tracker too: mlflow:sqlite:///mlflow.db, "
+                     "tensorboard:runs. Repeatable."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="rows.csv or rows.parquet: all rows; front.png, .svg or "
@@ -135,6 +145,7 @@ def sweep_command(
     with _progress(total) as on_rows:
         result = run_sweep(chosen, goal, journal=journal, extend=extend, merged=merged or (), workers=workers,
                            scheduler=scheduler, limits=limits, on_rows=on_rows,
+                           retried=retried_statuses(retry or ()), trackers=tracker or (),
                            search=Search(search, trials, seed) if search is not None else None)  # fmt: skip
     destination.write(result)
 

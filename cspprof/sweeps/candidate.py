@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cspprof._version import __version__
 from cspprof.core.errors import BuildError, CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_inputs
 from cspprof.core.record import Record
+from cspprof.core.registry import suggestion
 from cspprof.core.tensors import TensorSpec
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics import METRICS
@@ -29,6 +25,17 @@ if TYPE_CHECKING:
 Status = str
 """`ok`; `refused`, if the SPEC names no model or its factory does not accept an axis; `failed`, if building or running
 the model raised an error; `timeout`, `memory` or `crashed`, if its process was ended, or ended itself."""
+FAILURES: tuple[Status, ...] = ("refused", "failed", "timeout", "memory", "crashed")
+"""The statuses of rows without numbers. Candidates with the last three are quarantined: they may harm their machine."""
+
+
+def retried_statuses(texts: Iterable[str]) -> frozenset[Status]:
+    """The statuses in `failed,timeout` or `all`. Raises CspprofError for an unknown one."""
+    names = [name.strip() for text in texts for name in text.split(",")]
+    for name in names:
+        if name not in (*FAILURES, "all"):
+            raise CspprofError(f"no row has the status {name!r}", suggestion(name, [*FAILURES, "all"]))
+    return frozenset(FAILURES if "all" in names else names)
 
 
 class Row(NamedTuple):
@@ -154,26 +161,3 @@ def _converted(loaded: LoadedModel, record: Record, candidate: Candidate, reques
     if not result.edits:
         raise CspprofError(f"no stage can be converted: {result.stages[0].reason}")
     return result.record
-
-
-def versions_of(models: list[str]) -> str:
-    """The versions of everything on which the rows of these SPECs depend: cspprof, Python, torch, the library of each
-    model, and the content of each file."""
-    packages = {"torch"}
-    files: dict[str, str] = {}
-    for model in models:
-        target = parse(model).target
-        packages |= {library for library in ("timm", "torchvision") if target.startswith(f"{library}:")}
-        path = Path(target.rpartition(":")[0] if ".py:" in target else target)
-        if path.is_file():
-            files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    parts = [f"cspprof {__version__}", f"Python {platform.python_version()}"]
-    parts += [f"{name} {_installed(name)}" for name in sorted(packages)]
-    return ", ".join([*parts, *(f"{name} {digest}" for name, digest in sorted(files.items()))])
-
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

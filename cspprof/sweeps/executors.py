@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from cspprof.core.errors import CspprofError
-from cspprof.sweeps.candidate import versions_of
 from cspprof.sweeps.child import stop_children
+from cspprof.sweeps.versions import versions_of
 
 if TYPE_CHECKING:
     from distributed import Client

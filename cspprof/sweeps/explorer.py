@@ -11,7 +11,7 @@ from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.report.charts.pareto import is_maximized
 from cspprof.sweeps.candidate import Row
-from cspprof.sweeps.front import Front, Rows, axes_of, axis_text, label
+from cspprof.sweeps.front import Front, Rows, axis_text, label
 from cspprof.sweeps.report import notes, number_label
 
 TEMPLATE = Path(__file__).with_name("explorer.html")
@@ -21,13 +21,13 @@ MOST_ROWS = 5000
 
 def explorer_page(rows: Rows, front: Front, traced: int) -> str:
     """The page, which needs no network and no other file."""
-    known = sum(1 for row in rows() if row.status == "ok")
+    known = front.count - sum(front.failures.values())
     best = {row.key for row in front.optimal}
     step = max(1, -(-known // MOST_ROWS))
     fine = (row for row in rows() if row.status == "ok")
     shown = [row for i, row in enumerate(fine) if i % step == 0 or row.key in best]
     names = [name for name in (*METRICS.names(), *ACCURACIES) if any(name in row.values for row in shown)]
-    axes = axes_of(shown)
+    axes = list(front.axes)
     more = [f"{known - len(shown):,} dominated candidates are not on this page."] if len(shown) < known else []
     data: dict[str, Any] = {
         "title": "Pareto-optimal: " + ", ".join(map(str, front.objectives)),

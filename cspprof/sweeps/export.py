@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -15,35 +15,55 @@ from typing import IO, Any
 from cspprof.core.errors import OutputError
 from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
-from cspprof.sweeps.front import Rows, axes_of
-from cspprof.sweeps.report import record
+from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.front import PIECE, Rows, axis_text
+from cspprof.sweeps.report import axis_field
 
-PIECE = 20_000
-"""Rows that are held in memory at once."""
 INT64 = range(-(2**63), 2**63)
+Columns = dict[str, list[Any]]
+"""The values of each column, for some rows."""
 
 
-def export_rows(rows: Rows, traced: set[bytes], path: Path) -> None:
+def export_rows(rows: Rows, axes: Sequence[str], traced: Collection[bytes], path: Path) -> None:
     """Write all rows to a `.csv` or `.parquet` file. If writing fails, an existing file keeps its content.
 
     Raises OutputError.
     """
+
+    def pieces() -> Iterator[Columns]:
+        remaining = rows()
+        while piece := list(islice(remaining, PIECE)):
+            yield _columns(piece, axes, traced)
+
     with _replacing(path) as file:
         if path.suffix == ".parquet":
-            _write_parquet(rows, traced, file)
+            _write_parquet(pieces, file)
         else:
-            _write_csv(rows, traced, file)
+            _write_csv(pieces, file)
 
 
-def _records(rows: Rows, traced: set[bytes]) -> Iterator[dict[str, Any]]:
-    """The rows as records that all have the same fields."""
-    axes = axes_of(rows())
+def _columns(rows: Sequence[Row], axes: Sequence[str], traced: Collection[bytes]) -> Columns:
+    return number_columns(rows, axes) | {
+        "at_least": [" ".join(row.at_least) for row in rows],
+        "error": [row.error for row in rows],
+        "seconds": [row.seconds for row in rows],
+        "origin": ["traced" if row.key in traced else "remembered" for row in rows],
+        "versions": [row.versions for row in rows],
+    }
+
+
+def number_columns(rows: Sequence[Row], axes: Sequence[str]) -> Columns:
+    """The model, the axes and all numbers of the rows, with the names of `record`."""
     names = [*METRICS.names(), *ACCURACIES]
-    for row in rows():
-        yield record(row, axes, names) | {
-            "at_least": " ".join(row.at_least), "error": row.error, "seconds": row.seconds,
-            "origin": "traced" if row.key in traced else "remembered", "versions": row.versions,
-        }  # fmt: skip
+    columns: Columns = {
+        "model": [row.spec for row in rows],
+        "status": [row.status for row in rows],
+        "input": [row.input for row in rows],
+    }
+    for axis in axes:
+        values = [row.axes.get(axis) for row in rows]
+        columns[axis_field(axis, names)] = [axis_text(v) if isinstance(v, (list, tuple)) else v for v in values]
+    return columns | {name: [row.values.get(name) for row in rows] for name in names}
 
 
 @contextmanager
@@ -64,41 +84,62 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
 
 
-def _write_csv(rows: Rows, traced: set[bytes], file: IO[bytes]) -> None:
+def _write_csv(pieces: Callable[[], Iterator[Columns]], file: IO[bytes]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-    writer: csv.DictWriter[str] | None = None
-    for fields in _records(rows, traced):
-        if writer is None:
-            writer = csv.DictWriter(text, list(fields), lineterminator="\n", restval="")
-            writer.writeheader()
-        writer.writerow(fields)
+    writer = csv.writer(text, lineterminator="\n")
+    for i, columns in enumerate(pieces()):
+        if i == 0:
+            writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
     text.detach()
 
 
-def _write_parquet(rows: Rows, traced: set[bytes], file: IO[bytes]) -> None:
-    """Each column has the narrowest type that holds all its values exactly; an axis of mixed types is text."""
+def _write_parquet(pieces: Callable[[], Iterator[Columns]], file: IO[bytes]) -> None:
+    """Each column has the narrowest type that holds all its values exactly; an axis of mixed types is text.
+
+    The types are those of the first piece of the rows. If a later one does not fit, the file is written again.
+    """
+    kinds: dict[str, set[Any]] = {}
+    while not _fits(pieces(), kinds, file):
+        file.seek(0)
+        file.truncate()
+
+
+def _fits(pieces: Iterator[Columns], kinds: dict[str, set[Any]], file: IO[bytes]) -> bool:
+    """Write the pieces; False as soon as one does not fit the types of those before it. `kinds` collects the types."""
     import pyarrow
     from pyarrow import parquet
 
-    kinds: dict[str, set[Any]] = {}
-    for fields in _records(rows, traced):
-        for name, value in fields.items():
-            kinds.setdefault(name, set()).add(_kind(value))
-    schema = pyarrow.schema([(name, _type(kinds[name] - {type(None)})) for name in kinds])
-    records = _records(rows, traced)
-    with parquet.ParquetWriter(file, schema) as writer:
-        while piece := list(islice(records, PIECE)):
-            columns = [_column([r[column.name] for r in piece], column.type) for column in schema]
-            writer.write_table(pyarrow.table(columns, schema=schema))
+    writer = None
+    try:
+        for columns in pieces:
+            for name, values in columns.items():
+                kinds.setdefault(name, set()).update(_kinds(values))
+            schema = pyarrow.schema([(name, _type(name, kinds[name])) for name in columns])
+            if writer is None:
+                writer = parquet.ParquetWriter(file, schema)
+            elif schema != writer.schema:
+                return False
+            arrays = [_array(columns[column.name], column.type) for column in schema]
+            writer.write_table(pyarrow.table(arrays, schema=schema))
+    finally:
+        if writer is not None:
+            writer.close()
+    return True
 
 
-def _kind(value: Any) -> Any:
-    return "big" if type(value) is int and value not in INT64 else type(value)
+def _kinds(values: list[Any]) -> set[Any]:
+    """The types of the values, where an integer beyond 64 bits is "big"."""
+    kinds: set[Any] = set(map(type, values)) - {type(None)}
+    integers = [v for v in values if type(v) is int] if int in kinds else [0]
+    return kinds if min(integers) in INT64 and max(integers) in INT64 else kinds | {"big"}
 
 
-def _type(kinds: set[Any]) -> Any:
+def _type(name: str, kinds: set[Any]) -> Any:
     import pyarrow
 
+    if not kinds and name in (*METRICS.names(), *ACCURACIES):
+        kinds = {float if name in ACCURACIES else int}
     if kinds == {int}:
         return pyarrow.int64()
     if kinds and kinds <= {int, "big"}:
@@ -106,7 +147,7 @@ def _type(kinds: set[Any]) -> Any:
     return pyarrow.float64() if kinds and kinds <= {int, float} else pyarrow.string()
 
 
-def _column(values: list[Any], kind: Any) -> Any:
+def _array(values: list[Any], kind: Any) -> Any:
     import pyarrow
 
     if kind == pyarrow.string():

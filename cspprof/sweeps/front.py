@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ Rows = Callable[[], Iterator[Row]]
 
 MOST_POINTS = 3000
 """Dominated points that a chart shows."""
+PIECE = 20_000
+"""Rows that are held in memory at once."""
 
 
 class Objective(NamedTuple):
@@ -77,6 +78,10 @@ class Front:
     """How often each status and error occurred."""
     nearest: Row | None
     """If no row meets the constraints, the one that misses them least."""
+    axes: tuple[str, ...]
+    """The names of the axes of all rows, in the order of their first row."""
+    repeated: int
+    """Rows of a candidate that has another row, of other versions or inputs."""
 
 
 def number_name(text: str) -> str:
@@ -92,14 +97,24 @@ def number_name(text: str) -> str:
 
 
 def front(rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Constraint]) -> Front:
-    """The Pareto-optimal rows. A row with an unknown objective takes no part."""
-    values = array("d")
-    places = array("q")
+    """The Pareto-optimal rows. A row with an unknown objective takes no part.
+
+    Reads the rows once. Memory holds the front, a piece of the rows, and the dominated rows that a chart shows.
+    """
     failures: Counter[tuple[str, str]] = Counter()
-    count = unmet = unknown = 0
+    axes: dict[str, None] = {}
+    count = unmet = unknown = repeated = 0
+    before: tuple[object, ...] = ()
     nearest: tuple[float, Row] | None = None
-    for place, row in enumerate(rows()):
+    optimal: list[Row] = []
+    piece: list[Row] = []
+    sample = _EvenSample(MOST_POINTS)
+    for row in rows():
         count += 1
+        place = row.position, row.spec, row.axes
+        repeated += place == before
+        before = place
+        axes.update(dict.fromkeys(row.axes))
         if row.status != "ok":
             failures[row.status, row.error] += 1
             continue
@@ -108,29 +123,47 @@ def front(rows: Rows, objectives: Sequence[Objective], constraints: Sequence[Con
             unmet += 1
             if nearest is None or excess < nearest[0]:
                 nearest = excess, row
-            continue
-        known = [known_value(row, o.name) for o in objectives]
-        if None in known:
+        elif any(known_value(row, o.name) is None for o in objectives):
             unknown += 1
-            continue
-        values.extend(v for v in known if v is not None)
-        places.append(place)
-    width = len(objectives)
-    points = [values[i : i + width] for i in range(0, len(values), width)]
-    chosen = pareto_optimal(points, [o.maximized for o in objectives])
-    best = {places[i] for i in chosen}
-    shown = set(places[:: max(1, -(-len(places) // MOST_POINTS))]) - best
-    optimal, dominated = [], []
-    for place, row in enumerate(rows()):
-        if place in best:
-            optimal.append(row)
-        elif place in shown:
-            dominated.append(Point(label(row), tuple(row.values[o.name] for o in objectives)))
+        else:
+            sample.add(row)
+            piece.append(row)
+            if len(piece) == PIECE:
+                optimal, piece = _optimal_rows(optimal + piece, objectives), []
+    optimal = _optimal_rows(optimal + piece, objectives)
+    best = {row.key for row in optimal}
+    dominated = [
+        Point(label(row), tuple(row.values[o.name] for o in objectives)) for row in sample.rows if row.key not in best
+    ]
     first = objectives[0]
     optimal.sort(key=lambda row: (row.values[first.name] * (-1 if first.maximized else 1), row.position))
-    missed_least = nearest[1] if nearest and not points else None
+    missed_least = nearest[1] if nearest and not optimal else None
     return Front(tuple(objectives), tuple(constraints), tuple(optimal), tuple(dominated), count, unmet, unknown,
-                 failures, missed_least)  # fmt: skip
+                 failures, missed_least, tuple(axes), repeated)  # fmt: skip
+
+
+def _optimal_rows(rows: list[Row], objectives: Sequence[Objective]) -> list[Row]:
+    points = [[row.values[o.name] for o in objectives] for row in rows]
+    return [rows[i] for i in pareto_optimal(points, [o.maximized for o in objectives])]
+
+
+class _EvenSample:
+    """Every n-th of the rows that are added, where n is a power of two; at most `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.rows: list[Row] = []
+        self._most = most
+        self._step = 1
+        self._added = 0
+
+    def add(self, row: Row) -> None:
+        if self._added % self._step == 0:
+            if len(self.rows) == self._most:
+                self.rows = self.rows[::2]
+                self._step *= 2
+            if self._added % self._step == 0:
+                self.rows.append(row)
+        self._added += 1
 
 
 def known_value(row: Row, name: str) -> int | float | None:

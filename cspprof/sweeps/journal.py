@@ -11,18 +11,20 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Protocol
+from typing import IO, NamedTuple, Protocol
 
 from cspprof.core.errors import CspprofError
 from cspprof.storage.cache import folder
-from cspprof.sweeps.candidate import Row
+from cspprof.sweeps.candidate import Row, Status
 
 SCHEMA = 1
 NETWORK_FILE_SYSTEMS = frozenset({
@@ -42,12 +44,12 @@ class JournalError(CspprofError):
 
 
 class Journal(Protocol):
-    """Rows by key. A row is written at most once; a second one with its key changes nothing."""
+    """Rows by key. A row with numbers stays as it is written first; one without numbers is replaced by a later one."""
 
     path: Path
 
-    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
-        """Those of the keys that have no row."""
+    def missing(self, keys: Sequence[bytes], retried: Collection[Status] = ()) -> set[bytes]:
+        """Those of the keys that have no row, or one with a status that is to be tried again."""
 
     def find(self, key: bytes) -> Row | None:
         """The row with this key; None if there is none."""
@@ -116,6 +118,21 @@ def file_system(path: Path) -> str:
 # -- SQLite ----------------------------------------------------------------------------------------
 
 
+COLUMNS = (
+    "key", "position", "spec", "axes", "input", "status", "error", "metrics", "numbers", "at_least", "versions",
+    "seconds",
+)  # fmt: skip
+INSERT = (
+    f"INSERT INTO rows VALUES ({','.join('?' * len(COLUMNS))}) ON CONFLICT (key) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
+    + " WHERE rows.status != 'ok'"
+)
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))
+
+
 class SqliteJournal:
     """A journal in one SQLite file."""
 
@@ -154,22 +171,19 @@ class SqliteJournal:
             COMMIT;
         """)
 
-    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+    def missing(self, keys: Sequence[bytes], retried: Collection[Status] = ()) -> set[bytes]:
         found: set[bytes] = set()
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
-            marks = ",".join("?" * len(batch))
-            query = f"SELECT key FROM rows WHERE key IN ({marks})"
-            found.update(key for (key,) in self._database.execute(query, batch))
+            query = f"SELECT key FROM rows WHERE key IN ({_marks(batch)}) AND status NOT IN ({_marks(retried)})"
+            found.update(key for (key,) in self._database.execute(query, [*batch, *retried]))
         return set(keys) - found
 
     def add(self, rows: Sequence[Row]) -> None:
         try:
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                self._database.executemany(
-                    "INSERT OR IGNORE INTO rows VALUES (?,?,?,?,?,?,?,?,?,?,?,?)", [self._fields(row) for row in rows]
-                )
+                self._database.executemany(INSERT, [self._fields(row) for row in rows])
                 self._database.execute("COMMIT")
             except BaseException:
                 self._columns.clear()
@@ -209,8 +223,9 @@ class SqliteJournal:
         found = self._database.execute(f"SELECT * FROM rows {clause}", parameters)
         for key, position, spec, axes, shapes, status, error, names, numbers, at_least, versions, seconds in found:
             values = dict(zip(metrics[names], json.loads(numbers), strict=True))
-            yield Row(key, position, spec, json.loads(axes), shapes, status, values, tuple(json.loads(at_least)), error,
-                      seconds, texts[versions])  # fmt: skip
+            bounds = () if at_least == "[]" else tuple(json.loads(at_least))
+            yield Row(key, position, spec, json.loads(axes), shapes, status, values, bounds, error, seconds,
+                      texts[versions])  # fmt: skip
 
     def space(self) -> str | None:
         found = self._database.execute("SELECT value FROM facts WHERE name = 'space'").fetchone()
@@ -224,6 +239,11 @@ class SqliteJournal:
 
 
 # -- text files ------------------------------------------------------------------------------------
+
+START = re.compile(r'\["([0-9a-f]+)", (\d+), ')
+"""The start of a document: the key and the position of the row."""
+MOST_FILES = 100
+"""Files that are open at once."""
 
 
 class TextJournal:
@@ -240,16 +260,20 @@ class TextJournal:
         except OSError as error:
             raise JournalError(f"cannot create {path}: {error.strerror}", OTHER_FILE) from None
         self._part = path / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        self._keys = {row.key for row in self._all()}
 
-    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
-        return set(keys) - self._keys
+    @cached_property
+    def _statuses(self) -> dict[bytes, Status]:
+        """The status of each row: of those that were there when it was first read, and of those added here."""
+        return {row.key: row.status for row in self.rows()}
+
+    def missing(self, keys: Sequence[bytes], retried: Collection[Status] = ()) -> set[bytes]:
+        return {key for key in keys if self._statuses.get(key) in (None, *retried)}
 
     def find(self, key: bytes) -> Row | None:
-        return next((row for row in self._all() if row.key == key), None) if key in self._keys else None
+        return next((row for row in self.rows() if row.key == key), None) if key in self._statuses else None
 
     def add(self, rows: Sequence[Row]) -> None:
-        new = [row for row in rows if row.key not in self._keys]
+        new = [row for row in rows if self._statuses.get(row.key) != "ok"]
         try:
             self._append([json.dumps([row.key.hex(), *row[1:]]) for row in new])
         except OSError as error:
@@ -257,7 +281,7 @@ class TextJournal:
                 f"cannot write the journal {self.path}: {error.strerror}",
                 "Make room on the disk, then run the same command again: it goes on with the rows that are written.",
             ) from None
-        self._keys.update(row.key for row in new)
+        self._statuses.update((row.key, row.status) for row in new)
 
     def _append(self, documents: Iterable[str]) -> None:
         with self._part.open("ab") as file:
@@ -266,18 +290,21 @@ class TextJournal:
             os.fsync(file.fileno())
 
     def rows(self) -> Iterator[Row]:
-        found = {row.key: row for row in self._all()}
-        yield from sorted(found.values(), key=lambda row: (row.position, row.spec, row.key))
+        places = sorted(self._places().values())
+        with _Lines() as lines:
+            for _, same in groupby(places, key=lambda place: place.position):
+                yield from sorted(map(lines.row, same), key=lambda row: (row.spec, row.key))
 
-    def _all(self) -> Iterator[Row]:
-        for part in sorted(self.path.glob("*.jsonl")):
-            with part.open("rb") as file:
-                for line in file:
-                    document = _document(line)
-                    if document is None:
-                        break
-                    row = Row(*json.loads(document))
-                    yield row._replace(key=bytes.fromhex(str(row.key)), at_least=tuple(row.at_least))
+    def _places(self) -> dict[bytes, _Place]:
+        """Where the row of each key is. Of several, it is the first one with numbers, else the last one."""
+        found: dict[bytes, _Place] = {}
+        parts = sorted(self.path.glob("*.jsonl"), key=lambda part: (part.stat().st_mtime_ns, part.name))
+        with _Lines() as lines:
+            for part in parts:
+                for place, key in _places_in(part):
+                    if key not in found or lines.row(found[key]).status != "ok":
+                        found[key] = place
+        return found
 
     def space(self) -> str | None:
         with contextlib.suppress(OSError):
@@ -295,8 +322,51 @@ def _checksum(document: str) -> str:
     return hashlib.sha256(document.encode()).hexdigest()[:16]
 
 
-def _document(line: bytes) -> str | None:
-    """The document of a line; None if the line is incomplete or damaged."""
-    text = line.decode(errors="replace")
-    checksum, _, document = text.rstrip("\n").partition(" ")
-    return document if text.endswith("\n") and checksum == _checksum(document) else None
+class _Place(NamedTuple):
+    """Where a row is: its position in the space, and the line in a file."""
+
+    position: int
+    part: Path
+    offset: int
+
+
+def _places_in(part: Path) -> Iterator[tuple[_Place, bytes]]:
+    """The places and keys of the rows in a file, up to the first line that is incomplete or damaged."""
+    offset = 0
+    with part.open("rb") as file:
+        for line in file:
+            checksum, _, document = line.decode(errors="replace").rstrip("\n").partition(" ")
+            start = START.match(document)
+            if not line.endswith(b"\n") or checksum != _checksum(document) or start is None:
+                break
+            yield _Place(int(start[2]), part, offset), bytes.fromhex(start[1])
+            offset += len(line)
+
+
+class _Lines:
+    """Reads rows at their places. Leaving the context closes the files."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, IO[bytes]] = {}
+
+    def row(self, place: _Place) -> Row:
+        file = self._files.get(place.part)
+        if file is None:
+            if len(self._files) == MOST_FILES:
+                self._close()
+            file = self._files[place.part] = place.part.open("rb")
+        file.seek(place.offset)
+        fields = json.loads(file.readline().partition(b" ")[2])
+        row = Row(*fields)
+        return row._replace(key=bytes.fromhex(fields[0]), at_least=tuple(row.at_least))
+
+    def _close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()

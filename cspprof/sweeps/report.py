@@ -18,12 +18,15 @@ from cspprof.sweeps.front import Front, axes_of, axis_text, label
 SCHEMA = "cspprof.sweep/1"
 MOST_FAILURES = 8
 """Reasons of failures that the notes list, the most frequent first."""
+ROW_FIELDS = ("model", "status", "input", "at_least", "error", "seconds", "origin", "versions")
+"""Columns of CSV and Parquet that are neither an axis nor a number."""
 MOST_NAMES = 12
 """Optimal points up to which a chart shows their names."""
 
 
-def front_report(front: Front, metrics: Sequence[str], traced: int) -> Report:
-    """The Pareto-optimal candidates with their axes and numbers. `traced` is the number of rows made in this run."""
+def front_report(front: Front, metrics: Sequence[str], traced: int, more: Sequence[str] = ()) -> Report:
+    """The Pareto-optimal candidates with their axes and numbers. `traced` is the number of rows made in this run;
+    `more` are further notes."""
     names = list(dict.fromkeys([*(o.name for o in front.objectives), *(c.metric for c in front.constraints), *metrics]))
     axes = axes_of(front.optimal)
     specs = len({row.spec.partition(",")[0] for row in front.optimal}) > 1 or not axes
@@ -35,7 +38,7 @@ def front_report(front: Front, metrics: Sequence[str], traced: int) -> Report:
     title = "Pareto-optimal: " + ", ".join(map(str, front.objectives))
     tables = [Table(title, columns, rows)] if rows else []
     charts = [chart] if (chart := front_chart(front)) else []
-    return Report(tables, records, lambda: document(front, traced), notes(front, traced), charts=charts)
+    return Report(tables, records, lambda: document(front, traced), [*notes(front, traced), *more], charts=charts)
 
 
 def _cells(row: Row, specs: bool, axes: Sequence[str], names: Sequence[str]) -> list[Cell]:
@@ -64,10 +67,13 @@ def record(row: Row, axes: Sequence[str], names: Sequence[str]) -> dict[str, Any
     fields: dict[str, Any] = {"model": row.spec, "status": row.status, "input": row.input}
     for axis in axes:
         value = row.axes.get(axis)
-        fields[f"axis_{axis}" if axis in fields or axis in names else axis] = (
-            axis_text(value) if isinstance(value, (list, tuple)) else value
-        )
+        fields[axis_field(axis, names)] = axis_text(value) if isinstance(value, (list, tuple)) else value
     return fields | {name: row.values.get(name) for name in names}
+
+
+def axis_field(axis: str, names: Sequence[str]) -> str:
+    """The column of an axis in CSV and Parquet, which differs from every other column."""
+    return f"axis_{axis}" if axis in (*ROW_FIELDS, *names) else axis
 
 
 def notes(front: Front, traced: int) -> list[str]:
@@ -82,6 +88,9 @@ def notes(front: Front, traced: int) -> list[str]:
         lines.append(f"No candidate meets the constraints. The nearest is {label(front.nearest)}: {values}.")
     if front.unknown:
         lines.append(f"{units.counted(front.unknown, 'candidate')} not shown: an objective is unknown.")
+    if front.repeated:
+        rows = units.counted(front.repeated, "row")
+        lines.append(f"{rows} of candidates that have another one: see the column versions of -o rows.csv")
     for (status, error), times in front.failures.most_common(MOST_FAILURES):
         lines.append(f"{units.counted(times, 'candidate')} without numbers ({status}): {error.splitlines()[0]}")
     rest = len(front.failures) - MOST_FAILURES

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 
 from cspprof.core.errors import CspprofError
-from cspprof.sweeps.candidate import Row, versions_of
+from cspprof.sweeps.candidate import Row, Status
 from cspprof.sweeps.child import Limits, run_candidates
 from cspprof.sweeps.executors import SchedulerError, Workers, gone, is_cluster_error
 from cspprof.sweeps.journal import Journal
 from cspprof.sweeps.space import Candidate, Space
+from cspprof.sweeps.versions import versions_of
 
 FLUSH_SECONDS = 0.5
 """The longest time that a finished row waits before it is written."""
@@ -37,14 +38,16 @@ def check_journal(space: Space, journal: Journal, extend: bool) -> None:
 
 
 def run_space(
-    space: Space, journal: Journal, workers: Workers, limits: Limits, on_rows: Callable[[list[Row]], None]
-) -> None:
-    """Trace the candidates that have no row yet, and write a row for each. `on_rows` receives them as they come.
+    space: Space, journal: Journal, workers: Workers, limits: Limits, on_rows: Callable[[list[Row]], None],
+    retried: Collection[Status] = (),
+) -> None:  # fmt: skip
+    """Trace the candidates that have no row yet, or one whose status is `retried`, and write a row for each.
 
-    Raises SchedulerError if the cluster has gone, JournalError if a row cannot be written. Rows that were written stay.
+    `on_rows` receives the rows as they come. Raises SchedulerError if the cluster has gone, JournalError if a row
+    cannot be written. Rows that were written stay.
     """
     versions = versions_of(list(space.models))
-    tasks = _chunks(missing_candidates(space, journal, versions), workers.chunk)
+    tasks = _chunks(missing_candidates(space, journal, versions, retried), workers.chunk)
 
     def accepted(rows: list[Row]) -> None:
         _check_accepted(space, rows)
@@ -60,7 +63,7 @@ def run_tasks(
     """Trace the candidates of the tasks, and write a row for each.
 
     A task is taken only when a worker has room for it, so a later one may depend on the rows that `on_rows` has
-    received.
+    received. An empty task says that the next one depends on a row that is not there yet.
     """
     running: dict[Future[list[Row]], tuple[list[Candidate], int]] = {}
     finished: list[Row] = []
@@ -72,6 +75,8 @@ def run_tasks(
     try:
         while True:
             for task in itertools.islice(tasks, max(0, workers.threads * TASKS_PER_WORKER - len(running))):
+                if not task:
+                    break
                 submit(task, 1)
             if not running:
                 break
@@ -119,11 +124,13 @@ def _result(future: Future[list[Row]]) -> list[Row] | None:
         raise
 
 
-def missing_candidates(space: Space, journal: Journal, versions: str) -> Iterator[Candidate]:
-    """The candidates that have no row, in the order of the space."""
+def missing_candidates(
+    space: Space, journal: Journal, versions: str, retried: Collection[Status] = ()
+) -> Iterator[Candidate]:
+    """The candidates that have no row, or one whose status is `retried`, in the order of the space."""
     for batch in _chunks(space, LOOKUP):
         keys = [candidate.key(versions) for candidate in batch]
-        missing = journal.missing(keys)
+        missing = journal.missing(keys, retried)
         for candidate, key in zip(batch, keys, strict=True):
             if key in missing:
                 missing.discard(key)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.registry import suggestion
-from cspprof.sweeps.candidate import Row, versions_of
+from cspprof.core.units import counted
+from cspprof.sweeps.candidate import Row, Status
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.executors import Workers
 from cspprof.sweeps.front import Goal, known_value
 from cspprof.sweeps.journal import Journal
 from cspprof.sweeps.runner import run_tasks
 from cspprof.sweeps.space import Candidate, Space
+from cspprof.sweeps.versions import versions_of
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
 SAMPLERS = {"tpe": "TPESampler", "nsga2": "NSGAIISampler", "gp": "GPSampler", "random": "RandomSampler"}
+MOST_REPEATS = 30
+"""Proposals in a row that are no new candidate, after which a search ends: samplers may converge to known ones."""
 UNKNOWN = 1e9
 """How far an unknown value misses a constraint: samplers take finite numbers only."""
 
@@ -33,27 +37,39 @@ class Search(NamedTuple):
 
 def search_space(
     space: Space, goal: Goal, search: Search, journal: Journal, workers: Workers, limits: Limits,
-    on_rows: Callable[[list[Row]], None],
-) -> None:  # fmt: skip
+    on_rows: Callable[[list[Row]], None], retried: Collection[Status] = (),
+) -> str | None:  # fmt: skip
     """Trace the candidates that the sampler proposes, and write a row for each. A candidate that the journal has is not
-    traced again, but counts as a trial.
+    traced again, unless its status is `retried`, but counts as a trial.
 
-    Raises CspprofError for an unknown sampler and without Optuna.
+    Returns a note if the search ended before all trials, because the sampler proposes no new candidate. Raises
+    CspprofError for an unknown sampler and without Optuna.
     """
     study = _study(goal, search)
     versions = versions_of(list(space.models))
     waiting: dict[bytes, list[Trial]] = {}
+    proposed: dict[bytes, Row | None] = {}
+    notes: list[str] = []
 
     def tasks() -> Iterator[list[Candidate]]:
-        for _ in range(search.trials):
+        repeats = 0
+        for number in range(search.trials):
+            if len(proposed) == space.full_size or repeats == MOST_REPEATS:
+                notes.append(_early_end(search.sampler, number, space.full_size - len(proposed)))
+                return
             trial = study.ask()
-            candidate = _proposed(trial, space)
+            candidate = _candidate(trial, space)
             key = candidate.key(versions)
-            row = journal.find(key)
+            repeats = repeats + 1 if key in proposed else 0
+            if key in waiting:
+                waiting[key].append(trial)
+                yield []  # the sampler needs the row of this candidate to propose another one
+                continue
+            if key not in proposed:
+                proposed[key] = None if journal.missing([key], retried) else journal.find(key)
+            row = proposed[key]
             if row is not None:
                 _tell(study, trial, row, goal)
-            elif key in waiting:
-                waiting[key].append(trial)
             else:
                 waiting[key] = [trial]
                 yield [candidate]
@@ -62,10 +78,22 @@ def search_space(
         on_rows(rows)
         journal.add(rows)
         for row in rows:
+            proposed[row.key] = row
             for trial in waiting.pop(row.key, ()):
                 _tell(study, trial, row, goal)
 
     run_tasks(tasks(), journal, workers, limits, versions, tell)
+    return notes[0] if notes else None
+
+
+def _early_end(sampler: str, trials: int, left: int) -> str:
+    ended = f"The search ended after {counted(trials, 'trial')}"
+    if not left:
+        return f"{ended}: every candidate was proposed."
+    return (
+        f"{ended}: {sampler} proposed no new candidate {MOST_REPEATS} times in a row. It left out "
+        f"{counted(left, 'candidate')}: try another sampler or --seed, or leave out --search."
+    )
 
 
 def _study(goal: Goal, search: Search) -> Study:
@@ -81,7 +109,7 @@ def _study(goal: Goal, search: Search) -> Study:
     return optuna.create_study(sampler=sampler, directions=directions)
 
 
-def _proposed(trial: Trial, space: Space) -> Candidate:
+def _candidate(trial: Trial, space: Space) -> Candidate:
     """The candidate that the sampler chooses. An axis of ascending numbers is ordered, another one is not."""
 
     def place(name: str, values: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from cspprof.analysis.constraints import parse_constraints
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_device
 from cspprof.papers.accuracy import ACCURACIES
-from cspprof.sweeps.candidate import Row, trace_module, versions_of
+from cspprof.sweeps.candidate import Row, Status, retried_statuses, trace_module
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.executors import Workers, dask_workers, local_workers
 from cspprof.sweeps.front import Goal, goal_of, number_name
@@ -21,6 +21,8 @@ from cspprof.sweeps.result import Sweep
 from cspprof.sweeps.runner import check_journal, run_space
 from cspprof.sweeps.search import Search, search_space
 from cspprof.sweeps.space import Space, axis_values, check_axes, expand_models, listed, parse_sizes, take
+from cspprof.sweeps.trackers import tracking
+from cspprof.sweeps.versions import versions_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +50,8 @@ def sweep(
     scheduler: str | None = None,
     timeout: float = 300,
     memory: int | None = None,
+    retry: str | Sequence[str] = (),
+    tracker: str | Sequence[str] = (),
 ) -> Sweep:
     """Every candidate of a design space, traced once, and the Pareto front of those that meet the constraints.
 
@@ -58,6 +62,10 @@ def sweep(
     `timeout` seconds and `memory` bytes; `scheduler` is the address of a Dask cluster.
 
     `search` names a sampler of Optuna, `tpe`, `nsga2`, `gp` or `random`, which proposes `trials` candidates.
+
+    `retry` names the statuses of rows whose candidates run again: `"failed"`, `"timeout"`, `"memory"`, `"crashed"` or
+    `"all"`. `tracker` sends each row to MLflow or TensorBoard too: `"mlflow:sqlite:///mlflow.db"`,
+    `"tensorboard:runs"`.
 
     An iterable of modules needs `inputs`. They are traced in this process, without limits.
 
@@ -78,7 +86,7 @@ def sweep(
         if inputs is None:
             raise TraceError("modules have no default input", "Pass a shape: cspprof.sweep(modules, (1, 3, 224, 224))")
         modules: Iterable[Any] = chain([first], chosen)
-        return sweep_modules(modules, inputs, goal, path or temporary_path(), device)
+        return sweep_modules(modules, inputs, goal, path or temporary_path(), device, listed(tracker))
     device = parse_device(device) if device else None
     axes = {name: axis_values(name, values) for name, values in (grid or {}).items()}
     if size is not None:
@@ -91,6 +99,7 @@ def sweep(
     return run_sweep(
         space, goal, journal=path, workers=workers, scheduler=scheduler, limits=Limits(timeout, memory),
         search=Search(search, trials, seed) if search is not None else None,
+        retried=retried_statuses(listed(retry)), trackers=listed(tracker),
     )  # fmt: skip
 
 
@@ -105,11 +114,14 @@ def run_sweep(
     scheduler: str | None = None,
     limits: Limits = NO_LIMITS,
     search: Search | None = None,
+    retried: Collection[Status] = (),
+    trackers: Sequence[str] = (),
     on_rows: Callable[[list[Row]], None] = lambda rows: None,
 ) -> Sweep:
     """Trace the candidates of the space that the journal does not have, and return the result of the whole journal.
 
-    `search` lets a sampler choose the candidates. Without a space, the journal is only read, after the rows of the
+    `search` lets a sampler choose the candidates. Those whose row has a `retried` status run again. The `trackers`
+    receive all rows of the journal. Without a space, the journal is only read, after the rows of the
     `merged` journals were added. Raises CspprofError.
     """
     if space is None and journal is None:
@@ -120,40 +132,47 @@ def run_sweep(
         )
     path = journal or default_path(space.description() if space else "")
     traced: set[bytes] = set()
+    notes: list[str] = []
+    with _opened(path) as book, tracking(trackers, notes) as track:
 
-    def took(rows: list[Row]) -> None:
-        traced.update(row.key for row in rows)
-        on_rows(rows)
+        def took(rows: list[Row]) -> None:
+            traced.update(row.key for row in rows)
+            track(rows)
+            on_rows(rows)
 
-    with _opened(path) as book:
         for other in merged:
             merge(other, book)
+        if trackers:
+            track(book.rows())
         if space is not None:
             check_axes(space)
             check_journal(space, book, extend)
             with _workers(space, workers, scheduler) as hired:
                 if search is None:
-                    run_space(space, book, hired, limits, took)
-                else:
-                    search_space(space, goal, search, book, hired, limits, took)
-    return Sweep(path, goal, traced)
+                    run_space(space, book, hired, limits, took, retried)
+                elif note := search_space(space, goal, search, book, hired, limits, took, retried):
+                    notes.append(note)
+    return Sweep(path, goal, traced, notes, versions_of(space.models) if space is not None else None)
 
 
 def sweep_modules(
-    modules: Iterable[nn.Module], inputs: Inputs, goal: Goal, journal: Path, device: str | None = None
-) -> Sweep:
+    modules: Iterable[nn.Module], inputs: Inputs, goal: Goal, journal: Path, device: str | None = None,
+    trackers: Sequence[str] = (),
+) -> Sweep:  # fmt: skip
     """Trace the modules in this process, one after another. Each may be garbage before the next one is made.
 
     Raises JournalError; an error of a module becomes part of its row.
     """
     versions = versions_of([])
     traced: set[bytes] = set()
-    with _opened(journal) as book:
+    notes: list[str] = []
+    with _opened(journal) as book, tracking(trackers, notes) as track:
         for i, module in enumerate(modules):
             row = trace_module(i, module, inputs, device, versions)
             book.add([row])
+            track([row])
             traced.add(row.key)
-    return Sweep(journal, goal, traced)
+    return Sweep(journal, goal, traced, notes, versions)
 
 
 @contextmanager
