@@ -67,7 +67,7 @@ from cspprof.papers.published import parse_tables
 from cspprof.papers.recipes import LayerCompression, Network, _total
 from cspprof.sources.exported_program.memory_limits import RepeatLimit
 from cspprof.storage.profile_file import to_dict
-from cspprof.sweeps.candidate import Row, versions_of
+from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.executors import Workers
 from cspprof.sweeps.executors import _hired as hired
@@ -75,6 +75,7 @@ from cspprof.sweeps.journal import SqliteJournal, TextJournal, merge, open_journ
 from cspprof.sweeps.runner import check_journal, run_space
 from cspprof.sweeps.space import Space, axis_values, check_axes, parse_grid, parse_shard, parse_sizes, take
 from cspprof.sweeps.space_file import read_space_file
+from cspprof.sweeps.versions import versions_of
 
 # -- models ---------------------------------------------------------------------------------------
 
