@@ -1,7 +1,8 @@
 """Write the gallery in this folder: `python reports/make.py`. With `--check`, list stale files and exit with 1.
 
 Tables and chart data are compared byte by byte. Images and the HTML report are compared only under the library versions
-in `versions.json`, because another version may draw a line differently. `learning.py` writes `learning.md`.
+in `versions.json`, because another version may draw a line differently. `learning.py` writes `learning.md`, and
+`spaces.py` writes `spaces.md`.
 """
 
 from __future__ import annotations
@@ -73,6 +74,10 @@ def readme() -> str:
             parts.append(table(kind))
     parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
     parts.append(f"## Does a converted network still learn?\n\n{(HERE / 'learning.md').read_text(encoding='utf-8')}")
+    parts.append(
+        "## Design spaces\n\n[γ × fusion × width × resolution of CSPPeleeNet and CSPResNeXt-50, and all of timm]"
+        "(spaces.md), with their Pareto fronts\n"
+    )
     parts.append("## All printed figures\n\n[Every printed cost figure beside the computed value](reproduction.md)\n")
     parts.append(f"## HTML report\n\n[{' and '.join(PAIR)} in one file](report.html), to download.\n")
     return "\n".join(parts)
