@@ -137,7 +137,7 @@ def test_a_model_that_ends_the_worker_is_an_error(run: Run, repository: Path) ->
     net.write_text(ours)
     got = run("check", "--against", "HEAD")
     assert got.code == 2
-    assert "measuring the other revision failed: exit code 3" in got.err
+    assert "measuring the other revision failed: its process ended with exit code 3" in got.err
     assert "Check it out and run cspprof check there." in got.err
     assert left_behind(repository) == []
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cspprof.core.child_process import ChildProcess, ProcessEndedError
 from cspprof.core.errors import CspprofError
 from cspprof.gate import baseline
 from cspprof.gate.config import Config, Problem
@@ -138,19 +139,11 @@ def measured_revision(config: Config, revision: str, names: Sequence[str] = ()) 
 
 
 def _run_worker(request: dict[str, Any]) -> dict[str, Any]:
-    """Send a request to a new process of `revision_worker`. It is killed if this process is interrupted."""
-    command = [sys.executable, "-m", "cspprof.gate.revision_worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    """The response of a new process of `revision_worker`. It is killed if this process is interrupted."""
+    with ChildProcess("cspprof.gate.revision_worker") as process:
         try:
-            out, err = process.communicate(json.dumps(request).encode())
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        lines = err.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {process.returncode}"
-        raise CspprofError(
-            f"measuring the other revision failed: {reason}", "Check it out and run cspprof check there."
-        )
-    response: dict[str, Any] = json.loads(out)
+            response: dict[str, Any] = process.response(request)
+        except ProcessEndedError as error:
+            message = f"measuring the other revision failed: {error}"
+            raise CspprofError(message, "Check it out and run cspprof check there.") from None
     return response

@@ -8,11 +8,11 @@ paths inside the project are redirected to the tree of the revision. If a model 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from cspprof.core.child_process import response_stream
 from cspprof.core.errors import CspprofError
 from cspprof.gate import baseline
 from cspprof.gate.config import Model
@@ -21,9 +21,8 @@ from cspprof.gate.measurement import Measurement, measure, profile_entry
 
 def main() -> None:
     """Answer one request."""
-    request = json.load(sys.stdin)
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a model prints while it is imported must not mix with the response
+    request = json.loads(sys.stdin.readline())
+    out = response_stream()  # what a model prints while it is imported must not mix with the response
     top, tree = Path(request["top"]), Path(request["tree"])
     sys.path[:] = [redirected(entry, top, tree) for entry in sys.path]
     models: dict[str, Measurement] = {}
@@ -35,8 +34,7 @@ def main() -> None:
             models[name] = measurement
         except CspprofError as error:
             problems[name] = (error.message.replace(str(tree), "."), error.hint or "")
-    json.dump({"baseline": json.loads(baseline.dump(models)), "problems": problems}, out)
-    out.close()
+    print(json.dumps({"baseline": json.loads(baseline.dump(models)), "problems": problems}), file=out, flush=True)
 
 
 def _measure(name: str, entry: dict[str, Any], folder: Path) -> Measurement:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import re
 import sys
 import time
@@ -18,6 +17,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from cspprof.core.child_process import response_stream
 from cspprof.core.errors import CspprofError
 from cspprof.measure.denormals import flush_denormals
 from cspprof.measure.engines import ENGINES
@@ -151,8 +151,7 @@ class Worker:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a model or an engine prints must not mix with the responses
+    out = response_stream()  # what a model or an engine prints must not mix with the responses
     _be_killed_first()
     worker = Worker()
     for line in sys.stdin:

@@ -1,8 +1,7 @@
 """The process in which candidates are traced, and its handle: a candidate that hangs, takes too much memory or ends the
 process harms no other one.
 
-The process reads one JSON document per line from standard input, and writes one per line to what was its standard
-output; the prints of a model go to standard error. It ends when its input is closed, so also if its parent is killed.
+It runs in a `ChildProcess`: it reads candidates from standard input and writes their rows.
 """
 
 from __future__ import annotations
@@ -11,16 +10,13 @@ import contextlib
 import faulthandler
 import json
 import os
-import selectors
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import weakref
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from cspprof.core.child_process import ChildProcess, ProcessEndedError, response_stream
 from cspprof.core.errors import CspprofError
 from cspprof.sweeps.candidate import Row, failed_row, trace_candidate
 from cspprof.sweeps.space import Candidate
@@ -56,9 +52,7 @@ class Child:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
-        self._buffer = b""
+        self._process: ChildProcess | None = None
         self.stopped = False
         """Whether `stop` has ended it for good."""
 
@@ -78,67 +72,25 @@ class Child:
         return failed_row(candidate, versions, died.status, str(died), time.perf_counter() - started)
 
     def _row(self, candidate: Candidate, versions: str) -> Row:
-        if self._process is None:
-            self._start()
-        assert self._process is not None
-        assert self._process.stdin is not None
-        line = json.dumps([candidate, versions]).encode() + b"\n"
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except OSError:  # it has ended since the last candidate, for example after an idle time
+        """The row of the candidate. Raises ChildDiedError."""
+        if self._process is None or not self._process.is_running:  # it can end while it waits
             self.close()
-            self._start()
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        return row_from_json(self._answer(self.limits.seconds))
+            self._process = ChildProcess("cspprof.sweeps.child", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+            self._response(self.limits, START_SECONDS)
+        return row_from_json(self._response([candidate, versions], self.limits.seconds))
 
-    def _start(self) -> None:
-        """Start the process and wait until it has imported torch. Raises ChildDiedError."""
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 # `close` closes it
-        # The process imports what this one does: -P keeps the files of the current folder from hiding its modules.
-        path = os.pathsep.join(sys.path)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": path}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cspprof.sweeps.child", json.dumps(self.limits)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment,
-        )  # fmt: skip
-        self._buffer = b""
-        self._answer(START_SECONDS)
-
-    def _answer(self, seconds: float) -> Any:
-        """The next document from the process. Raises ChildDiedError."""
+    def _response(self, document: Any, seconds: float) -> Any:
+        """The response of the process, which is ended if there is none. Raises ChildDiedError."""
         assert self._process is not None
-        assert self._process.stdout is not None
-        end = time.monotonic() + seconds
-        pipe = self._process.stdout.fileno()
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while b"\n" not in self._buffer:
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    self.close()
-                    raise ChildDiedError("timeout", f"it took longer than {seconds:g} s (--timeout)")
-                received = os.read(pipe, 1 << 16)
-                if not received:
-                    raise self._death()
-                self._buffer += received
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return json.loads(line)
-
-    def _death(self) -> ChildDiedError:
-        """The reason why the process ended."""
-        assert self._process is not None
-        assert self._stderr is not None
-        code = self._process.wait()
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        self.close()
-        if code < 0:
-            name = signal.Signals(-code).name
-            why = ": the system may have run out of memory" if name == "SIGKILL" else ""
-            return ChildDiedError("crashed", f"its process was ended by {name}{why}")
-        last = f": {lines[-1]}" if lines else ""
-        return ChildDiedError("crashed", f"its process ended with code {code}{last}")
+        try:
+            return self._process.response(document, seconds)
+        except TimeoutError:
+            self.close()
+            raise ChildDiedError("timeout", f"it took longer than {seconds:g} s (--timeout)") from None
+        except ProcessEndedError as error:
+            self.close()
+            why = ": the system may have run out of memory" if error.signal_name == "SIGKILL" else ""
+            raise ChildDiedError("crashed", f"{error}{why}") from None
 
     def stop(self) -> None:
         """End the process for good, from another thread than that which waits for its answer."""
@@ -149,15 +101,8 @@ class Child:
     def close(self) -> None:
         """End the process, if there is one."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr] # both pipes were requested
+            self._process.close()
             self._process = None
-        if self._stderr is not None:
-            self._stderr.close()
-            self._stderr = None
 
 
 def row_from_json(fields: list[Any]) -> Row:
@@ -178,11 +123,10 @@ def candidate_from_json(fields: list[Any]) -> Candidate:
 
 
 def main() -> None:
-    """Trace the candidates of standard input, until it is closed."""
-    limits = Limits(*json.loads(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
+    """Trace the candidates of standard input, until it is closed. The limits come first; the response says that torch
+    is imported."""
+    out = response_stream()
+    limits = Limits(*json.loads(sys.stdin.readline()))
     import torch
 
     torch.set_num_threads(1)
