@@ -4,6 +4,7 @@
     (toml)        (traced, or read   (and         (Verdict)
                   from baseline.py)  causes.py)
 
+`reference.py` has what rules compare with. `engine_rules.py` evaluates the rules that run models in engines.
 `revision.py` measures the code of another git revision, `init.py` writes a first configuration, and the `pytest_*`
 files belong to `cspprof.pytest_plugin`.
 """
