@@ -643,9 +643,52 @@ class Masked(ShortcutOf32):
         return y
 
 
+class ShortcutAlways(ShortcutOf32):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.other(self.conv(x)) + x
+        return y
+
+
+class MaskedByParameter(Masked):
+    """A block with a mask that is a parameter without gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mask = self.mask
+        del self.mask
+        self.mask = nn.Parameter(mask, requires_grad=False)
+
+
+class Blurred(ShortcutOf32):
+    """A block with a filter that is not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blur = nn.Conv2d(32, 32, 3, padding=1, groups=32, bias=False)
+        self.blur.weight.requires_grad_(False).fill_(1 / 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.other(self.conv(self.blur(x))) + x
+        return y
+
+
+class SlopeOf32(ShortcutOf32):
+    """A block whose activation has another slope if it has 32 channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = nn.functional.leaky_relu(self.other(self.conv(x)), 0.1 if x.shape[1] == 32 else 0.5)
+        return y + x
+
+
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
+        (
+            MaskedByParameter,
+            "body.0.mask is a frozen parameter with a value for each channel, and no other width has them",
+        ),
+        (Blurred, "body.0.blur.weight is a frozen parameter, and a layer of another width has other values"),
+        (SlopeOf32, "body.0 has negative_slope=0.5 with its new width instead of 0.1"),
         (ShortcutOf32, "body runs other operations with its new width: conv2d instead of add"),
         (Rolled, "body.0: roll moves channels, and conversion does not follow it"),
         (Masked, "body.0.mask is a buffer with a value for each channel, and no other width has them"),
@@ -672,6 +715,94 @@ def test_a_buffer_of_equal_values_gets_the_new_width_beside_the_layers_of_its_bl
     assert state["body.blocks.0.mask"].shape == (1, 16, 1, 1)
     assert (state["body.blocks.0.mask"] == 0.5).all()
     assert state["body.blocks.0.conv.weight"].shape == (32, 16, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "doubles",
+    [
+        lambda net: isinstance(net.body, nn.Sequential),
+        lambda net: len(list(net.modules())) < 20,
+    ],
+    ids=["class", "number of modules"],
+)
+def test_a_model_that_would_run_other_operations_around_a_stage_is_left(doubles: Callable[[Any], bool]) -> None:
+    class Doubled(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.body(self.stem(x))
+            return self.head((x * 2 if doubles(self) else x).mean((2, 3)))
+
+    plain = Doubled()
+    assert doubles(plain)
+    conversion = convert(plain)
+    assert conversion.stages[0].reason == "Doubled runs other operations around it: mean instead of mul"
+    assert doubles(conversion.model)
+
+
+def test_new_layers_have_the_mode_of_the_model_and_the_others_keep_theirs() -> None:
+    plain = Net()
+    plain.body[1].norm.eval()
+    names = [n for n, m in convert(plain).model.named_modules() if not m.training]
+    assert names == ["body.blocks.1.norm"]
+    assert not any(m.training for m in convert(plain.eval()).model.modules())
+
+
+def test_generated_code_gives_new_layers_the_mode_and_the_dtype_of_the_model() -> None:
+    namespace: dict[str, Any] = {}
+    exec(convert().source(), namespace)
+    made = namespace["convert"](Net().double().eval())
+    assert not any(m.training for m in made.modules())
+    assert {p.dtype for p in made.parameters()} == {torch.float64}
+
+
+def test_a_parameter_of_a_block_gets_the_values_of_its_first_channels() -> None:
+    class OwnWeight(ShortcutOf32):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(32, 32, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.other(self.conv(nn.functional.conv2d(x, self.weight))) + x
+            return y
+
+    plain = Net(OwnWeight)
+    weight = convert(plain).model.state_dict()["body.blocks.0.weight"]
+    assert torch.equal(weight, plain.state_dict()["body.0.weight"][:, :16])
+
+
+def test_a_resized_layer_keeps_its_hooks_also_in_generated_code() -> None:
+    calls = []
+
+    def hooked() -> Net:
+        net = Net(ShortcutAlways)
+        net.body[1].conv.register_forward_hook(lambda *_: calls.append("hook"))
+        return net
+
+    conversion = convert(hooked())
+    namespace: dict[str, Any] = {}
+    exec(conversion.source(), namespace)
+    for model in (conversion.model, namespace["convert"](hooked())):
+        calls.clear()
+        model(torch.zeros(INPUT))
+        assert calls == ["hook"]
+        assert model.body.blocks[1].conv.weight.shape == (32, 16, 3, 3)
+
+
+def test_a_buffer_without_values_leaves_the_stage(tmp_path: Path) -> None:
+    """Networks of a SPEC are traced without values."""
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Block(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1))\n"
+        "        self.register_buffer('mask', (torch.arange(16) % 2).view(1, 16, 1, 1).float())\n"
+        "    def forward(self, x):\n"
+        "        return x + super().forward(x * self.mask)\n"
+        "def build():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 16, 3), Block(), nn.AdaptiveAvgPool2d(1))\n"
+    )
+    (stage,) = cspprof.convert(f"{file}:build", (1, 3, 16, 16)).stages
+    assert stage.reason == "1.mask is a buffer, and only a module has its values: cspprof.convert(module, inputs)"
 
 
 def test_a_row_whose_channels_cannot_be_followed_is_left_with_the_reason() -> None:

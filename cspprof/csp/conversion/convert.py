@@ -15,7 +15,7 @@ from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.edits import Setting, StageEdits, apply_edits, stage_edits
 from cspprof.csp.conversion.plan import Options, StagePlan, plan
-from cspprof.csp.conversion.proof import check_operations, prove_stage
+from cspprof.csp.conversion.proof import check_operations, check_surroundings, prove_stage
 from cspprof.csp.conversion.stage_names import is_inside, stages_named
 from cspprof.csp.conversion.stages import find_stages
 
@@ -86,7 +86,7 @@ def convert_model(
                 stage_plan = plan(record, stage, options)
                 edits = stage_edits(converted, record, stage_plan)
                 prove_stage(edits.stage, stage_plan.input, stage.output)
-                after = _put_in(converted, stage_plan, edits, trace, record)
+                after = _put_in(converted, stage_plan, edits, trace, record, after)
             except CouplingError as error:
                 results.append(StageResult(stage.name, None, error.message))
                 continue
@@ -102,15 +102,19 @@ def gpus(model: nn.Module) -> list[int]:
     return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
 
 
-def _put_in(model: nn.Module, plan: StagePlan, edits: StageEdits, trace: Trace, record: Record) -> Record:
-    """Put a stage into the model, and return the record of the changed model. Takes the stage out again and raises
-    CouplingError if the model fails or returns other shapes, or if the stage runs other operations than planned."""
+def _put_in(
+    model: nn.Module, plan: StagePlan, edits: StageEdits, trace: Trace, record: Record, before: Record
+) -> Record:
+    """Put a stage into the model, and return the record of the changed model. `record` is that of the plain model,
+    `before` that of the model so far. Takes the stage out again and raises CouplingError if the model fails or returns
+    other shapes, or if it runs other operations than planned."""
     undo = apply_edits(model, edits)
     try:
         after = trace(model)
         if output_shapes(record) != output_shapes(after):
             raise CouplingError("the model returns other shapes with it")
         check_operations(record, after, plan, edits)
+        check_surroundings(before, after, plan, edits.places[0].path)
     except CouplingError:
         undo()
         raise

@@ -75,6 +75,7 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     """
     stage = plan.stage
     copies = {b.path: copy.deepcopy(model.get_submodule(b.path)) for b in stage.blocks}
+    trains = {path: any(p.requires_grad for p in block.parameters()) for path, block in copies.items()}
     layers = []
     new_shapes = _shapes_by_layer(record, plan)
     _refuse_shared_weights(model, list(copies), set(new_shapes))
@@ -82,7 +83,7 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
         block = next(b for b in copies if path == b or path.startswith(f"{b}."))
         module, shapes = copies[block].get_submodule(path[len(block) + 1 :]), new_shapes[path]
         refuse_other_weights(module, path)
-        _refuse_constants(module, shapes, path)
+        _refuse_constants(module, shapes, path, trains[block])
         try:
             resized = resize(module, shapes)
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
@@ -99,19 +100,27 @@ def stage_edits(model: nn.Module, record: Record, plan: StagePlan) -> StageEdits
     if plan.replaces_first:
         blocks.insert(0, copy.deepcopy(blocks[0]))
         olds.insert(0, f"copy.deepcopy({olds[0]})")
-    inner = blocks[0] if len(blocks) == 1 else nn.Sequential(*blocks)
+    inner = blocks[0]
+    if len(blocks) > 1:
+        inner = nn.Sequential(*blocks)
+        inner.training = model.training
     inner_code = olds[0] if len(olds) == 1 else f"nn.Sequential({', '.join(olds)})"
     new = _NewLayers(model, record, plan)
     arguments = new.arguments()
+    for added in (m for m, _ in arguments.values()):
+        added.train(model.training)
     module = CSPStage(inner, (plan.bypass, plan.main), **{name: m for name, (m, _) in arguments.items()})
+    module.training = model.training  # the blocks keep their modes, as of frozen batch norms
     lines = [inner_code, f"({plan.bypass}, {plan.main})", *(f"{name}={code}" for name, (_, code) in arguments.items())]
     code = "CSPStage(\n" + "".join(f"    {line},\n" for line in lines) + ")"
-    module.train(model.training)
     replaced = [*stage.blocks, *stage.tail]
     if plan.replaces_first and stage.first is not None:
         replaced.insert(0, stage.first)
     first, *others = replaced
-    places = [Edit(first.path, module, code), *(Edit(b.path, nn.Identity(), "nn.Identity()") for b in others)]
+    places = [
+        Edit(first.path, module, code),
+        *(Edit(b.path, nn.Identity().train(model.training), "nn.Identity()") for b in others),
+    ]
     offset = 1 if plan.replaces_first else 0  # the additional block is new
     inside = {"" if len(blocks) == 1 else f".{i}": path for i, path in enumerate(copies, offset)}
     return StageEdits(tuple(layers), settings, tuple(places), inside)
@@ -138,15 +147,29 @@ def refuse_other_weights(module: nn.Module, path: str) -> None:
             raise CouplingError(f"{path}.{name} is a {type(tensor.data).__name__}, which no new layer has")
 
 
-def _refuse_constants(module: nn.Module, shapes: Shapes, path: str) -> None:
-    """Raise CouplingError if a buffer has several values, as a mask of the channels: no training would find those of
-    another width. The buffers of a norm get the values of a new norm, or their mean."""
-    for name in shapes:
-        buffer = module._buffers.get(name)
-        if buffer is None or buffer.is_meta or isinstance(module, tuple(RULES)) or name in BUFFERS_OF_NORMS:
+def _refuse_constants(module: nn.Module, shapes: Shapes, path: str, trains: bool) -> None:
+    """Raise CouplingError if a tensor that is not trained has other values for other channels, as a mask of the
+    channels: no training would find those of another width. `trains` is whether the block has trained parameters; else
+    the whole block is frozen, and its new layers are trained. Norms get the statistics of a new norm."""
+    mixes = isinstance(module, (nn.modules.conv._ConvNd, nn.Linear))
+    if isinstance(module, tuple(RULES)) and not mixes:
+        return
+    for name, shape in shapes.items():
+        tensor = getattr(module, name)
+        frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad and trains
+        buffer = name in module._buffers and name not in BUFFERS_OF_NORMS
+        if not (frozen or buffer):
             continue
-        if buffer.numel() and not bool((buffer == buffer.flatten()[0]).all()):
-            raise CouplingError(f"{path}.{name} is a buffer with a value for each channel, and no other width has them")
+        what = "a frozen parameter" if frozen else "a buffer"
+        if frozen and mixes:
+            raise CouplingError(f"{path}.{name} is {what}, and a layer of another width has other values")
+        if tensor.is_meta:
+            raise CouplingError(
+                f"{path}.{name} is {what}, and only a module has its values: cspprof.convert(module, inputs)"
+            )
+        axes = [axis for axis, n in enumerate(shape) if n != tensor.shape[axis]]
+        if any(not bool((tensor == tensor.narrow(axis, 0, 1)).all()) for axis in axes):
+            raise CouplingError(f"{path}.{name} is {what} with a value for each channel, and no other width has them")
 
 
 def _shapes_by_layer(record: Record, plan: StagePlan) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -28,12 +28,12 @@ class Resized:
 def resize(module: nn.Module, shapes: Shapes) -> Resized:
     """`module` with parameters and buffers of new shapes. The values are those of a new layer.
 
-    A layer of a class of `torch.nn` is built by its constructor. A layer of another class is copied, and its settings
-    and parameters are replaced.
+    A layer of a class of `torch.nn` is built by its constructor. A layer of another class, and one with hooks, which
+    its constructor does not know, is copied, and its settings and parameters are replaced.
     """
     settings = _settings(module, shapes)
     cls = type(module)
-    if cls.__module__.startswith("torch.nn.modules.") and settings:
+    if cls.__module__.startswith("torch.nn.modules.") and settings and not has_hooks(module):
         keywords = {name: getattr(module, name) for name in _constructor_parameters(cls) if hasattr(module, name)}
         keywords |= settings
         for flag, parameter in (("bias", "bias"), ("affine", "weight"), ("elementwise_affine", "weight")):
@@ -49,8 +49,15 @@ def resize(module: nn.Module, shapes: Shapes) -> Resized:
     return Resized(with_shapes(module, shapes, **settings), f"with_shapes({{old}}, {dict(shapes)!r}{arguments})")
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Whether functions of the user run before or after the forward or the backward of a module."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind, None) for kind in kinds)
+
+
 def with_shapes(module: nn.Module, shapes: Shapes, **settings: Any) -> nn.Module:
-    """A copy of `module` with other settings, and with parameters and buffers of other shapes.
+    """A copy of `module` with other settings, and with parameters and buffers of other shapes: with the values of the
+    first channels.
 
     Generated code contains a copy of this function.
     """
@@ -62,9 +69,7 @@ def with_shapes(module: nn.Module, shapes: Shapes, **settings: Any) -> nn.Module
         setattr(made, name, value)
     for name, shape in shapes.items():
         old = getattr(module, name)
-        new = torch.ones(shape, dtype=old.dtype, device=old.device)
-        if old.numel() and not old.is_meta:
-            new = new * old.detach().double().mean().to(old.dtype)
+        new = old.detach()[tuple(slice(n) for n in shape)].clone(memory_format=torch.contiguous_format)
         if isinstance(old, nn.Parameter):
             made._parameters[name] = nn.Parameter(new, old.requires_grad)
         else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import nn
 
-from cspprof.core.kinds import Kind
+from cspprof.core.kinds import CONVOLUTIONS, POOLS, Kind
 from cspprof.core.record import Record
 from cspprof.csp.conversion.channels import CouplingError
 from cspprof.csp.conversion.edits import StageEdits
@@ -74,6 +76,7 @@ def check_operations(before: Record, after: Record, plan: StagePlan, edits: Stag
             texts = [found[at] if at < len(found) else "nothing more" for found in names]
             raise CouplingError(f"{path} runs other operations with its new width: {texts[1]} instead of {texts[0]}")
         for i, j in zip(old, new, strict=True):
+            _check_arguments(before, i, after, j)
             channels = stage.coupling.outputs.get(i)
             if channels is None or channels.axis < 0:
                 continue
@@ -86,6 +89,47 @@ def check_operations(before: Record, after: Record, plan: StagePlan, edits: Stag
     shape = after.specs[after.calls.spec[last]].writes[0].shape
     if shape != stage.output:
         raise CouplingError(f"the CSP stage returns {shape}, not {stage.output}")
+
+
+def _check_arguments(before: Record, i: int, after: Record, j: int) -> None:
+    """Raise CouplingError if a convolution, a pool or an activation has other arguments than before, besides its number
+    of groups. Factors may follow from the width, as in attention."""
+    old, new = before.specs[before.calls.spec[i]], after.specs[after.calls.spec[j]]
+    if old.kind not in (*CONVOLUTIONS, *POOLS, Kind.ACTIVATION):
+        return
+    for name in (old.attrs.keys() | new.attrs.keys()) - {"groups"}:
+        values = old.attrs.get(name), new.attrs.get(name)
+        if values[0] != values[1]:
+            layer = before.layers[before.calls.layer[i]].path or before.model
+            raise CouplingError(f"{layer} has {name}={values[1]} with its new width instead of {values[0]}")
+
+
+def check_surroundings(before: Record, after: Record, plan: StagePlan, place: str) -> None:
+    """Raise CouplingError unless the model runs the same operations outside of the stage. Its forward may depend on the
+    classes, the number or the attributes of the modules that were replaced. `before` is the trace without the stage at
+    `place`, and with the stages that were converted earlier."""
+    first = [plan.stage.first] if plan.replaces_first and plan.stage.first is not None else []
+    replaced = [block.path for block in (*first, *plan.stage.blocks, *plan.stage.tail)]
+    old, new = _outside(before, replaced), _outside(after, [place])
+    if old == new:
+        return
+    at = next((i for i, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), min(len(old), len(new)))
+    layer = (old[at] if at < len(old) else new[at])[0] or before.model
+    names = [found[at][1].rpartition(".")[2] if at < len(found) else "nothing more" for found in (old, new)]
+    how = f"{names[1]} instead of {names[0]}" if names[0] != names[1] else f"{names[0]} with other arguments"
+    raise CouplingError(f"{layer} runs other operations around it: {how}")
+
+
+def _outside(record: Record, paths: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The operations outside of some modules that compute, each with its module, arguments and shapes."""
+    inside = [any(_is_in(layer.path, path) for path in paths) for layer in record.layers]
+    found = []
+    for spec_at, layer in zip(record.calls.spec, record.calls.layer, strict=True):
+        spec = record.specs[spec_at]
+        if not inside[layer] and spec.kind not in (Kind.VIEW, Kind.DATA):
+            shapes = [[t.shape for t in tensors] for tensors in (spec.reads, spec.weights, spec.writes)]
+            found.append((record.layers[layer].path, spec.target, dict(spec.attrs), shapes))
+    return found
 
 
 def _operations(record: Record, path: str) -> list[int]:

@@ -21,6 +21,18 @@ MARK = "with cross stage partial stages (CSPNet, Wang et al. 2019). It needs onl
 HEAD = f'"""{{name}} {MARK}{{library}}."""'
 
 
+BEGIN = """\
+plain = set(model.modules())
+weight = next(p for p in model.parameters() if p.is_floating_point())
+"""
+END = """
+for module in set(model.modules()) - plain:
+    module.training = model.training
+    if not list(module.children()):
+        module.to(weight.device, weight.dtype)
+"""
+
+
 def is_own_code(head: bytes) -> bool:
     """Whether a Python file starts as generated code does: a later run replaces only such a file."""
     return MARK.encode() in head.split(b"\n", 1)[0]
@@ -48,8 +60,8 @@ def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factor
         parts.append(helper.replace("\n\n    Generated code contains a copy of this function.\n    ", ""))
     parts.append(
         "def convert(model: nn.Module) -> nn.Module:\n"
-        '    """Replace the stages of the plain network, in place."""\n'
-        f"{indent(body, '    ')}\n    return model"
+        '    """Replace the stages of the plain network, in place. New layers get its mode, device and dtype."""\n'
+        f"{indent(BEGIN + body + END, '    ')}    return model"
     )
     if factory is not None:
         parts.append(f"def build() -> nn.Module:\n    return convert({factory[1]})")
