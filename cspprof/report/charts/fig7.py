@@ -30,8 +30,10 @@ MOST_CHANGES = 3
 
 @chart("fig7", default=("peleenet_yolo", "peleenet_prn", "csp_peleenet_efm"), traced_on=(1, 3, 416, 416), models=(1, 6))
 def fig7(profiles: Sequence[Record], *, metric: str = "bflops") -> Chart:
-    """BFLOPs of every layer, the peak of each model, and its change from the peaks of the models before it, or only
-    from the first if there are more than `MOST_CHANGES`."""
+    """BFLOPs of every layer, the peak of each model, and its change from the peaks of the models before it.
+
+    Of more than `MOST_CHANGES` models, only the change from the first one.
+    """
     models = [layer_values(p, metric) for p in profiles]
     peaks = [f.values[f.peak] for f in models]
     x = order_axis("layers in execution order", max(len(f.rows) for f in models))
