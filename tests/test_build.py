@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from conftest import quick
 from torch import nn
 from torch.utils._device import _device_constructors
 
+import cspprof
 from cspprof.core.errors import SourceError
 from cspprof.sources.build import REAL_WEIGHTS, build_module
 from cspprof.sources.skip_init import FACTORIES, SkipInit
@@ -174,6 +176,12 @@ def test_an_error_of_the_factory_is_not_retried() -> None:
         calls.append(1)
         raise KeyError("width")
 
-    with pytest.raises(SourceError, match=r"building net failed: KeyError: 'width' \(test_build.py, line \d+\)"):
+    with pytest.raises(SourceError, match=r"building net failed: KeyError: 'width' \(.*test_build.py, line \d+\)"):
         build_module(Spec("net", "net"), make, None)
     assert calls == [1]
+
+
+def test_an_error_in_a_layer_of_torch_names_the_line_of_the_users_file(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\n\ndef Net(width):\n    return nn.Conv2d(3, width, 1)\n")
+    with pytest.raises(SourceError, match=r"\(net.py, line 4\)\n.*options of the SPEC: width='wide'"):
+        cspprof.profile(f"{tmp_path}/net.py:Net,width=wide")

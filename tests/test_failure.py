@@ -162,7 +162,7 @@ def line_of(cls: type, text: str) -> int:
         (ObjectArgument, (2, 4), "no attribute 'pixels'", "pixels", "The forward uses a tensor as a dict, a tuple"),
         (IndexOfAList, (2, 4), "list index out of range", "[3]", "Run the forward alone to see more"),
         (TooDeep, (2, 4), "RecursionError", "self.forward", "Run the forward alone to see more"),
-        (Windows, (1, 4, 8, 8), "", "return self.conv", "If the input is wrong, give another, such as --input 1x3x224"),
+        (Windows, (1, 4, 8, 8), "", "return self.conv", "If the input is wrong, give another, such as --input 1x3x8x8"),
         (Windows, (1, 3, 2, 2), "", "return self.conv", "If the input is wrong, give another, such as --input 1x3x224"),
         (OwnError, (2, 4), "ValueError: labels are required", "raise ValueError", "The forward raises this error"),
         (OtherDevice, (2, 4), "", "cuda:7", "Make tensors on the device of the input, device=x.device"),
@@ -201,6 +201,27 @@ def test_what_the_hint_gives_in_python_runs(cls: type[nn.Module]) -> None:
     else:
         inputs = parse_inputs(re.findall(r"--input (\S+?),?(?= |$)", hint)[:2])
     assert cspprof.profile(model, inputs).total("macs") > 0 or cls is Tokens
+
+
+def test_without_an_input_the_hint_for_token_ids_is_a_sequence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "lm.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.ids = nn.Embedding(10, 4)\n\n    def forward(self, ids):\n        n, length, width = "
+        "self.ids(ids).shape\n        return self.ids(ids)\n"
+    )
+    spec = f"{tmp_path}/lm.py:Net"
+    for command in (["profile", spec], ["whatif", spec, "--batch", "1,8"], ["whatif", spec, "--input", "1x8,1x9"]):
+        got = run(*command)
+        given = re.search(r"--input (\S+)", got.err + got.out)
+        assert given is not None
+        assert (got.code, run(*command, "--input", given[1]).code if command[-1] != "1x8,1x9" else 0) == (2, 0)
+        assert given[1] == ("1x8:int64" if command[-1] == "1x8,1x9" else "1x128:int64")
+
+
+def test_the_hint_for_several_inputs_names_each_of_them() -> None:
+    with pytest.raises(TraceError) as raised:
+        cspprof.profile(MissingArgument(), {"x": (2, 4), "mask": cspprof.TensorSpec((3, 3), "int64")})
+    assert "now: --input x=2x4 --input mask=3x3:int64. If the code" in (raised.value.hint or "")
 
 
 def test_an_operation_without_a_kernel_on_the_device_hints_at_meta() -> None:

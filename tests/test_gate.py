@@ -330,6 +330,26 @@ def test_problems_name_the_place_and_what_to_write(
     assert re.search(message, got.out), got.out
 
 
+def test_a_hint_of_several_lines_is_one_cell_and_names_each_input_once(
+    run: Run, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "900")
+    (project / "net.py").write_text(
+        "from torch import nn\n\nclass Net(nn.Conv2d):\n    def __init__(self): super().__init__(3, 4, 1)\n"
+        "    def forward(self, x, labels=None):\n        if labels is None: raise ValueError('no labels')\n"
+        "        return super().forward(x) * labels.sum()\n"
+    )
+    (project / "pyproject.toml").write_text('[tool.cspprof.models.net]\ntarget = "net.py:Net"\n' + rule(max="1 G"))
+    got = run("check")
+    assert (got.code, "\\n" in got.out) == (2, False)
+    keys = re.search(r"In pyproject.toml: (input = .*?\])", got.out)
+    assert keys is not None
+    (project / "pyproject.toml").write_text(
+        f'[tool.cspprof.models.net]\ntarget = "net.py:Net"\n{keys[1]}\n' + rule(max="1 G")
+    )
+    assert run("check").code == 0
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

@@ -309,3 +309,17 @@ def test_the_change_of_a_percentage_is_in_points(run: Run) -> None:
         step = 100 * (other.total(metric) - base.total(metric))
         assert lines[name].endswith(f"{'+' if step > 0 else '−'}{abs(step):.1f} points")
     assert lines["MACs"].endswith(" %")
+
+
+# -- what is shown by default, and names that are almost right -------------------------------------
+
+
+def test_the_convention_sets_the_cio_that_profile_shows_by_default(run: Run) -> None:
+    shown = run("profile", "resnet10", "--layers", "--convention", "hardnet").out
+    assert ("CIO (HarDNet)" in shown, "CSPNet" in shown) == (True, False)
+
+
+def test_a_metric_in_capital_letters_is_suggested_and_an_empty_one_ignored(run: Run) -> None:
+    assert "Did you mean: macs?" in run("profile", "resnet10", "--metric", "MACs").err
+    assert run("profile", "resnet10", "--metric", "macs,") == run("profile", "resnet10", "--metric", "macs")
+    assert "no metric is named" in run("profile", "resnet10", "--metric", "").err

@@ -263,3 +263,15 @@ def test_an_empty_file_and_a_device_can_be_written(run: Run) -> None:
     assert run("metrics", "-o", "x.json").code == 0
     written = run("metrics", "-o", "/dev/null")
     assert (written.code, written.out, written.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_a_dash_is_standard_output(run: Run, name: str) -> None:
+    assert run("metrics", "--format", "csv", "-o", name) == run("metrics", "--format", "csv")
+    assert contents() == {}
+
+
+def test_a_link_stays_a_link_and_its_file_is_written(run: Run) -> None:
+    Path("x.csv").symlink_to("y.csv")
+    assert run("metrics", "-o", "x.csv").code == 0
+    assert (Path("x.csv").is_symlink(), Path("y.csv").read_text()[:5]) == (True, "name,")

@@ -105,7 +105,7 @@ def test_every_named_spec_of_the_hint_works(run: Run, spec: str) -> None:
     named = re.search(r"(?:Name a .* in it|Write one): (.*)", got.err)
     assert named is not None
     for hint in named[1].split(", "):
-        if "Config" not in hint and "uses" not in hint:
+        if "Config" not in hint and "uses" not in hint and hint != "…":
             assert run("cio", hint).code == 0, hint
 
 
@@ -165,3 +165,16 @@ def test_names_that_no_library_defines() -> None:
 def test_factories_of_a_file_are_modules_first_without_private_names() -> None:
     assert factories_of(Path("nets/net.py")) == ["Net", "Wide", "Config", "build"]
     assert factories_of(Path("config.json")) == factories_of(Path("missing.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [("nets.net.Net", "nets/net.py:Net"), ("nets/net", "nets/net.py:Net"), ("loose", "loose.py:Net"),
+     ("loose.build", "loose.py:build"), ("Wide", "loose.py:Wide"), ("loose.Nat", "loose.py:Net")],
+)  # fmt: skip
+def test_a_name_without_the_ending_of_its_file_names_the_file(run: Run, spec: str, named: str) -> None:
+    Path("loose.py").write_text(NET.format(imports=""))
+    got = run("cio", spec)
+    assert (got.code, f"{named.partition(':')[0]}" in got.err.splitlines()[0]) == (2, True)
+    assert re.search(rf"(Write|Name .* in it): {named}(,|$)", got.err, re.MULTILINE)
+    assert run("cio", named).code == 0

@@ -13,6 +13,7 @@ from torch import nn
 
 import cspprof
 from cspprof.analysis.module_summary import MOST_MODULES, default_depth, module_summaries, peak_path
+from cspprof.metrics.memory import activation_bytes
 from cspprof.zoo import catalog
 
 Run = Callable[..., Result]
@@ -72,6 +73,23 @@ def test_summary_prints_a_tree_and_totals(run: Run) -> None:
     assert any(line.startswith(("│  ├─ ", "│  └─ ")) for line in lines)
     assert max(map(len, lines)) <= 100
     assert "at stem" in next(line for line in lines if line.startswith("peak memory"))
+
+
+def test_the_totals_have_the_size_of_all_activations(run: Run) -> None:
+    """Three maps of 8 channels, of which an in-place ReLU and a view allocate none, and the sums of their rows."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.second(torch.relu_(self.first(x))).flatten(1)
+            return torch.sigmoid(y).view(1, 8, 4, 4).sum(3)
+
+    printed = str(cspprof.profile(Net(), (1, 3, 4, 4)))
+    assert activation_bytes(trace(Net(), (1, 3, 4, 4))) == (3 * 8 * 4 * 4 + 8 * 4) * 4
+    assert next(line.split() for line in printed.splitlines() if line.startswith("activations"))[-2:] == ["1.62", "KiB"]
 
 
 def test_long_names_are_shortened_to_100_columns() -> None:

@@ -36,6 +36,8 @@ class VariationResult(NamedTuple):
     variation: Variation
     record: Record | None
     problem: str = ""
+    hint: str = ""
+    """What to change, where it names an input."""
 
 
 def image_variations(record: Record, sizes: str | None, batches: str | None, dtypes: str | None) -> list[Variation]:

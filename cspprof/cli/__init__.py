@@ -37,7 +37,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "summary": Command("summary", "summary_command", "The tree of modules with the cost of each."),
-    "profile": Command("profile", "profile_command", "Every metric of each model."),
+    "profile": Command("profile", "profile_command", "What each model costs, and its largest layers."),
     "cio": Command("profile", "cio_command", "Convolutional input/output, and where a change comes from."),
     "flops": Command("profile", "flops_command", "MACs, FLOPs and BFLOPs by the published rules."),
     "compare": Command("profile", "compare_command", "Models side by side in every metric."),

@@ -10,6 +10,14 @@ import typer
 from cspprof.cli import completion
 from cspprof.render import RENDERERS
 
+STANDARD_OUTPUT = (Path("-"), Path("/dev/stdout"))
+"""Names of `-o` that mean standard output, as without `-o`."""
+
+
+def _file_or_none(path: Path | None) -> Path | None:
+    return None if path in STANDARD_OUTPUT else path
+
+
 Specs = Annotated[
     list[str],
     typer.Argument(
@@ -41,7 +49,13 @@ Format = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write to FILE. The file name ending sets the format."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Write to FILE. The file name ending sets the format.",
+        callback=_file_or_none,
+    ),
 ]
 Input = Annotated[
     list[str] | None,

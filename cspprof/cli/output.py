@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cspprof.core.errors import CspprofError, OutputError
-from cspprof.core.files import check_replaceable, check_writable, write_atomically
+from cspprof.core.files import check_replaceable, check_writable, is_device, write_atomically
 from cspprof.core.printable import printable_lines
 from cspprof.render import RENDERERS, Canvas, format_for, render
 from cspprof.report.tables import Report
@@ -89,7 +89,7 @@ def check_save(path: Path, suffix: str, what: str, is_own: Callable[[bytes], boo
 def writing(*paths: Path) -> str:
     """`wrote x.png and x.csv`, or `replaced …` if the first file exists; empty if it is a device. Called before the
     files are written."""
-    if paths[0].exists() and not paths[0].is_file():
+    if is_device(paths[0]):
         return ""
     return f"{'replaced' if paths[0].exists() else 'wrote'} {' and '.join(map(str, paths))}"
 

@@ -72,7 +72,7 @@ def profile_command(
     metrics, hints = content.metrics, []
     if not metric:
         content = content._replace(metrics=every_metric(profiles))
-        metrics = content.metrics if all_metrics else short_metrics(profiles)
+        metrics = content.metrics if all_metrics else short_metrics(profiles, convention)
         if len(metrics) < len(content.metrics):
             hints = ["--all prints every metric, --metric NAMES chooses metrics."]
     writer.write(
@@ -153,7 +153,7 @@ def compare_command(
         content = content._replace(metrics=every_metric(profiles)).with_headline(profiles)
         metrics = content.metrics
         if len(profiles) > MOST_SIDE_BY_SIDE:
-            metrics = short_metrics(profiles)
+            metrics = short_metrics(profiles, convention)
             hints = ["--metric NAMES chooses metrics, -o FILE.csv writes all of them."]
     writer.write(
         profile_report(

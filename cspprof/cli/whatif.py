@@ -59,7 +59,7 @@ def whatif_command(
         _refuse_other_inputs(spec, base, variations, options)
     requests = [_request(variation, parse_device(device) if device else None) for variation in variations]
     results = [
-        VariationResult(variation, None, found.message)
+        VariationResult(variation, None, found.message, _other_shapes(found.hint))
         if isinstance(found, CspprofError)
         else VariationResult(variation, found)
         for variation, found in zip(variations, profile_each(spec, requests), strict=True)
@@ -71,6 +71,11 @@ def whatif_command(
     writer.write(whatif_report(label, results, metrics or default_metrics(traced)))
     if len(traced) < len(results):
         raise typer.Exit(2)
+
+
+def _other_shapes(hint: str | None) -> str:
+    """The hint of a failed trace, if it names an input: `whatif` accepts the same `--input`."""
+    return hint if hint is not None and "--input" in hint else ""
 
 
 def _is_record(spec: str) -> bool:

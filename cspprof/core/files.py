@@ -22,6 +22,11 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"cannot write {path}: no permission", "Name another file.")
 
 
+def is_device(path: Path) -> bool:
+    """Whether `path` is a device, a pipe or an open file such as /dev/stderr, which no file can replace."""
+    return path.exists() and (not path.is_file() or path.parent in (Path("/dev"), Path("/dev/fd")))
+
+
 def check_replaceable(
     path: Path, is_own: Callable[[bytes], bool], kind: str = "an output", option: str = "-o FILE"
 ) -> None:
@@ -29,7 +34,7 @@ def check_replaceable(
 
     An empty file and a device can be written. `kind` and `option` are words of the message.
     """
-    if not path.is_file():
+    if not path.is_file() or is_device(path):
         return
     try:
         with path.open("rb") as file:
@@ -48,13 +53,16 @@ HEAD_BYTES = 8192
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`. If writing fails, an existing file keeps its content. Raises OutputError."""
-    if path.exists() and not path.is_file():  # a device or a pipe cannot be replaced by a rename
+    """Write `data` to `path`. If writing fails, an existing file keeps its content. A link stays a link, and its file
+    is replaced. Raises OutputError."""
+    if is_device(path):  # a rename would replace the device itself
         try:
-            path.write_bytes(data)
+            with path.open("ab") as device:
+                device.write(data)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file.") from None
         return
+    path = path.resolve()
     check_writable(path)
     import tempfile  # imports twenty modules, and most commands write no file
 

@@ -12,13 +12,15 @@ T = TypeVar("T")
 
 
 def suggestion(name: str, known: Iterable[str], listing: str | None = None) -> str:
-    """A hint for an unknown `name`: the most similar known names, else the command that lists them, else the first 20.
+    """A hint for an unknown `name`: the name in other letter case, else the most similar known names, else the command
+    that lists them, else the first 20.
 
     >>> suggestion("rde", ["red", "blue"])
     'Did you mean: red?'
     """
     names = list(dict.fromkeys(known))
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    same = [known for known in names if known.lower() == name.lower()]
+    near = same or get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"Did you mean: {', '.join(near)}?"
     if listing:

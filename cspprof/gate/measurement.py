@@ -163,8 +163,11 @@ def measure_models(config: Config, names: Iterable[str]) -> tuple[dict[str, Meas
 
 
 def _as_keys(hint: str) -> str:
-    """The keys of a model in the configuration that mean the same as the options in a hint."""
-    inputs = [text.rstrip(".,;") for text in re.findall(r"--input (\S+)", hint)]
+    """The keys of a model in the configuration that mean the same as the options in a hint: one input of each name."""
+    by_name: dict[str, str] = {}
+    for text in re.findall(r"--input (\S+)", hint):
+        by_name.setdefault(re.split(":?=", text)[0] if "=" in text else text, text.rstrip(".,;"))
+    inputs = list(by_name.values())
     keys = [f"input = {json.dumps(inputs[0] if len(inputs) == 1 else inputs)}"] if inputs else []
     keys += [f"device = {json.dumps(name)}" for name in re.findall(r"--device (\w+)", hint)]
     return ", ".join(keys)

@@ -31,7 +31,7 @@ def verdict_report(verdict: Verdict, why: bool) -> Report:
     problems = all_problems(verdict)
     if problems:
         columns = [Column("where"), Column("what"), Column("what to do")]
-        rows = [[text(p.where), text(p.message), text(p.hint)] for p in problems]
+        rows = [[text(p.where), text(p.message), text(" ".join(p.hint.splitlines()))] for p in problems]
         tables.append(Table("Could not be measured", columns, rows))
     if why:
         tables += [table for r in verdict.failures for table in _why_tables(r)]

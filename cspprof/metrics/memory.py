@@ -27,6 +27,23 @@ def peak_bytes(record: Record) -> Peak:
 
 
 @cached
+def activation_bytes(record: Record) -> int:
+    """Bytes of the activations that operations allocate, all together, as if none were freed. The storage
+    of the first output of an operation counts once: views and in-place operations allocate none."""
+    existing = {storage.id for storage in record.storages}
+    sizes: dict[int, int] = {}
+    for index, at in zip(record.calls.spec, record.offsets, strict=True):
+        spec = record.specs[index]
+        if spec.kind is not Kind.VIEW:
+            first = at + len(spec.reads) + len(spec.weights)
+            for place, tensor in enumerate(spec.writes[:1], first):
+                storage = record.calls.storage[place]
+                if storage not in existing:
+                    sizes[storage] = max(sizes.get(storage, 0), tensor.nbytes)
+    return sum(sizes.values())
+
+
+@cached
 def live_bytes(record: Record) -> list[int]:
     """Bytes of activations that are alive while each call runs, in execution order."""
     calls = record.calls

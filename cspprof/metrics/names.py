@@ -44,5 +44,7 @@ def split_metrics(texts: list[str] | None, convention: str | None = None) -> lis
 
     Raises UnknownNameError.
     """
-    names = [name.strip() for text in texts or () for name in text.split(",")]
+    names = [name.strip() for text in texts or () for name in text.split(",") if name.strip()]
+    if texts and not names:
+        raise UnknownNameError("no metric is named", "Write for example: --metric macs,cio,peak_bytes")
     return list(dict.fromkeys(resolve_metric(check_metric(name), convention) for name in names))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cspprof.core.errors import OutputError
+from cspprof.core.files import is_device
 from cspprof.core.printable import without_controls
 from cspprof.core.registry import Registry
 from cspprof.report.tables import Report
@@ -81,7 +82,7 @@ def format_for(path: Path, requested: str | None = None) -> str:
     Raises OutputError for an ending without a format, and for the ending of another format than the requested one. A
     device or a pipe takes any format.
     """
-    if path.exists() and not path.is_file():
+    if is_device(path):
         return requested or "rich"
     by_ending, ending = format_of(path), path.suffix.lower()
     all_endings = ", ".join(sorted(_FORMAT_BY_SUFFIX))

@@ -13,6 +13,7 @@ from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import convention_named
+from cspprof.metrics.names import CIO_CONVENTIONS, resolve_metric
 from cspprof.report.changes import change_tables, metric_change
 from cspprof.report.command_json import json_document
 from cspprof.report.layer_tables import Breakdown, largest_layers, layer_table
@@ -117,9 +118,13 @@ def every_metric(profiles: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys([*first, *METRICS]))
 
 
-def short_metrics(profiles: Sequence[Record]) -> list[str]:
-    """One metric of each kind, without CIO if it does not describe a network, and the metrics that users registered."""
-    builtin = [m for m in SHORT_METRICS if m != "cio_cspnet" or cio_describes_all(profiles)]
+def short_metrics(profiles: Sequence[Record], convention: str | None = None) -> list[str]:
+    """One metric of each kind, and the metrics that users registered. CIO is that of the convention; without one of
+    CIO, it is left out if it does not describe a network."""
+    cio = resolve_metric("cio", convention)
+    if convention not in CIO_CONVENTIONS and not cio_describes_all(profiles):
+        cio = ""
+    builtin = [m for m in (cio if m == "cio_cspnet" else m for m in SHORT_METRICS) if m]
     return builtin + [m for m in METRICS.names() if not METRICS.get(m).builtin]
 
 

@@ -11,6 +11,7 @@ from cspprof.analysis.module_summary import ModuleSummary, default_depth, module
 from cspprof.core import units
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
+from cspprof.metrics.memory import activation_bytes
 from cspprof.report.metric_labels import cio_remark
 from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.tables import UNKNOWN, Cell, Column, Report, Table, at_least, text, total
@@ -115,6 +116,7 @@ def _totals(record: Record) -> Table:
             total("cio_cspnet", METRICS.get("cio_cspnet").total(record)).text + cio_remark("cio_cspnet", [record]),
             "",
         ),
+        ("activations", "of all operations", units.nbytes(activation_bytes(record))),
         ("peak memory", f"at {place}" if place else "", units.nbytes(peak)),
         ("params + peak memory", "", units.nbytes(weight_bytes + peak)),
     ]

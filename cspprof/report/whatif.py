@@ -32,7 +32,7 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
     traced = [r.record for r in results if r.record]
     records, rows = [], []
     shown = with_conv_share(metrics, traced)
-    for (variation, record, problem), dtype in zip(results, map(_dtype, results), strict=True):
+    for (variation, record, problem, _), dtype in zip(results, map(_dtype, results), strict=True):
         values = {m: value_of(record, m) if record else None for m in shown}
         bounds = lower_bounds(record, values) if record else []
         shapes = [list(tensor.shape) for tensor in variation.tensors]
@@ -45,7 +45,7 @@ def whatif_report(model: str, results: Sequence[VariationResult], metrics: Seque
         rows.append([Cell(shapes[0], _shapes(variation)), text(dtype), *cells])
     order = sorted(shown, key=lambda m: m not in SHORT_METRICS)
     columns = [Column("input"), Column("dtype"), *(Column(metric_label(m), True, order.index(m)) for m in shown)]
-    notes = [f"{_shapes(r.variation)}: {r.problem}" for r in results if r.problem]
+    notes = [". ".join(filter(None, (f"{_shapes(r.variation)}: {r.problem}", r.hint))) for r in results if r.problem]
     notes += [note for p in traced for note in model_notes(p)]
     notes += cio_notes(traced)[:1] if OF_CONVOLUTIONS & {*metrics} else []
     notes += _peak_notes(results) if "peak_bytes" in metrics else []

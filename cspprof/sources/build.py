@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.trace import trace, trace_with_values
+from cspprof.trace.failure import file_and_line, user_frame
 
 REAL_WEIGHTS = "built with real weights: the factory needs values while it builds"
 
@@ -135,12 +134,13 @@ def refuse_weights(spec: Spec, *names: str) -> None:
 
 
 def build_failed(spec: Spec, error: BaseException, device: str | None = None) -> BuildError:
-    """The error to raise when a factory raised `error`, with the file and line where it happened."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [f for f in frames if not Path(f.filename).is_relative_to(Path(__file__).parent)]
-    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    """The error to raise when a factory raised `error`, with the file and line of the user's code."""
+    frame = user_frame(error)
+    where = f" ({file_and_line(frame.filename, frame.lineno)})" if frame else ""
     reason = next(iter(str(error).strip().splitlines()), "")  # torch appends its table of kernels
     hint = "Build it in Python to see more, or run again with --debug."
+    if spec.options and isinstance(error, TypeError | ValueError):
+        hint = f"Check the options of the SPEC: {', '.join(f'{k}={v!r}' for k, v in spec.options.items())}. {hint}"
     if device is not None and torch.device(device).type not in ("meta", "cpu"):
         hint = f"If this machine has no device {device}, write --device cpu. {hint}"
     return BuildError(f"building {spec.text} failed: {type(error).__name__}: {reason}{where}", hint)

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 import shlex
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
@@ -27,6 +26,7 @@ from cspprof.sources.spec_mistakes import (
     mistaken_target,
     module_in_package,
 )
+from cspprof.trace.failure import file_and_line, user_frame
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 
@@ -201,8 +201,8 @@ def _import_error(place: str, error: BaseException, path: Path | None = None) ->
         file = error.filename or place  # the error may be in another file that this one imports
         line = "" if error.lineno is None else f", line {error.lineno}"
         return SourceError(f"{file}{line}: {error.msg}", "Correct the syntax and try again.")
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    frame = user_frame(error)
+    where = f" ({file_and_line(frame.filename, frame.lineno)})" if frame else ""
     return SourceError(f"importing {place} failed: {type(error).__name__}: {error}{where}", _import_hint(error, path))
 
 

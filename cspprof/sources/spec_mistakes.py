@@ -50,8 +50,25 @@ def mistaken_target(target: str) -> SourceError | None:
         return _json_file(path)
     if path.is_file():
         return SourceError(f"{target} is a file of a kind that cspprof does not read", KINDS)
+    if (file := _file_without_ending(target)) is not None:
+        return file
     if ending and ("/" in target or ending in (".onnx", ".cfg", ".pt2", ".yaml", ".yml", ".toml")):
         return missing_file(path)
+    return None
+
+
+def _file_without_ending(target: str) -> SourceError | None:
+    """The error for `net` and `pkg.net.Net` if `net.py` and `pkg/net.py` exist; the hint names the factories."""
+    dotted, _, attribute = target.rpartition(".")
+    for module in filter(None, (target, dotted)):
+        path = Path(module if "/" in module else module.replace(".", "/")).with_suffix(".py")
+        if path.is_file():
+            names = factories_of(path)
+            hint = f"Write: {path}:{attribute}" if module == dotted and attribute in names else factories_hint(path)
+            return SourceError(f"no model named {target!r}, but there is a file {path}", hint)
+    for path in sorted(Path().glob("*.py")) if target.isidentifier() else ():
+        if target in factories_of(path):
+            return SourceError(f"no model named {target!r}, but {path} defines it", f"Write: {path}:{target}")
     return None
 
 

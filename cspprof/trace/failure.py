@@ -36,6 +36,8 @@ STRUCTURE_WORDS = re.compile(
 )
 """Words in errors of a forward that uses a tensor as a dict, a tuple or another object."""
 DEFAULT_SHAPE = (1, 3, 224, 224)
+TOKEN_SHAPE = (1, 128)
+"""The shape that a hint proposes to a language model, (N, tokens)."""
 PLAIN_INPUT = (
     "\nA tuple of integers is the shape of a tensor. Where an argument is such a tuple itself: --input size:=8,8 "
     "(in Python: cspprof.Value((8, 8)))."
@@ -51,8 +53,8 @@ def explain_failure(
     path = tree.paths[layer]
     module = tree.modules[layer]
     where = f"layer {path!r} ({type(module).__name__})" if path else f"forward of {name}"
-    frame = _user_frame(error)
-    line = _place(frame.filename, frame.lineno) if frame else _definition(module)
+    frame = user_frame(error)
+    line = file_and_line(frame.filename, frame.lineno) if frame else _definition(module)
     at_line = f" ({line})" if line else ""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
     what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
@@ -74,7 +76,7 @@ def explain_failure(
 # -- the line of the user's code ------------------------------------------------------------------
 
 
-def _user_frame(error: BaseException) -> traceback.FrameSummary | None:
+def user_frame(error: BaseException) -> traceback.FrameSummary | None:
     """The innermost frame of the traceback outside of torch and cspprof."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
     return frames[-1] if frames else None
@@ -84,7 +86,7 @@ def _is_users(file: str) -> bool:
     return file[:1] != "<" and not any(Path(file).is_relative_to(folder) for folder in LIBRARIES)
 
 
-def _place(file: str, line: int | None) -> str:
+def file_and_line(file: str, line: int | None) -> str:
     """`net.py, line 12`."""
     return f"{display_path(Path(file))}, line {line}"
 
@@ -93,12 +95,12 @@ def _definition(module: torch.nn.Module) -> str:
     """Where the user's code defines the forward of the module or, without one, its class; empty if neither is known."""
     code = getattr(inspect.unwrap(getattr(module.forward, "__func__", module.forward)), "__code__", None)
     if code is not None and _is_users(code.co_filename):
-        return _place(code.co_filename, code.co_firstlineno)
+        return file_and_line(code.co_filename, code.co_firstlineno)
     try:
         file, line = inspect.getsourcefile(type(module)), inspect.getsourcelines(type(module))[1]
     except (OSError, TypeError):
         return ""
-    return _place(file, line) if file is not None and _is_users(file) else ""
+    return file_and_line(file, line) if file is not None and _is_users(file) else ""
 
 
 # -- what to change -------------------------------------------------------------------------------
@@ -152,6 +154,8 @@ class _Failure:
             return self._structure_hint()
         if self.failed is not None or (SHAPE_WORDS.search(text) and not isinstance(error, AttributeError)):
             return self._shape_hint()
+        if not self.inputs and isinstance(error, TypeError | AttributeError):
+            return f"No input is a tensor. If the forward needs one, give its shape: {_input_text(DEFAULT_SHAPE)}."
         return "Run the forward alone to see more, or run again with --debug."
 
     def _raised_by_user(self) -> bool:
@@ -214,6 +218,8 @@ class _Failure:
                 others = [spec.dtype for spec in failed.inputs if spec.dtype != dtype]
                 wanted = others[0] if others else "int64" if "Long" in str(self.error) else "float32"
                 name = self._input_name(i)
+                if "embedding" in failed.target and shape == DEFAULT_SHAPE:
+                    shape = TOKEN_SHAPE
                 given = f"--input {name}{'x'.join(map(str, shape))}:{wanted}"
                 return f"Give the input in the dtype that the operation needs: {given}"
         return (
@@ -226,8 +232,13 @@ class _Failure:
         return f"{parameters[i].name}=" if len(self.inputs) > 1 and i < len(parameters) else ""
 
     def _shape_hint(self) -> str:
-        """Another input, with the shape that the operation needs if it reads the model's input."""
-        hint = f"If the input is wrong, give another, such as {_input_text(self._other_shape())}."
+        """Another input, with the shape that the operation needs if it reads the model's input; of several inputs,
+        all by name."""
+        if len(self.inputs) > 1:
+            options = " ".join(f"--input {self._input_name(i)}{_shape_text(t)}" for i, t in enumerate(self.inputs))
+            hint = f"If an input is wrong, give it another shape or dtype than now: {options}."
+        else:
+            hint = f"If the input is wrong, give another, such as {_input_text(self._other_shape())}."
         if self.frame is not None:
             hint += f" If the code is wrong, correct {self.line}."
         if isinstance(self.error, TypeError) and len(self.inputs) > 1:
@@ -292,6 +303,12 @@ def _option(parameter: inspect.Parameter, shape: tuple[int, ...]) -> str:
 def _python_value(parameter: inspect.Parameter, shape: tuple[int, ...]) -> str:
     plain = _plain_value(parameter)
     return str(shape) if plain is None else repr(plain) if plain == "up" else plain
+
+
+def _shape_text(tensor: torch.Tensor) -> str:
+    """`1x128:int64`, without the dtype float32."""
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return ("x".join(map(str, tensor.shape)) or "scalar") + ("" if dtype == "float32" else f":{dtype}")
 
 
 def _input_text(shape: tuple[int, ...]) -> str:
