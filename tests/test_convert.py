@@ -246,16 +246,47 @@ def test_generated_code_has_the_structure_of_the_converted_network(spec: str, re
 
 def test_onnx_graph_has_the_outputs_of_the_module(tmp_path: Path, run: Run) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    from cspprof.csp.conversion.onnx_export import onnx_bytes
+    from cspprof.csp.conversion.onnx_export import onnx_graph
 
     conversion = convert()
-    graph = onnx_bytes(conversion.model, conversion.after.inputs)
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    graph = onnx_graph(conversion.model, conversion.after.inputs)
+    assert not graph.not_compared
+    session = onnxruntime.InferenceSession(graph.data, providers=["CPUExecutionProvider"])
     x = torch.randn(1, 3, 16, 16)
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.no_grad():
         expected = conversion.model.eval()(x).numpy()
     assert abs(got - expected).max() < 1e-5
+
+
+def test_an_onnx_graph_with_other_outputs_than_torch_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    from cspprof.csp.conversion import onnx_export
+
+    export = torch.onnx.export
+
+    def wrong_export(model: nn.Module, *args: object, **kwargs: object) -> object:
+        wrong = copy.deepcopy(model)
+        for weight in wrong.parameters():
+            weight.data.mul_(1.5)
+        return export(wrong, *args, **kwargs)  # type: ignore[arg-type]  # as given
+
+    monkeypatch.setattr(torch.onnx, "export", wrong_export)
+    with pytest.raises(CspprofError, match="ONNX Runtime computes another output 0 than torch"):
+        onnx_export.onnx_graph(Net(), [INPUT])
+
+
+def test_an_onnx_graph_has_named_inputs_in_the_order_of_the_forward() -> None:
+    pytest.importorskip("onnxruntime")
+    from cspprof.csp.conversion.onnx_export import onnx_graph
+
+    class Difference(Net):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return super().forward(x - 3 * y)
+
+    assert not onnx_graph(Difference(), {"y": INPUT, "x": INPUT}).not_compared
 
 
 @pytest.mark.parametrize("in_place", [torch.relu_, lambda y: y.add_(1)], ids=["relu", "add"])
@@ -410,6 +441,20 @@ def test_zoo_helpers_are_convertible_too() -> None:
     narrow, plain = 3 * 9 * 16 * 16, 3 * 9 * 32 * 32
     saved = 64 * (plain - narrow - 16 * 16 - 32 * 32)
     assert conversion.before.total("macs") - conversion.after.total("macs") == saved
+
+
+def test_no_file_is_written_if_nothing_was_converted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("from torch import nn\nbuild = lambda: nn.Conv2d(3, 8, 3)\n")
+    command = ("convert", "net.py:build", "--input", "1x3x8x8", "--save", "a.profile.json", "b.profile.json", "-o")
+    for name in ("net_csp.py", "net_csp.onnx"):
+        got = run(*command, name)
+        assert got.code == 1
+        assert f"note: {name} is not written: no stage was converted" in got.err
+    got = run(*command, "gammas.png", "--gamma", "0.25,0.5")
+    assert got.code == 1
+    assert "best" not in got.out
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["net.py"]
 
 
 # -- the page of networks --------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ import typer
 
 from cspprof.analysis.constraints import Constraint, parse_constraint
 from cspprof.cli import options as o
-from cspprof.cli.output import ReportWriter, print_written, write_bytes, writing
+from cspprof.cli.output import ReportWriter, print_notes, print_written, write_bytes, writing
 from cspprof.cli.profile import check_profile_path
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
-from cspprof.core.inputs import parse_inputs
+from cspprof.core.inputs import Inputs, parse_inputs
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics.names import check_metric, resolve_metric
 from cspprof.render.matplotlib_chart import check_image_path, save_image
@@ -97,17 +97,18 @@ def convert_command(
         for f in fusions for g in gammas
     ]  # fmt: skip
     best = _best(conversions, constraints, minimized)
-    several = len(conversions) > 1
+    several = len(conversions) > 1 and bool(best.converted)
     report = choice_report(conversions, best, minimized, constraints) if several else conversion_report(best)
     writer.write(report)
+    if not best.converted:
+        print_notes(f"{path} is not written: no stage was converted" for path in (own_file, *(save or ())) if path)
+        raise typer.Exit(1)
     if own_file is not None:
-        _write_file(best, report, own_file)
+        _write_file(best, report, own_file, inputs or best.before.inputs)
     for profile, path in zip((best.before, best.after), save or (), strict=False):
         written = writing(path)
         profile.save(path)
         print_written(written)
-    if not best.converted:
-        raise typer.Exit(1)
 
 
 def _gammas(text: str) -> list[float]:
@@ -162,7 +163,7 @@ def _best(conversions: list[Conversion], constraints: list[Constraint], minimize
     )
 
 
-def _write_file(conversion: Conversion, report: Report, path: Path) -> None:
+def _write_file(conversion: Conversion, report: Report, path: Path, inputs: Inputs) -> None:
     """Write the converted network as code or as an ONNX graph, or the chart of the report. Raises OutputError."""
     if path.suffix.lower() in IMAGE_SUFFIXES:
         if not report.charts:
@@ -173,6 +174,9 @@ def _write_file(conversion: Conversion, report: Report, path: Path) -> None:
     elif path.suffix.lower() == ".py":
         write_bytes(conversion.source().encode(), path)
     else:
-        from cspprof.csp.conversion.onnx_export import onnx_bytes
+        from cspprof.csp.conversion.onnx_export import onnx_graph
 
-        write_bytes(onnx_bytes(conversion.model, conversion.before.inputs), path)
+        graph = onnx_graph(conversion.model, inputs)
+        write_bytes(graph.data, path)
+        if graph.not_compared:
+            print_notes([f"the outputs of {path} were not compared with those of torch: {graph.not_compared}"])

@@ -176,7 +176,8 @@ def choice_report(
     for c in conversions:
         fields = conversion_fields(c)
         mark = "◀ best" if c is best else ""
-        rows.append([text(mark), Cell(fields["gamma"], f"{fields['gamma'] or 0:g}"), text(fields["fusion"] or "–"),
+        gamma = "–" if fields["gamma"] is None else f"{fields['gamma']:g}"
+        rows.append([text(mark), Cell(fields["gamma"], gamma), text(fields["fusion"] or "–"),
                      *(quantity(m, value_of(c.after, m)) for m in shown)])  # fmt: skip
     title = f"{before.label}: least {minimized}" + (f" with {constraint}" if constraint else "")
     fields_of_all = [conversion_fields(c) for c in conversions]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.tensors import TensorSpec
+from cspprof.core.inputs import Inputs, arguments
 from cspprof.csp.conversion.proof import with_values
 
 HEAD = 64
@@ -24,29 +28,102 @@ def is_own_onnx(head: bytes) -> bool:
     return PRODUCER in head[:HEAD]
 
 
-def onnx_bytes(model: nn.Module, inputs: Sequence[TensorSpec]) -> bytes:
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}
+"""Largest relative error ‖a − b‖₂ / ‖b‖₂ of an output in ONNX Runtime, by its dtype. Rounding gives 1e-7 to 1e-5; a
+wrong operation gives 1e-2 and more."""
+TOLERANCE_OF_HALF = 5e-2
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxGraph:
+    """An exported network."""
+
+    data: bytes
+    not_compared: str
+    """Why its outputs were not compared with those of torch; empty if they were, and are equal."""
+
+
+def onnx_graph(model: nn.Module, inputs: Inputs) -> OnnxGraph:
     """The graph of `model` in eval mode, for inputs of these shapes. Weights that have no values get random ones.
 
-    Raises CspprofError if torch cannot export it.
+    Raises CspprofError if torch cannot export it, or if ONNX Runtime computes other outputs than torch.
     """
-    on_meta = any(p.is_meta for p in model.parameters())
-    real = with_values(model) if on_meta else copy.deepcopy(model).cpu()
-    dtypes = {name: getattr(torch, name) for name in {t.dtype for t in inputs}}
-    arguments = tuple(
-        torch.randn(t.shape, dtype=dtypes[t.dtype])
-        if "float" in t.dtype
-        else torch.zeros(t.shape, dtype=dtypes[t.dtype])
-        for t in inputs
-    )
-    file = io.BytesIO()
+    with torch.random.fork_rng(devices=[]):
+        on_meta = any(p.is_meta for p in model.parameters())
+        real = (with_values(model) if on_meta else copy.deepcopy(model).cpu()).eval()
+        args, kwargs = arguments(inputs, _values)
+        floating = {x.dtype for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()}
+        if len(floating) == 1:  # the trace casts weights to the dtype of the inputs too
+            real = real.to(floating.pop())
+        file = io.BytesIO()
+        try:
+            with warnings.catch_warnings(), torch.no_grad():
+                warnings.simplefilter("ignore")
+                bound = inspect.signature(real.forward).bind(
+                    *args, **kwargs
+                )  # the graph has the order of the signature
+                args, kwargs = bound.args, bound.kwargs
+                torch.onnx.export(real, args, file, kwargs=kwargs, dynamo=False, opset_version=17)  # type: ignore[arg-type]  # it writes to files too
+        except Exception as error:  # the exporter raises errors of many classes
+            raise CspprofError(
+                f"torch cannot export the network: {_text(error)}", "Write code instead: -o net_csp.py"
+            ) from error
+        data = file.getvalue()
+        data = data[:HEAD].replace(b"\x12\x07pytorch", PRODUCER) + data[HEAD:]
+        return OnnxGraph(data, _compare(data, real, args, kwargs))
+
+
+def _values(tensor: Any) -> torch.Tensor:
+    """Random values for a shape; zeros for integers, which may be indices."""
+    dtype = getattr(torch, str(tensor.dtype or "float32").removeprefix("torch."))
+    shape = tuple(tensor.shape)
+    return torch.randn(shape).to(dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+
+
+def _compare(data: bytes, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """Compare the outputs in ONNX Runtime with those of torch. Returns why that is impossible, or an empty text.
+
+    Raises CspprofError if they differ.
+    """
+    if find_spec("onnxruntime") is None:
+        return 'ONNX Runtime is not installed: pip install "cspprof[measure]"'
+    import onnxruntime
+
+    tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
+    with torch.no_grad():
+        expected = [y for y in _flat(model(*copy.deepcopy(args), **copy.deepcopy(kwargs))) if y is not None]
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(real.eval(), arguments, file, dynamo=False, opset_version=17)  # type: ignore[arg-type]  # it writes to files too
-    except Exception as error:  # the exporter raises errors of many classes
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise CspprofError(
-            f"torch cannot export the network: {type(error).__name__}: {reason}", "Write code instead: -o net_csp.py"
-        ) from error
-    data = file.getvalue()
-    return data[:HEAD].replace(b"\x12\x07pytorch", PRODUCER) + data[HEAD:]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        names = [i.name for i in session.get_inputs()]
+        if len(names) != len(tensors):
+            return f"the graph has {len(names)} inputs, and the network {len(tensors)}"
+        got = session.run(None, {name: x.numpy() for name, x in zip(names, tensors, strict=True)})
+    except Exception as error:  # for example a dtype that ONNX Runtime has no kernel for
+        return f"ONNX Runtime cannot run it: {_text(error)}"
+    if len(got) != len(expected):
+        return f"the graph has {len(got)} outputs, and the network {len(expected)}"
+    for i, (a, b) in enumerate(zip(map(torch.as_tensor, got), expected, strict=True)):
+        if not b.isfinite().all():
+            return f"output {i} has values that are not finite"
+        size = b.double().norm().item() or 1
+        error = (a.double() - b.double()).norm().item() / size if a.shape == b.shape else float("inf")
+        if not error <= TOLERANCE.get(b.dtype, TOLERANCE_OF_HALF):
+            raise CspprofError(
+                f"ONNX Runtime computes another output {i} than torch: its relative error is {error:.1e}",
+                "Write code instead: -o net_csp.py",
+            )
+    return ""
+
+
+def _flat(value: Any) -> list[Any]:
+    """The tensors of an output, in the order of the exporter."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return [y for part in value for y in _flat(part)] if isinstance(value, (tuple, list)) else [value]
+
+
+def _text(error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return f"{type(error).__name__}: {reason}"
