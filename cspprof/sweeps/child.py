@@ -95,8 +95,10 @@ class Child:
     def stop(self) -> None:
         """End the process for good, from another thread than that which waits for its answer."""
         self.stopped = True
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def close(self) -> None:
         """End the process, if there is one."""
