@@ -108,10 +108,10 @@ def _compare(data: bytes, model: nn.Module, args: Sequence[Any], kwargs: Mapping
         if not b.isfinite().all():
             return f"output {i} has values that are not finite"
         size = b.double().norm().item() or 1
-        error = (a.double() - b.double()).norm().item() / size if a.shape == b.shape else float("inf")
-        if not error <= TOLERANCE.get(b.dtype, TOLERANCE_OF_HALF):
+        distance = (a.double() - b.double()).norm().item() / size if a.shape == b.shape else float("inf")
+        if not distance <= TOLERANCE.get(b.dtype, TOLERANCE_OF_HALF):
             raise CspprofError(
-                f"ONNX Runtime computes another output {i} than torch: its relative error is {error:.1e}",
+                f"ONNX Runtime computes another output {i} than torch: its relative error is {distance:.1e}",
                 "Write code instead: -o net_csp.py",
             )
     return ""
