@@ -61,6 +61,9 @@ def test_metrics_kinds_and_explained_names_are_completed() -> None:
     assert completion.complete_metrics("macs,par") == ["macs,params", "macs,params_darknet"]
     assert completion.complete_kind("f") == [kind for kind in CHARTS if kind.startswith("f")]
     assert set(completion.complete_explained("")) == {*TOPICS, "conventions", *completion.complete_metric("")}
+    assert completion.complete_axis("top") == ["top1", "top5"]
+    assert completion.complete_axis("moc") == ["moc"]
+    assert "jetson-nano" in completion.complete_hardware("jetson")
     assert completion.complete_convention("h") == ["hardnet"]
     assert completion.complete_grouping("k") == ["kind"]
     assert completion.complete_dtype("bf") == ["bfloat16"]
@@ -75,6 +78,9 @@ def test_metrics_kinds_and_explained_names_are_completed() -> None:
         (["cspprof", "explain", "peak_b"], "peak_bytes"),
         (["cspprof", "compare", "resnet10", "vgg16", "--metric", "macs,bflops_d"], "macs,bflops_darknet"),
         (["cspprof", "cache", "cl"], "clear"),
+        (["cspprof", "sweep", "csp_darknet53_pan"], "csp_darknet53_panet_spp"),
+        (["cspprof", "plot", "pareto", "resnet10", "--x", "peak_b"], "peak_bytes"),
+        (["cspprof", "convert", "resnet10", "--minimize", "peak_b"], "peak_bytes"),
     ],
     ids=" ".join,
 )

@@ -14,6 +14,8 @@ import pytest
 from conftest import Result
 
 import cspprof
+from cspprof.analysis.module_summary import module_summaries
+from cspprof.analysis.stages import stage_labels
 from cspprof.core.errors import SourceError
 from cspprof.core.record import Kind
 from cspprof.profiles import Profile
@@ -527,3 +529,42 @@ def test_invalid_file_error(length: int | None, message: str, tmp_path: Path, ru
     if length is not None:
         path.write_bytes(whole.read_bytes()[:length])
     assert_refused(run("cio", str(path)), message)
+
+
+def test_blocks_of_a_graph_are_stages_and_its_modules_have_the_parameters_that_they_read(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = x + self.down(self.up(x).relu())
+            return y
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+            self.blocks = nn.ModuleList([Block(), Block()])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)  # type: ignore[no-any-return]
+
+    model, x = Encoder().eval(), torch.randn(1, 5, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), str(tmp_path / "net.onnx"), dynamo=False)
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "net.pt2")
+    for name in ("net.onnx", "net.pt2"):
+        record = cspprof.profile(str(tmp_path / name))
+        assert list(dict.fromkeys(stage_labels(record))) == ["stem", "blocks.0", "blocks.1", "head"]
+        params = {m.layer.path: m.params for m in module_summaries(record)}
+        expected = {"": 16 + 76 + 76 + 10, "stem": 16, "blocks": 152, "blocks.0": 76, "blocks.1": 76, "head": 10}
+        assert {path: params[path] for path in expected} == expected
+    assert "()" not in str(cspprof.profile(str(tmp_path / "net.onnx")))

@@ -49,6 +49,8 @@ def module_summaries(record: Record) -> tuple[ModuleSummary, ...]:
     last = [-1] * len(layers)
     for i, layer in enumerate(layers):
         sums["params"][i], sums["frozen"][i] = layer.params, layer.frozen
+    if not any(sums["params"]):
+        sums["params"] = _params_by_reader(record)
     for i, (index, layer_index, live) in enumerate(zip(calls.spec, calls.layer, live_bytes(record), strict=True)):
         spec = specs[index]
         sums["macs"][layer_index] += macs[index] or 0
@@ -73,6 +75,17 @@ def module_summaries(record: Record) -> tuple[ModuleSummary, ...]:
         )
         for i, layer in enumerate(layers)
     )
+
+
+def _params_by_reader(record: Record) -> list[int]:
+    """Elements of the parameters that each module reads first. For records of graphs, whose modules own none."""
+    sizes = {s.id: s.spec.numel for s in record.storages if s.role == "parameter"}
+    params = [0] * len(record.layers)
+    for index, layer, at in zip(record.calls.spec, record.calls.layer, record.offsets, strict=True):
+        spec = record.specs[index]
+        for storage in record.calls.storage[at : at + len(spec.reads) + len(spec.weights)]:
+            params[layer] += sizes.pop(storage, 0)
+    return params
 
 
 def _parents(layers: tuple[Layer, ...]) -> list[int]:

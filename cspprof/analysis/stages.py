@@ -18,6 +18,8 @@ HEAD = "head"
 AFTER_BACKBONE = ("neck", HEAD)
 """Tags of the parts that follow the backbone."""
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
+_LISTS = (*_CONTAINERS, "Module")
+"""Classes that hold repeated blocks. An exported program writes Module for a list of modules."""
 
 
 @cached
@@ -77,15 +79,17 @@ def _block_labels(record: Record) -> list[str]:
 
 def _repeated_in_container(record: Record) -> list[int]:
     """The outermost modules that a list or a sequence repeats: at least two siblings of one class, each with at least
-    two computing operations."""
+    two computing operations. A graph has no classes: there, the siblings have a number as their name, as in
+    `blocks.0`, and equally many computing operations."""
     layers, parent = record.layers, _parents(record)
     computing, _ = _calls_below(record, parent)
     siblings: dict[tuple[int, str], list[int]] = defaultdict(list)
     for i, layer in enumerate(layers):
         class_name = layer.class_name.rpartition(".")[2]
         container = layers[parent[i]].class_name.rpartition(".")[2] if i else ""
-        if i and computing[i] >= 2 and container in _CONTAINERS and class_name and class_name not in _CONTAINERS:
-            siblings[parent[i], layer.class_name].append(i)
+        in_list = container in _LISTS and class_name not in _CONTAINERS if class_name else _is_numbered(layer.path)
+        if i and computing[i] >= 2 and in_list:
+            siblings[parent[i], layer.class_name or str(computing[i])].append(i)
     found = {i for members in siblings.values() if len(members) >= 2 for i in members}
 
     def is_outermost(i: int) -> bool:
@@ -95,6 +99,10 @@ def _repeated_in_container(record: Record) -> list[int]:
         return True
 
     return [i for i in sorted(found) if is_outermost(i)]
+
+
+def _is_numbered(path: str) -> bool:
+    return path.rpartition(".")[2].isdecimal()
 
 
 def has_stage_tags(record: Record) -> bool:

@@ -74,6 +74,15 @@ def complete_metrics(incomplete: str) -> list[str]:
     return [f"{given}{comma}{name}" for name in complete_metric(last)]
 
 
+def complete_axis(incomplete: str) -> list[str]:
+    """Metrics, and the published accuracies of `plot pareto`."""
+    return [*_starting_with(incomplete, ("top1", "top5")), *complete_metric(incomplete)]
+
+
+def complete_hardware(incomplete: str) -> list[str]:
+    return _starting_with(incomplete, HARDWARE)
+
+
 def complete_explained(incomplete: str) -> list[str]:
     return [*_starting_with(incomplete, TOPICS), *complete_metric(incomplete)]
 

@@ -9,6 +9,7 @@ import typer
 
 from cspprof.analysis.constraints import Constraint, parse_constraint
 from cspprof.cli import options as o
+from cspprof.cli.completion import complete_metric
 from cspprof.cli.output import ReportWriter, print_notes, print_written, write_bytes, writing
 from cspprof.cli.profile import check_profile_path
 from cspprof.core.errors import CspprofError
@@ -52,7 +53,11 @@ def convert_command(
         list[str] | None, typer.Option("--where", metavar="METRIC<=N", help='A constraint: "macs<=2 G"; repeatable.')
     ] = None,
     minimize: Annotated[
-        str, typer.Option("--minimize", metavar="METRIC", help="The number by which the best conversion is chosen.")
+        str,
+        typer.Option(
+            "--minimize", metavar="METRIC", help="The number by which the best conversion is chosen.",
+            autocompletion=complete_metric,
+        ),
     ] = "cio_cspnet",
     save: Annotated[
         tuple[Path, Path] | None, typer.Option("--save", metavar="BEFORE AFTER", help="Save both profiles.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cspprof.cli import options as o
-from cspprof.cli.completion import complete_kind, complete_metric, complete_spec
+from cspprof.cli.completion import complete_axis, complete_hardware, complete_kind, complete_metric, complete_spec
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.specs import profile_specs
 from cspprof.core.printable import printable_lines
@@ -33,7 +33,7 @@ Width = Annotated[str, typer.Option("--width", metavar="INCHES", help="Inches, o
 Hardware = Annotated[
     list[str] | None,
     typer.Option("--hardware", metavar="NAME", help="For roofline: gtx1080ti, i9-9900k, jetson-tx2 … or "
-                 "name:peak_gmacs:gb_per_s; repeat for more."),
+                 "name:peak_gmacs:gb_per_s; repeat for more.", autocompletion=complete_hardware),
 ]  # fmt: skip
 
 
@@ -47,8 +47,18 @@ def plot_command(
     top: Annotated[
         int | None, typer.Option("--top", min=1, metavar="N", help="For bottleneck: the number of layers.")
     ] = None,
-    x: Annotated[str | None, typer.Option("--x", metavar="METRIC", help="For pareto: a metric, top1 or top5.")] = None,
-    y: Annotated[str | None, typer.Option("--y", metavar="METRIC", help="For pareto: a metric, top1 or top5.")] = None,
+    x: Annotated[
+        str | None,
+        typer.Option(
+            "--x", metavar="METRIC", help="For pareto: a metric, top1 or top5.", autocompletion=complete_axis
+        ),
+    ] = None,
+    y: Annotated[
+        str | None,
+        typer.Option(
+            "--y", metavar="METRIC", help="For pareto: a metric, top1 or top5.", autocompletion=complete_axis
+        ),
+    ] = None,
     hardware: Hardware = None,
     c: Annotated[int | None, typer.Option("--c", help="For closed-form: channels of the base layer.")] = None,
     m: Annotated[int | None, typer.Option("--m", help="For closed-form: dense layers.")] = None,

@@ -13,7 +13,7 @@ import typer
 
 from cspprof.analysis.constraints import parse_constraints
 from cspprof.cli import options as o
-from cspprof.cli.completion import complete_metric, complete_metrics
+from cspprof.cli.completion import complete_metric, complete_metrics, complete_spec
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.inputs import parse_device
@@ -37,6 +37,7 @@ Specs = Annotated[
         help="Models as in cspprof profile SPEC, or globs: 'timm:resnet*', 'torchvision:*', 'csp_*'. Without any, the "
         "rows of --journal are shown.",
         show_default=False,
+        autocompletion=complete_spec,
     ),
 ]
 ALL_ROWS = (".csv", ".parquet", ".html")

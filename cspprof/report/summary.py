@@ -50,7 +50,8 @@ def _tree(record: Record, depth: int | None) -> Table:
     for module, prefix in zip(modules, _branches([m.layer.depth for m in modules]), strict=True):
         layer = module.layer
         name = layer.path.rpartition(".")[2] or record.label
-        label = f"{prefix}{name} ({layer.class_name.rpartition('.')[2]})"
+        class_name = layer.class_name.rpartition(".")[2]
+        label = f"{prefix}{name} ({class_name})" if class_name else f"{prefix}{name}"  # a graph has no classes
         rows.append([
             text(label + (f" ×{layer.calls}" if layer.calls > 1 else "")),
             text("–" if module.output is None else str(module.output)),
