@@ -2,7 +2,7 @@
 
 Tables and chart data are compared byte by byte. Images and the HTML report are compared only under the library versions
 in `versions.json`, because another version may draw a line differently. `learning.py` writes `learning.md`, and
-`spaces.py` writes `spaces.md`.
+`spaces.py` and `study.py` write `spaces.md` and `study.md`.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def readme() -> str:
         "## Design spaces\n\n[γ × fusion × width × resolution of CSPPeleeNet and CSPResNeXt-50, and all of timm]"
         "(spaces.md), with their Pareto fronts\n"
     )
+    parts.append("## Does theory predict the time of a network?\n\n[Measured times of 78 networks](study.md)\n")
     parts.append("## All printed figures\n\n[Every printed cost figure beside the computed value](reproduction.md)\n")
     parts.append(f"## HTML report\n\n[{' and '.join(PAIR)} in one file](report.html), to download.\n")
     return "\n".join(parts)

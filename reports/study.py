@@ -54,7 +54,7 @@ def measure(work: Path, quick: bool, minutes: float, saved: Path) -> bool:
     """Measure what has no file in `work`, and write `saved`. Returns whether all batches were measured."""
     rounds = 1 if quick else measurement.ROUNDS
     finished = measurement.measure(_batches(quick), work, minutes * 60, rounds)
-    documents = [json.loads(p.read_text()) for p in sorted(work.glob("*.json"))]
+    documents = {p.stem: json.loads(p.read_text()) for p in sorted(work.glob("*.json"))}
     if documents:
         document = measurement.merged(documents)
         kept = json.loads(saved.read_text()) if saved.exists() else {}

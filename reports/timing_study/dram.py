@@ -40,6 +40,8 @@ class Cache:
         self._tiles: OrderedDict[tuple[int, int], tuple[float, bool]] = OrderedDict()
         """Bytes that are present, and whether they were written, by tensor and number of the tile."""
         self._used = 0.0
+        self._numbers: dict[int, set[int]] = {}
+        """The numbers of the tiles of each tensor that may be present."""
 
     def read(self, tile: tuple[int, int], size: float) -> None:
         """Read `size` bytes of a tile; those that are not present are fetched."""
@@ -53,6 +55,7 @@ class Cache:
 
     def _keep(self, tile: tuple[int, int], before: float, size: float, dirty: bool) -> None:
         self._tiles[tile] = size, dirty
+        self._numbers.setdefault(tile[0], set()).add(tile[1])
         self._used += size - before
         while self._used > self.capacity and self._tiles:
             _, (evicted, was_written) = self._tiles.popitem(last=False)
@@ -61,8 +64,8 @@ class Cache:
 
     def drop(self, tensor: int) -> None:
         """Forget a tensor that is not read again."""
-        for tile in [t for t in self._tiles if t[0] == tensor]:
-            self._used -= self._tiles.pop(tile)[0]
+        for number in self._numbers.pop(tensor, ()):
+            self._used -= self._tiles.pop((tensor, number), (0.0, False))[0]
 
     def flush(self, tensors: Sequence[int]) -> None:
         """Write back what was written of these tensors: the outputs of the model."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from timing_study.predictors import CALIBRATED, PREDICTORS
-from timing_study.results import Row, key, least_difference, pairs, predicted_ms, scores, timed
+from timing_study.results import Row, key, least_differences, pairs, predicted_ms, scores, timed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def _predicted(axes: Axes, table: Sequence[Row], engine: str, title: str, legend
 
 def _pairs(axes: Axes, table: Sequence[Row], measured: Mapping[str, Any], engine: str, column: str, label: str) -> None:
     """The ratio of times against the ratio of a count; a point above 1 is a CSP form that is slower."""
-    found = list(pairs(table, engine, least_difference(measured, engine)))
+    found = list(pairs(table, engine, least_differences(measured, engine)))
     for source, color in COLORS.items():
         for claimed in (True, False):
             own = [p for p in found if p["source"] == source and (p["verdict"] != "no difference") == claimed]

@@ -68,9 +68,12 @@ CONVERTED = ("resnet18", "efficientnet_b0", "dla34", "repvgg_a0", "convnext_atto
 """Networks of timm that `cspprof convert` converts."""
 
 
-def converted(of: str) -> nn.Module:
-    """The cross stage partial form of a network, by the defaults of `cspprof convert`."""
-    return cspprof.convert(of).model
+def converted(of: str, device: str | None = "cpu") -> nn.Module:
+    """The cross stage partial form of a network of timm, by the defaults of `cspprof convert`.
+
+    If `device` is None, it has no weights.
+    """
+    return cspprof.convert(f"timm:{of}", device=device).model
 
 
 def networks() -> list[Network]:
@@ -93,7 +96,7 @@ def networks() -> list[Network]:
         plain = f"timm:{TIMM_PAIRS[name]}" if name in TIMM_PAIRS else ""
         found.append(Network(f"timm:{name}", f"timm:{name}", family, plain))
         if name in CONVERTED:
-            spec = f"{Path(__file__)}:converted,of=timm:{name}"
+            spec = f"{Path(__file__)}:converted,of={name}"
             found.append(Network(f"converted timm:{name}", spec, family, f"timm:{name}"))
     return found
 

@@ -16,9 +16,8 @@ from timing_study.results import (
     Pair,
     Row,
     concordance,
-    drift,
     engines,
-    least_difference,
+    least_differences,
     pairs,
     scores,
     timed,
@@ -34,16 +33,19 @@ class Published(NamedTuple):
     note: str = ""
 
 
+THUNDERNET = (
+    "its published speed is derived from the text of the paper, and includes the R-CNN subnet, which our reading lacks"
+)
 TABLE5 = (
     Published("yolov3_tiny_prn", 416, 71),
     Published("yolov3_tiny", 416, 54),
-    Published("thundernet_snet49", 320, 47, "fps derived from the text of the paper; our network is a reading"),
-    Published("thundernet_snet146", 320, 32, "fps derived from the text of the paper; our network is a reading"),
+    Published("thundernet_snet49", 320, 47, THUNDERNET),
+    Published("thundernet_snet146", 320, 32, THUNDERNET),
 )
 """The networks of Table 5 that have a published CPU time and are in our zoo."""
 GOAL, GOAL_RANK = 0.15, 0.95
 """The median error and the rank correlation that the calibrated model should reach on ONNX Runtime."""
-TABLE5_ENGINES = ("opencv", "onnxruntime", "openvino", "torch")
+TABLE5_ENGINES = ("opencv", "opencv-classic", "onnxruntime", "openvino", "torch")
 
 
 def page(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
@@ -56,7 +58,7 @@ def page(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
         _pair_section(table, measured),
         _table5_section(table),
         _dram_section(table, measured),
-        _limits(measured),
+        _limits(table, measured),
     ]
     return "\n".join(parts)
 
@@ -74,14 +76,19 @@ def _introduction(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
 
 {len(names)} networks at two resolutions each: {sources["zoo"]} of the zoo, among them all plain/CSP pairs,
 {sources["timm"]} of timm, and {sources["converted"]} that `cspprof convert` converted. Measured on one thread of an
-{machine["cpu"]}, {measured["date"][:10]}; {listed}; cspprof {versions["cspprof"]}. Network–resolution
-combinations with a time: {counts}.
+{machine["cpu"]}, {measured["date"][:10]}, with cspprof {versions["cspprof"]}.
+
+- Engines: {listed}.
+- Networks with a time, each resolution counted: {counts}.
 
 `python reports/study.py` measures again. `python reports/study.py --from-saved` writes this page, the figure and
 [study.csv](study.csv) again from the committed measurements, [study.json](study.json). The method is that of
 [cspprof measure](../docs/measuring.md), with {measured["rounds"]} rounds.
 
 ![Measured time against MACs, CIO, traffic and the predictions of the calibrated model.](study.png)
+
+In the last row, a point above 1 is a CSP form that is slower than its plain network. Hollow points are differences that
+are too small to claim.
 """
 
 
@@ -136,6 +143,16 @@ def _cio_answers(table: Sequence[Row], measured: Mapping[str, Any]) -> list[str]
         f"{verdicts['no difference']} times the difference is too small to claim. Of the {sum(fewer.values())} pairs "
         f"with fewer MACs, {fewer['faster']} are faster and {fewer['slower']} slower."
     ]
+    claimed = [p for p in found if p["verdict"] != "no difference"]
+    up = max((p for p in claimed if p["verdict"] == "faster"), key=lambda p: p["cio_cspnet"], default=None)
+    down = max((p for p in claimed if p["verdict"] == "slower" and p["cio_cspnet"] < 1), key=_time, default=None)
+    lines += [
+        f"- {text}: {p['name']} against {p['plain']} at {p['size']} on {p['engine']}: CIO (CSPNet) × "
+        f"{p['cio_cspnet']:.2f}, MACs × {p['macs']:.2f}, time × {p['time']:.2f}."
+        for text, p in (("Faster with the largest rise of CIO", up), ("Slower with a lower CIO", down))
+        if p is not None
+    ]
+    lines += _table5_answer(table)
     for engine in (e for e in ENGINES_FOR_ALL if timed(table, e)):
         agree, total = concordance(table, engine, "cio_cspnet")
         traffic, of = concordance(table, engine, "traffic_bytes")
@@ -148,6 +165,10 @@ def _cio_answers(table: Sequence[Row], measured: Mapping[str, Any]) -> list[str]
     return lines
 
 
+def _time(pair: Pair) -> float:
+    return float(pair["time"])
+
+
 # -- prediction ---------------------------------------------------------------------------------------
 
 
@@ -155,8 +176,9 @@ def _score_section(table: Sequence[Row]) -> str:
     text = """## How well does each number rank and predict time?
 
 Each number is multiplied by a time per unit. That time is fitted, by relative least squares, to all families except the
-one that is predicted. *Rank* is Spearman's correlation of predicted and measured times, *R²* that of their logarithms,
-*mean* and *median* are absolute relative errors, *worst* is the most wrong prediction divided by the measured time.
+one that is predicted. *Rank* is Spearman's correlation of predicted and measured times, *R²* the coefficient of
+determination of their logarithms; *mean* and *median* are absolute relative errors; *worst* is the most wrong
+prediction divided by the measured time.
 
 - *CIO weighted by MoC* is CIO (HarDNet), times 0.6 for networks with depthwise convolutions, as its authors suggest.
 - *Traffic* is `traffic_bytes`: all operations, with weights, without fusion.
@@ -168,7 +190,8 @@ one that is predicted. *Rank* is Spearman's correlation of predicted and measure
         found = scores(table, engine)
         heads = ["predictor", "networks", "rank", "R²", "mean", "median", "worst", "which"]
         lines = [
-            [p.title, str(s.n), f"{s.spearman:.3f}", f"{s.r2:.2f}", _percent(s.mean_error), _percent(s.median_error),
+            [p.title, str(s.n), _signed_number(s.spearman, 3), _signed_number(s.r2), _percent(s.mean_error),
+             _percent(s.median_error),
              f"{s.worst_ratio:.2f}", s.worst]
             for p, s in found
         ]  # fmt: skip
@@ -203,23 +226,27 @@ def _signed(value: float) -> str:
     return f"{100 * value:+.0f} %".replace("-", "−")
 
 
+def _signed_number(value: float, digits: int = 2) -> str:
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
 # -- pairs --------------------------------------------------------------------------------------------
 
 
 def _all_pairs(table: Sequence[Row], measured: Mapping[str, Any]) -> list[Pair]:
-    return [p for e in engines(table) for p in pairs(table, e, least_difference(measured, e))]
+    return [p for e in engines(table) for p in pairs(table, e, least_differences(measured, e))]
 
 
 def _pair_section(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
     found = _all_pairs(table, measured)
     text = """## Does a drop in CIO mean a drop in time?
 
-Every CSP form beside its plain network, as ratios: below 1, the CSP form has less. A time ratio is claimed (*faster*,
-*slower*) if the intervals of both times do not overlap and the ratio is further from 1 than that of one network that
-was loaded twice (A/A pair): """
-    text += ", ".join(f"{_percent(least_difference(measured, e))} on {e}" for e in engines(table)) + ".\n"
+Every CSP form beside its plain network, as ratios: below 1, the CSP form has less. A difference of times is claimed
+(*faster*, *slower*) if it is above 5 %, and above the slowdown of the batch by other programs (see *Limits*). Both
+networks of a pair are in the same batch.
+"""
     text += "\n" + _verdict_table(found)
-    text += "\n" + _slower_section(found)
+    text += "\n" + _slower_section(table, found)
     text += "\n### All pairs\n\n" + _pair_table(table, found)
     return text
 
@@ -235,27 +262,39 @@ def _verdict_table(found: Sequence[Pair]) -> str:
             more = Counter(p["verdict"] for p in own if p[metric] > 1)
             cells = [str(c[v]) for c in (less, more) for v in ("faster", "no difference", "slower")]
             ranks = spearman([p[metric] for p in own], [p["time"] for p in own])
-            lines.append([engine, title, *cells, "" if ranks is None else f"{ranks:.2f}"])
+            lines.append([engine, title, *cells, "" if ranks is None else _signed_number(ranks)])
     heads = ["engine", "count", "lower: faster", "same", "slower", "higher: faster", "same", "slower", "rank"]
     text = _markdown(heads, lines, numeric=range(2, 9))
     return text + "\n*rank*: Spearman's correlation of the ratios of the count and of the times.\n"
 
 
-def _slower_section(found: Sequence[Pair]) -> str:
+def _slower_section(table: Sequence[Row], found: Sequence[Pair]) -> str:
     slower = sorted((p for p in found if p["verdict"] == "slower"), key=lambda p: -p["time"])
     text = f"### Pairs where CSP is slower: {len(slower)} of {len(found)}\n\n"
     if not slower:
         return text
     counts = ("macs", "cio_cspnet", "traffic_bytes", "kernels")
+    shares = {(row["name"], row["size"]): _percent(row["unaligned"]) for row in table}
     lines = [
-        [p["engine"], p["name"], p["plain"], str(p["size"]), *(f"{p[c]:.2f}" for c in ("time", *counts))]
+        [
+            p["engine"],
+            p["name"],
+            p["plain"],
+            str(p["size"]),
+            *(f"{p[c]:.2f}" for c in ("time", *counts)),
+            shares[p["name"], p["size"]],
+        ]
         for p in slower
     ]
-    heads = ["engine", "CSP form", "plain", "size", "time", "MACs", "CIO (CSPNet)", "traffic", "kernels"]
-    text += _markdown(heads, lines, numeric=range(3, 9))
+    heads = ["engine", "CSP form", "plain", "size", "time", "MACs", "CIO (CSPNet)", "traffic", "kernels", "unaligned"]
+    text += _markdown(heads, lines, numeric=range(3, 10))
     fewer = sum(p["macs"] < 1 for p in slower)
     lower = sum(p["cio_cspnet"] < 1 for p in slower)
-    return text + f"\n{fewer} of them have fewer MACs than the plain network, {lower} a lower CIO (CSPNet).\n"
+    return text + (
+        f"\n{fewer} of them have fewer MACs than the plain network, {lower} a lower CIO (CSPNet). *unaligned*: the "
+        "share of the MACs in convolutions whose widths do not fit blocks of 4 channels; engines have slow kernels for "
+        "them.\n"
+    )
 
 
 def _pair_table(table: Sequence[Row], found: Sequence[Pair]) -> str:
@@ -295,28 +334,33 @@ machine, so only ranks and ratios are compared.
 """
     if not any(p.name == "yolov3_tiny" for p in found):
         return text + "\nNot measured.\n"
-    columns = [e for e in TABLE5_ENGINES if all(rows[p.name, p.size].get(f"{e}_ms") for p in found)]
+    columns = [e for e in TABLE5_ENGINES if any(rows[p.name, p.size][f"{e}_ms"] for p in found)]
     base = next(p for p in found if p.name == "yolov3_tiny")
 
     def speeds(engine: str) -> list[float]:
-        return [1 / rows[p.name, p.size][f"{engine}_ms"] for p in found]
+        """Frames per second; 0 without a time."""
+        return [1e3 / (rows[p.name, p.size][f"{engine}_ms"] or float("inf")) for p in found]
 
     lines = []
     for i, p in enumerate(found):
         cells = [p.name, str(p.size), str(p.fps), f"{_rank([x.fps for x in found], i)}", f"{p.fps / base.fps:.2f}"]
         for engine in columns:
             own = speeds(engine)
-            cells += [f"{1e3 * own[i]:.1f}", str(_rank(own, i)), f"{own[i] / own[found.index(base)]:.2f}"]
+            ratio = own[i] / own[found.index(base)] if own[found.index(base)] else 0.0
+            cells += [f"{own[i]:.1f}", str(_rank(own, i)), f"{ratio:.2f}" if ratio else "–"] if own[i] else ["–"] * 3
         lines.append(cells)
     heads = ["network", "size", "published fps", "rank", "ratio"]
     for engine in columns:
         heads += [f"{engine} fps", "rank", "ratio"]
     text += "\n" + _markdown(heads, lines, numeric=range(1, len(heads)))
     for engine in columns:
-        rank = spearman([p.fps for p in found], speeds(engine))
-        text += f"\n- Rank correlation with the published speeds on {engine}: {rank:.2f}." if rank is not None else ""
+        measured = [(p.fps, speed) for p, speed in zip(found, speeds(engine), strict=True) if speed]
+        rank = spearman([fps for fps, _ in measured], [speed for _, speed in measured])
+        if rank is not None and len(measured) > 2:
+            text += f"\n- Rank correlation with the published speeds on {engine}: {_signed_number(rank)}."
     notes = dict.fromkeys(p.note for p in found if p.note)
     text += "".join(f"\n- ThunderNet: {note}." for note in notes)
+    text += "\n- –: the engine computes a wrong output or none; see the end of the page."
     return text + (
         "\n- CSPDenseNetb-Ref-PRN (102 fps) and CSPPeleeNet-Ref-PRN(3l) (52 fps) have no public definition. "
         "CSPPeleeNet-Ref-EFM has no published time on a CPU.\n"
@@ -325,6 +369,22 @@ machine, so only ranks and ratios are compared.
 
 def _rank(values: Sequence[float], i: int) -> int:
     return 1 + sum(v > values[i] for v in values)
+
+
+def _table5_answer(table: Sequence[Row]) -> list[str]:
+    """The one ratio of Table 5 between networks whose definitions are public."""
+    rows = {(r["name"], r["size"]): r for r in table}
+    tiny, prn = rows.get(("yolov3_tiny", 416)), rows.get(("yolov3_tiny_prn", 416))
+    if tiny is None or prn is None:
+        return []
+    ratios = [
+        f"{tiny[f'{e}_ms'] / prn[f'{e}_ms']:.2f} on {e}" for e in TABLE5_ENGINES if tiny[f"{e}_ms"] and prn[f"{e}_ms"]
+    ]
+    fps = {p.name: p.fps for p in TABLE5}
+    printed = f"{fps['yolov3_tiny_prn'] / fps['yolov3_tiny']:.2f}"
+    return [
+        f"- **Table 5**: in print, YOLOv3-tiny-PRN is {printed} times as fast as YOLOv3-tiny; here {', '.join(ratios)}."
+    ]
 
 
 # -- DRAM ---------------------------------------------------------------------------------------------
@@ -377,7 +437,7 @@ def _rank_text(a: Iterable[float], b: Iterable[float]) -> str:
 
 
 def _zigzag_text(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
-    own = [row for row in table if row["tpu_like_maps"] is not None and row["size"] == dram.ZIGZAG_SIZE]
+    own = [row for row in table if row["name"] in dram.ZIGZAG_NETWORKS and row["size"] == dram.ZIGZAG_SIZE]
     layers = dram.zigzag_access_of(measured.get("zigzag", []))
     if not own or not layers:
         return "**ZigZag** was not run: `pip install zigzag-dse six`, then `python reports/study.py --zigzag`.\n"
@@ -414,19 +474,23 @@ accelerators that come with it; 8-bit elements. Each layer starts and ends in DR
 # -- limits -------------------------------------------------------------------------------------------
 
 
-def _limits(measured: Mapping[str, Any]) -> str:
-    present = [e for e in measured["engines"] if any(row[0] == e for row in measured["references"])]
-    drifts = ", ".join(f"{_percent(drift(measured, e))} on {e}" for e in present)
+def _limits(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
     failures = [
-        [name, str(size), engine or "all", reason.replace("|", "/")]
+        [name, str(size), engine or "all", reason.replace("|", "/").partition(". ")[0]]
         for name, size, engine, reason in measured["failures"]
     ]
     busy = _percent(measured["other_cpu_share"])
+    samples = round(median(row[5] for row in measured["times"] if row[1] in {r["name"] for r in table}))
+    slowdowns = [max(found.values()) for found in measured["slowdowns"].values()]
+    middle, most = _percent(median(slowdowns)), _percent(max(slowdowns))
     text = f"""## Limits
 
 - One machine, one thread, batch 1, float32, random weights. Other programs used at most {busy} of its CPUs.
-- The networks were measured in batches. One network was part of each batch; its time differed by at most {drifts}
-  from its median. Times of different batches differ by that much without another reason. Pairs are in the same batch.
+- The time is the fastest of about {samples} samples, because other programs ran on the machine. The table has medians
+  too.
+- The networks were measured in {len(slowdowns)} batches. One network was part of each batch. It was slower than in the
+  best batch by {middle} (median, on the most disturbed engine) and by at most {most}; by so much times of different
+  batches may be wrong.
 - Networks of one family resemble each other, so {len(measured["times"])} measurements are fewer independent ones.
 """
     if failures:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import cspprof
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Record
 from cspprof.measure.calibration.fit import Sample, best_shape, leave_one_family_out
@@ -18,8 +19,8 @@ from cspprof.metrics import value_of
 from cspprof.profiles import profile_spec
 from cspprof.sources import Request
 from timing_study import dram
-from timing_study.measurement import ENGINES_FOR_ALL, ENGINES_FOR_PART, short_batch
-from timing_study.networks import Network, by_name
+from timing_study.measurement import DISTURBED, ENGINES_FOR_ALL, ENGINES_FOR_PART, short_batch
+from timing_study.networks import Network, by_name, converted
 from timing_study.predictors import (
     CALIBRATED,
     DEPTHWISE_WEIGHT,
@@ -48,6 +49,8 @@ Row = dict[str, Any]
 
 
 def trace(network: Network, size: int) -> Record:
+    if network.source == "converted":  # `profile_spec` builds on meta, where a conversion cannot be proven
+        return cspprof.profile(converted(network.name.partition(":")[2], device=None), (1, 3, size, size))
     return profile_spec(network.spec, Request(inputs=parse_inputs([f"1x3x{size}x{size}"])))
 
 
@@ -68,13 +71,15 @@ def rows(measured: Mapping[str, Any]) -> list[Row]:
         row |= {metric: value_of(record, metric) for metric in METRICS}
         weight = DEPTHWISE_WEIGHT if has_depthwise(record) else 1.0
         row["cio_moc"] = round(weight * row["cio_hardnet"])
-        row["kernels"] = len(kernels(record, FUSIONS["onnxruntime"]))
+        parts = kernels(record, FUSIONS["onnxruntime"])
+        unaligned = sum(k.macs for k in parts if "unaligned macs" in k.work)
+        row |= {"kernels": len(parts), "unaligned": _digits(unaligned / row["macs"])}
         row |= {column: round(dram.cache_traffic(record, capacity)) for column, capacity in CACHES.items()}
         row |= _zigzag_columns(record, zigzag)
         row["counted_bytes"] = accesses.get((n.name, size))
         for engine in ENGINES:
-            median, low, high = times[n.name, size].get(engine, [None] * 3)[:3]
-            row |= {f"{engine}_ms": median, f"{engine}_low": low, f"{engine}_high": high}
+            fastest, median = times[n.name, size].get(engine, [None] * 2)[:2]
+            row |= {f"{engine}_ms": fastest, f"{engine}_median": median}
         found.append(row)
     short = _short_records(measured)
     for engine in ENGINES:
@@ -99,12 +104,12 @@ def _short_records(measured: Mapping[str, Any]) -> dict[str, list[tuple[str, Rec
     items = {item.network.name: item for item in short_batch().items}
     records: dict[str, Record] = {}
     found: dict[str, list[tuple[str, Record, float]]] = {}
-    for engine, name, _, median, *_ in measured["times"]:
+    for engine, name, _, fastest, *_ in measured["times"]:
         if name in items:
             if name not in records:
                 item = items[name]
                 records[name] = profile_spec(item.network.spec, Request(inputs=parse_inputs(item.input_texts)))
-            found.setdefault(engine, []).append((name, records[name], median / 1e3))
+            found.setdefault(engine, []).append((name, records[name], fastest / 1e3))
     return found
 
 
@@ -217,22 +222,22 @@ class Pair(dict[str, Any]):
     """A network and its CSP form at one size on one engine: ratios of the CSP form to the plain network."""
 
 
-def pairs(table: Sequence[Row], engine: str, least: float) -> Iterator[Pair]:
-    """The pairs that the engine measured. `least` is the smallest relative difference that is claimed.
-
-    `time` is the ratio of the medians, `verdict` *faster*, *slower* or *no difference*. A difference is claimed if it
-    is above `least` and the intervals of both times do not overlap.
-    """
+def pairs(table: Sequence[Row], engine: str, least: Mapping[tuple[str, int], float]) -> Iterator[Pair]:
+    """The pairs that the engine measured. `time` is the ratio of their times, `verdict` *faster*, *slower* or *no
+    difference*, if it differs from 1 by at most `least` of the network and size."""
     rows_by = {(r["name"], r["size"]): r for r in timed(table, engine)}
     for row in rows_by.values():
         plain = rows_by.get((row["plain"], row["size"]))
         if plain is None:
             continue
         ratio = row[f"{engine}_ms"] / plain[f"{engine}_ms"]
-        apart = row[f"{engine}_low"] > plain[f"{engine}_high"] or row[f"{engine}_high"] < plain[f"{engine}_low"]
-        verdict = "no difference"
-        if apart and abs(ratio - 1) > least:
-            verdict = "faster" if ratio < 1 else "slower"
+        verdict = (
+            "no difference"
+            if abs(ratio - 1) <= least[row["name"], row["size"]]
+            else "faster"
+            if ratio < 1
+            else "slower"
+        )
         theory = {m: row[m] / plain[m] for m in PAIR_COUNTS}
         yield Pair(
             engine=engine, name=row["name"], plain=row["plain"], size=row["size"], source=row["source"], time=ratio,
@@ -240,17 +245,14 @@ def pairs(table: Sequence[Row], engine: str, least: float) -> Iterator[Pair]:
         )  # fmt: skip
 
 
-def least_difference(measured: Mapping[str, Any], engine: str) -> float:
-    """The largest distance from 1 of the A/A pairs of all batches: one network, loaded twice."""
-    ratios = [batch[engine][0] for batch in measured["same_model_ratios"] if engine in batch]
-    return max((abs(ratio - 1) for ratio in ratios), default=0.0)
-
-
-def drift(measured: Mapping[str, Any], engine: str) -> float:
-    """The largest distance of a time of the reference network from its median over all batches, relative to it."""
-    times: list[float] = sorted(row[3] for row in measured["references"] if row[0] == engine)
-    middle = times[len(times) // 2]
-    return max(abs(t / middle - 1) for t in times)
+def least_differences(measured: Mapping[str, Any], engine: str) -> dict[tuple[str, int], float]:
+    """The smallest relative difference of times that is claimed, for each network and size: by so much the reference
+    network was slower in the same batch than in the best one, but at least `DISTURBED`."""
+    return {
+        (name, size): max(measured["slowdowns"][batch][engine], DISTURBED)
+        for own, name, size, *_, batch in measured["times"]
+        if own == engine
+    }
 
 
 def concordance(table: Sequence[Row], engine: str, metric: str, tolerance: float = 0.1) -> tuple[int, int]:
