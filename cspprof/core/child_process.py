@@ -79,6 +79,7 @@ class ChildProcess:
     def kill(self) -> None:
         """End the process now, also from another thread than that which waits for its response."""
         self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """End the process now, and wait until it has ended."""

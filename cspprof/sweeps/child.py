@@ -98,7 +98,6 @@ class Child:
         process = self._process
         if process is not None:
             process.kill()
-            process.wait()
 
     def close(self) -> None:
         """End the process, if there is one."""
