@@ -152,7 +152,8 @@ def _cio_answers(table: Sequence[Row], measured: Mapping[str, Any]) -> list[str]
         for text, p in (("Faster with the largest rise of CIO", up), ("Slower with a lower CIO", down))
         if p is not None
     ]
-    lines += _table5_answer(table)
+    lines.append(f"- **What a pair's time follows**: {'; '.join(_pair_ranks(table, measured))}.")
+    lines += [*_table5_answer(table), *_zigzag_answer(measured)]
     for engine in (e for e in ENGINES_FOR_ALL if timed(table, e)):
         agree, total = concordance(table, engine, "cio_cspnet")
         traffic, of = concordance(table, engine, "traffic_bytes")
@@ -163,6 +164,31 @@ def _cio_answers(table: Sequence[Row], measured: Mapping[str, Any]) -> list[str]
                 f"{_percent(traffic / of)} of {of}. By chance, it would be 50 %."
             )
     return lines
+
+
+def _pair_ranks(table: Sequence[Row], measured: Mapping[str, Any]) -> list[str]:
+    """For each engine that measured all networks, what the ratios of times are correlated with."""
+    found = []
+    for engine in (e for e in ENGINES_FOR_ALL if timed(table, e)):
+        own = list(pairs(table, engine, least_differences(measured, engine)))
+        counts = (("MACs", "macs"), ("CIO (CSPNet)", "cio_cspnet"), ("traffic", "traffic_bytes"))
+        ranks = {title: spearman([p[c] for p in own], [p["time"] for p in own]) for title, c in counts}
+        texts = [f"{title} {_signed_number(rank)}" for title, rank in ranks.items() if rank is not None]
+        found.append(f"rank correlation of the ratio of times on {engine} with that of {', '.join(texts)}")
+    return found
+
+
+def _zigzag_answer(measured: Mapping[str, Any]) -> list[str]:
+    layers = dram.zigzag_access_of(measured.get("zigzag", []))
+    if not layers:
+        return []
+    equal = {a: sum(access[a].maps == conv.cio for conv, access in layers.items()) for a in dram.ACCELERATORS}
+    texts = " and ".join(f"{n} on {a}" for a, n in equal.items())
+    return [
+        f"- **Is CIO the right metric?** For one layer on an accelerator, yes: of {len(layers)} convolutions, ZigZag "
+        f"finds that exactly the CIO moves to and from DRAM for {texts}. CIO leaves out weights, and what a cache or a "
+        "fusion keeps between layers; see below."
+    ]
 
 
 def _time(pair: Pair) -> float:
