@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis.layer_rows import layer_columns, layer_numbers
+from cspprof.analysis.receptive_field import LayerField, receptive_fields
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
 from cspprof.core.record import Record
@@ -53,6 +54,12 @@ class Profile(Record):
     def live_bytes(self) -> list[int]:
         """Activation memory in bytes that is alive while each operation runs, in execution order; see `peak_bytes`."""
         return live_bytes(self)
+
+    @property
+    def receptive_fields(self) -> list[LayerField | None]:
+        """What an element of the output of each call in `ops` depends on: size, stride, offset and center in pixels of
+        the input, and the branches that the call joins. None for views, and for outputs that depend on no input."""
+        return receptive_fields(self)
 
     def to_pandas(self) -> pandas.DataFrame:
         """One row per operation that is not a view, in execution order, with every number of a layer.

@@ -123,7 +123,7 @@ Columns = Annotated[
         "--columns",
         metavar="NAMES",
         help="The columns of the table of layers or groups: kind,out,macs,live_bytes. Names: kind, stage, in, out, "
-        "operations, share, and every metric of layers.",
+        "operations, share, rf (the receptive field of layers), and every metric of layers.",
     ),
 ]
 AllMetrics = Annotated[bool, typer.Option("--all", help="Print every metric, not one of each kind.")]

@@ -126,6 +126,9 @@ class Calls:
     """The storages of all calls, end to end: for each call those of its reads, weights and writes."""
     name: Sequence[str] = ()
     """The name of the graph node, for each call, if the source names its nodes as ONNX does; else empty."""
+    views: Mapping[int, int] = field(default_factory=dict)
+    """For reads of views, the position in `storage` of the write that made the view, by that of the read. A record of
+    another source can lack it: then the storage and the shape say which view is read."""
 
 
 class Ops(Sequence[Op]):
@@ -259,6 +262,8 @@ class Record:
         widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
         if sum(widths[i] for i in calls.spec) != len(calls.storage):
             raise ProfileError("the storage column does not fit the calls")
+        if any(not 0 <= made < read < len(calls.storage) for read, made in calls.views.items()):
+            raise ProfileError("a call reads a view that does not exist")
         written = {s.id for s in self.storages}
         for i, (index, at) in enumerate(zip(calls.spec, self.offsets, strict=True)):
             spec = self.specs[index]

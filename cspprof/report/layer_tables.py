@@ -22,6 +22,7 @@ from cspprof.core.registry import suggestion
 from cspprof.metrics import METRICS, Amount, Sum
 from cspprof.metrics.names import resolve_metric
 from cspprof.report.metric_labels import SHORT_METRICS, at_least_field, metric_label, model_fields, title_of
+from cspprof.report.receptive_field import FIELD_COLUMNS, field_cells, field_columns
 from cspprof.report.tables import (
     Cell,
     Column,
@@ -68,6 +69,11 @@ class Breakdown(NamedTuple):
         return "layer"
 
     @property
+    def field_columns(self) -> tuple[str, ...]:
+        """The names of the columns of receptive fields, which only single layers have."""
+        return tuple(FIELD_COLUMNS) if self.heading == "layer" else ()
+
+    @property
     def place_columns(self) -> tuple[str, ...]:
         """The names of the columns that are no metrics."""
         return PLACE_COLUMNS if self.heading == "layer" else (self.heading, "operations", "share")
@@ -80,9 +86,20 @@ def split_columns(names: str, how: Breakdown, convention: str | None = None) -> 
     """
     chosen = [how.heading]
     for name in (n.strip() for n in names.split(",")):
+        if name in how.field_columns or (name == "rf" and how.field_columns):
+            chosen += how.field_columns if name == "rf" else [name]
+            continue
         metric = "peak_bytes" if name == "live_bytes" else resolve_metric(name, convention)
         if name not in how.place_columns and not (metric in METRICS and is_layer_metric(metric)):
-            known = [*how.place_columns, "macs", "cio", "live_bytes", *filter(is_layer_metric, METRICS.names())]
+            fields = ("rf", *how.field_columns) if how.field_columns else ()
+            known = [
+                *how.place_columns,
+                *fields,
+                "macs",
+                "cio",
+                "live_bytes",
+                *filter(is_layer_metric, METRICS.names()),
+            ]
             raise UnknownNameError(
                 f"no column named {name!r} in a table of {how.heading}s",
                 suggestion(name, known),
@@ -155,7 +172,7 @@ def layer_table(
 
     The table has the columns of `how`, or by default these metrics; the records have also those of `in_records`.
     """
-    chosen = [c for c in how.columns if c not in how.place_columns]
+    chosen = [c for c in how.columns if c not in (*how.place_columns, *how.field_columns)]
     shown = _layer_metrics([*chosen, *metrics], how, chosen)
     recorded = _layer_metrics([*chosen, *(in_records or metrics)], how, chosen)
     every = list(dict.fromkeys([*recorded, *shown]))
@@ -194,6 +211,8 @@ def _rows_of_layers(
     )  # fmt: skip
     columns = [Column(name, name=name, shortens=name in ("layer", "stage")) for name in PLACE_COLUMNS]
     columns += [Column(layer_metric_label(m), numeric=True, name=m) for m in metrics]
+    of_field = [name for name in how.columns if name in how.field_columns]
+    columns += field_columns(of_field)
     model = model_fields(record)
     lines, records = [], []
     for r in listed:
@@ -202,8 +221,10 @@ def _rows_of_layers(
             alone = RowGroup("", (r,))
             values = values | {m: alone.value(m) for m in per_call}
             cells = cells | {m: part(m, alone.amount(m)) for m in per_call}
-        lines.append([text(r.path), kind, text(r.stage), reads, writes, *cells.values()])
+        field = field_cells(record, r.index, of_field) if of_field else {}
+        lines.append([text(r.path), kind, text(r.stage), reads, writes, *cells.values(), *field.values()])
         fields = {field_name(m): value for m, value in values.items()}
+        fields |= {name: cell.text for name, cell in field.items()}
         records.append({**model, "path": r.path, "kind": r.spec.kind.value, "stage": r.stage, **tensors, **fields})
     return Table(f"Layers of {record.label}", columns, lines), records
 

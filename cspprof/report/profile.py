@@ -26,6 +26,7 @@ from cspprof.report.model_table import (
     stages_table,
 )
 from cspprof.report.notes import cio_notes, model_notes, peak_notes
+from cspprof.report.receptive_field import field_notes
 from cspprof.report.tables import (
     Cell,
     Column,
@@ -67,6 +68,8 @@ def profile_report(
         metrics, focus = apply_convention(convention, metrics, focus)
         c = convention_named(convention)
         notes.append(f"{c.title} are those of {c.tool}, {c.unit}: cspprof explain {c.name}")
+    if set(how.field_columns) & set(how.columns):
+        notes += field_notes(profiles)
     tables = summary_tables(profiles, metrics)
     records = [_total_record(p, with_conv_share(in_records, profiles)) for p in profiles]
     of_models = notes

@@ -138,6 +138,7 @@ def to_dict(record: Record) -> dict[str, Any]:
             "layer": _differences(calls.layer),
             "storage": _differences(calls.storage),
             "name": list(calls.name),
+            "views": [_differences(list(calls.views)), _differences(list(calls.views.values()))],
         },
     }
     return document | {
@@ -195,6 +196,7 @@ def from_dict(document: dict[str, Any]) -> Record:
             list(accumulate(calls["layer"])),
             list(accumulate(calls["storage"])),
             calls["name"] or (),
+            dict(zip(*map(accumulate, calls.get("views", ((), ()))), strict=True)),
         ),
         params=document["params"],
         notes=tuple(document["notes"]),

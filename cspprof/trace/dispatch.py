@@ -218,8 +218,8 @@ class DispatchRecorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         views = result if isinstance(result, (list, tuple)) else [result]
         storage = tags[0].storage
-        for view, output in zip(views, entry.outputs, strict=True):
-            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False)
+        for i, (view, output) in enumerate(zip(views, entry.outputs, strict=True)):
+            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False, (len(self.log), i))
         self.log.append((entry, self.layer, tags, (storage,) * len(views)))
         return result
 
@@ -361,11 +361,13 @@ class DispatchRecorder(TorchDispatchMode):
     ) -> None:  # fmt: skip
         """Tag the outputs and append the call to the log."""
         storages = []
+        is_view = entry.spec is not None and entry.spec.kind is Kind.VIEW
         for i, (tensor, (alias, argument, meta)) in enumerate(zip(made, outputs, strict=True)):
+            view = (len(self.log), i) if is_view else None if alias is Alias.NONE else tags[argument].view
             if alias is Alias.SAME:
                 storages.append(tags[argument].storage)
                 if op.written and meta is not tags[argument].meta:  # unsqueeze_, resize_, t_ …
-                    self.tensors.retag(tensor, tags[argument]._replace(meta=meta))
+                    self.tensors.retag(tensor, tags[argument]._replace(meta=meta, view=view))
                 continue
             storage = tags[argument].storage if alias is Alias.VIEW else self.tensors.new_storage()
             storages.append(storage)
@@ -373,7 +375,7 @@ class DispatchRecorder(TorchDispatchMode):
             known = known or (self.on_meta and alias is Alias.NONE and not tensor.is_meta)
             recorded = entry.spec is None or alias is Alias.VIEW or i < entry.recorded
             tensor.__dict__["_cspprof"] = TensorTag(
-                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known
+                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known, view
             )
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, storages))
@@ -396,6 +398,8 @@ class DispatchRecorder(TorchDispatchMode):
         called: list[int] = []
         layers: list[int] = []
         storages: list[int] = []
+        views: dict[int, int] = {}
+        first_writes: list[int] = []
         for entry, layer, tags, written in self.log:
             spec = entry.spec
             assert spec is not None, "an operation that is not recorded is in no log"
@@ -404,6 +408,11 @@ class DispatchRecorder(TorchDispatchMode):
                 specs.append(spec)
             called.append(number)
             layers.append(layer)
-            storages += [tags[i].storage for i in entry.reads]
+            for i in entry.reads:
+                made_by = tags[i].view
+                if made_by is not None:
+                    views[len(storages)] = first_writes[made_by[0]] + made_by[1]
+                storages.append(tags[i].storage)
+            first_writes.append(len(storages))
             storages += written[: entry.recorded]
-        return tuple(specs), Calls(called, layers, storages)
+        return tuple(specs), Calls(called, layers, storages, views=views)

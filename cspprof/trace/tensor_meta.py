@@ -27,6 +27,8 @@ class TensorTag(NamedTuple):
     meta: TensorMeta
     constant: bool
     """Whether the values are known during a trace on meta: the tensor was computed from constants only."""
+    view: tuple[int, int] | None = None
+    """For a view, the recorded call that made it and which of its outputs it is."""
 
 
 @cache

@@ -82,6 +82,9 @@ def onnx_rule(*operators: str) -> Callable[[OnnxRule], OnnxRule]:
 # -- convolutions -----------------------------------------------------------------------------------
 
 
+WINDOW = ("stride", "padding", "dilation")
+
+
 def _window(node: OnnxNode) -> dict[str, Any]:
     """The arguments of a convolution as torch names them; `padding` lists both ends only if they differ."""
     pads = tuple(node.attrs.get("pads") or (0,))
@@ -252,12 +255,19 @@ def determinant(node: OnnxNode) -> Facts:
 
 @onnx_rule("MaxPool")
 def max_pool(node: OnnxNode) -> Facts:
-    return pool_facts(Kind.MAX_POOL, node.attr("kernel_shape"), node.out, outputs=1)
+    return pool_facts(Kind.MAX_POOL, node.attr("kernel_shape"), node.out, outputs=1, **_pool_window(node))
 
 
 @onnx_rule("AveragePool", "LpPool")
 def average_pool(node: OnnxNode) -> Facts:
-    return pool_facts(Kind.AVG_POOL, node.attr("kernel_shape"), node.out)
+    return pool_facts(Kind.AVG_POOL, node.attr("kernel_shape"), node.out, **_pool_window(node))
+
+
+def _pool_window(node: OnnxNode) -> dict[str, Any]:
+    """The arguments of a pooling layer as torch names them."""
+    window = _window(node)
+    n = len(node.attr("kernel_shape"))
+    return {name: f.pair(window[name], n) if name != "padding" else window[name] for name in WINDOW}
 
 
 @onnx_rule("GlobalAveragePool", "GlobalLpPool")
@@ -282,7 +292,25 @@ def gather(node: OnnxNode) -> Facts:
     return lookup_facts(Kind.EMBEDDING if is_embedding else Kind.DATA, node[0], node.out.numel)
 
 
-@onnx_rule("GatherElements", "GatherND", "Slice")
+@onnx_rule("Slice")
+def slice_(node: OnnxNode) -> Facts:
+    """Each element of the output is one element of the first input. Constant bounds are recorded."""
+    facts = lookup_facts(Kind.DATA, node[0], node.out.numel)
+    return facts._replace(attrs={**facts.attrs, **_constants(node, {1: "starts", 2: "ends", 3: "axes", 4: "steps"})})
+
+
+@onnx_rule("Pad")
+def pad(node: OnnxNode) -> Facts:
+    """A copy. Constant amounts of padding are recorded."""
+    return Facts(Kind.DATA, attrs=_constants(node, {1: "pads", 3: "axes"}))
+
+
+def _constants(node: OnnxNode, names: Mapping[int, str]) -> dict[str, Any]:
+    """The elements of constant inputs, which older versions have as attributes of the same name."""
+    return {name: tuple(node.constants[i]) for i, name in names.items() if node.constants.get(i)}
+
+
+@onnx_rule("GatherElements", "GatherND")
 def gather_elements(node: OnnxNode) -> Facts:
     """Each element of the output is one element of the first input."""
     return lookup_facts(Kind.DATA, node[0], node.out.numel)
@@ -356,7 +384,7 @@ register_without_macs(Kind.CONCAT, "Concat")
 register_without_macs(Kind.VIEW, "Reshape Flatten Squeeze Unsqueeze Identity OptionalGetElement")
 register_without_macs(
     Kind.DATA,
-    "Transpose Cast CastLike BitCast Pad Split Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot "
+    "Transpose Cast CastLike BitCast Split Expand Tile DepthToSpace SpaceToDepth ReverseSequence Trilu OneHot "
     "NonZero TopK Compress Unique CenterCropPad Col2Im MaxUnpool EyeLike ConstantOfShape Constant Range Shape Size "
     "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Bernoulli Multinomial BlackmanWindow HannWindow "
     "HammingWindow MelWeightMatrix "
