@@ -66,8 +66,8 @@ def profile(
 
 def plot(kind: str, *models: Model, inputs: Inputs | None = None, device: str | None = None, **options: Any) -> Chart:
     """A chart of the models: `fig7`, `fig8`, `bottleneck`, `stages`, `roofline`, `pareto`, `fusion`, `gradients`,
-    `memory` or `closed-form`. Without models, the chart shows the default models of its kind. `options` are those of
-    the kind.
+    `memory`, `receptive-field` or `closed-form`. Without models, the chart shows the default models of its kind.
+    `options` are those of the kind.
 
     A notebook displays the chart; `chart.save("x.pdf")` writes it, with a table of its data beside it.
 
