@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -357,6 +358,9 @@ def test_two_views_of_the_same_shape_are_told_apart():
     model = Net(halves, conv(padding=1), conv(kernel=7, padding=3), conv(padding=1))
     fields = [f for f in cspprof.profile(model, (1, 2, 40, 48)).receptive_fields if f is not None]
     assert [f.size[0] for f in fields] == [3, 7, 7, 5, 9]
+    record = cspprof.profile(model, (1, 2, 40, 48))
+    without = replace(record, calls=replace(record.calls, views={}))
+    assert [f.unknown for f in receptive_fields(without) if f is not None] == [False, False, False, True, True]
 
 
 def test_an_onnx_file_has_the_fields_of_its_module(tmp_path):

@@ -208,7 +208,11 @@ class _Propagation:
             return content, self.made.get(made)
         if content.shape == tensor.shape:
             return content, None
-        return content, next((v for v in reversed(content.views) if v.shape == tensor.shape), None)
+        same = [view for view in content.views if view.shape == tensor.shape]
+        if any(self._value((content, view)) != self._value((content, same[0])) for view in same[1:]):
+            unknown = content.version, unknown_field(tensor.shape, self.lengths)  # the record does not say which one
+            return content, replace(same[0], computed=unknown)
+        return content, same[0] if same else None
 
     def _value(self, place: tuple[_Content | None, _View | None]) -> Value:
         content, view = place
