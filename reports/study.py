@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(work: Path, quick: bool, minutes: float, saved: Path) -> bool:
     """Measure what has no file in `work`, and write `saved`. Returns whether all batches were measured."""
     rounds = 1 if quick else measurement.ROUNDS
-    finished = measurement.measure(_batches(quick), work, minutes * 60, rounds)
+    finished = measurement.measure(_batches(quick), work, minutes * 60, rounds, repeat=not quick)
     documents = {p.stem: json.loads(p.read_text()) for p in sorted(work.glob("*.json"))}
     if documents:
         document = measurement.merged(documents)

@@ -118,8 +118,8 @@ def short_batch(names: Sequence[str] = tuple(SHORT)) -> Batch:
 # -- measuring ----------------------------------------------------------------------------------------
 
 
-def measure(todo: Sequence[Batch], folder: Path, seconds: float, rounds: int = ROUNDS) -> bool:
-    """Measure the batches that have no file in `folder` yet, then repeat those that were disturbed, once each.
+def measure(todo: Sequence[Batch], folder: Path, seconds: float, rounds: int = ROUNDS, repeat: bool = True) -> bool:
+    """Measure the batches that have no file in `folder` yet, then, if `repeat`, those that were disturbed again.
 
     No batch is begun after `seconds`. Returns whether all batches have a file.
     """
@@ -134,7 +134,7 @@ def measure(todo: Sequence[Batch], folder: Path, seconds: float, rounds: int = R
     found = {batch.name: json.loads((folder / f"{batch.name}.json").read_text()) for batch in todo}
     slowdowns = slowdown_by_batch(found)
     for batch in sorted(todo, key=lambda b: -slowdowns[b.name]):
-        if slowdowns[batch.name] <= DISTURBED or time.monotonic() > end:
+        if not repeat or slowdowns[batch.name] <= DISTURBED or time.monotonic() > end:
             break
         repeated = _measured(batch, rounds)
         if slowdown_by_batch(found | {batch.name: json.loads(repeated)})[batch.name] < slowdowns[batch.name]:
