@@ -367,3 +367,15 @@ def test_a_note_names_attributes_that_were_changed_because_they_equal_a_number_o
     note = "attributes that were equal to a number of channels have the new number: body.0.width = 8, body.0.heads = 8"
     assert note in str(conversion)
     assert "kernel" not in str(conversion)
+
+
+def test_a_factory_may_convert_what_it_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SPEC is built on meta, and the stages must run with values nevertheless."""
+    (tmp_path / "own.py").write_text(
+        "import cspprof\ndef net():\n    return cspprof.convert('resnet10', (1, 3, 64, 64)).model\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    built = cspprof.profile("own.py:net", (1, 3, 64, 64))
+    assert built.total("macs") == cspprof.convert("resnet10", (1, 3, 64, 64)).after.total("macs")
+    with torch.device("meta"):
+        assert convert(Net()).converted == convert(Net()).converted != []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -37,7 +38,7 @@ def prove_stage(stage: nn.Module, shape: tuple[int, ...], expected: tuple[int, .
 
 
 def _prove(stage: nn.Module, batch: tuple[int, ...], c_out: int) -> None:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _without_function_modes():
         torch.manual_seed(0)
         try:
             trial = with_values(stage)
@@ -58,6 +59,12 @@ def _prove(stage: nn.Module, batch: tuple[int, ...], c_out: int) -> None:
         raise CouplingError(f"no finite gradient reaches {(missing + broken)[0]} of the CSP stage")
     if x.grad is None:
         raise CouplingError("no gradient reaches the input of the CSP stage")
+
+
+def _without_function_modes() -> AbstractContextManager[Any]:
+    """No function mode, such as `torch.device("meta")`, under which a factory may convert what it has built."""
+    enabled = torch._C._is_torch_function_mode_enabled()
+    return torch._C.DisableTorchFunction() if enabled else nullcontext()
 
 
 def check_operations(before: Record, after: Record, plan: StagePlan, edits: StageEdits) -> None:
