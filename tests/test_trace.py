@@ -453,7 +453,7 @@ def test_a_failure_names_the_layer_the_operation_and_the_shapes() -> None:
     text = str(error.value)
     assert "net: layer '1.conv' (Conv2d) failed at aten.conv2d on 1×4×8×8, 4×3×3×3" in text
     assert "model input 1×4×8×8" in text
-    assert "--input 1x3x224x224" in text
+    assert "--input 1x3x8x8" in text
 
 
 def test_a_layer_refuses_an_input_of_the_wrong_rank_also_after_a_layer_that_takes_it() -> None:
