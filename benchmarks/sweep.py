@@ -188,7 +188,8 @@ def dask(folder: Path, quick: bool) -> Iterator[Figure]:
             for _ in range(count):
                 stack.enter_context(process(folder, "worker", address, "--nthreads", "1", "--death-timeout", "120"))
             wait_for_workers(address, count)
-            yield stack.enter_context(dask_workers(address, ["net.py:Net"], 1000))
+            # small tasks, so that the few candidates before the measurement reach every worker
+            yield stack.enter_context(dask_workers(address, ["net.py:Net"], 8 * count))
 
     yield from two_against_one(folder, quick, "Dask", hire)
 
