@@ -84,7 +84,8 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, device: str | 
     entry.check(len(chosen_models), options)
     shape = inputs if models or inputs is not None else entry.traced_on
     with entry.explain_variants(specs):
-        profiles = [profile(m, shape, device=device) for m in chosen_models]
+        train = bool(options.get("training"))
+        profiles = [profile(m, shape, device=device, train=train) for m in chosen_models]
     return Chart.of(draw(kind, profiles, **options))
 
 

@@ -65,6 +65,7 @@ from cspprof.metrics import metric
 from cspprof.metrics.definition import METRICS
 from cspprof.papers.published import parse_tables
 from cspprof.papers.recipes import LayerCompression, Network, _total
+from cspprof.report.training import training_report
 from cspprof.sources.exported_program.memory_limits import RepeatLimit
 from cspprof.storage.profile_file import to_dict
 from cspprof.sweeps.candidate import Row

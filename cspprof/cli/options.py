@@ -156,3 +156,13 @@ PredictionThreads = Annotated[
     int | None,
     typer.Option("--threads", metavar="N", help="With --machine calibrated: its threads. Default: one per core."),
 ]
+Training = Annotated[
+    bool,
+    typer.Option(
+        "--training", help="What a training step costs: MACs, saved activations, peak memory, modules to checkpoint."
+    ),
+]
+Optimizer = Annotated[
+    str | None,
+    typer.Option("--optimizer", metavar="NAME", help="With --training: sgd (default), momentum or adamw."),
+]

@@ -63,10 +63,14 @@ def plot_command(
     c: Annotated[int | None, typer.Option("--c", help="For closed-form: channels of the base layer.")] = None,
     m: Annotated[int | None, typer.Option("--m", help="For closed-form: dense layers.")] = None,
     d: Annotated[int | None, typer.Option("--d", help="For closed-form: growth rate.")] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="For memory: forward and backward pass of a training step.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Draw a chart: an image (-o x.png, .svg or .pdf) with its data beside it in x.csv, or bars in the terminal."""
     entry = CHARTS.get(kind)
-    values = {"metric": metric, "top": top, "x": x, "y": y, "hardware": hardware, "c": c, "m": m, "d": d}
+    values = {"metric": metric, "top": top, "x": x, "y": y, "hardware": hardware, "c": c, "m": m, "d": d,
+              "training": training}  # fmt: skip
     options = {name: value for name, value in values.items() if value}
     chosen = entry.specs(specs or ())
     entry.check(len(chosen), options)
@@ -77,7 +81,7 @@ def plot_command(
     writer = None if is_image else ReportWriter(format, output)
     default_input = [shape(entry.traced_on)] if entry.traced_on and not specs else None
     with entry.explain_variants(specs or ()):
-        profiles = profile_specs(chosen, input or default_input, dtype, device, train, strict)
+        profiles = profile_specs(chosen, input or default_input, dtype, device, train, strict, training)
     chart = draw(kind, profiles, **options)
     if writer is not None:
         writer.write(chart_report(chart, profiles))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from cspprof.core.record import Record
 from cspprof.measure.calibration.report import Listing
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
+from cspprof.metrics.training_memory import optimizer_named
 from cspprof.report.layer_tables import Breakdown, split_columns
 from cspprof.report.profile import (
     CIO_METRICS,
@@ -29,6 +30,7 @@ from cspprof.report.profile import (
     profile_report,
     short_metrics,
 )
+from cspprof.report.training import training_report
 from cspprof.storage.profile_file import is_own
 
 
@@ -38,12 +40,23 @@ def profile_command(
     depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
     all_metrics: o.AllMetrics = False, save: o.Save = None, machine: o.Machine = None,
-    engine: o.PredictionEngine = None, threads: o.PredictionThreads = None,
+    engine: o.PredictionEngine = None, threads: o.PredictionThreads = None, training: o.Training = False,
+    optimizer: o.Optimizer = None,
 ) -> None:  # fmt: skip
     """Print what each model costs: parameters, compute, memory traffic and peak memory. With --all: every metric.
 
     With --machine, predict the time of a forward pass and of each layer instead, with the error of the prediction.
+    With --training, print what a training step costs: MACs, the activations that autograd keeps, the peak memory, and
+    the modules to checkpoint.
     """
+    if training:
+        _check_training({
+            "--metric": metric, "--convention": convention, "--all": all_metrics, "--sort": sort, "--columns": columns,
+            "--by": by, "--depth": depth is not None, "--machine": machine,
+        })  # fmt: skip
+        optimizer_named(optimizer or DEFAULT_OPTIMIZER)
+    elif optimizer is not None:
+        raise CspprofError("--optimizer needs --training", f"Write: --training --optimizer {optimizer}")
     if save is not None:
         if len(specs) != 1:
             raise CspprofError("--save writes one profile", "Name one SPEC.")
@@ -61,11 +74,14 @@ def profile_command(
         option = "--engine" if engine is not None else "--threads"
         raise CspprofError(f"{option} needs --machine", f"Write: --machine calibrated, or leave out {option}.")
     writer = ReportWriter(format, output)
-    profiles = profile_specs(specs, input, dtype, device, train, strict)
+    profiles = profile_specs(specs, input, dtype, device, train, strict, training)
     if save is not None:
         written = writing(save)
         profiles[0].save(save)
         print_written(written)
+    if training:
+        writer.write(training_report(profiles, optimizer or DEFAULT_OPTIMIZER, top, layers))
+        return
     if chosen_machine is not None:
         writer.write(report_of(chosen_machine, profiles, Listing(layers, top, depth, by)))
         return
@@ -80,6 +96,18 @@ def profile_command(
             "profile", profiles, metrics, content.focus, breakdown, content.tool, content.metrics, hints, bool(metric)
         )
     )
+
+
+DEFAULT_OPTIMIZER = "sgd"
+
+
+def _check_training(options: Mapping[str, object]) -> None:
+    """Raise CspprofError for an option that has no meaning beside --training."""
+    for option, value in options.items():
+        if value:
+            raise CspprofError(
+                f"--training and {option} exclude each other", f"Leave out {option}, or leave out --training."
+            )
 
 
 def check_profile_path(path: Path) -> None:

@@ -11,7 +11,7 @@ from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile, profile_spec
 from cspprof.report.notes import incomplete_note
-from cspprof.sources import Request, parse
+from cspprof.sources import Request, parse, source_of
 from cspprof.sources.measured_file import each_model, is_measurement
 
 
@@ -25,12 +25,20 @@ def parse_request(
 
 def profile_specs(
     specs: Sequence[str], inputs: Sequence[str] | None = None, dtype: str | None = None, device: str | None = None,
-    train: bool = False, strict: bool = False,
+    train: bool = False, strict: bool = False, training: bool = False,
 ) -> list[Profile]:  # fmt: skip
-    """The profile of each SPEC, in order; a repeated SPEC is traced once. Raises IncompleteError with `strict`."""
+    """The profile of each SPEC, in order; a repeated SPEC is traced once. Raises IncompleteError with `strict`.
+
+    With `training`, modules run in training mode; saved profiles, exported programs and graphs are read as they are.
+    """
     request = parse_request(inputs, dtype, device, train)
     specs = each_spec(specs)
-    profiles = {spec: profile_spec(spec, request, cache=True) for spec in with_progress_bar(list(dict.fromkeys(specs)))}
+    profiles = {
+        spec: profile_spec(
+            spec, request._replace(train=train or (training and source_of(parse(spec)).can_be_changed)), cache=True
+        )
+        for spec in with_progress_bar(list(dict.fromkeys(specs)))
+    }
     if strict:
         check_complete(*profiles.values())
     return [profiles[spec] for spec in specs]

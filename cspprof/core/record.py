@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple, overload
 
+from cspprof.core.backward import Backward as Backward
 from cspprof.core.errors import ProfileError
 from cspprof.core.kinds import COMPUTE as COMPUTE
 from cspprof.core.kinds import CONVOLUTIONS as CONVOLUTIONS
@@ -42,6 +43,8 @@ class OpSpec(NamedTuple):
     """Exact multiply-accumulates; None if unknown."""
     elementwise: int = 0
     """Scalar operations other than multiply-accumulates."""
+    backward: Backward | None = None
+    """The backward pass; None if it is unknown."""
 
     def __hash__(self) -> int:
         return hash((self.target, self.macs, self.elementwise, self.writes))
@@ -129,6 +132,8 @@ class Calls:
     views: Mapping[int, int] = field(default_factory=dict)
     """For reads of views, the position in `storage` of the write that made the view, by that of the read. A record of
     another source can lack it: then the storage and the shape say which view is read."""
+    required: Sequence[int] = ()
+    """For each call a bit mask of the operands (reads, then weights) that require a gradient; empty if unknown."""
 
 
 class Ops(Sequence[Op]):
@@ -254,7 +259,8 @@ class Record:
     def self_check(self) -> None:
         """Raise ProfileError if the columns are inconsistent or a call reads a storage before it is written."""
         calls = self.calls
-        if len(calls.spec) != len(calls.layer) or len(calls.name) not in (0, len(calls.spec)):
+        optional = (len(calls.name), len(calls.required))
+        if len(calls.spec) != len(calls.layer) or any(n not in (0, len(calls.spec)) for n in optional):
             raise ProfileError("the call columns differ in length")
         for column, entries, noun in ((calls.spec, self.specs, "spec"), (calls.layer, self.layers, "layer")):
             if column and not 0 <= min(column) <= max(column) < len(entries):

@@ -12,7 +12,8 @@ a `Ratio` adds numerators and denominators before it divides.
 """
 
 # The order of these imports is the order in which metrics are listed.
-from cspprof.metrics import compute, weights, traffic, memory, operation_counters, module_counters  # isort: skip
+from cspprof.metrics import compute, weights, traffic, memory  # isort: skip
+from cspprof.metrics import training, training_memory, operation_counters, module_counters  # isort: skip
 from cspprof.metrics.amounts import Amount, Peak, Ratio, Sum
 from cspprof.metrics.definition import (
     CONVENTIONS,
@@ -46,6 +47,8 @@ __all__ = [
     "module_counters",
     "operation_counters",
     "traffic",
+    "training",
+    "training_memory",
     "value_of",
     "weights",
 ]

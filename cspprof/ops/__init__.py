@@ -10,6 +10,8 @@ To add an operation, decorate one function with `op_rule`: it returns the cost a
 An operation is counted by its rule, ignored on purpose (a rule with zero MACs, or a view), or unknown. An unknown
 operation is reported; it never counts as zero.
 
+A `backward_rule` beside it says what the backward pass of the operation computes, and what autograd keeps for it.
+
 A common operation also has an `output_rule`, which gives shape, strides and dtype of its output without torch's meta
 kernel. Those kernels take most of the time of a plain forward on meta, and the first ones import hundreds of modules.
 Without this rule torch computes the output.
@@ -34,26 +36,38 @@ from cspprof.ops import (
     resize,
 )
 from cspprof.ops.op_rules import (
+    BACKWARD_RULES,
+    NO_GRADIENT,
     OUTPUT_RULES,
+    PASSES_ON,
     RULES,
     VALUE_ARGUMENTS,
+    BackwardRule,
     Facts,
+    Operand,
     OutputRule,
     PackedWeights,
     Rule,
+    backward_rule,
     op_rule,
     output_rule,
 )
 
 __all__ = [
+    "BACKWARD_RULES",
+    "NO_GRADIENT",
     "OUTPUT_RULES",
+    "PASSES_ON",
     "RULES",
     "VALUE_ARGUMENTS",
+    "BackwardRule",
     "Facts",
+    "Operand",
     "OutputRule",
     "PackedWeights",
     "Rule",
     "attention",
+    "backward_rule",
     "communication",
     "convolution",
     "data",

@@ -13,9 +13,21 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta, TensorSpec, tensor_meta
-from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
+from cspprof.ops.layouts import reshape_copies
+from cspprof.ops.op_rules import (
+    Facts,
+    Operand,
+    Spec,
+    backward,
+    backward_rule,
+    kept,
+    kept_bytes,
+    op_rule,
+    output_rule,
+)
 
 
 def attention_facts(queries: int, keys: int, size: int, value_size: int) -> Facts:
@@ -55,6 +67,43 @@ def attention_output(
     if mask is not None and len(mask.shape) not in (2, 4):
         return None
     return tensor_meta((n, heads, length, size), (length * heads * size, size, heads * size, 1), query.dtype)
+
+
+@backward_rule("aten.scaled_dot_product_attention")
+def attention_gradients(
+    query: Operand, key: Operand, value: Operand, attn_mask: Operand | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, *args: Any, out: Operand, enable_gqa: bool = False, **kwargs: Any,
+) -> Backward:  # fmt: skip
+    """Two products give the gradients of the scores and of the value, two more those of query and key. A fused kernel
+    keeps its operands, its output and the logarithm of the sum of each row of scores, and computes the scores again,
+    which does not count as MACs. Without a fused kernel (a mask that requires a gradient, dropout) autograd keeps the
+    scaled query and key, the scores after the softmax, and what dropout made of them."""
+    queries, keys = prod(out.shape[:-1]), key.shape[-2]
+    pairs = queries * keys
+    of_scores = (query, key, attn_mask)
+    products = [
+        (pairs * value.shape[-1], of_scores), (pairs * value.shape[-1], value),
+        (pairs * query.shape[-1], query), (pairs * query.shape[-1], key),
+    ]  # fmt: skip
+    size = query.nbytes // max(query.numel, 1)
+    copied = reshape_copies(value.meta, (prod(value.shape[:-2]), *value.shape[-2:]))
+    unfused = [
+        *kept_bytes(query.nbytes, key),
+        *kept_bytes(key.nbytes, query),
+        *kept_bytes(pairs * size, (*of_scores, value)),
+        *(kept_bytes(value.nbytes, of_scores) if copied else kept(value, of_scores)),
+    ]
+    if dropout_p:
+        unfused += [*kept_bytes(pairs * size, of_scores), *kept_bytes(pairs * size, value)]
+    rows_in_memory = all(t.meta.strides[-1] == 1 for t in (query, key, value))
+    if dropout_p or len(query.shape) != 4 or query.shape[-1] != value.shape[-1] or not rows_in_memory:
+        return backward(unfused, products=products)
+    fused = [saved for t in (query, key, value, attn_mask, out) for saved in kept(t, unless=attn_mask)]
+    fused += kept_bytes(queries * max(4, size), unless=attn_mask)
+    if attn_mask is None:
+        return backward(fused, products=products)
+    assert attn_mask.position is not None
+    return backward(fused, [s._replace(needed_by=(attn_mask.position,)) for s in unfused], products=products)
 
 
 # -- packed sequences -------------------------------------------------------------------------------

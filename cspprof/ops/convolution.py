@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import all_contiguous_or_channel_slices, contiguous_output
-from cspprof.ops.op_rules import Facts, Ints, PackedWeights, Spec, op_rule, output_rule
+from cspprof.ops.op_rules import (
+    Facts,
+    Ints,
+    Operand,
+    PackedWeights,
+    Spec,
+    backward,
+    backward_rule,
+    kept,
+    kept_bytes,
+    op_rule,
+    output_rule,
+)
 
 
 def _window(weight: Spec, stride: Ints, padding: Ints | str, dilation: Ints, groups: int) -> dict[str, Any]:
@@ -77,6 +91,46 @@ def convolution(
     if transposed:
         return conv_transpose(input, weight, bias, stride, padding, output_padding, groups, dilation, out=out)
     return conv(input, weight, bias, stride, padding, dilation, groups, out=out)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+
+def _conv_gradients(input: Operand, weight: Operand, macs: int) -> Backward:
+    """The gradients for the input and for the weight have the MACs of the convolution; that for the bias is a sum.
+    Autograd keeps input and weight, whichever gradient it computes."""
+    return backward(kept(input), kept(weight), products=[(macs, input), (macs, weight)])
+
+
+@backward_rule("aten.conv1d", "aten.conv2d", "aten.conv3d")
+def conv_gradients(
+    input: Operand, weight: Operand, bias: Any = None, stride: Ints = 1, padding: Ints | str = 0, dilation: Ints = 1,
+    *args: Any, out: Operand,
+) -> Backward:  # fmt: skip
+    """An input that must be padded more on one side is padded first, and autograd keeps the result."""
+    found = _conv_gradients(input, weight, f.conv_macs(weight.shape, out.shape))
+    kernel = weight.shape[2:]
+    total = [d * (k - 1) for d, k in zip(f.pair(dilation, len(kernel)), kernel, strict=True)]
+    if padding != "same" or not any(n % 2 for n in total):
+        return found
+    sizes = input.shape[-len(kernel) :]
+    padded = prod(n + t % 2 for n, t in zip(sizes, total, strict=True)) * (input.nbytes // max(prod(sizes), 1))
+    return backward(kept_bytes(padded), kept(weight))._replace(macs=found.macs)
+
+
+@backward_rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
+def conv_transpose_gradients(input: Operand, weight: Operand, *args: Any, out: Operand) -> Backward:
+    return _conv_gradients(input, weight, f.conv_transpose_macs(weight.shape, input.shape))
+
+
+@backward_rule("aten.convolution", "aten._convolution")
+def convolution_gradients(
+    input: Operand, weight: Operand, bias: Any, stride: Ints, padding: Ints, dilation: Ints, transposed: bool,
+    *args: Any, out: Operand,
+) -> Backward:  # fmt: skip
+    if transposed:
+        return conv_transpose_gradients(input, weight, out=out)
+    return _conv_gradients(input, weight, f.conv_macs(weight.shape, out.shape))
 
 
 # -- other layouts and kernels ----------------------------------------------------------------------

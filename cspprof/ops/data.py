@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import (
@@ -13,7 +14,17 @@ from cspprof.ops.layouts import (
     is_contiguous_to_torch,
     output_like,
 )
-from cspprof.ops.op_rules import output_rule, register_without_macs
+from cspprof.ops.op_rules import (
+    Operand,
+    backward,
+    backward_rule,
+    ends_gradients,
+    keeps_nothing,
+    kept,
+    kept_bytes,
+    output_rule,
+    register_without_macs,
+)
 
 # -- concatenation ----------------------------------------------------------------------------------
 
@@ -101,3 +112,69 @@ def pad_output(
         return None
     ends = [(0, 0)] * (rank - n) + [(pad[2 * i], pad[2 * i + 1]) for i in reversed(range(n))]
     return contiguous_output(tuple(size + a + b for size, (a, b) in zip(input.shape, ends, strict=True)), input)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+keeps_nothing(
+    "cat stack hstack vstack dstack concat concatenate column_stack contiguous clone copy copy_ to _to_copy reshape "
+    "flatten unflatten fill fill_ zero zero_ constant_pad_nd roll flip rot90 repeat tile pixel_shuffle "
+    "pixel_unshuffle channel_shuffle native_channel_shuffle unfold im2col col2im tril triu diag_embed unsafe_split "
+    "unsafe_split_with_sizes slice_scatter select_scatter expand_copy permute_copy transpose_copy view_copy "
+    "unsqueeze_copy squeeze_copy split_copy unbind_copy"
+)
+ends_gradients(
+    "bernoulli uniform_ normal_ random_ exponential_ empty empty_like empty_strided new_empty new_empty_strided zeros "
+    "zeros_like new_zeros ones ones_like new_ones full full_like new_full arange linspace eye scalar_tensor rand "
+    "rand_like randn randn_like randint randint_like"
+)
+
+
+@backward_rule("aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d", "aten.replication_pad1d",
+               "aten.replication_pad2d", "aten.replication_pad3d")  # fmt: skip
+def pad_gradients(input: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept(input))
+
+
+@backward_rule("aten.pad")
+def pad_of_mode_gradients(input: Operand, pad: Any, mode: str = "constant", *args: Any, out: Operand) -> Backward:
+    return backward(kept(input) if mode in ("reflect", "replicate") else [])
+
+
+@backward_rule("aten.dropout")
+def dropout_gradients(input: Operand, p: float, train: bool, *, out: Operand) -> Backward:
+    """The scaled mask, of the input's dtype, as on the CPU. (The CUDA kernel keeps one byte for each element.)"""
+    return backward(kept_bytes(input.nbytes) if train and p else [])
+
+
+@backward_rule("aten.feature_dropout")
+def feature_dropout_gradients(input: Operand, p: float, train: bool, *, out: Operand) -> Backward:
+    """The scaled mask, with one element for each channel of each image."""
+    size = input.nbytes // max(input.numel, 1)
+    return backward(kept_bytes(input.shape[0] * input.shape[1] * size) if train and p else [])
+
+
+@backward_rule("aten.native_dropout")
+def native_dropout_gradients(input: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept_bytes(input.numel))
+
+
+@backward_rule("aten.masked_fill")
+def masked_fill_gradients(input: Operand, mask: Operand, value: Any, *, out: Operand) -> Backward:
+    return backward(kept(mask))
+
+
+@backward_rule("aten.topk", "aten.sort")
+def selection_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    """The indices, of eight bytes each."""
+    return backward([Saved(~1)])
+
+
+@backward_rule("aten.repeat_interleave")
+def repeat_interleave_gradients(
+    input: Operand, repeats: Any, dim: Any = None, *args: Any, out: Operand, **kwargs: Any
+) -> Backward:
+    """With a number of repeats nothing; with one for each element, the indices of eight bytes."""
+    if not isinstance(repeats, Operand):
+        return backward()
+    return backward(kept_bytes(8 * (out.numel if dim is None else out.shape[dim])))

@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
-from cspprof.ops.op_rules import Facts, Spec, op_rule, register_without_macs
+from cspprof.ops.op_rules import Facts, Operand, Spec, backward, backward_rule, kept, op_rule, register_without_macs
 
 
 def lookup_facts(kind: Kind, table: Spec, elements: int, elementwise: int = 0, outputs: int | None = None) -> Facts:
@@ -136,3 +137,31 @@ def index_put(
     indexed = prod(n for n, _ in given)
     places = prod(f.broadcast(*(index.shape for _, index in given)))
     return scatter_facts(self, places * self.numel // max(indexed, 1), accumulate)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+
+@backward_rule("aten.embedding")
+def embedding_gradients(weight: Operand, indices: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(indices))
+
+
+@backward_rule("aten.index", "aten._unsafe_index", "aten.index_put", "aten.index_put_")
+def index_gradients(table: Operand, indices: Sequence[Operand | None], *args: Any, out: Operand) -> Backward:
+    return backward(*(kept(index) for index in indices))
+
+
+@backward_rule("aten.index_select")
+def index_select_gradients(table: Operand, dim: int, index: Operand, *, out: Operand) -> Backward:
+    return backward(kept(index))
+
+
+@backward_rule("aten.gather")
+def gather_gradients(table: Operand, dim: int, index: Operand, *args: Any, out: Operand, **kw: Any) -> Backward:
+    return backward(kept(table), kept(index))
+
+
+@backward_rule("aten.index_add", "aten.index_copy", "aten.scatter", "aten.scatter_add")
+def scatter_gradients(table: Operand, dim: int, index: Operand, *args: Any, out: Operand, **kw: Any) -> Backward:
+    return backward(kept(index))

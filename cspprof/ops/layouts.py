@@ -116,3 +116,24 @@ def elementwise_strides(
         result[d] = step
         step *= max(shape[d], 1)
     return tuple(result)
+
+
+def reshape_copies(tensor: TensorMeta, shape: Sequence[int]) -> bool:
+    """Whether `reshape` to this shape makes a copy, because the strides of the tensor allow no view of that shape."""
+    if not tensor.spec.numel:
+        return False
+    merged: list[list[int]] = []  # runs of dimensions that lie one after the other in memory: size, last stride
+    for n, stride in zip(tensor.shape, tensor.strides, strict=True):
+        if n == 1:
+            continue
+        if merged and merged[-1][1] == n * stride:
+            merged[-1] = [merged[-1][0] * n, stride]
+        else:
+            merged.append([n, stride])
+    wanted = [n for n in shape if n != 1]
+    for n, _ in merged:
+        while n > 1 and wanted and n % wanted[0] == 0:
+            n //= wanted.pop(0)
+        if n != 1:
+            return True
+    return bool(wanted)

@@ -10,10 +10,16 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.kinds import Kind
-from cspprof.core.tensors import TensorMeta
-from cspprof.ops.layouts import all_contiguous, contiguous_output, same_dtype
-from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
+from cspprof.core.tensors import TensorMeta, tensor_meta
+from cspprof.ops.layouts import (
+    all_contiguous,
+    contiguous_output,
+    reshape_copies,
+    same_dtype,
+)
+from cspprof.ops.op_rules import Facts, Operand, Spec, backward, backward_rule, kept, kept_bytes, op_rule, output_rule
 
 # -- linear layers ----------------------------------------------------------------------------------
 
@@ -139,3 +145,71 @@ def distance(left: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
 def linear_cross_entropy(input: Spec, weight: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     logits = input.numel // input.shape[-1] * weight.shape[0]
     return Facts(Kind.LINEAR, logits * input.shape[-1], elementwise=logits, outputs=1)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+# The gradient for each factor is a product with the other one, of as many MACs as the forward product. Autograd keeps
+# a factor only for the gradient of the other.
+
+
+@backward_rule("aten.linear")
+def linear_gradients(input: Operand, weight: Operand, bias: Operand | None = None, *, out: Operand) -> Backward:
+    """An input of more than two dimensions is reshaped to two, which copies it if no view of it has that shape."""
+    macs = input.shape[-1] * out.numel if input.shape else 0
+    rows = (input.numel // max(input.shape[-1], 1), input.shape[-1]) if input.shape else ()
+    copies = len(input.shape) > 2 and reshape_copies(input.meta, rows)
+    saved_input = kept_bytes(input.nbytes, weight) if copies else kept(input, weight)
+    return backward(saved_input, kept(weight, input), products=[(macs, input), (macs, weight)])
+
+
+@backward_rule("aten.mm", "aten.bmm", "aten.mv", "aten.dot", "aten.vdot", "aten.outer", "aten.ger")
+def product_gradients(left: Operand, right: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    macs = out.numel * (left.shape[-1] if len(left.shape) > 1 or not out.shape else 1)
+    return backward(kept(left, right), kept(right, left), products=[(macs, left), (macs, right)])
+
+
+@backward_rule("aten.addmm", "aten.baddbmm", "aten.addmv")
+def addmm_gradients(bias: Operand, left: Operand, right: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return product_gradients(left, right, out=out)
+
+
+@backward_rule("aten.matmul")
+def matmul_gradients(left: Operand, right: Operand, *, out: Operand) -> Backward:
+    """`matmul` calls `mm` or `bmm` on factors that it broadcasts and reshapes, which copies a factor if no view of it
+    has the new shape."""
+    macs = f.matmul_macs(left.shape, out.shape)
+    saved = [*_matmul_factor(left, right, out, first=True), *_matmul_factor(right, left, out, first=False)]
+    return backward(saved, products=[(macs, left), (macs, right)])
+
+
+def _matmul_factor(factor: Operand, other: Operand, out: Operand, first: bool) -> list[Saved]:
+    """What autograd keeps of one factor of `matmul`, for the gradient of the other."""
+    rank, other_rank = len(factor.shape), len(other.shape)
+    if max(rank, other_rank) <= 2:
+        return kept(factor, other)
+    if min(rank, other_rank) <= 2:  # one product of two matrices, with all leading dimensions in the rows
+        if rank <= 2:
+            return kept(factor, other)
+        shape, strides = factor.shape, factor.meta.strides
+        if not first:  # as the transposed product
+            shape = (*shape[:-2], shape[-1], shape[-2])
+            strides = (*strides[:-2], strides[-1], strides[-2])
+        meta = tensor_meta(shape, strides, factor.meta.dtype)
+        copies = reshape_copies(meta, (prod(shape[:-1]), shape[-1]))
+        return kept_bytes(factor.nbytes, other) if copies else kept(factor, other)
+    batch = out.shape[:-2]
+    shape = (*batch, *factor.shape[-2:])
+    missing = len(shape) - rank
+    strides = tuple(
+        [
+            0 if i < missing or (n == 1 and shape[i] != 1) else stride
+            for i, (n, stride) in enumerate(
+                zip((1,) * missing + factor.shape, (0,) * missing + factor.meta.strides, strict=True)
+            )
+        ]
+    )
+    expanded = tensor_meta(shape, strides, factor.meta.dtype)
+    if reshape_copies(expanded, (prod(batch), *shape[-2:])):
+        return kept_bytes(expanded.spec.nbytes, other)
+    return kept(factor, other)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import (
@@ -14,7 +16,7 @@ from cspprof.ops.layouts import (
     is_contiguous_to_torch,
     same_dtype,
 )
-from cspprof.ops.op_rules import Facts, Spec, op_rule, output_rule
+from cspprof.ops.op_rules import Facts, Operand, Spec, backward, backward_rule, kept, kept_bytes, op_rule, output_rule
 
 NORMS = (
     "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm native_batch_norm native_layer_norm "
@@ -59,3 +61,65 @@ def layer_norm_output(
     if not input.is_floating or (is_contiguous_to_torch(input) and not input.contiguous):
         return None
     return contiguous_output(input.shape, input) if all_contiguous(weight or input, bias) else None
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+
+@backward_rule("aten.batch_norm", "aten.native_batch_norm")
+def batch_norm_gradients(
+    input: Operand, weight: Operand | None, bias: Operand | None, mean: Operand | None, var: Operand | None,
+    training: bool, *args: Any, out: Operand,
+) -> Backward:  # fmt: skip
+    """In training also the mean and the inverse deviation of each channel in the batch."""
+    channels = input.shape[1] if len(input.shape) > 1 else 0
+    statistics = kept_bytes(2 * channels * _statistics_size(input)) if training else []
+    return backward(kept(input), kept(weight), kept(mean), kept(var), statistics)
+
+
+@backward_rule("aten.instance_norm")
+def instance_norm_gradients(
+    input: Operand, weight: Operand | None = None, bias: Operand | None = None, mean: Operand | None = None,
+    var: Operand | None = None, use_input_stats: bool = True, *args: Any, out: Operand,
+) -> Backward:  # fmt: skip
+    """A batch norm of N·C channels. Weight and statistics are repeated for each image; without running statistics a
+    batch of 1 repeats nothing that autograd keeps beside the weight."""
+    n = input.shape[0]
+    repeated = [kept_bytes(n * t.nbytes) for t in (weight, mean, var) if t is not None]
+    statistics = kept_bytes(2 * n * input.shape[1] * _statistics_size(input)) if use_input_stats else []
+    return backward(kept(input), *repeated, statistics)
+
+
+@backward_rule("aten.layer_norm", "aten.native_layer_norm")
+def layer_norm_gradients(
+    input: Operand, shape: Sequence[int], weight: Operand | None = None, bias: Operand | None = None, *args: Any,
+    out: Operand,
+) -> Backward:  # fmt: skip
+    """Also the mean and the inverse deviation of each row."""
+    rows = input.numel // max(prod(shape), 1)
+    return backward(kept(input), kept(weight), kept(bias), kept_bytes(2 * rows * _statistics_size(input)))
+
+
+@backward_rule("aten.group_norm")
+def group_norm_gradients(
+    input: Operand, num_groups: int, weight: Operand | None = None, *args: Any, out: Operand, **kwargs: Any
+) -> Backward:
+    """Also the mean and the inverse deviation of each group of channels of each image."""
+    statistics = kept_bytes(2 * input.shape[0] * num_groups * _statistics_size(input))
+    return backward(kept(input), kept(weight), statistics)
+
+
+@backward_rule("aten.rms_norm")
+def rms_norm_gradients(
+    input: Operand, shape: Sequence[int], weight: Operand | None = None, *args: Any, out: Operand, **kwargs: Any
+) -> Backward:
+    """The composite of torch's CPU: the input, the inverse of the mean square of each row, and, for the gradient of the
+    weight, the normalized input."""
+    rows = input.numel // max(prod(shape), 1)
+    inverse = kept_bytes(rows * input.nbytes // max(input.numel, 1), input)
+    return backward(kept(input, input), inverse, kept(weight, input), kept_bytes(input.nbytes, weight))
+
+
+def _statistics_size(input: Operand) -> int:
+    """Bytes of one saved statistic: those of float32 for narrower inputs."""
+    return max(4, input.nbytes // max(input.numel, 1))

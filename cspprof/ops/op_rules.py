@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.kinds import Kind
 from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorMeta, TensorSpec
@@ -39,13 +40,38 @@ class PackedWeights:
     """For a convolution: `stride`, `padding`, `dilation`, `groups`."""
 
 
+class Operand(NamedTuple):
+    """A tensor argument or output of an operation, as a backward rule receives it."""
+
+    position: int | None
+    """Its place among the operands; ~n for the n-th output; None if the operation does not read it."""
+    meta: TensorMeta
+    in_place: bool = False
+    """Whether the operation overwrites it. What autograd keeps of it is then a copy."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.meta.shape
+
+    @property
+    def numel(self) -> int:
+        return self.meta.spec.numel
+
+    @property
+    def nbytes(self) -> int:
+        return self.meta.spec.nbytes
+
+
 Rule = Callable[..., Facts]
+BackwardRule = Callable[..., Backward]
 OutputRule = Callable[..., TensorMeta | None]
 R = TypeVar("R", bound=Rule)
 RULES: Registry[Rule] = Registry("operation rule")
 VALUE_ARGUMENTS: dict[str, tuple[str, ...]] = {}
 """The arguments whose elements decide the cost of an operation, by the name of the operation."""
 OUTPUT_RULES: dict[str, OutputRule] = {}
+BACKWARD_RULES: dict[str, BackwardRule] = {}
+B = TypeVar("B", bound=BackwardRule)
 
 
 def op_rule(*targets: str, values: tuple[str, ...] = ()) -> Callable[[R], R]:
@@ -83,6 +109,80 @@ def output_rule(*targets: str) -> Callable[[OutputRule], OutputRule]:
         return rule
 
     return register
+
+
+def backward_rule(*targets: str) -> Callable[[B], B]:
+    """Register a rule for what the backward pass of operations computes and what autograd keeps for it, as
+    `backward` says. Names are those of `op_rule`.
+
+    The rule is called with the operation's own arguments, each tensor as an `Operand`, and the keyword argument `out`,
+    the `Operand` of the first output.
+    """
+
+    def register(rule: B) -> B:
+        BACKWARD_RULES.update(dict.fromkeys(targets, rule))
+        return rule
+
+    return register
+
+
+Needs = Operand | Sequence[Any] | None
+
+
+def kept(tensor: Any, needed_by: Needs = None, unless: Needs = None) -> list[Saved]:
+    """That autograd keeps an operand or an output, if one of the operands `needed_by` requires a gradient (None: if any
+    operand does) and none of `unless` does. Empty if `tensor` is no tensor, as an omitted weight or a number."""
+    if not isinstance(tensor, Operand):
+        return []
+    if tensor.in_place or tensor.position is None:
+        return kept_bytes(tensor.nbytes, needed_by, unless)
+    return [Saved(tensor.position, 0, _indices(needed_by), _indices(unless))]
+
+
+def kept_bytes(nbytes: int, needed_by: Needs = None, unless: Needs = None) -> list[Saved]:
+    """That autograd keeps a tensor which is neither operand nor output."""
+    return [Saved(None, nbytes, _indices(needed_by), _indices(unless))] if nbytes else []
+
+
+def _indices(operands: Needs) -> tuple[int, ...]:
+    if operands is None:
+        return ()
+    listed = [operands] if isinstance(operands, Operand) else operands
+    return tuple([o.position for o in listed if isinstance(o, Operand) and o.position is not None])
+
+
+def backward(*saves: Sequence[Saved], products: Sequence[tuple[int, Needs]] = ()) -> Backward:
+    """The backward pass of an operation: what autograd keeps, and the MACs of each product with the operands that need
+    it: one of them must require a gradient."""
+    needed = [(macs, _indices(operands)) for macs, operands in products]
+    return Backward(tuple([(n, by) for n, by in needed if by]), tuple([s for group in saves for s in group]))
+
+
+NO_GRADIENT = Backward(ends=True)
+PASSES_ON = Backward(passes=True)
+
+
+def keeps_nothing(names: str, passes: bool = False, namespace: str = "aten") -> None:
+    """Register operations whose backward pass needs shapes only, and has no MACs."""
+    result = PASSES_ON if passes else Backward()
+    backward_rule(*(f"{namespace}.{name}" for name in names.split()))(lambda *args, out, **kwargs: result)
+
+
+def keeps_input(names: str, namespace: str = "aten") -> None:
+    """Register operations whose backward pass reads the first argument, and has no MACs."""
+    backward_rule(*(f"{namespace}.{name}" for name in names.split()))(
+        lambda *args, out, **kwargs: backward(kept(args[0]))
+    )
+
+
+def keeps_output(names: str, namespace: str = "aten") -> None:
+    """Register operations whose backward pass reads their output, and has no MACs."""
+    backward_rule(*(f"{namespace}.{name}" for name in names.split()))(lambda *args, out, **kwargs: backward(kept(out)))
+
+
+def ends_gradients(names: str, namespace: str = "aten") -> None:
+    """Register operations through which no gradient passes although their outputs are floating."""
+    backward_rule(*(f"{namespace}.{name}" for name in names.split()))(lambda *args, out, **kwargs: NO_GRADIENT)
 
 
 def output_numel(*args: Any, out: Spec, **kwargs: Any) -> int:

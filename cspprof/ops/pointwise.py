@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta, tensor_meta
 from cspprof.ops.layouts import (
@@ -18,7 +19,20 @@ from cspprof.ops.layouts import (
     output_like,
     same_dtype,
 )
-from cspprof.ops.op_rules import output_numel, output_rule, register_without_macs
+from cspprof.ops.op_rules import (
+    Operand,
+    backward,
+    backward_rule,
+    ends_gradients,
+    keeps_input,
+    keeps_nothing,
+    keeps_output,
+    kept,
+    kept_bytes,
+    output_numel,
+    output_rule,
+    register_without_macs,
+)
 
 # -- one argument -----------------------------------------------------------------------------------
 
@@ -114,3 +128,95 @@ def binary_output(left: TensorMeta, right: Any, *args: Any, **kwargs: Any) -> Te
     if shape not in (left.shape, right.shape) or 1 in shape[1:]:
         return None
     return tensor_meta(shape, elementwise_strides(shape, [(t.shape, t.strides) for t in (left, right)]), left.dtype)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+keeps_output(
+    "relu sigmoid tanh exp exp2 expm1 sqrt rsqrt reciprocal tan softmax _softmax _safe_softmax log_softmax "
+    "_log_softmax leaky_relu_ elu_ celu_ selu_ threshold_ rrelu_with_noise_"
+)
+keeps_input(
+    "leaky_relu elu celu selu hardtanh relu6 silu gelu mish hardswish hardsigmoid softplus hardshrink softshrink "
+    "threshold abs log log2 log10 log1p sin cos asin acos atan sinh cosh erf erfc erfinv square glu digamma lgamma "
+    "sinc tanhshrink"
+)
+keeps_nothing("neg positive")
+keeps_nothing("add sub rsub", passes=True)
+keeps_nothing("round floor ceil trunc sign")  # the gradient is zero
+ends_gradients("floor_divide heaviside bernoulli")
+
+
+@backward_rule("aten.log_sigmoid")
+def log_sigmoid_gradients(input: Operand, *, out: Operand) -> Backward:
+    """The CPU kernel also writes a buffer of the size of its input."""
+    return backward(kept(input), kept_bytes(input.nbytes))
+
+
+@backward_rule("aten.mul")
+def mul_gradients(left: Operand, right: Operand | float, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    """Each factor for the gradient of the other."""
+    if not isinstance(right, Operand):
+        return backward()
+    return backward(kept(left, right), kept(right, left))
+
+
+@backward_rule("aten.div")
+def div_gradients(left: Operand, right: Operand | float, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    if not isinstance(right, Operand):
+        return backward()
+    return backward(kept(left, right), kept(right))
+
+
+@backward_rule("aten.pow")
+def pow_gradients(base: Operand | float, exponent: Operand | float, *args: Any, out: Operand) -> Backward:
+    if not isinstance(exponent, Operand):
+        return backward(kept(base) if exponent else [])
+    if not isinstance(base, Operand):
+        return backward(kept(exponent), kept(out))
+    return backward(kept(base), kept(exponent), kept(out, exponent))
+
+
+@backward_rule("aten.clamp", "aten.clamp_min", "aten.clamp_max", "aten.clip")
+def clamp_gradients(input: Operand, *bounds: Any, out: Operand, **named: Any) -> Backward:
+    return backward(kept(input), *(kept(bound) for bound in (*bounds, *named.values())))
+
+
+@backward_rule("aten.maximum", "aten.minimum", "aten.atan2", "aten.fmod", "aten.fmax", "aten.fmin")
+def two_operand_gradients(left: Operand, right: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept(left), kept(right))
+
+
+@backward_rule("aten.prelu", "aten._prelu_kernel")
+def prelu_gradients(input: Operand, weight: Operand, *, out: Operand) -> Backward:
+    return backward(kept(input), kept(weight))
+
+
+@backward_rule("aten.addcmul")
+def addcmul_gradients(input: Operand, left: Operand, right: Operand, *, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(left, right), kept(right, left))
+
+
+@backward_rule("aten.lerp")
+def lerp_gradients(start: Operand, end: Operand, weight: Any, *, out: Operand) -> Backward:
+    return backward(kept(start, weight), kept(end, weight), kept(weight, (start, end)))
+
+
+@backward_rule("aten.where")
+def where_gradients(condition: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept(condition))
+
+
+@backward_rule("aten.rrelu")
+def rrelu_gradients(
+    input: Operand, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, *args: Any, out: Operand
+) -> Backward:
+    """In training also the random slopes. In place, the output instead of the input."""
+    slopes = kept_bytes(input.nbytes) if training else []
+    return backward(kept(out) if input.in_place and training else kept(input), slopes)
+
+
+@backward_rule("aten._weight_norm", "aten._weight_norm_interface")
+def weight_norm_gradients(direction: Operand, magnitude: Operand, *args: Any, out: Operand) -> Backward:
+    """Also the norms, one for each magnitude."""
+    return backward(kept(direction), kept(magnitude), kept_bytes(magnitude.nbytes))

@@ -7,10 +7,22 @@ from math import prod
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import contiguous_output
-from cspprof.ops.op_rules import Facts, Ints, Spec, op_rule, output_rule
+from cspprof.ops.op_rules import (
+    Facts,
+    Ints,
+    Operand,
+    Spec,
+    backward,
+    backward_rule,
+    kept,
+    kept_bytes,
+    op_rule,
+    output_rule,
+)
 
 # -- windows of one size ----------------------------------------------------------------------------
 
@@ -86,3 +98,36 @@ def adaptive_avg_pool2d_output(input: TensorMeta, size: Sequence[int]) -> Tensor
     if len(input.shape) != 4 or not input.contiguous or not input.is_floating or min(input.shape[1:]) <= 1:
         return None
     return contiguous_output((*input.shape[:2], *size), input)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+INDEX_BYTES = 8
+
+
+@backward_rule(*(f"aten.{name}{n}d" for n in (1, 2, 3) for name in ("max_pool", "adaptive_max_pool")))
+def max_pool_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    """The input, and for each element of the output the place of the maximum."""
+    return backward(kept(input), kept_bytes(INDEX_BYTES * out.numel))
+
+
+@backward_rule(*(f"aten.max_pool{n}d_with_indices" for n in (2, 3)))
+def max_pool_with_indices_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(input), [Saved(~1)])
+
+
+@backward_rule("aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
+def avg_pool_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(input))
+
+
+@backward_rule("aten.adaptive_avg_pool1d", "aten.adaptive_avg_pool2d")
+def adaptive_avg_pool_gradients(input: Operand, output_size: Any, *args: Any, out: Operand) -> Backward:
+    """Pooling to one element is a mean, which keeps nothing."""
+    n = 1 if output_size is None or isinstance(output_size, int) else len(output_size)
+    return backward(kept(input) if prod(out.shape[-n:]) > 1 else [])
+
+
+@backward_rule("aten.adaptive_avg_pool3d")
+def adaptive_avg_pool3d_gradients(input: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept(input) if prod(out.shape[-3:]) > 1 else [])

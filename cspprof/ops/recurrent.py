@@ -5,9 +5,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorSpec
-from cspprof.ops.op_rules import Facts, PackedWeights, Spec, op_rule
+from cspprof.ops.op_rules import Facts, Operand, PackedWeights, Spec, backward, backward_rule, op_rule
 
 
 def _matrices(params: Any) -> list[Spec]:
@@ -41,3 +42,35 @@ def recurrent_layer(input: Spec, *args: Any, out: Spec, **kwargs: Any) -> Facts:
     """One layer and direction, as torch runs it on a CPU with gradients; the last of its outputs is workspace."""
     weights = [a for a in args[:4] if isinstance(a, TensorSpec) and len(a.shape) == 2]
     return _facts(weights, prod(input.shape[:-1]))._replace(outputs=3)
+
+
+@backward_rule("aten.lstm", "aten.gru", "aten.rnn_tanh", "aten.rnn_relu")
+def recurrent_gradients(input: Operand, hx: Any, params: Any, *args: Any, out: Operand) -> Backward:
+    """Each matrix gives at every step a gradient for itself and one for what it multiplies, except the input of the
+    first layer and the first states, if these require none. What autograd keeps depends on the kernel and is
+    unknown."""
+    if isinstance(hx, Operand) and hx.meta.dtype == "int64":  # packed: batch sizes, states, parameters
+        hx, params, args = params, args[0], args[1:]
+    states = [hx] if isinstance(hx, Operand) else list(hx)
+    layers = args[1]
+    matrices = [p for p in params if len(p.shape) == 2]
+    steps, first_steps = prod(input.shape[:-1]), states[0].shape[-2] if len(states[0].shape) > 2 else 1
+    per_layer = len(matrices) // layers
+    per_direction = 2 + _projects(matrices)
+    products: list[tuple[int, Any]] = []
+    for i, matrix in enumerate(matrices):
+        products.append((matrix.numel * steps, matrix))
+        place = i % per_direction
+        if place == 0:
+            products.append((matrix.numel * steps, input if i < per_layer else (input, *params)))
+        elif place == 1:
+            products.append((matrix.numel * (steps - first_steps), (input, *params)))
+            products.append((matrix.numel * first_steps, states[0]))
+        else:
+            products.append((matrix.numel * steps, (input, *params)))
+    return backward(products=products)._replace(saves=None)
+
+
+def _projects(matrices: list[Operand]) -> bool:
+    """Whether each direction has a third matrix, which projects the output."""
+    return len(matrices) % 3 == 0 and matrices[2].shape[0] == matrices[1].shape[1]

@@ -6,10 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from cspprof.core import formulas as f
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import contiguous_output
-from cspprof.ops.op_rules import Facts, Ints, Spec, input_numel, op_rule, output_rule, register_without_macs
+from cspprof.ops.op_rules import (
+    Facts,
+    Ints,
+    Operand,
+    Spec,
+    backward,
+    backward_rule,
+    input_numel,
+    keeps_nothing,
+    kept,
+    op_rule,
+    output_rule,
+    register_without_macs,
+)
 from cspprof.ops.pooling import pool_facts
 
 register_without_macs(
@@ -53,3 +67,27 @@ def reduction_output(
         return None
     shape = [1 if i in reduced else n for i, n in enumerate(input.shape) if keepdim or i not in reduced]
     return contiguous_output(tuple(shape), input)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+keeps_nothing("sum mean cumsum trace")
+
+
+@backward_rule("aten.prod", "aten.amax", "aten.amin", "aten.std", "aten.norm", "aten.linalg_vector_norm",
+               "aten.logsumexp")  # fmt: skip
+def reduction_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(input), kept(out))
+
+
+@backward_rule("aten.var")
+def var_gradients(input: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    return backward(kept(input))
+
+
+@backward_rule("aten.max", "aten.min")
+def max_gradients(input: Operand, dim: Any = None, *args: Any, out: Operand, **kwargs: Any) -> Backward:
+    """Over one dimension the indices; over all the input and the result; of two tensors both."""
+    if isinstance(dim, Operand):
+        return backward(kept(input), kept(dim))
+    return backward(kept(input), kept(out)) if dim is None else backward([Saved(~1)])

@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
 from cspprof.ops.layouts import all_contiguous_or_channel_slices, contiguous_output
-from cspprof.ops.op_rules import output_numel, output_rule, register_without_macs
+from cspprof.ops.op_rules import (
+    Operand,
+    backward,
+    backward_rule,
+    keeps_nothing,
+    kept,
+    output_numel,
+    output_rule,
+    register_without_macs,
+)
 
 register_without_macs(
     Kind.RESIZE,
@@ -37,3 +47,17 @@ def upsample2d_output(
     input: TensorMeta, size: Sequence[int] | None, align_corners: bool, *scales: Any
 ) -> TensorMeta | None:
     return upsample_nearest2d_output(input, size, *scales)
+
+
+# -- backward ---------------------------------------------------------------------------------------
+
+keeps_nothing(
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa"
+)
+
+
+@backward_rule("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
+def grid_sample_gradients(input: Operand, grid: Operand, *args: Any, out: Operand) -> Backward:
+    return backward(kept(input), kept(grid))

@@ -17,6 +17,7 @@ from operator import sub
 from pathlib import Path
 from typing import Any
 
+from cspprof.core.backward import Backward, Saved
 from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.json_text import gunzip, parse_json
@@ -139,7 +140,9 @@ def to_dict(record: Record) -> dict[str, Any]:
             "storage": _differences(calls.storage),
             "name": list(calls.name),
             "views": [_differences(list(calls.views)), _differences(list(calls.views.values()))],
+            "required": list(calls.required),
         },
+        "backward": [_backward_to_list(spec.backward) for spec in record.specs],
     }
     return document | {
         "tensors": [[list(tensor.shape), tensor.dtype] for tensor in tensors],
@@ -188,8 +191,20 @@ def from_dict(document: dict[str, Any]) -> Record:
             )
         ),
         specs=tuple(
-            OpSpec(target, Kind(kind), specs(reads), specs(weights), specs(writes), _tuples(attrs), macs, elementwise)
-            for target, kind, reads, weights, writes, attrs, macs, elementwise in document["specs"]
+            OpSpec(
+                target,
+                Kind(kind),
+                specs(reads),
+                specs(weights),
+                specs(writes),
+                _tuples(attrs),
+                macs,
+                elementwise,
+                _backward_from_list(backward),
+            )
+            for (target, kind, reads, weights, writes, attrs, macs, elementwise), backward in zip(
+                document["specs"], document.get("backward", [None] * len(document["specs"])), strict=True
+            )
         ),
         calls=Calls(
             calls["spec"],
@@ -197,6 +212,7 @@ def from_dict(document: dict[str, Any]) -> Record:
             list(accumulate(calls["storage"])),
             calls["name"] or (),
             dict(zip(*map(accumulate, calls.get("views", ((), ()))), strict=True)),
+            calls.get("required") or (),  # files of versions before 0.3 lack it and `backward`
         ),
         params=document["params"],
         notes=tuple(document["notes"]),
@@ -205,6 +221,21 @@ def from_dict(document: dict[str, Any]) -> Record:
     )
     record.self_check()
     return record
+
+
+def _backward_to_list(backward: Backward | None) -> list[Any] | None:
+    if backward is None:
+        return None
+    saves = None if backward.saves is None else [list(kept) for kept in backward.saves]
+    return [list(backward.macs), saves, backward.passes, backward.ends]
+
+
+def _backward_from_list(listed: list[Any] | None) -> Backward | None:
+    if listed is None:
+        return None
+    macs, saves, passes, ends = listed
+    kept = None if saves is None else tuple([Saved(t, n, tuple(by), tuple(unless)) for t, n, by, unless in saves])
+    return Backward(tuple([(n, tuple(by)) for n, by in macs]), kept, passes, ends)
 
 
 def _differences(column: Sequence[int]) -> list[int]:

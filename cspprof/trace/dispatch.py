@@ -41,6 +41,8 @@ from cspprof.trace.user_memory import MemoryGuard
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
 
+DETACHES = frozenset({"aten.detach", "aten.detach_"})
+
 WITHOUT_MODE = frozenset({"cond", "scan"})
 """Higher-order operators whose implementations refuse to run under a dispatch mode."""
 
@@ -217,9 +219,10 @@ class DispatchRecorder(TorchDispatchMode):
         """Let torch produce views on meta whose `TensorMeta` are known."""
         result = func(*args, **kwargs)
         views = result if isinstance(result, (list, tuple)) else [result]
-        storage = tags[0].storage
+        storage, detached = tags[0].storage, tags[0].detached
         for i, (view, output) in enumerate(zip(views, entry.outputs, strict=True)):
-            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False, (len(self.log), i))
+            made_by = len(self.log), i
+            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False, made_by, detached)
         self.log.append((entry, self.layer, tags, (storage,) * len(views)))
         return result
 
@@ -374,8 +377,9 @@ class DispatchRecorder(TorchDispatchMode):
             known = constant and (alias is Alias.NONE or tags[argument].constant)
             known = known or (self.on_meta and alias is Alias.NONE and not tensor.is_meta)
             recorded = entry.spec is None or alias is Alias.VIEW or i < entry.recorded
+            detached = alias is Alias.VIEW and (tags[argument].detached or op.target in DETACHES)
             tensor.__dict__["_cspprof"] = TensorTag(
-                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known, view
+                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known, view, detached
             )
         if entry.spec is not None:
             self.log.append((entry, self.layer, tags, storages))
@@ -400,6 +404,9 @@ class DispatchRecorder(TorchDispatchMode):
         storages: list[int] = []
         views: dict[int, int] = {}
         first_writes: list[int] = []
+        required: list[int] = []
+        differentiable = set(self.tensors.differentiable)
+        """Storages with a content that requires a gradient."""
         for entry, layer, tags, written in self.log:
             spec = entry.spec
             assert spec is not None, "an operation that is not recorded is in no log"
@@ -415,4 +422,9 @@ class DispatchRecorder(TorchDispatchMode):
                 storages.append(tags[i].storage)
             first_writes.append(len(storages))
             storages += written[: entry.recorded]
-        return tuple(specs), Calls(called, layers, storages, views=views)
+            operands = [tags[i] for i in entry.reads]
+            mask = sum(1 << i for i, t in enumerate(operands) if t.storage in differentiable and not t.detached)
+            required.append(mask)
+            if mask and not (spec.backward is not None and spec.backward.ends):
+                differentiable.update(written[: entry.recorded])
+        return tuple(specs), Calls(called, layers, storages, views=views, required=required)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from cspprof.core.record import CONVOLUTIONS, POOLS, Kind, OpSpec, TensorSpec
-from cspprof.ops import RULES, Facts, Rule
+from cspprof.core.record import CONVOLUTIONS, POOLS, Backward, Kind, OpSpec, TensorSpec
+from cspprof.core.tensors import TensorMeta
+from cspprof.ops import BACKWARD_RULES, NO_GRADIENT, PASSES_ON, RULES, Facts, Operand, Rule
 from cspprof.trace.aliasing import Alias, Output
 from cspprof.trace.bound_args import BoundArgs
 from cspprof.trace.operators import Operator
@@ -94,8 +95,40 @@ def _make_spec(
         attrs,
         facts.macs,
         facts.elementwise,
+        _backward_of(op, facts, bound, outputs, (*reads, *weights)),
     )
     return SPECS.setdefault(spec, spec), (*reads, *weights)
+
+
+def _backward_of(
+    op: Operator, facts: Facts, bound: BoundArgs, outputs: list[Output], operands: tuple[int, ...]
+) -> Backward | None:
+    """The backward pass of the operation, by its rule. Without one, it has no MACs if the operation has none, and what
+    it keeps is unknown."""
+    if not any(_differentiable(out.meta) for out in outputs):
+        return NO_GRADIENT
+    if facts.kind is Kind.VIEW:
+        return PASSES_ON
+    rule = next((BACKWARD_RULES[name] for name in (op.target, op.plain) if name in BACKWARD_RULES), None)
+    if rule is None or op.outs:
+        return Backward(saves=None) if facts.macs == 0 and facts.kind is not Kind.GRADIENT else None
+    index = {position: i for i, position in enumerate(operands)}
+    at = -1
+
+    def with_operands(value: Any, in_place: bool = False) -> Any:
+        nonlocal at
+        if isinstance(value, TensorMeta):
+            at += 1
+            return Operand(index.get(at), value, in_place)
+        return [with_operands(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+    args = [with_operands(value, op.in_place and not i) for i, value in enumerate(bound.metas)]
+    named = {name: with_operands(value) for name, value in bound.named_metas.items()}
+    return rule(*args, out=Operand(~0, outputs[0].meta), **named)
+
+
+def _differentiable(meta: TensorMeta) -> bool:
+    return meta.is_floating or meta.is_complex
 
 
 def is_decomposed(op: Operator) -> bool:

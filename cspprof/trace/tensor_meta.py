@@ -29,6 +29,8 @@ class TensorTag(NamedTuple):
     """Whether the values are known during a trace on meta: the tensor was computed from constants only."""
     view: tuple[int, int] | None = None
     """For a view, the recorded call that made it and which of its outputs it is."""
+    detached: bool = False
+    """Whether the forward detached the tensor: it passes no gradient to the operation that wrote its storage."""
 
 
 @cache

@@ -31,6 +31,8 @@ class TensorRegistry:
         """The registered tensor of each storage. Holding it keeps its id unique."""
         self.storages: list[Storage] = []
         """The storages of registered tensors."""
+        self.differentiable: set[int] = set()
+        """Storages of registered tensors that require a gradient."""
         self.next_storage = 0
         self.stale: set[int] = set()
         """Storages of constants that an operation with unknown values wrote into, without being carried out."""
@@ -54,6 +56,8 @@ class TensorRegistry:
         meta = meta_of(tensor, role not in ("input", "byproduct"))
         storage = self.new_storage()
         self.storages.append(Storage(storage, name, role, meta.spec))
+        if tensor.requires_grad:
+            self.differentiable.add(storage)
         constant = role in ("buffer", "constant") and not tensor.is_meta
         tag = self.registered[id(tensor)] = TensorTag(self, storage, meta, constant)
         self.owners[storage] = tensor

@@ -21,11 +21,14 @@ from cspprof.report.charts.execution_order import (
     with_equal,
 )
 from cspprof.report.charts.registry import chart
+from cspprof.report.charts.training_memory import training_chart
 
 
 @chart("memory", default=("resnext50", "csp_resnext50"), models=(1, 6))
-def memory(profiles: Sequence[Record]) -> Chart:
-    """Activation memory that is live while each operation runs, and its peak."""
+def memory(profiles: Sequence[Record], *, training: bool = False) -> Chart:
+    """Activation memory that is live while each operation runs, and its peak; with --training all memory of a step."""
+    if training:
+        return training_chart(profiles)
     models = [
         [(r, live[r.index]) for r in layer_rows(p)] for p, live in zip(profiles, map(live_bytes, profiles), strict=True)
     ]
