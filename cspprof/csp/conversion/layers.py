@@ -57,7 +57,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 def with_shapes(module: nn.Module, shapes: Shapes, **settings: Any) -> nn.Module:
     """A copy of `module` with other settings, and with parameters and buffers of other shapes: with the values of the
-    first channels.
+    first channels, repeated where there are more.
 
     Generated code contains a copy of this function.
     """
@@ -69,7 +69,9 @@ def with_shapes(module: nn.Module, shapes: Shapes, **settings: Any) -> nn.Module
         setattr(made, name, value)
     for name, shape in shapes.items():
         old = getattr(module, name)
-        new = old.detach()[tuple(slice(n) for n in shape)].clone(memory_format=torch.contiguous_format)
+        new = old.detach()
+        for axis, size in enumerate(shape):
+            new = new.index_select(axis, torch.arange(size, device=old.device) % max(1, old.shape[axis]))
         if isinstance(old, nn.Parameter):
             made._parameters[name] = nn.Parameter(new, old.requires_grad)
         else:
