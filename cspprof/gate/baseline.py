@@ -141,9 +141,9 @@ def _amount_from_json(metric: str, value: Any) -> Amount:
     zero = METRICS.get(metric).zero if metric in METRICS else Sum(0)
     if isinstance(value, dict):
         over, under, missed = int(value["over"]), int(value["under"]), int(value.get("missed", 0))
-        if isinstance(zero, Peak):
-            return Peak(over, missed)
-        return Sum(over, under, missed) if isinstance(zero, Sum) and under else Ratio(over, under, missed)
+        if isinstance(zero, Ratio) or not under:  # without a denominator the value is unknown
+            return Ratio(over, under, missed)
+        return Peak(over, missed) if isinstance(zero, Peak) else Sum(over, under, missed)
     if not isinstance(value, int):
         raise ValueError(f"{metric} is {value!r}, not an integer")
     return Peak(value) if isinstance(zero, Peak) else Sum(value)
