@@ -300,7 +300,7 @@ def test_record_then_compare_then_fail(pytester: pytest.Pytester, runs: Runs, pr
     (project / "net.py").write_text(wider)
     result = runs()
     lines = errors(result)
-    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 20 numbers", lines[0])
+    assert re.match(r"AssertionError: net.py:ResNeXt does not match cspprof-baseline.json: \d+ of 23 numbers", lines[0])
     assert f"cio_cspnet        {PLAIN_CIO + 2 * 8_192:,}, recorded {PLAIN_CIO:,} (+2.9 %)" in lines
     at = next(i for i, line in enumerate(lines) if line.startswith("where cio_cspnet increased"))
     assert lines[at + 1].startswith(
@@ -386,7 +386,7 @@ def test_a_changed_structure_with_the_same_totals_is_a_warning(
 ) -> None:
     pytester.makepyfile(MATCHES)
     assert runs("--cspprof-update").ret == 0
-    (project / "net.py").write_text(PLAIN.replace("return torch.relu(", "return torch.nn.functional.silu("))
+    (project / "net.py").write_text(PLAIN.replace("return torch.relu(", "return torch.sigmoid("))
     result = runs()
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(["*test_a_changed*.py:2: UserWarning: the structure of net.py:ResNeXt differs from *"])

@@ -126,13 +126,15 @@ def backward_rule(*targets: str) -> Callable[[B], B]:
     return register
 
 
-Needs = Operand | Sequence[Any] | None
+Needs = Any
+"""An operand, several in a sequence, or None. What is no operand, such as a number, requires no gradient."""
 
 
 def kept(tensor: Any, needed_by: Needs = None, unless: Needs = None) -> list[Saved]:
     """That autograd keeps an operand or an output, if one of the operands `needed_by` requires a gradient (None: if any
-    operand does) and none of `unless` does. Empty if `tensor` is no tensor, as an omitted weight or a number."""
-    if not isinstance(tensor, Operand):
+    operand does) and none of `unless` does. Empty if `tensor` is no tensor, as an omitted weight or a number, or if
+    only numbers need it."""
+    if not isinstance(tensor, Operand) or (needed_by is not None and not _operands(needed_by)):
         return []
     if tensor.in_place or tensor.position is None:
         return kept_bytes(tensor.nbytes, needed_by, unless)
@@ -145,10 +147,14 @@ def kept_bytes(nbytes: int, needed_by: Needs = None, unless: Needs = None) -> li
 
 
 def _indices(operands: Needs) -> tuple[int, ...]:
-    if operands is None:
-        return ()
-    listed = [operands] if isinstance(operands, Operand) else operands
-    return tuple([o.position for o in listed if isinstance(o, Operand) and o.position is not None])
+    return tuple([o.position for o in _operands(operands) if o.position is not None])
+
+
+def _operands(needs: Needs) -> list[Operand]:
+    if isinstance(needs, Operand):  # which is a tuple too
+        return [needs]
+    listed = needs if isinstance(needs, (list, tuple)) else ()
+    return [o for o in listed if isinstance(o, Operand)]
 
 
 def backward(*saves: Sequence[Saved], products: Sequence[tuple[int, Needs]] = ()) -> Backward:
