@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from inspect import signature
 from pathlib import Path
@@ -17,7 +19,7 @@ from cspprof.analysis.stages import stage_depths, stage_labels
 from cspprof.core.errors import CspprofError
 from cspprof.core.formulas import harmonic_links, harmonic_width
 from cspprof.core.record import CONVOLUTIONS, POOLS
-from cspprof.zoo import catalog
+from cspprof.zoo import MODULES, catalog
 from cspprof.zoo.blocks import shortcut
 from cspprof.zoo.csp import CrossStagePartial
 from cspprof.zoo.peleenet import exponential_sources
@@ -306,3 +308,10 @@ def test_shortcut_adds_common_channels() -> None:
 def test_a_split_needs_channels_on_both_sides() -> None:
     with pytest.raises(CspprofError, match="leaves one side empty"):
         CrossStagePartial(8, 8, bypass=8, main=0, blocks=torch.nn.Identity(), c_blocks=0)
+
+
+def test_the_order_of_the_catalog_does_not_depend_on_what_was_imported_before() -> None:
+    program = "import cspprof.zoo.vgg, cspprof.zoo.densenet; from cspprof.zoo import catalog; print(*catalog())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    names = done.stdout.split()
+    assert names == sorted(names, key=lambda name: MODULES.index(catalog().get(name).factory.__module__.split(".")[-1]))

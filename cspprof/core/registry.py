@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from cspprof.core.errors import CspprofError, UnknownNameError
 
@@ -67,6 +67,10 @@ class Registry(Generic[T]):
         self._entries[name] = entry
         self.version += 1
         return entry
+
+    def sort(self, key: Callable[[T], Any]) -> None:
+        """Put the entries into the order of `key`; those with equal keys stay in the order of registration."""
+        self._entries = dict(sorted(self._entries.items(), key=lambda item: key(item[1])))
 
     def remove(self, name: str) -> None:
         del self._entries[name]

@@ -95,6 +95,9 @@ MODULES = (
 @cache
 def catalog() -> Registry[ModelEntry]:
     """Every network of the zoo. The first call imports the definitions and torch."""
-    for module in MODULES:
-        importlib.import_module(f"{__name__}.{module}")
+    modules = [f"{__name__}.{module}" for module in MODULES]
+    for module in modules:
+        importlib.import_module(module)
+    order = {module: i for i, module in enumerate(modules)}  # some may have been imported before, one by one
+    MODELS.sort(lambda entry: order.get(entry.factory.__module__, len(order)))
     return MODELS
