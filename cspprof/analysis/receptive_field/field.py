@@ -48,14 +48,15 @@ Dim = tuple[Factor, ...]
 
 
 class AxisField(NamedTuple):
-    """What the elements read along one axis of the input."""
+    """The part of the input that each element of a tensor depends on, along one axis of the input."""
 
     length: int
     """The size of the input along the axis."""
     local: Intervals | None
     """By position, without operations over the whole map; None if the elements have no position along the axis."""
     everywhere: Span | None = None
-    """What each element reads through operations over the whole map, such as global pooling; None without any."""
+    """The positions that all elements depend on through operations over the whole map, such as global pooling; None
+    without any."""
 
     def with_all(self, count: int | None = None) -> AxisField:
         """The field of elements that depend on all `count` positions; None if these are not known."""
@@ -130,6 +131,11 @@ def input_field(shape: Sequence[int], axes: Sequence[int]) -> Field:
     """The field of an input whose dimensions `axes` are the axes."""
     dims = [(Factor(n, axes.index(d), 1),) if d in axes else plain(n) for d, n in enumerate(shape)]
     return Field(tuple(dims), tuple(AxisField(shape[d], IDENTITY) for d in axes))
+
+
+def nowhere(like: Field, shape: Sequence[int]) -> Field:
+    """The field of elements that do not depend on the input."""
+    return Field(tuple(map(plain, shape)), tuple(a._replace(local=None, everywhere=None) for a in like.axes))
 
 
 def unknown_field(shape: Sequence[int], lengths: Sequence[int]) -> Field:

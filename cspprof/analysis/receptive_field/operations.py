@@ -7,7 +7,9 @@ from dataclasses import replace
 from itertools import combinations
 from typing import NamedTuple
 
+from cspprof.analysis.receptive_field.concatenation import concatenated
 from cspprof.analysis.receptive_field.field import (
+    UNORDERED,
     Factor,
     Field,
     Segments,
@@ -16,7 +18,7 @@ from cspprof.analysis.receptive_field.field import (
     joined,
     merged,
     mixed,
-    on_grid,
+    nowhere,
     plain,
     reshaped,
     segments,
@@ -25,7 +27,7 @@ from cspprof.analysis.receptive_field.field import (
     unordered_dim,
     windowed,
 )
-from cspprof.analysis.receptive_field.intervals import Intervals, Span, affine
+from cspprof.analysis.receptive_field.intervals import affine
 from cspprof.analysis.receptive_field.views import RESHAPES, SLICES, SPLITS, TRANSPOSES, expanded, viewed
 from cspprof.analysis.receptive_field.windows import (
     convolved,
@@ -99,7 +101,7 @@ def _by_parts(spec: OpSpec, operands: Operands, shape: Shape) -> Value:
     cut = next((value for value in values if isinstance(value, Segments)), None)
     name = _name(spec)
     if spec.kind is Kind.CONCAT:
-        return _concatenated(spec, operands, shape)
+        return concatenated(spec, operands.reads, shape)
     if name in SLICES and spec.kind is Kind.DATA:
         return viewed(values[0], spec)
     if cut is None or len(shape) != len(cut.shape) or shape[cut.dim] != cut.shape[cut.dim] or cut.dim != 1:
@@ -216,13 +218,8 @@ def _convolution(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
     if data is None:
         if "deform" in spec.name:
             raise UnfollowedError
-        return _with_dynamic_weights(_nowhere(_fields(operands)[0], shape), others, shape)
+        return _with_dynamic_weights(nowhere(_fields(operands)[0], shape), others, shape)
     return _with_dynamic_weights(convolved(data, spec, shape), others, shape)
-
-
-def _nowhere(like: Field, shape: Shape) -> Field:
-    """The field of elements that do not depend on the input."""
-    return Field(tuple(map(plain, shape)), tuple(a._replace(local=None, everywhere=None) for a in like.axes))
 
 
 def _pool(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
@@ -530,11 +527,8 @@ def _select(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
     d = axis % len(field.dims)
     indices = len(shape) - len(field.dims) + 1
     field = unordered_dim(field, d, 1)
-    dims = [(Factor(n, UNORDERED_AXIS),) if field.dims[d][0].axis < -1 else plain(n) for n in shape[d : d + indices]]
+    dims = [(Factor(n, UNORDERED),) if field.dims[d][0].axis == UNORDERED else plain(n) for n in shape[d : d + indices]]
     return replace(field, dims=(*field.dims[:d], *dims, *field.dims[d + 1 :]))
-
-
-UNORDERED_AXIS = -2
 
 
 def _sort(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
@@ -542,92 +536,6 @@ def _sort(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
     field = _first(operands)
     d = spec.attrs.get("dim", spec.attrs.get("axis", -1)) % len(shape)
     return unordered_dim(mixed(field, {d}), d, shape[d])
-
-
-# -- concatenation ----------------------------------------------------------------------------------------
-
-
-def _concatenated(spec: OpSpec, operands: Operands, shape: Shape) -> Value:
-    """The operands one behind the other, each with its own field if the dimension has no positions."""
-    name, rank = _name(spec), len(shape)
-    d = spec.attrs.get("dim", spec.attrs.get("axis", 0)) % rank if rank else 0
-    shapes = [t.shape for t in spec.reads]
-    if name == "stack":
-        parts = [f and replace(f, dims=(*f.dims[:d], plain(1), *f.dims[d:])) for f in map(merged, operands.reads)]
-        return _segments(parts, [1] * len(parts), d, shape, spec)
-    if name not in ("cat", "concat", "concatenate", "cat_relu", "hstack", "vstack"):
-        raise UnfollowedError
-    if name == "hstack":
-        d = min(1, rank - 1)
-    stored = [w.shape for w in spec.weights]
-    if len(shapes) and any(len(s) != rank for s in shapes):
-        raise UnfollowedError
-    total = sum(s[d] for s in shapes)
-    if total != shape[d] and stored and any(v is not None and merged(v).has_positions(d) for v in operands.reads):  # type: ignore[union-attr]
-        return _unordered_concatenation(operands, d, shape)
-    fields = [merged(v) for v in operands.reads]
-    if any(f is not None and f.has_positions(d) for f in fields):
-        return _joined_in_a_row(fields, [s[d] for s in shapes], d, shape, operands)
-    flat: list[Field | None] = []
-    sizes: list[int] = []
-    for value, s in zip(operands.reads, shapes, strict=True):
-        own = value.parts if isinstance(value, Segments) and value.dim == d else (merged(value),)
-        flat += own
-        sizes += [p.shape[d] for p in own] if isinstance(value, Segments) and value.dim == d else [s[d]]  # type: ignore[union-attr]
-    if stored and total != shape[d]:
-        flat.append(None)
-        sizes.append(shape[d] - total)
-    return _segments(flat, sizes, d, shape, spec)
-
-
-def _segments(
-    parts: Sequence[Field | None], sizes: Sequence[int], d: int, shape: Shape, spec: OpSpec
-) -> Value:  # fmt: skip
-    like = next(f for f in parts if f is not None)
-    fields = []
-    for part, size in zip(parts, sizes, strict=True):
-        own = (*shape[:d], size, *shape[d + 1 :])
-        fields.append(_nowhere(like, own) if part is None else part)
-    layouts = {tuple(dim for i, dim in enumerate(f.dims) if i != d) for f, p in zip(fields, parts, strict=True) if p}
-    if len(layouts) > 1 and any(f.unordered for f in fields):
-        return joined([f.with_dim(d, plain(1)) for f in fields], shape)
-    return segments(d, fields)
-
-
-def _joined_in_a_row(
-    fields: Sequence[Field | None], sizes: Sequence[int], d: int, shape: Shape, operands: Operands
-) -> Value:  # fmt: skip
-    """A concatenation along an axis of the input, as of halves of a map, or of a map and a border of constants."""
-    known = [(f, i) for i, f in enumerate(fields) if f is not None]
-    grids = []
-    try:
-        for f, i in known:
-            grid, axis = on_grid(f, d)
-            if axis is None:
-                raise UnfollowedError
-            grids.append((grid, axis, i))
-    except UnfollowedError:
-        return _unordered_concatenation(operands, d, shape)
-    axis = grids[0][1]
-    if any(a != axis for _, a, _ in grids):
-        return _unordered_concatenation(operands, d, shape)
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    moved = [windowed(g, d, affine(1, -starts[i], -starts[i]), shape[d]) for g, _, i in grids]
-    result = joined(moved, shape)
-    locals_ = [m.axes[axis].local for m in moved]
-    if all(local == locals_[0] for local in locals_):
-        return result
-    spans: list[Span | None] = [None] * shape[d]
-    for (_, _, i), local in zip(grids, locals_, strict=True):
-        for position in range(starts[i], starts[i] + sizes[i]):
-            spans[position] = None if local is None else local.at(position)
-    return replace(result.with_axis(axis, Intervals(tuple(spans), None)), at_least=True)
-
-
-def _unordered_concatenation(operands: Operands, d: int, shape: Shape) -> Field:
-    """A concatenation of tokens with others, such as a class token."""
-    parts = [unordered_dim(f, d, shape[d]) for f in map(merged, operands.known) if f is not None]
-    return joined(parts, shape)
 
 
 _KINDS: dict[Kind, Rule] = {
