@@ -40,12 +40,10 @@ def checkpoint_candidates(record: Record) -> list[Candidate]:
     keepers: dict[int, list[int]] = defaultdict(list)
     own: dict[int, int] = defaultdict(int)
     for i, (index, mask) in enumerate(zip(calls.spec, backward_calls(record), strict=True)):
-        spec, at = specs[index], record.offsets[i]
-        first = at + len(spec.reads) + len(spec.weights)
-        if spec.kind is not Kind.VIEW:
-            for storage in calls.storage[first : first + len(spec.writes)]:
+        if specs[index].kind is not Kind.VIEW:
+            for storage in record.storages_written(i):
                 writers.setdefault(storage, i)
-        for storage in calls.storage[at:first]:
+        for storage in record.storages_read(i):
             readers[storage].append(i)
         for kept, nbytes in kept_by(record, i, mask) if mask else ():
             if kept is None:
@@ -64,7 +62,7 @@ def checkpoint_candidates(record: Record) -> list[Candidate]:
             continue
         kept = sum(own[i] for i in inside)
         inputs = 0
-        touched = {s for i in inside for s in _operands_and_outputs(record, i)} - held
+        touched = {s for i in inside for s in (*record.storages_read(i), *record.storages_written(i))} - held
         for storage in touched:
             written_inside = writers.get(storage, -1) in members
             kept_outside = any(i not in members for i in keepers[storage])
@@ -87,8 +85,3 @@ def _calls_by_module(record: Record) -> dict[str, list[int]]:
         for n in range(1, len(parts) + 1):
             found[".".join(parts[:n])].append(i)
     return found
-
-
-def _operands_and_outputs(record: Record, call: int) -> list[int]:
-    spec, at = record.specs[record.calls.spec[call]], record.offsets[call]
-    return list(record.calls.storage[at : at + len(spec.reads) + len(spec.weights) + len(spec.writes)])

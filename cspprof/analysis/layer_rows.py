@@ -42,7 +42,7 @@ def layer_rows(record: Record, use_tags: bool = True) -> Sequence[LayerRow]:
     parents = {layer.path.rpartition(".")[0] for layer in layers if layer.path}
     calls_in_layer = Counter(calls.layer[i] for i in indices)
     stages = stage_labels(record, use_tags)
-    params = _first_read_params(record, indices)
+    params = first_read_params(record, indices)
     live = live_bytes(record)
     rows = []
     for i in indices:
@@ -55,14 +55,12 @@ def layer_rows(record: Record, use_tags: bool = True) -> Sequence[LayerRow]:
     return rows
 
 
-def _first_read_params(record: Record, indices: list[int]) -> dict[int, int]:
+def first_read_params(record: Record, indices: Iterable[int]) -> dict[int, int]:
     """Parameter elements that each call is the first to read."""
     unread = {s.id: s.spec.numel for s in record.storages if s.role == "parameter"}
     params: dict[int, int] = {}
     for i in indices:
-        spec = record.specs[record.calls.spec[i]]
-        at = record.offsets[i]
-        for storage in record.calls.storage[at : at + len(spec.reads) + len(spec.weights)]:
+        for storage in record.storages_read(i):
             if storage in unread:
                 params[i] = params.get(i, 0) + unread.pop(storage)
     return params

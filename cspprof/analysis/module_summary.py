@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cspprof.analysis.layer_rows import layer_rows, values_by_spec
+from cspprof.analysis.layer_rows import first_read_params, layer_rows, values_by_spec
 from cspprof.core.cached import cached
 from cspprof.core.record import Layer, Record, TensorSpec
 from cspprof.metrics.memory import live_bytes
@@ -79,12 +79,9 @@ def module_summaries(record: Record) -> tuple[ModuleSummary, ...]:
 
 def _params_by_reader(record: Record) -> list[int]:
     """Elements of the parameters that each module reads first. For records of graphs, whose modules own none."""
-    sizes = {s.id: s.spec.numel for s in record.storages if s.role == "parameter"}
     params = [0] * len(record.layers)
-    for index, layer, at in zip(record.calls.spec, record.calls.layer, record.offsets, strict=True):
-        spec = record.specs[index]
-        for storage in record.calls.storage[at : at + len(spec.reads) + len(spec.weights)]:
-            params[layer] += sizes.pop(storage, 0)
+    for call, elements in first_read_params(record, range(len(record.calls.spec))).items():
+        params[record.calls.layer[call]] += elements
     return params
 
 

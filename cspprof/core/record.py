@@ -214,6 +214,17 @@ class Record:
         widths = [len(s.reads) + len(s.weights) + len(s.writes) for s in self.specs]
         return list(accumulate((widths[i] for i in self.calls.spec[:-1]), initial=0)) if self.calls.spec else []
 
+    def storages_read(self, call: int) -> Sequence[int]:
+        """The storages of the operands of a call, weights included."""
+        spec, at = self.specs[self.calls.spec[call]], self.offsets[call]
+        return self.calls.storage[at : at + len(spec.reads) + len(spec.weights)]
+
+    def storages_written(self, call: int) -> Sequence[int]:
+        """The storages of the outputs of a call."""
+        spec, at = self.specs[self.calls.spec[call]], self.offsets[call]
+        first = at + len(spec.reads) + len(spec.weights)
+        return self.calls.storage[first : first + len(spec.writes)]
+
     @cached_property
     def spec_counts(self) -> list[tuple[OpSpec, int]]:
         """Each spec and the number of its calls. A sum over calls is a sum over these."""

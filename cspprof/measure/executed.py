@@ -96,8 +96,7 @@ def _read_elsewhere(record: Record, own: set[int], storages: set[int]) -> set[in
         spec = record.specs[record.calls.spec[call]]
         if call in own or spec.kind is Kind.VIEW:
             continue
-        at = record.offsets[call]
-        found |= storages & set(record.calls.storage[at : at + len(spec.reads) + len(spec.weights)])
+        found |= storages & set(record.storages_read(call))
         if found == storages:
             break
     return found

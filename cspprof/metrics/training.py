@@ -1,4 +1,4 @@
-"""One training step: the MACs of forward and backward pass, what autograd keeps between them, and the peak memory."""
+"""One training step: the MACs of forward and backward pass, and the tensors that autograd keeps between them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ class KeptTensor(NamedTuple):
 def backward_calls(record: Record) -> list[int]:
     """For each call a bit mask of the operands for which the backward pass computes a gradient: those that require one,
     if the output of the call reaches an output of the model."""
-    calls, specs = record.calls, record.specs
-    masks = [0] * len(calls.spec)
+    masks = [0] * len(record.calls.spec)
     reached = set(record.outputs)
-    for i in range(len(calls.spec) - 1, -1, -1):
-        spec, at, mask = specs[calls.spec[i]], record.offsets[i], calls.required[i]
+    for i in range(len(masks) - 1, -1, -1):
+        spec, mask = record.specs[record.calls.spec[i]], record.calls.required[i]
         if not mask or (spec.backward is not None and spec.backward.ends):
             continue
-        operands = len(spec.reads) + len(spec.weights)
-        if reached.isdisjoint(calls.storage[at + operands : at + operands + len(spec.writes)]):
-            continue
-        masks[i] = mask
-        reached.update(s for n, s in enumerate(calls.storage[at : at + operands]) if mask >> n & 1)
+        if not reached.isdisjoint(record.storages_written(i)):
+            masks[i] = mask
+            reached.update(operands_of(record, i, mask))
     return masks
+
+
+def operands_of(record: Record, call: int, mask: int) -> list[int]:
+    """The storages of the operands of a call whose bits are set in the mask."""
+    return [storage for n, storage in enumerate(record.storages_read(call)) if mask >> n & 1]
 
 
 def gradients_known(record: Record) -> bool:
@@ -77,36 +79,34 @@ def train_macs(record: Record) -> Sum | Ratio:
 @cached
 def storage_bytes(record: Record) -> Mapping[int, int]:
     """The bytes of each storage: those of the first tensor in it."""
-    calls = record.calls
     sizes = {s.id: s.spec.nbytes for s in record.storages}
-    for index, at in zip(calls.spec, record.offsets, strict=True):
+    for i, index in enumerate(record.calls.spec):
         spec = record.specs[index]
         if spec.kind is not Kind.VIEW:
-            first = at + len(spec.reads) + len(spec.weights)
-            for place, tensor in enumerate(spec.writes, first):
-                sizes.setdefault(calls.storage[place], tensor.nbytes)
+            for storage, tensor in zip(record.storages_written(i), spec.writes, strict=True):
+                sizes.setdefault(storage, tensor.nbytes)
     return sizes
 
 
 def kept_by(record: Record, call: int, mask: int) -> Iterator[tuple[int | None, int]]:
-    """What autograd keeps for one call: storages, each with its bytes, and (None, bytes) for other tensors."""
-    spec, at = record.specs[record.calls.spec[call]], record.offsets[call]
+    """The tensors that autograd keeps for one call: (storage, bytes), or (None, bytes) for one that is neither operand
+    nor output."""
+    spec = record.specs[record.calls.spec[call]]
     if spec.backward is None:
         return
-    operands = len(spec.reads) + len(spec.weights)
+    read, written = record.storages_read(call), record.storages_written(call)
     for kept in spec.backward.saved_for(mask):
         if kept.tensor is None:
             yield None, kept.nbytes
-        else:
-            place = kept.tensor if kept.tensor >= 0 else operands + ~kept.tensor
-            if place < operands + len(spec.writes):
-                storage = record.calls.storage[at + place]
-                yield storage, storage_bytes(record)[storage]
+        elif kept.tensor >= 0:
+            yield read[kept.tensor], storage_bytes(record)[read[kept.tensor]]
+        elif ~kept.tensor < len(written):
+            yield written[~kept.tensor], storage_bytes(record)[written[~kept.tensor]]
 
 
 @cached
 def kept_tensors(record: Record) -> list[KeptTensor]:
-    """What autograd keeps for the backward pass, each storage once, in the order of the calls that keep it first."""
+    """The tensors that autograd keeps for the backward pass, each storage once, in the order in which they are kept."""
     roles = {s.id: s.role for s in record.storages}
     found: list[KeptTensor] = []
     seen: set[int] = set()

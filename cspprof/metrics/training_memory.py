@@ -17,13 +17,14 @@ from cspprof.metrics.training import (
     backward_calls,
     gradients_known,
     kept_by,
+    operands_of,
     storage_bytes,
     unknown_saves,
 )
 
 
 class Optimizer(NamedTuple):
-    """What an optimizer stores, in multiples of the parameters that it updates."""
+    """The tensors of an optimizer, in multiples of the parameters that it updates."""
 
     state: int
     """Tensors of the size of a parameter that stay between steps."""
@@ -87,27 +88,10 @@ def trained_parameters(record: Record) -> dict[int, int]:
     sizes = {s.id: s.spec.nbytes for s in record.storages if s.role == "parameter"}
     found: dict[int, int] = {}
     for call, mask in enumerate(backward_calls(record)):
-        for storage in _required(record, call, mask):
+        for storage in operands_of(record, call, mask):
             if storage in sizes:
                 found[storage] = sizes[storage]
     return found
-
-
-def _operands(record: Record, call: int) -> list[int]:
-    """The storages that a call reads, weights included."""
-    spec, at = record.specs[record.calls.spec[call]], record.offsets[call]
-    return list(record.calls.storage[at : at + len(spec.reads) + len(spec.weights)])
-
-
-def _required(record: Record, call: int, mask: int) -> list[int]:
-    """The storages of the operands of a call for which it computes a gradient."""
-    return [storage for n, storage in enumerate(_operands(record, call)) if mask >> n & 1]
-
-
-def _written(record: Record, call: int) -> list[int]:
-    spec, at = record.specs[record.calls.spec[call]], record.offsets[call]
-    first = at + len(spec.reads) + len(spec.weights)
-    return list(record.calls.storage[first : first + len(spec.writes)])
 
 
 @cached
@@ -129,13 +113,12 @@ def training_memory(record: Record, optimizer: str = "sgd") -> TrainingMemory:
     gradients = _gradients(record)
     n = len(record.calls.spec)
     moments = [Moment("forward", i, fixed, 0, saved[i], other[i]) for i in range(n)]
-    done: set[int] = set()
+    remaining, of_parameters = dict(trained), 0
     masks = backward_calls(record)
     for i in range(n - 1, -1, -1):
         if not masks[i]:
             continue
-        done.update(s for s in _required(record, i, masks[i]) if s in trained)
-        of_parameters = sum(trained[s] for s in done) if len(done) < len(trained) else sum(trained.values())
+        of_parameters += sum(remaining.pop(s, 0) for s in operands_of(record, i, masks[i]))
         at = 2 * n - 1 - i
         moments.append(Moment("backward", i, fixed, of_parameters, saved[at], other[at] + gradients[i]))
     if trained:
@@ -157,10 +140,10 @@ def _activations(record: Record) -> tuple[list[int], list[int]]:
     for i, index in enumerate(calls.spec):
         if specs[index].kind is Kind.VIEW:
             continue
-        written = _written(record, i)
+        written = record.storages_written(i)
         for storage in written:
             first.setdefault(storage, i)
-        last.update(dict.fromkeys([*_operands(record, i), *written[:1]], i))
+        last.update(dict.fromkeys([*record.storages_read(i), *written[:1]], i))
     last.update(dict.fromkeys(record.outputs, 2 * n - 1))
     kept_from: dict[int, int] = {}
     kept_until: dict[int, int] = {}
@@ -212,7 +195,7 @@ def _gradients(record: Record) -> list[int]:
     writer: dict[int, int] = {}
     for i, index in enumerate(calls.spec):
         if masks[i] and specs[index].kind is not Kind.VIEW:
-            for storage in _written(record, i):
+            for storage in record.storages_written(i):
                 writer.setdefault(storage, i)
     buffer: dict[int, int] = {}
     """By storage: its gradient, as the number of a piece of memory, which several storages may share."""
@@ -238,10 +221,10 @@ def _gradients(record: Record) -> list[int]:
         if spec.kind is Kind.VIEW:
             found[i] = live
             continue
-        written = _written(record, i)
+        written = record.storages_written(i)
         passes = spec.backward is not None and spec.backward.passes
         temporary = 0
-        for storage in dict.fromkeys(_required(record, i, masks[i])):
+        for storage in dict.fromkeys(operands_of(record, i, masks[i])):
             if storage in parameters or storage in written:
                 if storage in written and not passes:
                     temporary += sizes[storage]  # an operation in place: the new gradient beside the old one
