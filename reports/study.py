@@ -18,14 +18,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from timing_study import dram, measurement, results
+from timing_study.figure import figure
+from timing_study.networks import by_name, networks
+from timing_study.page import page
+
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))  # also if this file is not run but imported
-
-from timing_study import dram, measurement, results  # noqa: E402
-from timing_study.figure import figure  # noqa: E402
-from timing_study.networks import by_name, networks  # noqa: E402
-from timing_study.page import page  # noqa: E402
-
 MINUTES = 37
 """The time after which no batch is begun. The rest of the 40 minutes is for the last batch and the analysis."""
 QUICK = ("resnet10", "csp_resnet10", "peleenet", "csp_peleenet", "yolov3_tiny", "yolov3_tiny_prn")

@@ -20,6 +20,8 @@ from torch import nn
 
 from cspprof.trace.process_state import SETTINGS
 
+ATTEMPTS = 20
+"""A thread of another test, such as that of a cluster, may run during a trace. The trace then restores no setting."""
 DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
 backends: Any = torch.backends
 
@@ -85,10 +87,14 @@ def test_a_setting_that_a_forward_changes_is_restored(name: str, device: str) ->
         return x * 2
 
     before = settings()
-    with _unfrozen_flags():
-        trace(Function(forward), (2, 4), device=device)
-    assert settings() == before
-    assert during[-1] != before
+    for _ in range(ATTEMPTS):
+        with _unfrozen_flags():
+            trace(Function(forward), (2, 4), device=device)
+        assert during[-1] != before
+        if settings() == before:
+            return
+        SETTINGS[name][1](before[name])
+    pytest.fail(f"{ATTEMPTS} traces did not restore it")
 
 
 def test_a_setting_that_another_thread_changes_stays() -> None:

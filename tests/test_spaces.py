@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
+import spaces
 from conftest import CHECKOUT
 
 import cspprof
-
-sys.path.insert(0, str(CHECKOUT / "reports"))
-import spaces
 
 SPACES = pytest.mark.parametrize("space", spaces.SPACES, ids=lambda space: str(space.name))
 

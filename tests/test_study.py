@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import study
 from conftest import CHECKOUT
+from timing_study import counters, dram, measurement, results
+from timing_study.networks import Network, networks
+from timing_study.page import page
+from timing_study.predictors import PREDICTORS, predictions, score
 
 from cspprof.core.kinds import Kind
+from cspprof.measure.calibration.fit import Sample
 from cspprof.metrics import value_of
 from cspprof.profiles import profile_spec
 
 REPORTS = CHECKOUT / "reports"
-sys.path.append(str(REPORTS))
-
-import study  # noqa: E402
-from timing_study import counters, dram, measurement, results  # noqa: E402
-from timing_study.networks import Network, networks  # noqa: E402
-from timing_study.page import page  # noqa: E402
-from timing_study.predictors import PREDICTORS, predictions, score  # noqa: E402
-
-from cspprof.measure.calibration.fit import Sample  # noqa: E402
 
 
 @pytest.fixture(scope="module")
