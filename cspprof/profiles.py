@@ -57,8 +57,8 @@ class Profile(Record):
 
     @property
     def receptive_fields(self) -> list[LayerField | None]:
-        """What an element of the output of each call in `ops` depends on: size, stride, offset and center in pixels of
-        the input, and the branches that the call joins. None for views, and for outputs that depend on no input."""
+        """The receptive field of each call in `ops`: size, stride, offset and center in pixels of the input, and those
+        of the branches that the call joins. None for views, and for outputs that depend on no input."""
         return receptive_fields(self)
 
     def to_pandas(self) -> pandas.DataFrame:

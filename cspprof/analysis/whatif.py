@@ -37,7 +37,7 @@ class VariationResult(NamedTuple):
     record: Record | None
     problem: str = ""
     hint: str = ""
-    """What to change, where it names an input."""
+    """The hint of an input that failed; empty for the others."""
 
 
 def image_variations(record: Record, sizes: str | None, batches: str | None, dtypes: str | None) -> list[Variation]:

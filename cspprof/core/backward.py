@@ -1,4 +1,4 @@
-"""What the backward pass of an operation computes, and what the forward pass keeps for it."""
+"""The backward pass of an operation: its MACs, and the tensors that the forward pass keeps for it."""
 
 from __future__ import annotations
 

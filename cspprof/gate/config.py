@@ -199,7 +199,7 @@ class Rule(ConfigTable):
 
     @property
     def text(self) -> str:
-        """What the rule requires: `max_increase = 0% of cio`."""
+        """The requirement as text: `max_increase = 0% of cio`."""
         if self.engine_ready is not None:
             return f"engine_ready = {self.engine_ready}"
         where = f" in {self.engine}" if self.engine else ""

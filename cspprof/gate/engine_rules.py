@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.units import share
@@ -60,11 +61,11 @@ def evaluate_on_engines(
     return results
 
 
-def _result(rule: Rule, model: str, outcome: Outcome, **rest: object) -> RuleResult:
+def _result(rule: Rule, model: str, outcome: Outcome, **rest: Any) -> RuleResult:
     metric = LATENCY if rule.engine else "engine_ready"
     return RuleResult(
         rule.id, rule.kind, rule.level, model, metric, outcome, engine=rule.engine_name,
-        **rest,  # type: ignore[arg-type]  # fields of RuleResult by name
+        **rest,
     )  # fmt: skip
 
 
@@ -160,7 +161,7 @@ def latency_result(rule: Rule, name: str, timing: ABTiming, base_name: str) -> R
 
 
 def latency_note(result: RuleResult) -> str:
-    """What was measured, for a rule that holds; else empty, because its message says it."""
+    """The measured ratio of times, as a note on a rule that holds. Empty for other rules: their messages have it."""
     if result.ratio is None or result.outcome is not Outcome.HOLDS:
         return ""
     ratio, spread = result.ratio, result.least_difference or 0.0

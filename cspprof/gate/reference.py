@@ -1,4 +1,4 @@
-"""What rules compare with: the baseline, or the code of a git revision."""
+"""The reference with which rules compare a model: the baseline, or the code of a git revision."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Reference:
     missing: str = ""
     """Why there are no measurements, if there are none."""
     hint: str = ""
-    """What to do about that, unless it is to record the baseline."""
+    """The remedy; empty if it is to record the baseline."""
     problems: Mapping[str, Problem] = field(default_factory=dict)
     """By name: the models that could not be measured."""
     checkout: Checkout | None = None
     """The code of the revision, as long as its working tree exists; None for the baseline."""
 
     def why_missing(self, model: str) -> tuple[str, str]:
-        """Why there is no measurement of a model, and what to do about it unless it is to record the baseline."""
+        """The reason why there is no measurement of a model, and the remedy; empty if it is to record the baseline."""
         if problem := self.problems.get(model):
             return problem.message, problem.hint
         return self.missing or f"{self.name} does not have {model}", self.hint

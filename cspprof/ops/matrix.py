@@ -184,7 +184,7 @@ def matmul_gradients(left: Operand, right: Operand, *, out: Operand) -> Backward
 
 
 def _matmul_factor(factor: Operand, other: Operand, out: Operand, first: bool) -> list[Saved]:
-    """What autograd keeps of one factor of `matmul`, for the gradient of the other."""
+    """The entries for one factor of `matmul`, which autograd keeps for the gradient of the other."""
     rank, other_rank = len(factor.shape), len(other.shape)
     if max(rank, other_rank) <= 2:
         return kept(factor, other)

@@ -47,7 +47,7 @@ class Operand(NamedTuple):
     """Its place among the operands; ~n for the n-th output; None if the operation does not read it."""
     meta: TensorMeta
     in_place: bool = False
-    """Whether the operation overwrites it. What autograd keeps of it is then a copy."""
+    """Whether the operation overwrites it. Autograd then keeps a copy."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -127,13 +127,15 @@ def backward_rule(*targets: str) -> Callable[[B], B]:
 
 
 Needs = Any
-"""An operand, several in a sequence, or None. What is no operand, such as a number, requires no gradient."""
+"""An operand, several in a sequence, or None. Numbers and other arguments that are no operands are ignored."""
 
 
 def kept(tensor: Any, needed_by: Needs = None, unless: Needs = None) -> list[Saved]:
-    """That autograd keeps an operand or an output, if one of the operands `needed_by` requires a gradient (None: if any
-    operand does) and none of `unless` does. Empty if `tensor` is no tensor, as an omitted weight or a number, or if
-    only numbers need it."""
+    """The entry for an operand or an output that autograd keeps if one of the operands `needed_by` requires a gradient
+    (None: if any operand does) and none of `unless` does.
+
+    Empty if `tensor` is no tensor, as an omitted weight or a number, or if `needed_by` has no operand.
+    """
     if not isinstance(tensor, Operand) or (needed_by is not None and not _operands(needed_by)):
         return []
     if tensor.in_place or tensor.position is None:
@@ -142,7 +144,7 @@ def kept(tensor: Any, needed_by: Needs = None, unless: Needs = None) -> list[Sav
 
 
 def kept_bytes(nbytes: int, needed_by: Needs = None, unless: Needs = None) -> list[Saved]:
-    """That autograd keeps a tensor which is neither operand nor output."""
+    """The entry for a tensor that autograd keeps and that is neither operand nor output."""
     return [Saved(None, nbytes, _indices(needed_by), _indices(unless))] if nbytes else []
 
 

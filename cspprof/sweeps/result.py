@@ -37,7 +37,7 @@ class Sweep:
         self.traced = traced
         """The keys of the rows that were made in this run; the others were remembered."""
         self.notes = tuple(notes)
-        """What happened in this run: the early end of a search, a tracker that failed."""
+        """Remarks on this run: a search that ended early, a tracker that failed."""
         self._versions = versions
         self._goal = goal
         self.front: Front = front(self.rows, goal.objectives, goal.constraints)

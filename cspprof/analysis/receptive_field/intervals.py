@@ -82,8 +82,8 @@ def periodic(spans: Sequence[Span | None], shift: int) -> Intervals:
 
 
 def compose(reads: Intervals, of: Intervals, count: int) -> Intervals:
-    """What `count` positions read of the input, if they read the positions `reads` of a map whose positions read
-    `of`."""
+    """The intervals of the input on which `count` positions depend. They read the positions `reads` of a map, and
+    the positions of that map depend on the intervals `of`."""
     if reads.shift is not None and of.shift is not None:
         turns = len(of.spans) // gcd(len(of.spans), reads.shift) if reads.shift else 1
         period = turns * len(reads.spans)

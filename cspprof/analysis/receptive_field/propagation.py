@@ -133,7 +133,7 @@ def receptive_fields(record: Record) -> list[LayerField | None]:
 
 @dataclass(slots=True)
 class _Content:
-    """What a storage holds: the field of the tensor that was written last, and the views of it."""
+    """The content of a storage: the field of the tensor that was written last, and the views of it."""
 
     shape: tuple[int, ...]
     value: Value

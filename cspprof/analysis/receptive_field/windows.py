@@ -1,4 +1,4 @@
-"""What the operations with a sliding window read along one axis: convolutions, pooling, resizing, folding."""
+"""The receptive fields of operations with a sliding window: convolutions, pooling, resizing, folding."""
 
 from __future__ import annotations
 

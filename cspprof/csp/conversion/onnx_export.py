@@ -55,15 +55,14 @@ def onnx_graph(model: nn.Module, inputs: Inputs) -> OnnxGraph:
         floating = {x.dtype for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor) and x.is_floating_point()}
         if len(floating) == 1:  # the trace casts weights to the dtype of the inputs too
             real = real.to(floating.pop())
-        file = io.BytesIO()
+        file: Any = io.BytesIO()  # the exporter writes to files too, but its types say only names
         try:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
-                bound = inspect.signature(real.forward).bind(
-                    *args, **kwargs
-                )  # the graph has the order of the signature
+                # The inputs of the graph have the order of the signature.
+                bound = inspect.signature(real.forward).bind(*args, **kwargs)
                 args, kwargs = bound.args, bound.kwargs
-                torch.onnx.export(real, args, file, kwargs=kwargs, dynamo=False, opset_version=17)  # type: ignore[arg-type]  # it writes to files too
+                torch.onnx.export(real, args, file, kwargs=kwargs, dynamo=False, opset_version=17)
         except Exception as error:  # the exporter raises errors of many classes
             raise CspprofError(
                 f"torch cannot export the network: {_text(error)}", "Write code instead: -o net_csp.py"

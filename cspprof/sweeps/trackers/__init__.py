@@ -55,7 +55,7 @@ def numbers_of(row: Row) -> dict[str, float]:
 
 
 def choices_of(row: Row) -> dict[str, object]:
-    """What distinguishes the candidate: its SPEC, its input and the values of its axes."""
+    """The properties that distinguish the candidate: its SPEC, its input and the values of its axes."""
     fixed = {"spec": row.spec, "input": row.input}
     return fixed | {axis_field(name, list(fixed)): value for name, value in row.axes.items()}
 

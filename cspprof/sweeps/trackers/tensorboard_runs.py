@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from cspprof.sweeps.candidate import Row
@@ -19,10 +20,8 @@ PARTIAL = ".cspprof-"
 
 def open_tracker(folder: str) -> Tracker:
     """The folder. Raises TrackerError if TensorBoard is not installed, or the folder cannot be written."""
-    try:
-        import tensorboard  # noqa: F401
-    except ModuleNotFoundError:
-        raise TrackerError("TensorBoard is not installed", "Install it: pip install 'cspprof[tensorboard]'") from None
+    if find_spec("tensorboard") is None:
+        raise TrackerError("TensorBoard is not installed", "Install it: pip install 'cspprof[tensorboard]'")
     try:
         return TensorBoardRuns(Path(folder))
     except OSError as error:
