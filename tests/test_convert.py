@@ -274,7 +274,7 @@ def test_an_onnx_graph_with_other_outputs_than_torch_is_refused(
         return export(wrong, *args, **kwargs)  # type: ignore[arg-type]  # as given
 
     monkeypatch.setattr(torch.onnx, "export", wrong_export)
-    with pytest.raises(CspprofError, match="ONNX Runtime computes another output 0 than torch"):
+    with pytest.raises(CspprofError, match="ONNX Runtime computes another result than torch"):
         onnx_export.onnx_graph(Net(), [INPUT])
 
 

@@ -20,13 +20,14 @@ from jsonschema import validate
 from onnx_models import node, save_graph, value
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.relative_error import relative_error
 from cspprof.measure import engines as engine_registry
 from cspprof.measure.denormals import flushes_denormals
 from cspprof.measure.engine_process import EngineProcess, unsupported_nodes
 from cspprof.measure.engines import ENGINES, engines_named
 from cspprof.measure.engines.network import EngineError, Prepared, save_arrays
 from cspprof.measure.machine import Machine, cpus_for
-from cspprof.measure.parity import check_parity, relative_error
+from cspprof.measure.parity import check_parity
 from cspprof.measure.report import NO_DIFFERENCE, measurement_report
 from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
 from cspprof.measure.session import Session, refuse_without_memory

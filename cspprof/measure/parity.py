@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cspprof.core.relative_error import WrongOutputError, relative_error
 from cspprof.measure.engines.network import EngineError
 
 if TYPE_CHECKING:
@@ -30,30 +31,13 @@ def tolerance_for(change: float) -> float:
     return min(max(TOLERANCE, 2 * change), LARGEST_TOLERANCE)
 
 
-def relative_error(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    """The largest relative error of the outputs. Raises EngineError if the number or the shape of outputs differs, or a
-    value is not finite."""
-    import numpy as np
-
-    if len(outputs) != len(expected):
-        raise EngineError(f"wrong output: {len(outputs)} tensors instead of {len(expected)}")
-    worst = 0.0
-    for i, (a, b) in enumerate(zip(outputs, expected, strict=True)):
-        if a.shape != b.shape:
-            raise EngineError(f"wrong output {i}: shape {a.shape} instead of {b.shape}")
-        a64, b64 = a.astype(np.float64), b.astype(np.float64)
-        if not np.isfinite(a64).all():
-            raise EngineError(f"wrong output {i}: values that are not finite")
-        size = float(np.linalg.norm(b64))
-        distance = float(np.linalg.norm(a64 - b64))
-        worst = max(worst, distance / size if size else distance)
-    return worst
-
-
 def check_parity(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray], tolerance: float = TOLERANCE) -> float:
-    """The relative error of the outputs. Raises EngineError if it is above the tolerance: a time of a network that
-    computes something else is no time of this network."""
-    error = relative_error(outputs, expected)
+    """The relative error of the outputs. Raises EngineError if they are wrong or the error is above the tolerance: a
+    time of a network that computes something else is no time of this network."""
+    try:
+        error = relative_error(outputs, expected)
+    except WrongOutputError as wrong:
+        raise EngineError(wrong.message) from None
     if error > tolerance:
         raise EngineError(
             f"wrong output: its relative error is {error:.1e}, above the tolerance {tolerance:.0e}",
