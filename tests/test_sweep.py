@@ -441,13 +441,25 @@ def test_the_front_of_a_space(run: Run) -> None:
 def test_all_rows_as_csv_and_parquet(run: Run) -> None:
     import pandas
 
-    assert run("sweep", *GRID, "--size", "64,96", "-o", "rows.csv").code == 0
-    assert run("sweep", *GRID, "--size", "64,96", "-o", "rows.parquet").code == 0
+    got = run("sweep", *GRID, "--size", "64,96", "-o", "rows.csv", "-o", "rows.parquet", "-o", "front.png", "-o", "-")
+    assert got.code == 0
+    assert "wrote rows.csv\n" in got.err
+    assert "wrote front.png and front.csv\n" in got.err
+    assert (got.out + got.err).count("note: 12 candidates: 12 traced") == 1
+    assert got.out.startswith("Pareto-optimal")
+    assert not Path("-").exists()
     rows, frame = numbers(Path("rows.csv")), pandas.read_parquet("rows.parquet")
     assert len(rows) == len(frame) == 12
     assert [r["size"] for r in rows[:2]] == ["64x64", "96x96"]
     assert [int(r["macs"]) for r in rows] == frame["macs"].tolist()
     assert str(frame["macs"].dtype) == "int64"
+
+
+def test_two_outputs_in_one_file_are_refused_before_the_sweep(run: Run) -> None:
+    got = run("sweep", *GRID, "-o", "front.png", "-o", "front.csv")
+    assert (got.code, got.out) == (2, "")
+    assert "two options -o write front.csv" in got.err
+    assert not list(Path().glob("front.*"))
 
 
 def test_each_column_of_parquet_holds_the_values_of_all_pieces_exactly(

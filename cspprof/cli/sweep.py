@@ -14,13 +14,15 @@ import typer
 from cspprof.analysis.constraints import parse_constraints
 from cspprof.cli import options as o
 from cspprof.cli.completion import complete_metric, complete_metrics, complete_spec
-from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.cli.output import ReportWriter, print_notes, print_written, writing
+from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
 from cspprof.core.inputs import parse_device
 from cspprof.core.units import parse_quantity
 from cspprof.metrics.names import split_metrics
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.render import RENDERERS, format_of
+from cspprof.report.tables import Report
 from cspprof.sweeps.candidate import Row, retried_statuses
 from cspprof.sweeps.child import Limits
 from cspprof.sweeps.front import goal_of, number_name
@@ -121,9 +123,9 @@ def sweep_command(
                      "tensorboard:runs. Repeatable."),
     ] = None,
     output: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option("--output", "-o", metavar="FILE", help="rows.csv or rows.parquet: all rows; front.png, .svg or "
-                     ".pdf: the figure; page.html: candidates to explore; or the front in another format."),
+                     ".pdf: the figure; page.html: candidates to explore; or the front in another format. Repeatable."),
     ] = None,
     format: o.Format = None,
 ) -> None:  # fmt: skip
@@ -132,7 +134,7 @@ def sweep_command(
     Rows are written to a journal as they are finished: a run that is interrupted or killed goes on where it was, with
     the same command.
     """
-    destination = _Destination(output, format)
+    destinations = _destinations(output or [], format)
     file = read_space_file(space) if space is not None else {}
     models = [*file.get("models", ()), *(specs or ())]
     device = parse_device(device) if device else None
@@ -148,7 +150,11 @@ def sweep_command(
                            scheduler=scheduler, limits=limits, on_rows=on_rows,
                            retried=retried_statuses(retry or ()), trackers=tracker or (),
                            search=Search(search, trials, seed) if search is not None else None)  # fmt: skip
-    destination.write(result)
+    report = result.report()
+    for destination in destinations:
+        destination.write(result, report)
+    if not any(destination.prints_notes for destination in destinations):
+        print_notes(report.notes)
 
 
 def _space(
@@ -214,14 +220,31 @@ class _Destination:
             check_writable(path)
             check_replaceable(path, RENDERERS.get(name or "csv").is_own)
 
-    def write(self, result: Sweep) -> None:
-        report = result.report()
+    @property
+    def prints_notes(self) -> bool:
+        return self._path is None or self._kind == "report"
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are written; the data of a figure stand beside it."""
+        if self._path is None:
+            return []
+        return [self._path, self._path.with_suffix(".csv")] if self._kind == "image" else [self._path]
+
+    def write(self, result: Sweep, report: Report) -> None:
         if self._path is None or self._kind == "report":
             self._writer.write(report)
             return
-        files = [self._path, self._path.with_suffix(".csv")] if self._kind == "image" else [self._path]
-        written = writing(*files)
+        written = writing(*self.files)
         result.save(self._path)
         print_written(written)
-        for note in report.notes:
-            print(f"note: {note}", file=sys.stderr)
+
+
+def _destinations(paths: list[Path], format_name: str | None) -> list[_Destination]:
+    """Where each `-o` writes; standard output without any. Raises CspprofError if two would write one file."""
+    found = [_Destination(None if path in o.STANDARD_OUTPUT else path, format_name) for path in paths]
+    files = [file for destination in found for file in destination.files]
+    for file in files:
+        if files.count(file) > 1:
+            raise CspprofError(f"two options -o write {file}", f"Name another file: -o all_{file.name}")
+    return found or [_Destination(None, format_name)]
