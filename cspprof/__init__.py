@@ -12,7 +12,7 @@ from cspprof._version import __version__
 
 if TYPE_CHECKING:
     from cspprof import errors
-    from cspprof.api import advise, check, compare, convert, gradients, plot, profile, reproduce
+    from cspprof.api import advise, audit, check, compare, convert, gradients, plot, profile, reproduce
     from cspprof.core.inputs import Value
     from cspprof.core.tensors import TensorSpec
     from cspprof.metrics import metric
@@ -29,6 +29,7 @@ MODULES = {
     "gradients": "cspprof.api",
     "advise": "cspprof.api",
     "reproduce": "cspprof.api",
+    "audit": "cspprof.api",
     "check": "cspprof.api",
     "plot": "cspprof.api",
     "Advice": "cspprof.results",
@@ -57,6 +58,7 @@ __all__ = [
     "Value",
     "__version__",
     "advise",
+    "audit",
     "check",
     "compare",
     "convert",

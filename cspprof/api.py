@@ -1,12 +1,12 @@
-"""The Python API: `profile`, `compare`, `convert`, `gradients`, `advise`, `plot`, `check` and `reproduce`.
+"""The Python API: `profile`, `compare`, `convert`, `gradients`, `advise`, `plot`, `check`, `reproduce` and `audit`.
 
-`verify` and `check_closed_form` are the functions behind two commands. Each function here traces models and passes the
-records to the analysis.
+`verify`, `check_closed_form` and `audit_paper_table` are the functions behind three commands. Each function here traces
+models and passes the records to the analysis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,12 +20,15 @@ from cspprof.core.record import Record
 from cspprof.csp.advice import Change, suggestions
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics.names import check_metric, resolve_metric
+from cspprof.papers import audit as paper_audit
+from cspprof.papers.paper_table import PaperTable, Row, read_paper_table
 from cspprof.papers.published import tables_named
 from cspprof.papers.reproduction import networks_of, reproduce_tables
-from cspprof.profiles import Profile, profile_model, profile_spec
+from cspprof.profiles import Profile, profile_each, profile_model, profile_spec
 from cspprof.report.charts import CHARTS, draw
-from cspprof.results import Advice, Chart, Comparison, Conversion, Gradients, Reproduction
+from cspprof.results import Advice, Audit, Chart, Comparison, Conversion, Gradients, Reproduction
 from cspprof.sources import LoadedModel, Request, Spec, open_model, parse, source_of
+from cspprof.storage.cache import disabled
 
 if TYPE_CHECKING:
     from torch import nn
@@ -266,6 +269,81 @@ def reproduce(name: str = "all") -> Reproduction:
     records = {network: profile_spec(network.spec, Request(inputs=network.input)) for network in networks_of(tables)}
     result = reproduce_tables(tables, records)
     return Reproduction(result.figures, result.related)
+
+
+def audit(table: str | Path, *, size: str | None = None, ignore: Sequence[str] = ()) -> Audit:
+    """The rule and the input size under which each printed number of a table comes out.
+
+    `table` is a CSV file with a line per network, or `"example"`, a part of Table 3 of the CSPNet paper. `size` is the
+    input size of rows without one; the columns in `ignore` are left out. Raises CspprofError, with the line and column
+    of what is wrong.
+
+    >>> import cspprof
+    >>> for cell in cspprof.audit("example").records[:2]:
+    ...     print(cell["network"], cell["printed"], cell["rule"], cell["input"], cell["outcome"])
+    PeleeNet 2.79 M conv_weights 256×256 exact
+    PeleeNet 1.017 BFLOPs bflops_cspnet 224×224 exact
+    """
+    with disabled():
+        result = audit_paper_table(read_paper_table(table, size, ignore))
+    return Audit(result.table, result.rows)
+
+
+def audit_paper_table(
+    table: PaperTable, each: Callable[[Sequence[Row]], Iterable[Row]] = lambda rows: rows
+) -> paper_audit.Audit:
+    """The audit of a table: each network is traced at its stated input, and at other sizes if a number does not come
+    out there. `each` can show the progress. Raises CspprofError, with the line of a network that cannot be traced."""
+    natives: dict[str, Record | None] = {}
+    rows = [_traced_row(table, row, natives) for row in each(table.rows)]
+    first = paper_audit.audit_table(table, rows)
+    if not any(row.needs_other_sizes for row in first.rows):
+        return first
+    more = [
+        replace(row, others=_at_other_sizes(row, rows, natives.get(row.row.spec))) if result.needs_other_sizes else row
+        for row, result in zip(rows, first.rows, strict=True)
+    ]
+    return paper_audit.audit_table(table, more)
+
+
+def _traced_row(table: PaperTable, row: Row, natives: dict[str, Record | None]) -> paper_audit.TracedRow:
+    """The record of a row at its stated input. `natives` has the records at the networks' own inputs by SPEC, None for
+    a network that has none."""
+    try:
+        if row.spec not in natives:
+            try:
+                natives[row.spec] = profile_spec(row.spec, cache=True)
+            except TraceError:
+                natives[row.spec] = None
+        native = natives[row.spec]
+        shape = row.input if len(row.input) == 4 else (1, _channels(native), *row.input)
+        if native is not None and [t.shape for t in native.inputs] == [shape]:
+            return paper_audit.TracedRow(row, native)
+        return paper_audit.TracedRow(row, profile_spec(row.spec, Request(inputs=shape), cache=True))
+    except CspprofError as error:
+        raise CspprofError(f"{table.where(row)}: {error.message}", error.hint) from error
+
+
+def _channels(native: Record | None) -> int:
+    """The channels of a network's images; 3 if they are unknown. Raises CspprofError if its input is no image."""
+    if native is None:
+        return 3
+    if len(native.inputs) != 1 or len(native.inputs[0].shape) != 4:
+        raise CspprofError(
+            f"the input of {native.model} is not one batch of images (N, C, H, W)", "Leave out the row of this network."
+        )
+    return native.inputs[0].shape[1]
+
+
+def _at_other_sizes(
+    row: paper_audit.TracedRow, rows: Sequence[paper_audit.TracedRow], native: Record | None
+) -> dict[tuple[int, ...], Record]:
+    """The records of a network at other input sizes than the stated one. A size at which it fails is left out."""
+    sizes = paper_audit.other_sizes(row, rows, native)
+    batch_and_channels = row.record.inputs[0].shape[:2]
+    requests = [Request(inputs=(*batch_and_channels, *size)) for size in sizes]
+    found = zip(sizes, profile_each(row.row.spec, requests), strict=True)
+    return {size: record for size, record in found if isinstance(record, Record)}
 
 
 def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:

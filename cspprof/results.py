@@ -1,5 +1,5 @@
-"""The results of the Python API besides `Profile`: comparisons, conversions, gradients, charts and
-reproductions, with notebook display."""
+"""The results of the Python API besides `Profile`: comparisons, conversions, gradients, charts, reproductions and
+audits, with notebook display."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cspprof.analysis import comparison
 from cspprof.csp import gradient_reuse
 from cspprof.csp.advice import Suggestion
-from cspprof.papers import reproduction
+from cspprof.papers import audit, reproduction
 from cspprof.profiles import Profile
 from cspprof.render import matplotlib_chart, render
 from cspprof.render.notebook_html import tables_html
 from cspprof.report import chart_model
 from cspprof.report.advice import advice_report, suggestion_record
+from cspprof.report.audit import audit_report, cell_record
 from cspprof.report.conversion import conversion_report
 from cspprof.report.gradient_reuse import gradients_report
 from cspprof.report.profile import summary_tables
@@ -60,6 +61,21 @@ class Reproduction(reproduction.Reproduction):
 
     def _repr_html_(self) -> str:
         return tables_html(reproduction_report(self).tables)
+
+
+class Audit(audit.Audit):
+    """A paper's table, and how each of its numbers was counted."""
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """One dict per printed number, with network, column, printed and computed value, rule, input and outcome."""
+        return [cell_record(row, cell) for row in self.rows for cell in row.cells]
+
+    def __str__(self) -> str:
+        return render("rich", audit_report(self)).decode().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return tables_html(audit_report(self).tables)
 
 
 class Advice:

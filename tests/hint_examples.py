@@ -63,6 +63,7 @@ from cspprof.measure.result import Measurement, Timing
 from cspprof.measure.session import refuse_without_memory
 from cspprof.metrics import metric
 from cspprof.metrics.definition import METRICS
+from cspprof.papers.paper_table import parse_paper_table
 from cspprof.papers.published import parse_tables
 from cspprof.papers.recipes import LayerCompression, Network, _total
 from cspprof.report.training import training_report
@@ -476,6 +477,11 @@ def figure(entry: str, more: str = "") -> Any:
     return parse_tables(f'[t]\ntitle = "T"\n[[t.figures]]\nrow = "r"\n{entry}\n{more}')
 
 
+def paper_table(*lines: str) -> Any:
+    """A paper's table with these lines."""
+    return parse_paper_table("\n".join(lines).encode(), "t.csv")
+
+
 # -- the files of the situations ----------------------------------------------------------------
 
 NETWORK = '''\
@@ -721,6 +727,8 @@ FILES = {
     "bare/pyproject.toml": "[project]\nname = 'x'\n",
     "forwards.py": NETWORK,
     "exits.py": "raise SystemExit(3)\n",
+    "printed.csv": "model,input,MACs\nnet.py:Net,8,1536\n",
+    "printed_words.csv": "model,input,MACs\nforwards.py:Embedding,8,1536\n",
     "nothing.py": "number = 1\n",
     "missing_import.py": "import no_such_library_anywhere\n\n\ndef Net():\n    pass\n",
     "crashing_import.py": "1 / 0\n",

@@ -53,6 +53,7 @@ COMMANDS = {
     "report": Command("report", "report_command", "One HTML page with every metric, chart and layer."),
     "verify": Command("verify", "verify_command", "Compare the MACs with fvcore and torch's FlopCounterMode."),
     "reproduce": Command("reproduce", "reproduce_command", "Compute the published figures again, beside the papers."),
+    "audit": Command("audit", "audit_command", "How the printed numbers of a paper's table were counted."),
     "closed-form": Command("closed_form", "closed_form_command", "CIO, MACs and weights of a block as a formula."),
     "models": Command("models", "models_command", "The zoo: every network with its totals."),
     "metrics": Command("models", "metrics_command", "Every metric with its unit."),

@@ -23,6 +23,7 @@ CSV_COLUMNS = (
     "model,status,", "model,input", "panel,series,", "form,", "name,takes,", "name,family,", "name,title,",
     "name,unit,", "name,stands_for,", "name,tool,", "name,definition,", "layer,path,", "network,default,",
     "folder,profiles,", "engine,model,", "rule,level,", "path,class,", "table,title,",
+    "line,network,",
 )  # fmt: skip
 """The first columns of the CSV files of all commands."""
 
