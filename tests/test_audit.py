@@ -66,7 +66,7 @@ RESNET50 = [
     ("MACs", "4100300288", "torchprofile"),
     ("FLOPs (G)", "8.24977", "torchlens"),
     ("FLOPs (G)", "4.087", "MACs of convolutions"),
-    # 4 · 25,557,032 bytes of weights; 53,173 further values in buffers (8 bytes for each of 53 counters); the peak is 9,633,792 bytes
+    # 4 · 25,557,032 bytes of weights; buffers of 4 · 53,120 + 8 · 53 bytes; a peak of 9,633,792 bytes
     ("memory (MB)", "102.2", "weights"),
     ("memory (MB)", "97.49", "weights in MiB"),
     ("model size (MB)", "97.70", "weights and buffers in MiB"),

@@ -8,7 +8,7 @@ sizes, then the same rule at another size, then any other rule.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -224,33 +224,53 @@ def other_sizes(row: TracedRow, rows: Iterable[TracedRow], native: Record | None
 
 def audit_table(table: PaperTable, rows: Sequence[TracedRow]) -> Audit:
     """The audit of a table, from the records of its networks."""
-    candidates = [[_candidates(cell, row) for cell in row.row.cells] for row in rows]
-    conventions = {
-        column.heading: _convention(
-            [c for row, of_row in zip(rows, candidates, strict=True)
-             for cell, c in zip(row.row.cells, of_row, strict=True) if cell.column is column]
-        )
-        for column in table.columns
-    }  # fmt: skip
-    return Audit(table, tuple(
-        RowResult(row, _results(row, of_row, conventions)) for row, of_row in zip(rows, candidates, strict=True)
-    ))  # fmt: skip
+    stated = [[_candidates(cell, row.record, row.size, stated=True) for cell in row.row.cells] for row in rows]
+    leading = _conventions(table, rows, stated)
+    found = [
+        [[*candidates, *_at_other_sizes(cell, row, leading[cell.column.heading])]
+         for cell, candidates in zip(row.row.cells, of_row, strict=True)]
+        for row, of_row in zip(rows, stated, strict=True)
+    ]  # fmt: skip
+    conventions = _conventions(table, rows, found)
+    results = [_results(row, of_row, conventions) for row, of_row in zip(rows, found, strict=True)]
+    return Audit(table, tuple(map(RowResult, rows, results)))
 
 
-def _candidates(cell: PrintedCell, row: TracedRow) -> list[Candidate]:
-    """The number by every rule at the stated size, and by common rules at the other ones."""
+def _candidates(
+    cell: PrintedCell, record: Record, size: Size, stated: bool, chosen: Callable[[CountingRule], bool] = lambda _: True
+) -> list[Candidate]:
+    """The number by each of the chosen rules at one size, in each unit that it can have."""
     found = []
-    rules = list(enumerate(rules_of(cell.column.quantity)))
-    for size, record in {row.size: row.record, **row.others}.items():
-        for rank, rule in rules:
-            if record is not row.record and not (rule.common and rule.of_input):
-                continue
-            count = rule.value(record)
-            for unit in cell.units if count is not None else ():
-                value = Fraction(count or 0) / unit.scale
-                agreement, difference = cell.printed.agreement(value), cell.printed.difference(value)
-                found.append(Candidate(rule, rank, size, record is row.record, unit, value, agreement, difference))
+    for rank, rule in enumerate(rules_of(cell.column.quantity)):
+        count = rule.value(record) if chosen(rule) else None
+        for unit in cell.units if count is not None else ():
+            value = Fraction(count or 0) / unit.scale
+            agreement, difference = cell.printed.agreement(value), cell.printed.difference(value)
+            found.append(Candidate(rule, rank, size, stated, unit, value, agreement, difference))
     return found
+
+
+def _at_other_sizes(cell: PrintedCell, row: TracedRow, leading: Convention | None) -> Iterator[Candidate]:
+    """The number at other sizes, by the common rules and by the rule that explains most of the column."""
+
+    def chosen(rule: CountingRule) -> bool:
+        return rule.of_input and (rule.common or (leading is not None and rule.name == leading.rule))
+
+    for size, record in row.others.items():
+        yield from _candidates(cell, record, size, False, chosen)
+
+
+Candidates = Sequence[Sequence[Sequence[Candidate]]]
+"""For each row, for each of its cells."""
+
+
+def _conventions(table: PaperTable, rows: Sequence[TracedRow], found: Candidates) -> dict[str, Convention | None]:
+    """For each heading, the rule and unit that explain most of the column."""
+    cells = [pair for row, of_row in zip(rows, found, strict=True) for pair in zip(row.row.cells, of_row, strict=True)]
+    return {
+        column.heading: _convention([candidates for cell, candidates in cells if cell.column is column])
+        for column in table.columns
+    }
 
 
 def _convention(cells: Sequence[Sequence[Candidate]]) -> Convention | None:
@@ -272,16 +292,16 @@ def _convention(cells: Sequence[Sequence[Candidate]]) -> Convention | None:
 
 
 def _results(
-    row: TracedRow, candidates: Sequence[Sequence[Candidate]], conventions: Mapping[str, Convention | None]
+    row: TracedRow, found: Sequence[Sequence[Candidate]], conventions: Mapping[str, Convention | None]
 ) -> tuple[CellResult, ...]:
     """The results of a row. Of several sizes that explain a cell equally well, the one that explains most cells."""
-    votes = Counter(size for of_cell in candidates for size in {c.size for c in of_cell if c.agreement})
+    votes = Counter(size for candidates in found for size in {c.size for c in candidates if c.agreement})
     return tuple(
         _result(
-            cell, of_cell, conventions[cell.column.heading], votes,
+            cell, candidates, conventions[cell.column.heading], votes,
             row.record.complete or cell.column.quantity is Quantity.PARAMS,
         )
-        for cell, of_cell in zip(row.row.cells, candidates, strict=True)
+        for cell, candidates in zip(row.row.cells, found, strict=True)
     )  # fmt: skip
 
 

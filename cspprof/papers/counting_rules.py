@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from cspprof.core.cached import cached
 from cspprof.core.record import Kind, OpSpec, Record
 from cspprof.core.tensors import ITEM_SIZES
 from cspprof.metrics import METRICS, Ratio
@@ -211,14 +212,15 @@ def _metric(name: str, common: bool = False, of_input: bool = True, per_mac: int
 
 def _total(name: str) -> Value:
     """The total of a metric or convention; None if some part of it is unknown."""
+    return lambda record: _exact_total(record, name)
 
-    def total(record: Record) -> Fraction | None:
-        metric = METRICS.get(name)
-        amount = metric.total(record)
-        exact = None if amount.missed else amount.exact
-        return None if exact is None else exact * SCALES.get(metric.unit, 1)
 
-    return total
+@cached
+def _exact_total(record: Record, name: str) -> Fraction | None:
+    metric = METRICS.get(name)
+    amount = metric.total(record)
+    exact = None if amount.missed else amount.exact
+    return None if exact is None else exact * SCALES.get(metric.unit, 1)
 
 
 def _times(factor: int | Fraction, value: Value) -> Value:

@@ -257,23 +257,18 @@ def _kind(heading: str, name: str) -> Column | str:
 def _kind_named(word: str, unit: str, heading: str) -> Column | str | None:
     """What a column contains whose heading is a word and a unit; None if that is unknown."""
     kind = KINDS.get(word)
-    if isinstance(kind, str) and not isinstance(kind, Quantity):
-        if word == "size" and unit not in ("", "px", "pixels"):  # the size of a file
-            kind = Quantity.MEMORY
-        else:
-            return kind if kind == NOT_AUDITED or unit in ("", "px", "pixels") else None
+    if word == "size" and units_named(Quantity.MEMORY, unit):  # the size of a file
+        kind = Quantity.MEMORY
     match = re.fullmatch(f"(?P<prefix>{'|'.join(PREFIXES)})(?P<word>{'|'.join(OPERATIONS)})", word)
     quantity = Quantity.COMPUTE if match else kind
     if not isinstance(quantity, Quantity):
+        return kind if kind == NOT_AUDITED or unit in ("", "px", "pixels") else None
+    if match and match["prefix"]:
+        units: tuple[PrintedUnit, ...] = (PrintedUnit(heading.strip("# "), PREFIXES[match["prefix"]]),)
+    else:
+        units = units_named(quantity, _as_written(unit, heading))
+    if unit and (not units or (match and match["prefix"])):
         return None
-    text = word if match and match["prefix"] else unit
-    units = units_named(quantity, text)
-    if (unit and not units) or (unit and match and match["prefix"]):
-        return None
-    if units and match and match["prefix"]:  # the unit as the heading writes it: BFLOPs
-        units = (PrintedUnit(heading.strip("# "), units[0].scale),)
-    elif units and quantity is not Quantity.MEMORY:
-        units = (PrintedUnit(_as_written(unit, heading), units[0].scale),)
     return Column(heading, quantity, units, OPERATIONS[match["word"]] if match else 0)
 
 
@@ -284,7 +279,7 @@ def _as_written(word: str, heading: str) -> str:
 
 # -- rows -----------------------------------------------------------------------------------------
 
-NOT_PRINTED = ("", "-", "–", "—", "n/a", "na", "?")
+NOT_PRINTED = ("", "-", "−", "–", "—", "n/a", "na", "?")
 """Cells without a number."""
 _SIZE = re.compile(r"\d{1,6}(?:\s*[x×*]\s*\d{1,6}){0,3}", re.ASCII)
 _CELL = re.compile(r"[~≈]?\s*(?P<number>\d[\d.,]{0,40})(?:[eE]\+?(?P<power>\d{1,2}))?(?:\s*(?P<unit>[^\d.,\s].*))?")
