@@ -6,6 +6,7 @@ models and passes the records to the analysis.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -296,14 +297,16 @@ def audit_paper_table(
     out there. `each` can show the progress. Raises CspprofError, with the line of a network that cannot be traced."""
     natives: dict[str, Record | None] = {}
     rows = [_traced_row(table, row, natives) for row in each(table.rows)]
-    first = paper_audit.audit_table(table, rows)
-    if not any(row.needs_other_sizes for row in first.rows):
-        return first
-    more = [
-        replace(row, others=_at_other_sizes(row, rows, natives.get(row.row.spec))) if result.needs_other_sizes else row
-        for row, result in zip(rows, first.rows, strict=True)
-    ]
-    return paper_audit.audit_table(table, more)
+    result = paper_audit.audit_table(table, rows)
+    for likely in (True, False):
+        if any(row.needs_other_sizes for row in result.rows):
+            rows = [
+                _with_more_sizes(row.traced, paper_audit.likely_sizes(rows, natives.get(row.traced.row.spec))
+                                 if likely else paper_audit.COMMON_SIZES) if row.needs_other_sizes else row.traced
+                for row in result.rows
+            ]  # fmt: skip
+            result = paper_audit.audit_table(table, rows)
+    return result
 
 
 def _traced_row(table: PaperTable, row: Row, natives: dict[str, Record | None]) -> paper_audit.TracedRow:
@@ -320,6 +323,11 @@ def _traced_row(table: PaperTable, row: Row, natives: dict[str, Record | None]) 
         if native is not None and [t.shape for t in native.inputs] == [shape]:
             return paper_audit.TracedRow(row, native)
         return paper_audit.TracedRow(row, profile_spec(row.spec, Request(inputs=shape), cache=True))
+    except TraceError as error:
+        raise CspprofError(
+            f"{table.where(row)}: {error.message}",
+            f"Try this network alone: cspprof profile {shlex.quote(row.spec)} --input {'x'.join(map(str, shape))}",
+        ) from error
     except CspprofError as error:
         raise CspprofError(f"{table.where(row)}: {error.message}", error.hint) from error
 
@@ -335,15 +343,12 @@ def _channels(native: Record | None) -> int:
     return native.inputs[0].shape[1]
 
 
-def _at_other_sizes(
-    row: paper_audit.TracedRow, rows: Sequence[paper_audit.TracedRow], native: Record | None
-) -> dict[tuple[int, ...], Record]:
-    """The records of a network at other input sizes than the stated one. A size at which it fails is left out."""
-    sizes = paper_audit.other_sizes(row, rows, native)
-    batch_and_channels = row.record.inputs[0].shape[:2]
-    requests = [Request(inputs=(*batch_and_channels, *size)) for size in sizes]
+def _with_more_sizes(row: paper_audit.TracedRow, sizes: Sequence[tuple[int, ...]]) -> paper_audit.TracedRow:
+    """The row with the records of its network at further input sizes. A size at which it fails is left out."""
+    sizes = paper_audit.untried_sizes(row, sizes)
+    requests = [Request(inputs=(*row.record.inputs[0].shape[:2], *size)) for size in sizes]
     found = zip(sizes, profile_each(row.row.spec, requests), strict=True)
-    return {size: record for size, record in found if isinstance(record, Record)}
+    return replace(row, others={**row.others, **{size: r for size, r in found if isinstance(r, Record)}})
 
 
 def check(config: str | Path | None = None, models: Sequence[str] = (), *, against: str | None = None) -> Verdict:

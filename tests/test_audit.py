@@ -117,7 +117,7 @@ def test_a_row_at_another_input_size_is_pointed_at(at: Callable[[int], Record]) 
     audit = audited(text, at(256), at(256), at(256), others=at(224))
     assert audit.explained
     assert [row.other_size for row in audit.rows] == [None, None, (224, 224)]
-    assert [row.needs_other_sizes for row in audit.rows] == [False, False, True]
+    assert [r.needs_other_sizes for r in audited(text, at(256), at(256), at(256)).rows] == [False, False, True]
     assert (audit.mixed, audit.sizes) == (True, {(256, 256): 2, (224, 224): 1})
     notes = audit_report(audit).notes
     assert (
@@ -249,7 +249,7 @@ def test_every_format(run: Run, folder: Path) -> None:
     assert [(r["column"], r["rule"], r["outcome"]) for r in rows] == [
         ("params (k)", "params", "exact"), ("FLOPs (k)", "macs", "exact"),
     ]  # fmt: skip
-    assert "| net.py:Net | FLOPs (k) | 6.144 k | 6.14400 k | macs | 16×16 |" in outputs["markdown"].out
+    assert "| net.py:Net | FLOPs (k) | 6.144 k | 6.14400 | macs | 16×16 | exact |" in outputs["markdown"].out
     for name in ("rich", "markdown", "latex"):
         assert "Not audited: top-1." in outputs[name].out
 

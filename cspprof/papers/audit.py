@@ -22,9 +22,8 @@ from cspprof.papers.printed_value import Agreement
 
 Size = tuple[int, ...]
 """Height and width of an input."""
-COMMON_SIZES = (224, 256, 288, 320, 384, 416, 512, 608, 640)
-"""Sizes of square inputs that papers use. They are tried, besides those of the table, where the stated size does not
-explain a number."""
+COMMON_SIZES: list[Size] = [(n, n) for n in (224, 256, 288, 320, 384, 416, 512, 608, 640)]
+"""Sizes that papers use. They are tried after the likely ones."""
 
 
 class Outcome(StrEnum):
@@ -32,7 +31,7 @@ class Outcome(StrEnum):
 
     EXACT = "exact to the printed digit"
     TRUNCATED = "truncated in print"
-    NOT_EXPLAINED = "does not come out"
+    NOT_EXPLAINED = "not explained"
     UNKNOWN = "unknown"
     """The network has operations without a rule, so the number cannot be computed."""
 
@@ -123,11 +122,6 @@ class CellResult:
         """Whether the number comes out under the rule that explains most of its column."""
         return self.explained is not None and self.explained.convention == self.convention
 
-    @property
-    def follows_table(self) -> bool:
-        """Whether it also comes out at the stated size."""
-        return self.follows_column and self.best is not None and self.best.stated
-
 
 @dataclass(frozen=True)
 class RowResult:
@@ -161,7 +155,7 @@ class RowResult:
     @property
     def needs_other_sizes(self) -> bool:
         """Whether another input size can explain a cell better."""
-        return any(not c.follows_table for c in self.cells if c.cell.column.quantity is not Quantity.PARAMS)
+        return any(not c.follows_column for c in self.cells if c.cell.column.quantity is not Quantity.PARAMS)
 
 
 @dataclass(frozen=True)
@@ -212,14 +206,17 @@ def size_of(record: Record) -> Size:
     return shape[-2:] if len(shape) == 4 else shape
 
 
-def other_sizes(row: TracedRow, rows: Iterable[TracedRow], native: Record | None) -> list[Size]:
-    """The sizes to try besides the stated one: those of other rows, that of the network's own input, common ones."""
-    if len(row.size) != 2:
-        return []
-    sizes = [size for size, _ in Counter(r.size for r in rows).most_common()]
-    own = [] if native is None else [size_of(native)]
-    tried = dict.fromkeys([*sizes, *own, *((n, n) for n in COMMON_SIZES)])
-    return [size for size in tried if len(size) == 2 and size != row.size]
+def likely_sizes(rows: Iterable[TracedRow], native: Record | None) -> list[Size]:
+    """The sizes to try first where the stated one does not explain a number: those of the rows, and that of the
+    network's own input."""
+    sizes = [size for size, _ in Counter(row.size for row in rows).most_common()]
+    return sizes if native is None else [*sizes, size_of(native)]
+
+
+def untried_sizes(row: TracedRow, sizes: Iterable[Size]) -> list[Size]:
+    """Those of `sizes` at which the network was not traced yet; none if its input is no batch of images."""
+    tried = {row.size, *row.others}
+    return [size for size in dict.fromkeys(sizes) if len(size) == len(row.size) == 2 and size not in tried]
 
 
 def audit_table(table: PaperTable, rows: Sequence[TracedRow]) -> Audit:

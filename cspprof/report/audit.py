@@ -14,7 +14,7 @@ from cspprof.report.tables import Cell, Column, Report, Table, text
 
 MORE_DIGITS = 2
 """Decimal places of a computed number in addition to those of the printed one."""
-MOST_OTHERS = 3
+MOST_OTHERS = 2
 """Further rules that a line of the table names."""
 GOOD = {Outcome.EXACT: True, Outcome.TRUNCATED: True, Outcome.NOT_EXPLAINED: False, Outcome.UNKNOWN: None}
 
@@ -22,6 +22,7 @@ GOOD = {Outcome.EXACT: True, Outcome.TRUNCATED: True, Outcome.NOT_EXPLAINED: Fal
 def audit_report(audit: Audit) -> Report:
     """One line per printed number, the definitions of the rules, and notes on what does not fit together."""
     records = [cell_record(row, cell) for row in audit.rows for cell in row.cells]
+    notes = list(_notes(audit))
     document = {
         "schema": "cspprof.audit/1",
         "table": audit.table.name,
@@ -31,11 +32,12 @@ def audit_report(audit: Audit) -> Report:
         "columns": [_column_record(audit, column) for column in audit.table.columns],
         "rows": [_row_record(row) for row in audit.rows],
         "cells": records,
+        "rules": _rules(audit),
         "not_audited": list(audit.table.not_audited),
-        "notes": list(_notes(audit)),
+        "notes": notes,
     }
     flat = [{**record, "also": "; ".join(record["also"])} for record in records]
-    return Report([_cells_table(audit), _rules_table(audit)], flat, document, document["notes"])
+    return Report([_cells_table(audit), _rules_table(audit)], flat, document, notes)
 
 
 # -- lines ----------------------------------------------------------------------------------------
@@ -44,8 +46,7 @@ def audit_report(audit: Audit) -> Report:
 def _cells_table(audit: Audit) -> Table:
     columns = [
         Column("network", shortens=True), Column("column"), Column("printed", True), Column("computed", True),
-        Column("rule"), Column("input"), Column("difference", True, priority=1), Column("result"),
-        Column("also", priority=2),
+        Column("rule"), Column("input"), Column("result"), Column("also", priority=1),
     ]  # fmt: skip
     rows = [_line(row, cell) for row in audit.rows for cell in row.cells]
     return Table(audit.table.name, columns, rows)
@@ -53,22 +54,29 @@ def _cells_table(audit: Audit) -> Table:
 
 def _line(row: RowResult, cell: CellResult) -> list[Cell]:
     best, printed = cell.best, cell.cell.printed
-    outcome = Cell(str(cell.outcome), str(cell.outcome), GOOD[cell.outcome])
     head = [text(row.traced.row.name), text(cell.cell.column.heading), text(printed.text)]
+    result = Cell(str(cell.outcome), _result_text(cell), GOOD[cell.outcome])
     if best is None:
-        return [*head, Cell(None, "?"), text("–"), text(units.shape(row.traced.size)), text("–"), outcome, text("")]
-    rule = text(convention_text(best.convention) + ("" if cell.explained else ", the nearest"))
-    rule = rule._replace(good=False) if cell.explained and not cell.follows_column else rule
-    size = Cell(list(best.size), units.shape(best.size), None if best.stated else False)
+        return [*head, Cell(None, "?"), text("–"), text(units.shape(row.traced.size)), result, text("")]
+    good = False if cell.explained and not cell.follows_column else None
+    rule = Cell(best.rule.name, convention_text(best.convention), good)
+    size = Cell(list(best.size), _input_text(best) or "any", None if best.stated else False)
     also = [convention_text(c.convention) for c in cell.others]
     shown = ", ".join(also[:MOST_OTHERS]) + (f" and {len(also) - MOST_OTHERS} more" if len(also) > MOST_OTHERS else "")
-    return [*head, Cell(float(best.value), computed_text(cell, best)), rule, size, _difference(best), outcome,
-            text(shown)]  # fmt: skip
+    return [*head, Cell(float(best.value), computed_text(cell, best)), rule, size, result, text(shown)]
+
+
+def _result_text(cell: CellResult) -> str:
+    """`exact`, `truncated`, `nearest: +2.7 %`."""
+    if cell.outcome is Outcome.NOT_EXPLAINED and cell.best is not None:
+        return f"nearest: {_change(cell.best)}"
+    return cell.outcome.name.lower()
 
 
 def computed_text(cell: CellResult, candidate: Candidate) -> str:
-    """The computed number in the unit in which the printed one is read, with two more digits."""
-    return f"{decimal(candidate.value, cell.cell.printed.places + MORE_DIGITS)} {candidate.unit.name}".rstrip()
+    """The computed number with two more digits, and its unit if a printed MB is read as MiB."""
+    unit = "" if candidate.unit.name == cell.cell.printed.unit else f" {candidate.unit.name}"
+    return decimal(candidate.value, cell.cell.printed.places + MORE_DIGITS) + unit
 
 
 def convention_text(convention: Convention) -> str:
@@ -76,16 +84,25 @@ def convention_text(convention: Convention) -> str:
     return f"{convention.rule}, 1024-based" if convention.binary else convention.rule
 
 
-def _difference(candidate: Candidate) -> Cell:
-    return Cell(float(candidate.difference), units.change(float(candidate.difference)))
+def _input_text(candidate: Candidate) -> str:
+    """The input size of the number; empty if it does not depend on it."""
+    return units.shape(candidate.size) if candidate.rule.of_input else ""
+
+
+def _change(candidate: Candidate) -> str:
+    """The computed number against the printed one: +2.7 %."""
+    return units.change(float(candidate.difference))
 
 
 def _rules_table(audit: Audit) -> Table:
-    """The definitions of the rules that the lines name."""
-    rules = {c.best.rule.name: c.best.rule for c in audit.cells if c.best}
-    return Table(
-        "Rules", [Column("rule"), Column("counts")], [[text(name), text(rule.counts)] for name, rule in rules.items()]
-    )
+    """The first sentence of the definition of each rule that the lines name."""
+    rows = [[text(name), text(counts.partition(". ")[0].rstrip(".") + ".")] for name, counts in _rules(audit).items()]
+    return Table("Rules", [Column("rule"), Column("counts")], rows)
+
+
+def _rules(audit: Audit) -> dict[str, str]:
+    """What each rule counts that explains a number or is the nearest one."""
+    return {c.best.rule.name: c.best.rule.counts for c in audit.cells if c.best}
 
 
 # -- notes ----------------------------------------------------------------------------------------
@@ -142,7 +159,7 @@ def _row_notes(audit: Audit, row: RowResult) -> Iterator[str]:
         if c is not None and cell.best is not None and c.convention != cell.best.convention:
             yield (
                 f"{name}, {cell.cell.column.heading}: by the rule of the column, {convention_text(c.convention)}, "
-                f"it is {computed_text(cell, c)}, {_difference(c).text}."
+                f"it is {computed_text(cell, c)}, {_change(c)}."
             )
     if record.status in STATUS_MEANINGS:
         yield f"{name}, {record.label}: {STATUS_MEANINGS[record.status]}"
@@ -169,7 +186,7 @@ def cell_record(row: RowResult, cell: CellResult) -> dict[str, Any]:
         "stated_input": units.shape(row.traced.size),
         "outcome": cell.outcome.name.lower(),
         "rule": convention_text(best.convention) if best else "",
-        "input": units.shape(best.size) if best else "",
+        "input": _input_text(best) if best else "",
         "computed": float(best.value) if best else None,
         "computed_unit": best.unit.name if best else "",
         "difference": float(best.difference) if best else None,
