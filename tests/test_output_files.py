@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
 
-ENDINGS = ".csv, .explorer.json, .htm, .html, .json, .md, .netron.json, .node-data.json, .parquet, .tex, .txt"
+ENDINGS = ".csv, .explorer.json, .htm, .html, .json, .md, .netron.json, .node-data.json, .node-mapping.json, .parquet, .tex, .txt"
 
 FOREIGN = {
     "train.py": "import torch\n",
@@ -35,6 +35,7 @@ FOREIGN = {
     "net.explorer.json": '{"label": "mine"}',
     "net.netron.json": '{"nodes": []}',
     "net.node-data.json": '{"name": "mine"}',
+    "net.node-mapping.json": '{"type": "sync_navigation"}',
 }
 """Files of other programs by name, one for every format and a Python file."""
 
@@ -154,7 +155,9 @@ def test_no_format_replaces_a_file_of_another_program_or_of_another_format(forma
     assert not [name for name, text in FOREIGN.items() if is_own(text.encode())]
 
 
-@pytest.mark.parametrize("format_name", [n for n in RENDERERS.names() if n not in ("netron", "node-data")])
+@pytest.mark.parametrize(
+    "format_name", [n for n in RENDERERS.names() if n not in ("netron", "node-data", "node-mapping")]
+)
 def test_each_format_recognizes_its_own_output_and_no_other_one(format_name: str) -> None:
     if format_name == "parquet":
         pytest.importorskip("pyarrow", reason="the extra parquet is not installed")

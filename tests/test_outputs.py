@@ -113,6 +113,7 @@ def test_parquet_is_not_written_to_a_terminal(run: Run, monkeypatch: pytest.Monk
         ("a.netron.json", "netron"),
         ("a.explorer.json", "model-explorer"),
         ("a.node-data.json", "node-data"),
+        ("a.node-mapping.json", "node-mapping"),
         ("A.TEX", "latex"),
         ("a.parquet", "parquet"),
         ("a.docx", None),
@@ -220,7 +221,7 @@ def test_model_explorer_graph_nests_modules() -> None:
     assert any(n["namespace"].startswith("stage1/") for n in nodes)
 
 
-@pytest.mark.parametrize("format_name", ["netron", "node-data", "model-explorer"])
+@pytest.mark.parametrize("format_name", ["netron", "node-data", "node-mapping", "model-explorer"])
 def test_graph_formats_reject_reports_without_models(format_name: str, run: Run) -> None:
     result = run("metrics", "--format", format_name)
     assert (result.code, result.out) == (2, "")
@@ -229,4 +230,5 @@ def test_graph_formats_reject_reports_without_models(format_name: str, run: Run)
 
 @pytest.mark.parametrize("format_name", RENDERERS.names())
 def test_formats_are_reproducible(format_name: str, onnx_profile: Profile) -> None:
-    assert render(format_name, report(onnx_profile)) == render(format_name, report(onnx_profile))
+    models = [onnx_profile] * (2 if format_name == "node-mapping" else 1)
+    assert render(format_name, report(*models)) == render(format_name, report(*models))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 from cspprof.analysis.layer_rows import LayerRow, kind_label
 from cspprof.core.kinds import Kind
@@ -39,6 +40,49 @@ def match_rows(
     If the rows between two pairs add up to the same value in both records, they are left out too: an attention
     operation is two products in an ONNX graph.
     """
+    matching = _matched(rows, values)
+    return [*sorted(matching.pairs), *((i, None) for i in matching.left), *((None, j) for j in matching.right)]
+
+
+class RowMatches(NamedTuple):
+    """All rows of a base and of another record by position, each in exactly one place."""
+
+    matched: Sequence[Gap]
+    """Rows of the base and the rows of the other record that match them: usually one of each. Several rows match
+    together if they add up to the same value, such as an attention operation and two products."""
+    removed: Sequence[int]
+    """Rows of the base without a counterpart."""
+    added: Sequence[int]
+    """Rows of the other record without a counterpart."""
+
+
+def match_all_rows(
+    rows: tuple[Sequence[LayerRow], Sequence[LayerRow]], values: tuple[Sequence[int | None], Sequence[int | None]]
+) -> RowMatches:
+    """Every row of both records, matched, removed or added.
+
+    Rows with a value are matched as in `match_rows`. Rows with the value 0, such as activations and concatenations,
+    follow them: between the same two pairs they match by their computation, anywhere by their path.
+    """
+    matching = _matched(rows, values)
+    removed, added = [*matching.left], [*matching.right]
+    matching.left = {i: None for i, value in enumerate(values[0]) if value == 0}
+    matching.right = {j: None for j, value in enumerate(values[1]) if value == 0}
+    if matching.pairs:
+        for gap in matching.gaps():
+            matching.align(gap)
+    matching.pair_by(lambda row: (row.path, computation(row)))
+    matching.pair_by(lambda row: (row.path, family(row.spec.kind)))
+    pairs = [([i], [j]) for i, j in matching.pairs]
+    return RowMatches(
+        sorted([*pairs, *matching.left_out]), sorted([*removed, *matching.left]), sorted([*added, *matching.right])
+    )
+
+
+def _matched(
+    rows: tuple[Sequence[LayerRow], Sequence[LayerRow]], values: tuple[Sequence[int | None], Sequence[int | None]]
+) -> _Matching:
+    """The rows with a value, matched by the rules of `match_rows`."""
     matching = _Matching(rows, values)
     matching.pair_by(lambda row: (row.path, computation(row)))
     if matching.one_contains_the_other():
@@ -54,7 +98,7 @@ def match_rows(
             matching.leave_out((base, other))
         elif [_label(rows[0][i]) for i in base] == [_label(rows[1][j]) for j in other]:
             matching.pair_by(_label, (base, other))
-    return [*sorted(matching.pairs), *((i, None) for i in matching.left), *((None, j) for j in matching.right)]
+    return matching
 
 
 def computation(row: LayerRow) -> tuple[Hashable, ...]:
@@ -95,6 +139,8 @@ class _Matching:
         self.left = {i: None for i, value in enumerate(values[0]) if value != 0}
         self.right = {j: None for j, value in enumerate(values[1]) if value != 0}
         self.pairs: list[tuple[int, int]] = []
+        self.left_out: list[Gap] = []
+        """Rows between two pairs that add up to the same value in both records."""
 
     def unpaired(self, gap: tuple[Iterable[int], Iterable[int]] | None = None) -> Gap:
         """The rows of the gap, by default of the records, that are not paired yet."""
@@ -102,6 +148,8 @@ class _Matching:
         return [i for i in left if i in self.left], [j for j in right if j in self.right]
 
     def leave_out(self, gap: Gap) -> None:
+        if any(gap):
+            self.left_out.append(gap)
         for unpaired, positions in zip((self.left, self.right), gap, strict=True):
             for position in positions:
                 del unpaired[position]

@@ -129,12 +129,33 @@ def _positions(spec: OpSpec) -> int:
 def stage_depths(record: Record) -> Sequence[int]:
     """Blocks in each stage, such as 3-4-6-3; empty if the model repeats no block, or if its source names no classes.
 
+    For a block see `repeated_blocks`. Modules tagged neck or head do not count: the depths of a detector are those of
+    its backbone.
+    """
+    layers = record.layers
+    _, last_call = _calls_below(record, _parents(record))
+    labels, resolutions = stage_labels(record), _resolution_labels(record, True)
+    blocks = repeated_blocks(record)
+    chosen = sorted((last_call[i], layers[i].path) for i in blocks if layers[i].stage not in AFTER_BACKBONE)
+    stages = [resolutions[call] if labels[call] == path else labels[call] for call, path in chosen]
+    return list(Counter(stages).values())
+
+
+def block_paths(record: Record) -> set[str]:
+    """The paths of the repeated blocks. If the source names no classes, those of numbered siblings."""
+    return {record.layers[i].path for i in repeated_blocks(record) or _repeated_in_container(record)}
+
+
+@cached
+def repeated_blocks(record: Record) -> Sequence[int]:
+    """The positions in `record.layers` of the blocks of a network; empty if its source names no classes.
+
     A block is a module with at least two computing operations and a sibling of the same class, and contains no such
-    repetition. Modules tagged neck or head do not count: the depths of a detector are those of its backbone.
+    repetition.
     """
     layers = record.layers
     parent = _parents(record)
-    computing, last_call = _calls_below(record, parent)
+    computing, _ = _calls_below(record, parent)
     siblings: dict[tuple[int, str], list[int]] = defaultdict(list)
     for i, layer in enumerate(layers):
         class_name = layer.class_name.rpartition(".")[2]
@@ -150,11 +171,7 @@ def stage_depths(record: Record) -> Sequence[int]:
                 if layers[above].class_name != layer.class_name:
                     containing.add(layers[above].class_name)
                 above = parent[above]
-    blocks = [i for members in siblings.values() for i in members if layers[i].class_name in repeated - containing]
-    labels, resolutions = stage_labels(record), _resolution_labels(record, True)
-    chosen = sorted((last_call[i], layers[i].path) for i in blocks if layers[i].stage not in AFTER_BACKBONE)
-    stages = [resolutions[call] if labels[call] == path else labels[call] for call, path in chosen]
-    return list(Counter(stages).values())
+    return [i for members in siblings.values() for i in members if layers[i].class_name in repeated - containing]
 
 
 def _parents(record: Record) -> list[int]:

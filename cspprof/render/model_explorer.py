@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, kind_label, layer_rows
@@ -31,6 +31,8 @@ def as_graph(report: Report, canvas: Canvas) -> str:
             "Write for example: cspprof profile SPEC -o model.explorer.json",
         )
     graphs = [_graph(p, report.focus) for p in report.profiles]
+    for graph, name in zip(graphs, graph_ids(report.profiles), strict=True):
+        graph["id"] = name
     return json.dumps({"label": "cspprof", "graphs": graphs}, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
@@ -44,6 +46,23 @@ def as_node_data(report: Report, canvas: Canvas) -> str:
     results = {name: {"value": value} for name, value in values.items() if value is not None}
     document = {"name": METRICS.get(report.focus).title, "results": results, "gradient": gradient}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def graph_ids(records: Sequence[Record]) -> list[str]:
+    """The names of the graphs in a file. Each is used once: `resnet50`, `resnet50 (2)`."""
+    ids: list[str] = []
+    for record in records:
+        name, n = record.model, 1
+        while name in ids:
+            n += 1
+            name = f"{record.model} ({n})"
+        ids.append(name)
+    return ids
+
+
+def namespace(row: LayerRow) -> str:
+    """The modules around an operation, as Model Explorer writes them: `stage1/blocks/0`."""
+    return row.path.rpartition(".")[0].replace(".", "/")
 
 
 def _value(row: LayerRow, metric: str) -> Any:
@@ -63,7 +82,7 @@ def _graph(record: Record, focus: str) -> dict[str, Any]:
         node: dict[str, Any] = {
             "id": str(row.index),
             "label": kind_label(row.spec),
-            "namespace": row.path.rpartition(".")[0].replace(".", "/"),
+            "namespace": namespace(row),
             "attrs": _attributes(_facts(row, focus, whole)),
             "incomingEdges": _incoming_edges(incoming, row.index),
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
@@ -18,14 +18,17 @@ from markupsafe import Markup, escape
 
 from cspprof._version import __version__
 from cspprof.analysis.comparison import Comparison, format_depths
+from cspprof.analysis.graph_matching import ALONE, MatchedGraphs, State
 from cspprof.analysis.headline import cio_describes, cio_describes_all, headline
+from cspprof.analysis.layer_rows import kind_label
 from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.core.units import shape
+from cspprof.core.units import count, counted, shape
 from cspprof.metrics import METRICS
 from cspprof.render.page.layer_table import LayerTable, layer_tables
+from cspprof.render.page.pair_graph import SIGNS, pair_graph_svg
 from cspprof.render.page.stage_graph import NAMES, stage_graph_svg
 from cspprof.render.page.svg_chart import chart_svg, legend_entries
 from cspprof.report.changes import change_tables, metric_change
@@ -35,7 +38,7 @@ from cspprof.report.metric_labels import conv_share_text, metric_label
 from cspprof.report.model_table import largest_layer_table, stages_table
 from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import MOST_SIDE_BY_SIDE, cio_metrics, every_metric, with_conv_share
-from cspprof.report.tables import Cell, Table, total
+from cspprof.report.tables import Cell, Column, Table, text, total
 
 
 def card_metrics(profiles: Sequence[Record]) -> list[str]:
@@ -109,6 +112,7 @@ def _content(
         "headline": NAMES[headline(profiles)],
         "measured": measured,
         "changes": list(_changes(comparison)) if comparison else [],
+        "pair": _pair(profiles, tables) if len(profiles) == 2 else None,
         "many": len(profiles) > MOST_SIDE_BY_SIDE,
         "figures": [*(_figure(c, tables, f"d{i}") for i, c in enumerate(charts)), *figures],
         "left_out": left_out,
@@ -158,6 +162,61 @@ def _changes(comparison: Comparison) -> Iterator[Table]:
         if by_stage:
             yield by_stage
         yield largest_layer_table(profiles, name)
+
+
+STATE_WORDS: dict[State, str] = {
+    "same": "compute the same",
+    "changed": "have a counterpart that differs",
+    "removed": "removed",
+    "added": "added",
+}
+MOST_LISTED = 200
+"""The longest list of removed or added layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSection:
+    """Two networks side by side."""
+
+    svg: Any
+    counts: Table
+    """The numbers of layers that compute the same, changed, or were removed or added."""
+    lists: Sequence[tuple[str, Sequence[tuple[str, str, str]], int]]
+    """For the removed and the added layers: a heading, the path, kind and row of each, and the number of those that
+    are not listed."""
+
+
+def _pair(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> PairSection:
+    graphs = MatchedGraphs(*profiles)
+    row_ids = tables[0].row_id, tables[1].row_id
+    return PairSection(
+        Markup(pair_graph_svg(graphs, row_ids, headline(profiles))),
+        _layer_counts(graphs),
+        [_layers_alone(graphs, side, row_ids[side]) for side in (0, 1)],
+    )
+
+
+def _layer_counts(graphs: MatchedGraphs) -> Table:
+    """The number of layers of both networks in each state."""
+    columns = [Column("layers"), *(Column(record.label, numeric=True) for record in graphs.records)]
+    rows = []
+    for state, words in STATE_WORDS.items():
+        counts = [graphs.count(side, state) for side in (0, 1)]
+        cells = [text("–") if state == ALONE[1 - side] else Cell(n, count(n)) for side, n in enumerate(counts)]
+        rows.append([text(f"{SIGNS[state]} {words}"), *cells])
+    rows.append([text("all"), *(Cell(len(listed), count(len(listed))) for listed in graphs.rows)])
+    return Table("Layers of both networks", columns, rows)
+
+
+def _layers_alone(
+    graphs: MatchedGraphs, side: int, row_id: Callable[[str], str]
+) -> tuple[str, Sequence[tuple[str, str, str]], int]:
+    """The layers of one network without a counterpart in the other one."""
+    positions = (graphs.matches.removed, graphs.matches.added)[side]
+    rows = [graphs.rows[side][position] for position in positions]
+    listed = [(row.path, kind_label(row.spec), row_id(row.path)) for row in rows[:MOST_LISTED]]
+    heading = f"{counted(len(rows), f'{ALONE[side]} layer')} of {graphs.records[side].label}"
+    return heading, listed, len(rows) - len(listed)
 
 
 def _command(profiles: Sequence[Record]) -> str:

@@ -175,7 +175,7 @@ def _box(box: Box, top: float, totals: dict[str, Amount], row_id: str) -> str:
         y = top + 38 + 18 * i
         parts.append(f"<rect class=track x=150 y={y - 9} width=80 height=9 />")
         parts.append(f"<rect class=c{i} x=150 y={y - 9} width={80 * part:.1f} height=9 />")
-        parts.append(f"<text x=22 y={y}>{NAMES[metric]} {_amount_text(metric, amount)}</text>")
+        parts.append(f"<text x=22 y={y}>{NAMES[metric]} {amount_text(metric, amount)}</text>")
         parts.append(f"<text x={BOX_WIDTH} y={y} text-anchor=end>{percentage.text}</text>")
     if box.bypass:
         parts.append(f'<path class=bypass d="M16 {top + 6}V{top + _height(box) - 6}"/>')
@@ -254,7 +254,7 @@ def _lanes(skips: Sequence[Flow]) -> dict[tuple[int, int], int]:
 NAMES = {"macs": "MACs", "cio_cspnet": "CIO", "traffic_bytes": "traffic"}
 
 
-def _amount_text(metric: str, amount: Amount) -> str:
+def amount_text(metric: str, amount: Amount) -> str:
     """`1.2 M`, `≥ 1.2 M` or `?`."""
     value = int(amount.value or 0)
     if amount.missed and not value:
