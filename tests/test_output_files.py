@@ -21,7 +21,10 @@ pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
 
-ENDINGS = ".csv, .explorer.json, .htm, .html, .json, .md, .netron.json, .node-data.json, .node-mapping.json, .parquet, .tex, .txt"
+ENDINGS = (
+    ".csv, .explorer.json, .htm, .html, .json, .md, .netron.json, .node-data.json, .node-mapping.json, "
+    ".parquet, .tex, .txt"
+)
 
 FOREIGN = {
     "train.py": "import torch\n",

@@ -178,6 +178,8 @@ MOST_LISTED = 200
 class PairSection:
     """Two networks side by side."""
 
+    summary: str
+    """A sentence if all layers match, or none."""
     svg: Any
     counts: Table
     """The numbers of layers that compute the same, changed, or were removed or added."""
@@ -190,10 +192,20 @@ def _pair(profiles: Sequence[Record], tables: Sequence[LayerTable]) -> PairSecti
     graphs = MatchedGraphs(*profiles)
     row_ids = tables[0].row_id, tables[1].row_id
     return PairSection(
+        _pair_summary(graphs),
         Markup(pair_graph_svg(graphs, row_ids, headline(profiles))),
         _layer_counts(graphs),
         [_layers_alone(graphs, side, row_ids[side]) for side in (0, 1)],
     )
+
+
+def _pair_summary(graphs: MatchedGraphs) -> str:
+    base, other = (record.label for record in graphs.records)
+    if not graphs.matches.matched:
+        return f"No layer of {base} has a counterpart in {other}."
+    if all(graphs.count(side, "same") == len(graphs.rows[side]) for side in (0, 1)):
+        return f"Every layer of {base} computes the same as its counterpart in {other}, and no layer was added."
+    return ""
 
 
 def _layer_counts(graphs: MatchedGraphs) -> Table:

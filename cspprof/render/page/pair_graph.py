@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class Layout(NamedTuple):
     gap: int
     """Between the networks."""
     line: int
-    """The height of a line; two lines of text fit into 34."""
+    """The height of a line; that of a narrow drawing has two lines of text."""
     narrow: bool
 
     @property
@@ -48,7 +49,7 @@ class Layout(NamedTuple):
 
 
 WIDE = Layout(400, 140, 24, False)
-NARROW = Layout(157, 46, 36, True)
+NARROW = Layout(157, 46, 40, True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class PairGraph:
             members.setdefault(self._stages[side][line.members[0]], []).append(line)
         return [StageBox(stage, tuple(of_stage)) for stage, of_stage in members.items()]
 
-    @property
-    def links(self) -> list[LineLink]:
+    @cached_property
+    def links(self) -> Sequence[LineLink]:
         """The links between lines: `same` if both lines are the same, else `changed`."""
         line_of: list[dict[int, tuple[int, int]]] = [{}, {}]
         for side in (0, 1):
@@ -276,7 +277,8 @@ class _Drawing:
         x, right = self._left(side), self._left(side) + self.layout.box - 12
         members = [self.graph.graphs.blocks[side][i] for line in box.lines for i in line.members]
         repeated = len({block.path for block in members if block.repeated})
-        depth = counted(repeated, "block") if repeated else ""
+        layers = sum(len(block.positions) for block in members)
+        depth = counted(repeated, "block") if repeated else counted(layers, "layer")
         parts = [f"<rect class=box x={x} y={top:g} width={self.layout.box} height={self._height(box)} rx=6 />"]
         most = int((self.layout.box - 24 - (0 if self.layout.narrow else len(depth) + 1) * CHARACTER) / BOLD_CHARACTER)
         stage = "all stages" if box.stage is None else box.stage
@@ -284,7 +286,7 @@ class _Drawing:
         y = top + 18
         if self.layout.narrow:
             y += 17
-            parts.append(f"<text class=dim x={x + 12} y={y:g}>{depth or 'no repeated block'}</text>")
+            parts.append(f"<text class=dim x={x + 12} y={y:g}>{depth}</text>")
         else:
             parts.append(f"<text class=dim x={right} y={y:g} text-anchor=end>{depth}</text>")
         for metric in self.metrics:
@@ -322,7 +324,7 @@ class _Drawing:
             f"<text x={x + 24} y={y:g}>{escape(name)}</text>",
         ]
         if facts and layout.narrow:
-            parts.append(f"<text class=dim x={x + 24} y={y + 15:g}>{escape(facts)}</text>")
+            parts.append(f"<text class=dim x={x + 24} y={y + 16:g}>{escape(facts)}</text>")
         elif facts:
             parts.append(f"<text class=dim x={x + width - 8} y={y:g} text-anchor=end>{escape(facts)}</text>")
         row_id = self.row_ids[side](graphs.rows[side][members[0].positions[0]].path)
