@@ -314,7 +314,7 @@ def test_costs_of_stages_are_those_of_the_table_of_changes() -> None:
     for c in Comparison((base, other)).by_stage("macs"):
         assert c.base
         assert c.value
-        change = f"{abs(100 * c.difference / c.base):.1f} %"
+        change = f"{abs(100 * c.difference / c.base):.1f} %" if c.difference else "0 %"
         assert any(change in word for word in wide.words), c.name
 
 
