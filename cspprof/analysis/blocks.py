@@ -78,7 +78,8 @@ def blocks(record: Record, use_tags: bool = True) -> Sequence[Block]:
         return next((path for path in paths if path in whole), row.path), False
 
     classes = {layer.path: layer.class_name for layer in layers}
-    found, position = [], 0
+    found: list[Block] = []
+    position = 0
     for (path, is_repeated), members in groupby(rows, block_of):
         own = list(members)
         positions = tuple(range(position, position + len(own)))

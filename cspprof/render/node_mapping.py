@@ -1,8 +1,8 @@
 """The node mapping between the graphs of two models in Model Explorer.
 
-In two panes, Model Explorer selects the counterpart of a selected node in the other pane. The file has the structure of
-`SyncNavigationData` in google-ai-edge/model-explorer, src/ui/src/components/visualizer/common/sync_navigation.ts (its user
-guide: "Synchronize navigation"):
+In two panes, Model Explorer selects the counterpart of a selected node in the other pane ("Synchronize navigation" in
+its user guide). The file has the structure of `SyncNavigationData` in google-ai-edge/model-explorer,
+src/ui/src/components/visualizer/common/sync_navigation.ts:
 
 - `mappingEntries`: `leftNodeIds` match `rightNodeIds`; each node is in at most one entry;
 - `disableMappingFallback`: a node without an entry has no counterpart, even if the other graph has a node of its id;
