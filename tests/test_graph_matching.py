@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,16 @@ from cspprof.report.profile import profile_report
 Run = Callable[..., Result]
 
 PAIRS = [
-    ("resnext50", "csp_resnext50"), ("hardnet68", "hardnet85"), ("yolov3_tiny", "yolov3_tiny_prn"),
-    ("resnet50", "resnet50"), ("resnet50", "csp_resnet50"), ("densenet121", "csp_densenet121"),
-    ("vgg16", "efficientnet_b0_darknet"), ("csp_peleenet_efm", "peleenet_yolo"),
+    "resnext50 csp_resnext50", "hardnet68 hardnet85", "yolov3_tiny yolov3_tiny_prn", "resnet50 resnet50",
+    "resnet50 csp_resnet50", "densenet121 csp_densenet121", "vgg16 efficientnet_b0_darknet",
+    "csp_peleenet_efm peleenet_yolo",
 ]  # fmt: skip
+
+
+@cache
+def profiles_of(names: str) -> tuple[Profile, Profile]:
+    base, other = names.split()
+    return cspprof.profile(base), cspprof.profile(other)
 
 
 def convs(*widths: int, wrapped: int = -1) -> nn.Sequential:
@@ -67,9 +74,9 @@ def paths(graphs: MatchedGraphs) -> dict[str, list[Any]]:
 # -- layers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 2), ids="-".join)
-def test_each_layer_is_matched_removed_or_added(names: tuple[str, str]) -> None:
-    base, other = (cspprof.profile(name) for name in names)
+@pytest.mark.parametrize("names", quick(PAIRS, 2))
+def test_each_layer_is_matched_removed_or_added(names: str) -> None:
+    base, other = profiles_of(names)
     graphs = MatchedGraphs(base, other)
     matched, alone = graphs.matches.matched, (graphs.matches.removed, graphs.matches.added)
     for side, record in enumerate((base, other)):
@@ -82,11 +89,11 @@ def test_each_layer_is_matched_removed_or_added(names: tuple[str, str]) -> None:
         assert graphs.count(side, states[2]) == len(alone[side])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 1), ids="-".join)
-def test_removed_and_added_layers_are_those_of_the_table_of_changes(names: tuple[str, str]) -> None:
+@pytest.mark.parametrize("names", quick(PAIRS, 1))
+def test_removed_and_added_layers_are_those_of_the_table_of_changes(names: str) -> None:
     """The MACs of the layers without a counterpart, and the change of the others, are the whole difference; and the
     table has a row for each layer without a counterpart."""
-    base, other = (cspprof.profile(name) for name in names)
+    base, other = profiles_of(names)
     graphs = MatchedGraphs(base, other)
     macs = [[row.spec.macs or 0 for row in rows] for rows in graphs.rows]
     removed = {graphs.rows[0][i].path for i in graphs.matches.removed if macs[0][i]}
@@ -136,8 +143,9 @@ def test_attention_matches_its_two_products() -> None:
     graphs = MatchedGraphs(fused, parts)
     group = next(m for m in graphs.matches.matched if len(m[1]) == 2)
     assert [graphs.rows[0][i].spec.name for i in group[0]] == ["scaled_dot_product_attention"]
-    assert [graphs.rows[1][j].spec.name for j in group[1]] == ["matmul", "matmul"] or "bmm" in str(group)
-    assert graphs.matches.removed == []
+    assert [graphs.rows[1][j].spec.name for j in group[1]] == ["matmul", "matmul"]
+    assert paths(graphs)["removed"] == []
+    assert paths(graphs)["added"] == ["softmax"]
 
 
 # -- blocks and links ------------------------------------------------------------------------------------
@@ -153,9 +161,9 @@ def test_blocks_are_those_of_the_depth_per_stage(name: str) -> None:
     assert [len(found) for found in depths.values()] == list(stage_depths(record))
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 2), ids="-".join)
-def test_blocks_with_matching_layers_have_a_link_and_others_have_none(names: tuple[str, str]) -> None:
-    graphs = MatchedGraphs(*(cspprof.profile(name) for name in names))
+@pytest.mark.parametrize("names", quick(PAIRS, 2))
+def test_blocks_with_matching_layers_have_a_link_and_others_have_none(names: str) -> None:
+    graphs = MatchedGraphs(*profiles_of(names))
     linked = [{link.base for link in graphs.links}, {link.other for link in graphs.links}]
     for side, alone in enumerate((graphs.matches.removed, graphs.matches.added)):
         expected = {i for i, block in enumerate(graphs.blocks[side]) if {*block.positions} - {*alone}}
@@ -166,9 +174,9 @@ def test_blocks_with_matching_layers_have_a_link_and_others_have_none(names: tup
         assert any((i, j) in counterparts for i in base.positions for j in other.positions)
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 1), ids="-".join)
-def test_each_block_is_in_one_line_of_the_drawing(names: tuple[str, str]) -> None:
-    graph = PairGraph(MatchedGraphs(*(cspprof.profile(name) for name in names)))
+@pytest.mark.parametrize("names", quick(PAIRS, 1))
+def test_each_block_is_in_one_line_of_the_drawing(names: str) -> None:
+    graph = PairGraph(MatchedGraphs(*profiles_of(names)))
     for side in (0, 1):
         members = sorted(i for box in graph.boxes[side] for line in box.lines for i in line.members)
         assert members == list(range(len(graph.graphs.blocks[side])))
@@ -212,9 +220,9 @@ def drawings(base: Profile, other: Profile) -> list[Drawing]:
     return [Drawing(f"<svg{part}") for part in svg.split("<svg")[1:]]
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 1), ids="-".join)
-def test_links_end_at_frames_and_all_but_removed_and_added_ones_have_a_link(names: tuple[str, str]) -> None:
-    for drawing in drawings(*(cspprof.profile(name) for name in names)):
+@pytest.mark.parametrize("names", quick(PAIRS, 1))
+def test_links_end_at_frames_and_all_but_removed_and_added_ones_have_a_link(names: str) -> None:
+    for drawing in drawings(*profiles_of(names)):
         right_ends = {(right, middle): state for _, right, middle, state in drawing.frames}
         left_ends = {(left, middle): state for left, _, middle, state in drawing.frames}
         for x, y, end_x, end_y, state in drawing.links:
@@ -346,11 +354,11 @@ def modules_of(graph: dict[str, Any]) -> set[str]:
             parent[operation] = parent.pop(module)
 
 
-@pytest.mark.parametrize("names", quick(PAIRS, 1), ids="-".join)
-def test_node_mapping_has_the_structure_that_model_explorer_reads(names: tuple[str, str]) -> None:
+@pytest.mark.parametrize("names", quick(PAIRS, 1))
+def test_node_mapping_has_the_structure_that_model_explorer_reads(names: str) -> None:
     """`SyncNavigationData`: entries of two lists of ids, and no id in two entries of a side. The ids are those of the
     graphs that the format model-explorer writes."""
-    both = [cspprof.profile(name) for name in names]
+    both = profiles_of(names)
     mapping = json.loads(render("node-mapping", report(*both)))
     left, right = json.loads(render("model-explorer", report(*both)))["graphs"]
     assert left["id"] != right["id"]
@@ -366,7 +374,7 @@ def test_node_mapping_has_the_structure_that_model_explorer_reads(names: tuple[s
     matched = MatchedGraphs(*both).matches.matched
     operations = [e for e in mapping["mappingEntries"] if e["leftNodeIds"][0].isdecimal()]
     assert len(operations) == len(matched)
-    if names[0] == names[1]:
+    if left["id"] == both[1].model:
         assert all(e["leftNodeIds"] == e["rightNodeIds"] for e in mapping["mappingEntries"])
         assert len(mapping["mappingEntries"]) == len(left["nodes"]) + len(modules_of(left))
 
