@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from cspprof.analysis.layer_rows import LayerRow, layer_rows
-from cspprof.analysis.stages import block_paths
+from cspprof.analysis.stages import LISTS, block_paths
 from cspprof.core.cached import cached
 from cspprof.core.kinds import CONVOLUTIONS, POOLS, Kind
 from cspprof.core.record import OpSpec, Record
@@ -18,7 +18,7 @@ MAPS = CONVOLUTIONS | POOLS
 PRODUCTS = frozenset({Kind.LINEAR, Kind.MATMUL})
 """Kinds with channels in the last dimension."""
 MOST_LAYERS = 16
-"""A module with more layers that is no repeated block is shown as its parts."""
+"""A module with more layers is a block only if the network has several modules of its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def blocks(record: Record, use_tags: bool = True) -> Sequence[Block]:
     """The blocks of a record in execution order. For `use_tags` see `stage_labels`.
 
     A layer outside of the repeated blocks belongs to the outermost module around it that contains no block, stays in
-    one stage and has at most `MOST_LAYERS` layers; without such a module it is a block of its own. A module that runs
-    twice with other layers between is two blocks.
+    one stage, and is small or one of several of its class; without such a module it is a block of its own. A module
+    that runs twice with other layers between is two blocks.
     """
     rows = layer_rows(record, use_tags)
     layers, calls = record.layers, record.calls
@@ -68,16 +68,23 @@ def blocks(record: Record, use_tags: bool = True) -> Sequence[Block]:
         for path in _prefixes(layers[calls.layer[row.index]].path):
             stages[path].add(row.stage)
             sizes[path] += 1
-    whole = {path for path in stages.keys() - containing if len(stages[path]) == 1 and sizes[path] <= MOST_LAYERS}
+    classes = {layer.path: layer.class_name for layer in layers}
+    uses = Counter(classes.values())
+
+    def is_part(path: str) -> bool:
+        name = classes.get(path, "")
+        several = uses[name] > 1 and name.rpartition(".")[2] not in ("", *LISTS)
+        return len(stages[path]) == 1 and (sizes[path] <= MOST_LAYERS or several)
+
+    parts = {path for path in stages.keys() - containing if is_part(path)}
 
     def block_of(row: LayerRow) -> tuple[str, bool]:
         """The path of the block of a row, and whether it is a repeated one."""
         paths = _prefixes(layers[calls.layer[row.index]].path)
         if block := next((path for path in paths if path in repeated), ""):
             return block, True
-        return next((path for path in paths if path in whole), row.path), False
+        return next((path for path in paths if path in parts), row.path), False
 
-    classes = {layer.path: layer.class_name for layer in layers}
     found: list[Block] = []
     position = 0
     for (path, is_repeated), members in groupby(rows, block_of):

@@ -18,7 +18,7 @@ HEAD = "head"
 AFTER_BACKBONE = ("neck", HEAD)
 """Tags of the parts that follow the backbone."""
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
-_LISTS = (*_CONTAINERS, "Module")
+LISTS = (*_CONTAINERS, "Module")
 """Classes that hold repeated blocks. An exported program writes Module for a list of modules."""
 
 
@@ -87,7 +87,7 @@ def _repeated_in_container(record: Record) -> list[int]:
     for i, layer in enumerate(layers):
         class_name = layer.class_name.rpartition(".")[2]
         container = layers[parent[i]].class_name.rpartition(".")[2] if i else ""
-        in_list = container in _LISTS and class_name not in _CONTAINERS if class_name else _is_numbered(layer.path)
+        in_list = container in LISTS and class_name not in _CONTAINERS if class_name else _is_numbered(layer.path)
         if i and computing[i] >= 2 and in_list:
             siblings[parent[i], layer.class_name or str(computing[i])].append(i)
     found = {i for members in siblings.values() if len(members) >= 2 for i in members}

@@ -211,6 +211,10 @@ class _Drawing:
         self.stages: dict[str, dict[str, Contribution]] = {
             metric: {c.name: c for c in comparison.by_stage(metric)} for metric in self.metrics
         }
+        boxes = graph.boxes
+        beside = [(boxes[0][i].stage, boxes[1][j].stage) for i, j in graph.aligned_boxes()]
+        self.beside_itself = {stage for stage, other in beside if stage == other}
+        """The stages that both networks have, side by side."""
 
     def svg(self) -> str:
         tops, height = self._tops()
@@ -300,13 +304,13 @@ class _Drawing:
         return "".join(parts)
 
     def _cost(self, side: int, stage: str | None, metric: str) -> tuple[Amount, str]:
-        """The value of a stage, and in the second network its change from the stage of that name in the first one."""
+        """The value of a stage, and in the second network its change from the stage of that name beside it."""
         if stage is None:
             return METRICS.get(metric).total(self.graph.graphs.records[side]), ""
         c = self.stages[metric][stage]
         value, missed = (c.base, c.base_missed) if side == 0 else (c.value, c.missed)
-        change = units.change(c.difference / c.base) if side and c.base and c.value is not None and not c.bound else ""
-        return Sum(value or 0, 1, missed), change
+        is_compared = side == 1 and stage in self.beside_itself and c.base and not c.bound
+        return Sum(value or 0, 1, missed), units.change(c.difference / c.base) if c.base and is_compared else ""
 
     def _line(self, side: int, line: Line, top: float) -> str:
         """A frame with the sign of the state, the names of the blocks and their channels."""
@@ -334,7 +338,10 @@ class _Drawing:
         """How many blocks, their channels, and how many layers have no counterpart: `3 × 256 · −1`."""
         known = [block for block in members if block.widths]
         each = {block.widths for block in known}
-        widths = f"{known[0].width_in}→{known[-1].width_out}" if len(each) > 1 else "".join(each)
+        widths = "".join(each)
+        if len(each) > 1:
+            first, last = known[0].width_in, known[-1].width_out
+            widths = f"{first}→…→{last}" if first == last else f"{first}→{last}"
         number = f"{len(members)} ×" if len(members) > 1 else ""
         alone = self._count(side, members, ALONE[side])
         total = sum(len(block.positions) for block in members)
@@ -361,4 +368,6 @@ def _name(members: Sequence[Block]) -> str:
     if first == last:
         return first
     parent, _, name = last.rpartition(".")
-    return f"{first} … {name if parent == first.rpartition('.')[0] else last}"
+    if parent == first.rpartition(".")[0]:
+        return f"{first} … {name}"
+    return f"{first} … {members[-1].path if last.isdecimal() else last}"  # `0.layers.0 … 1` would be two of 0.layers
