@@ -363,11 +363,15 @@ class _Drawing:
 
 
 def _name(members: Sequence[Block]) -> str:
-    """The path of the blocks without the name of their stage: `blocks.1 … 2`."""
-    first, last = (block.path.removeprefix(f"{block.stage}.") for block in (members[0], members[-1]))
+    """The paths of the first and of the last block, without what they have in common: `blocks.1 … 2`."""
+    first, last = _short_path(members[0]), _short_path(members[-1])
     if first == last:
         return first
     parent, _, name = last.rpartition(".")
-    if parent == first.rpartition(".")[0]:
-        return f"{first} … {name}"
-    return f"{first} … {members[-1].path if last.isdecimal() else last}"  # `0.layers.0 … 1` would be two of 0.layers
+    return f"{first} … {name if parent == first.rpartition('.')[0] else last}"
+
+
+def _short_path(block: Block) -> str:
+    """The path without the name of the stage, unless only a number would remain of the module: `stage1.0.conv`."""
+    path = block.path.removeprefix(f"{block.stage}.")
+    return block.path if path[:1].isdecimal() else path
