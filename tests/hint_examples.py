@@ -75,7 +75,16 @@ from cspprof.sweeps.executors import Workers
 from cspprof.sweeps.executors import _hired as hired
 from cspprof.sweeps.journal import SqliteJournal, TextJournal, merge, open_journal
 from cspprof.sweeps.runner import check_journal, run_space
-from cspprof.sweeps.space import Space, axis_values, check_axes, parse_grid, parse_shard, parse_sizes, take
+from cspprof.sweeps.space import (
+    Space,
+    axis_values,
+    check_axes,
+    expand_models,
+    parse_grid,
+    parse_shard,
+    parse_sizes,
+    take,
+)
 from cspprof.sweeps.space_file import read_space_file
 from cspprof.sweeps.versions import versions_of
 

@@ -123,6 +123,21 @@ def test_expression_of_a_size_is_not_evaluated(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_expressions_of_very_many_characters_are_refused(tmp_path: Path) -> None:
+    program = document()
+    table = program["graph_module"]["graph"]["sym_int_values"]
+    for i in range(60):
+        table[f"s{i}"] = {"as_expr": {"expr_str": f"{i}" + "+1" * 9_000, "hint": None}}
+    assert "more than 1,000,000 characters" in refusal(archive(tmp_path / "a.pt2", program))
+
+
+@pytest.mark.parametrize("number", ["²", "１", "9" * 5_000, "x"])
+def test_an_odd_number_of_a_call_is_the_first_call(number: str, tmp_path: Path) -> None:
+    metadata = {"nn_module_stack": f"L_a@{number},a,net.A"}
+    profile = cspprof.profile(str(archive(tmp_path / "a.pt2", document({**RELU, "metadata": metadata}))))
+    assert [layer.path for layer in profile.layers] == ["", "a"]
+
+
 @pytest.mark.parametrize("place", ["sym_int_values", "sym_bool_values", "sym_float_values", "tensor_values"])
 def test_expression_that_a_profile_does_not_need_is_refused_too(place: str, tmp_path: Path) -> None:
     program = document()

@@ -10,10 +10,12 @@ from operator import ge, gt, le, lt
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.core.units import Quantity, parse_quantity
+from cspprof.core.units import Quantity, parse_quantity, shortened
 from cspprof.metrics import METRICS
 from cspprof.metrics.names import check_metric, resolve_metric
 
+MAX_CONSTRAINTS = 1_000
+"""Characters of a text with constraints."""
 OPERATORS = {"<=": le, ">=": ge, "<": lt, ">": gt}
 
 
@@ -73,7 +75,11 @@ def parse_constraints(texts: Iterable[str], others: Collection[str] = ()) -> lis
     >>> [str(c) for c in parse_constraints(["macs<=2 G and params<3M"])]
     ['macs<=2 G', 'params<3M']
     """
-    return [parse_constraint(part, others) for text in texts for part in re.split(r"\s+and\s+", text)]
+    return [parse_constraint(part, others) for text in texts for part in _split_at_and(text)]
+
+
+def _split_at_and(text: str) -> list[str]:
+    return re.split(r"\s+and\s+", text) if len(text) <= MAX_CONSTRAINTS else [text]
 
 
 def parse_constraint(text: str, others: Collection[str] = ()) -> Constraint:
@@ -81,9 +87,11 @@ def parse_constraint(text: str, others: Collection[str] = ()) -> Constraint:
 
     Raises CspprofError for another form, an unknown metric, and a limit in another unit.
     """
-    match = re.fullmatch(r"\s*([\w()]+)\s*(<=|>=|<|>)\s*(.+)", text)
+    match = re.fullmatch(r"\s*([\w()]+)\s*(<=|>=|<|>)\s*(.+)", text) if len(text) <= MAX_CONSTRAINTS else None
     if match is None:
-        raise CspprofError(f"cannot read the constraint {text!r}", 'Write for example: --where "macs<=2 G"')
+        raise CspprofError(
+            f"cannot read the constraint {shortened(text, 80)!r}", 'Write for example: --where "macs<=2 G"'
+        )
     name, limit = match[1], parse_quantity(match[3])
     if name in others:
         return Constraint(name, match[2], limit)

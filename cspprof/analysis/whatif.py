@@ -8,9 +8,10 @@ from itertools import product
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.inputs import ModelArguments, Value, parse_float_dtype, parse_input, parse_value
+from cspprof.core.inputs import SHOWN, ModelArguments, Value, parse_float_dtype, parse_input, parse_value
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
+from cspprof.core.units import shortened
 
 
 class Variation(NamedTuple):
@@ -124,9 +125,10 @@ def _split(text: str) -> list[str]:
 
 
 def _positive_integer(text: str, option: str, example: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if re.fullmatch("[0-9]{1,18}", text) is None or int(text) < 1:
         raise CspprofError(
-            f"{option} {text!r} is not a whole number of 1 or more", f"Write for example: {option} {example}"
+            f"{option} {shortened(text, SHOWN)!r} is not a whole number of 1 or more",
+            f"Write for example: {option} {example}",
         )
     return int(text)
 
@@ -135,6 +137,7 @@ def _height_and_width(text: str) -> tuple[int, int]:
     height, *width = (_positive_integer(part, "--size", "224,256x320") for part in re.split("[x×]", text))
     if len(width) > 1:
         raise CspprofError(
-            f"--size {text!r} has more than two numbers", "Write one number, or height and width: --size 256x320"
+            f"--size {shortened(text, SHOWN)!r} has more than two numbers",
+            "Write one number, or height and width: --size 256x320",
         )
     return height, (width or [height])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,9 @@ from cspprof.cli.output import ReportWriter, print_notes, print_written, write_b
 from cspprof.cli.profile import check_profile_path
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
-from cspprof.core.inputs import Inputs, parse_inputs
+from cspprof.core.inputs import SHOWN, Inputs, parse_inputs
+from cspprof.core.literals import is_number
+from cspprof.core.units import shortened
 from cspprof.csp.conversion.plan import Options
 from cspprof.metrics.names import check_metric, resolve_metric
 from cspprof.render.matplotlib_chart import check_image_path, save_image
@@ -119,6 +122,8 @@ def convert_command(
 def _gammas(text: str) -> list[float]:
     """`0.5`, `0.25,0.5` or `0.25:0.75:0.125`, both ends included. Raises CspprofError."""
     try:
+        if not all(is_number(part.strip()) for part in re.split("[:,]", text)):
+            raise ValueError
         parts = [float(part) for part in text.split(":")] if ":" in text else []
         if len(parts) in (2, 3):
             first, last, step = (*parts, 0.125)[:3]
@@ -128,7 +133,8 @@ def _gammas(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise CspprofError(
-            f"cannot read --gamma {text!r}", "Write one value, several or a range: 0.5 or 0.25,0.5 or 0.25:0.75:0.125"
+            f"cannot read --gamma {shortened(text, SHOWN)!r}",
+            "Write one value, several or a range: 0.5 or 0.25,0.5 or 0.25:0.75:0.125",
         ) from None
 
 

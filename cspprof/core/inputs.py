@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
@@ -11,14 +10,20 @@ from operator import is_
 from typing import Any
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.tensors import ITEM_SIZES, TensorSpec
+from cspprof.core.literals import TooLargeError, parse_literal
+from cspprof.core.tensors import ITEM_SIZES, TensorSpec, is_possible
+from cspprof.core.units import shortened
 
 Inputs = Any
 """A shape `(1, 3, 224, 224)`, a `TensorSpec`, a tensor, or a container of these: a list or tuple of positional
 arguments, a dict of keyword arguments. Containers within an argument are passed to the model as they are; a `Value`
 and everything else too."""
 
-_FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[x×,]\d+)*|scalar)(?::(?P<dtype>\w+))?")
+_FORM = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[0-9]+(?:[x×,][0-9]+)*|scalar)(?::(?P<dtype>\w+))?")
+MAX_INPUT = 1_000
+"""Characters of the shape of an input."""
+SHOWN = 80
+"""Characters of a text of the user that a message repeats."""
 _VALUE_FORM = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*)?:=|(?:(?P<of>[A-Za-z_]\w*)=)?(?=[(\[{]))(?P<literal>.*)", re.DOTALL
 )
@@ -68,32 +73,40 @@ def parse_inputs(texts: Iterable[str], dtype: str = "float32") -> Inputs | None:
 
 def parse_input(text: str, dtype: str) -> tuple[str | None, TensorSpec]:
     """The name and the tensor of one `--input`; see `parse_inputs`. Raises CspprofError."""
-    match = _FORM.fullmatch(text.strip())
+    match = _FORM.fullmatch(text.strip()) if len(text) <= MAX_INPUT else None
     if match is None:
         raise CspprofError(
-            f"cannot read the input {text!r}",
+            f"cannot read the input {shortened(text, SHOWN)!r}",
             "Write dimensions joined by x: --input 1x3x256x256, with a name or a dtype: --input ids=1x128:int64\n"
             "For an argument that is no tensor: --input scale:=0.5",
         )
     shape = () if match["shape"] == "scalar" else tuple(map(int, re.split("[x×,]", match["shape"])))
-    return match["name"], TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
+    spec = TensorSpec(shape, parse_dtype(match["dtype"] or dtype))
+    if not is_possible(spec):
+        raise CspprofError(
+            f"the input {shortened(text, SHOWN)!r} has more dimensions or bytes than a tensor can have",
+            "Write a smaller shape: --input 1x3x224x224",
+        )
+    return match["name"], spec
 
 
 def parse_value(text: str) -> tuple[str | None, Value] | None:
     """The name and the value of an `--input` that is no tensor, `size:=8,8`, `size=(8, 8)` or `mode:=up`; else None.
 
-    A value that is no Python literal is a string. Raises CspprofError for a bracket that is not closed.
+    A value that is no Python literal is a string. Raises CspprofError for a bracket that is not closed, and for a value
+    beyond the limits of literals.
     """
     match = _VALUE_FORM.fullmatch(text.strip())
     if match is None:
         return None
     literal = match["literal"].strip()
     try:
-        value = ast.literal_eval(literal)
-    except (ValueError, SyntaxError):
-        if literal[:1] in ("(", "[", "{", ""):
+        value = parse_literal(literal)
+    except ValueError as error:
+        if literal[:1] in ("(", "[", "{", "") or isinstance(error, TooLargeError):
             raise CspprofError(
-                f"cannot read the value {literal!r}", "Write a Python literal: --input size:=8,8, scale:=0.5, mode:=up"
+                f"cannot read the value {shortened(literal, SHOWN)!r}: {error}",
+                "Write a Python literal: --input size:=8,8, scale:=0.5, mode:=up",
             ) from None
         value = literal
     return match["name"] or match["of"], Value(value)
@@ -118,7 +131,7 @@ def parse_dtype(name: str) -> str:
                "fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}  # fmt: skip
     name = aliases.get(name, name)
     if name not in ITEM_SIZES:
-        raise CspprofError(f"no dtype named {name!r}", f"There are: {', '.join(sorted(ITEM_SIZES))}")
+        raise CspprofError(f"no dtype named {shortened(name, SHOWN)!r}", f"There are: {', '.join(sorted(ITEM_SIZES))}")
     return name
 
 
@@ -137,8 +150,11 @@ DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")
 
 def parse_device(name: str) -> str:
     """`name` if a trace can run on that device: `cpu`, `cuda:1`. Raises CspprofError."""
-    if name.partition(":")[0] not in DEVICES:
-        raise CspprofError(f"no device named {name!r}", f"There are: {', '.join(DEVICES)}; meta computes nothing.")
+    kind, colon, index = name.partition(":")
+    if kind not in DEVICES or (colon and re.fullmatch("[0-9]{1,2}", index) is None):
+        raise CspprofError(
+            f"no device named {shortened(name, SHOWN)!r}", f"There are: {', '.join(DEVICES)}; meta computes nothing."
+        )
     return name
 
 

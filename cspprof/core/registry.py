@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 from cspprof.core.errors import CspprofError, UnknownNameError
+from cspprof.core.units import shortened
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Registry(Generic[T]):
             return self._fallback.get(name)
         if name in self._aliases:
             return self.get(self._aliases[name])
-        raise UnknownNameError(f"no {self.noun} named {name!r}", self.suggest(name))
+        raise UnknownNameError(f"no {self.noun} named {shortened(name, 80)!r}", self.suggest(name))
 
     def suggest(self, name: str) -> str:
         """A hint for the unknown `name`: similar names, or how to list all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from operator import itemgetter
 from typing import Any, NamedTuple, Self
@@ -50,6 +51,21 @@ class TensorSpec(_Elements):
 
     def _replace(self, **changes: Any) -> Self:
         return type(self)(**dict(zip(self.__match_args__, self.__getnewargs__(), strict=True)) | changes)
+
+
+MAX_DIMENSIONS = 64
+MAX_BYTES = 2**63 - 1
+"""The largest tensor that torch can describe."""
+
+
+def is_possible(spec: TensorSpec) -> bool:
+    """Whether a tensor can have this shape at all."""
+    return is_possible_shape(spec.shape) and spec.nbytes <= MAX_BYTES
+
+
+def is_possible_shape(shape: Sequence[int]) -> bool:
+    """Whether there are few enough dimensions, none is negative, and each is a number of 63 bits."""
+    return len(shape) <= MAX_DIMENSIONS and all(0 <= n <= MAX_BYTES for n in shape)
 
 
 class Tensor(TensorSpec):

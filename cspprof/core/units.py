@@ -109,9 +109,13 @@ def _digits(x: float) -> str:
 PREFIXES = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
 _WORDS = "B|iB|bytes|MACs/element|MACs|FLOPs|BFLOPs|elements|values|ops|%"
 _QUANTITY = re.compile(
-    r"(?P<sign>[+\-\u2212]?)(?P<number>\d[\d_]*(?:,\d{3})*(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*"
+    r"(?P<sign>[+\-\u2212]?)(?P<number>[0-9][0-9_]*(?:,[0-9]{3})*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)\s*"
     rf"(?P<prefix>[kKMGTP]?)\s?(?P<unit>{_WORDS})?"
 )
+
+
+MAX_QUANTITY = 80
+"""Characters of a quantity. An exponent has at most two digits: larger ones would take time and memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +142,13 @@ def parse_quantity(quantity: str | int | float) -> Quantity:
     >>> parse_quantity("4.09 G").value
     Fraction(4090000000, 1)
     """
-    text = str(quantity).strip()
-    match = _QUANTITY.fullmatch(text)
+    too_large = isinstance(quantity, int) and abs(quantity) >= 10**MAX_QUANTITY  # str() of a very large number fails
+    text = f"10^{MAX_QUANTITY}…" if too_large else str(quantity).strip()
+    match = _QUANTITY.fullmatch(text) if len(text) <= MAX_QUANTITY else None
     if match is None or isinstance(quantity, bool):
         raise CspprofError(
-            f"cannot read the quantity {text!r}", "Write for example: 24 M, 4.09 G, 200 MB, 1.5 MiB, 2%, or every digit"
+            f"cannot read the quantity {shortened(text, MAX_QUANTITY)!r}",
+            "Write for example: 24 M, 4.09 G, 200 MB, 1.5 MiB, 2%, or every digit",
         )
     prefix, unit = match["prefix"], match["unit"] or ""
     if unit == "iB" and not prefix:

@@ -13,6 +13,7 @@ from torch import nn
 
 from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError
 from cspprof.core.record import Record
+from cspprof.core.units import shortened
 from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
@@ -133,6 +134,14 @@ def refuse_weights(spec: Spec, *names: str) -> None:
             )
 
 
+SHOWN = 500
+"""Characters of a SPEC or a reason that a message repeats."""
+
+
+def _options_text(spec: Spec) -> str:
+    return shortened(", ".join(f"{k}={v!r}" for k, v in spec.options.items()), SHOWN)
+
+
 def build_failed(spec: Spec, error: BaseException, device: str | None = None) -> BuildError:
     """The error to raise when a factory raised `error`, with the file and line of the user's code."""
     frame = user_frame(error)
@@ -140,7 +149,10 @@ def build_failed(spec: Spec, error: BaseException, device: str | None = None) ->
     reason = next(iter(str(error).strip().splitlines()), "")  # torch appends its table of kernels
     hint = "Build it in Python to see more, or run again with --debug."
     if spec.options and isinstance(error, TypeError | ValueError):
-        hint = f"Check the options of the SPEC: {', '.join(f'{k}={v!r}' for k, v in spec.options.items())}. {hint}"
+        hint = f"Check the options of the SPEC: {_options_text(spec)}. {hint}"
     if device is not None and torch.device(device).type not in ("meta", "cpu"):
         hint = f"If this machine has no device {device}, write --device cpu. {hint}"
-    return BuildError(f"building {spec.text} failed: {type(error).__name__}: {reason}{where}", hint)
+    return BuildError(
+        f"building {shortened(spec.text, SHOWN)} failed: {type(error).__name__}: {shortened(reason, SHOWN)}{where}",
+        hint,
+    )

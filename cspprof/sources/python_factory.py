@@ -24,6 +24,7 @@ from cspprof.sources.spec_mistakes import (
     folder_with_module,
     missing_file,
     mistaken_target,
+    module_file,
     module_in_package,
 )
 from cspprof.trace.failure import file_and_line, user_frame
@@ -173,8 +174,8 @@ def _colons(path: Path, attribute: str) -> SourceError:
 
 def _missing_module_hint(name: str, missing: str) -> str:
     """What to type if the module `name` cannot be imported because it or a package around it is `missing`."""
-    file = Path(name if "/" in name else name.replace(".", "/")).with_suffix(".py")
-    if file.is_file():
+    file = module_file(name)
+    if file is not None and file.is_file():
         return f"Name the file: {file}:factory" if "/" in name else f"It may be shadowed. Name the file: {file}:factory"
     if folder := folder_with_module(missing, Path.cwd()):
         return f"It is in {folder}. Make it importable: PYTHONPATH={shlex.quote(folder)} cspprof …"

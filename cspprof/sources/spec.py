@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -11,9 +11,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cspprof.core.errors import SourceError
 from cspprof.core.inputs import Inputs
+from cspprof.core.literals import TooLargeError, parse_literal
+from cspprof.core.units import shortened
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+MAX_SPEC = 10_000
+"""Characters of a SPEC."""
+MAX_NAME = 255
+"""Bytes of a part of a target between slashes, dots and colons: file systems have no longer names."""
+MAX_PATH = 4_000
+"""Bytes of a target."""
+SHOWN = 80
+"""Characters of a SPEC that a message repeats."""
 
 
 class Spec(NamedTuple):
@@ -55,9 +67,17 @@ def parse(text: str) -> Spec:
     A value that is no Python literal is a string. Commas inside brackets or quotes do not separate options. Raises
     SourceError.
     """
+    _check_text(text)
     target, *rest = split_at_commas(text)
     if not target:
-        raise SourceError(f"the SPEC {text!r} names no model", "Write for example: resnext50,num_classes=10")
+        raise SourceError(
+            f"the SPEC {shortened(text, SHOWN)!r} names no model", "Write for example: resnext50,num_classes=10"
+        )
+    if len(target.encode()) > MAX_PATH or any(len(p.encode()) > MAX_NAME for p in re.split(r"[/\\:]", target)):
+        raise SourceError(
+            f"the SPEC {shortened(text, SHOWN)!r} is longer than a path, or has a name of more than {MAX_NAME} bytes",
+            "Write for example: resnext50,num_classes=10",
+        )
     options: dict[str, Any] = {}
     portable = [target]
     for part in rest:
@@ -65,10 +85,14 @@ def parse(text: str) -> Spec:
         name = name.strip()
         if not equals or not name.isidentifier():
             raise SourceError(
-                f"cannot read the option {part!r} in {text!r}", "Options are name=value: resnext50,num_classes=10"
+                f"cannot read the option {shortened(part, SHOWN)!r} in {shortened(text, SHOWN)!r}",
+                "Options are name=value: resnext50,num_classes=10",
             )
         if name in options:
-            raise SourceError(f"the option {name!r} appears twice in {text!r}", "Give each option once.")
+            raise SourceError(
+                f"the option {shortened(name, SHOWN)!r} appears twice in {shortened(text, SHOWN)!r}",
+                "Give each option once.",
+            )
         options[name] = parse_option(literal.strip())
         value = _portable(options[name])
         portable.append(part if value == options[name] else f"{name}={value}")
@@ -91,11 +115,32 @@ def _portable(value: Any) -> Any:
 
 
 def parse_option(text: str) -> Any:
-    """The value of an option: a Python literal, else the text itself."""
+    """The value of an option: a Python literal, else the text itself. Raises SourceError beyond the limits of
+    literals."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        return parse_literal(text)
+    except TooLargeError as error:
+        raise SourceError(
+            f"cannot read the value {shortened(text, SHOWN)!r}: {error}",
+            "Options are name=value: resnext50,num_classes=10",
+        ) from None
+    except ValueError:
         return text
+
+
+def _check_text(text: str) -> None:
+    """Raise SourceError for a text that is too long, or has characters that no name has."""
+    if len(text) > MAX_SPEC:
+        raise SourceError(
+            f"the SPEC {shortened(text, SHOWN)!r} has {len(text):,} characters, and the limit is {MAX_SPEC:,}",
+            "Write for example: resnext50,num_classes=10",
+        )
+    odd = next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None)
+    if odd is not None:
+        raise SourceError(
+            f"the SPEC {shortened(text, SHOWN)!r} has the character {odd!r}, which is no text in UTF-8",
+            "Write for example: resnext50,num_classes=10",
+        )
 
 
 def split_at_commas(text: str) -> list[str]:
@@ -118,6 +163,7 @@ def split_at_commas(text: str) -> list[str]:
             break
     if depth or quote:
         raise SourceError(
-            f"a bracket or quote in {text!r} is not closed", "Quote the SPEC for the shell: 'net,depths=(3,4)'"
+            f"a bracket or quote in {shortened(text, SHOWN)!r} is not closed",
+            "Quote the SPEC for the shell: 'net,depths=(3,4)'",
         )
     return [p.strip() for p in (*parts, text[start:])]

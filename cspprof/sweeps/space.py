@@ -6,7 +6,6 @@ and `dtype`.
 
 from __future__ import annotations
 
-import ast
 import fnmatch
 import hashlib
 import json
@@ -14,10 +13,14 @@ import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, NamedTuple, TypeVar
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.inputs import SHOWN
+from cspprof.core.literals import parse_literal
 from cspprof.core.registry import suggestion
+from cspprof.core.units import shortened
 from cspprof.sources import source_of
 from cspprof.sources.spec import parse, parse_option, split_at_commas
 from cspprof.zoo import catalog
@@ -28,6 +31,12 @@ MOST_VALUES = 10_000
 MOST_CANDIDATES = 10_000_000
 MOST_ITEMS = 1_000_000
 """Items of a generator."""
+MOST_COMBINATIONS = 2**63 - 1
+"""Candidates of a space from which a sample is taken."""
+MAX_NUMBER = 1e18
+"""The bounds of a range, and the lengths of an input."""
+MAX_GLOB = 200
+"""Characters of a SPEC with `*`, `?` or `[`."""
 CONVERSION_OPTIONS = ("stages", "gamma", "fusion", "split", "recipe", "round")
 SHARDS = "The first of four is --shard 1/4"
 RUN_AXES = ("size", "batch", "dtype")
@@ -82,11 +91,17 @@ class Space:
                 f"the space has {self.full_size:,} candidates, the most is {MOST_CANDIDATES:,}",
                 "Choose some at random: --sample 10000",
             )
+        if self.full_size > MOST_COMBINATIONS:
+            raise CspprofError(
+                f"the space has 10^{len(str(self.full_size)) - 1} candidates or more, too many for a sample",
+                "Give the axes fewer values.",
+            )
         part, parts = self.shard
         if not 1 <= part <= parts:
             raise CspprofError(f"there is no shard {part} of {parts}", SHARDS)
-        if self.sample is not None and self.sample < 1:
-            raise CspprofError(f"a sample of {self.sample} is empty", "Write for example: --sample 1000")
+        if self.sample is not None and not 1 <= self.sample <= MOST_CANDIDATES:
+            which = "is empty" if self.sample < 1 else f"is too large: the most is {MOST_CANDIDATES:,}"
+            raise CspprofError(f"a sample of {self.sample} {which}", "Write for example: --sample 1000")
 
     @property
     def full_size(self) -> int:
@@ -154,7 +169,9 @@ def parse_grid(texts: Iterable[str]) -> dict[str, list[Any]]:
         name, equals, values = text.partition("=")
         name = name.strip()
         if not equals or not values.strip() or not name.replace(".", "_").isidentifier():
-            raise CspprofError(f"cannot read --grid {text!r}", "Write for example: --grid gamma=0.25:0.75:0.125")
+            raise CspprofError(
+                f"cannot read --grid {shortened(text, SHOWN)!r}", "Write for example: --grid gamma=0.25:0.75:0.125"
+            )
         if name in axes:
             raise CspprofError(f"the axis {name} appears twice", "Write all its values in one --grid.")
         axes[name] = parse_values(values, f"--grid {name}")
@@ -166,8 +183,11 @@ def axis_values(name: str, values: Any) -> list[Any]:
     if isinstance(values, str):
         return parse_values(values, name)
     chosen = [tuple(v) if isinstance(v, list) else v for v in listed(values)]
-    if not chosen:
-        raise CspprofError(f"the axis {name} has no value", "Write for example: gamma = [0.25, 0.5]")
+    if not chosen or len(chosen) > MOST_VALUES or not _is_plain(chosen, (list, tuple, dict)):
+        what = "has no value" if not chosen else "has a value that is no finite number, text, list or dict"
+        what = f"has {len(chosen):,} values, the most is {MOST_VALUES:,}" if len(chosen) > MOST_VALUES else what
+        name = shortened(name, SHOWN)
+        raise CspprofError(f"the axis {name} {what}", "Write for example: gamma = [0.25, 0.5]")
     return chosen
 
 
@@ -191,9 +211,11 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
     values = parse_values(text, "--size") if ":" in text else [part.strip() for part in text.split(",")]
     sizes = []
     for value in values:
-        numbers = [int(n) if n.isdecimal() else 0 for n in re.split("[x×]", str(value))]
+        numbers = [int(n) if re.fullmatch("[0-9]{1,18}", n) else 0 for n in re.split("[x×]", str(value))]
         if len(numbers) > 2 or min(numbers) < 1:
-            raise CspprofError(f"cannot read the size {value!r}", "Write for example: --size 224,256x320")
+            raise CspprofError(
+                f"cannot read the size {shortened(str(value), SHOWN)!r}", "Write for example: --size 224,256x320"
+            )
         sizes.append((numbers[0], numbers[-1]))
     return list(dict.fromkeys(sizes))
 
@@ -203,25 +225,44 @@ def parse_values(text: str, option: str) -> list[Any]:
     bounds = text.split(":")
     if len(bounds) in (2, 3) and "," not in text:
         return _range(bounds, text, option)
-    values = dict.fromkeys(parse_option(part) for part in split_at_commas(text) if part)
-    if not values:
-        raise CspprofError(f"{option} has no value", "Write for example: --grid gamma=0.25,0.5")
-    return list(values)
+    parts = [part for part in split_at_commas(text) if part]
+    if len(parts) > MOST_VALUES:
+        raise CspprofError(
+            f"{option} has {len(parts):,} values, the most is {MOST_VALUES:,}",
+            "A range is FIRST:LAST:STEP: 0.25:0.75:0.125",
+        )
+    values = [tuple(v) if isinstance(v, list) else v for v in map(parse_option, parts)]
+    if not values or not all(map(_is_plain, values)):
+        what = "has a value that is no number, text or tuple" if values else "has no value"
+        raise CspprofError(f"{option} {what}", "Write for example: --grid gamma=0.25,0.5")
+    return list(dict.fromkeys(values))
+
+
+def _is_plain(value: Any, containers: type | tuple[type, ...] = tuple) -> bool:
+    """Whether a value can be in the journal: a finite number, a text, None, or a container of these."""
+    if isinstance(value, containers):
+        items = value.values() if isinstance(value, dict) else value
+        return all(_is_plain(item, containers) for item in items)
+    return value is None or isinstance(value, (int, str)) or (isinstance(value, float) and isfinite(value))
 
 
 def _range(bounds: Sequence[str], text: str, option: str) -> list[Any]:
     """`0.25:0.75:0.125` and `1:4`, both ends included."""
+    shown = shortened(f"{option}={text}", SHOWN)
     try:
-        first, last, *rest = (ast.literal_eval(bound.strip()) for bound in bounds)
+        first, last, *rest = (parse_literal(bound.strip()) for bound in bounds)
         step = rest[0] if rest else 1
+        if not all(type(n) in (int, float) and abs(n) <= MAX_NUMBER for n in (first, last, step)):
+            raise ValueError
         count = int((last - first) / step + 1e-9) + 1
-    except (ValueError, SyntaxError, TypeError):
-        raise CspprofError(f"cannot read {option}={text}", "A range is FIRST:LAST:STEP: 0.25:0.75:0.125") from None
+    except ValueError:
+        raise CspprofError(f"cannot read {shown}", "A range is FIRST:LAST:STEP: 0.25:0.75:0.125") from None
     except (ZeroDivisionError, OverflowError):
-        raise CspprofError(f"{option}={text} never ends", "Give a step above 0: 0.25:0.75:0.125") from None
+        raise CspprofError(f"{shown} never ends", "Give a step above 0: 0.25:0.75:0.125") from None
     if not 1 <= count <= MOST_VALUES:
-        many = "is empty" if count < 1 else f"has {count:,} values, the most is {MOST_VALUES:,}"
-        raise CspprofError(f"{option}={text} {many}", "A range is FIRST:LAST:STEP: 0.25:0.75:0.125")
+        size = f"{count:,}" if count < MAX_NUMBER else "endlessly many"
+        many = "is empty" if count < 1 else f"has {size} values, the most is {MOST_VALUES:,}"
+        raise CspprofError(f"{shown} {many}", "A range is FIRST:LAST:STEP: 0.25:0.75:0.125")
     values = (first + i * step for i in range(count))
     return [v if isinstance(v, int) else round(v, 9) for v in values]
 
@@ -237,6 +278,11 @@ def expand_models(specs: Sequence[str]) -> list[str]:
         if not any(c in target for c in "*?[") or target.endswith((".py", ".cfg", ".onnx", ".pt2", ".json")):
             models.append(spec)
             continue
+        if len(target) > MAX_GLOB:
+            raise CspprofError(
+                f"the glob {shortened(target, SHOWN)!r} has {len(target):,} characters, the most is {MAX_GLOB}",
+                "Name the models, or write a shorter glob: csp_*",
+            )
         prefix, known = _library(target)
         names = [name for name in known if fnmatch.fnmatchcase(name, target.removeprefix(prefix))]
         if not names:
@@ -263,8 +309,8 @@ def parse_shard(text: str | None) -> tuple[int, int]:
     if text is None:
         return 1, 1
     part, slash, parts = text.partition("/")
-    if not (slash and part.strip().isdecimal() and parts.strip().isdecimal()):
-        raise CspprofError(f"cannot read --shard {text!r}", SHARDS)
+    if not (slash and all(re.fullmatch(r"\s*[0-9]{1,9}\s*", number) for number in (part, parts))):
+        raise CspprofError(f"cannot read --shard {shortened(text, SHOWN)!r}", SHARDS)
     return int(part), int(parts)
 
 

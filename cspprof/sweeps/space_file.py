@@ -9,8 +9,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.inputs import SHOWN
+from cspprof.core.units import shortened
 from cspprof.sweeps.space import axis_values, listed, parse_sizes
 
+MAX_FILE = 1 << 20
+"""Bytes of a file."""
 EXAMPLE = 'models = ["csp_peleenet"]\ngrid.gamma = "0.25:0.75:0.125"'
 
 
@@ -31,21 +35,31 @@ class SpaceFile(BaseModel):
 def read_space_file(path: Path) -> dict[str, Any]:
     """The models, axes, constraints and objectives in the file. Raises CspprofError with the place of a mistake."""
     try:
-        read = SpaceFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise CspprofError(f"{path} is not a file", "Name a TOML file: --space FILE")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise CspprofError(f"cannot read {path}: {error.strerror}", "Name a TOML file: --space FILE") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CspprofError(f"{path} is no TOML: {error}", f"Write for example:\n{EXAMPLE}") from None
+    if len(data) > MAX_FILE:
+        raise CspprofError(f"{path} has more than {MAX_FILE:,} bytes", "Name a TOML file: --space FILE")
+    try:
+        read = SpaceFile.model_validate(tomllib.loads(data.decode()))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = shortened(".".join(map(str, first["loc"])), SHOWN)
         known = f"Its keys: {', '.join(SpaceFile.model_fields)}"
         raise CspprofError(f"{path}: {place}: {first['msg']}", known) from None
-    axes = {name: axis_values(name, values) for name, values in read.grid.items()}
-    if read.size is not None:
-        axes["size"] = parse_sizes(",".join(map(str, listed(read.size))))
-    if read.batch is not None:
-        axes["batch"] = axis_values("batch", read.batch)
+    except (ValueError, RecursionError) as error:  # also an integer of very many digits
+        raise CspprofError(f"{path} is no TOML: {error}", f"Write for example:\n{EXAMPLE}") from None
+    try:
+        axes = {name: axis_values(name, values) for name, values in read.grid.items()}
+        if read.size is not None:
+            axes["size"] = parse_sizes(",".join(map(str, listed(read.size))))
+        if read.batch is not None:
+            axes["batch"] = axis_values("batch", read.batch)
+    except CspprofError as error:
+        raise CspprofError(f"{path}: {error.message}", error.hint) from None
     return {
         "models": read.models, "grid": axes, "where": listed(read.where), "minimize": listed(read.minimize),
         "maximize": listed(read.maximize),

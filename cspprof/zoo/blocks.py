@@ -226,9 +226,20 @@ def network(stem: nn.Module, stages: Sequence[nn.Module], head: nn.Module) -> nn
     return nn.Sequential(OrderedDict((name, tag_stage(name, part)) for name, part in parts))
 
 
+MAX_BLOCKS = 1_000
+"""Blocks of a network: more would take minutes and gigabytes to build."""
+
+
 def check_depths(depths: Sequence[int] | int, stages: int) -> tuple[int, ...]:
-    """The depths as a tuple. Raises CspprofError unless there is one number of at least 1 for each stage."""
-    return check_per_stage("depths", depths, stages, "block")
+    """The depths as a tuple. Raises CspprofError unless there is one number of at least 1 for each stage, and together
+    at most `MAX_BLOCKS`."""
+    numbers = check_per_stage("depths", depths, stages, "block")
+    if sum(numbers) > MAX_BLOCKS:
+        raise CspprofError(
+            f"depths={numbers} are more than {MAX_BLOCKS:,} blocks",
+            f"Write {stages} positive integers: depths=({','.join(['2'] * stages)})",
+        )
+    return numbers
 
 
 def check_per_stage(option: str, values: Sequence[int] | int, stages: int, unit: str) -> tuple[int, ...]:

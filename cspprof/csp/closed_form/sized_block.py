@@ -3,6 +3,7 @@ numbers that have one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,12 +13,18 @@ import sympy
 from sympy import Expr
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.literals import is_number
+from cspprof.core.units import shortened
 from cspprof.csp.closed_form.forms import PARAMETERS, ClosedForm, total_cost
 from cspprof.csp.closed_form.layers import COSTS, BlockLayers, SymbolicLayer, Values, i
 from cspprof.csp.closed_form.notation import arrange, text
 
 Numbers = Mapping[str, Any]
 """Parameters by name: integers, γ as text or a Fraction, r as a float. None means that the default applies."""
+MOST_LAYERS = 1_000
+"""The largest m."""
+MOST_CHANNELS = 10**9
+"""The largest of the other numbers."""
 SEARCH_RADIUS = 128
 """Valid neighbors of a number are searched up to this distance."""
 ADJUSTABLE = ("gamma", "d", "q", "b", "g", "c")
@@ -145,10 +152,10 @@ def nearest_valid(block: SizedBlock, name: str, wanted: int | Fraction) -> list[
 
 def parse_gamma(value: Any) -> Fraction:
     """γ as an exact fraction: 0.3 is 3/10. Raises CspprofError unless 0 < γ < 1."""
-    try:
-        gamma = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise CspprofError(f"γ = {value} is not a fraction", "Write --gamma 0.25 or --gamma 1/4") from None
+    shown = str(value).strip()
+    if not is_number(shown) and re.fullmatch("-?[0-9]{1,20}/[0-9]{0,19}[1-9][0-9]{0,19}", shown) is None:
+        raise CspprofError(f"γ = {shortened(shown, 40)} is not a fraction", "Write --gamma 0.25 or --gamma 1/4")
+    gamma = Fraction(shown)
     if not 0 < gamma < 1:
         raise CspprofError(f"γ = {value} is not between 0 and 1", "It is the bypassed fraction: --gamma 1/2")
     return gamma
@@ -177,9 +184,13 @@ def _out_of_range(block: SizedBlock) -> tuple[str, str] | None:
     for name, value in block.numbers.items():
         if name == "r" and value < 1:
             return f"r = {_as_text(value)} makes layers that read more narrower", "Give at least 1: --r 1.7"
-        if name not in ("gamma", "r") and not (value.is_Integer and value > 0):
+        most = MOST_LAYERS if name == "m" else MOST_CHANNELS
+        if name not in ("gamma", "r") and not (value.is_Integer and 0 < value <= most):
+            what = (
+                f"is more than {most:,}" if value.is_Integer and value > most else "is not a whole number of at least 1"
+            )
             return (
-                f"{name} = {_as_text(value)} is not a whole number of at least 1",
+                f"{name} = {shortened(_as_text(value), 40)} {what}",
                 f"{PARAMETERS[name][1]}: --{name} N",
             )
     return None

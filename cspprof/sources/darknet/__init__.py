@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ import torch
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
 from cspprof.core.inputs import Inputs, Value, arguments
+from cspprof.sources.build import build_failed
 from cspprof.sources.darknet.cfg import read_cfg
+from cspprof.sources.darknet.layers import MAX_ELEMENTS, shape_text
 from cspprof.sources.darknet.network import DarknetModel, build_network, native_input
 from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.spec import LoadedModel, Request, Spec
@@ -31,12 +34,20 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     shape = native_input(net) if request.inputs is None else _requested_shape(spec, request.inputs)
     height, width = shape[2:] or (1, 1)
     image = (shape[1], height, width)
+    if prod(shape) > MAX_ELEMENTS:
+        raise SourceError(
+            f"{spec.target}: an image of {shape_text(shape)} is larger than a tensor can be",
+            "Write for example --input 1x3x416x416",
+        )
 
     def build() -> tuple[DarknetModel, tuple[str, ...]]:
         with torch.device(request.device or "meta"):
-            return build_network(layers, image)
+            return build_network(layers, image, shape[0])
 
-    module, more = build_seeded(build)
+    try:
+        module, more = build_seeded(build)
+    except (RuntimeError, AssertionError) as error:  # no such device, or too little memory on it
+        raise build_failed(spec, error, request.device) from error
     yield LoadedModel(module, shape, path.name, display_path(path), notes + more)
 
 

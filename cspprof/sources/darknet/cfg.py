@@ -12,11 +12,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
+from cspprof.core.literals import is_number
+from cspprof.core.units import shortened
 
 INT_MAX = 2**31 - 1
 """The largest C int, the type in which Darknet stores every integer."""
+MAX_FILE = 4 << 20
+"""Bytes of a file."""
+MAX_SECTIONS = 5_000
+MAX_LIST = 1_000
+"""Numbers in a list such as `layers=-1,4`."""
+MAX_INPUTS = 20_000
+"""Numbers in all lists of a file: maps that its layers read."""
+MAX_NOTES = 20
+"""Skipped lines that have a note each."""
+SHOWN = 40
+"""Characters of a line that a message repeats."""
 
-_INTEGER = re.compile(r"([+-]?\d+)(\.\d*)?(?=$|[#;,])")
+_INTEGER = re.compile(r"([+-]?[0-9]+)(\.[0-9]*)?(?=$|[#;,])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +65,14 @@ class Section:
         return n
 
     def real(self, key: str, default: float) -> float:
-        """The floating-point value of `key`. Raises SourceError if it is not a number."""
-        try:
-            return float(self.text(key, str(default)))
-        except ValueError:
+        """The floating-point value of `key`. Raises SourceError if it is not a finite number."""
+        text = self.text(key, str(default))
+        if not is_number(text):
             raise self.error(
-                f"[{self.type}] {key}={self.text(key)!r} is not a number", f"Write for example {key}={default}", key
-            ) from None
+                f"[{self.type}] {key}={shortened(text, SHOWN)!r} is not a number",
+                f"Write for example {key}={default}", key,
+            )  # fmt: skip
+        return float(text)
 
     def integers(self, key: str) -> list[int]:
         """The integers of a list such as `layers=-1,4`. Raises SourceError if it is missing, too long or malformed."""
@@ -67,18 +81,20 @@ class Section:
         parts = self.text(key).partition("#")[0].split(",")
         if "" in parts:
             raise self.error(
-                f"[{self.type}] {key}={self.text(key)} has a comma without a number",
+                f"[{self.type}] {key}={shortened(self.text(key), SHOWN)} has a comma without a number",
                 "Remove the comma: Darknet would read it as layer 0.",
                 key,
             )
-        if len(parts) > 10_000:
-            raise self.error(f"[{self.type}] {key} lists {len(parts):,} numbers", "The limit is 10,000.", key)
+        if len(parts) > MAX_LIST:
+            raise self.error(f"[{self.type}] {key} lists {len(parts):,} numbers", f"The limit is {MAX_LIST:,}.", key)
         return [self._parse_integer(key, part) for part in parts]
 
     def _parse_integer(self, key: str, text: str) -> int:
         match = _INTEGER.match(text)
         if not match:
-            raise self.error(f"[{self.type}] {key}={text!r} is not an integer", f"Write for example {key}=1", key)
+            raise self.error(
+                f"[{self.type}] {key}={shortened(text, SHOWN)!r} is not an integer", f"Write for example {key}=1", key
+            )
         digits = match[1]
         if len(digits) >= 12 or abs(int(digits)) > INT_MAX:  # int() of a very long text is slow
             raise self.error(
@@ -91,9 +107,12 @@ def read_cfg(path: Path) -> tuple[list[Section], tuple[str, ...]]:
     """The sections of a cfg file, `[net]` first, and notes on skipped lines. Raises SourceError."""
     sections: list[Section] = []
     notes: list[str] = []
+    skipped = 0
     for number, line in _lines(path):
         if line[0] == "[":
             sections.append(_section(path.name, line, number))
+            if len(sections) > MAX_SECTIONS:
+                raise sections[-1].error("this is a section too many", f"The limit is {MAX_SECTIONS:,} sections.")
         elif not sections:
             raise SourceError(
                 f"{path.name}, line {number}: {line[:40]!r} stands before the first section",
@@ -104,7 +123,11 @@ def read_cfg(path: Path) -> tuple[list[Section], tuple[str, ...]]:
             if equals:
                 sections[-1].options.setdefault(key, (value, number))
             else:
-                notes.append(f"line {number} of {path.name} has no '=' and is skipped, as in Darknet")
+                skipped += 1
+                if skipped <= MAX_NOTES:
+                    notes.append(f"line {number} of {path.name} has no '=' and is skipped, as in Darknet")
+    if skipped > MAX_NOTES:
+        notes.append(f"{skipped - MAX_NOTES:,} more lines of {path.name} have no '=' and are skipped")
     if not sections:
         raise SourceError(f"{path.name} has no sections", "A Darknet cfg begins with [net].")
     if sections[0].type not in ("net", "network"):
@@ -116,7 +139,7 @@ def read_cfg(path: Path) -> tuple[list[Section], tuple[str, ...]]:
 
 def _section(file: str, line: str, number: int) -> Section:
     name, bracket, rest = line[1:].partition("]")
-    if not bracket or not name or (rest and rest[0] not in "#;"):
+    if not bracket or not 0 < len(name) <= SHOWN or (rest and rest[0] not in "#;"):
         raise SourceError(
             f"{file}, line {number}: {line[:40]!r} is not a section header", "Write for example [convolutional]."
         )
@@ -126,9 +149,14 @@ def _section(file: str, line: str, number: int) -> Section:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The number and the text, without white space, of every line that is not empty and not a comment."""
     try:
-        data = path.read_bytes()
+        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
+            raise SourceError(f"{path} is not a file", "Check the path.")
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}", "Check the path.") from None
+    if len(data) > MAX_FILE:
+        raise SourceError(f"{path.name} has more than {MAX_FILE:,} bytes", "Name a Darknet cfg, which is a text file.")
     for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         line = b"".join(raw.split())
         if not line or line[:1] in (b"#", b";"):

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cspprof.core.units import shortened
+from cspprof.sources.darknet.cfg import SHOWN
 from cspprof.sources.darknet.functions import Function, Tensor
 from cspprof.sources.darknet.layers import BuiltLayer, LayerContext, layer, shape_text
 
@@ -100,7 +102,8 @@ def shortcut(ctx: LayerContext) -> BuiltLayer:
     weights = s.text("weights_type", "none")
     if weights not in WEIGHTS_TYPES:
         choice = ", ".join(WEIGHTS_TYPES)
-        raise s.error(f"[shortcut] weights_type={weights} is unknown", f"Write one of: {choice}", "weights_type")
+        shown = shortened(weights, SHOWN)
+        raise s.error(f"[shortcut] weights_type={shown} is unknown", f"Write one of: {choice}", "weights_type")
     inputs = (ctx.index - 1, *ctx.source_layers("from"))
     normalization = s.text("weights_normalization", "none")
     module = Shortcut(len(inputs), ctx.shape[0], weights, normalization, ctx.activation("linear"))
@@ -147,4 +150,5 @@ class Implicit(nn.Module):
 @layer("implicit")
 def implicit(ctx: LayerContext) -> BuiltLayer:
     filters, atoms = ctx.section.integer("filters", 128, minimum=1), ctx.section.integer("atoms", 1, minimum=1)
+    ctx.check_size("its values", filters, atoms)
     return BuiltLayer(Implicit(filters, atoms), (filters, atoms, 1))

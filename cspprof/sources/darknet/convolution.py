@@ -123,6 +123,9 @@ def convolutional(ctx: LayerContext) -> BuiltLayer:
             )
     kind = XnorConv if s.flag("xnor") else BinaryConv if s.flag("binary") else Conv
     conv_strides = (1, 1) if s.flag("antialiasing") else strides
+    window = ctx.output_size(size, 2 * padding, conv_strides)
+    ctx.check_size("its weight", filters, ctx.shape[0] // groups, size, size)
+    ctx.check_size("its padded map", ctx.shape[0], *(n + 2 * (padding + 1) * dilation for n in ctx.shape[1:]))
     normed = s.flag("batch_normalize") or s.flag("cbn")
     conv = kind(ctx.shape[0], filters, size, conv_strides, padding * dilation, dilation, groups, bias=not normed)
     conv.end_padding = (dilation - 1) * (size - 1 - 2 * padding)
@@ -130,7 +133,7 @@ def convolutional(ctx: LayerContext) -> BuiltLayer:
     if s.has("share_index"):
         _share_weights(ctx, conv, norm)
     act = ctx.activation("logistic")
-    blur, out = antialiasing(ctx, strides, ctx.output_size(size, 2 * padding, conv_strides))
+    blur, out = antialiasing(ctx, strides, window)
     return BuiltLayer(sequential(conv=conv, norm=norm, act=act, blur=blur), (filters, *out))
 
 
@@ -174,6 +177,7 @@ class Connected(nn.Module):
 def connected(ctx: LayerContext) -> BuiltLayer:
     c, h, w = ctx.shape
     outputs = ctx.section.integer("output", 1, minimum=1)
+    ctx.check_size("its weight", outputs, c * h * w)
     module = Connected(c * h * w, outputs, ctx.section.flag("batch_normalize"), ctx.activation("logistic"))
     return BuiltLayer(module, (outputs, 1, 1))
 
@@ -200,5 +204,6 @@ def local(ctx: LayerContext) -> BuiltLayer:
     filters, size, stride = s.integer("filters", 1, minimum=1), s.integer("size", 1, minimum=1), ctx.strides()[0]
     padding = size // 2 if s.flag("pad") else 0
     out = ctx.output_size(size, 2 * padding, (stride, stride))
+    ctx.check_size("its weight", *out, filters, ctx.shape[0] * size * size)
     local = LocallyConnected(ctx.shape[0], filters, size, stride, padding, out)
     return BuiltLayer(sequential(local=local, act=ctx.activation("logistic")), (filters, *out))

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from torch import nn
 
 from cspprof.core.registry import Registry
+from cspprof.core.units import shortened
 from cspprof.sources.darknet.activations import NAMES, activation
-from cspprof.sources.darknet.cfg import Section
+from cspprof.sources.darknet.cfg import SHOWN, Section
 
 Shape = tuple[int, int, int]
+MAX_ELEMENTS = 2**60 - 1
+"""Elements of a map or of the weights of a layer. With eight bytes each, torch can describe them."""
 
 
 class BuiltLayer(NamedTuple):
@@ -71,9 +75,17 @@ class LayerContext:
         """The activation of the section; None for `linear`."""
         name = self.section.text("activation", default)
         if name not in NAMES:
-            line = self.section.options["activation"][1]
-            self.notes.append(f"line {line}: the activation {name!r} is unknown, so relu is used, as in Darknet")
+            line, shown = self.section.options["activation"][1], shortened(name, SHOWN)
+            self.notes.append(f"line {line}: the activation {shown!r} is unknown, so relu is used, as in Darknet")
         return activation(name)
+
+    def check_size(self, what: str, *shape: int) -> None:
+        """Raise SourceError if no tensor can have this shape. `what` names the tensor: `its map`."""
+        if prod(shape) > MAX_ELEMENTS:
+            raise self.section.error(
+                f"[{self.section.type}] {what} of {shape_text(shape)} is larger than a tensor can be",
+                "Write smaller numbers in this section, or give a smaller image: --input 1x3x416x416",
+            )
 
     def strides(self) -> tuple[int, int]:
         """(y, x)."""

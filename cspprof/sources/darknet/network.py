@@ -13,7 +13,7 @@ from cspprof.sources.darknet import (  # noqa: F401  (each registers its layers)
     pooling,
     transforms,
 )
-from cspprof.sources.darknet.cfg import Section
+from cspprof.sources.darknet.cfg import MAX_INPUTS, Section
 from cspprof.sources.darknet.detection_heads import DetectionHead
 from cspprof.sources.darknet.functions import Tensor
 from cspprof.sources.darknet.layers import LAYER_BUILDERS, BuiltLayer, LayerContext, Shape
@@ -66,16 +66,24 @@ def native_input(net: Section) -> tuple[int, ...]:
     raise net.error(f"[net] has no {' and no '.join(missing)}", "Write for example width=416, height=416, channels=3")
 
 
-def build_network(sections: Sequence[Section], image: Shape) -> tuple[DarknetModel, tuple[str, ...]]:
-    """The network for an image of shape (c, h, w), and notes. Raises SourceError with the line of the section."""
+def build_network(sections: Sequence[Section], image: Shape, batch: int = 1) -> tuple[DarknetModel, tuple[str, ...]]:
+    """The network for a batch of images of shape (c, h, w), and notes. Raises SourceError with the line of the
+    section."""
     _refuse_unknown(sections)
     layers: list[BuiltLayer] = []
     notes: list[str] = []
     shape = image
+    inputs = 0
     for i, section in enumerate(sections):
-        build = LAYER_BUILDERS.get(section.type)
-        layers.append(build(LayerContext(section, i, shape, layers, notes)))
+        context = LayerContext(section, i, shape, layers, notes)
+        layers.append(LAYER_BUILDERS.get(section.type)(context))
         shape = layers[-1].shape
+        context.check_size("its map", batch, *shape)
+        inputs += len(layers[-1].inputs or ())
+        if inputs > MAX_INPUTS:
+            raise section.error(
+                f"[{section.type}] the layers up to this one read {inputs:,} maps", f"The limit is {MAX_INPUTS:,}."
+            )
     types = [section.type for section in sections]
     return DarknetModel(list(zip(types, layers, strict=True))), tuple(notes)
 

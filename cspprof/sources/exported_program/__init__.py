@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
+from cspprof.sources.build import build_failed
 from cspprof.sources.exported_program.archive import HINT, LEGACY_PROGRAM, Archive
 from cspprof.sources.exported_program.graph import read_program
 from cspprof.sources.exported_program.json_values import MalformedError
@@ -37,6 +38,8 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
         module, notes = _read(path, request.device or "meta")
     except MalformedError as error:
         raise SourceError(f"{path.name}: {error}", error.hint or HINT) from None
+    except (RuntimeError, AssertionError) as error:  # no such device, or too little memory on it
+        raise build_failed(spec, error, request.device) from error
     inputs = module.arguments.defaults()
     if inputs is None and request.inputs is None:
         raise module.arguments.missing_sizes(spec.target)

@@ -31,6 +31,9 @@ MAJOR_VERSION = 8
 MAX_DEPTH = 60
 """The depth of module paths and of graphs within graphs."""
 
+MAX_EXPRESSIONS = 1_000_000
+"""Characters of all different expressions for sizes."""
+
 Size = int | SymbolicSize
 
 
@@ -218,7 +221,7 @@ class _ProgramReader:
             first = self.paths_by_key.setdefault(key, path) if path else path
             if first != path:
                 self.aliases[path] = first
-            calls.append(ModuleCall(path, int(number) if number.isdigit() and len(number) < 9 else 0))
+            calls.append(ModuleCall(path, int(number) if number.isdecimal() and len(number) < 9 else 0))
         return tuple(calls)
 
     def argument(self, data: Any, where: str, depth: int) -> Any:
@@ -338,12 +341,18 @@ def _sizes(items: list[Any], where: str) -> tuple[Size, ...]:
 def _check_expressions(data: Any) -> None:
     """Parse every expression in the graph, also those that a profile does not use. Raises MalformedError."""
     stack = [data]
+    seen: set[str] = set()
+    characters = 0
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
             text = value.get("expr_str")
-            if text is not None:
-                parse_expression(as_kind(text, str, "expr_str"))
+            if text is not None and text not in seen:
+                seen.add(as_kind(text, str, "expr_str"))
+                characters += len(text)
+                if characters > MAX_EXPRESSIONS:
+                    raise MalformedError(f"its expressions for sizes have more than {MAX_EXPRESSIONS:,} characters")
+                parse_expression(text)
             stack += [item for item in value.values() if isinstance(item, (dict, list))]
         else:
             stack += [item for item in value if isinstance(item, (dict, list))]

@@ -22,6 +22,8 @@ MAX_FLOATS = 16
 MAX_OPERANDS = 64
 MAX_BYTES = 2**24
 """Bytes of all results."""
+MIN_BYTES = 2**10
+"""As which a smaller result counts: an evaluation takes time too."""
 
 FOLDED = frozenset({
     "Abs", "Add", "And", "Cast", "Ceil", "Compress", "Concat", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal",
@@ -73,7 +75,7 @@ class ConstantFolder:
             results = [numpy.asarray(result) for result in results]
         except Exception:  # the library cannot evaluate it; what depends on the elements says so
             return None
-        self.bytes_left -= sum(result.nbytes for result in results)
+        self.bytes_left -= sum(max(result.nbytes, MIN_BYTES) for result in results)
         if any(result.dtype.kind not in "biuf" for result in results):
             return None
         return results

@@ -9,9 +9,9 @@ from onnx import GraphProto, NodeProto
 from cspprof.core.errors import SourceError
 from cspprof.core.kinds import Kind
 from cspprof.core.record import OpSpec
-from cspprof.core.tensors import TensorSpec
-from cspprof.sources.onnx_graph.model_file import declared_specs, is_possible, subgraphs
+from cspprof.core.tensors import TensorSpec, is_possible
 from cspprof.sources.onnx_graph.nodes import NodeRecorder, attributes_of, small_array
+from cspprof.sources.onnx_graph.protos import declared_specs, passed_values, subgraphs
 from cspprof.sources.onnx_graph.values import Origin, Scope, UncountableError, Value
 from cspprof.sources.onnx_graph.weights import FIRST_STATE
 
@@ -191,12 +191,12 @@ class ControlFlow:
         start, specs, reason = self.recording.checkpoint(), None, None
         try:
             specs = self._unknown_outputs(node, scope)
-            parameters = self.recording.parameters - start.parameters
+            parameters = self.recording.parameters.after(start.parameters)
         except (UncountableError, SourceError, ValueError, LookupError) as error:
             reason = error if isinstance(error, SourceError) else None
             parameters = self._all_constants(node, scope)
         self.recording.restore(start)
-        self.recording.parameters |= parameters
+        self.recording.parameters.add_all(sorted(parameters))
         inner = [self._inside(node, attribute, graph, scope) for attribute, graph in subgraphs(node)]
         captured = sorted({name for graph in inner for name in graph.read if name in scope.values})
         names = dict.fromkeys([name for name in node.input if name] + captured)
@@ -274,8 +274,9 @@ def _place(around: str, node: NodeProto, attribute: str) -> str:
 
 
 def _node_count(graph: GraphProto) -> int:
-    """How many nodes a round visits, at least one."""
-    return max(1, sum(1 + sum(_node_count(inner) for _, inner in subgraphs(node)) for node in graph.node))
+    """How many nodes a round visits, at least one. Ten values that it passes or stores count as one more."""
+    nodes = sum(1 + sum(_node_count(inner) for _, inner in subgraphs(node)) for node in graph.node)
+    return max(1, nodes + passed_values(graph) // 10)
 
 
 def _runs_to_its_limit(body: GraphProto) -> bool:

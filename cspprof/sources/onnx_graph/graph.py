@@ -12,13 +12,16 @@ from cspprof.core.errors import SourceError
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
 from cspprof.sources.onnx_graph.control_flow import ControlFlow
-from cspprof.sources.onnx_graph.model_file import declared_specs, shape_text, subgraphs, values_read
 from cspprof.sources.onnx_graph.nodes import NodeRecorder
+from cspprof.sources.onnx_graph.protos import declared_specs, passed_values, shape_text, subgraphs, values_read
 from cspprof.sources.onnx_graph.values import MAX_DEPTH, Scope, UncountableError
 
 MAX_REPEATED = 30_000
 """How many nodes of functions and of graphs in nodes are visited. Each call and each round visits them again. A
 thousand bytes of names and attributes count as one more node."""
+
+
+MISFIT = "its inputs, outputs or attributes do not fit the operator"
 
 
 class GraphWalker:
@@ -79,10 +82,12 @@ class GraphWalker:
         """Visit the nodes of a graph or a function whose inputs are in the scope."""
         self._check_depth(scope.depth)
         if isinstance(graph, GraphProto):
+            if scope.depth:
+                self.repeated_left -= passed_values(graph) // 10
             self.nodes.add_initializers(graph, scope)
         for node in graph.node:
             if scope.depth:
-                self.repeated_left -= _weight(node)
+                self.repeated_left -= _weight(node) + _argument_weight(node, scope)
             if self.repeated_left < 0:
                 raise self._too_many_nodes()
             self._visit(node, scope)
@@ -110,7 +115,9 @@ class GraphWalker:
         except (SourceError, UncountableError):
             raise
         except Exception as error:  # the library raises errors of several classes
-            what = (str(error).splitlines() or ["its shapes do not fit"])[-1].strip()
+            what = (str(error).splitlines() or [MISFIT])[-1].strip()
+            if isinstance(error, (LookupError, TypeError, AttributeError, ArithmeticError, AssertionError)):
+                what = MISFIT  # the text of the error is about our code
             raise self.nodes.shapes.error(node, what, "Export it again, or simplify the graph (onnxsim).") from None
 
     # -- functions ----------------------------------------------------------------------------------
@@ -152,6 +159,12 @@ class GraphWalker:
                     f"computes {shape_text(shape)}",
                     "Export it again. If you changed dimensions in the file, leave them open.",
                 )
+
+
+def _argument_weight(node: NodeProto, scope: Scope) -> int:
+    """The weight of the attributes that a node in a function takes from the call."""
+    names = [a.ref_attr_name for a in node.attribute if a.ref_attr_name in scope.arguments]
+    return sum(int(scope.arguments[name].ByteSize()) // 1000 for name in names)
 
 
 def _weight(node: NodeProto) -> int:

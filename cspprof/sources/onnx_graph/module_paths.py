@@ -8,6 +8,11 @@ from onnx import NodeProto
 
 from cspprof.core.record import Layer
 
+MAX_LEVELS = 64
+MAX_PATH = 1_000
+MAX_MODULES = 100_000
+"""Levels and characters of the path of a module, and modules of a graph. Nodes beyond belong to the root."""
+
 
 class ModulePaths:
     """Numbers the modules of a graph in order of appearance; 0 is the root."""
@@ -21,6 +26,8 @@ class ModulePaths:
         path = self._path(node)
         if path not in self.numbers:
             parts = path.split(".")
+            if len(parts) > MAX_LEVELS or len(path) > MAX_PATH or len(self.numbers) > MAX_MODULES:
+                return 0
             for i in range(1, len(parts) + 1):
                 self.numbers.setdefault(".".join(parts[:i]), len(self.numbers))
         return self.numbers[path]

@@ -14,7 +14,8 @@ from cspprof.core.record import OpSpec
 from cspprof.core.tensors import TensorSpec
 from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.constant_folding import ConstantFolder, is_small
-from cspprof.sources.onnx_graph.model_file import constant_array, dtype_of, sparse_spec, tensor_spec
+from cspprof.sources.onnx_graph.model_file import constant_array
+from cspprof.sources.onnx_graph.protos import dtype_of, sparse_spec, tensor_spec
 from cspprof.sources.onnx_graph.recording import Recording
 from cspprof.sources.onnx_graph.shape_inference import WINDOW_ATTRIBUTES, ShapeInference, operator_name
 from cspprof.sources.onnx_graph.values import Origin, Scope, Value

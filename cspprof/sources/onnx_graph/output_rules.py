@@ -15,8 +15,8 @@ from onnx import TensorProto
 from cspprof.core import formulas as f
 from cspprof.core.registry import Registry
 from cspprof.core.tensors import TensorSpec
-from cspprof.sources.onnx_graph.model_file import dtype_of
 from cspprof.sources.onnx_graph.operators import OnnxNode, attention_operands
+from cspprof.sources.onnx_graph.protos import dtype_of
 
 OnnxOutputRule = Callable[[OnnxNode], list[TensorSpec]]
 OUTPUT_RULES: Registry[OnnxOutputRule] = Registry("ONNX output rule")

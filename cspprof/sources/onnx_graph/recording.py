@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,14 +18,33 @@ from cspprof.sources.onnx_graph.module_paths import ModulePaths
 from cspprof.sources.onnx_graph.values import Origin, Stored, Value
 from cspprof.sources.onnx_graph.weights import Role, operand_role, recorded_spec
 
+MAX_SOURCES = 2_000_000
+"""Stored tensors from which constants are computed, those of each constant together."""
+
+
+class Numbers(dict[int, None]):
+    """Numbers in the order in which they were added."""
+
+    def add_all(self, numbers: Iterable[int]) -> None:
+        self.update(dict.fromkeys(numbers))
+
+    def after(self, count: int) -> set[int]:
+        """Those behind the first `count`."""
+        return set(islice(reversed(self), len(self) - count))
+
+    def shorten(self, count: int) -> None:
+        """Remove those behind the first `count`."""
+        while len(self) > count:
+            self.popitem()
+
 
 class Checkpoint(NamedTuple):
     """How much of a recording existed at some moment."""
 
     calls: int
     storages: int
-    parameters: frozenset[int]
-    buffers: frozenset[int]
+    parameters: int
+    buffers: int
 
 
 class Recording:
@@ -38,9 +58,10 @@ class Recording:
         self.next_storage = 0
         self.shared_with: dict[int, int] = {}
         """A stored tensor and another one, with which it shares a storage: a forest."""
-        self.parameters: set[int] = set()
+        self.parameters = Numbers()
         """The stored tensors that a call reads as a parameter."""
-        self.buffers: set[int] = set()
+        self.buffers = Numbers()
+        self.sources_left = MAX_SOURCES
         self.paths = ModulePaths()
         self.op_specs: dict[OpSpec, int] = {}
         self.call_specs: list[int] = []
@@ -78,6 +99,9 @@ class Recording:
         """A constant that is computed from other constants. It consists of their stored tensors, unless it has more
         elements than they have: then it is a stored tensor itself."""
         sources = frozenset[int]().union(*(v.sources or () for v in data))
+        self.sources_left -= len(sources)
+        if self.sources_left < 0:
+            raise ValueError(f"the file computes constants from more than {MAX_SOURCES:,} others")
         if any(self.stored[s].spec.numel > 1 for s in sources):  # the numbers of a program add no elements
             sources = frozenset(
                 s for s in sources if self.stored[s].spec.numel > 1 or self.stored[s].origin is Origin.INITIALIZER
@@ -105,9 +129,9 @@ class Recording:
         if role is Role.ARGUMENT:
             return None
         if role is Role.PARAMETER:
-            self.parameters |= sources
+            self.parameters.add_all(sources)
         elif role is Role.BUFFER:
-            self.buffers |= sources
+            self.buffers.add_all(sources)
         for source in sources:
             first, other = self.root(value.storage), self.root(source)
             if first != other:
@@ -126,16 +150,15 @@ class Recording:
     # -- attempts -----------------------------------------------------------------------------------
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint(
-            len(self.call_specs), len(self.call_storages), frozenset(self.parameters), frozenset(self.buffers)
-        )
+        return Checkpoint(len(self.call_specs), len(self.call_storages), len(self.parameters), len(self.buffers))
 
     def restore(self, to: Checkpoint) -> None:
         """Remove the calls after a checkpoint, and what they read."""
         for column in (self.call_specs, self.call_layers, self.call_names):
             del column[to.calls :]
         del self.call_storages[to.storages :]
-        self.parameters, self.buffers = set(to.parameters), set(to.buffers)
+        self.parameters.shorten(to.parameters)
+        self.buffers.shorten(to.buffers)
 
     # -- the result ---------------------------------------------------------------------------------
 
@@ -172,10 +195,10 @@ class Recording:
                 continue
             role = "constant"
             for known, name in ((self.parameters, "parameter"), (self.buffers, "buffer")):
-                if not known.isdisjoint(members):
+                if not known.keys().isdisjoint(members):
                     role, members = name, [m for m in members if m in known]
                     break
-            name, spec = self.stored[members[0]][:2]
+            name, spec = self.stored[members[0]].name, self.stored[members[0]].spec
             if len(members) > 1:
                 spec = TensorSpec((sum(self.stored[m].spec.numel for m in members),), spec.dtype)
             storages.append(Storage(root, name, role, spec))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape
 from cspprof.core.errors import SourceError
 from cspprof.core.kinds import Kind
 from cspprof.core.printable import printable
-from cspprof.core.tensors import TensorSpec
+from cspprof.core.tensors import TensorSpec, is_possible
+from cspprof.core.units import shortened
 from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.contrib_operators import CONTRIB_RULES, SAME_AS
-from cspprof.sources.onnx_graph.model_file import dtype_of, is_possible, not_a_tensor, spec_of
 from cspprof.sources.onnx_graph.operators import ONNX_RULES, OnnxNode
 from cspprof.sources.onnx_graph.output_rules import OUTPUT_RULES
+from cspprof.sources.onnx_graph.protos import dtype_of, not_a_tensor, spec_of
+from cspprof.sources.onnx_graph.validation import check_attributes
 from cspprof.sources.onnx_graph.values import Scope
 
 WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations", "group"})
@@ -24,6 +28,9 @@ WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations", "
 
 SIZE_BY_VALUE = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
 """Operators whose output has a size that the elements of the inputs decide. The file may declare one."""
+
+SHOWN, LONGEST = 80, 400
+"""Characters of a name and of a reason in a message."""
 
 PLAIN_CONVS = frozenset({"Conv", "ConvInteger", "DeformConv", "QLinearConv", "com.microsoft.FusedConv"})
 """Convolutions whose weight must fit the channels of the map. A blocked convolution may pad either."""
@@ -47,12 +54,14 @@ class ShapeInference:
 
     def error(self, node: NodeProto, what: str, hint: str) -> SourceError:
         name = node.name or (node.output[0] if node.output else "?")
-        return SourceError(printable(f"{self.file}: node {name!r} ({node.op_type}): {what}"), hint)
+        kind, what = shortened(node.op_type, SHOWN), shortened(what, LONGEST)
+        return SourceError(printable(f"{self.file}: node {shortened(name, SHOWN)!r} ({kind}): {what}"), hint)
 
     def infer(self, node: NodeProto, attrs: dict[str, Any], scope: Scope) -> tuple[dict[str, TensorSpec], Facts | None]:
         """The outputs of a node, and its cost unless the rule of a standard operator gives it. Raises SourceError or
         ValueError."""
         name = operator_name(node)
+        check_attributes(attrs)
         if name in CONTRIB_RULES:
             specs, cost = CONTRIB_RULES.get(name)(_rule_node(node, attrs, scope, ()))
             by_rule = {out: specs[i] if i < len(specs) else specs[0] for i, out in enumerate(node.output) if out}
@@ -155,6 +164,8 @@ def _check(node: NodeProto, out: TensorSpec, scope: Scope) -> None:
     inputs = [scope.values[name].spec for name in node.input if name]
     if node.op_type == "Reshape" and out.numel != inputs[0].numel:
         raise ValueError(f"{inputs[0]} and {out} differ in their number of elements")
+    if operator_name(node) == "Range":
+        _check_range(out, [scope.values[name].array for name in node.input])
     if operator_name(node) in PLAIN_CONVS:
         x, weight = inputs[0], inputs[3 if node.op_type == "QLinearConv" else 1]
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
@@ -164,6 +175,16 @@ def _check(node: NodeProto, out: TensorSpec, scope: Scope) -> None:
     has_window = "Conv" in node.op_type or ("Pool" in node.op_type and "Roi" not in node.op_type)
     if has_window and min(out.shape, default=1) < 1 <= min(inputs[0].shape, default=1):
         raise ValueError(f"its window does not fit a map of {inputs[0]}")
+
+
+def _check_range(out: TensorSpec, arrays: list[Any]) -> None:
+    """Raise ValueError if the number of elements is not the exact one: the library computes it in floating point."""
+    if any(array is None or array.size != 1 for array in arrays):
+        return
+    start, limit, step = (Fraction(array.item()) for array in arrays)
+    count = max(0, ceil((limit - start) / step))
+    if out.shape != (count,):
+        raise ValueError(f"its output of {shortened(str(count), 80)} elements is impossible")
 
 
 ELEMENT_TYPES = {

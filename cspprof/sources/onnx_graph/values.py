@@ -6,7 +6,8 @@ from collections import ChainMap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 
@@ -30,7 +31,8 @@ class Origin(Enum):
     GENERATED = "a node such as ConstantOfShape"
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
     """A constant tensor of the file, or one that engines create when they load it."""
 
     name: str
@@ -39,6 +41,7 @@ class Stored(NamedTuple):
     tensor: TensorProto | None = None
     """The constant as it is in the file, if it is."""
 
+    @cached_property
     def is_zero(self) -> bool:
         """Whether all elements are known to be zero."""
         if self.tensor is None or self.spec.numel > MAX_READ or self.tensor.data_location == TensorProto.EXTERNAL:

@@ -91,7 +91,7 @@ def operand_role(operator: str, kind: Kind, i: int, spec: TensorSpec, sources: I
     if i in positions:
         return role
     if i in _FIRST_STATES.get(operator, ()):
-        default = "int" in spec.dtype or all(s.origin is Origin.GENERATED or s.is_zero() for s in sources)
+        default = "int" in spec.dtype or all(s.origin is Origin.GENERATED or s.is_zero for s in sources)
         return Role.CONSTANT if default else Role.PARAMETER
     computes = kind in WITH_MATRICES or kind is Kind.ATTENTION
     is_matrix = kind in WITH_MATRICES and len(spec.shape) > 1
