@@ -130,6 +130,7 @@ def project(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     shutil.copytree(files, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv("CSPPROF_CALIBRATION_DIR", str(tmp_path / "calibrations"))
+    monkeypatch.setattr("cspprof.sweeps.executors.CONNECT_SECONDS", 1)
 
 
 def hint_of(result: Result) -> str:

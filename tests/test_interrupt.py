@@ -31,6 +31,9 @@ FEWER_LINES = 2
 """A run may have fewer lines than the one before it, because torch has cached something: so many interruptions of the
 last lines may not happen."""
 
+INTERRUPTIONS = 24
+"""How many lines of a run are interrupted, evenly spaced."""
+
 TRACE = str(Path(sys.modules["cspprof.trace"].__file__ or "").parent.parent)
 
 
@@ -93,7 +96,7 @@ def test_an_interrupted_trace_leaves_everything_as_it_was(name: str, device: str
         except KeyboardInterrupt:
             interrupted[0] += 1
 
-    lines = range(1, total + 1, max(1, total // 60))
+    lines = range(1, total + 1, max(1, total // INTERRUPTIONS))
     for line in lines:
         assert_untouched(model, lambda line=line: work(line))  # type: ignore[misc]
     assert interrupted[0] >= len(lines) - FEWER_LINES
@@ -125,7 +128,7 @@ def test_an_interrupted_build_leaves_everything_as_it_was(device: str | None) ->
     total = lines_of(lambda: build_module(SPEC, Net, device))
     state = global_state()
     interrupted = 0
-    lines = range(1, total + 1, max(1, total // 60))
+    lines = range(1, total + 1, max(1, total // INTERRUPTIONS))
     for line in lines:
         try:
             with interrupted_at(line):

@@ -352,21 +352,32 @@ def numbers(path: Path) -> list[dict[str, str]]:
         return [{k: v for k, v in r.items() if k not in ("seconds", "origin")} for r in csv.DictReader(file)]
 
 
-SLOW_GRID = ("odd.py:Net", "--grid", "width=1:40", "--workers", "2", "--journal", "j.sweep", "-o", "rows.csv")
+SLOW_GRID = ("odd.py:Net", "--grid", "width=1:24", "--workers", "2", "--journal", "j.sweep", "-o", "rows.csv")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The rows of a sweep that nothing kills."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "odd.py").write_text(SLOW_ODD)
+    assert finish(sweep(folder, *SLOW_GRID))[0] == 0
+    return numbers(folder / "rows.csv")
+
+
+SLOW_ODD = ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1)")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["parent", "child", "ctrl-c"])
-def test_a_sweep_that_is_killed_goes_on_where_it_was(odd: Path, target: str) -> None:
+def test_a_sweep_that_is_killed_goes_on_where_it_was(
+    odd: Path, target: str, undisturbed: list[dict[str, str]]
+) -> None:
     """The rows equal those of an undisturbed run, and no candidate is traced twice."""
-    (odd / "odd.py").write_text(ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1)"))
-    (odd / "whole").mkdir()
-    (odd / "whole" / "odd.py").write_text((odd / "odd.py").read_text())
-    assert finish(sweep(odd / "whole", *SLOW_GRID))[0] == 0
-    choose = random.Random(0)
-    for _ in range(6):
+    (odd / "odd.py").write_text(SLOW_ODD)
+    choose = random.Random(target)
+    for longest in (2, 5, 8):
         process = sweep(odd, *SLOW_GRID)
-        time.sleep(choose.uniform(0.5, 8))
+        time.sleep(choose.uniform(0.5, longest))
         if process.poll() is None:
             victims = children(process.pid) if target == "child" else []
             for victim in victims[:1] if target == "child" else [process.pid]:
@@ -377,7 +388,7 @@ def test_a_sweep_that_is_killed_goes_on_where_it_was(odd: Path, target: str) -> 
     before = (odd / "j.sweep").exists() and [r.key for r in open_journal(odd / "j.sweep").rows()]
     code, _, err = finish(sweep(odd, *SLOW_GRID))
     assert code == 0, err
-    assert numbers(odd / "rows.csv") == numbers(odd / "whole" / "rows.csv")
+    assert numbers(odd / "rows.csv") == undisturbed
     with (odd / "rows.csv").open() as file:
         origins = [r["origin"] for r in csv.DictReader(file)]
     assert origins.count("remembered") == len(before or [])
@@ -628,7 +639,8 @@ def test_modules_of_a_generator_are_traced_one_after_another() -> None:
 
 
 @pytest.fixture
-def cluster(odd: Path) -> Iterator[Cluster]:
+def cluster(odd: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "5s")  # by default a client tries for 30 s
     cluster = Cluster(odd)
     try:
         yield cluster
@@ -743,6 +755,7 @@ def test_a_worker_with_other_versions_is_refused(cluster: Cluster, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_scheduler_without_workers_is_named(cluster: Cluster) -> None:
-    code, _, err = cluster.sweep("odd.py:Net")
-    assert (code, "has no worker" in err) == (2, True)
+def test_a_scheduler_without_workers_is_named(cluster: Cluster, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cspprof.sweeps.executors.CONNECT_SECONDS", 2)
+    done = run("sweep", "odd.py:Net", "--scheduler", cluster.address)
+    assert (done.code, "has no worker" in done.err) == (2, True)
