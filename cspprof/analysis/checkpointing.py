@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cspprof.core.cached import cached
 from cspprof.core.record import Kind, Record
-from cspprof.metrics.training import backward_calls, kept_by, storage_bytes
+from cspprof.metrics.training import kept_by_calls, storage_bytes
 
 
 class Candidate(NamedTuple):
@@ -39,17 +39,17 @@ def checkpoint_candidates(record: Record) -> list[Candidate]:
     readers: dict[int, list[int]] = defaultdict(list)
     keepers: dict[int, list[int]] = defaultdict(list)
     own: dict[int, int] = defaultdict(int)
-    for i, (index, mask) in enumerate(zip(calls.spec, backward_calls(record), strict=True)):
+    for i, index in enumerate(calls.spec):
         if specs[index].kind is not Kind.VIEW:
             for storage in record.storages_written(i):
                 writers.setdefault(storage, i)
         for storage in record.storages_read(i):
             readers[storage].append(i)
-        for kept, nbytes in kept_by(record, i, mask) if mask else ():
-            if kept is None:
-                own[i] += nbytes
-            elif kept not in held:
-                keepers[kept].append(i)
+    for i, storage_kept, nbytes in kept_by_calls(record):
+        if storage_kept is None:
+            own[i] += nbytes
+        elif storage_kept not in held:
+            keepers[storage_kept].append(i)
     found: dict[tuple[int, ...], Candidate] = {}
     outputs = set(record.outputs)
     inside_of = _calls_by_module(record)

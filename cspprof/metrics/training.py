@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from cspprof.core.cached import cached
@@ -88,20 +88,25 @@ def storage_bytes(record: Record) -> Mapping[int, int]:
     return sizes
 
 
-def kept_by(record: Record, call: int, mask: int) -> Iterator[tuple[int | None, int]]:
-    """The tensors that autograd keeps for one call: (storage, bytes), or (None, bytes) for one that is neither operand
-    nor output."""
-    spec = record.specs[record.calls.spec[call]]
-    if spec.backward is None:
-        return
-    read, written = record.storages_read(call), record.storages_written(call)
-    for kept in spec.backward.saved_for(mask):
-        if kept.tensor is None:
-            yield None, kept.nbytes
-        elif kept.tensor >= 0:
-            yield read[kept.tensor], storage_bytes(record)[read[kept.tensor]]
-        elif ~kept.tensor < len(written):
-            yield written[~kept.tensor], storage_bytes(record)[written[~kept.tensor]]
+@cached
+def kept_by_calls(record: Record) -> list[tuple[int, int | None, int]]:
+    """What autograd keeps for each call, in execution order: (call, storage, bytes); the storage is None for a tensor
+    that is neither operand nor output."""
+    found: list[tuple[int, int | None, int]] = []
+    sizes = storage_bytes(record)
+    for call, mask in enumerate(backward_calls(record)):
+        spec = record.specs[record.calls.spec[call]]
+        if not mask or spec.backward is None:
+            continue
+        read, written = record.storages_read(call), record.storages_written(call)
+        for kept in spec.backward.saved_for(mask):
+            if kept.tensor is None:
+                found.append((call, None, kept.nbytes))
+            elif kept.tensor >= 0:
+                found.append((call, read[kept.tensor], sizes[read[kept.tensor]]))
+            elif ~kept.tensor < len(written):
+                found.append((call, written[~kept.tensor], sizes[written[~kept.tensor]]))
+    return found
 
 
 @cached
@@ -110,15 +115,12 @@ def kept_tensors(record: Record) -> list[KeptTensor]:
     roles = {s.id: s.role for s in record.storages}
     found: list[KeptTensor] = []
     seen: set[int] = set()
-    for call, mask in enumerate(backward_calls(record)):
-        if not mask:
-            continue
-        for storage, nbytes in kept_by(record, call, mask):
-            if storage is None or storage not in seen:
-                role = "activation" if storage is None else roles.get(storage, "activation")
-                found.append(KeptTensor(call, storage, nbytes, "activation" if role == "byproduct" else role))
-            if storage is not None:
-                seen.add(storage)
+    for call, storage, nbytes in kept_by_calls(record):
+        if storage is None or storage not in seen:
+            role = "activation" if storage is None else roles.get(storage, "activation")
+            found.append(KeptTensor(call, storage, nbytes, "activation" if role == "byproduct" else role))
+        if storage is not None:
+            seen.add(storage)
     return found
 
 

@@ -16,7 +16,7 @@ from cspprof.metrics.training import (
     UNKNOWN,
     backward_calls,
     gradients_known,
-    kept_by,
+    kept_by_calls,
     operands_of,
     storage_bytes,
     unknown_saves,
@@ -153,15 +153,12 @@ def _activations(record: Record) -> tuple[list[int], list[int]]:
         column[start] += nbytes
         column[end + 1] -= nbytes
 
-    for i, mask in enumerate(backward_calls(record)):
-        if not mask:
-            continue
-        for kept, nbytes in kept_by(record, i, mask):
-            if kept is None:
-                add(saved, i, 2 * n - 1 - i, nbytes)
-            elif kept not in held:
-                kept_from.setdefault(kept, i)
-                kept_until.setdefault(kept, 2 * n - 1 - i)
+    for i, kept, nbytes in kept_by_calls(record):
+        if kept is None:
+            add(saved, i, 2 * n - 1 - i, nbytes)
+        elif kept not in held:
+            kept_from.setdefault(kept, i)
+            kept_until.setdefault(kept, 2 * n - 1 - i)
     sizes = storage_bytes(record)
     for storage, start in first.items():
         if storage in held or storage not in last:

@@ -80,7 +80,10 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
         places = [SkipInit(), SkipInit(frozenset({torch.empty})), nullcontext()]
     for place in places:
         try:
-            module = build_seeded(partial(_build_in, place, factory, spec.options))
+            if isinstance(place, SkipInit):
+                module = build_seeded(partial(factory, **spec.options), place)
+            else:
+                module = build_seeded(partial(_build_in, place, factory, spec.options))
             break
         except CspprofError:
             raise

@@ -45,13 +45,13 @@ class PrivateSeed(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build_seeded(build: Callable[[], T]) -> T:
-    """What `build` returns; its random numbers come from private generators. Afterwards torch and the generators of the
-    process are as before, also after a KeyboardInterrupt at any moment."""
+def build_seeded(build: Callable[[], T], mode: PrivateSeed | None = None) -> T:
+    """What `build` returns under a `mode` whose random numbers come from private generators. Afterwards torch and the
+    generators of the process are as before, also after a KeyboardInterrupt at any moment."""
     state, random_state = TorchState(), ProcessState(random_generators())
     try:
         try:
-            with PrivateSeed():
+            with mode or PrivateSeed():
                 return build()
         except BaseException as error:
             raise_interruption(error)

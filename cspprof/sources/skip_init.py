@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
+
+from cspprof.sources.private_seed import PrivateSeed
 
 Function = Callable[..., Any]
 
@@ -36,8 +37,9 @@ INITS: frozenset[Function] = frozenset({
 """The functions of `torch.nn.init` that a mode can intercept. The others call methods in `FILLS`."""
 
 
-class SkipInit(TorchFunctionMode):
-    """While active, new tensors are on the meta device, and filling a meta tensor does nothing.
+class SkipInit(PrivateSeed):
+    """While active, new tensors are on the meta device, and filling a meta tensor does nothing. Random numbers of real
+    tensors come from private generators: one mode does both, since torch calls each mode for each function.
 
     `torch.device("meta")` runs each fill: a ResNet-50 takes twice, a ConvNeXt-B five times as long to build. Only
     functions in `factories` create meta tensors. Calls that torch refuses still raise.
@@ -61,7 +63,7 @@ class SkipInit(TorchFunctionMode):
             tensor = kwargs["tensor"]
             if tensor.is_meta and (func is not nn.init.kaiming_uniform_ or _has_fans(**kwargs)):
                 return tensor
-        return func(*args, **kwargs)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def _writes_only_values(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> bool:
