@@ -202,6 +202,8 @@ def test_reductions_output(x: torch.Tensor, dims: list[int], keepdim: bool) -> N
 def test_norms_output(x: torch.Tensor, wrong: bool, train: bool) -> None:
     c = empty(x.shape[1] + wrong)
     check("batch_norm", torch.ops.aten.batch_norm, x, c, c, c, c, train, 0.1, 1e-5, False)
+    check("batch_norm", torch.ops.aten.batch_norm, x, c, None, None, None, train, 0.1, 1e-5, False)
+    check("group_norm", torch.ops.aten.group_norm, x, 1 + train, c, c, 1e-5, False)
     last = empty(x.shape[-1] + wrong)
     check("layer_norm", torch.ops.aten.layer_norm, x, list(last.shape), last, last)
 

@@ -369,9 +369,7 @@ SLOW_ODD = ODD.replace("super().__init__()", "super().__init__(); time.sleep(0.1
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["parent", "child", "ctrl-c"])
-def test_a_sweep_that_is_killed_goes_on_where_it_was(
-    odd: Path, target: str, undisturbed: list[dict[str, str]]
-) -> None:
+def test_a_sweep_that_is_killed_goes_on_where_it_was(odd: Path, target: str, undisturbed: list[dict[str, str]]) -> None:
     """The rows equal those of an undisturbed run, and no candidate is traced twice."""
     (odd / "odd.py").write_text(SLOW_ODD)
     choose = random.Random(target)

@@ -18,6 +18,12 @@ def contiguous_output(shape: tuple[int, ...], input: TensorMeta) -> TensorMeta:
     return contiguous_meta(shape, input.dtype)
 
 
+def channels_last_output(shape: tuple[int, ...], input: TensorMeta) -> TensorMeta:
+    """An activation (N, C, H, W) whose channels lie together in memory, with the dtype of `input`."""
+    _, c, h, w = shape
+    return tensor_meta(shape, (c * h * w, 1, c * w, c), input.dtype)
+
+
 def output_like(input: TensorMeta) -> TensorMeta:
     """An activation with the shape, strides and dtype of `input`."""
     return tensor_meta(input.shape, input.strides, input.dtype)
@@ -37,6 +43,14 @@ def all_contiguous_or_channel_slices(first: TensorMeta, *others: TensorMeta | No
     if not (first.contiguous or is_channel_slice(first)):
         return False
     return all(t is None or (t.dtype == first.dtype and (t.contiguous or is_channel_slice(t))) for t in others)
+
+
+def is_channels_last(tensor: TensorMeta) -> bool:
+    """Whether the channels of a map (N, C, H, W) lie together in memory, and nothing lies between its elements."""
+    if len(tensor.shape) != 4 or 1 in tensor.shape[1:]:
+        return False
+    _, c, h, w = tensor.shape
+    return tensor.dense and tensor.strides == (c * h * w, 1, c * w, c)
 
 
 def is_channel_slice(tensor: TensorMeta) -> bool:

@@ -39,14 +39,17 @@ def batch_norm_output(
     input: TensorMeta, weight: TensorMeta | None, bias: TensorMeta | None, mean: TensorMeta | None,
     var: TensorMeta | None, training: bool, *args: Any,
 ) -> TensorMeta | None:  # fmt: skip
-    if training or mean is None or len(input.shape) < 2 or 0 in input.shape:
+    """In training only without running statistics, which torch would write."""
+    if training is not (mean is None) or len(input.shape) < 2 or 0 in input.shape:
         return None
-    if not all_contiguous_or_channel_slices(input):
+    if not all_contiguous_or_channel_slices(input) or (training and not input.contiguous):
         return None
     vectors = [t for t in (weight, bias, mean, var) if t is not None]
-    if any(t.shape != (input.shape[1],) for t in vectors) or not all_contiguous(*vectors):
+    if any(t.shape != (input.shape[1],) for t in vectors) or not (vectors and all_contiguous(*vectors)):
         return None
-    return contiguous_output(input.shape, input) if same_dtype(input, mean) else None
+    if training and input.spec.numel == input.shape[1]:  # one value per channel: torch may refuse it
+        return None
+    return contiguous_output(input.shape, input) if same_dtype(input, *vectors) else None
 
 
 @output_rule("aten.layer_norm")
@@ -61,6 +64,19 @@ def layer_norm_output(
     if not input.is_floating or (is_contiguous_to_torch(input) and not input.contiguous):
         return None
     return contiguous_output(input.shape, input) if all_contiguous(weight or input, bias) else None
+
+
+@output_rule("aten.group_norm")
+def group_norm_output(
+    input: TensorMeta, groups: int, weight: TensorMeta | None = None, bias: TensorMeta | None = None, *args: Any,
+    **kwargs: Any,
+) -> TensorMeta | None:  # fmt: skip
+    vectors = [t for t in (weight, bias) if t is not None]
+    if len(input.shape) < 3 or 0 in input.shape or groups < 1 or input.shape[1] % groups or not input.is_floating:
+        return None
+    if any(t.shape != (input.shape[1],) for t in vectors) or not all_contiguous(input, *vectors):
+        return None
+    return contiguous_output(input.shape, input)
 
 
 # -- backward ---------------------------------------------------------------------------------------

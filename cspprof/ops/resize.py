@@ -8,7 +8,12 @@ from typing import Any
 from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
 from cspprof.core.tensors import TensorMeta
-from cspprof.ops.layouts import all_contiguous_or_channel_slices, contiguous_output
+from cspprof.ops.layouts import (
+    all_contiguous_or_channel_slices,
+    channels_last_output,
+    contiguous_output,
+    is_channels_last,
+)
 from cspprof.ops.op_rules import (
     Operand,
     backward,
@@ -35,11 +40,14 @@ register_without_macs(Kind.RESIZE, "roi_align roi_pool ps_roi_align ps_roi_pool"
 def upsample_nearest2d_output(input: TensorMeta, size: Sequence[int] | None, *scales: Any) -> TensorMeta | None:
     if len(input.shape) != 4 or not input.is_floating or 1 in input.shape[1:]:
         return None
-    if not all_contiguous_or_channel_slices(input):
+    if not (all_contiguous_or_channel_slices(input) or is_channels_last(input)):
         return None
     if size is None:
         size = [int(n * scale) for n, scale in zip(input.shape[2:], scales[0], strict=True)]
-    return contiguous_output((*input.shape[:2], *size), input) if len(size) == 2 and min(size) > 0 else None
+    if len(size) != 2 or min(size) < 1:
+        return None
+    shape = (*input.shape[:2], *size)
+    return channels_last_output(shape, input) if is_channels_last(input) else contiguous_output(shape, input)
 
 
 @output_rule("aten.upsample_bilinear2d", "aten.upsample_bicubic2d")
