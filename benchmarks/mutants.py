@@ -52,7 +52,10 @@ PARTS = {
     ),
     "metrics": Part(
         ("cspprof/metrics/*.py",),
-        ("test_metrics.py", "test_metric_options.py", "test_conventions.py", "test_training.py", "test_lower_bounds.py"),
+        (
+            "test_metrics.py", "test_metric_options.py", "test_conventions.py", "test_training.py",
+            "test_lower_bounds.py",
+        ),
     ),
     "gate": Part(
         ("cspprof/gate/rules.py", "cspprof/gate/checking.py"),
