@@ -240,18 +240,18 @@ def test_networks_are_traced_at_the_stated_size_and_at_others_if_needed(folder: 
 
 
 def test_every_format(run: Run, folder: Path) -> None:
-    table("model,input,params (k),FLOPs (k),top-1\nnet.py:Net,16,0.032,6.144,70.1")
+    table("model,input,params (k),FLOPs (k),top-1,Throughput (img/s)\nnet.py:Net,16,0.032,6.144,70.1,9")
     outputs = {name: run("audit", "t.csv", "--format", name) for name in ("rich", "markdown", "latex", "csv", "json")}
     assert {got.code for got in outputs.values()} == {0}
     jsonschema.validate(json.loads(outputs["json"].out), SCHEMA)
-    assert json.loads(outputs["json"].out)["not_audited"] == ["top-1"]
+    assert json.loads(outputs["json"].out)["not_audited"] == ["top-1", "Throughput (img/s)"]
     rows = list(csv.DictReader(io.StringIO(outputs["csv"].out)))
     assert [(r["column"], r["rule"], r["outcome"]) for r in rows] == [
         ("params (k)", "params", "exact"), ("FLOPs (k)", "macs", "exact"),
     ]  # fmt: skip
     assert "| net.py:Net | FLOPs (k) | 6.144 k | 6.14400 | macs | 16×16 | exact |" in outputs["markdown"].out
     for name in ("rich", "markdown", "latex"):
-        assert "Not audited: top-1." in outputs[name].out
+        assert "Not audited: top-1, Throughput (img/s)." in outputs[name].out
 
 
 def test_the_table_itself_is_not_replaced(run: Run, folder: Path) -> None:

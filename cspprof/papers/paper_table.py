@@ -242,7 +242,8 @@ def _kinds(headings: list[str], name: str, ignore: Sequence[str]) -> list[Column
 def _kind(heading: str, name: str) -> Column | str:
     """What a column with this heading contains. Raises CspprofError if that is unknown."""
     words = re.findall("[a-z0-9]+", heading.casefold())
-    for n in (len(words), len(words) - 1):
+    before_bracket = len(re.findall("[a-z0-9]+", re.split(r"[(\[]", heading.casefold())[0]))
+    for n in (len(words), before_bracket, len(words) - 1):
         found = _kind_named("".join(words[:n]), "".join(words[n:]), heading)
         if found is not None:
             return found
