@@ -43,9 +43,10 @@ ROOMS |= {
     "measure": {*BELOW_PROFILES, "profiles", "results"},
     "gate": {*BELOW_PROFILES, "profiles", "results", "measure"},
     "sweeps": {*BELOW_PROFILES, "profiles", "results"},
+    "watch": {*BELOW_PROFILES, "profiles", "gate"},
     "api": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps"},
     "pytest_plugin": {*BELOW_PROFILES, "profiles", "gate"},
-    "cli": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps", "api"},
+    "cli": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps", "watch", "api"},
     "__main__": {"cli"},
 }
 VERSION = "cspprof._version"
@@ -53,7 +54,7 @@ VERSION = "cspprof._version"
 HEAVY = {
     "torch", "timm", "torchvision", "fvcore", "onnx", "onnxruntime", "pyarrow", "matplotlib", "pandas", "numpy",
     "sympy", "markupsafe",
-    "cv2", "openvino", "psutil", "distributed", "optuna", "mlflow", "tensorboard",
+    "cv2", "openvino", "psutil", "distributed", "optuna", "mlflow", "tensorboard", "watchfiles",
     "rich", "jinja2", "pydantic", "pydantic_core", "platformdirs", "typer", "pytest",
 }  # fmt: skip
 """Libraries that take long to import, or that are optional."""

@@ -206,7 +206,7 @@ def _a_library_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator
         ("pyarrow", "cio resnet10 -o x.parquet"), ("psutil", "measure net.py:Net"),
         ("distributed", "sweep resnet10 --scheduler tcp://127.0.0.1:9"), ("optuna", "sweep resnet10 --search tpe"),
         ("mlflow", "sweep resnet10 --tracker mlflow:sqlite:///x.db"),
-        ("tensorboard", "sweep resnet10 --tracker tensorboard:runs"),
+        ("tensorboard", "sweep resnet10 --tracker tensorboard:runs"), ("watchfiles", "watch net.py:Net"),
     ):  # fmt: skip
         with monkeypatch.context() as without:
             for name in [n for n in sys.modules if n.partition(".")[0] == library]:

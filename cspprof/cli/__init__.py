@@ -45,6 +45,7 @@ COMMANDS = {
     "convert": Command("convert", "convert_command", "Make a network cross stage partial."),
     "gradients": Command("gradients", "gradients_command", "How many layers each gradient updates."),
     "advise": Command("advise", "advise_command", "What to change in a network, each change traced."),
+    "watch": Command("watch", "watch_command", "What each save of a file changes in a model."),
     "whatif": Command("whatif", "whatif_command", "One model at other sizes, batch sizes and dtypes."),
     "measure": Command("measure", "measure_command", "The time of models on real engines, beside what they cost."),
     "calibrate": Command("calibrate", "calibrate_command", "Measure this machine, so that times can be predicted."),
@@ -62,6 +63,7 @@ COMMANDS = {
     "init": Command("gate", "init_command", "Write a commented cspprof.toml."),
     "baseline": Command("gate", "baseline_app", "Show the recorded baseline, or what changed in it."),
     "cache": Command("cache", "app", "Show or clear the cache of profiles."),
+    "doctor": Command("doctor", "doctor_command", "Versions and state of this installation, for a bug report."),
 }
 
 
@@ -177,8 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             traceback.print_exception(error)
-        shown = _as_cspprof_error(error)
-        _print_error(shown)
+        shown = as_cspprof_error(error)
+        print_error(shown)
         code = shown.exit_code
     if code == 130:
         print("interrupted", file=sys.stderr)
@@ -201,7 +203,7 @@ def _set_utf8() -> None:
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def _print_error(error: CspprofError) -> None:
+def print_error(error: CspprofError) -> None:
     """Print the message and the hint to standard error."""
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[31merror:\x1b[0m" if color else "error:"
@@ -210,7 +212,7 @@ def _print_error(error: CspprofError) -> None:
         print(f"  {printable(line)}", file=sys.stderr)
 
 
-def _as_cspprof_error(error: Exception) -> CspprofError:
+def as_cspprof_error(error: Exception) -> CspprofError:
     if isinstance(error, CspprofError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -40,23 +40,23 @@ class ReportWriter:
         elif chosen.binary and sys.stdout is not None and sys.stdout.isatty():
             raise OutputError(f"a terminal cannot show the format {self.format}", "Write to a file: -o FILE")
 
-    def write(self, report: Report) -> None:
-        """Render the report and write it. Raises OutputError."""
+    def write(self, report: Report) -> bool:
+        """Render the report and write it; see `write_bytes`. Raises OutputError."""
         if self.path is None and self.format not in FORMATS_WITH_NOTES:
             print_notes(report.notes)
-        write_bytes(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
+        return write_bytes(render(self.format, report, terminal_canvas() if self.path is None else None), self.path)
 
 
-def write_bytes(data: bytes, path: Path | None) -> None:
+def write_bytes(data: bytes, path: Path | None) -> bool:
     """Write a whole file or nothing, and name the file on standard error; without a path, write to standard output.
 
-    Raises OutputError.
+    Return False if the reader of standard output has closed the pipe. Raises OutputError.
     """
     if path is not None:
         written = writing(path)
         write_atomically(path, data)
         print_written(written)
-        return
+        return True
     if sys.stdout is None:
         raise OutputError("standard output is closed", "Write to a file: -o FILE")
     try:
@@ -72,6 +72,8 @@ def write_bytes(data: bytes, path: Path | None) -> None:
             raise OutputError(
                 f"cannot write to standard output: {error.strerror}", "Write to a file: -o FILE"
             ) from None
+        return False
+    return True
 
 
 def check_save(path: Path, suffix: str, what: str, is_own: Callable[[bytes], bool]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from cspprof.analysis.headline import LEAST_SHARE, OF_CONVOLUTIONS
 from cspprof.core.errors import CspprofError
+from cspprof.core.record import Record
 from cspprof.core.registry import suggestion
 from cspprof.core.units import share
 from cspprof.gate import baseline
@@ -54,12 +56,13 @@ class Verdict:
 
 def check(
     config: Config, names: Sequence[str] = (), reference: Reference | None = None,
-    progress: Progress = lambda text, done, steps: None,
+    progress: Progress = lambda text, done, steps: None, records: Mapping[str, Record] = MappingProxyType({}),
 ) -> Verdict:  # fmt: skip
     """Evaluate the rules on the models that the globs `names` match, or on all models.
 
-    `reference` replaces the baseline. `progress` shows what runs in engines. Raises UnknownNameError for a name that
-    no model has. Everything else that cannot be read or measured is a problem of the verdict.
+    `reference` replaces the baseline. `progress` shows what runs in engines. `records` has, by name, models that were
+    traced already. Raises UnknownNameError for a name that no model has. Everything else that cannot be read or
+    measured is a problem of the verdict.
     """
     selected = config.select_models(names)
     pairs, problems = _rules_and_models(config, selected)
@@ -74,7 +77,7 @@ def check(
         reference, unreadable = read_baseline(config)
         problems += unreadable
     needed = dict.fromkeys([*(model for _, model in pairs), *(rule.base for rule, _ in pairs if rule.base)])
-    measurements, unmeasured = measure_models(config, needed)
+    measurements, unmeasured = measure_models(config, needed, records)
     pairs = [(rule, model) for rule, model in pairs if model in measurements]
     on_engines = [pair for pair in pairs if pair[0].runs_engine]
     ran = evaluate_on_engines(config, on_engines, measurements, reference, progress) if on_engines else {}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
 
 from cspprof.analysis.layer_rows import RowGroup, group_by_path
 from cspprof.analysis.module_summary import peak_path
@@ -144,13 +145,16 @@ def profile_entry(model: Model, folder: Path, *, cache: bool = True) -> Profile:
         return profile_spec(model.target, request, cache=cache)
 
 
-def measure_models(config: Config, names: Iterable[str]) -> tuple[dict[str, Measurement], list[Problem]]:
-    """The measurements of models by name, and a problem for each model that cannot be measured."""
+def measure_models(
+    config: Config, names: Iterable[str], records: Mapping[str, Record] = MappingProxyType({})
+) -> tuple[dict[str, Measurement], list[Problem]]:
+    """The measurements of models by name, and a problem for each model that cannot be measured. `records` has models
+    that were traced already."""
     measurements, problems = {}, []
     for name in names:
         model = config.models[name]
         try:
-            record = profile_entry(model, config.folder)
+            record = records[name] if name in records else profile_entry(model, config.folder)
             measurements[name] = measure(name, record, model.convention, layer_metrics(config, name))
         except CspprofError as error:
             hint = error.hint or ""
@@ -179,7 +183,7 @@ def measure(name: str, record: Record, convention: str, metrics: Iterable[str] =
     return Measurement(
         name,
         convention,
-        tuple(f"{_shape(t.shape)}:{t.dtype}" for t in record.inputs),
+        input_texts(record),
         structural_hash(record),
         {metric: METRICS.get(metric).total(record) for metric in (*METRICS.names(), *metrics)},
         _layers(record, metrics),
@@ -187,6 +191,11 @@ def measure(name: str, record: Record, convention: str, metrics: Iterable[str] =
         dict(record.tool),
         peak_path=peak_path(record),
     )
+
+
+def input_texts(record: Record) -> tuple[str, ...]:
+    """The inputs of a record as a baseline has them: `1x3x224x224:float32`."""
+    return tuple(f"{_shape(t.shape)}:{t.dtype}" for t in record.inputs)
 
 
 def _layers(record: Record, metrics: Iterable[str]) -> dict[str, LayerMeasurement]:

@@ -53,10 +53,22 @@ def change_tables(comparison: Comparison, metric: str, layers: int = 5) -> list[
         tables.append(Table(f"Where the change in {title} comes from", columns, lines))
         changed = comparison.by_layer(metric, i)[:layers]
         if changed:
-            columns = [Column("layer", shortens=True), *columns[1:]]
-            lines = [_contribution(metric, c, better) for c in changed]
-            tables.append(Table("Layers that changed most", columns, lines))
+            labels = (comparison.base.label, p.label)
+            tables.append(layers_table("Layers that changed most", metric, changed, labels, better))
     return tables
+
+
+def layers_table(
+    title: str, metric: str, layers: Sequence[Contribution], labels: tuple[str, str], better: bool | None
+) -> Table:
+    """One row per layer: its value on both sides, which `labels` name, and the difference. `better` is the value of
+    `lower_is_better`."""
+    columns = [
+        Column("layer", shortens=True),
+        *(Column(label, numeric=True, shortens=True) for label in labels),
+        Column("difference", numeric=True),
+    ]
+    return Table(title, columns, [_contribution(metric, c, better) for c in layers])
 
 
 def _contribution(metric: str, c: Contribution, lower_is_better: bool | None) -> list[Cell]:

@@ -122,6 +122,13 @@ def _own_siblings(folder: Path) -> Iterator[None]:
         _SIBLINGS[folder] = own
 
 
+def forget_siblings() -> list[ModuleType]:
+    """Forget the modules of all folders, so that the next load of a file runs them again. Return them."""
+    modules = [module for known in _SIBLINGS.values() for module in known.values()]
+    _SIBLINGS.clear()
+    return modules
+
+
 def _is_in(folder: Path, name: str, module: ModuleType) -> bool:
     """Whether `module` was imported by its name from `folder`, and not from a virtual environment inside it."""
     if name.partition(".")[0] == PACKAGE:

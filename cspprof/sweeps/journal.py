@@ -16,6 +16,7 @@ import secrets
 import socket
 import sqlite3
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, islice
@@ -101,6 +102,15 @@ def merge(path: Path, into: Journal) -> None:
             into.add(piece)
     finally:
         other.close()
+
+
+def rows_by_status(path: Path) -> dict[str, int]:
+    """The number of rows of each status in the journal at `path`, which stays as it is. Raises sqlite3.Error, or
+    JournalError from a folder of text files."""
+    if path.is_dir():
+        return dict(Counter(row.status for row in TextJournal(path).rows()))
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as database:
+        return dict(database.execute("SELECT status, count(*) FROM rows GROUP BY status ORDER BY status").fetchall())
 
 
 def file_system(path: Path) -> str:

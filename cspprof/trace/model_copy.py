@@ -486,6 +486,12 @@ def _slots(cls: Any) -> tuple[Any, ...]:
     return tuple(slot for slot in found if slot.__objclass__.__module__ != "builtins")
 
 
+def forget_classes() -> None:
+    """Forget what is known about classes. It keeps them alive, and with them the modules that define them."""
+    _method_for.cache_clear()
+    _slots.cache_clear()
+
+
 def _attributes(value: Any) -> Any:
     """The `__dict__` of an object, without calling a `__getattr__` of the user; None if it has none."""
     try:

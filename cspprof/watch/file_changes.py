@@ -1,0 +1,145 @@
+"""Waiting for saves. The operating system's events end a wait at once; the states of the files decide what changed.
+
+Folders are watched and not files, because many editors save by renaming a new file over the old one. The states are
+also compared several times a second, for file systems without events, such as network drives.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cspprof.sources.user_modules import absolute
+
+if TYPE_CHECKING:
+    from watchfiles import Change
+
+State = tuple[int, ...] | None
+"""Time of the last change in ns, size and inode; of a folder the time and inode; None if there is no such file."""
+READ_BY_CODE = frozenset({".py", ".json", ".toml", ".yaml", ".yml", ".ini", ".cfg"})
+"""Endings of files that the code of a model may read or import, though it has not done so yet."""
+STEP_MS = 20
+"""Events that follow each other faster belong to one save."""
+LONGEST_SAVE_MS = 400
+POLL_MS = 200
+"""How often the states are compared without an event."""
+SAVE_SECONDS = 0.2
+"""A file that is empty or missing may be in the middle of a save for this long."""
+CLOCK_NS = 20_000_000
+"""Times of files come from a clock that can be this much behind."""
+
+
+class FileChanges:
+    """The files of some models, and their states when the models were last traced."""
+
+    def __init__(self) -> None:
+        self._files: set[Path] = set()
+        self._states: dict[Path, State] = {}
+        """Also of the folders, and of other files in them for which an event came."""
+        self._traced_since = time.time_ns()
+        self._again = False
+        """Whether a file changed while the models were traced, so that they must be traced once more."""
+        self._events: Generator[set[tuple[Change, str]], None, None] | None = None
+        self._watched: dict[Path, tuple[int, ...]] = {}
+
+    def follow(self, files: Iterable[Path]) -> None:
+        """Wait for changes of these files from now on. Called after each trace.
+
+        A file that changed during the trace was perhaps read before: the next `wait` returns at once. It does so only
+        once, because the code of a model may write files itself.
+        """
+        self._files = {place for file in files for place in (file, _resolved(file))}
+        others = {path for path in self._states.keys() - self._files if _state(path) is not None}
+        now = _states({*self._files, *self._folders(), *others})
+        earliest = self._traced_since - CLOCK_NS
+        changed = any(
+            state != self._states[path] if path in self._states else path in self._files and _newer(state, earliest)
+            for path, state in now.items()
+        )
+        self._again = changed and not self._again
+        self._states = now
+
+    def wait(self) -> set[Path]:
+        """Wait until files changed, and return those that are followed. The set is empty if only other files in their
+        folders did, which the code of a model may read."""
+        while True:
+            now = _states(self._states)
+            if now != self._states:
+                changed = {path for path, state in now.items() if state != self._states[path]}
+                self._states = self._after_save(now)
+                self._again = False
+                self._traced_since = time.time_ns()
+                return changed & self._files
+            if self._again:
+                self._traced_since = time.time_ns()
+                return set()
+            for _, name in self._next_events():
+                path = absolute(Path(name))
+                if path.suffix in READ_BY_CODE:
+                    self._states.setdefault(path, ())  # no state is equal to it
+
+    def close(self) -> None:
+        """Stop the thread that receives the events."""
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def _after_save(self, now: dict[Path, State]) -> dict[Path, State]:
+        """The states when no file is empty or missing that was there before, or after some time."""
+        until = time.monotonic() + SAVE_SECONDS
+        filled = {path for path in self._files if (self._states.get(path) or (0, 0))[1]}
+        while any(not (now[path] or (0, 0))[1] for path in filled) and time.monotonic() < until:
+            time.sleep(STEP_MS / 1000)
+            now = _states(now)
+        return now
+
+    def _folders(self) -> set[Path]:
+        """The folders of the files; of a folder that is missing, the nearest above that is there."""
+        folders = {file if file.is_dir() else file.parent for file in self._files}
+        return {next(f for f in (folder, *folder.parents) if f.is_dir()) for folder in folders}
+
+    def _next_events(self) -> set[tuple[Change, str]]:
+        """The events of the folders, or none after `POLL_MS`."""
+        import watchfiles
+
+        folders = {folder: (_state(folder) or ())[1:] for folder in self._folders()}
+        if folders != self._watched or self._events is None:  # a folder that was replaced sends no more events
+            self.close()
+            self._watched = folders
+            self._events = watchfiles.watch(
+                *folders, watch_filter=None, step=STEP_MS, debounce=LONGEST_SAVE_MS, rust_timeout=POLL_MS,
+                yield_on_timeout=True, recursive=False, ignore_permission_denied=True,
+            )  # fmt: skip
+        try:
+            return next(self._events)
+        except (OSError, RuntimeError):  # the folder is gone, or the system watches no more folders
+            self._events = None
+            time.sleep(POLL_MS / 1000)
+            return set()
+
+
+def _states(paths: Iterable[Path]) -> dict[Path, State]:
+    return {path: _state(path) for path in paths}
+
+
+def _state(path: Path) -> State:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    size = () if path.is_dir() else (found.st_size,)
+    return (found.st_mtime_ns, *size, found.st_ino)
+
+
+def _newer(state: State, time_ns: int) -> bool:
+    return state is not None and state[0] > time_ns
+
+
+def _resolved(path: Path) -> Path:
+    """The file that a symbolic link names, else the path itself."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of links
+        return path
