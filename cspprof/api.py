@@ -48,6 +48,7 @@ def profile(
     device: str | None = None,
     dtype: str | None = None,
     train: bool = False,
+    deploy: bool = False,
     name: str | None = None,
 ) -> Profile:
     """The profile of one forward pass of a module, or of a SPEC such as `"resnext50"` or `"timm:resnet50"`.
@@ -59,13 +60,15 @@ def profile(
     `inputs`. On the meta device no
     value is computed; `device="cpu"` runs the forward pass. By default the forward runs on meta and, if it needs the
     values of tensors, on the device of the model's weights, with a note.
-    `dtype` replaces the floating dtype of inputs and weights. The module is left unchanged.
+    `dtype` replaces the floating dtype of inputs and weights; `"int8"` counts bytes as if all of them were quantized.
+    With `deploy`, the network as it is deployed: branches merged, batch norms folded, activations in place, after a
+    proof on real tensors that the outputs stay the same. The module is left unchanged.
 
     >>> import cspprof
     >>> cspprof.profile("resnext50").total("cio_cspnet")
     34411496
     """
-    return profile_model(model, inputs, device=device, dtype=dtype, train=train, name=name)
+    return profile_model(model, inputs, device=device, dtype=dtype, train=train, deploy=deploy, name=name)
 
 
 def plot(kind: str, *models: Model, inputs: Inputs | None = None, device: str | None = None, **options: Any) -> Chart:
@@ -93,17 +96,22 @@ def plot(kind: str, *models: Model, inputs: Inputs | None = None, device: str | 
     return Chart.of(draw(kind, profiles, **options))
 
 
-def compare(*models: Model, inputs: Inputs | None = None, **options: Any) -> Comparison:
+def compare(*models: Model, inputs: Inputs | None = None, deploy: bool = False, **options: Any) -> Comparison:
     """Profiles of the models side by side. Changes are relative to the first model. `options` are those of `profile`.
+    With `deploy`, each model in its training form and in its deployed form; one model is enough.
 
     >>> import cspprof
     >>> for delta in cspprof.compare("resnext50", "csp_resnext50").deltas(["cio_cspnet"]):
     ...     print(delta.base_value, delta.value, round(delta.relative, 4))
     34411496 32642024 -0.0514
     """
-    if len(models) < 2:
+    if len(models) < 2 - deploy:
         raise CspprofError("compare needs at least two models", "For one model: cspprof.profile(model)")
-    return Comparison(tuple(profile(m, inputs, **options) for m in models))
+    if not deploy:
+        return Comparison(tuple(profile(m, inputs, **options) for m in models))
+    once = {m if isinstance(m, str) else id(m): m for m in models}
+    forms = [(m, deployed) for m in once.values() for deployed in (False, True)]
+    return Comparison(tuple(profile(m, inputs, deploy=deployed, **options) for m, deployed in forms))
 
 
 def convert(

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cspprof.analysis.int8 import at_int8
 from cspprof.analysis.layer_rows import layer_columns, layer_numbers
 from cspprof.analysis.receptive_field import LayerField, receptive_fields
 from cspprof.core.errors import CspprofError, TraceError
-from cspprof.core.inputs import Inputs, parse_device, parse_float_dtype
+from cspprof.core.inputs import INT8, Inputs, parse_counted_dtype, parse_device
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.memory import live_bytes
@@ -111,10 +112,20 @@ def profile_spec(text: str, request: Request | None = None, *, cache: bool = Fal
     With `cache`, the record may come from the user's cache, if `cache_key` knows everything on which it depends. Raises
     SourceError, or TraceError from the forward.
     """
-    request = request or Request()
+    wanted = request or Request()
+    request = _traced(wanted)
     if not cache:
-        return Profile.of(record_of_spec(text, request))
-    return Profile.of(cached_record(partial(cache_key, text, request), partial(record_of_spec, text, request)))
+        return _counted(record_of_spec(text, request), wanted)
+    return _counted(cached_record(partial(cache_key, text, request), partial(record_of_spec, text, request)), wanted)
+
+
+def _traced(request: Request) -> Request:
+    """The request for the trace: that of int8 has the dtypes of the model, and `_counted` replaces them."""
+    return request._replace(dtype=None) if request.dtype == INT8 else request
+
+
+def _counted(record: Record, request: Request) -> Profile:
+    return Profile.of(at_int8(record) if request.dtype == INT8 else record)
 
 
 def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | CspprofError]:
@@ -138,9 +149,11 @@ def profile_each(text: str, requests: Iterable[Request]) -> Iterator[Profile | C
                 loaded = stack.enter_context(source.open_model(spec, request))
             return trace_loaded(loaded, request, partial(source.open_model, spec))
 
-        for request in requests:
+        for wanted in requests:
+            request = _traced(wanted)
             try:
-                yield Profile.of(cached_record(partial(cache_key, text, request), partial(record, request)))
+                found = cached_record(partial(cache_key, text, request), partial(record, request))
+                yield _counted(found, wanted)
             except CspprofError as error:
                 yield error
 
@@ -152,19 +165,25 @@ def profile_model(
     device: str | None = None,
     dtype: str | None = None,
     train: bool = False,
+    deploy: bool = False,
     name: str | None = None,
 ) -> Profile:
     """The profile of a module, of a SPEC, or the given profile itself; see `cspprof.profile`."""
-    dtype, device = parse_float_dtype(dtype) if dtype else None, parse_device(device) if device else None
-    request = Request(inputs=inputs, device=device, dtype=dtype, train=train)
+    dtype, device = parse_counted_dtype(dtype) if dtype else None, parse_device(device) if device else None
+    wanted = Request(inputs=inputs, device=device, dtype=dtype, train=train, deploy=deploy)
     if isinstance(model, str):
-        return profile_spec(model, request)
+        return profile_spec(model, wanted)
+    request = _traced(wanted)
     if isinstance(model, Record):
         check_request(model, request, model.model)
-        return Profile.of(model)
+        return _counted(model, wanted)
     if inputs is None:
         raise TraceError("a module has no default input", "Pass a shape: cspprof.profile(model, (1, 3, 224, 224))")
     from cspprof.trace import trace
 
-    record = trace(model, inputs, name=name, device=device, dtype=dtype, train=train)
-    return Profile.of(record)
+    if deploy:
+        from cspprof.sources.deployed_form import trace_deployed
+
+        deployed = trace_deployed(model, inputs, name=name, device=device, dtype=request.dtype, train=train)
+        return _counted(deployed, wanted)
+    return _counted(trace(model, inputs, name=name, device=device, dtype=request.dtype, train=train), wanted)

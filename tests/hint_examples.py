@@ -40,6 +40,7 @@ from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import SCHEMA
 from cspprof.core.units import parse_quantity
 from cspprof.csp.closed_form import CLOSED_FORMS
+from cspprof.deployment.random_weights import check_depends_on_input
 from cspprof.gate.baseline import dump
 from cspprof.gate.baseline import parse as parse_baseline
 from cspprof.gate.checking import check, update
@@ -58,7 +59,6 @@ from cspprof.measure.engines import ENGINES
 from cspprof.measure.machine import Machine, cpu_name
 from cspprof.measure.parity import check_parity
 from cspprof.measure.preparation import _correct_outputs, _Forward
-from cspprof.measure.random_weights import check_depends_on_input
 from cspprof.measure.result import Measurement, Timing
 from cspprof.measure.session import refuse_without_memory
 from cspprof.metrics import metric
@@ -101,6 +101,35 @@ class Net(nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.change(self.conv(x))
+
+
+class Normed(Net):
+    """A convolution with a batch norm behind it."""
+
+    def __init__(self, change: Callable[[torch.Tensor], Any] = lambda y: y) -> None:
+        super().__init__(change)
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.change(self.norm(self.conv(x)))
+
+
+class WrongMerge(Normed):
+    """A block whose method for deployment forgets the batch norm."""
+
+    def switch_to_deploy(self) -> None:
+        self.norm = nn.Identity()
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return Normed()
+
+
+def only_on_meta(y: torch.Tensor) -> torch.Tensor:
+    if not y.is_meta:
+        raise RuntimeError("no kernel")
+    return y
 
 
 class Empty(nn.Module):

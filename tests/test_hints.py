@@ -290,6 +290,8 @@ def _more_memory_than_is_taken_without_a_request(run: Run, monkeypatch: pytest.M
         patched.setattr("cspprof.sources.build.MOST_WEIGHT_BYTES", 1)
         yield printed_hint("cio forwards.py:Values", run)
         assert run("cio", "forwards.py:Values", "--device", "cpu").code == 0
+        yield printed_hint("cio resnet10 --deploy", run)
+        assert run("cio", "resnet10", "--deploy", "--device", "cpu").code == 0
     with monkeypatch.context() as patched:
         patched.setattr("cspprof.trace.fallbacks.MOST_INPUT_BYTES", 1)
         yield printed_hint(">>> profile(FromValues(), IMAGE)", run)

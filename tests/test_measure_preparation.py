@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from cspprof.deployment.random_weights import VanishedError, calibrate, check_depends_on_input, rescale
 from cspprof.measure.parity import LARGEST_TOLERANCE, TOLERANCE, tolerance_for
-from cspprof.measure.random_weights import VanishedError, calibrate, check_depends_on_input, rescale
 from cspprof.measure.torch_model import (
     TensorsOnly,
     copied_state,

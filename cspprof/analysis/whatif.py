@@ -8,7 +8,7 @@ from itertools import product
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
-from cspprof.core.inputs import SHOWN, ModelArguments, Value, parse_float_dtype, parse_input, parse_value
+from cspprof.core.inputs import INT8, SHOWN, ModelArguments, Value, parse_counted_dtype, parse_input, parse_value
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
 from cspprof.core.units import shortened
@@ -19,7 +19,7 @@ class Variation(NamedTuple):
 
     named: tuple[tuple[str | None, TensorSpec | Value], ...]
     dtype: str | None = None
-    """The floating dtype of weights and inputs; None for that of the network."""
+    """The floating dtype of weights and inputs, or `int8`; None for that of the network."""
 
     @property
     def tensors(self) -> tuple[TensorSpec, ...]:
@@ -60,7 +60,9 @@ def image_variations(record: Record, sizes: str | None, batches: str | None, dty
         map(_height_and_width, _split(sizes)) if sizes is not None else [tuple(size)],
     )
     return [
-        Variation(((None, _with_batch(TensorSpec((n, c, *hw), dtype or record.inputs[0].dtype), batch)),), dtype)
+        Variation(
+            ((None, _with_batch(TensorSpec((n, c, *hw), _traced(dtype) or record.inputs[0].dtype), batch)),), dtype
+        )
         for dtype, batch, hw in combinations
     ]
 
@@ -81,7 +83,7 @@ def input_variations(texts: Sequence[str], batches: str | None, dtypes: str | No
         inputs: dict[str | None, list[TensorSpec]] = {}
         for text in texts:
             name, shapes = _shapes(text)
-            inputs.setdefault(name, []).extend(parse_input(shape, dtype or "float32")[1] for shape in shapes)
+            inputs.setdefault(name, []).extend(parse_input(shape, _traced(dtype) or "float32")[1] for shape in shapes)
         n = max(map(len, inputs.values()))
         for name, tensors in inputs.items():
             if len(tensors) not in (1, n):
@@ -113,7 +115,12 @@ def _with_batch(tensor: TensorSpec, batch: int | None) -> TensorSpec:
 
 
 def _dtypes(text: str | None) -> list[str | None]:
-    return [None] if text is None else [parse_float_dtype(part) for part in _split(text)]
+    return [None] if text is None else [parse_counted_dtype(part) for part in _split(text)]
+
+
+def _traced(dtype: str | None) -> str | None:
+    """The dtype of the trace: bytes at int8 are computed from the record in the dtype of the network."""
+    return None if dtype == INT8 else dtype
 
 
 def _batches(text: str | None, default: int | None) -> list[int | None]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
-from cspprof.core.inputs import DEVICES
+from cspprof.core.inputs import DEVICES, INT8
 from cspprof.core.tensors import ITEM_SIZES
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.definition import DEFAULT_METRICS
@@ -111,7 +111,7 @@ def complete_device(incomplete: str) -> list[str]:
 
 
 def complete_dtype(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, sorted(name for name in ITEM_SIZES if "float" in name))
+    return _starting_with(incomplete, sorted([INT8, *(name for name in ITEM_SIZES if "float" in name)]))
 
 
 def complete_machine(incomplete: str) -> list[str]:

@@ -71,7 +71,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="DTYPE",
-        help="Floating dtype of inputs and weights, e.g. float16.",
+        help="Floating dtype of inputs and weights, e.g. float16. int8: bytes as if all of them were quantized.",
         autocompletion=completion.complete_dtype,
     ),
 ]
@@ -85,6 +85,20 @@ Device = Annotated[
     ),
 ]
 Train = Annotated[bool, typer.Option("--train", help="Trace in training mode instead of eval mode.")]
+Deploy = Annotated[
+    bool,
+    typer.Option(
+        "--deploy",
+        help="Count the deployed form: branches merged, batch norms folded, activations in place, after a proof on "
+        "real tensors that the outputs stay the same.",
+    ),
+]
+DeployBeside = Annotated[
+    bool,
+    typer.Option(
+        "--deploy", help="Each model in its training form and, beside it, in its deployed form (as profile --deploy)."
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 2 if an operation has no rule.")]
 Layers = Annotated[bool, typer.Option("--layers", help="List every layer.")]
 Depth = Annotated[int | None, typer.Option("--depth", min=0, metavar="N", help="Sum layers into modules at depth N.")]

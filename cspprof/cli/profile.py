@@ -12,9 +12,10 @@ from cspprof.analysis.headline import headline
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_written, writing
 from cspprof.cli.prediction import check_options, machine_named, report_of
-from cspprof.cli.specs import check_layer_metric, each_spec, profile_specs
+from cspprof.cli.specs import check_deployed, check_layer_metric, each_spec, profile_specs
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import check_replaceable, check_writable
+from cspprof.core.inputs import INT8
 from cspprof.core.record import Record
 from cspprof.measure.calibration.report import Listing
 from cspprof.metrics import CONVENTIONS, METRICS
@@ -36,8 +37,9 @@ from cspprof.storage.profile_file import is_own
 
 def profile_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    device: o.Device = None, train: o.Train = False, deploy: o.Deploy = False, strict: o.Strict = False,
+    layers: o.Layers = False, depth: o.Depth = None, by: o.By = None, sort: o.Sort = None,
+    ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
     all_metrics: o.AllMetrics = False, save: o.Save = None, machine: o.Machine = None,
     engine: o.PredictionEngine = None, threads: o.PredictionThreads = None, training: o.Training = False,
@@ -47,12 +49,13 @@ def profile_command(
 
     With --machine, predict the time of a forward pass and of each layer instead, with the error of the prediction.
     With --training, print what a training step costs: MACs, the activations that autograd keeps, the peak memory, and
-    the modules to checkpoint.
+    the modules to checkpoint. With --deploy, print what the network costs as it is deployed.
     """
     if training:
         _check_training({
             "--metric": metric, "--convention": convention, "--all": all_metrics, "--sort": sort, "--columns": columns,
-            "--by": by, "--depth": depth is not None, "--machine": machine,
+            "--by": by, "--depth": depth is not None, "--machine": machine, "--deploy": deploy,
+            "--dtype int8": dtype == INT8,
         })  # fmt: skip
         optimizer_named(optimizer or DEFAULT_OPTIMIZER)
     elif optimizer is not None:
@@ -74,7 +77,7 @@ def profile_command(
         option = "--engine" if engine is not None else "--threads"
         raise CspprofError(f"{option} needs --machine", f"Write: --machine calibrated, or leave out {option}.")
     writer = ReportWriter(format, output)
-    profiles = profile_specs(specs, input, dtype, device, train, strict, training)
+    profiles = profile_specs(specs, input, dtype, device, train, strict, training, deploy)
     if save is not None:
         written = writing(save)
         profiles[0].save(save)
@@ -126,15 +129,16 @@ def check_profile_path(path: Path) -> None:
 
 def cio_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    device: o.Device = None, train: o.Train = False, deploy: o.Deploy = False, strict: o.Strict = False,
+    layers: o.Layers = False, depth: o.Depth = None, by: o.By = None, sort: o.Sort = None,
+    ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print the convolutional input/output of each model, the change from the first, and where it comes from."""
     content = _content(CIO_METRICS, "cio", metric, convention)
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
-    profiles = profile_specs(specs, input, dtype, device, train, strict)
+    profiles = profile_specs(specs, input, dtype, device, train, strict, deploy=deploy)
     if not metric:
         content = content._replace(metrics=cio_metrics(profiles)).with_headline(profiles)
     writer.write(
@@ -144,15 +148,16 @@ def cio_command(
 
 def flops_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    device: o.Device = None, train: o.Train = False, deploy: o.Deploy = False, strict: o.Strict = False,
+    layers: o.Layers = False, depth: o.Depth = None, by: o.By = None, sort: o.Sort = None,
+    ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print MACs, FLOPs and BFLOPs by the three published rules, and where a change comes from."""
     content = _content(FLOPS_METRICS, "macs", metric, convention)
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
-    profiles = profile_specs(specs, input, dtype, device, train, strict)
+    profiles = profile_specs(specs, input, dtype, device, train, strict, deploy=deploy)
     writer.write(
         profile_report("flops", profiles, content.metrics, content.focus, breakdown, content.tool, chosen=bool(metric))
     )
@@ -160,22 +165,31 @@ def flops_command(
 
 def compare_command(
     specs: o.Specs, format: o.Format = None, output: o.Output = None, input: o.Input = None, dtype: o.Dtype = None,
-    device: o.Device = None, train: o.Train = False, strict: o.Strict = False, layers: o.Layers = False,
-    depth: o.Depth = None, by: o.By = None, sort: o.Sort = None, ascending: o.Ascending = False, top: o.Top = None,
+    device: o.Device = None, train: o.Train = False, deploy: o.DeployBeside = False, strict: o.Strict = False,
+    layers: o.Layers = False, depth: o.Depth = None, by: o.By = None, sort: o.Sort = None,
+    ascending: o.Ascending = False, top: o.Top = None,
     metric: o.Metrics = None, columns: o.Columns = None, convention: o.Convention = None,
 ) -> None:  # fmt: skip
     """Print two or more models side by side in every metric. Changes are relative to the first model.
 
+    With --deploy, each model in its training form and in its deployed form; one SPEC is enough.
+
     Four or more models: one row per model, with one metric of each kind unless --metric chooses them.
     """
     specs = each_spec(specs)
-    if len(specs) < 2:
+    if deploy:
+        check_deployed(train)
+        specs = list(dict.fromkeys(specs))
+    elif len(specs) < 2:
         raise CspprofError("compare needs at least two models", f"For one model: cspprof profile {specs[0]}")
     content = _content(list(METRICS), "cio", metric, convention)
     check_additive(content.focus)
     breakdown = _breakdown(content, layers, depth, by, sort, ascending, top, columns)
     writer = ReportWriter(format, output)
     profiles = profile_specs(specs, input, dtype, device, train, strict)
+    if deploy:
+        deployed = profile_specs(specs, input, dtype, device, train, strict, deploy=True)
+        profiles = [form for pair in zip(profiles, deployed, strict=True) for form in pair]
     metrics, hints = content.metrics, []
     if not metric:
         content = content._replace(metrics=every_metric(profiles)).with_headline(profiles)

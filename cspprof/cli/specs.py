@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cspprof.cli.output import with_progress_bar
 from cspprof.core.errors import CspprofError, IncompleteError
-from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
+from cspprof.core.inputs import INT8, parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS
 from cspprof.profiles import Profile, profile_spec
@@ -25,13 +25,17 @@ def parse_request(
 
 def profile_specs(
     specs: Sequence[str], inputs: Sequence[str] | None = None, dtype: str | None = None, device: str | None = None,
-    train: bool = False, strict: bool = False, training: bool = False,
+    train: bool = False, strict: bool = False, training: bool = False, deploy: bool = False,
 ) -> list[Profile]:  # fmt: skip
     """The profile of each SPEC, in order; a repeated SPEC is traced once. Raises IncompleteError with `strict`.
 
     With `training`, modules run in training mode; saved profiles, exported programs and graphs are read as they are.
     """
-    request = parse_request(inputs, dtype, device, train)
+    if deploy:
+        check_deployed(train)
+    int8 = dtype == INT8
+    request = parse_request(inputs, None if int8 else dtype, device, train)
+    request = request._replace(dtype=INT8 if int8 else request.dtype, deploy=deploy)
     specs = each_spec(specs)
     profiles = {
         spec: profile_spec(
@@ -42,6 +46,14 @@ def profile_specs(
     if strict:
         check_complete(*profiles.values())
     return [profiles[spec] for spec in specs]
+
+
+def check_deployed(train: bool) -> None:
+    """Raise CspprofError for --deploy beside --train."""
+    if train:
+        raise CspprofError(
+            "--train and --deploy exclude each other: a deployed network runs in eval mode", "Leave out one of them."
+        )
 
 
 def profile_one(spec: str, inputs: Sequence[str] | None = None, device: str | None = None) -> Profile:

@@ -22,7 +22,12 @@ from cspprof.sources.saved_profile import check_request, is_spec
 
 Size = Annotated[str | None, typer.Option("--size", metavar="SIZES", help="Heights and widths: 224,256,320x384.")]
 Batch = Annotated[str | None, typer.Option("--batch", metavar="BATCHES", help="Batch sizes: 1,8.")]
-Dtypes = Annotated[str | None, typer.Option("--dtype", metavar="DTYPES", help="Floating dtypes: float32,float16.")]
+Dtypes = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="DTYPES", help="Floating dtypes, and int8 for bytes at 8 bits: float32,float16,int8."
+    ),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option(

@@ -140,9 +140,20 @@ def parse_float_dtype(name: str) -> str:
     dtype = parse_dtype(name)
     if "float" not in dtype:
         raise CspprofError(
-            f"{name} is not a floating dtype", "For one input, give its dtype after a colon: --input ids=1x128:int64"
+            f"{name} is not a floating dtype",
+            "For one input, give its dtype after a colon: --input ids=1x128:int64\n"
+            "To count the bytes of a quantized network: --dtype int8, in profile, cio, flops, compare and whatif",
         )
     return dtype
+
+
+INT8 = "int8"
+"""In the place of a floating dtype: bytes are counted as if every floating tensor were quantized to 8 bits."""
+
+
+def parse_counted_dtype(name: str) -> str:
+    """`int8`, or the full name of a floating dtype. Raises CspprofError."""
+    return INT8 if name == INT8 else parse_float_dtype(name)
 
 
 DEVICES = ("meta", "cpu", "cuda", "mps", "xpu")

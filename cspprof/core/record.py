@@ -196,6 +196,8 @@ class Record:
     """`reading` or `construction` for a network of the zoo without a published definition; else empty."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Files that define classes of the user's project, by qualified name; relative to the folder of the trace."""
+    deployed: bool = False
+    """Whether this is the deployed form of the model: see `cspprof.deployment`."""
 
     # -- other arrangements of the same data -----------------------------------------------------
 

@@ -16,10 +16,10 @@ from torch import nn
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.relative_error import relative_error
+from cspprof.deployment.random_weights import VanishedError, calibrate, check_depends_on_input, rescale
 from cspprof.measure.engines.network import EngineError, save_arrays
 from cspprof.measure.onnx_export import export, graph_facts
 from cspprof.measure.parity import NEARBY, TOLERANCE, tolerance_for
-from cspprof.measure.random_weights import VanishedError, calibrate, check_depends_on_input, rescale
 from cspprof.measure.torch_model import (
     Call,
     call_arguments,

@@ -155,4 +155,4 @@ def _request_text(request: Request) -> str:
     inputs = (
         None if request.inputs is None else arguments(request.inputs, lambda leaf: ["tensor", leaf.shape, leaf.dtype])
     )
-    return json.dumps([inputs, request.device, request.dtype, request.train])
+    return json.dumps([inputs, *request._replace(inputs=None)])

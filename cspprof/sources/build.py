@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError
+from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError, TraceError
 from cspprof.core.record import Record
 from cspprof.core.units import shortened
+from cspprof.sources.deployed_form import trace_deployed
 from cspprof.sources.private_seed import build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
@@ -35,6 +36,8 @@ def trace_loaded(
     If the request names no device and the forward needs the values of tensors, `reopen` builds the model on the CPU,
     and it is traced there with a note. Raises TraceError.
     """
+    if request.deploy:
+        return _trace_deployed(loaded, request, reopen)
     try:
         return trace(
             loaded.module,
@@ -46,8 +49,7 @@ def trace_loaded(
     except NeedsValuesError as error:
         if request.device is not None:
             raise
-        size = sum(t.numel() * t.element_size() for t in (*loaded.module.parameters(), *loaded.module.buffers()))
-        if size > MOST_WEIGHT_BYTES:
+        if (size := _weight_bytes(loaded.module)) > MOST_WEIGHT_BYTES:
             raise NeedsValuesError(
                 f"{error.message}\nand the weights take {size / 2**30:.1f} GiB, too much to be built unasked",
                 "Trace with values nevertheless: --device cpu (in Python: device='cpu').",
@@ -55,6 +57,27 @@ def trace_loaded(
         with reopen(request._replace(device="cpu")) as real:
             inputs = real.inputs if request.inputs is None else request.inputs
             return trace_with_values(error, real.module, inputs, "cpu", real.notes, _options(real, request))
+
+
+def _trace_deployed(
+    loaded: LoadedModel, request: Request, reopen: Callable[[Request], AbstractContextManager[LoadedModel]]
+) -> Record:
+    """The record of the deployed form. `reopen` builds the model on the CPU, because the proof needs real weights."""
+    on_meta = request.device in (None, "meta")
+    if on_meta and (size := _weight_bytes(loaded.module)) > MOST_WEIGHT_BYTES:
+        raise TraceError(
+            f"{loaded.name}: the deployed form is proven with real weights, and they take {size / 2**30:.1f} GiB, too "
+            "much to be built unasked",
+            "Build them nevertheless: --device cpu (in Python: device='cpu').",
+        )
+    with reopen(request._replace(device="cpu")) if on_meta else nullcontext(loaded) as real:
+        inputs = real.inputs if request.inputs is None else request.inputs
+        options = _options(real, request)
+        return trace_deployed(real.module, inputs, device=request.device, notes=real.notes, **options)
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
 
 
 def _options(loaded: LoadedModel, request: Request) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
-from cspprof.core.inputs import Inputs, Value, arguments
+from cspprof.core.inputs import INT8, Inputs, Value, arguments
 from cspprof.core.record import Record, TensorSpec
 from cspprof.sources.spec import Request, Spec
 from cspprof.storage import profile_file
@@ -26,9 +26,10 @@ def check_request(record: Record, request: Request, name: str) -> None:
     """Raise SourceError if the request differs from the recorded trace; the hint is the command for a new trace."""
     for differs, option in (
         (request.train, "--train"),
+        (request.deploy and not record.deployed, "--deploy"),
         (request.device not in (None, "meta"), "--device"),
         (request.inputs is not None and not _same_inputs(record.inputs, request.inputs), "--input"),
-        (request.dtype is not None and _float_dtypes(record) != {request.dtype}, "--dtype"),
+        (request.dtype not in (None, INT8) and _float_dtypes(record) != {request.dtype}, "--dtype"),
     ):
         if differs:
             raise SourceError(f"{name} is a saved profile: {option} cannot change it", _new_trace_hint(record, request))
@@ -73,6 +74,7 @@ def _new_trace_hint(record: Record, request: Request) -> str:
     for option, value in (("--dtype", request.dtype), ("--device", request.device)):
         words += [option, value] if value else []
     words += ["--train"] * request.train
+    words += ["--deploy"] * (request.deploy or (record.deployed and not request.train))
     return "Trace the model again: " + " ".join([*words, "--save", "x.profile.json"])
 
 

@@ -45,6 +45,8 @@ class Request(NamedTuple):
     device: str | None = None
     dtype: str | None = None
     train: bool = False
+    deploy: bool = False
+    """Whether to count the deployed form: batch norms folded, branches merged, activations in place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,8 @@ def to_dict(record: Record) -> dict[str, Any]:
         },
         "backward": [_backward_to_list(spec.backward) for spec in record.specs],
     }
+    if record.deployed:
+        document["deployed"] = True
     return document | {
         "tensors": [[list(tensor.shape), tensor.dtype] for tensor in tensors],
         "classes": list(classes),
@@ -218,6 +220,7 @@ def from_dict(document: dict[str, Any]) -> Record:
         notes=tuple(document["notes"]),
         tool=document["tool"],
         sources=document.get("sources", {}),
+        deployed=bool(document.get("deployed", False)),
     )
     record.self_check()
     return record

@@ -7,18 +7,13 @@ from dataclasses import replace
 
 from cspprof.analysis.module_summary import peak_path
 from cspprof.core import units
-from cspprof.core.dataflow import edges
 from cspprof.core.kinds import Kind
 from cspprof.core.record import Record
 from cspprof.csp.advice.proposal import LEAST_GAIN, FoldNorms, InPlace, Proposal, adviser
+from cspprof.deployment.foldable_norms import find_foldable_norms
+from cspprof.deployment.in_place import in_place_calls
 from cspprof.metrics import value_of
 from cspprof.metrics.memory import live_bytes
-
-WITH_SETTING = frozenset({
-    "ReLU", "ReLU6", "SiLU", "Mish", "Hardswish", "Hardsigmoid", "LeakyReLU", "ELU", "CELU", "SELU", "Hardtanh",
-    "Threshold", "RReLU",
-})  # fmt: skip
-"""Classes of torch with a setting `inplace`."""
 
 
 @adviser("peak", most=1)
@@ -36,7 +31,7 @@ def lower_peak(record: Record) -> list[Proposal]:
     finding = (
         f"{units.nbytes(peak)} are alive while {spec.name} writes {written}: {units.counted(others + 1, 'tensor')}"
     )
-    calls = _in_place_calls(record)
+    calls = in_place_calls(record)
     options: list[tuple[str, InPlace | FoldNorms, Record]] = []
     if calls:
         layers = tuple(dict.fromkeys(record.layers[record.calls.layer[i]].path for i in calls))
@@ -72,28 +67,6 @@ def _alive_at(record: Record, call: int) -> set[int]:
     return {s for s, start in first.items() if start <= call <= last.get(s, -1)}
 
 
-def _in_place_calls(record: Record) -> list[int]:
-    """Activations that write a new map although no later operation reads their input."""
-    last_use = dict.fromkeys(record.outputs, len(record.calls.spec))
-    kept = {s.id for s in record.storages}
-    for i, (index, at) in enumerate(zip(record.calls.spec, record.offsets, strict=True)):
-        spec = record.specs[index]
-        for storage in record.calls.storage[at : at + len(spec.reads) + len(spec.weights) + len(spec.writes)]:
-            last_use[storage] = max(last_use.get(storage, i), i)
-    possible: dict[int, bool] = {}
-    calls_of: dict[int, list[int]] = {}
-    for i, index in enumerate(record.calls.spec):
-        spec, layer = record.specs[index], record.calls.layer[i]
-        if record.layers[layer].class_name.rpartition(".")[2] not in WITH_SETTING or spec.kind is not Kind.ACTIVATION:
-            continue
-        at = record.offsets[i]
-        read, written = record.calls.storage[at], record.calls.storage[at + len(spec.reads) + len(spec.weights)]
-        fits = read != written and read not in kept and last_use[read] == i and spec.reads[0] == spec.writes[0]
-        possible[layer] = possible.get(layer, True) and fits
-        calls_of.setdefault(layer, []).append(i)
-    return [i for layer, fits in possible.items() if fits for i in calls_of[layer]]
-
-
 def _in_place(record: Record, calls: Sequence[int]) -> Record:
     """The record if these calls write into their input."""
     storages = list(record.calls.storage)
@@ -113,20 +86,13 @@ def _in_place(record: Record, calls: Sequence[int]) -> Record:
 
 
 def _foldable_norms(record: Record) -> list[tuple[int, int]]:
-    """Convolutions and the batch norms behind them that no other operation separates: two calls each."""
-    readers: dict[int, list[int]] = {}
-    for edge in edges(record):
-        readers.setdefault(edge.source, []).append(edge.target)
-    pairs = []
-    for source, targets in readers.items():
-        if source < 0 or len(targets) != 1 or targets[0] >= len(record.calls.spec):
-            continue
-        first, second = (record.specs[record.calls.spec[i]] for i in (source, targets[0]))
-        layers = [record.layers[record.calls.layer[i]] for i in (source, targets[0])]
-        once = all(layer.calls <= 1 and not layer.shared_with for layer in layers)
-        if first.kind is Kind.CONV and second.kind is Kind.NORM and "batch_norm" in second.name and once:
-            pairs.append((source, targets[0]))
-    return pairs
+    """The calls of convolutions that are called once, and of the batch norms behind them that can be folded."""
+    return [
+        (pair.layer, pair.norm)
+        for group in find_foldable_norms(record).groups
+        for pair in group
+        if len(group) == 1 and record.specs[record.calls.spec[pair.layer]].kind is Kind.CONV
+    ]
 
 
 def _without(record: Record, calls: Sequence[int]) -> Record:

@@ -28,7 +28,9 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     path = Path(spec.target)
     if spec.options:
         raise SourceError(f"{spec.target} is an exported program and takes no options", f"Write only: {spec.target}")
-    for refused, option in ((request.train, "--train"), (request.dtype is not None, "--dtype")):
+    for refused, option in (
+        (request.train, "--train"), (request.deploy, "--deploy"), (request.dtype is not None, "--dtype")
+    ):  # fmt: skip
         if refused:
             raise SourceError(
                 f"{spec.target} is an exported program: {option} cannot change it",

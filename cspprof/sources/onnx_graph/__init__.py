@@ -26,6 +26,7 @@ def read_record(spec: Spec, request: Request) -> Record:
     for refused, option in (
         (request.dtype is not None, "--dtype"),
         (request.train, "--train"),
+        (request.deploy, "--deploy"),
         (request.device not in (None, "meta"), "--device"),
     ):
         if refused:
