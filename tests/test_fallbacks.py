@@ -219,15 +219,8 @@ def with_retained_gradient(layer: nn.Module, x: torch.Tensor) -> Any:
     return y
 
 
-def with_assertion(layer: nn.Module, x: torch.Tensor) -> Any:
-    assert torch.is_grad_enabled()
-    return layer(x)
-
-
 @pytest.mark.parametrize("device", ["meta", "cpu"])
-@pytest.mark.parametrize(
-    ("function", "products"), [(gradient, 2), (with_hook, 1), (with_retained_gradient, 1), (with_assertion, 1)]
-)
+@pytest.mark.parametrize(("function", "products"), [(gradient, 2), (with_hook, 1), (with_retained_gradient, 1)])
 def test_a_forward_that_needs_gradients_is_traced_with_them(
     device: str, function: Callable[..., Any], products: int
 ) -> None:
@@ -238,10 +231,20 @@ def test_a_forward_that_needs_gradients_is_traced_with_them(
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_forward_may_assert_that_gradients_are_enabled_or_disabled(wanted: bool) -> None:
+    def forward(layer: nn.Module, x: torch.Tensor) -> Any:
+        assert torch.is_grad_enabled() is wanted
+        return layer(x)
+
+    p = trace(WithLayer(forward), (2, 6))
+    assert (p.total("macs"), p.notes) == (LINEAR, ())
+
+
 def test_the_first_failure_is_told_if_gradients_do_not_help() -> None:
     def forward(layer: nn.Module, x: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
-            raise RuntimeError("second")
+            raise RuntimeError("second failure with grad")
         raise RuntimeError("first failure without grad")
 
     with pytest.raises(TraceError, match="first failure"):

@@ -253,7 +253,7 @@ def test_a_network_traced_with_gradients_has_the_same_operations_and_totals(name
     with torch.device("meta"):
         net = catalog().get(name).factory()
     plain = trace(WithNet(net, lambda net, x: net(x)), (1, 3, 64, 64))
-    enabled = trace(WithNet(net, torch.enable_grad()(lambda net, x: net(x))), (1, 3, 64, 64))
+    enabled = trace(WithNet(net, lambda net, x: net(x)), (1, 3, 64, 64), gradients=True)
     assert [(op.layer, op.target, op.kind) for op in enabled.ops] == [
         (op.layer, op.target, op.kind) for op in plain.ops
     ]

@@ -182,8 +182,8 @@ def clamp_gradients(input: Operand, *bounds: Any, out: Operand, **named: Any) ->
     return backward(kept(input), *(kept(bound) for bound in (*bounds, *named.values())))
 
 
-@backward_rule("aten.maximum", "aten.minimum", "aten.atan2", "aten.fmod", "aten.fmax", "aten.fmin")
-def two_operand_gradients(left: Operand, right: Operand, *args: Any, out: Operand) -> Backward:
+@backward_rule("aten.maximum", "aten.minimum", "aten.atan2", "aten.fmod", "aten.fmax", "aten.fmin", "aten.mse_loss")
+def two_operand_gradients(left: Operand, right: Operand, *args: Any, out: Operand, **kwargs: Any) -> Backward:
     return backward(kept(left), kept(right))
 
 

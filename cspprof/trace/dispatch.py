@@ -8,7 +8,8 @@ tensors that require a gradient always runs in torch, which records it for autog
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +19,12 @@ from cspprof.core.errors import TraceError
 from cspprof.core.record import Calls, Kind, OpSpec, TensorSpec
 from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
 from cspprof.trace.aliasing import Alias, Output, output_of
+from cspprof.trace.autograd_functions import AutogradFunctions
 from cspprof.trace.bound_args import bind_args
 from cspprof.trace.execute import execute, values_known
-from cspprof.trace.gradients import autograd_included, forward_ad_active, needs_gradient
+from cspprof.trace.gradients import Gradients, autograd_included, forward_ad_active
 from cspprof.trace.op_cache import CACHES, LIMIT
-from cspprof.trace.op_entries import SPECS, OpEntry, is_decomposed, make_entry, rule_of, written_tensors
+from cspprof.trace.op_entries import SPECS, LoggedCall, OpEntry, is_decomposed, make_entry, rule_of, written_tensors
 from cspprof.trace.operators import HigherOrderOperator, Operator, operator
 from cspprof.trace.pytree import NUMBERS, tensors_in
 from cspprof.trace.quantized_weights import unpack
@@ -70,7 +72,10 @@ class DispatchRecorder(TorchDispatchMode):
         # on the first operation.
         return False
 
-    def __init__(self, on_meta: bool, guard: MemoryGuard, on_unknown_parameter: Callable[[torch.Tensor], None]) -> None:
+    def __init__(
+        self, on_meta: bool, guard: MemoryGuard, on_unknown_parameter: Callable[[torch.Tensor], None],
+        gradients: Gradients = Gradients.OFF,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.on_meta = on_meta
         self.guard = guard
@@ -88,13 +93,23 @@ class DispatchRecorder(TorchDispatchMode):
         """Whether an operation ran on a jagged tensor."""
         self.saw_sharded = False
         """Whether an operation ran on a `DTensor`."""
+        self.watches_gradients = gradients is not Gradients.OFF
+        self.records_autograd = gradients is not Gradients.WATCHED
+        self.finds_functions = gradients is Gradients.ON
+        self.gradients = True
+        """Whether torch would differentiate the operation that runs."""
+        self.uses_autograd = False
+        """Whether the forward works with gradients itself, or with wrappers, which need autograd."""
+        self.turned_gradients_off = False
+        """Whether gradients were off during an operation that reads a tensor that requires one. Complete when `columns`
+        has run."""
+        self.functions = AutogradFunctions()
         self.within: tuple[str, ...] = ()
         """The composite operation that is being decomposed, and its text arguments."""
         self.cache = CACHES[on_meta, self.within]
         self.tensors = TensorRegistry(on_unknown_parameter)
         self.unpacked: dict[int, tuple[torch.ScriptObject, tuple[list[torch.Tensor], dict[str, Any]]]] = {}
-        self.log: list[tuple[OpEntry, int, list[TensorTag], Sequence[int]]] = []
-        """The calls: entry, layer, tags of the tensor arguments, storages of the outputs."""
+        self.log: list[LoggedCall] = []
         self.unknown_values: dict[str, str] = {}
         """Operations without a cost because the values of an argument are unknown, with the name of that."""
         self.failure: FailedOp | None = None
@@ -107,6 +122,7 @@ class DispatchRecorder(TorchDispatchMode):
     def release(self) -> None:
         """Free the tensors of this trace immediately, without waiting for the garbage collector."""
         self.tensors.release()
+        self.functions.release()
         self.log.clear()
 
     # -- operations -------------------------------------------------------------------------------
@@ -116,9 +132,11 @@ class DispatchRecorder(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if computes_shapes_only(types) or (self.saw_sharded and propagates_shardings()):
+            self.uses_autograd = True
             with autograd_included():
                 return func(*args, **kwargs)
         if types and any(map(is_wrapper_class, types)):
+            self.uses_autograd = True
             self.saw_sharded = self.saw_sharded or any(map(is_sharded_class, types))
             return self._dispatch_wrapper(func, args, kwargs)
         tensors: list[torch.Tensor] = []
@@ -133,11 +151,17 @@ class DispatchRecorder(TorchDispatchMode):
         if self.on_meta and not self.saw_autocast:
             self.detect_autocast()
         if forward_ad_active() and not self.below_forward_ad:
+            self.uses_autograd = True
             return self._run_forward_ad(func, args, kwargs)
-        differentiable = needs_gradient(tensors)
+        if self.finds_functions:
+            self.functions.find(tensors, tags, len(self.log))
+        enabled = torch.is_grad_enabled()
+        self.gradients = enabled or not self.watches_gradients
+        recorded = enabled and self.records_autograd
+        differentiable = recorded and any(t.requires_grad for t in tensors)
         if entry is not None and not entry.runs and not differentiable:
             return self.dispatch_cached(entry, tensors, tags)
-        if entry is not None and entry.view and tensors[0].is_meta and not torch.is_grad_enabled():
+        if entry is not None and entry.view and tensors[0].is_meta and not recorded:
             return self.dispatch_view(entry, func, args, kwargs, tags)
         return self.dispatch_uncached(func, args, kwargs, key, entry, tensors, tags, differentiable)
 
@@ -170,6 +194,8 @@ class DispatchRecorder(TorchDispatchMode):
                     tag = self.tensors.tag(value)
                 if tag.meta.shape != value.shape:
                     tag = self.tensors.replace_tag(value, tag)
+                if value.requires_grad and not tag.meta.weight:
+                    self._see_gradient(value)
                 tensors.append(value)
                 tags.append(tag)
                 key.append(tag.meta)
@@ -200,6 +226,14 @@ class DispatchRecorder(TorchDispatchMode):
                     value = repr(value)
                 key.append(value)
 
+    def _see_gradient(self, tensor: torch.Tensor) -> None:
+        """Notice a tensor that requires a gradient and is no weight. If autograd records nothing, the forward set the
+        flag, or it is the output of a `torch.autograd.Function` of weights."""
+        if tensor.grad_fn is None:
+            self.uses_autograd = True
+        else:
+            self.turned_gradients_off = True
+
     def dispatch_cached(self, entry: OpEntry, tensors: list[torch.Tensor], tags: list[TensorTag]) -> torch.Tensor:
         """Produce the output of an operation from its entry, on meta, without a kernel."""
         output = entry.outputs[0]
@@ -210,7 +244,7 @@ class DispatchRecorder(TorchDispatchMode):
         else:
             result, storage = tensors[output.argument], tags[output.argument].storage
         if entry.spec is not None:
-            self.log.append((entry, self.layer, tags, (storage,)))
+            self.log.append((entry, self.layer, tags, (storage,), self.gradients))
         return result
 
     def dispatch_view(
@@ -220,10 +254,11 @@ class DispatchRecorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         views = result if isinstance(result, (list, tuple)) else [result]
         storage, detached = tags[0].storage, tags[0].detached
+        without = tags[0].without_gradient or not self.gradients
         for i, (view, output) in enumerate(zip(views, entry.outputs, strict=True)):
             made_by = len(self.log), i
-            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False, made_by, detached)
-        self.log.append((entry, self.layer, tags, (storage,) * len(views)))
+            view.__dict__["_cspprof"] = TensorTag(self.tensors, storage, output.meta, False, made_by, detached, without)
+        self.log.append((entry, self.layer, tags, (storage,) * len(views), self.gradients))
         return result
 
     def detect_autocast(self) -> None:
@@ -253,9 +288,10 @@ class DispatchRecorder(TorchDispatchMode):
                 if entry is not None:
                     self._remember(key, entry)
                     return self.dispatch_cached(entry, tensors, tags)
-            result, passed = execute(
-                self.tensors, self.guard, op, args, kwargs, tensors, tags, symbolic, self.generators
-            )
+            with self._unrecorded():
+                result, passed = execute(
+                    self.tensors, self.guard, op, args, kwargs, tensors, tags, symbolic, self.generators
+                )
             made = list(tensors_in(result)) or written_tensors(op, args, kwargs)
             outputs = [output_of(t, op, tensors, passed, tags) for t in made]
         except Exception as error:
@@ -273,6 +309,18 @@ class DispatchRecorder(TorchDispatchMode):
         if differentiable:
             self.tensors.recognize_saved([*tensors, *made])
         return result
+
+    @contextmanager
+    def _unrecorded(self) -> Iterator[None]:
+        """Gradients are off for kernels if autograd is to record nothing."""
+        hidden = not self.records_autograd and torch.is_grad_enabled()
+        if hidden:
+            torch._C._set_grad_enabled(False)
+        try:
+            yield
+        finally:
+            if hidden:
+                torch._C._set_grad_enabled(True)
 
     def _entry_by_rule(
         self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], tags: list[TensorTag]
@@ -378,11 +426,12 @@ class DispatchRecorder(TorchDispatchMode):
             known = known or (self.on_meta and alias is Alias.NONE and not tensor.is_meta)
             recorded = entry.spec is None or alias is Alias.VIEW or i < entry.recorded
             detached = alias is Alias.VIEW and (tags[argument].detached or op.target in DETACHES)
+            without = alias is Alias.VIEW and (tags[argument].without_gradient or not self.gradients)
             tensor.__dict__["_cspprof"] = TensorTag(
-                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known, view, detached
+                self.tensors if recorded else self.tensors.unrecorded, storage, meta, known, view, detached, without
             )
         if entry.spec is not None:
-            self.log.append((entry, self.layer, tags, storages))
+            self.log.append((entry, self.layer, tags, storages, self.gradients))
 
     def record_unseen(self, tensor: torch.Tensor) -> None:
         """Record a result of another thread: an operation of unknown cost produced it."""
@@ -391,7 +440,7 @@ class DispatchRecorder(TorchDispatchMode):
         tensor.__dict__["_cspprof"] = TensorTag(self.tensors, storage, meta, False)
         spec = OpSpec(OTHER_THREAD, Kind.UNKNOWN, (), (), (meta.spec,), {}, None)
         entry = OpEntry(SPECS.setdefault(spec, spec), (), (), 1, runs=True)
-        self.log.append((entry, self.layer, [], (storage,)))
+        self.log.append((entry, self.layer, [], (storage,), True))
 
     # -- the record -------------------------------------------------------------------------------
 
@@ -407,7 +456,7 @@ class DispatchRecorder(TorchDispatchMode):
         required: list[int] = []
         differentiable = set(self.tensors.differentiable)
         """Storages with a content that requires a gradient."""
-        for entry, layer, tags, written in self.log:
+        for call, (entry, layer, tags, written, enabled) in enumerate(self.log):
             spec = entry.spec
             assert spec is not None, "an operation that is not recorded is in no log"
             number = numbers.setdefault(id(spec), len(specs))
@@ -424,6 +473,15 @@ class DispatchRecorder(TorchDispatchMode):
             storages += written[: entry.recorded]
             operands = [tags[i] for i in entry.reads]
             mask = sum(1 << i for i, t in enumerate(operands) if t.storage in differentiable and not t.detached)
+            if mask and call not in self.functions.calls:
+                cut = [bool(mask >> i & 1) and (not enabled or t.without_gradient) for i, t in enumerate(operands)]
+                if any(cut):
+                    mask -= sum(1 << i for i, is_cut in enumerate(cut) if is_cut)
+                    # Only `torch.no_grad()` lets a forward write into a weight in place, as initializations do.
+                    self.turned_gradients_off |= any(
+                        is_cut and not (t.meta.weight and t.storage in written)
+                        for is_cut, t in zip(cut, operands, strict=True)
+                    )
             required.append(mask)
             if mask and not (spec.backward is not None and spec.backward.ends):
                 differentiable.update(written[: entry.recorded])

@@ -15,6 +15,7 @@ from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
+from cspprof.trace.gradients import may_concern_gradients
 from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import unwrap_compiled
 from cspprof.trace.run import trace_once
@@ -126,7 +127,7 @@ def _trace_gradients(
         first = error
     if not had_compiler and "torch._dynamo" in sys.modules:  # now the trace keeps it from compiling
         return _trace_gradients(model, inputs, device, notes, options)
-    if not _may_need_gradients(first):
+    if not may_concern_gradients(first):
         raise first
     try:
         return trace_once(model, inputs, device=device, notes=(*notes, WITH_GRADIENTS), gradients=True, **options)
@@ -134,9 +135,3 @@ def _trace_gradients(
         raise
     except TraceError:
         raise first from first.__cause__
-
-
-def _may_need_gradients(error: TraceError) -> bool:
-    """Whether the forward raised an error about gradients, or an assertion without a text."""
-    cause = error.__cause__
-    return "grad" in str(cause).lower() or "differentia" in str(cause).lower() or isinstance(cause, AssertionError)

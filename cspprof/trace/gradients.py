@@ -4,12 +4,16 @@ Torch's autograd lies above the dispatch modes and replaces a composite operatio
 parts. With the keys of autograd excluded, as under `torch.inference_mode()`, a dispatch mode receives the composite
 operation. The trace then runs it with these keys included again, if a gradient may be needed. So a forward may call
 `torch.autograd.grad` or `backward()`, and what the backward pass computes reaches the dispatch mode too.
+
+Whether torch would differentiate an operation is known without autograd: a forward that turns gradients off for some of
+its operations (`torch.no_grad()`, `torch.inference_mode()`) changes `torch.is_grad_enabled()`, which the mode reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import Enum
 
 import torch
 from torch.autograd import forward_ad
@@ -21,6 +25,18 @@ AUTOGRAD = (Key.AutogradFunctionality, Key.ADInplaceOrView)
 LAZY = (Key.Conjugate, Key.Negative, Key.ZeroTensor)
 """Tensors that are conjugated, negated or filled when they are read; formulas of autograd make them. Torch excludes
 these keys too while a dispatch mode handles an operation."""
+
+
+class Gradients(Enum):
+    """Gradients in one run of a forward."""
+
+    WATCHED = "watched"
+    """Enabled as far as the forward can see, but autograd records nothing: the fastest run. It tells which operations
+    run while the forward has turned gradients off. It does not suit a forward that takes gradients itself."""
+    OFF = "off"
+    """Disabled, as under `torch.no_grad()`. Autograd records what the forward enables itself."""
+    ON = "on"
+    """Enabled, and autograd records all operations."""
 
 
 @contextmanager
@@ -41,11 +57,12 @@ def autograd_included() -> Iterator[None]:
         yield
 
 
-def needs_gradient(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether autograd would record an operation on these tensors."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
 def forward_ad_active() -> bool:
     """Whether the forward is inside `torch.autograd.forward_ad.dual_level()`. The level is private in 2.13 and 2.14."""
     return forward_ad._current_level >= 0
+
+
+def may_concern_gradients(error: BaseException) -> bool:
+    """Whether the forward raised an error about gradients, or an assertion without a text."""
+    cause = error.__cause__
+    return "grad" in str(cause).lower() or "differentia" in str(cause).lower() or isinstance(cause, AssertionError)

@@ -36,6 +36,13 @@ OTHER_THREAD = (
     "the forward uses tensors that another thread computed, where a trace does not see the operations: their cost is "
     "unknown; compute them in the thread of the forward"
 )
+UNKNOWN_GRADIENTS = (
+    "the forward turns gradients off for some operations, and fails if autograd records the others, so the cost of a "
+    "training step is unknown"
+)
+UNKNOWN_FUNCTIONS = (
+    "the backward pass of {} (torch.autograd.Function) cannot be counted: the cost of a training step is a lower bound"
+)
 RETURNS_FUNCTION = "the forward returns a function: what that computes when it is called is not counted"
 RETURNS_OBJECT = "the forward returns an object ({}) without tensors: what that computes when it is used is not counted"
 
@@ -48,6 +55,8 @@ def trace_notes(tree: ModuleTree, recorder: DispatchRecorder, result: Outputs) -
         yield RETURNS_FUNCTION
     for target, argument in recorder.unknown_values.items():
         yield UNKNOWN_VALUES.format(target, argument)
+    if recorder.functions.unknown:
+        yield UNKNOWN_FUNCTIONS.format(", ".join(sorted(recorder.functions.unknown)))
     if recorder.saw_other_thread:
         yield OTHER_THREAD
     if tree.constants:
@@ -83,7 +92,7 @@ def _unregistered_modules(tree: ModuleTree, recorder: DispatchRecorder) -> list[
     if not tree.unregistered:
         return []
     read = set()
-    for entry, _, tags, written in recorder.log:
+    for entry, _, tags, written, _ in recorder.log:
         read |= {tags[i].storage for i in entry.reads}.difference(written)
     registered = recorder.tensors.registered
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +41,11 @@ class OpEntry(NamedTuple):
     """Whether torch must produce the outputs each time: views, and lists of outputs."""
     view: bool = False
     """Whether all outputs are views of the only tensor argument, on meta: then their `TensorMeta` stays valid."""
+
+
+LoggedCall = tuple[OpEntry, int, list[TensorTag], Sequence[int], bool]
+"""One call of an operation: entry, layer, tags of the tensor arguments, storages of the outputs, and whether gradients
+were enabled. A plain tuple, because there is one for each call."""
 
 
 def make_entry(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -11,18 +12,18 @@ from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import _disable_current_modes
 
 from cspprof._version import __version__
-from cspprof.core.errors import TraceError
+from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.failure import explain_failure
-from cspprof.trace.gradients import composite_operations
+from cspprof.trace.gradients import Gradients, composite_operations, may_concern_gradients
 from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.jagged_attention import JaggedAttention
 from cspprof.trace.module_hooks import add_module_hooks
 from cspprof.trace.module_tree import ModuleTree
-from cspprof.trace.notes import trace_notes
+from cspprof.trace.notes import UNKNOWN_GRADIENTS, trace_notes
 from cspprof.trace.outputs import Outputs
 from cspprof.trace.prepared_model import prepared_model, refuse_optimized
 from cspprof.trace.process_state import SETTINGS, ProcessState, random_generators
@@ -55,30 +56,64 @@ def trace_once(
     On the meta device (the default) no arithmetic is done and no memory is allocated for tensors, whatever device the
     model is on; on another device the forward is computed. The model runs in eval mode unless `train`. It is neither
     moved nor changed: a structural copy runs. `dtype` replaces the floating dtype of inputs and parameters.
-    Concurrent traces wait for each other. With `gradients`, gradients are enabled when the forward begins.
+    Concurrent traces wait for each other. The forward sees that gradients are enabled. If it takes gradients itself, or
+    fails, it runs once more without them; with `gradients`, it runs under autograd at once.
 
     Raises TraceError, with the layer, its input shapes and what to try, if the forward fails.
     """
     name = name or type(model).__name__
+
+    def run(mode: Gradients, sees_functions: bool = False) -> _Run:
+        return _Run(model, inputs, name, train, device, dtype, mode, sees_functions)
+
     with _LOCK:
-        run = _Run(model, inputs, name, train, device, dtype, gradients)
+        if gradients:
+            return run(Gradients.ON).restored_record(source, notes, status)
+        first = run(Gradients.WATCHED)
+        # TorchScript makes other operations of a graph if gradients are enabled.
+        if not any(isinstance(module, torch.jit.ScriptModule) for module in first.tree.modules):
+            try:
+                record = first.restored_record(source, notes, status)
+                if not first.recorder.uses_autograd and not first.recorder.tensors.unexplained:
+                    trained = any(held.tensor.requires_grad for held in first.tree.parameters)
+                    if not (first.recorder.turned_gradients_off and trained):
+                        return record
+                    return _differentiated(record, run(Gradients.ON), source, notes, status)
+            except NeedsValuesError:
+                raise
+            except TraceError as error:
+                if not may_concern_gradients(error) and not first.recorder.uses_autograd:
+                    raise
+        plain = run(Gradients.OFF)
         try:
-            record = run.restored_record(source, notes, status)
-            if gradients or not run.recorder.tensors.unexplained:
+            record = plain.restored_record(source, notes, status)
+            if not plain.recorder.tensors.unexplained:
                 return record
         except TraceError:
-            if device == "meta" or not run.recorder.saw_jagged:
+            if device == "meta" or not plain.recorder.saw_jagged:
                 raise
-        run = _Run(model, inputs, name, train, device, dtype, gradients, sees_functions=True)
+        return run(Gradients.OFF, sees_functions=True).restored_record(source, notes, status)
+
+
+def _differentiated(record: Record, run: _Run, source: str, notes: tuple[str, ...], status: str) -> Record:
+    """The record of a run in which autograd records the operations, for a forward that turns gradients off for some of
+    them: only autograd tells `torch.no_grad()` from a `torch.autograd.Function`, inside of which they are off too.
+
+    If that run fails, `record` without the information about gradients.
+    """
+    try:
         return run.restored_record(source, notes, status)
+    except TraceError:
+        calls = replace(record.calls, required=())
+        return replace(record, calls=calls, notes=(*record.notes, UNKNOWN_GRADIENTS))
 
 
 class _Run:
     """One run of a copy of a model."""
 
     def __init__(
-        self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None, gradients: bool,
-        sees_functions: bool = False,
+        self, model: nn.Module, inputs: Inputs, name: str, train: bool, device: str, dtype: str | None,
+        gradients: Gradients, sees_functions: bool = False,
     ) -> None:  # fmt: skip
         """`sees_functions`: find the results of other threads on meta, and attention of jagged tensors on a device.
         This takes time, and a warning of torch then names a file of cspprof, so a first run goes without."""
@@ -91,7 +126,7 @@ class _Run:
             self.process = ProcessState([*SETTINGS.values(), *random_generators()])
         self.guard = MemoryGuard()
         self.tree = ModuleTree(model)
-        self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered)
+        self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered, gradients)
 
     def restore(self) -> None:
         """Leave torch, the user's tensors and the random generators as they were. May be called twice."""
@@ -163,7 +198,8 @@ class _Run:
                 on_meta = self.device == "meta"
                 mode = UnseenResults(recorder.tensors.knows, recorder.record_unseen) if on_meta else JaggedAttention()
             try:
-                with torch.set_grad_enabled(self.gradients), composite_operations(), recorder, mode or nullcontext():
+                enabled = torch.set_grad_enabled(self.gradients is not Gradients.OFF)
+                with enabled, composite_operations(), recorder, mode or nullcontext():
                     result.collect(prepared.model(*args, **kwargs))
                 if isinstance(mode, UnseenResults):
                     mode.check(result.tensors)
@@ -174,6 +210,8 @@ class _Run:
                 raise explain_failure(error, recorder.failure, tree, name, self.device, make_input.made) from error
         _refuse_other_threads(tree, name)
         result.refuse_unused(bool(recorder.log))
+        if self.gradients is Gradients.ON:
+            recorder.functions.attribute(recorder.log, recorder.tensors, recorder, result.tensors)
         layers = tree.layers()
         specs, calls = recorder.columns()
         return Record(

@@ -31,6 +31,9 @@ class TensorTag(NamedTuple):
     """For a view, the recorded call that made it and which of its outputs it is."""
     detached: bool = False
     """Whether the forward detached the tensor: it passes no gradient to the operation that wrote its storage."""
+    without_gradient: bool = False
+    """Whether the tensor is a view that was made while gradients were off. It passes none either, unless a
+    `torch.autograd.Function` made it."""
 
 
 @cache

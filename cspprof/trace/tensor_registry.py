@@ -73,23 +73,28 @@ class TensorRegistry:
 
     def tag(self, tensor: torch.Tensor) -> TensorTag:
         """The tag of a tensor. A tensor that this trace has not met is registered as a constant."""
-        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
-        if tag is None or tag.trace is not self:
-            registered = self.registered.get(id(tensor))
-            if registered is not None:
-                return registered
-            stand_in = self.originals.get(id(tensor))
-            if stand_in is not None:
-                self.reached_originals = True
-                return self.registered[id(stand_in)]
-            saved = self._saved_tag(tensor)
-            if saved is not None:
-                return saved
+        found = self.known_tag(tensor)
+        if found is None:
+            tag: TensorTag | None = tensor.__dict__.get("_cspprof")
             if tag is None and tensor.is_meta and type(tensor) is torch.Tensor and id(tensor) not in self.copies:
                 self.unexplained = True
             role = "byproduct" if tag is not None and tag.trace is self.unrecorded else "constant"
-            tag = self.register(tensor, "", role)
-        return tag
+            found = self.register(tensor, "", role)
+        return found
+
+    def known_tag(self, tensor: torch.Tensor) -> TensorTag | None:
+        """The tag of a tensor, or None if this trace has not met it."""
+        tag: TensorTag | None = tensor.__dict__.get("_cspprof")
+        if tag is not None and tag.trace is self:
+            return tag
+        registered = self.registered.get(id(tensor))
+        if registered is not None:
+            return registered
+        stand_in = self.originals.get(id(tensor))
+        if stand_in is not None:
+            self.reached_originals = True
+            return self.registered[id(stand_in)]
+        return self._saved_tag(tensor)
 
     def knows(self, tensor: torch.Tensor) -> bool:
         """Whether an operation of this trace produced the tensor, or it is registered."""
