@@ -286,12 +286,6 @@ def audit(table: str | Path, *, size: str | None = None, ignore: Sequence[str] =
     `table` is a CSV file with a line per network, or `"example"`, a part of Table 3 of the CSPNet paper. `size` is the
     input size of rows without one; the columns in `ignore` are left out. Raises CspprofError, with the line and column
     of what is wrong.
-
-    >>> import cspprof
-    >>> for cell in cspprof.audit("example").records[:2]:
-    ...     print(cell["network"], cell["printed"], cell["rule"], cell["input"], cell["outcome"])
-    PeleeNet 2.79 M conv_weights 256×256 exact
-    PeleeNet 1.017 BFLOPs bflops_cspnet 224×224 exact
     """
     with disabled():
         result = audit_paper_table(read_paper_table(table, size, ignore))
@@ -306,13 +300,12 @@ def audit_paper_table(
     natives: dict[str, Record | None] = {}
     rows = [_traced_row(table, row, natives) for row in each(table.rows)]
     result = paper_audit.audit_table(table, rows)
-    for likely in (True, False):
+    for sizes in (paper_audit.likely_sizes, paper_audit.common_sizes):
         if any(row.needs_other_sizes for row in result.rows):
             rows = [
-                _with_more_sizes(row.traced, paper_audit.likely_sizes(rows, natives.get(row.traced.row.spec))
-                                 if likely else paper_audit.COMMON_SIZES) if row.needs_other_sizes else row.traced
+                _with_more_sizes(row.traced, sizes(row.traced, rows)) if row.needs_other_sizes else row.traced
                 for row in result.rows
-            ]  # fmt: skip
+            ]
             result = paper_audit.audit_table(table, rows)
     return result
 
@@ -320,6 +313,7 @@ def audit_paper_table(
 def _traced_row(table: PaperTable, row: Row, natives: dict[str, Record | None]) -> paper_audit.TracedRow:
     """The record of a row at its stated input. `natives` has the records at the networks' own inputs by SPEC, None for
     a network that has none."""
+    shape = row.input
     try:
         if row.spec not in natives:
             try:
@@ -327,17 +321,21 @@ def _traced_row(table: PaperTable, row: Row, natives: dict[str, Record | None]) 
             except TraceError:
                 natives[row.spec] = None
         native = natives[row.spec]
-        shape = row.input if len(row.input) == 4 else (1, _channels(native), *row.input)
+        if len(shape) < 4:
+            shape = (1, _channels(native), *shape)
         if native is not None and [t.shape for t in native.inputs] == [shape]:
-            return paper_audit.TracedRow(row, native)
-        return paper_audit.TracedRow(row, profile_spec(row.spec, Request(inputs=shape), cache=True))
+            return paper_audit.TracedRow(row, native, native)
+        return paper_audit.TracedRow(row, profile_spec(row.spec, Request(inputs=shape), cache=True), native)
     except TraceError as error:
         raise CspprofError(
             f"{table.where(row)}: {error.message}",
             f"Try this network alone: cspprof profile {shlex.quote(row.spec)} --input {'x'.join(map(str, shape))}",
         ) from error
     except CspprofError as error:
-        raise CspprofError(f"{table.where(row)}: {error.message}", error.hint) from error
+        hint = error.hint
+        if isinstance(error, SourceError) and row.spec == row.name:
+            hint = f"{hint}\nA column spec can name the network beside the name that the paper prints."
+        raise CspprofError(f"{table.where(row)}: {error.message}", hint) from error
 
 
 def _channels(native: Record | None) -> int:
@@ -353,7 +351,6 @@ def _channels(native: Record | None) -> int:
 
 def _with_more_sizes(row: paper_audit.TracedRow, sizes: Sequence[tuple[int, ...]]) -> paper_audit.TracedRow:
     """The row with the records of its network at further input sizes. A size at which it fails is left out."""
-    sizes = paper_audit.untried_sizes(row, sizes)
     requests = [Request(inputs=(*row.record.inputs[0].shape[:2], *size)) for size in sizes]
     found = zip(sizes, profile_each(row.row.spec, requests), strict=True)
     return replace(row, others={**row.others, **{size: r for size, r in found if isinstance(r, Record)}})

@@ -767,6 +767,7 @@ FILES = {
     "exits.py": "raise SystemExit(3)\n",
     "printed.csv": "model,input,MACs\nnet.py:Net,8,1536\n",
     "printed_words.csv": "model,input,MACs\nforwards.py:Embedding,8,1536\n",
+    "printed_name.csv": "model,input,MACs\nResNet 10,8,1536\n",
     "printed_vector.csv": "model,input,MACs\nforwards.py:Linear,8,1536\n",
     "nothing.py": "number = 1\n",
     "missing_import.py": "import no_such_library_anywhere\n\n\ndef Net():\n    pass\n",

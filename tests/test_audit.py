@@ -31,7 +31,7 @@ def audited(text: str, *records: Record, others: Record | None = None) -> Audit:
     """The audit of a table whose rows have these records, and a record at another size for each."""
     table = parse_paper_table(text.encode(), "t.csv")
     other = {} if others is None else {others.inputs[0].shape[-2:]: others}
-    return audit_table(table, [TracedRow(row, r, other) for row, r in zip(table.rows, records, strict=True)])
+    return audit_table(table, [TracedRow(row, r, r, other) for row, r in zip(table.rows, records, strict=True)])
 
 
 def one(heading: str, printed: str, record: Record) -> tuple[str, Outcome]:

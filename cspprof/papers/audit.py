@@ -81,6 +81,8 @@ class TracedRow:
     row: Row
     record: Record
     """At the stated input."""
+    native: Record | None = None
+    """At the network's own input; None if it has none."""
     others: Mapping[Size, Record] = field(default_factory=dict)
     """At other sizes."""
 
@@ -206,14 +208,19 @@ def size_of(record: Record) -> Size:
     return shape[-2:] if len(shape) == 4 else shape
 
 
-def likely_sizes(rows: Iterable[TracedRow], native: Record | None) -> list[Size]:
-    """The sizes to try first where the stated one does not explain a number: those of the rows, and that of the
+def likely_sizes(row: TracedRow, rows: Iterable[TracedRow]) -> list[Size]:
+    """The sizes to try first where the stated one does not explain a number: those of the other rows, and that of the
     network's own input."""
-    sizes = [size for size, _ in Counter(row.size for row in rows).most_common()]
-    return sizes if native is None else [*sizes, size_of(native)]
+    sizes = [size for size, _ in Counter(other.size for other in rows).most_common()]
+    return _untried(row, sizes if row.native is None else [*sizes, size_of(row.native)])
 
 
-def untried_sizes(row: TracedRow, sizes: Iterable[Size]) -> list[Size]:
+def common_sizes(row: TracedRow, rows: Iterable[TracedRow]) -> list[Size]:
+    """The sizes to try then."""
+    return _untried(row, COMMON_SIZES)
+
+
+def _untried(row: TracedRow, sizes: Iterable[Size]) -> list[Size]:
     """Those of `sizes` at which the network was not traced yet; none if its input is no batch of images."""
     tried = {row.size, *row.others}
     return [size for size in dict.fromkeys(sizes) if len(size) == len(row.size) == 2 and size not in tried]
