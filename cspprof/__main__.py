@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+from cspprof.core.import_path import import_path
+
 GC_THRESHOLD = 200_000
 """New objects between two garbage collections. Importing torch makes some hundred thousand objects, and all of them
 stay. With Python's default of 700 the collector scans them hundreds of times: a twelfth of the import time."""
@@ -18,6 +20,7 @@ def run() -> None:
     """Run the command in `sys.argv` and end the process with its exit code."""
     gc.set_threshold(GC_THRESHOLD, 50, 100)
     files_before = _open_files()
+    sys.path[:] = import_path()
     from cspprof.cli import main
 
     try:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
+from cspprof.core.import_path import import_path
+
 
 class ProcessEndedError(Exception):
     """The process has ended and sends no response. The message has the signal or the exit code, and the last line that
@@ -41,7 +43,7 @@ class ChildProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, cwd=folder, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(import_path()), **environment},
         )  # fmt: skip
 
     def response(self, document: Any, seconds: float | None = None) -> Any:

@@ -1,14 +1,27 @@
-"""Writing files atomically, with a check before long work, and paths as outputs show them."""
+"""Reading files up to a size, writing them atomically, a check before long work, and paths as outputs show them."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from cspprof.core.errors import OutputError
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """The content of a file. Raises OSError, also if the file has more than `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except ValueError as error:  # a name that contains NUL
+        raise OSError(errno.EINVAL, str(error)) from None
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"it has more than {limit:,} bytes")
+    return data
 
 
 def check_writable(path: Path) -> None:

@@ -270,7 +270,9 @@ class Record:
         return (floating or most or [t.dtype for t in self.inputs] or ["float32"])[0]
 
     def self_check(self) -> None:
-        """Raise ProfileError if the columns are inconsistent or a call reads a storage before it is written."""
+        """Raise ProfileError if the layers are no tree, the columns are inconsistent, or a call reads a storage before
+        it is written."""
+        self._check_layers()
         calls = self.calls
         optional = (len(calls.name), len(calls.required))
         if len(calls.spec) != len(calls.layer) or any(n not in (0, len(calls.spec)) for n in optional):
@@ -283,7 +285,30 @@ class Record:
             raise ProfileError("the storage column does not fit the calls")
         if any(not 0 <= made < read < len(calls.storage) for read, made in calls.views.items()):
             raise ProfileError("a call reads a view that does not exist")
+        for i, mask in enumerate(calls.required):
+            spec = self.specs[calls.spec[i]]
+            if mask < 0 or mask >> (len(spec.reads) + len(spec.weights)):
+                raise ProfileError(
+                    f"call {i} ({spec.target}) requires the gradient of an operand that it does not have"
+                )
+        self._check_storages(widths)
+
+    def _check_layers(self) -> None:
+        """Raise ProfileError unless the first layer is the model, and every other one is in a layer before it."""
+        if not self.layers or self.layers[0].path or self.layers[0].depth:
+            raise ProfileError("the first layer is not the model: its path is not empty, or its depth is not 0")
+        before = 0
+        for i, layer in enumerate(self.layers):
+            if not 0 <= layer.depth <= before + 1:
+                raise ProfileError(f"layer {i} ({layer.path}) has depth {layer.depth} after a layer of depth {before}")
+            before = layer.depth
+
+    def _check_storages(self, widths: Sequence[int]) -> None:
+        """Raise ProfileError if a storage exists twice, or is read before it is written."""
+        calls = self.calls
         written = {s.id for s in self.storages}
+        if len(written) != len(self.storages):
+            raise ProfileError("two storages have the same id")
         for i, (index, at) in enumerate(zip(calls.spec, self.offsets, strict=True)):
             spec = self.specs[index]
             first_write = at + len(spec.reads) + len(spec.weights)
@@ -291,6 +316,9 @@ class Record:
                 if storage not in written:
                     raise ProfileError(f"operation {i} ({spec.target}) reads storage {storage} before it is written")
             written.update(calls.storage[first_write : at + widths[index]])
+        for storage in self.outputs:
+            if storage not in written:
+                raise ProfileError(f"the output storage {storage} is never written")
 
     def __getstate__(self) -> dict[str, Any]:  # without cached properties
         return {f.name: getattr(self, f.name) for f in fields(self)}

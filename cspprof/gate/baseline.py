@@ -2,6 +2,8 @@
 
 Keys are sorted and every number has its own line, so that branches which change different models, or different layers
 of one model, merge without a conflict. A ratio is stored as numerator and denominator.
+
+A file can come from anyone. `ModelEntry` has the types and limits of its values.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from cspprof.analysis.comparison import Bound, bound_of_change
 from cspprof.core.errors import CspprofError
-from cspprof.core.files import display_path, write_atomically
-from cspprof.core.json_text import parse_json
+from cspprof.core.files import display_path, read_limited, write_atomically
+from cspprof.core.json_text import MAX_BYTES, parse_json
+from cspprof.core.validation import Count, Name, Text, validated
 from cspprof.gate.measurement import LayerMeasurement, Measurement
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
 
 SCHEMA = "cspprof.baseline/1"
 UPDATE_COMMAND = "cspprof check --update-baseline"
-CONFLICT_MARKERS = ("<<<<<<< ", ">>>>>>> ", "||||||| ")
+CONFLICT_MARKERS = (b"<<<<<<< ", b">>>>>>> ", b"||||||| ")
 """Beginnings of lines that git writes into a file that it could not merge."""
 
 
@@ -42,7 +47,7 @@ Measurements = Mapping[str, Measurement]
 def read(path: Path) -> dict[str, Measurement] | None:
     """The recorded measurements by model; None if there is no file. Raises BaselineError."""
     try:
-        return parse(path.read_bytes(), display_path(path))
+        return parse(read_limited(path, MAX_BYTES), display_path(path))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -53,22 +58,20 @@ def read(path: Path) -> dict[str, Measurement] | None:
 
 def parse(data: bytes, name: str) -> dict[str, Measurement]:
     """The measurements in the content of a baseline file. Raises BaselineError, in which `name` stands for the file."""
-    text = data.decode(errors="replace")
-    if any(marker in text for marker in CONFLICT_MARKERS):
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.startswith(CONFLICT_MARKERS):
-                raise BaselineError(
-                    f"{name}:{number}: an unresolved merge conflict", f"Record the merged code: {UPDATE_COMMAND}"
-                )
+    for number, line in enumerate(data.splitlines(), 1) if any(marker in data for marker in CONFLICT_MARKERS) else ():
+        if line.startswith(CONFLICT_MARKERS):
+            raise BaselineError(
+                f"{name}:{number}: an unresolved merge conflict", f"Record the merged code: {UPDATE_COMMAND}"
+            )
     restore = f"Restore it from git, or record it again: {UPDATE_COMMAND}"
     try:
-        document = parse_json(text.encode())
+        document = parse_json(data)
     except ValueError as error:
         raise BaselineError(f"{name} is not JSON: {error}", restore) from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         kind, _, version = str(schema).partition("/")
-        if kind == SCHEMA.partition("/")[0] and version.isdecimal() and int(version) > 1:
+        if kind == SCHEMA.partition("/")[0] and version.isdecimal() and int(version[:9]) > 1:
             raise NewerBaselineError(
                 f"{name} has schema {schema!r}, which is newer than this cspprof; it reads {SCHEMA!r}",
                 "Upgrade: pip install --upgrade cspprof",
@@ -76,9 +79,10 @@ def parse(data: bytes, name: str) -> dict[str, Measurement]:
         message = f"{name} is not a baseline: its schema is {schema!r}, not {SCHEMA!r}"
         raise BaselineError(message, f"Record one: {UPDATE_COMMAND}")
     try:
-        return {model: _from_json(model, entry) for model, entry in document["models"].items()}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BaselineError(f"{name} is damaged: {type(error).__name__} {error}", restore) from None
+        entries = validated(document.get("models"), dict[Name, object], "models")
+        return {model: _from_json(model, entry) for model, entry in entries.items()}
+    except ValueError as error:
+        raise BaselineError(f"{name} is damaged: {error}", restore) from None
 
 
 def dump(models: Measurements) -> bytes:
@@ -118,35 +122,63 @@ def _amount_to_json(amount: Amount) -> Any:
     return amount.n
 
 
-def _from_json(name: str, entry: Mapping[str, Any]) -> Measurement:
+class AmountEntry(Struct):
+    """An amount that is not one integer. Of a ratio, `over` is the numerator."""
+
+    over: Count
+    under: Count
+    missed: Count = 0
+
+
+class ModelEntry(Struct):
+    """A model in the document. `layers` and `totals` have amounts by the name of the metric."""
+
+    convention: Name
+    inputs: tuple[Text, ...]
+    structure: Name
+    totals: dict[Name, object]
+    layers: dict[Name, dict[Name, object]]
+    versions: dict[Name, Name]
+    uncounted: dict[Name, Count] = {}
+    peak_path: Name = ""
+    by: Name = ""
+
+
+def _from_json(name: str, value: object) -> Measurement:
+    place = f"models.{name}"
+    entry = validated(value, ModelEntry, place)
     return Measurement(
         name,
-        entry["convention"],
-        tuple(entry["inputs"]),
-        str(entry["structure"]),
-        {metric: _amount_from_json(metric, value) for metric, value in entry["totals"].items()},
-        {
-            path: LayerMeasurement(layer["is"], {m: _amount_from_json(m, v) for m, v in layer.items() if m != "is"})
-            for path, layer in entry["layers"].items()
-        },
-        entry.get("uncounted", {}),
-        entry["versions"],
-        entry.get("by", ""),
-        entry.get("peak_path", ""),
+        entry.convention,
+        entry.inputs,
+        entry.structure,
+        {metric: _amount_from_json(metric, v, f"{place}.totals.{metric}") for metric, v in entry.totals.items()},
+        {path: _layer_from_json(layer, f"{place}.layers.{path}") for path, layer in entry.layers.items()},
+        entry.uncounted,
+        entry.versions,
+        entry.by,
+        entry.peak_path,
     )
 
 
-def _amount_from_json(metric: str, value: Any) -> Amount:
+def _layer_from_json(layer: dict[str, object], place: str) -> LayerMeasurement:
+    operation = validated(layer.get("is"), Text, f"{place}.is")
+    amounts = {m: _amount_from_json(m, v, f"{place}.{m}") for m, v in layer.items() if m != "is"}
+    return LayerMeasurement(operation, amounts)
+
+
+def _amount_from_json(metric: str, value: object, place: str) -> Amount:
     """The amount, of the type of the metric. A metric that is not registered any more is read by its form."""
     zero = METRICS.get(metric).zero if metric in METRICS else Sum(0)
     if isinstance(value, dict):
-        over, under, missed = int(value["over"]), int(value["under"]), int(value.get("missed", 0))
-        if isinstance(zero, Ratio) or not under:  # without a denominator the value is unknown
-            return Ratio(over, under, missed)
-        return Peak(over, missed) if isinstance(zero, Peak) else Sum(over, under, missed)
-    if not isinstance(value, int):
-        raise ValueError(f"{metric} is {value!r}, not an integer")
-    return Peak(value) if isinstance(zero, Peak) else Sum(value)
+        amount = validated(value, AmountEntry, place)
+        if isinstance(zero, Ratio) or not amount.under:  # without a denominator the value is unknown
+            return Ratio(amount.over, amount.under, amount.missed)
+        if isinstance(zero, Peak):
+            return Peak(amount.over, amount.missed)
+        return Sum(amount.over, amount.under, amount.missed)
+    number = validated(value, Count, place)
+    return Peak(number) if isinstance(zero, Peak) else Sum(number)
 
 
 # -- comparing -------------------------------------------------------------------------------------

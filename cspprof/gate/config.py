@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -27,10 +26,11 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cspprof.core.errors import CspprofError, UnknownNameError
-from cspprof.core.files import display_path
+from cspprof.core.files import display_path, read_limited
 from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.registry import suggestion
-from cspprof.core.units import Quantity, parse_quantity
+from cspprof.core.toml_text import MAX_BYTES, read_toml
+from cspprof.core.units import Quantity, parse_quantity, shortened
 from cspprof.gate.toml_lines import Key, key_lines, nearest_line
 from cspprof.measure.engines import ENGINES
 from cspprof.metrics import METRICS
@@ -376,26 +376,31 @@ def find(start: Path | None = None) -> Path:
 
 
 def _has_table(path: Path) -> bool:
-    text = path.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = read_limited(path, MAX_BYTES).decode(errors="replace")
+    except OSError:
+        return True  # so that `load` says what is wrong
     return "tool.cspprof" in text.replace(" ", "").replace('"', "")
 
 
 def load(path: Path) -> Config:
     """Read a configuration. Raises CspprofError if the file cannot be read, is not TOML, or has no [tool.cspprof]."""
     try:
-        text = path.read_bytes().decode()
-        document = tomllib.loads(text)
+        text, document = read_toml(path)
     except OSError as error:
         raise CspprofError(
             f"cannot read {display_path(path)}: {error.strerror}", "Name another with --config."
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        lines = path.read_bytes().count(b"\n") + 1
+    except ValueError as error:
+        lines = read_limited(path, MAX_BYTES).count(b"\n") + 1
         reason = str(error).replace("at end of document", f"at end of document, line {lines}")
         raise CspprofError(f"{display_path(path)} is not TOML: {reason}", "Correct the syntax there.") from None
     prefix: tuple[str, ...] = ()
-    if "cspprof" in document.get("tool", {}):
-        prefix, document = ("tool", "cspprof"), document["tool"]["cspprof"]
+    tools = document.get("tool")
+    if isinstance(tools, dict) and "cspprof" in tools:
+        prefix, document = ("tool", "cspprof"), tools["cspprof"]
+        if not isinstance(document, dict):
+            raise CspprofError(f"{display_path(path)}: tool.cspprof is no table", "Write it as: [tool.cspprof]")
     elif path.name == "pyproject.toml":
         raise CspprofError(f"{display_path(path)} has no [tool.cspprof]", "Write a configuration with: cspprof init")
     return _Loader(path, prefix, key_lines(text)).config(document)
@@ -414,8 +419,8 @@ class _Loader:
     lines: dict[Key, int]
     problems: list[Problem] = field(default_factory=list)
 
-    def config(self, document: Any) -> Config:
-        tables = dict(document) if isinstance(document, dict) else {}
+    def config(self, document: dict[str, Any]) -> Config:
+        tables = dict(document)
         models = tables.pop("models") if isinstance(tables.get("models"), dict) else {}
         rules = tables.pop("rules") if isinstance(tables.get("rules"), list) else []
         self._validated(Settings, (), tables)
@@ -466,7 +471,8 @@ class _Loader:
         elif detail["type"] == "missing":
             message, hint = "this key is required", f"Add it: {EXAMPLES.get(name, f'{name} = …')}"
         elif not hint:
-            hint = f"It is {detail['input']!r} now. The guide lists the keys and their values: docs/guide/ci.md"
+            now = shortened(repr(detail["input"]), 80)
+            hint = f"It is {now} now. The guide lists the keys and their values: docs/guide/ci.md"
         model = str(key[1]) if key[:1] == ("models",) and len(key) > 1 else ""
         return Problem(
             f"{display_path(self.path)}:{line}", f"{_dotted((*self.prefix, *key))}: {message}", hint, line, model

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.import_path import import_path
 from cspprof.core.units import share
 from cspprof.gate.config import LATENCY, Config, Model, Rule
 from cspprof.gate.measurement import Measurement, profile_entry
@@ -115,7 +115,7 @@ def _latency_results(
             for limit in limits[names[index]]
         )
 
-    head = Checkout(config.folder.resolve(), list(sys.path))
+    head = Checkout(config.folder.resolve(), import_path())
     timings = ABSession(models, engine, reference.checkout, head, is_decided, progress).run()
     by_name = dict(zip(names, timings, strict=True))
     return {(rule.id, name): latency_result(rule, name, by_name[name], reference.name) for rule, name in pairs}

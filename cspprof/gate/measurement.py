@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -114,9 +115,49 @@ def layer_matches(glob: str, path: str) -> bool:
     >>> layer_matches("stage1.**", "stage1.0.conv")
     True
     """
-    parts = re.split(r"(\*\*|\*|\?)", glob)
-    pattern = "".join({"**": ".*", "*": "[^.]*", "?": "[^.]"}.get(part, re.escape(part)) for part in parts)
-    return re.fullmatch(pattern, path) is not None
+    parts = _glob_parts(glob)
+    reached = parts.past_stars(1)
+    for character in path:
+        in_name = 0 if character == "." else -1
+        stays = reached & (parts.any | parts.any_in_name & in_name)
+        goes_on = reached & (parts.literal.get(character, 0) | parts.one & in_name)
+        reached = parts.past_stars(stays | goes_on << 1)
+    return bool(reached >> parts.count & 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _GlobParts:
+    """The parts of a layer glob: characters, `?`, `*` and `**`. A set of parts is an integer with a bit for each part.
+
+    A path is matched character by character, with the set of all parts that can be next, so that the time grows only
+    with both lengths. A regular expression tries all ways to divide a path among the stars.
+    """
+
+    count: int
+    literal: Mapping[str, int]
+    """The parts that are this character."""
+    one: int
+    """`?`."""
+    any_in_name: int
+    """`*`."""
+    any: int
+    """`**`."""
+
+    def past_stars(self, parts: int) -> int:
+        """The parts with those behind stars: a star also matches nothing."""
+        while (more := parts | (parts & (self.any | self.any_in_name)) << 1) != parts:
+            parts = more
+        return parts
+
+
+@lru_cache
+def _glob_parts(glob: str) -> _GlobParts:
+    parts = re.findall(r"\*\*|.", glob, re.DOTALL)
+    places: dict[str, int] = {}
+    for i, part in enumerate(parts):
+        places[part] = places.get(part, 0) | 1 << i
+    one, any_in_name, any_ = (places.pop(part, 0) for part in ("?", "*", "**"))
+    return _GlobParts(len(parts), places, one, any_in_name, any_)
 
 
 # -- measuring -------------------------------------------------------------------------------------

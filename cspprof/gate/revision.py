@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from cspprof.core.child_process import ChildProcess, ProcessEndedError
 from cspprof.core.errors import CspprofError
+from cspprof.core.import_path import import_path
 from cspprof.gate import baseline
 from cspprof.gate.config import Config, Problem
 from cspprof.gate.measurement import layer_metrics
@@ -134,7 +134,7 @@ def measured_revision(config: Config, revision: str, names: Sequence[str] = ()) 
             name: Problem(revision, f"{revision} cannot be measured: {message}", hint, model=name)
             for name, (message, hint) in response["problems"].items()
         }
-        checkout = Checkout(folder, [redirected(entry, top, tree) for entry in sys.path])
+        checkout = Checkout(folder, [redirected(entry, top, tree) for entry in import_path()])
         yield Reference(revision, models, problems=problems, checkout=checkout)
 
 

@@ -1,7 +1,6 @@
 """The line of each key in a TOML document, for error messages and annotations.
 
-`tomllib` reports no positions. Each statement of a document is valid TOML by itself, so `tomllib` also finds where a
-statement ends: lines are added until they parse.
+`tomllib` reports no positions. Each statement of a document is valid TOML by itself, so `tomllib` also finds its keys.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from typing import Any
+
+from cspprof.core.toml_text import statements
 
 Key = tuple[str | int, ...]
 """The names, and the positions in arrays, that lead to a value."""
@@ -43,17 +44,10 @@ def nearest_line(lines: dict[Key, int], path: Key) -> int | None:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Each statement: its first line, its text and its parsed content."""
-    begin, statement = 0, ""
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        begin, statement = (begin, statement + line) if statement else (number, line)
-        try:
-            content = tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue  # a value that spans several lines
-        if content:
-            yield begin, statement, content
-        statement = ""
+    """Each statement of a valid document: its first line, its text and its parsed content."""
+    for number, statement in statements(text):
+        if content := tomllib.loads(statement):
+            yield number, statement, content
 
 
 def _header(content: dict[str, Any]) -> tuple[list[str], bool]:

@@ -9,6 +9,7 @@ from typing import Any
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.cached import cached
 from cspprof.core.record import Kind, Record
+from cspprof.core.validation import Count, Name, Seconds, Text
 from cspprof.measure.graph_nodes import GraphNode
 from cspprof.measure.node_matching import assign_nodes, match_graph, match_torch, named_nodes
 from cspprof.measure.profilers import RawNode
@@ -18,22 +19,22 @@ from cspprof.measure.profilers import RawNode
 class ExecutedNode:
     """The calls of the record that the engine ran as one operation."""
 
-    name: str
-    operator: str
-    seconds: float
+    name: Text
+    operator: Text
+    seconds: Seconds
     """Mean of the runs; the profile itself takes time, so only shares are compared."""
-    calls: list[int] = field(default_factory=list)
+    calls: list[Count] = field(default_factory=list)
     """The calls of the record that it executes; empty if the engine added it, or if it could not be matched."""
     is_layout: bool = False
-    activation_bytes: int | None = None
+    activation_bytes: Count | None = None
     """Bytes of activations that it read, as the engine says; None if it does not. Likewise the following two."""
-    parameter_bytes: int | None = None
-    output_bytes: int | None = None
-    macs: int | None = None
+    parameter_bytes: Count | None = None
+    output_bytes: Count | None = None
+    macs: Count | None = None
     """Multiply-accumulates on the shapes that ran; None if the engine does not say."""
-    allocated_bytes: int | None = None
+    allocated_bytes: Count | None = None
     """Bytes that the allocator gave to it and that it kept; None if the engine does not say."""
-    belongs_to: list[int] = field(default_factory=list)
+    belongs_to: list[Count] = field(default_factory=list)
     """Calls that other operations execute: those of which it is a part, or those that write the tensor whose layout it
     changes."""
 
@@ -42,21 +43,21 @@ class ExecutedNode:
 class LayerProfile:
     """One model in one engine with one setting."""
 
-    engine: str
-    model: int
+    engine: Name
+    model: Count
     """Index in `Measurement.models`."""
-    level: str = ""
+    level: Name = ""
     """The setting, such as `ORT_ENABLE_BASIC`; empty if the engine has one only."""
-    runs: int = 0
-    seconds: float = 0.0
+    runs: Count = 0
+    seconds: Seconds = 0.0
     """Mean time of the runs whose operations are in `nodes`."""
     nodes: list[ExecutedNode] = field(default_factory=list)
     """In execution order."""
-    peak_bytes: int | None = None
+    peak_bytes: Count | None = None
     """Peak of the allocator: for torch what the runs allocated, for ONNX Runtime what its arena had in use."""
-    peak_without_workspace: int | None = None
+    peak_without_workspace: Count | None = None
     """For torch: the peak at the ends of operations, when their workspace is free again."""
-    failure: str = ""
+    failure: Text = ""
 
     @property
     def label(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.validation import Count, Name
 
 if sys.platform != "win32":
     import resource
@@ -23,12 +24,12 @@ BUSY_SHARE = 0.1
 class Machine(NamedTuple):
     """The facts about the machine that a result states."""
 
-    cpu: str
-    cores: int
+    cpu: Name
+    cores: Count
     """CPUs that this process may use."""
-    memory_bytes: int
-    system: str
-    python: str
+    memory_bytes: Count
+    system: Name
+    python: Name
 
     @property
     def label(self) -> str:

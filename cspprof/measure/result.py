@@ -10,14 +10,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cspprof.core.errors import ProfileError
+from msgspec import Meta, Struct
+
 from cspprof.core.files import check_replaceable, write_atomically
 from cspprof.core.record import Record
+from cspprof.core.validation import Count, Name, Positive, Seconds, Share, Text, validated
 from cspprof.measure.engines.network import SKIPPED
 from cspprof.measure.explain import Explanation, explained_difference
-from cspprof.measure.layers import ExecutedNode, LayerProfile
+from cspprof.measure.layers import LayerProfile
 from cspprof.measure.machine import Machine
 from cspprof.measure.statistics import Estimate, is_difference, least_difference, median_estimate, ratio_estimate
 from cspprof.measure.statistics import least as least_of
@@ -30,13 +32,13 @@ from cspprof.storage.measured_file import SCHEMA
 class EngineRun:
     """An engine as it was configured in this session."""
 
-    name: str
-    versions: dict[str, str] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
+    name: Name
+    versions: dict[Name, Name] = field(default_factory=dict)
+    settings: dict[Name, Any] = field(default_factory=dict)
     """The settings that its `configure` returned, with `pinned_to` (CPUs, or null) and `denormals_flushed`."""
-    failure: str = ""
+    failure: Text = ""
     """Why it could not start; empty if it did."""
-    hint: str | None = None
+    hint: Text | None = None
 
 
 @dataclass
@@ -61,31 +63,37 @@ class MeasuredModel:
         return inputs[0].shape[0] if inputs and inputs[0].shape else 1
 
 
+Sample = Annotated[float, Meta(ge=1e-12, le=1e12)]
+"""A measured time in seconds."""
+MAX_SAMPLES = 100_000
+"""The samples in a file. The bootstrap draws each of them a thousand times."""
+
+
 @dataclass
 class Timing:
     """One model on one engine. `again` marks the second copy of a model that makes up the A/A pair of its engine."""
 
-    engine: str
-    model: int
+    engine: Name
+    model: Count
     """Index in `Measurement.models`."""
     again: bool = False
-    rounds: list[list[float]] = field(default_factory=list)
+    rounds: list[list[Sample]] = field(default_factory=list)
     """Samples in seconds for one forward pass."""
-    runs_per_sample: int = 1
-    warm_up_runs: list[int] = field(default_factory=list)
+    runs_per_sample: Positive = 1
+    warm_up_runs: list[Count] = field(default_factory=list)
     """Forward passes before the samples of each round."""
     stable: bool = True
     """Whether the times were stable after every warm-up."""
-    error: float | None = None
+    error: Share | None = None
     """Largest relative error of an output; None if it was not compared."""
-    peak_bytes: int | None = None
+    peak_bytes: Count | None = None
     """Peak resident memory of a process that loaded this model only and ran it twice."""
-    engine_bytes: int | None = None
+    engine_bytes: Count | None = None
     """Peak resident memory of that process before it loaded the model."""
-    load_seconds: float | None = None
-    notes: list[str] = field(default_factory=list)
-    failure: str = ""
-    hint: str | None = None
+    load_seconds: Seconds | None = None
+    notes: list[Text] = field(default_factory=list)
+    failure: Text = ""
+    hint: Text | None = None
 
 
 @dataclass
@@ -259,7 +267,7 @@ class Measurement:
     def save(self, path: Path) -> None:
         """Write the file. Raises OutputError, also if the file exists and is no measurement."""
         check_replaceable(path, measured_file.is_own, "a measurement", "--save FILE")
-        text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"))
         write_atomically(path, text.encode() + b"\n")
 
     @classmethod
@@ -267,26 +275,76 @@ class Measurement:
         """Read a file that `save` wrote. Raises ProfileError."""
         document = measured_file.load(path)
         try:
-            for derived in ("schema", "results"):
-                document.pop(derived)
-            document.pop("explanations", None)
-            profiles = [
-                LayerProfile(**{**p, "nodes": [ExecutedNode(**n) for n in p["nodes"]]})
-                for p in document.pop("layer_profiles", ())
-            ]
-            models = [
-                MeasuredModel(**{**m, "record": profile_file.from_dict(m["record"])}) for m in document.pop("models")
-            ]
-            return cls(
-                machine=Machine(**document.pop("machine")),
-                engines=[EngineRun(**e) for e in document.pop("engines")],
-                timings=[Timing(**t) for t in document.pop("timings")],
-                models=models,
-                layer_profiles=profiles,
-                **document,
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", "Measure again.") from None
+            return _measurement(validated(document, MeasuredDocument))
+        except ValueError as error:
+            raise measured_file.damaged(path, error) from None
+
+
+# -- reading a file ---------------------------------------------------------------------------------
+
+
+class Export(Struct):
+    """What is known of the ONNX graph of a model."""
+
+    exporter: Name = ""
+    opset: dict[Name, Count] = {}
+    failure: Text = ""
+    refused: list[Text] = []
+
+
+class ModelEntry(Struct):
+    """A model in the document; see `MeasuredModel`."""
+
+    name: Name
+    spec: Text
+    inputs: list[Text]
+    record: dict[str, Any]
+    export: dict[str, Any] = {}
+    notes: list[Text] = []
+    failure: Text = ""
+    hint: Text | None = None
+
+
+class MeasuredDocument(Struct):
+    """The document of a file; see `Measurement`."""
+
+    machine: Machine
+    date: Name
+    threads: Positive
+    rounds: Count
+    load_average: Share | None
+    engines: list[EngineRun]
+    models: list[ModelEntry]
+    timings: list[Timing]
+    finished_rounds: Count = 0
+    other_cpu_share: Share | None = None
+    interrupted: bool = False
+    checked_only: bool = False
+    versions: dict[Name, Name] = {}
+    layer_profiles: list[LayerProfile] = []
+
+
+def _measurement(document: MeasuredDocument) -> Measurement:
+    """The measurement in a document. Raises ValueError if its parts do not fit together."""
+    models = []
+    for i, entry in enumerate(document.models):
+        validated(entry.export, Export, f"models[{i}].export")
+        own = {name: getattr(entry, name) for name in ModelEntry.__struct_fields__}
+        models.append(MeasuredModel(**own | {"record": measured_file.record_of(entry.record, i)}))
+    for name in ("timings", "layer_profiles"):
+        for i, part in enumerate(getattr(document, name)):
+            if part.model >= len(models):
+                raise ValueError(f"{name}[{i}].model is {part.model}, and there are {len(models)} models")
+            if part.engine not in [engine.name for engine in document.engines]:
+                raise ValueError(f"{name}[{i}].engine is {part.engine[:40]!r}, which is none of engines")
+    if sum(len(samples) for timing in document.timings for samples in timing.rounds) > MAX_SAMPLES:
+        raise ValueError(f"timings have more than {MAX_SAMPLES:,} samples")
+    for i, profile in enumerate(document.layer_profiles):
+        calls = len(models[profile.model].record.calls.spec)
+        for k, node in enumerate(profile.nodes):
+            if max([*node.calls, *node.belongs_to], default=-1) >= calls:
+                raise ValueError(f"layer_profiles[{i}].nodes[{k}] names a call that its model does not have")
+    return Measurement(**{n: getattr(document, n) for n in MeasuredDocument.__struct_fields__} | {"models": models})
 
 
 def _quotient(record: Record, base: Record, metric: str) -> float | None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from cspprof.core.errors import ProfileError
-from cspprof.core.json_text import parse_json
+from cspprof.core.files import read_limited
+from cspprof.core.json_text import MAX_BYTES, parse_json
 from cspprof.core.record import Record
+from cspprof.core.validation import Name, validated
 from cspprof.storage import profile_file
 
 SCHEMA = "cspprof.measured/1"
@@ -22,13 +26,13 @@ def is_own(head: bytes) -> bool:
 def load(path: Path) -> dict[str, Any]:
     """The document. Raises ProfileError."""
     try:
-        data = path.read_bytes()
+        data = read_limited(path, MAX_BYTES)
     except FileNotFoundError:
         raise ProfileError(f"there is no file {path}", "Make one with: cspprof measure SPEC --save FILE") from None
     except OSError as error:
         raise ProfileError(f"cannot read {path}: {error.strerror or error}", "Name another file.") from None
     try:
-        document = parse_json(data)
+        document = parse_json(data, parse_constant=float)  # of a record: see profile_file
     except ValueError as error:
         raise ProfileError(f"{path} is not a file of measurements: {error}", "Measure again with --save.") from None
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -40,13 +44,40 @@ def load(path: Path) -> dict[str, Any]:
     return dict(document)
 
 
+class Model(Struct):
+    """The entry of a model, of which `cspprof.measure.result` reads the other keys."""
+
+    name: Name
+    record: dict[str, Any]
+
+
+class Models(Struct):
+    """The part of the document that contains records."""
+
+    models: list[Model]
+
+
 def records(path: Path) -> dict[str, Record]:
     """The record of each model by name, in order; of two models with one name the first. Raises ProfileError."""
+    document = load(path)
     found: dict[str, Record] = {}
     try:
-        for model in load(path)["models"]:
-            if model["name"] not in found:
-                found[str(model["name"])] = profile_file.from_dict(model["record"])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", "Measure again.") from None
+        for i, model in enumerate(validated(document, Models).models):
+            if model.name not in found:
+                found[model.name] = record_of(model.record, i)
+    except (ValueError, ProfileError) as error:
+        raise damaged(path, error) from None
     return found
+
+
+def record_of(document: Any, i: int) -> Record:
+    """The record of the model `i`. Raises ValueError."""
+    try:
+        return profile_file.from_dict(document)
+    except (ValueError, ProfileError) as error:
+        raise ValueError(f"models[{i}].record: {error}") from None
+
+
+def damaged(path: Path, error: Exception) -> ProfileError:
+    """The error for a file whose values have wrong types or do not fit together."""
+    return ProfileError(f"{path} is damaged: {error}", "Measure again: cspprof measure SPEC --save FILE")

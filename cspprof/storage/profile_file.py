@@ -2,6 +2,9 @@
 
 The document is columnar, like the record. Tensor specs, class names, stages and roles are written once and referred to
 by number; `calls.layer` and `calls.storage` hold differences between neighbors, which are small and compress well.
+
+A file can come from anyone. `Document` has the types and limits of its values; `from_dict` checks that the values fit
+together. A record that it returns is safe for every function of records. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -9,19 +12,24 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 import zlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import accumulate
 from operator import sub
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, Any, Literal, NamedTuple
 
-from cspprof.core.backward import Backward, Saved
+from msgspec import Meta, Struct, field
+
+from cspprof.core.backward import Backward
 from cspprof.core.errors import ProfileError
-from cspprof.core.files import check_replaceable, write_atomically
-from cspprof.core.json_text import gunzip, parse_json
+from cspprof.core.files import check_replaceable, read_limited, write_atomically
+from cspprof.core.json_text import MAX_BYTES, gunzip, parse_json
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
+from cspprof.core.validation import LARGEST, Count, Integer, Name, Text, validated
+from cspprof.storage.operation_check import check_operation
 
 COMPRESSION = 2
 """Level of gzip. For 100,000 calls, level 5 gives 6 % smaller files and takes nearly three times as long."""
@@ -51,7 +59,7 @@ def to_bytes(record: Record, compressed: bool) -> bytes:
 def load(path: Path) -> Record:
     """Read a file that `save` wrote. Raises ProfileError."""
     try:
-        data = path.read_bytes()
+        data = read_limited(path, MAX_BYTES)
     except FileNotFoundError:
         raise ProfileError(f"there is no file {path}", "Make one with: cspprof profile SPEC --save FILE") from None
     except OSError as error:
@@ -68,7 +76,8 @@ def packaged_resnet50() -> Record:
 def from_bytes(data: bytes, name: str) -> Record:
     """The record in the content of a file; `name` is the file's name in errors. Raises ProfileError."""
     try:
-        document = parse_json(gunzip(data) if data[:2] == b"\x1f\x8b" else data)
+        # an argument of an operation can be infinite, as that of masked_fill
+        document = parse_json(gunzip(data) if data[:2] == b"\x1f\x8b" else data, parse_constant=float)
     except ValueError as error:
         raise ProfileError(f"{name} is not a saved profile: {error}", "Write it again with --save.") from None
     schema = document.get("schema") if isinstance(document, dict) else None
@@ -79,8 +88,8 @@ def from_bytes(data: bytes, name: str) -> Record:
         )
     try:
         return from_dict(document)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ProfileError(f"{name} is damaged: {type(error).__name__} {error}", "Write it again.") from None
+    except (ValueError, ProfileError) as error:
+        raise ProfileError(f"{name} is damaged: {error}", "Write it again: cspprof profile SPEC --save FILE") from None
 
 
 class ValueNumbers(dict[Any, int]):
@@ -154,78 +163,6 @@ def to_dict(record: Record) -> dict[str, Any]:
     }
 
 
-def from_dict(document: dict[str, Any]) -> Record:
-    """The record in the document. Raises KeyError, TypeError, ValueError or IndexError, and ProfileError."""
-    tensors = [TensorSpec(tuple(shape), dtype) for shape, dtype in document["tensors"]]
-    classes, stages, roles = document["classes"], document["stages"], document["roles"]
-    layers, storages, calls = document["layers"], document["storages"], document["calls"]
-    frozen = layers.get("frozen", {})
-    shared_with = [tuple(layers["shared_with"].get(str(i), ())) for i in range(len(layers["path"]))]
-
-    def specs(numbers: list[int]) -> tuple[TensorSpec, ...]:
-        return tuple([tensors[number] for number in numbers])
-
-    record = Record(
-        model=document["model"],
-        status=document["status"],
-        source=document["source"],
-        inputs=specs(document["inputs"]),
-        outputs=tuple(document["outputs"]),
-        layers=tuple(
-            Layer(path, classes[class_], depth, count, params, shared, stages[stage], frozen.get(str(i), 0))
-            for i, (path, class_, depth, count, params, shared, stage) in enumerate(
-                zip(
-                    layers["path"],
-                    layers["class"],
-                    layers["depth"],
-                    layers["calls"],
-                    layers["params"],
-                    shared_with,
-                    layers["stage"],
-                    strict=True,
-                )
-            )
-        ),
-        storages=tuple(
-            Storage(id_, name, roles[role], tensors[tensor])
-            for id_, name, role, tensor in zip(
-                storages["id"], storages["name"], storages["role"], storages["tensor"], strict=True
-            )
-        ),
-        specs=tuple(
-            OpSpec(
-                target,
-                Kind(kind),
-                specs(reads),
-                specs(weights),
-                specs(writes),
-                _tuples(attrs),
-                macs,
-                elementwise,
-                _backward_from_list(backward),
-            )
-            for (target, kind, reads, weights, writes, attrs, macs, elementwise), backward in zip(
-                document["specs"], document.get("backward", [None] * len(document["specs"])), strict=True
-            )
-        ),
-        calls=Calls(
-            calls["spec"],
-            list(accumulate(calls["layer"])),
-            list(accumulate(calls["storage"])),
-            calls["name"] or (),
-            dict(zip(*map(accumulate, calls.get("views", ((), ()))), strict=True)),
-            calls.get("required") or (),  # files of versions before 0.3 lack it and `backward`
-        ),
-        params=document["params"],
-        notes=tuple(document["notes"]),
-        tool=document["tool"],
-        sources=document.get("sources", {}),
-        deployed=bool(document.get("deployed", False)),
-    )
-    record.self_check()
-    return record
-
-
 def _backward_to_list(backward: Backward | None) -> list[Any] | None:
     if backward is None:
         return None
@@ -233,23 +170,234 @@ def _backward_to_list(backward: Backward | None) -> list[Any] | None:
     return [list(backward.macs), saves, backward.passes, backward.ends]
 
 
-def _backward_from_list(listed: list[Any] | None) -> Backward | None:
-    if listed is None:
-        return None
-    macs, saves, passes, ends = listed
-    kept = None if saves is None else tuple([Saved(t, n, tuple(by), tuple(unless)) for t, n, by, unless in saves])
-    return Backward(tuple([(n, tuple(by)) for n, by in macs]), kept, passes, ends)
-
-
 def _differences(column: Sequence[int]) -> list[int]:
     """Each number minus the one before it; `itertools.accumulate` is the inverse."""
     return list(map(sub, column, [0, *column]))
 
 
-def _tuples(value: Any) -> Any:
-    """The value with tuples in place of lists, which JSON has instead."""
+# -- reading -----------------------------------------------------------------------------------------
+
+MAX_RANK = 64
+"""The dimensions of a tensor. Torch has kernels for at most so many."""
+MAX_DEPTH = 1000
+"""The levels of modules, which is Python's limit for nested calls."""
+MAX_NESTING = 16
+"""The levels of lists in an argument of an operation."""
+
+Numbers = list[Count]
+Role = Literal["input", "parameter", "buffer", "constant", "byproduct"]
+
+
+class LayerColumns(Struct):
+    """`layers`: one entry for each module."""
+
+    path: list[Name]
+    class_: Numbers = field(name="class")
+    depth: list[Annotated[int, Meta(ge=0, le=MAX_DEPTH)]]
+    calls: Numbers
+    params: Numbers
+    stage: Numbers
+    shared_with: dict[str, tuple[Name, ...]]
+    frozen: dict[str, Count] = {}
+
+
+class StorageColumns(Struct):
+    """`storages`: one entry for each storage that no call writes first."""
+
+    id: Numbers
+    name: list[Name]
+    role: Numbers
+    tensor: Numbers
+
+
+class CallColumns(Struct):
+    """`calls`: one entry for each call; `storage` has one for each operand and output."""
+
+    spec: Numbers
+    layer: list[Integer]
+    storage: list[Integer]
+    name: list[Name] | None = None
+    views: tuple[list[Integer], list[Integer]] = ([], [])
+    required: list[int] = []
+    """Bit masks, so integers of any size. Files of versions before 0.3 lack it, and `backward` of the document."""
+
+
+class Operation(NamedTuple):
+    """An entry of `specs`."""
+
+    target: Name
+    kind: Kind
+    reads: Numbers
+    weights: Numbers
+    writes: Numbers
+    attrs: dict[Name, Any]
+    macs: Count | None
+    elementwise: Count
+
+
+_OPERATION_FIELD = re.compile(r"^(specs\[\d+\])\[(\d)\]")
+"""The place of a field of an operation, which has a number."""
+
+
+class Document(Struct):
+    """The document of a file."""
+
+    model: Name
+    status: Name
+    source: Text
+    inputs: Numbers
+    outputs: Numbers
+    params: Count
+    notes: tuple[Text, ...]
+    tool: dict[Name, Name]
+    layers: LayerColumns
+    storages: StorageColumns
+    specs: list[Operation]
+    calls: CallColumns
+    tensors: list[tuple[Annotated[tuple[Count, ...], Meta(max_length=MAX_RANK)], Name]]
+    classes: list[Name]
+    stages: list[Name | None]
+    roles: list[Role]
+    sources: dict[Name, Name] = {}
+    deployed: bool = False
+    backward: list[Backward | None] | None = None
+
+
+def from_dict(value: object) -> Record:
+    """The record in a document. Raises ValueError, and ProfileError from the check of the record, with the place."""
+    try:
+        document = validated(value, Document)
+    except ValueError as error:
+        raise ValueError(_OPERATION_FIELD.sub(lambda m: f"{m[1]}.{Operation._fields[int(m[2])]}", str(error))) from None
+    tensors = [_tensor(f"tensors[{i}]", *entry) for i, entry in enumerate(document.tensors)]
+    backward = [None] * len(document.specs) if document.backward is None else document.backward
+    _check_lengths({"specs": document.specs, "backward": backward})
+    record = Record(
+        model=document.model,
+        status=document.status,
+        source=document.source,
+        inputs=tuple(_picked(tensors, document.inputs, "inputs")),
+        outputs=tuple(document.outputs),
+        layers=_layers(document),
+        storages=_storages(document, tensors),
+        specs=tuple(
+            _operation(f"specs[{i}]", operation, tensors, backward[i]) for i, operation in enumerate(document.specs)
+        ),
+        calls=_calls(document.calls),
+        params=document.params,
+        notes=document.notes,
+        tool=document.tool,
+        sources={name: _project_file(name, file) for name, file in document.sources.items()},
+        deployed=document.deployed,
+    )
+    record.self_check()
+    return record
+
+
+def _tensor(place: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
+    tensor = TensorSpec(shape, dtype)
+    if tensor.nbytes > LARGEST:
+        raise ValueError(f"{place} has {tensor.nbytes:,} bytes: no tensor is that large")
+    return tensor
+
+
+def _layers(document: Document) -> tuple[Layer, ...]:
+    columns = document.layers
+    lists = {n: getattr(columns, n) for n in ("path", "class_", "depth", "calls", "params", "stage")}
+    _check_lengths({f"layers.{name.strip('_')}": column for name, column in lists.items()})
+    n = len(columns.path)
+    for name, entries in (("frozen", columns.frozen), ("shared_with", columns.shared_with)):
+        for key in entries:
+            if not (key.isdecimal() and key.isascii() and int(key[:20]) < n):
+                raise ValueError(f"layers.{name} has the key {key[:40]!r}, which is the number of no layer")
+    return tuple(
+        [
+            Layer(
+                columns.path[i], class_, columns.depth[i], columns.calls[i], columns.params[i],
+                columns.shared_with.get(str(i), ()), stage, columns.frozen.get(str(i), 0),
+            )
+            for i, (class_, stage) in enumerate(
+                zip(
+                    _picked(document.classes, columns.class_, "layers.class"),
+                    _picked(document.stages, columns.stage, "layers.stage"),
+                    strict=True,
+                )
+            )
+        ]
+    )  # fmt: skip
+
+
+def _storages(document: Document, tensors: Sequence[TensorSpec]) -> tuple[Storage, ...]:
+    columns = document.storages
+    _check_lengths({f"storages.{name}": getattr(columns, name) for name in StorageColumns.__struct_fields__})
+    roles = _picked(document.roles, columns.role, "storages.role")
+    return tuple(map(Storage, columns.id, columns.name, roles, _picked(tensors, columns.tensor, "storages.tensor")))
+
+
+def _operation(
+    place: str, operation: Operation, tensors: Sequence[TensorSpec], backward: Backward | None
+) -> OpSpec:  # fmt: skip
+    target, kind, reads, weights, writes, attrs, macs, elementwise = operation
+    spec = OpSpec(
+        target,
+        kind,
+        *(tuple(_picked(tensors, numbers, place)) for numbers in (reads, weights, writes)),
+        {name: _argument(value, f"{place}.{name}") for name, value in attrs.items()},
+        macs,
+        elementwise,
+        backward,
+    )
+    try:
+        check_operation(spec)
+    except ValueError as error:
+        raise ValueError(f"{place} ({target}): {error}") from None
+    return spec
+
+
+def _calls(columns: CallColumns) -> Calls:
+    reads, writes = (list(accumulate(column)) for column in columns.views)
+    _check_lengths({"calls.views[0]": reads, "calls.views[1]": writes})
+    return Calls(
+        columns.spec,
+        list(accumulate(columns.layer)),
+        list(accumulate(columns.storage)),
+        columns.name or (),
+        dict(zip(reads, writes, strict=True)),
+        columns.required or (),
+    )
+
+
+def _check_lengths(columns: Mapping[str, Sequence[object]]) -> None:
+    """Raise ValueError if columns differ in length."""
+    (first, expected), *others = ((name, len(column)) for name, column in columns.items())
+    for name, length in others:
+        if length != expected:
+            raise ValueError(f"{first} has {expected:,} entries and {name} has {length:,}")
+
+
+def _picked(entries: Sequence[Any], numbers: Sequence[int], place: str) -> list[Any]:
+    """The entries with these numbers. Raises ValueError for a number without an entry."""
+    if numbers and max(numbers) >= len(entries):
+        raise ValueError(f"{place} refers to entry {max(numbers)} of {len(entries)}")
+    return [entries[number] for number in numbers]
+
+
+def _argument(value: Any, place: str, depth: int = 0) -> Any:
+    """An argument of an operation, with tuples in place of lists, which JSON has instead."""
+    if depth > MAX_NESTING:
+        raise ValueError(f"{place} is nested too deeply")
     if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
+        return tuple([_argument(v, place, depth + 1) for v in value])
     if isinstance(value, dict):
-        return {k: _tuples(v) for k, v in value.items()}
+        return {k: _argument(v, place, depth + 1) for k, v in value.items()}
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"{place} is an integer of more than 64 bits")
     return value
+
+
+def _project_file(class_name: str, file: str) -> str:
+    """A file of the user's project, relative to its folder. Raises ValueError for a file anywhere else."""
+    parts = PurePosixPath(file).parts
+    if not parts or ".." in parts or "\\" in file or "\0" in file or PureWindowsPath(file).anchor or parts[0] == "/":
+        raise ValueError(f"sources: the file of {class_name} is {file!r}, which is no path inside a project")
+    return file

@@ -2,7 +2,8 @@
 
 On a local disk it is an SQLite database in WAL mode, which several sweeps may use at once. File systems of a network do
 not keep the locks and the shared memory that WAL needs; there it is a folder of text files, one per process, in which
-every line carries a checksum. Both hold the same rows.
+every line carries a checksum. Both hold the same rows. A journal can come from anyone: every row that is read is
+validated.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 from cspprof.core.errors import CspprofError
+from cspprof.core.files import read_limited
+from cspprof.core.json_text import parse_json
+from cspprof.core.validation import Count, Name, Seconds, Text, validated
 from cspprof.storage.cache import folder
 from cspprof.sweeps.candidate import Row, Status
 
@@ -38,6 +42,8 @@ BATCH = 500
 
 
 OTHER_FILE = "Name another file: --journal FILE"
+MAX_DOCUMENT = 1 << 20
+"""The bytes of a row, and of the description of the space."""
 
 
 class JournalError(CspprofError):
@@ -125,6 +131,32 @@ def file_system(path: Path) -> str:
     return max(inside)[1] if inside else ""
 
 
+class RowFields(NamedTuple):
+    """The fields of a row as a journal holds them; see `Row`."""
+
+    key: str
+    position: Count
+    spec: Text
+    axes: dict[Name, Any]
+    input: Text
+    status: Literal["ok", "refused", "failed", "timeout", "memory", "crashed"]
+    values: dict[Name, int | float]
+    at_least: tuple[Name, ...]
+    error: str
+    seconds: Seconds
+    versions: Text
+
+
+def _row(fields: object) -> Row:
+    """The row with these fields. Raises ValueError."""
+    row = validated(fields, RowFields)
+    return Row(bytes.fromhex(row.key), *row[1:])
+
+
+def _damaged(path: Path, error: Exception) -> JournalError:
+    return JournalError(f"the journal {path} is damaged: {error}", OTHER_FILE)
+
+
 # -- SQLite ----------------------------------------------------------------------------------------
 
 
@@ -137,6 +169,16 @@ INSERT = (
     + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS[1:])
     + " WHERE rows.status != 'ok'"
 )
+
+
+def _has_own_tables(database: sqlite3.Connection) -> bool:
+    """Whether the database has the tables of a journal and nothing else: a view or a trigger could run for ever."""
+    found = set(database.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"))
+    return found == {("table", "facts"), ("table", "names"), ("table", "rows")}
+
+
+def _json(text: str) -> Any:
+    return parse_json(text.encode(), parse_constant=float)
 
 
 def _marks(values: Collection[object]) -> str:
@@ -156,6 +198,8 @@ class SqliteJournal:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise JournalError(f"{path} is no journal of cspprof", OTHER_FILE)
+            if version and not _has_own_tables(self._database):
+                raise JournalError(f"{path} is no journal of cspprof: it has other tables or views", OTHER_FILE)
             if version > SCHEMA:
                 raise JournalError(
                     f"{path} was written by a later version of cspprof", "Update cspprof, or name another --journal."
@@ -186,8 +230,15 @@ class SqliteJournal:
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             query = f"SELECT key FROM rows WHERE key IN ({_marks(batch)}) AND status NOT IN ({_marks(retried)})"
-            found.update(key for (key,) in self._database.execute(query, [*batch, *retried]))
+            found.update(key for (key,) in self._fetch(query, *batch, *retried))
         return set(keys) - found
+
+    def _fetch(self, query: str, *parameters: object) -> Iterator[Any]:
+        """The rows of a query, read one after another. Raises JournalError."""
+        try:
+            yield from self._database.execute(query, parameters)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            raise _damaged(self.path, error) from None
 
     def add(self, rows: Sequence[Row]) -> None:
         try:
@@ -222,27 +273,34 @@ class SqliteJournal:
         return self._columns[text]
 
     def find(self, key: bytes) -> Row | None:
-        return next(self._select("WHERE key = ?", (key,)), None)
+        return next(self._select("WHERE key = ?", key), None)
 
     def rows(self) -> Iterator[Row]:
         return self._select("ORDER BY position, spec, key")
 
-    def _select(self, clause: str, parameters: tuple[bytes, ...] = ()) -> Iterator[Row]:
-        texts = dict(self._database.execute("SELECT id, text FROM names"))
-        metrics = {number: json.loads(text) for number, text in texts.items() if text.startswith("[")}
-        found = self._database.execute(f"SELECT * FROM rows {clause}", parameters)
-        for key, position, spec, axes, shapes, status, error, names, numbers, at_least, versions, seconds in found:
-            values = dict(zip(metrics[names], json.loads(numbers), strict=True))
-            bounds = () if at_least == "[]" else tuple(json.loads(at_least))
-            yield Row(key, position, spec, json.loads(axes), shapes, status, values, bounds, error, seconds,
-                      texts[versions])  # fmt: skip
+    def _select(self, clause: str, *parameters: bytes) -> Iterator[Row]:
+        try:
+            texts = dict(self._fetch("SELECT id, text FROM names"))
+            metrics = {number: _json(text) for number, text in texts.items() if str(text).startswith("[")}
+            for fields in self._fetch(f"SELECT * FROM rows {clause}", *parameters):
+                key, position, spec, axes, shapes, status, error, names, numbers, at_least, versions, seconds = fields
+                values = dict(zip(metrics[names], _json(numbers), strict=True))
+                yield _row(
+                    [key.hex(), position, spec, _json(axes), shapes, status, values, _json(at_least), error, seconds,
+                     texts[versions]]
+                )  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(self.path, error) from None
 
     def space(self) -> str | None:
-        found = self._database.execute("SELECT value FROM facts WHERE name = 'space'").fetchone()
-        return found[0] if found else None
+        found = next(self._fetch("SELECT value FROM facts WHERE name = 'space'"), None)
+        return str(found[0]) if found else None
 
     def set_space(self, description: str) -> None:
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES ('space', ?)", (description,))
+        try:
+            self._database.execute("INSERT OR REPLACE INTO facts VALUES ('space', ?)", (description,))
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write the journal {self.path}: {error}", OTHER_FILE) from None
 
     def close(self) -> None:
         self._database.close()
@@ -250,7 +308,7 @@ class SqliteJournal:
 
 # -- text files ------------------------------------------------------------------------------------
 
-START = re.compile(r'\["([0-9a-f]+)", (\d+), ')
+START = re.compile(r'\["((?:[0-9a-f]{2})+)", ([0-9]{1,19}), ')
 """The start of a document: the key and the position of the row."""
 MOST_FILES = 100
 """Files that are open at once."""
@@ -308,17 +366,20 @@ class TextJournal:
     def _places(self) -> dict[bytes, _Place]:
         """Where the row of each key is. Of several, it is the first one with numbers, else the last one."""
         found: dict[bytes, _Place] = {}
-        parts = sorted(self.path.glob("*.jsonl"), key=lambda part: (part.stat().st_mtime_ns, part.name))
-        with _Lines() as lines:
-            for part in parts:
-                for place, key in _places_in(part):
-                    if key not in found or lines.row(found[key]).status != "ok":
-                        found[key] = place
+        try:
+            parts = sorted(self.path.glob("*.jsonl"), key=lambda part: (part.stat().st_mtime_ns, part.name))
+            with _Lines() as lines:
+                for part in parts:
+                    for place, key in _places_in(part):
+                        if key not in found or lines.row(found[key]).status != "ok":
+                            found[key] = place
+        except OSError as error:
+            raise JournalError(f"cannot read the journal {self.path}: {error}", OTHER_FILE) from None
         return found
 
     def space(self) -> str | None:
         with contextlib.suppress(OSError):
-            return (self.path / "space.json").read_text()
+            return read_limited(self.path / "space.json", MAX_DOCUMENT).decode(errors="replace")
         return None
 
     def set_space(self, description: str) -> None:
@@ -344,7 +405,7 @@ def _places_in(part: Path) -> Iterator[tuple[_Place, bytes]]:
     """The places and keys of the rows in a file, up to the first line that is incomplete or damaged."""
     offset = 0
     with part.open("rb") as file:
-        for line in file:
+        while line := file.readline(MAX_DOCUMENT):
             checksum, _, document = line.decode(errors="replace").rstrip("\n").partition(" ")
             start = START.match(document)
             if not line.endswith(b"\n") or checksum != _checksum(document) or start is None:
@@ -366,9 +427,10 @@ class _Lines:
                 self._close()
             file = self._files[place.part] = place.part.open("rb")
         file.seek(place.offset)
-        fields = json.loads(file.readline().partition(b" ")[2])
-        row = Row(*fields)
-        return row._replace(key=bytes.fromhex(fields[0]), at_least=tuple(row.at_least))
+        try:
+            return _row(parse_json(file.readline(MAX_DOCUMENT).partition(b" ")[2], parse_constant=float))
+        except ValueError as error:
+            raise JournalError(f"{place.part}: byte {place.offset}: {error}", OTHER_FILE) from None
 
     def _close(self) -> None:
         for file in self._files.values():

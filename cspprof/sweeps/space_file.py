@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import SHOWN
+from cspprof.core.toml_text import read_toml
 from cspprof.core.units import shortened
 from cspprof.sweeps.space import axis_values, listed, parse_sizes
 
-MAX_FILE = 1 << 20
-"""Bytes of a file."""
 EXAMPLE = 'models = ["csp_peleenet"]\ngrid.gamma = "0.25:0.75:0.125"'
 
 
@@ -37,20 +35,15 @@ def read_space_file(path: Path) -> dict[str, Any]:
     try:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise CspprofError(f"{path} is not a file", "Name a TOML file: --space FILE")
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE + 1)
+        read = SpaceFile.model_validate(read_toml(path)[1])
     except OSError as error:
         raise CspprofError(f"cannot read {path}: {error.strerror}", "Name a TOML file: --space FILE") from None
-    if len(data) > MAX_FILE:
-        raise CspprofError(f"{path} has more than {MAX_FILE:,} bytes", "Name a TOML file: --space FILE")
-    try:
-        read = SpaceFile.model_validate(tomllib.loads(data.decode()))
     except ValidationError as error:
         first = error.errors()[0]
         place = shortened(".".join(map(str, first["loc"])), SHOWN)
         known = f"Its keys: {', '.join(SpaceFile.model_fields)}"
         raise CspprofError(f"{path}: {place}: {first['msg']}", known) from None
-    except (ValueError, RecursionError) as error:  # also an integer of very many digits
+    except ValueError as error:  # also an integer of very many digits
         raise CspprofError(f"{path} is no TOML: {error}", f"Write for example:\n{EXAMPLE}") from None
     try:
         axes = {name: axis_values(name, values) for name, values in read.grid.items()}

@@ -8,7 +8,6 @@ from dataclasses import replace
 from cspprof.analysis.receptive_field.field import (
     Field,
     Segments,
-    UnfollowedError,
     Value,
     joined,
     merged,
@@ -19,7 +18,7 @@ from cspprof.analysis.receptive_field.field import (
     unordered_dim,
     windowed,
 )
-from cspprof.analysis.receptive_field.intervals import Intervals, Span, affine
+from cspprof.analysis.receptive_field.intervals import Intervals, Span, UnfollowedError, affine, positions
 from cspprof.core.record import OpSpec
 
 Shape = Sequence[int]
@@ -84,7 +83,7 @@ def _in_a_row(parts: Sequence[Sized], d: int, shape: Shape) -> Field:
     locals_ = [field.axes[axis].local for field in moved]
     if all(local == locals_[0] for local in locals_):
         return result
-    spans: list[Span | None] = [None] * shape[d]
+    spans: list[Span | None] = [None for _ in positions(shape[d])]
     for (_, _, start, size), local in zip(known, locals_, strict=True):
         for position in range(start, start + size):
             spans[position] = None if local is None else local.at(position)

@@ -16,11 +16,13 @@ from cspprof.analysis.receptive_field.intervals import (
     IDENTITY,
     Intervals,
     Span,
+    UnfollowedError,
     affine,
     compose,
     constant,
     hull,
     periodic,
+    positions,
     union,
 )
 
@@ -31,8 +33,9 @@ UNORDERED = -2
 token."""
 
 
-class UnfollowedError(Exception):
-    """The positions that an operation reads are unknown, or too irregular to follow."""
+MISFITS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""Errors that arguments cause if they do not fit the shapes. A trace records no such operation, but a file can have
+one: it is not followed."""
 
 
 class Factor(NamedTuple):
@@ -236,7 +239,8 @@ def on_grid(field: Field, d: int) -> tuple[Field, int | None]:
     if local is not None:
         places = [0]
         for factor in dim[1:]:
-            places = [place + i * factor.weight for place in places for i in range(factor.size)]
+            steps = positions(len(places) * factor.size)[: factor.size]
+            places = [place + i * factor.weight for place in places for i in steps]
         pattern = periodic([(place, place) for place in places], dim[0].weight)
         local = compose(pattern, local, count)
     return field.with_axis(axis, local).with_dim(d, (Factor(count, axis, 1),)), axis
@@ -276,7 +280,7 @@ def mixed(field: Field, dims: Collection[int], keep: bool = True) -> Field:
                 if not field.is_dense(axis):
                     raise UnfollowedError
                 step, span = factor.weight, factor.weight * factor.size
-                window = periodic([(i % step, i % step + span - step) for i in range(span)], span)
+                window = periodic([(i % step, i % step + span - step) for i in positions(span)], span)
                 of_axis = of_axis._replace(local=compose(window, local, field.count(axis)))
         if unordered:
             of_axis = of_axis.with_all()
@@ -358,7 +362,7 @@ def _positions_of(field: Field, result: Field, axis: int) -> Intervals | None:
     *lower, top = sorted(wanted, key=lambda place: wanted[place].weight)
     weights = {place: own[place].weight if place in own else 0 for place in wanted}
     pattern = []
-    for position in range(wanted[top].weight):
+    for position in positions(wanted[top].weight):
         place = sum(position // wanted[p].weight % wanted[p].size * weights[p] for p in lower)
         pattern.append((place, place))
     return periodic(pattern, weights[top])
@@ -396,7 +400,7 @@ class Segments:
 
     def cut(self, start: int, count: int, step: int = 1) -> Value:
         """The fields of every `step`-th element along the dimension."""
-        chosen = range(start, start + count * step, step)
+        chosen = [start + i * step for i in positions(count)]
         parts, at = [], 0
         for part in self.parts:
             size = part.shape[self.dim]

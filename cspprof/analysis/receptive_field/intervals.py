@@ -15,8 +15,22 @@ from typing import NamedTuple
 LONGEST_PERIOD = 4096
 """A longer pattern is stored for the positions of the map only."""
 
+MOST_POSITIONS = 1 << 20
+"""The positions of a map that are followed one by one. A file can have maps of any size."""
+
 Span = tuple[int, int]
 """The first and the last position."""
+
+
+class UnfollowedError(Exception):
+    """The positions that an operation reads are unknown, or too irregular or too many to follow."""
+
+
+def positions(count: int) -> range:
+    """The numbers of `count` positions. Raises UnfollowedError if they are too many."""
+    if count > MOST_POSITIONS:
+        raise UnfollowedError
+    return range(count)
 
 
 class Intervals(NamedTuple):
@@ -38,7 +52,11 @@ class Intervals(NamedTuple):
 
     def over(self, first: int, last: int) -> Span | None:
         """The smallest interval that contains those of the positions `first` to `last`."""
-        return hull([self.at(position) for position in range(first, last + 1)])
+        period = len(self.spans)
+        if self.shift is None or last - first < 2 * period:
+            return hull([self.at(first + i) for i in positions(last - first + 1)])
+        ends = [*range(first, first + period), *range(last - period + 1, last + 1)]  # those between lie between
+        return hull([self.at(position) for position in ends])
 
     @property
     def size(self) -> int:
@@ -90,7 +108,7 @@ def compose(reads: Intervals, of: Intervals, count: int) -> Intervals:
         if period <= LONGEST_PERIOD:
             shift = turns * reads.shift * of.shift // len(of.spans)
             return periodic([_through(reads.at(i), of) for i in range(period)], shift)
-    return Intervals(tuple(_through(reads.at(i), of) for i in range(count)), None)
+    return Intervals(tuple(_through(reads.at(i), of) for i in positions(count)), None)
 
 
 def union(left: Intervals, right: Intervals, count: int) -> Intervals:
@@ -102,7 +120,7 @@ def union(left: Intervals, right: Intervals, count: int) -> Intervals:
         shift = left.shift * (period // len(left.spans))
         if shift == right.shift * (period // len(right.spans)):
             return periodic([hull([left.at(i), right.at(i)]) for i in range(period)], shift)
-    return Intervals(tuple(hull([left.at(i), right.at(i)]) for i in range(count)), None)
+    return Intervals(tuple(hull([left.at(i), right.at(i)]) for i in positions(count)), None)
 
 
 def _through(span: Span | None, of: Intervals) -> Span | None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import combinations
+from math import comb
 from typing import NamedTuple
 
 from cspprof.analysis.receptive_field.concatenation import concatenated
 from cspprof.analysis.receptive_field.field import (
+    MISFITS,
     UNORDERED,
     Factor,
     Field,
     Segments,
-    UnfollowedError,
     Value,
     joined,
     merged,
@@ -27,7 +28,7 @@ from cspprof.analysis.receptive_field.field import (
     unordered_dim,
     windowed,
 )
-from cspprof.analysis.receptive_field.intervals import affine
+from cspprof.analysis.receptive_field.intervals import UnfollowedError, affine
 from cspprof.analysis.receptive_field.views import RESHAPES, SLICES, SPLITS, TRANSPOSES, expanded, viewed
 from cspprof.analysis.receptive_field.windows import (
     convolved,
@@ -67,7 +68,7 @@ def output_fields(spec: OpSpec, operands: Operands, lengths: Sequence[int]) -> t
         return [None] * len(spec.writes), True
     try:
         return _followed(spec, operands), True
-    except UnfollowedError:
+    except (UnfollowedError, *MISFITS):
         return [_lower_bound(operands, write.shape, lengths) for write in spec.writes], False
 
 
@@ -150,9 +151,12 @@ def _output(spec: OpSpec, operands: Operands, shape: Shape) -> Value:
 def _lower_bound(operands: Operands, shape: Shape, lengths: Sequence[int]) -> Value:
     fields = [f for f in map(merged, operands.known) if f is not None]
     same = [f for f in fields if f.shape == tuple(shape) or (len(f.shape) == len(shape) and _spatially_equal(f, shape))]
-    if not same:
-        return unknown_field(shape, lengths)
-    return replace(joined([_with_shape(f, shape) for f in same], shape), at_least=True)
+    try:
+        if same:
+            return replace(joined([_with_shape(f, shape) for f in same], shape), at_least=True)
+    except (UnfollowedError, *MISFITS):
+        pass
+    return unknown_field(shape, lengths)
 
 
 def _spatially_equal(field: Field, shape: Shape) -> bool:
@@ -375,6 +379,10 @@ def _reduction(spec: OpSpec, operands: Operands, shape: Shape) -> Field:
     return reshaped(result, shape)
 
 
+MOST_CHOICES = 10_000
+"""The ways to leave out dimensions that are tried."""
+
+
 def _reduced_dims(spec: OpSpec, before: Shape, after: Shape) -> Collection[int]:
     named = spec.attrs.get("dim", spec.attrs.get("axes", spec.attrs.get("axis")))
     rank = len(before)
@@ -384,6 +392,8 @@ def _reduced_dims(spec: OpSpec, before: Shape, after: Shape) -> Collection[int]:
         return range(rank)
     if rank == len(after):
         return {d for d in range(rank) if before[d] != after[d]}
+    if comb(rank, len(after)) > MOST_CHOICES:
+        raise UnfollowedError
     found = [
         dims for dims in combinations(range(rank), rank - len(after))
         if [n for d, n in enumerate(before) if d not in dims] == list(after)

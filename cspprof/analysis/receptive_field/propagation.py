@@ -9,9 +9,9 @@ from fractions import Fraction
 from math import prod
 
 from cspprof.analysis.receptive_field.field import (
+    MISFITS,
     AxisField,
     Field,
-    UnfollowedError,
     Value,
     input_field,
     joined,
@@ -20,7 +20,7 @@ from cspprof.analysis.receptive_field.field import (
     plain,
     unknown_field,
 )
-from cspprof.analysis.receptive_field.intervals import Intervals, Span, hull
+from cspprof.analysis.receptive_field.intervals import MOST_POSITIONS, Intervals, Span, UnfollowedError, hull
 from cspprof.analysis.receptive_field.operations import Operands, output_fields
 from cspprof.analysis.receptive_field.views import viewed
 from cspprof.core.cached import cached
@@ -53,6 +53,8 @@ class Branch:
     def _size(self, axis: AxisField, count: int | None) -> int | None:
         if axis.everywhere is None:
             return None if axis.local is None and self.at_least else 0 if axis.local is None else axis.local.size
+        if axis.local and (count or 0) > MOST_POSITIONS:
+            return None
         local = [axis.local.at(i) for i in range(count or 0)] if axis.local else []
         spans = [span for span in (hull([axis.everywhere, span]) for span in local) if span]
         return max((min(high, axis.length - 1) - max(low, 0) + 1 for low, high in [axis.everywhere, *spans]))
@@ -222,7 +224,7 @@ class _Propagation:
             parent = self._value((content, view.parent))
             try:
                 value = viewed(parent, view.spec, view.output)
-            except UnfollowedError:
+            except (UnfollowedError, *MISFITS):
                 value = unknown_field(view.shape, self.lengths)
             view.computed = content.version, value
         return view.computed[1]
@@ -260,17 +262,23 @@ class _Propagation:
     def _result(
         self, fields: Sequence[Value], values: Sequence[Value], sources: Sequence[str], reach_unknown: bool
     ) -> LayerField | None:
-        field = merged(fields[0]) if fields else None
+        field = self._merged(fields[0]) if fields else None
         if field is None:
             return None
         parts: list[Branch] = []
         for value, source in zip(values, sources, strict=True):
-            operand = merged(value)
+            operand = self._merged(value)
             if operand is not None:
                 parts.append(_branch(operand, source))
         differ = len({replace(part, source="") for part in parts}) > 1
         whole = _branch(field)
         return LayerField(whole.axes, whole.counts, whole.at_least, "", tuple(parts) if differ else (), reach_unknown)
+
+    def _merged(self, value: Value) -> Field | None:
+        try:
+            return merged(value)
+        except UnfollowedError:
+            return None if value is None else unknown_field(value.shape, self.lengths)
 
 
 def _overwritten_part(content: _Content, view: _View, value: Value, before: Value, lengths: Sequence[int]) -> Value:
@@ -285,7 +293,10 @@ def _overwritten_part(content: _Content, view: _View, value: Value, before: Valu
             if new.has_positions(d) or (old is not None and old.has_positions(d)):
                 return unknown_field(content.shape, lengths)
             new = new.with_dim(d, plain(size))
-    return new if old is None else joined([old, new], content.shape)
+    try:
+        return new if old is None else joined([old, new], content.shape)
+    except UnfollowedError:
+        return unknown_field(content.shape, lengths)
 
 
 def _branch(field: Field, source: str = "") -> Branch:

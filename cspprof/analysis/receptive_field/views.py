@@ -11,7 +11,6 @@ from cspprof.analysis.receptive_field.field import (
     Factor,
     Field,
     Segments,
-    UnfollowedError,
     Value,
     merged,
     on_grid,
@@ -22,7 +21,7 @@ from cspprof.analysis.receptive_field.field import (
     unordered_dim,
     windowed,
 )
-from cspprof.analysis.receptive_field.intervals import affine, compose
+from cspprof.analysis.receptive_field.intervals import UnfollowedError, affine, compose
 from cspprof.core.record import OpSpec
 
 _RESHAPES = (

@@ -7,8 +7,8 @@ from fractions import Fraction
 from math import ceil, floor, gcd
 from typing import Any
 
-from cspprof.analysis.receptive_field.field import Field, UnfollowedError, mixed, on_grid, plain, windowed
-from cspprof.analysis.receptive_field.intervals import Intervals, Span, affine, periodic
+from cspprof.analysis.receptive_field.field import Field, mixed, on_grid, plain, windowed
+from cspprof.analysis.receptive_field.intervals import Intervals, Span, UnfollowedError, affine, periodic, positions
 from cspprof.core import formulas as f
 from cspprof.core.record import Kind, OpSpec
 
@@ -91,7 +91,7 @@ def folded(field: Field, spec: OpSpec, shape: Sequence[int]) -> Field:
 def shuffled_up(field: Field, factor: int, shape: Sequence[int]) -> Field:
     """The output of pixel shuffle: `factor` neighbors come from the channels of one position."""
     for d in range(len(shape) - 2, len(shape)):
-        field = windowed(field, d, periodic([(0, 0)] * factor, 1), shape[d])
+        field = windowed(field, d, periodic([(0, 0) for _ in positions(factor)], 1), shape[d])
     return field.with_dim(len(shape) - 3, plain(shape[-3]))
 
 
@@ -152,6 +152,7 @@ def _transposed(attrs: Mapping[str, Any], i: int, n: int, before: int, after: in
         raise UnfollowedError
     kernel, stride, padding, dilation = (_entry(attrs, name, i, n, default) for name, default in _DEFAULTS)
     pattern: list[Span | None] = []
+    positions(stride * kernel)
     for o in range(stride):
         places = [o + padding - k * dilation for k in range(kernel)]
         read = [place // stride for place in places if place % stride == 0]
@@ -162,7 +163,7 @@ def _transposed(attrs: Mapping[str, Any], i: int, n: int, before: int, after: in
 def _adaptive(before: int, after: int) -> Intervals:
     """The windows of adaptive pooling from one size to another."""
     period = after // gcd(before, after)
-    pattern = [(i * before // after, -(-(i + 1) * before // after) - 1) for i in range(period)]
+    pattern = [(i * before // after, -(-(i + 1) * before // after) - 1) for i in positions(period)]
     return periodic(pattern, before // gcd(before, after))
 
 
@@ -214,7 +215,7 @@ def _sampled(scale: Fraction, where: str, before: int, after: int, read: Any) ->
         shift = Fraction(0)
     elif where not in ("half_pixel", "pytorch_half_pixel", "half_pixel_symmetric"):
         raise UnfollowedError
-    pattern = [read(i * scale + shift) for i in range(scale.denominator)]
+    pattern = [read(i * scale + shift) for i in positions(scale.denominator)]
     return periodic(pattern, scale.numerator)
 
 
@@ -222,6 +223,6 @@ def _antialiased(scale: Fraction, reach: int) -> Intervals:
     """A filter that covers `reach` elements on each side, of the input or of the output, whichever are larger."""
     support = reach * max(scale, Fraction(1))
     half = Fraction(1, 2)
-    centers = [(i + half) * scale - half for i in range(scale.denominator)]
+    centers = [(i + half) * scale - half for i in positions(scale.denominator)]
     pattern = [(floor(c - support) + 1, ceil(c + support) - 1) for c in centers]
     return periodic(pattern, scale.numerator)

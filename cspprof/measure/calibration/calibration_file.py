@@ -10,11 +10,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
 
 from cspprof.core.errors import CspprofError, ProfileError
-from cspprof.core.files import check_replaceable, write_atomically
-from cspprof.core.json_text import parse_json
+from cspprof.core.files import check_replaceable, read_limited, write_atomically
+from cspprof.core.json_text import MAX_BYTES, parse_json
+from cspprof.core.validation import Name, Positive, Seconds, Share, Text, validated
 from cspprof.measure.calibration.fit import Prediction, PredictionError, Rates, Sample
 from cspprof.measure.calibration.kernels import Shape
 from cspprof.measure.engines import ENGINES
@@ -94,7 +97,7 @@ class Calibration:
         """Read a file that `save` wrote. Raises ProfileError."""
         again = "Calibrate again: cspprof calibrate"
         try:
-            document = parse_json(path.read_bytes())
+            document = parse_json(read_limited(path, MAX_BYTES))
         except FileNotFoundError:
             raise ProfileError(f"there is no file {path}", f"Make one: cspprof calibrate --save {path}") from None
         except OSError as error:
@@ -105,22 +108,39 @@ class Calibration:
         if schema != SCHEMA:
             raise ProfileError(f"{path} has schema {schema!r}; this version reads {SCHEMA!r}", again)
         try:
-            return cls._of(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ProfileError(f"{path} is damaged: {type(error).__name__} {error}", again) from None
+            read = validated(document, CalibrationDocument)
+        except ValueError as error:
+            raise ProfileError(f"{path} is damaged: {error}", again) from None
+        values = {name: getattr(read, name) for name in CalibrationDocument.__struct_fields__}
+        shape = Shape(values.pop("block"), values.pop("cache_bytes"))
+        return cls(**values | {"shape": shape, "error": PredictionError(read.error.networks)})
 
-    @classmethod
-    def _of(cls, document: Mapping[str, Any]) -> Calibration:
-        values = {k: v for k, v in document.items() if k != "schema"}
-        values["machine"] = Machine(**values["machine"])
-        values["shape"] = Shape(values.pop("block"), values.pop("cache_bytes"))
-        values["error"] = PredictionError(tuple(Prediction(**p) for p in values["error"]["networks"]))
-        for name in ("samples", "references"):
-            values[name] = [Sample(**s) for s in values[name]]
-        calibration = cls(**values)
-        if not calibration.error.predictions or not all(v >= 0 for v in calibration.rates.values()):
-            raise ValueError("no errors, or a negative time")
-        return calibration
+
+class ErrorDocument(Struct):
+    """The error of predictions; `median` and `spearman` in a file follow from the networks."""
+
+    networks: Annotated[tuple[Prediction, ...], Meta(min_length=1)]
+
+
+class CalibrationDocument(Struct):
+    """The document of a file; see `Calibration`."""
+
+    engine: Name
+    threads: Positive
+    machine: Machine
+    date: Name
+    versions: dict[Name, Name]
+    settings: dict[Name, Any]
+    block: Positive
+    cache_bytes: Positive | None
+    rates: dict[Name, Seconds]
+    error: ErrorDocument
+    kind_errors: dict[Name, Share]
+    samples: list[Sample]
+    references: list[Sample]
+    skipped: dict[Name, Text] = {}
+    seconds: Seconds = 0.0
+    other_cpu_share: Share | None = None
 
 
 def is_own(head: bytes) -> bool:

@@ -10,24 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from msgspec import Meta
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
+from cspprof.core.validation import Name
 from cspprof.measure.calibration.kernels import Fusion, Shape, kernels, total_work
 
 if TYPE_CHECKING:
     import numpy as np
 
+MeasuredTime = Annotated[float, Meta(ge=1e-12, le=1e12)]
+"""Seconds."""
+Amount = Annotated[float, Meta(ge=0, le=1e30)]
+
 
 class Sample(NamedTuple):
     """A network with its measured time and its amounts of work."""
 
-    name: str
-    family: str
+    name: Name
+    family: Name
     """Networks of one family resemble each other: they leave the fit together."""
-    seconds: float
-    work: Mapping[str, float]
+    seconds: MeasuredTime
+    work: Mapping[Name, Amount]
 
 
 def sample_of(record: Record, family: str, seconds: float, fusion: Fusion, shape: Shape) -> Sample:
@@ -94,10 +101,10 @@ def predicted_seconds(work: Mapping[str, float], rates: Mapping[str, float]) -> 
 class Prediction(NamedTuple):
     """A network that took no part in the fit, with its predicted and its measured time."""
 
-    name: str
-    family: str
-    seconds: float
-    measured: float
+    name: Name
+    family: Name
+    seconds: MeasuredTime
+    measured: MeasuredTime
 
     @property
     def error(self) -> float:

@@ -28,7 +28,9 @@ def parse_json(text: bytes | str, what: str) -> Any:
     """The parsed document. Raises MalformedError if it is not JSON, too large, too deep, or has a key twice."""
     data = text.encode() if isinstance(text, str) else text
     try:
-        return json_text.parse_json(data, MAX_VALUES, object_pairs_hook=_object, parse_int=_integer)
+        return json_text.parse_json(
+            data, MAX_VALUES, object_pairs_hook=_object, parse_int=_integer, parse_constant=float, parse_float=float
+        )
     except ValueError as error:
         raise MalformedError(f"{what} cannot be read: {error}") from None
 
