@@ -763,6 +763,7 @@ FILES = {
     "json/nets.py": "from torch import nn\n\n\ndef Net():\n    return nn.Conv2d(3, 8, 1)\n",
     "bare/net.py": "from torch import nn\n\n\ndef Net():\n    return nn.Conv2d(3, 8, 1)\n",
     "bare/pyproject.toml": "[project]\nname = 'x'\n",
+    "scalar/pyproject.toml": "[tool]\ncspprof = 3\n",
     "forwards.py": NETWORK,
     "exits.py": "raise SystemExit(3)\n",
     "printed.csv": "model,input,MACs\nnet.py:Net,8,1536\n",

@@ -39,7 +39,7 @@ from cspprof.core.validation import Count, Seconds, validated
 from cspprof.gate import baseline, config
 from cspprof.gate.measurement import layer_matches
 from cspprof.gate.toml_lines import key_lines
-from cspprof.measure.calibration import Calibration
+from cspprof.measure.calibration.calibration_file import Calibration
 from cspprof.measure.report import measurement_report
 from cspprof.measure.result import Measurement
 from cspprof.metrics import METRICS

@@ -123,7 +123,7 @@ def _classes(file: Path) -> dict[str, int]:
     """The line of each class in a file, by its qualified name."""
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     return dict(_nested_classes(tree, ""))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 from collections import Counter
@@ -62,7 +63,7 @@ def find_models(folder: Path) -> list[Factory]:
     """The models that no other class or factory of the project uses, in the order of their files."""
     trees: dict[str, ast.Module] = {}
     for path in _python_files(folder):
-        with suppress(SyntaxError, ValueError, OSError):
+        with suppress(SyntaxError, ValueError, OSError, RecursionError, MemoryError):
             trees[path.relative_to(folder).as_posix()] = ast.parse(path.read_bytes())
     classes = _module_classes(trees)
     used = {name for tree in trees.values() for name in _used_names(tree, classes)}
@@ -80,8 +81,8 @@ def _python_files(folder: Path) -> list[Path]:
     """The Python files of the project without tests; in a git repository, without ignored files."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.py"]
     try:
-        listed = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout.decode()
-        files = [folder / name for name in listed.split("\0") if name]
+        listed = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+        files = [folder / name for name in os.fsdecode(listed).split("\0") if name]
     except (OSError, subprocess.CalledProcessError):
         files = list(folder.rglob("*.py"))
     files = [f for f in files if f.is_file() and not SKIPPED_FOLDERS & set(f.relative_to(folder).parts[:-1])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import tempfile
@@ -26,10 +27,14 @@ from cspprof.measure.worker_process import Checkout
 # -- git -------------------------------------------------------------------------------------------
 
 
+GIT = ("git", "-c", f"core.hooksPath={os.devnull}")
+"""Git without the hooks of the repository, which a new working tree would run."""
+
+
 def git(folder: Path, *arguments: str) -> bytes:
     """The output of a git command. Raises CspprofError with git's message."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, check=False)
+        done = subprocess.run([*GIT, *arguments], cwd=folder, capture_output=True, check=False)
     except FileNotFoundError:
         raise CspprofError("git is not installed", "Install it, or compare with a baseline file instead.") from None
     if done.returncode:

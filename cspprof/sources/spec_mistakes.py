@@ -11,7 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cspprof.core.errors import SourceError
-from cspprof.core.json_text import parse_json
+from cspprof.core.files import read_limited
+from cspprof.core.json_text import MAX_BYTES, parse_json
 
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pkl", ".h5", ".weights", ".tar", ".npz")
 """Endings of files that hold weights, or pickles that would run code."""
@@ -61,8 +62,8 @@ def _file_without_ending(target: str) -> SourceError | None:
     """The error for `net` and `pkg.net.Net` if `net.py` and `pkg/net.py` exist; the hint names the factories."""
     dotted, _, attribute = target.rpartition(".")
     for module in filter(None, (target, dotted)):
-        path = module_file(module)
-        if path is not None and path.is_file():
+        path = Path(module if "/" in module else module.replace(".", "/")).with_suffix(".py")
+        if path.is_file():
             names = factories_of(path)
             hint = f"Write: {path}:{attribute}" if module == dotted and attribute in names else factories_hint(path)
             return SourceError(f"no model named {target!r}, but there is a file {path}", hint)
@@ -70,12 +71,6 @@ def _file_without_ending(target: str) -> SourceError | None:
         if target in factories_of(path):
             return SourceError(f"no model named {target!r}, but {path} defines it", f"Write: {path}:{target}")
     return None
-
-
-def module_file(name: str) -> Path | None:
-    """`pkg/net.py` for `pkg.net` and for `pkg/net`; None for a text such as `..` that names no file."""
-    path = Path(name if "/" in name else name.replace(".", "/"))
-    return path.with_suffix(".py") if path.name.strip(".") else None
 
 
 def missing_file(path: Path) -> SourceError:
@@ -97,16 +92,14 @@ def factories_of(path: Path) -> list[str]:
     """The public classes and functions of a Python file: modules of torch first, if any class looks like one."""
     try:
         body = ast.parse(path.read_bytes()).body
-        classes = [node for node in body if isinstance(node, ast.ClassDef)]
-        bases_of = {node: {ast.unparse(base).split(".")[-1] for base in node.bases} for node in classes}
-    except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
+    except (OSError, SyntaxError, ValueError):
         return []
     modules: list[str] = []
     others: list[str] = []
     module_names = {"Module"}
     for node in body:
         if isinstance(node, ast.ClassDef):
-            bases = bases_of[node]
+            bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
             is_module = bool(bases & module_names) or any(base.endswith("Module") for base in bases)
             if is_module:
                 module_names.add(node.name)
@@ -148,7 +141,7 @@ def _json_file(path: Path) -> SourceError:
     if not path.is_file():
         return SourceError(f"{path} is not the name of a saved profile", f"{saved}, and no file {path} exists.")
     try:
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_limited(path, MAX_BYTES))
     except (OSError, ValueError):
         content = None
     schema = str(content.get("schema", "")) if isinstance(content, dict) else ""
