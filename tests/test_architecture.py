@@ -48,7 +48,7 @@ ROOMS |= {
     "api": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps"},
     "pytest_plugin": {*BELOW_PROFILES, "profiles", "gate"},
     "cli": {*BELOW_PROFILES, "profiles", "results", "measure", "gate", "sweeps", "watch", "api"},
-    "__main__": {"cli"},
+    "__main__": {"core", "cli"},
 }
 VERSION = "cspprof._version"
 
