@@ -242,7 +242,7 @@ BLOCK_16 = Shape(16)
 def made(record: Record, family: str, shape: Shape = BLOCK_16) -> Sample:
     """A sample of a network on a machine of which the rates are known."""
     sample = sample_of(record, family, 1.0, FUSIONS[ENGINE], shape)
-    return sample._replace(seconds=true_seconds(dict(sample.work)))
+    return replace(sample, seconds=true_seconds(dict(sample.work)))
 
 
 NETWORKS = {"resnet10": "a", "resnet18": "a", "squeezenet": "b", "densenet121": "c", "vgg16": "d", "hardnet68": "e"}
@@ -318,7 +318,7 @@ def test_the_block_and_the_cache_of_an_engine_are_found(shape: Shape) -> None:
     seconds = {n.name: made(n.record, "", shape).seconds for n in networks}
 
     def samples_with(tried: Shape) -> list[Sample]:
-        return [made(n.record, "", tried)._replace(seconds=seconds[n.name]) for n in networks]
+        return [replace(made(n.record, "", tried), seconds=seconds[n.name]) for n in networks]
 
     assert best_shape(samples_with) == shape
 

@@ -85,8 +85,8 @@ def refusal(document: Any) -> str:
         (("specs", 0, 6), 1.5, "specs[0].macs: expected `int | null`, got `float`"),
         (("specs", 0, 6), 2**63, "specs[0].macs: expected `int` <= 9223372036854775807"),
         (("specs", 0, 1), "convolution", "specs[0].kind: invalid enum value 'convolution'"),
-        (("specs", 0, 2), [99], "specs[0] refers to entry 99 of 5"),
-        (("specs", 0, 2), [], "specs[0] (aten.conv2d): an operation of the kind conv reads and writes tensors"),
+        (("specs", 0, 2), [99], "specs[0] refers to entry 99 of 4"),
+        (("specs", 0, 4), [], "specs[0] (aten.conv2d): an operation of the kind conv reads and writes tensors"),
         (("specs", 0, 5, "kernel"), [0, 3], "specs[0] (aten.conv2d): kernel[0]: expected `int` >= 1"),
         (("specs", 0, 5, "groups"), 0, "specs[0] (aten.conv2d): groups: expected `int` >= 1"),
         (("specs", 0, 5, "dim"), 2**63, "specs[0].dim is an integer of more than 64 bits"),
@@ -343,7 +343,7 @@ def journal_error(action: Callable[[], object]) -> str:
 def test_a_row_with_a_wrong_value_is_refused(tmp_path: Path) -> None:
     journal = TextJournal(tmp_path / "text")
     journal.add([row(0)._replace(values={"macs": "many"})])  # type: ignore[dict-item]
-    assert "values[...]: expected `int | float`, got `str`" in journal_error(lambda: list(journal.rows()))
+    assert "[6][...]: expected `int | float`, got `str`" in journal_error(lambda: list(journal.rows()))
 
     database = SqliteJournal(tmp_path / "x.sweep")
     database.add([row(0, macs=1)])
@@ -367,8 +367,8 @@ def test_a_journal_with_a_view_or_damaged_pages_is_refused(tmp_path: Path) -> No
         connection.execute("CREATE VIEW endless AS SELECT 1")
     assert "other tables or views" in journal_error(lambda: SqliteJournal(file))
     content[len(content) // 2 :] = bytes(b ^ 255 for b in content[len(content) // 2 :])
-    file.write_bytes(content)
-    journal = SqliteJournal(file)
+    (tmp_path / "y.sweep").write_bytes(content)
+    journal = SqliteJournal(tmp_path / "y.sweep")
     assert "is damaged" in journal_error(lambda: list(journal.rows()))
     journal.close()
 
@@ -410,7 +410,7 @@ def mutant(document: Any, draws: random.Random) -> Any:
     """A copy of the document with one to three odd, missing, repeated or exchanged values."""
     copy = json.loads(json.dumps(document))
     for _ in range(draws.choice((1, 1, 2, 3))):
-        paths = [p for p in places(copy) if p and p != ("schema",)]
+        paths = [p for p in places(copy) if p and p != ("schema",)] or [("schema",)]
         path = draws.choice(paths)
         parent = copy
         for name in path[:-1]:
@@ -476,12 +476,11 @@ class Mixed(nn.Module):
         return self.head(self.norm(self.recurrent(tokens)[0]).roll(1, 1))
 
 
-@pytest.fixture
 def mixed() -> Any:
     return profile_file.to_dict(profile(Mixed().eval(), (1, 3, 16, 16)))
 
 
-MUTANTS = 200
+MUTANTS = 100
 many = settings(max_examples=MUTANTS, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -509,9 +508,9 @@ KINDS = ["profile", "measured", "calibration", "baseline", "toml", "space", "jou
 
 
 @pytest.mark.parametrize("kind", quick(KINDS, ("calibration", "baseline", "toml")))
-def test_a_changed_file_loads_or_is_refused(kind: str, chain: Profile, mixed: Any, tmp_path: Path) -> None:
+def test_a_changed_file_loads_or_is_refused(kind: str, chain: Profile, tmp_path: Path) -> None:
     documents: dict[str, Callable[[], list[Any]]] = {
-        "profile": lambda: [profile_file.to_dict(chain), mixed],
+        "profile": lambda: [profile_file.to_dict(chain), mixed()],
         "measured": lambda: [measurement(chain, [[1.0, 1.5], [2.0]], [[1.0]], again=[[1.0]]).document()],
         "calibration": lambda: [calibration().document()],
         "baseline": lambda: [BASELINE],
@@ -532,8 +531,9 @@ def test_a_changed_file_loads_or_is_refused(kind: str, chain: Profile, mixed: An
         structures, texts = [], [other_text(kind, tmp_path)]
 
     @many
-    @given(st.randoms(use_true_random=False), st.booleans())
-    def check(draws: random.Random, of_bytes: bool) -> None:
+    @given(st.integers(0, 2**32), st.booleans())
+    def check(seed: int, of_bytes: bool) -> None:
+        draws = random.Random(seed)
         if of_bytes or not structures:
             file.write_bytes(mutated_bytes(draws.choice(texts), draws))
         else:

@@ -7,9 +7,9 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.validation import Count, Name
@@ -21,7 +21,8 @@ BUSY_SHARE = 0.1
 """Share of the CPUs. If other processes use more, the machine is busy."""
 
 
-class Machine(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Machine:
     """The facts about the machine that a result states."""
 
     cpu: Name

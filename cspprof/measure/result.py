@@ -256,7 +256,7 @@ class Measurement:
         return {
             "schema": SCHEMA,
             **own,
-            "machine": self.machine._asdict(),
+            "machine": asdict(self.machine),
             "engines": [asdict(e) for e in self.engines],
             "timings": [asdict(t) for t in self.timings],
             "models": models,

@@ -341,7 +341,9 @@ def _operation(
     spec = OpSpec(
         target,
         kind,
-        *(tuple(_picked(tensors, numbers, place)) for numbers in (reads, weights, writes)),
+        tuple(_picked(tensors, reads, place)),
+        tuple(_picked(tensors, weights, place)),
+        tuple(_picked(tensors, writes, place)),
         {name: _argument(value, f"{place}.{name}") for name, value in attrs.items()},
         macs,
         elementwise,

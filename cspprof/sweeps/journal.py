@@ -24,6 +24,8 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import read_limited
 from cspprof.core.json_text import parse_json
@@ -131,7 +133,7 @@ def file_system(path: Path) -> str:
     return max(inside)[1] if inside else ""
 
 
-class RowFields(NamedTuple):
+class RowFields(Struct, array_like=True, forbid_unknown_fields=True):
     """The fields of a row as a journal holds them; see `Row`."""
 
     key: str
@@ -150,7 +152,8 @@ class RowFields(NamedTuple):
 def _row(fields: object) -> Row:
     """The row with these fields. Raises ValueError."""
     row = validated(fields, RowFields)
-    return Row(bytes.fromhex(row.key), *row[1:])
+    values = {name: getattr(row, name) for name in RowFields.__struct_fields__}
+    return Row(**values | {"key": bytes.fromhex(row.key)})
 
 
 def _damaged(path: Path, error: Exception) -> JournalError:
@@ -198,7 +201,7 @@ class SqliteJournal:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version == 0 and self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise JournalError(f"{path} is no journal of cspprof", OTHER_FILE)
-            if version and not _has_own_tables(self._database):
+            if version == SCHEMA and not _has_own_tables(self._database):
                 raise JournalError(f"{path} is no journal of cspprof: it has other tables or views", OTHER_FILE)
             if version > SCHEMA:
                 raise JournalError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,14 +76,14 @@ class Calibration:
             "schema": SCHEMA,
             **{k: v for k, v in vars(self).items() if k not in ("machine", "shape", "error", "samples", "references")},
             **self.shape._asdict(),
-            "machine": self.machine._asdict(),
+            "machine": asdict(self.machine),
             "error": {
                 "median": error.median,
                 "spearman": error.spearman,
-                "networks": [p._asdict() for p in error.predictions],
+                "networks": [asdict(p) for p in error.predictions],
             },
-            "samples": [s._asdict() for s in self.samples],
-            "references": [s._asdict() for s in self.references],
+            "samples": [asdict(s) for s in self.samples],
+            "references": [asdict(s) for s in self.references],
         }
 
     def save(self, path: Path) -> None:

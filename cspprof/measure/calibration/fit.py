@@ -9,6 +9,7 @@ network has the same weight as a slow one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -27,7 +28,8 @@ MeasuredTime = Annotated[float, Meta(ge=1e-12, le=1e12)]
 Amount = Annotated[float, Meta(ge=0, le=1e30)]
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Sample:
     """A network with its measured time and its amounts of work."""
 
     name: Name
@@ -98,7 +100,8 @@ def predicted_seconds(work: Mapping[str, float], rates: Mapping[str, float]) -> 
 # -- errors -------------------------------------------------------------------------------------------
 
 
-class Prediction(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Prediction:
     """A network that took no part in the fit, with its predicted and its measured time."""
 
     name: Name

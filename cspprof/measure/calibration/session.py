@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -169,7 +170,7 @@ def calibration_of(
     fusion = FUSIONS[engine.name]
 
     def samples_with(shape: Shape) -> list[Sample]:
-        return [sample_of(n.record, n.family, t, fusion, shape)._replace(name=n.name) for n, t in measured]
+        return [replace(sample_of(n.record, n.family, t, fusion, shape), name=n.name) for n, t in measured]
 
     if not any(n.family for n, _ in measured) or all(n.family for n, _ in measured):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
