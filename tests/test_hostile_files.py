@@ -106,7 +106,7 @@ def refusal(document: Any) -> str:
         (("calls", "layer", 0), -1, "a call names a layer that does not exist"),
         (("calls", "storage", 0), 9, "operation 0 (aten.conv2d) reads storage 9 before it is written"),
         (("calls", "required"), [4, 0, 0], "call 0 (aten.conv2d) requires the gradient of an operand"),
-        (("outputs",), [9], "the output storage 9 is never written"),
+        (("outputs",), [-1], "outputs[0]: expected `int` >= 0"),
         (("backward",), [None], "specs has 3 entries and backward has 1"),
         (("backward", 0), [[[1, [2]]], [], False, False], "its backward pass names the tensor 2"),
         (("sources",), {"a.B": "/etc/passwd"}, "the file of a.B is '/etc/passwd', which is no path inside a project"),

@@ -316,9 +316,6 @@ class Record:
                 if storage not in written:
                     raise ProfileError(f"operation {i} ({spec.target}) reads storage {storage} before it is written")
             written.update(calls.storage[first_write : at + widths[index]])
-        for storage in self.outputs:
-            if storage not in written:
-                raise ProfileError(f"the output storage {storage} is never written")
 
     def __getstate__(self) -> dict[str, Any]:  # without cached properties
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cspprof.core.backward import Backward
 from cspprof.core.record import COMPUTE, CONVOLUTIONS, POOLS, Kind, OpSpec
@@ -25,7 +26,7 @@ class Arguments(Struct):
     table_bytes: Count | UnsetType = UNSET
     bytes_read: Count = 0
     bytes_written: Count = 0
-    within: tuple[Name, Name] | UnsetType = UNSET
+    within: Annotated[tuple[Name, ...], Meta(min_length=1)] | UnsetType = UNSET
 
 
 class WindowArguments(Struct):
@@ -50,6 +51,8 @@ def check_operation(spec: OpSpec) -> None:
         read, written = (sum(t.nbytes for t in ts) for ts in ((*spec.reads, *spec.weights), spec.writes))
         if arguments.table_bytes > read or ("bytes_written" in spec.attrs and arguments.table_bytes > written):
             raise ValueError("table_bytes is more than its tensors have")
+    if arguments.within is not UNSET and arguments.within[0].endswith("einsum") and len(arguments.within) < 2:
+        raise ValueError("a part of an einsum needs its equation, the second entry of within")
     if spec.backward is not None:
         _check_backward(spec.backward, len(spec.reads) + len(spec.weights), len(spec.writes))
 
