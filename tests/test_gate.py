@@ -522,7 +522,7 @@ def test_branches_that_change_different_models_merge_without_conflict(run: Run, 
         (lambda t: t[: len(t) // 2], "cspprof-baseline.json is not JSON"),
         (lambda t: "[" * 200_000, "cspprof-baseline.json is not JSON: it is nested too deeply"),
         (lambda t: t.replace('"totals"', '"total"'), "object missing required field `totals`"),
-        (lambda t: re.sub(r'"cio_cspnet": \d+', '"cio_cspnet": 1.5', t), "totals.cio_cspnet: expected `int`, got `float`"),
+        (lambda t: re.sub(r'"cio_cspnet": \d+', '"cio_cspnet": 1.5', t), "cio_cspnet: expected `int`, got `float`"),
     ],
 )  # fmt: skip
 def test_a_damaged_or_newer_baseline(

@@ -99,7 +99,7 @@ def refusal(document: Any) -> str:
         (("layers", "class"), [0, 1, 2], "layers.path has 4 entries and layers.class has 3"),
         (("layers", "class", 0), 4, "layers.class refers to entry 4 of 3"),
         (("layers", "frozen"), {"4": 1}, "layers.frozen has the key '4', which is the number of no layer"),
-        (("layers", "path", 1), "a" * 5000, "layers.path[1]: expected `str` of length <= 4096"),
+        (("layers", "path", 1), "a" * 10_001, "layers.path[1]: expected `str` of length <= 10000"),
         (("roles", 0), "weight", "roles[0]: invalid enum value 'weight'"),
         (("storages", "id", 1), 0, "two storages have the same id"),
         (("calls", "spec", 0), 3, "a call names a spec that does not exist"),

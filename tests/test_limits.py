@@ -8,13 +8,16 @@ import pytest
 from conftest import CHECKOUT
 
 from cspprof.analysis import constraints
-from cspprof.core import inputs, literals, tensors, units
+from cspprof.core import inputs, json_text, literals, tensors, toml_text, units, validation
+from cspprof.measure import result
 from cspprof.sources import spec
 from cspprof.sources.darknet import cfg, layers
 from cspprof.sources.exported_program import archive, graph, json_values, memory_limits
-from cspprof.sources.onnx_graph import constant_folding, recording, validation, values
+from cspprof.sources.onnx_graph import constant_folding, recording, values
 from cspprof.sources.onnx_graph import graph as onnx_graph
-from cspprof.sweeps import space, space_file
+from cspprof.sources.onnx_graph import validation as onnx_validation
+from cspprof.storage import profile_file
+from cspprof.sweeps import journal, space
 from cspprof.zoo import blocks
 
 LIMITS = {
@@ -28,15 +31,24 @@ LIMITS = {
     ("`--where`", "characters"): constraints.MAX_CONSTRAINTS,
     ("an axis of `--grid`", "values"): space.MOST_VALUES,
     ("a design space", "candidates, without `--sample`"): space.MOST_CANDIDATES,
-    ("a file of a design space", "bytes"): space_file.MAX_FILE,
+    ("a saved profile or another JSON file", "bytes, also after unpacking"): json_text.MAX_BYTES,
+    ("a saved profile or another JSON file", "values"): json_text.MAX_VALUES,
+    ("a saved profile or another JSON file", "characters of a name"): validation.LONGEST_NAME,
+    ("a saved profile or another JSON file", "characters of a text"): validation.LONGEST_TEXT,
+    ("a saved profile", "levels of modules"): profile_file.MAX_DEPTH,
+    ("a saved profile", "levels of lists in an argument of an operation"): profile_file.MAX_NESTING,
+    ("a measurement", "samples"): result.MAX_SAMPLES,
+    ("a configuration or another TOML file", "bytes"): toml_text.MAX_BYTES,
+    ("a configuration or another TOML file", "levels, and names in a dotted key"): toml_text.MAX_DEPTH,
+    ("a journal of a sweep", "bytes of a row"): journal.MAX_DOCUMENT,
     ("a network of the zoo", "blocks that `depths` states"): blocks.MAX_BLOCKS,
     ("a Darknet cfg", "bytes"): cfg.MAX_FILE,
     ("a Darknet cfg", "sections"): cfg.MAX_SECTIONS,
     ("a Darknet cfg", "numbers in a list such as `layers=-1,4`"): cfg.MAX_LIST,
     ("a Darknet cfg", "maps that all layers together read"): cfg.MAX_INPUTS,
     ("a Darknet cfg", "elements of a map or a weight"): layers.MAX_ELEMENTS,
-    ("an ONNX file", "nodes"): validation.MAX_NODES,
-    ("an ONNX file", "characters of a name"): validation.MAX_NAME,
+    ("an ONNX file", "nodes"): onnx_validation.MAX_NODES,
+    ("an ONNX file", "characters of a name"): onnx_validation.MAX_NAME,
     ("an ONNX file", "nodes to which functions and loops expand"): onnx_graph.MAX_REPEATED,
     ("an ONNX file", "levels of graphs in nodes and of functions"): values.MAX_DEPTH,
     ("an ONNX file", "stored tensors from which its constants are computed"): recording.MAX_SOURCES,

@@ -19,7 +19,7 @@ from msgspec import Meta, ValidationError, convert
 
 LARGEST = 2**63 - 1
 """The largest integer: libraries for tables and arrays have integers of 64 bits."""
-LONGEST_NAME = 4096
+LONGEST_NAME = 10_000
 LONGEST_TEXT = 100_000
 """Characters of a name and of a text."""
 

@@ -28,6 +28,8 @@ from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, read_limited, write_atomically
 from cspprof.core.json_text import MAX_BYTES, gunzip, parse_json
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
+from cspprof.core.tensors import MAX_BYTES as MAX_TENSOR
+from cspprof.core.tensors import MAX_DIMENSIONS
 from cspprof.core.validation import LARGEST, Count, Integer, Name, Text, validated
 from cspprof.storage.operation_check import check_operation
 
@@ -177,8 +179,6 @@ def _differences(column: Sequence[int]) -> list[int]:
 
 # -- reading -----------------------------------------------------------------------------------------
 
-MAX_RANK = 64
-"""The dimensions of a tensor. Torch has kernels for at most so many."""
 MAX_DEPTH = 1000
 """The levels of modules, which is Python's limit for nested calls."""
 MAX_NESTING = 16
@@ -254,7 +254,7 @@ class Document(Struct):
     storages: StorageColumns
     specs: list[Operation]
     calls: CallColumns
-    tensors: list[tuple[Annotated[tuple[Count, ...], Meta(max_length=MAX_RANK)], Name]]
+    tensors: list[tuple[Annotated[tuple[Count, ...], Meta(max_length=MAX_DIMENSIONS)], Name]]
     classes: list[Name]
     stages: list[Name | None]
     roles: list[Role]
@@ -296,7 +296,7 @@ def from_dict(value: object) -> Record:
 
 def _tensor(place: str, shape: tuple[int, ...], dtype: str) -> TensorSpec:
     tensor = TensorSpec(shape, dtype)
-    if tensor.nbytes > LARGEST:
+    if tensor.nbytes > MAX_TENSOR:
         raise ValueError(f"{place} has {tensor.nbytes:,} bytes: no tensor is that large")
     return tensor
 
