@@ -62,8 +62,8 @@ def _file_without_ending(target: str) -> SourceError | None:
     """The error for `net` and `pkg.net.Net` if `net.py` and `pkg/net.py` exist; the hint names the factories."""
     dotted, _, attribute = target.rpartition(".")
     for module in filter(None, (target, dotted)):
-        path = Path(module if "/" in module else module.replace(".", "/")).with_suffix(".py")
-        if path.is_file():
+        path = module_file(module)
+        if path is not None and path.is_file():
             names = factories_of(path)
             hint = f"Write: {path}:{attribute}" if module == dotted and attribute in names else factories_hint(path)
             return SourceError(f"no model named {target!r}, but there is a file {path}", hint)
@@ -71,6 +71,12 @@ def _file_without_ending(target: str) -> SourceError | None:
         if target in factories_of(path):
             return SourceError(f"no model named {target!r}, but {path} defines it", f"Write: {path}:{target}")
     return None
+
+
+def module_file(name: str) -> Path | None:
+    """`pkg/net.py` for `pkg.net` and for `pkg/net`; None for a text such as `..` that names no file."""
+    path = Path(name if "/" in name else name.replace(".", "/"))
+    return path.with_suffix(".py") if path.name.strip(".") else None
 
 
 def missing_file(path: Path) -> SourceError:
@@ -92,14 +98,16 @@ def factories_of(path: Path) -> list[str]:
     """The public classes and functions of a Python file: modules of torch first, if any class looks like one."""
     try:
         body = ast.parse(path.read_bytes()).body
-    except (OSError, SyntaxError, ValueError):
+        classes = [node for node in body if isinstance(node, ast.ClassDef)]
+        bases_of = {node: {ast.unparse(base).split(".")[-1] for base in node.bases} for node in classes}
+    except (OSError, SyntaxError, ValueError, MemoryError, RecursionError):
         return []
     modules: list[str] = []
     others: list[str] = []
     module_names = {"Module"}
     for node in body:
         if isinstance(node, ast.ClassDef):
-            bases = {ast.unparse(base).split(".")[-1] for base in node.bases}
+            bases = bases_of[node]
             is_module = bool(bases & module_names) or any(base.endswith("Module") for base in bases)
             if is_module:
                 module_names.add(node.name)
