@@ -350,6 +350,14 @@ minimize = ["macs"]
 """
 
 
+TABLE = """\
+model,SPEC,input,"#Params (M)",BFLOPs,Memory,top-1
+PeleeNet,peleenet,256,2.79,1.017,12.5 MiB,72.6
+ResNet-50,"resnet50,num_classes=10",224x320,22.73,9.74,1.5e3 kB,
+"CSP, half",csp_resnet50,1x3x256x256,"21,570,000",8.97 G,,75
+"""
+
+
 # -- exported programs ---------------------------------------------------------------------------------------
 
 
@@ -484,6 +492,12 @@ def _read_config(path: Path) -> None:
         rule.applies_to("net")
 
 
+def _read_table(path: Path) -> None:
+    from cspprof.papers.paper_table import read_paper_table
+
+    read_paper_table(path)
+
+
 def _read_space(path: Path) -> None:
     from cspprof.analysis.constraints import parse_constraints
     from cspprof.sweeps.space_file import read_space_file
@@ -559,6 +573,7 @@ FORMATS: dict[str, Format] = {
     "baseline": Format(".json", _baselines, mutations.mutate_json, _read_baseline),
     "config": Format(".toml", _texts(CONFIGS.split("---\n")), mutations.mutate_text_bytes, _read_config),
     "space": Format(".toml", _texts([SPACES]), mutations.mutate_text_bytes, _read_space),
+    "audit": Format(".csv", _texts([TABLE]), mutations.mutate_text_bytes, _read_table),
     "spec": Format("", _texts(SPECS), _mutate_argument, _read_spec),
     "quantity": Format("", _texts(QUANTITIES), _mutate_argument, _read_quantity),
     "input": Format("", _texts(INPUTS), _mutate_argument, _read_input),

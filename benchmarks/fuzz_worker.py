@@ -22,7 +22,7 @@ MEMORY = 1 << 30
 """Bytes by which the process may grow."""
 LONGEST_MESSAGE = 4_000
 """Characters of a message: a longer one repeats the input."""
-NAMES_FILE = ("cfg", "onnx", "pt2", "profile", "measured", "baseline", "config")
+NAMES_FILE = ("cfg", "onnx", "pt2", "profile", "measured", "baseline", "config", "audit")
 """Formats whose errors must name the file."""
 
 

@@ -36,7 +36,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     image = (shape[1], height, width)
     if prod(shape) > MAX_ELEMENTS:
         raise SourceError(
-            f"{spec.target}: an image of {shape_text(shape)} is larger than a tensor can be",
+            f"{spec.target}: the shape {shape_text(shape)} of the image is too large for a tensor",
             "Write for example --input 1x3x416x416",
         )
 

@@ -83,7 +83,7 @@ class LayerContext:
         """Raise SourceError if no tensor can have this shape. `what` names the tensor: `its map`."""
         if prod(shape) > MAX_ELEMENTS:
             raise self.section.error(
-                f"[{self.section.type}] {what} of {shape_text(shape)} is larger than a tensor can be",
+                f"[{self.section.type}] the shape {shape_text(shape)} of {what} is too large for a tensor",
                 "Write smaller numbers in this section, or give a smaller image: --input 1x3x416x416",
             )
 
