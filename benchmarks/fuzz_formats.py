@@ -52,16 +52,16 @@ activation=leaky
 [maxpool]
 size=2
 stride=2
-[route]
-layers=-1,-2
-[shortcut]
-from=-3
-weights_type=per_channel
-weights_normalization=softmax
-activation=linear
 [upsample]
 stride=2
 scale=0.5
+[route]
+layers=-1,-3
+[shortcut]
+from=-4
+weights_type=per_channel
+weights_normalization=softmax
+activation=linear
 [reorg]
 stride=2
 [avgpool]
@@ -119,7 +119,11 @@ out_channels=3
 [conv]
 filters=18
 binary=1
-share_index=0
+[conv]
+filters=18
+[conv]
+filters=18
+share_index=-1
 [yolo]
 mask=0,1
 anchors=1,2, 3,4
@@ -133,7 +137,9 @@ def _cfgs() -> list[bytes]:
     texts = CFGS.split("---\n")
     head = "[net]\nwidth=16\nheight=16\nchannels=3\n"
     sections = [f"[{s}" for text in texts for s in text.split("[")[2:]]
-    return [text.encode() for text in (*texts, *(f"{head}[conv]\nfilters=18\n{section}" for section in sections))]
+    first = "[conv]\nfilters=18\n" * 4
+    singles = [f"{head}{first}{section}" for section in sections]
+    return [text.encode() for text in (*texts, *singles)]
 
 
 # -- ONNX --------------------------------------------------------------------------------------------------
@@ -484,7 +490,6 @@ def _read_config(path: Path) -> None:
     from cspprof.gate import config
 
     read = config.load(path)
-    read.select_models(["net*", "a"])
     for problem in read.problems:
         assert problem.where, "a problem of a configuration names no place"
         assert problem.message, "a problem of a configuration has no message"

@@ -7,8 +7,10 @@ import faulthandler
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from fuzz_formats import FORMATS, Format, argument_text
 from cspprof.core.child_process import response_stream
 from cspprof.core.errors import CspprofError
 
+SECONDS = 5.0
+"""The processor time that an input may take."""
 MEMORY = 1 << 30
 """Bytes by which the process may grow."""
 LONGEST_MESSAGE = 4_000
@@ -78,6 +82,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
+    """Read inputs until standard input is closed. A timer ends the process if one takes too long, also in C code."""
     out = response_stream()
     faulthandler.enable(sys.stderr)
     name, seeds = json.loads(sys.stdin.readline())
@@ -88,7 +93,11 @@ def main() -> None:
         _limit_memory()
         print(json.dumps("ready"), file=out, flush=True)
         for line in sys.stdin:
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            started = time.process_time()
             result = outcome(name, base64.b64decode(json.loads(line)), Path(folder))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            result["seconds"] = time.process_time() - started
             print(json.dumps(result), file=out, flush=True)
 
 

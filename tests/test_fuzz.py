@@ -48,6 +48,7 @@ def read(text):
         raise CspprofError("refused", "Write a.")
 
 fuzz_formats.FORMATS["quantity"] = fuzz_formats.FORMATS["quantity"]._replace(read=read)
+fuzz_worker.SECONDS = 0.5
 fuzz_worker.main()
 """
 """A worker with a reader that fails in each way."""
@@ -58,7 +59,6 @@ def test_each_way_to_fail_is_a_finding(fuzz: Any, tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     started: Callable[..., Any] = fuzz.ChildProcess
     monkeypatch.setattr(fuzz, "ChildProcess", lambda module, **options: started("broken_worker", **options))
-    monkeypatch.setattr(fuzz, "SECONDS", 0.5)
     reader = fuzz.Reader("quantity", [b"a"])
     found = {text: reader.outcome(text.encode()) for text in ("a", "r", "x", "h", "m", "y", "z", "a2")}
     small = fuzz.minimized(reader, b"aaaa x aaaa", found["x"])

@@ -241,7 +241,7 @@ def parse_values(text: str, option: str) -> list[Any]:
 def _is_plain(value: Any, containers: type | tuple[type, ...] = tuple) -> bool:
     """Whether a value can be in the journal: a finite number, a text, None, or a container of these."""
     if isinstance(value, containers):
-        items = value.values() if isinstance(value, dict) else value
+        items: Iterable[Any] = value.values() if isinstance(value, dict) else value
         return all(_is_plain(item, containers) for item in items)
     return value is None or isinstance(value, (int, str)) or (isinstance(value, float) and isfinite(value))
 

@@ -21,9 +21,9 @@ from cspprof.csp.closed_form.notation import arrange, text
 
 Numbers = Mapping[str, Any]
 """Parameters by name: integers, γ as text or a Fraction, r as a float. None means that the default applies."""
-MOST_LAYERS = 1_000
-"""The largest m."""
-MOST_CHANNELS = 10**9
+MOST_LISTED = 1_000
+"""The largest m of a block whose closed form is a sum over its layers."""
+MOST = 10**9
 """The largest of the other numbers."""
 SEARCH_RADIUS = 128
 """Valid neighbors of a number are searched up to this distance."""
@@ -184,7 +184,7 @@ def _out_of_range(block: SizedBlock) -> tuple[str, str] | None:
     for name, value in block.numbers.items():
         if name == "r" and value < 1:
             return f"r = {_as_text(value)} makes layers that read more narrower", "Give at least 1: --r 1.7"
-        most = MOST_LAYERS if name == "m" else MOST_CHANNELS
+        most = MOST_LISTED if name == "m" and block.form.needs_depth else MOST
         if name not in ("gamma", "r") and not (value.is_Integer and 0 < value <= most):
             what = (
                 f"is more than {most:,}" if value.is_Integer and value > most else "is not a whole number of at least 1"

@@ -19,7 +19,7 @@ INT_MAX = 2**31 - 1
 """The largest C int, the type in which Darknet stores every integer."""
 MAX_FILE = 4 << 20
 """Bytes of a file."""
-MAX_SECTIONS = 5_000
+MAX_SECTIONS = 3_000
 MAX_LIST = 1_000
 """Numbers in a list such as `layers=-1,4`."""
 MAX_INPUTS = 20_000

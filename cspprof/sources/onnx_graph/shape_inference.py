@@ -29,9 +29,6 @@ WINDOW_ATTRIBUTES = frozenset({"kernel_shape", "strides", "pads", "dilations", "
 SIZE_BY_VALUE = frozenset({"NonMaxSuppression", "NonZero", "Unique", "Compress"})
 """Operators whose output has a size that the elements of the inputs decide. The file may declare one."""
 
-SHOWN, LONGEST = 80, 400
-"""Characters of a name and of a reason in a message."""
-
 PLAIN_CONVS = frozenset({"Conv", "ConvInteger", "DeformConv", "QLinearConv", "com.microsoft.FusedConv"})
 """Convolutions whose weight must fit the channels of the map. A blocked convolution may pad either."""
 
@@ -54,8 +51,7 @@ class ShapeInference:
 
     def error(self, node: NodeProto, what: str, hint: str) -> SourceError:
         name = node.name or (node.output[0] if node.output else "?")
-        kind, what = shortened(node.op_type, SHOWN), shortened(what, LONGEST)
-        return SourceError(printable(f"{self.file}: node {shortened(name, SHOWN)!r} ({kind}): {what}"), hint)
+        return SourceError(printable(f"{self.file}: node {name!r} ({node.op_type}): {what}"), hint)
 
     def infer(self, node: NodeProto, attrs: dict[str, Any], scope: Scope) -> tuple[dict[str, TensorSpec], Facts | None]:
         """The outputs of a node, and its cost unless the rule of a standard operator gives it. Raises SourceError or
