@@ -86,10 +86,10 @@ def shown_modules(rows: Sequence[LayerRow]) -> Modules:
 
 
 def matched_modules(modules: tuple[Modules, Modules], matches: RowMatches) -> list[tuple[str, str]]:
-    """Modules of both graphs in pairs: each of the two is the one that shares most operations with the other.
+    """Modules of both graphs in pairs that contain matching operations, each module in at most one pair.
 
-    The share is that of the matching operations in those of both modules. Of equal shares, the same path comes first,
-    then the same depth.
+    First come modules with the same path, then those that share most operations: at least half of those in the smaller
+    module, and most in relation to both. Of equal shares, the same depth comes first.
     """
     around: tuple[dict[int, list[str]], dict[int, list[str]]] = (defaultdict(list), defaultdict(list))
     for side in (0, 1):
@@ -100,13 +100,16 @@ def matched_modules(modules: tuple[Modules, Modules], matches: RowMatches) -> li
     for base, other in matches.matched:
         shared.update((a, b) for i in base for a in around[0][i] for j in other for b in around[1][j])
 
-    def closeness(a: str, b: str) -> tuple[float, bool, int]:
-        share = shared[a, b] / (len(modules[0][a]) + len(modules[1][b]))
-        return share, a == b, -abs(a.count("/") - b.count("/"))
+    def closeness(pair: tuple[str, str]) -> tuple[bool, float, int]:
+        a, b = pair
+        share = shared[pair] / (len(modules[0][a]) + len(modules[1][b]))
+        return a == b, share, -abs(a.count("/") - b.count("/"))
 
-    best: dict[tuple[int, str], tuple[str, str]] = {}
-    for pair in sorted(shared):
-        for side, path in enumerate(pair):
-            if (side, path) not in best or closeness(*pair) > closeness(*best[side, path]):
-                best[side, path] = pair
-    return [(a, b) for (side, _), (a, b) in best.items() if side == 0 and best[1, b] == (a, b)]
+    pairs: dict[str, str] = {}
+    taken: set[str] = set()
+    for a, b in sorted(sorted(shared), key=closeness, reverse=True):
+        is_most = 2 * shared[a, b] >= min(len(modules[0][a]), len(modules[1][b]))
+        if a not in pairs and b not in taken and (a == b or is_most):
+            pairs[a] = b
+            taken.add(b)
+    return sorted(pairs.items())
