@@ -300,13 +300,11 @@ def audit_paper_table(
     natives: dict[str, Record | None] = {}
     rows = [_traced_row(table, row, natives) for row in each(table.rows)]
     result = paper_audit.audit_table(table, rows)
-    for sizes in (paper_audit.likely_sizes, paper_audit.common_sizes):
-        if any(row.needs_other_sizes for row in result.rows):
-            rows = [
-                _with_more_sizes(row.traced, sizes(row.traced, rows)) if row.needs_other_sizes else row.traced
-                for row in result.rows
-            ]
-            result = paper_audit.audit_table(table, rows)
+    for sizes_to_try in (paper_audit.likely_sizes, paper_audit.common_sizes):
+        sizes = [sizes_to_try(row, result.rows) for row in result.rows]
+        if any(sizes):
+            more = [_with_more_sizes(row.traced, s) for row, s in zip(result.rows, sizes, strict=True)]
+            result = paper_audit.audit_table(table, more)
     return result
 
 
@@ -351,6 +349,8 @@ def _channels(native: Record | None) -> int:
 
 def _with_more_sizes(row: paper_audit.TracedRow, sizes: Sequence[tuple[int, ...]]) -> paper_audit.TracedRow:
     """The row with the records of its network at further input sizes. A size at which it fails is left out."""
+    if not sizes:
+        return row
     requests = [Request(inputs=(*row.record.inputs[0].shape[:2], *size)) for size in sizes]
     found = zip(sizes, profile_each(row.row.spec, requests), strict=True)
     return replace(row, others={**row.others, **{size: r for size, r in found if isinstance(r, Record)}})

@@ -17,7 +17,7 @@ from conftest import ONE_CONV, Result, conv_spec, relu_spec
 import cspprof
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind, Record, TensorSpec
-from cspprof.papers.audit import Audit, Outcome, TracedRow, audit_table
+from cspprof.papers.audit import Audit, Outcome, TracedRow, audit_table, common_sizes, likely_sizes
 from cspprof.papers.paper_table import Quantity, parse_paper_table, read_paper_table, units_named
 from cspprof.papers.published import published_tables
 from cspprof.report.audit import audit_report
@@ -117,13 +117,20 @@ def test_a_row_at_another_input_size_is_pointed_at(at: Callable[[int], Record]) 
     audit = audited(text, at(256), at(256), at(256), others=at(224))
     assert audit.explained
     assert [row.other_size for row in audit.rows] == [None, None, (224, 224)]
-    assert [r.needs_other_sizes for r in audited(text, at(256), at(256), at(256)).rows] == [False, False, True]
     assert (audit.mixed, audit.sizes) == (True, {(256, 256): 2, (224, 224): 1})
     notes = audit_report(audit).notes
     assert (
         "The rows come from different input sizes: 256×256 (2 rows), 224×224 (1 row). They cannot be compared." in notes
     )
     assert "c comes out at 224×224, not at the stated 256×256." in notes
+
+
+def test_other_sizes_are_tried_only_where_a_number_needs_them(at: Callable[[int], Record]) -> None:
+    """The third number is 792·224². The fourth comes out as FLOPs, so that common sizes are not tried for it."""
+    text = "model,input,MACs (M)\na,256,51.90\nb,224,39.7\nc,256,39.74\nd,256,103.81"
+    rows = audited(text, at(256), at(224), at(256), at(256)).rows
+    assert [likely_sizes(row, rows) for row in rows] == [[], [], [(224, 224)], [(224, 224)]]
+    assert [common_sizes(row, rows)[:2] for row in rows] == [[], [], [(224, 224), (288, 288)], []]
 
 
 def test_a_row_that_mixes_input_sizes_is_pointed_at(at: Callable[[int], Record]) -> None:
@@ -214,6 +221,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+ODD = """\
+import torch
+from net import Net as Plain
+
+class Net(Plain):
+    def forward(self, x):
+        return torch.linalg.eig(self.conv(x)[0])[0]
+"""
+"""A network with an operation that has no rule."""
+
+
 def table(text: str) -> str:
     Path("t.csv").write_text(text)
     return "t.csv"
@@ -224,6 +242,9 @@ def test_exit_codes(run: Run, folder: Path) -> None:
     assert run("audit", table(head + "net.py:Net,16,0.032,6.144")).code == 0
     assert run("audit", table(head + "net.py:Net,16,0.032,7.5")).code == 1
     assert run("audit", table(head + "net.py:Nat,16,0.032,7.5")).code == 2
+    (folder / "odd.py").write_text(ODD)
+    unknown = run("audit", table(head + "odd.py:Net,8,0.032,9"))
+    assert (unknown.code, "unknown" in unknown.out) == (2, True)
     assert run("audit", table("model,params (k)\nnet.py:Net,0.032"), "--size", "16").code == 0
 
 

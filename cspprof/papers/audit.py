@@ -154,11 +154,6 @@ class RowResult:
         follow = any(c.follows_column for c in self.cells)
         return len(self.sizes) > 1 or bool(follow and self.other_rules)
 
-    @property
-    def needs_other_sizes(self) -> bool:
-        """Whether another input size can explain a cell better."""
-        return any(not c.follows_column for c in self.cells if c.cell.column.quantity is not Quantity.PARAMS)
-
 
 @dataclass(frozen=True)
 class Audit:
@@ -208,16 +203,22 @@ def size_of(record: Record) -> Size:
     return shape[-2:] if len(shape) == 4 else shape
 
 
-def likely_sizes(row: TracedRow, rows: Iterable[TracedRow]) -> list[Size]:
-    """The sizes to try first where the stated one does not explain a number: those of the other rows, and that of the
-    network's own input."""
-    sizes = [size for size, _ in Counter(other.size for other in rows).most_common()]
-    return _untried(row, sizes if row.native is None else [*sizes, size_of(row.native)])
+def likely_sizes(row: RowResult, rows: Iterable[RowResult]) -> list[Size]:
+    """The sizes to try first, if a number does not come out by the rule of its column: those of the other rows, and
+    that of the network's own input."""
+    if all(cell.follows_column for cell in row.cells if cell.cell.column.quantity is not Quantity.PARAMS):
+        return []
+    sizes = [size for size, _ in Counter(other.traced.size for other in rows).most_common()]
+    native = row.traced.native
+    return _untried(row.traced, sizes if native is None else [*sizes, size_of(native)])
 
 
-def common_sizes(row: TracedRow, rows: Iterable[TracedRow]) -> list[Size]:
-    """The sizes to try then."""
-    return _untried(row, COMMON_SIZES)
+def common_sizes(row: RowResult, rows: Iterable[RowResult]) -> list[Size]:
+    """The sizes to try then, if no rule at all explains a number: with few printed digits, one of many sizes often
+    does."""
+    if all(cell.explained for cell in row.cells if cell.cell.column.quantity is not Quantity.PARAMS):
+        return []
+    return _untried(row.traced, COMMON_SIZES)
 
 
 def _untried(row: TracedRow, sizes: Iterable[Size]) -> list[Size]:

@@ -37,7 +37,8 @@ def audit_report(audit: Audit) -> Report:
         "notes": notes,
     }
     flat = [{**record, "also": "; ".join(record["also"])} for record in records]
-    return Report([_cells_table(audit), _rules_table(audit)], flat, document, notes)
+    tables = [_cells_table(audit), *([_rules_table(audit)] if document["rules"] else [])]
+    return Report(tables, flat, document, notes)
 
 
 # -- lines ----------------------------------------------------------------------------------------
