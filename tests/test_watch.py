@@ -506,6 +506,13 @@ def test_a_save_ends_the_wait(project: Path, changes: FileChanges) -> None:
         changes.follow([project / "net.py"])
 
 
+def test_a_change_of_a_folder_is_no_save(project: Path, changes: FileChanges) -> None:
+    """Also of the folder of a package without an `__init__.py`."""
+    changes.follow([project / "net.py", project])
+    later(lambda: (project / "other.py").touch())
+    assert changes.wait() == set()
+
+
 def test_several_writes_are_one_save(project: Path, changes: FileChanges) -> None:
     def in_pieces() -> None:
         shutil.move(project / "net.py", project / "net.py~")

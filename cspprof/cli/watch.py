@@ -13,7 +13,7 @@ import typer
 from cspprof.cli import as_cspprof_error, print_error
 from cspprof.cli import options as o
 from cspprof.cli.gate import ConfigPath
-from cspprof.cli.output import ReportWriter
+from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.cli.specs import each_spec, parse_request
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
@@ -37,9 +37,7 @@ def watch_command(
     writer = ReportWriter(None, None)
 
     def show(report: Report) -> bool:
-        if next(answers):
-            print()
-        return writer.write(report)
+        return (next(answers) == 0 or write_bytes(b"\n", None)) and writer.write(report)
 
     def show_error(error: Exception) -> None:
         if context.find_root().params.get("debug"):

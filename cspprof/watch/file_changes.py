@@ -7,7 +7,7 @@ also compared several times a second, for file systems without events, such as n
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ State = tuple[int, ...] | None
 """Time of the last change in ns, size and inode; of a folder the time and inode; None if there is no such file."""
 READ_BY_CODE = frozenset({".py", ".json", ".toml", ".yaml", ".yml", ".ini", ".cfg"})
 """Endings of files that the code of a model may read or import, though it has not done so yet."""
-STEP_MS = 20
+STEP_MS = 10
 """Events that follow each other faster belong to one save."""
 LONGEST_SAVE_MS = 400
 POLL_MS = 200
@@ -36,6 +36,7 @@ class FileChanges:
 
     def __init__(self) -> None:
         self._files: set[Path] = set()
+        self._folders: set[Path] = set()
         self._states: dict[Path, State] = {}
         """Also of the folders, and of other files in them for which an event came."""
         self._traced_since = time.time_ns()
@@ -44,15 +45,17 @@ class FileChanges:
         self._events: Generator[set[tuple[Change, str]], None, None] | None = None
         self._watched: dict[Path, tuple[int, ...]] = {}
 
-    def follow(self, files: Iterable[Path]) -> None:
-        """Wait for changes of these files from now on. Called after each trace.
+    def follow(self, places: Collection[Path]) -> None:
+        """Wait for changes of these files, and of other files in these folders, from now on. Called after each trace.
 
         A file that changed during the trace was perhaps read before: the next `wait` returns at once. It does so only
         once, because the code of a model may write files itself.
         """
-        self._files = {place for file in files for place in (file, _resolved(file))}
+        folders = {place for place in places if place.is_dir()}
+        self._files = {path for file in {*places} - folders for path in (file, _resolved(file))}
+        self._folders = folders | {file.parent for file in self._files}
         others = {path for path in self._states.keys() - self._files if _state(path) is not None}
-        now = _states({*self._files, *self._folders(), *others})
+        now = _states({*self._files, *self._present_folders(), *others})
         earliest = self._traced_since - CLOCK_NS
         changed = any(
             state != self._states[path] if path in self._states else path in self._files and _newer(state, earliest)
@@ -95,16 +98,15 @@ class FileChanges:
             now = _states(now)
         return now
 
-    def _folders(self) -> set[Path]:
-        """The folders of the files; of a folder that is missing, the nearest above that is there."""
-        folders = {file if file.is_dir() else file.parent for file in self._files}
-        return {next(f for f in (folder, *folder.parents) if f.is_dir()) for folder in folders}
+    def _present_folders(self) -> set[Path]:
+        """The folders; in place of one that is missing, the nearest above it that is there."""
+        return {next(f for f in (folder, *folder.parents) if f.is_dir()) for folder in self._folders}
 
     def _next_events(self) -> set[tuple[Change, str]]:
         """The events of the folders, or none after `POLL_MS`."""
         import watchfiles
 
-        folders = {folder: (_state(folder) or ())[1:] for folder in self._folders()}
+        folders = {folder: (_state(folder) or ())[1:] for folder in self._present_folders()}
         if folders != self._watched or self._events is None:  # a folder that was replaced sends no more events
             self.close()
             self._watched = folders

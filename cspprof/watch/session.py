@@ -68,7 +68,7 @@ class Session:
 
     @property
     def files(self) -> set[Path]:
-        """The files whose changes are answered."""
+        """The files whose changes are answered, and folders of packages."""
         return set().union(*self._files.values(), self._module_files, self._rule_files)
 
     @property
