@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 def configure(threads: int, engine: str = "new") -> dict[str, Any]:
     cv2.setNumThreads(threads)
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as exceptions
+    if hasattr(cv2.utils, "logging"):  # not in every OpenCV 4
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # failures reach the user as exceptions
     return {"threads": cv2.getNumThreads(), "backend": "DNN_BACKEND_OPENCV", "target": "CPU", "engine": engine}
 
 
