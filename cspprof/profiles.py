@@ -14,6 +14,7 @@ from cspprof.analysis.layer_rows import layer_columns, layer_numbers
 from cspprof.analysis.receptive_field import LayerField, receptive_fields
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import INT8, Inputs, parse_counted_dtype, parse_device
+from cspprof.core.printable import printable
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, value_of
 from cspprof.metrics.memory import live_bytes
@@ -97,7 +98,7 @@ class Profile(Record):
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(str, self.inputs))
-        return f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>"
+        return printable(f"<Profile {self.label} ({inputs}): {len(self.ops)} operations, {len(self.layers)} layers>")
 
     def __str__(self) -> str:
         return render("rich", summary_report([self])).decode().rstrip("\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cspprof.analysis import comparison
+from cspprof.core.printable import printable
 from cspprof.csp import gradient_reuse
 from cspprof.csp.advice import Suggestion
 from cspprof.papers import audit, reproduction
@@ -42,7 +43,9 @@ class Gradients(gradient_reuse.GradientReuse):
     """The gradients of a backward pass, and the layers whose weights they update."""
 
     def __repr__(self) -> str:
-        return f"<Gradients of {self.record.label}: {self.total.uses:,} uses of {self.total.gradients:,} gradients>"
+        return printable(
+            f"<Gradients of {self.record.label}: {self.total.uses:,} uses of {self.total.gradients:,} gradients>"
+        )
 
     def __str__(self) -> str:
         return render("rich", gradients_report([self.record])).decode().rstrip("\n")
@@ -98,7 +101,7 @@ class Advice:
         return iter(self.suggestions)
 
     def __repr__(self) -> str:
-        return f"<Advice for {self.profile.model}: {len(self)} suggestions>"
+        return printable(f"<Advice for {self.profile.model}: {len(self)} suggestions>")
 
     def __str__(self) -> str:
         return render("rich", advice_report(self.profile, self.suggestions)).decode().rstrip("\n")
@@ -144,7 +147,7 @@ class Conversion:
         return source_code(self.before.model, self._plain, self._edits, self._factory)
 
     def __repr__(self) -> str:
-        return f"<Conversion of {self.before.model}: {len(self.converted)} of {len(self.stages)} stages>"
+        return printable(f"<Conversion of {self.before.model}: {len(self.converted)} of {len(self.stages)} stages>")
 
     def __str__(self) -> str:
         return render("rich", conversion_report(self)).decode().rstrip("\n")

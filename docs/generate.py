@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import sys
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import cspprof
 from cspprof.gate.config import config_schema
@@ -16,8 +21,69 @@ from cspprof.storage.profile_file import packaged_resnet50
 from cspprof.zoo import catalog
 
 PAGE = Path(__file__).parent / "semantics.md"
+API_PAGE = Path(__file__).parent / "api.md"
 ZOO_NAMES = Path(cspprof.__file__).parent / "data" / "zoo_names.txt"
 CONFIG = Path(cspprof.__file__).parent / "schemas" / "config-1.schema.json"
+
+
+PROVISIONAL = {
+    "Advice",
+    "Audit",
+    "Conversion",
+    "Gradients",
+    "Value",
+    "advise",
+    "audit",
+    "convert",
+    "gradients",
+    "sweep",
+}
+"""Public names that a minor version may still change."""
+
+
+def api_names() -> str:
+    """A row for each public name: its call, its status, and the first sentence of its docstring."""
+    lines = ["| name | status | |", "| --- | --- | --- |"]
+    for name in sorted(cspprof.__all__, key=str.lower):
+        value = getattr(cspprof, name)
+        summary = "The version." if isinstance(value, str) else _summary(value)
+        lines.append(f"| `{_call(name, value)}` | {'provisional' if name in PROVISIONAL else 'stable'} | {summary} |")
+    return "\n".join([*lines, ""])
+
+
+def _summary(value: Any) -> str:
+    paragraph = " ".join(str(inspect.getdoc(value)).partition("\n\n")[0].split())
+    first = re.split(r"(?<=\.) (?=[A-Z`])", paragraph, maxsplit=1)[0]  # "Wang et al. 2019" is no end of a sentence
+    return first.replace("|", "\\|")
+
+
+def _call(name: str, value: Any) -> str:
+    """`profile(model, inputs=None, *, device=None)`; for a class or module its name."""
+    if not inspect.isfunction(value):
+        return name
+    signature = inspect.signature(value)
+    parameters = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+    return f"{name}{signature.replace(parameters=parameters, return_annotation=signature.empty)}"
+
+
+def api_members() -> str:
+    """The public attributes and methods of each public class."""
+    lines = []
+    for name in sorted(cspprof.__all__, key=str.lower):
+        value = getattr(cspprof, name)
+        if inspect.isclass(value):
+            own = [f.name for f in fields(value)] if is_dataclass(value) else _set_by_init(value)
+            inherited = {*dir(tuple), *dir(object)}
+            members = sorted({m for m in (*own, *dir(value)) if not m.startswith("_") and m not in inherited})
+            lines.append(f"- **{name}**: {', '.join(f'`{member}`' for member in members)}")
+    names = [n for n in vars(cspprof.errors) if n.endswith("Error")]
+    return "\n".join([*lines, f"- **errors**: {', '.join(f'`{name}`' for name in sorted(names))}", ""])
+
+
+def _set_by_init(of: type) -> list[str]:
+    """The public attributes that the constructor sets."""
+    source = inspect.getsource(of.__init__) if "__init__" in vars(of) else ""  # type: ignore[misc]
+    return re.findall(r"^ +self\.([a-z]\w*)(?:: .+)? = ", source, re.MULTILINE)
 
 
 def metrics() -> str:
@@ -49,14 +115,18 @@ def other_tools() -> str:
     return "\n".join([*lines, "", *sections, ""])
 
 
-PARTS = {"metrics": metrics, "conventions": other_tools}
-"""The generated text between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
+Parts = dict[str, Callable[[], str]]
+PARTS: dict[Path, Parts] = {
+    PAGE: {"metrics": metrics, "conventions": other_tools},
+    API_PAGE: {"names": api_names, "members": api_members},
+}
+"""For each page the generated texts between `<!-- NAME: begin -->` and `<!-- NAME: end -->`."""
 
 
-def page() -> str:
+def page(file: Path, parts: Parts) -> str:
     """The whole page with its generated parts replaced."""
-    text = PAGE.read_text()
-    for name, generate in PARTS.items():
+    text = file.read_text(encoding="utf-8")
+    for name, generate in parts.items():
         begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n{generate()}\n{end}{rest.split(end)[1]}"
@@ -74,7 +144,8 @@ def zoo_names() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    pages = {PAGE: page(), CONFIG: config(), ZOO_NAMES: zoo_names()}
+    pages = {file: page(file, parts) for file, parts in PARTS.items()}
+    pages |= {CONFIG: config(), ZOO_NAMES: zoo_names()}
     if "--check" in arguments:
         return int(any(not file.exists() or file.read_text() != text for file, text in pages.items()))
     for file, text in pages.items():

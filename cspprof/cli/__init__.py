@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cspprof._version import __version__
 from cspprof.core.errors import EXIT_HINT, CspprofError
-from cspprof.core.printable import printable, printable_lines
+from cspprof.core.printable import log_lines
 from cspprof.core.registry import suggestion
 
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except Exception as error:
         if debug:
-            traceback.print_exception(error)
+            print(log_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         shown = as_cspprof_error(error)
         print_error(shown)
         code = shown.exit_code
@@ -207,9 +207,9 @@ def print_error(error: CspprofError) -> None:
     """Print the message and the hint to standard error."""
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[31merror:\x1b[0m" if color else "error:"
-    print(f"{label} {printable_lines(error.message)}", file=sys.stderr)
+    print(f"{label} {log_lines(error.message)}", file=sys.stderr)
     for line in (error.hint or "").splitlines():
-        print(f"  {printable(line)}", file=sys.stderr)
+        print(f"  {log_lines(line)}", file=sys.stderr)
 
 
 def as_cspprof_error(error: Exception) -> CspprofError:

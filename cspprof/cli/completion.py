@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 from cspprof.core.inputs import DEVICES, INT8
+from cspprof.core.printable import printable
 from cspprof.core.tensors import ITEM_SIZES
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.definition import DEFAULT_METRICS
@@ -20,6 +21,8 @@ TOPICS = ("conventions", "gamma", "closed-form")
 """Names besides metrics and conventions that `explain` accepts."""
 FILE_ENDINGS = (".py", ".cfg", ".onnx", ".pt2", ".profile.json", ".profile.json.gz")
 LIBRARIES = ("timm", "torchvision")
+SHELL_SYNTAX = frozenset("\\\"'`$")
+"""Names with these characters are not offered: zsh evaluates the list as code."""
 
 
 def _starting_with(incomplete: str, names: Iterable[str]) -> list[str]:
@@ -56,7 +59,8 @@ def _paths(incomplete: str) -> list[str]:
     prefix = incomplete[: len(incomplete) - len(start)]
     found = []
     for path in sorted(place.iterdir()):
-        if path.name.startswith(start) and not (path.name.startswith(".") and not start):
+        offered = path.name == printable(path.name) and SHELL_SYNTAX.isdisjoint(path.name)
+        if offered and path.name.startswith(start) and not (path.name.startswith(".") and not start):
             if path.is_dir():
                 found.append(f"{prefix}{path.name}/")
             elif path.name.endswith(FILE_ENDINGS):

@@ -18,6 +18,7 @@ from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, print_notes, write_bytes
 from cspprof.core.errors import CspprofError, OutputError, UnknownNameError
 from cspprof.core.files import check_replaceable, check_writable, write_atomically
+from cspprof.core.printable import log_lines, printable
 from cspprof.core.registry import suggestion
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _write_job_summary(verdict: Verdict) -> None:
         before = path.read_bytes() if path.is_file() else b""
         write_atomically(path, before + cut_summary(text, len(before)))
     except (OSError, OutputError) as error:  # the verdict is valid without a summary
-        print(f"note: cannot write the summary of the job: {error}", file=sys.stderr)
+        print(log_lines(f"note: cannot write the summary of the job: {error}"), file=sys.stderr)
 
 
 @baseline_app.command("show")
@@ -198,5 +199,5 @@ def init_command() -> None:
 
     path, models = write_config(Path.cwd())
     targets = ", ".join(model.target for model in models) or "none found, see the comments in it"
-    print(f"{path.name} written; models: {targets}")
+    print(printable(f"{path.name} written; models: {targets}"))
     print("Next: check their inputs in it, then record their numbers: cspprof check --update-baseline")

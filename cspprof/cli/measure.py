@@ -12,6 +12,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, check_save, print_written, writing
 from cspprof.core.errors import CspprofError
+from cspprof.core.printable import printable
 from cspprof.measure.engines import ENGINES, engines_named, not_installed
 from cspprof.measure.layer_report import with_layers
 from cspprof.measure.machine import require_psutil
@@ -112,7 +113,9 @@ def show_progress() -> Progress:
     """Show one line of progress on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda text, done, steps: None
-    return lambda text, done, steps: print(f"\r\x1b[K{done}/{steps} {text}", end="", file=sys.stderr, flush=True)
+    return lambda text, done, steps: print(
+        f"\r\x1b[K{done}/{steps} {printable(text)}", end="", file=sys.stderr, flush=True
+    )
 
 
 def clear_progress() -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from cspprof.core.errors import CspprofError, OutputError
 from cspprof.core.files import check_replaceable, check_writable, is_device, write_atomically
-from cspprof.core.printable import printable_lines
+from cspprof.core.printable import log_lines
 from cspprof.render import RENDERERS, Canvas, format_for, render
 from cspprof.report.tables import Report
 
@@ -99,13 +99,13 @@ def writing(*paths: Path) -> str:
 def print_notes(notes: Iterable[str]) -> None:
     """Print notes on standard error, for a format that does not contain them."""
     for note in notes:
-        print(f"note: {printable_lines(note)}", file=sys.stderr)
+        print(log_lines(f"note: {note}"), file=sys.stderr)
 
 
 def print_written(message: str) -> None:
     """Print the message of `writing` on standard error, so that standard output stays a result."""
     if message:
-        print(message, file=sys.stderr)
+        print(log_lines(message), file=sys.stderr)
 
 
 def terminal_canvas() -> Canvas:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.completion import complete_axis, complete_hardware, complete_kind, complete_metric, complete_spec
-from cspprof.cli.output import ReportWriter, print_written, writing
+from cspprof.cli.output import ReportWriter, print_notes, print_written, writing
 from cspprof.cli.specs import profile_specs
-from cspprof.core.printable import printable_lines
 from cspprof.core.units import shape
 from cspprof.render import format_of
 from cspprof.render.matplotlib_chart import check_image_path, save_image, width_in_inches
@@ -89,8 +87,7 @@ def plot_command(
         written = writing(output, output.with_suffix(".csv"))
         save_image(chart, output, width)
         print_written(written)
-        for note in chart_report(chart, profiles).notes:
-            print(f"note: {printable_lines(note)}", file=sys.stderr)
+        print_notes(chart_report(chart, profiles).notes)
 
 
 plot_command.__doc__ = "\n\n".join(

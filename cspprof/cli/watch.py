@@ -17,6 +17,7 @@ from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.cli.specs import each_spec, parse_request
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path
+from cspprof.core.printable import log_lines
 from cspprof.metrics.names import split_metrics
 from cspprof.report.tables import Report
 
@@ -41,14 +42,14 @@ def watch_command(
 
     def show_error(error: Exception) -> None:
         if context.find_root().params.get("debug"):
-            traceback.print_exception(error)
+            print(log_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
         print_error(as_cspprof_error(error))
 
     try:
         from cspprof.watch.session import Session
 
         session = Session(each_spec(specs), request, metrics, config, show, show_error)
-        session.run(lambda files: print(_watching(files), file=sys.stderr, flush=True))
+        session.run(lambda files: print(log_lines(_watching(files)), file=sys.stderr, flush=True))
     except KeyboardInterrupt:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # the terminal has written ^C

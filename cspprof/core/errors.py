@@ -6,6 +6,8 @@ produce its result.
 
 from __future__ import annotations
 
+from cspprof.core.printable import log_lines
+
 
 class CspprofError(Exception):
     """The base class of all exceptions that cspprof raises on purpose."""
@@ -18,7 +20,8 @@ class CspprofError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\n{self.hint}"
+        """The message and the hint as a log can show them: names in them come from files and modules."""
+        return log_lines(self.message if self.hint is None else f"{self.message}\n{self.hint}")
 
 
 EXIT_HINT = "Remove the call of sys.exit from the code of the model."

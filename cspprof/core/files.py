@@ -6,8 +6,9 @@ import contextlib
 import errno
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from cspprof.core.errors import OutputError
 
@@ -75,6 +76,13 @@ def write_atomically(path: Path, data: bytes) -> None:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}", "Name another file.") from None
         return
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, private until it is complete; then it replaces `path`. Raises OutputError."""
     path = path.resolve()
     check_writable(path)
     import tempfile  # imports twenty modules, and most commands write no file
@@ -83,7 +91,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                yield file
             Path(name).chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
             Path(name).replace(path)
         except BaseException:

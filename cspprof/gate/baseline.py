@@ -88,7 +88,7 @@ def parse(data: bytes, name: str) -> dict[str, Measurement]:
 def dump(models: Measurements) -> bytes:
     """The content of the baseline file. The same measurements give the same bytes."""
     document = {"schema": SCHEMA, "models": {name: _to_json(measurement) for name, measurement in models.items()}}
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def write(path: Path, models: Measurements) -> None:

@@ -6,7 +6,6 @@ Files are parsed and not imported, so no code of the project runs.
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import write_atomically
+from cspprof.core.printable import printable
 from cspprof.gate.config import BASELINE_FILE
 
 MAX_MODELS = 12
@@ -78,7 +78,8 @@ def find_models(folder: Path) -> list[Factory]:
 
 
 def _python_files(folder: Path) -> list[Path]:
-    """The Python files of the project without tests; in a git repository, without ignored files."""
+    """The Python files of the project without tests; in a git repository, without ignored files. A file whose name is
+    not UTF-8 is left out: no TOML file can name it."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", "--", "*.py"]
     try:
         listed = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
@@ -86,7 +87,8 @@ def _python_files(folder: Path) -> list[Path]:
     except (OSError, subprocess.CalledProcessError):
         files = list(folder.rglob("*.py"))
     files = [f for f in files if f.is_file() and not SKIPPED_FOLDERS & set(f.relative_to(folder).parts[:-1])]
-    return sorted(f for f in files if not f.name.startswith(("test_", "conftest", "setup")))
+    files = [f for f in files if not f.name.startswith(("test_", "conftest", "setup"))]
+    return sorted(f for f in files if not any("\ud800" <= c <= "\udfff" for c in f.relative_to(folder).as_posix()))
 
 
 def _module_classes(trees: dict[str, ast.Module]) -> set[str]:
@@ -167,14 +169,25 @@ def config_text(models: list[Factory]) -> str:
     lines = [HEAD.format(baseline=BASELINE_FILE)]
     for name, model in zip(model_names(models), models[:MAX_MODELS], strict=False):
         shape = 'input = "1x32:int64"' if model.reads_tokens else '# input = "1x3x224x224"'
-        lines.append(f"[models.{name}]\ntarget = {json.dumps(model.target)}\n{shape}\n")
+        lines.append(f"[models.{_toml_key(name)}]\ntarget = {_toml_string(model.target)}\n{shape}\n")
     if len(models) > MAX_MODELS:
-        others = ", ".join(model.target for model in models[MAX_MODELS:])
+        others = printable(", ".join(model.target for model in models[MAX_MODELS:]))
         lines.append(f"# {len(models) - MAX_MODELS} more possible models: {others}\n")
     if not models:
         lines.append(EXAMPLE)
     lines.append(RULES)
     return "\n".join(lines)
+
+
+def _toml_key(name: str) -> str:
+    """A key of TOML. A name with other characters than bare keys have, such as `größer`, is in quotes."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml_string(name)
+
+
+def _toml_string(text: str) -> str:
+    """A string of TOML on one line, in which escape sequences replace what cannot be seen."""
+    escaped = [f"\\{c}" if c in '"\\' else c if c == printable(c) else f"\\U{ord(c):08x}" for c in text]
+    return f'"{"".join(escaped)}"'
 
 
 def model_names(models: list[Factory]) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from cspprof.core.printable import printable, printable_lines
 from cspprof.gate.checking import Verdict
 from cspprof.gate.report import all_problems
 from cspprof.gate.rules import Outcome, RuleResult
@@ -13,7 +14,7 @@ from cspprof.gate.rules import Outcome, RuleResult
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A failure, or something that cannot be measured."""
+    """A failure, or something that cannot be measured. Names in its title and text stay on their lines."""
 
     level: str
     """`error` or `warn`."""
@@ -37,7 +38,7 @@ def messages(verdict: Verdict) -> list[Message]:
     failures = [_failure_message(verdict, r) for r in verdict.failures]
     config = _relative(verdict.config.path)
     problems = [
-        Message("error", "could not be measured", _sentence(p.message, p.hint), config, p.line or 1)
+        Message("error", "could not be measured", printable_lines(_sentence(p.message, p.hint)), config, p.line or 1)
         for p in all_problems(verdict)
     ]
     errors = [m for m in failures if m.level == "error"]
@@ -69,7 +70,7 @@ def _failure_message(verdict: Verdict, result: RuleResult) -> Message:
             text += f". First cause: {cause.layer}"
         if cause.file and cause.line:
             file, line = verdict.config.folder / cause.file, cause.line
-    return Message(result.level, result.rule, text, _relative(file), line, result)
+    return Message(result.level, printable(result.rule), printable_lines(text), _relative(file), line, result)
 
 
 def _sentence(message: str, hint: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cspprof.core.printable import printable
+from cspprof.core.printable import printable, printable_lines
 from cspprof.core.units import change
 from cspprof.gate.baseline import TotalChange
 from cspprof.gate.causes import Cause, find_causes
@@ -42,7 +42,7 @@ def mismatch_text(
         if causes:
             lines += _cause_lines(metric, metric_unit(metric), causes, decreased)
             break
-    return "\n".join([*lines, "  To record the new numbers: pytest --cspprof-update"])
+    return printable_lines("\n".join([*lines, "  To record the new numbers: pytest --cspprof-update"]))
 
 
 def _difference(metric: str, measurement: Measurement, recorded: Measurement) -> str:

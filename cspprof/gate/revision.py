@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from cspprof.core.child_process import ChildProcess, ProcessEndedError
 from cspprof.core.errors import CspprofError
 from cspprof.core.import_path import import_path
+from cspprof.core.temporary import temporary_folder
 from cspprof.gate import baseline
 from cspprof.gate.config import Config, Problem
 from cspprof.gate.measurement import layer_metrics
@@ -81,8 +81,8 @@ def worktree(folder: Path, revision: str) -> Iterator[Path]:
     """The counterpart of `folder` in a temporary working tree of `revision`, which is always removed."""
     top = toplevel(folder)
     sha = commit(top, revision)
-    with tempfile.TemporaryDirectory(prefix="cspprof-") as temporary, _exit_on_sigterm():
-        tree = Path(temporary).resolve() / "tree"
+    with temporary_folder("revision") as temporary, _exit_on_sigterm():
+        tree = temporary / "tree"
         try:
             git(top, "worktree", "add", "--detach", "--quiet", str(tree), sha)
             yield tree / folder.resolve().relative_to(top)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
+from cspprof.core.temporary import temporary_folder
 from cspprof.measure.engine_process import EngineProcess
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError
@@ -87,10 +87,10 @@ class ABSession:
 
     def run(self) -> list[ABTiming]:
         """The times of each model. A failure is kept in its timing."""
-        with TemporaryDirectory(prefix="cspprof-measure-") as folder, ExitStack() as stack:
-            self._prepare(Path(folder))
+        with temporary_folder("measure") as folder, ExitStack() as stack:
+            self._prepare(folder)
             processes = [stack.enter_context(process) for process in self._processes()]
-            self._load(processes, Path(folder))
+            self._load(processes, folder)
             self._measure(processes)
         return self.timings
 

@@ -268,7 +268,7 @@ class Measurement:
         """Write the file. Raises OutputError, also if the file exists and is no measurement."""
         check_replaceable(path, measured_file.is_own, "a measurement", "--save FILE")
         text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"))
-        write_atomically(path, text.encode() + b"\n")
+        write_atomically(path, text.encode(errors="backslashreplace") + b"\n")
 
     @classmethod
     def load(cls, path: Path) -> Measurement:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Record
+from cspprof.core.temporary import temporary_folder
 from cspprof.measure.engine_process import EngineProcess, can_be_diagnosed, unsupported_nodes
 from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError, Prepared
@@ -68,9 +68,9 @@ class Session:
         result.checked_only = check_only
         models, engines = len(result.models), len(result.engines)
         self._steps = models + engines * models + (0 if check_only else engines * (models + 1 + result.rounds))
-        with TemporaryDirectory(prefix="cspprof-measure-") as folder:
+        with temporary_folder("measure") as folder:
             try:
-                folders = self._prepare(Path(folder))
+                folders = self._prepare(folder)
                 self._check(folders)
                 if not check_only:
                     self._measure(folders)

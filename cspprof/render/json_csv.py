@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,10 @@ def as_json(report: Report, canvas: Canvas) -> str:
     document = report.document() if callable(report.document) else report.document
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
+
+FORMULA = re.compile("[=+\\-@\uff1d\uff0b\uff0d\uff20]")
+"""The start of a text that a spreadsheet computes as a formula."""
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?%?")
 
 CSV_COLUMNS = (
     "model,status,", "model,input", "panel,series,", "form,", "name,takes,", "name,family,", "name,title,",
@@ -42,8 +47,18 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
     """Records as CSV, with one column per field and one line per record; a field that a record lacks is empty."""
     out = io.StringIO()
     fields = list(dict.fromkeys(key for record in records for key in record))
-    writer = csv.DictWriter(out, fields, lineterminator="\n", restval="")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({key: printable(value) if isinstance(value, str) else value for key, value in record.items()})
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(map(csv_value, fields))
+    writer.writerows([csv_value(record.get(field, "")) for field in fields] for record in records)
     return out.getvalue()
+
+
+def csv_value(value: Any) -> Any:
+    """A value as CSV shows it: text on one line and, if a spreadsheet would compute it, with `'` before it.
+
+    Numbers stay numbers, negative ones too.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text

@@ -10,13 +10,13 @@ from cspprof.report.tables import Cell, Formula, Report, Table
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}", "*": "{*}", "`": r"\textasciigrave{}",
     "×": r"$\times$", "−": "$-$", "–": "--", "—": "---", "≥": r"$\geq$", "·": r"$\cdot$", "γ": r"$\gamma$",
     "Σ": r"$\Sigma$", "⌈": r"$\lceil$", "⌉": r"$\rceil$", "²": r"\textsuperscript{2}", "₂": r"\textsubscript{2}",
     "⁹": r"\textsuperscript{9}", "…": r"\dots{}", "→": r"$\rightarrow$", "∞": r"$\infty$", "ρ": r"$\rho$",
     "≤": r"$\leq$", "≫": r"$\gg$", "≠": r"$\neq$",
 }  # fmt: skip
-"""Characters with a meaning in LaTeX or no glyph. A bracket at the start of a row would be an argument of `\\\\`."""
+"""Characters with a meaning in LaTeX or no glyph. A bracket or star at the start of a row would belong to `\\\\`."""
 
 
 FIRST_LINE = "% \\usepackage{booktabs} and, for \\textquotedbl, \\usepackage[T1]{fontenc}"

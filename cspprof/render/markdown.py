@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 from cspprof.render.registry import Canvas, renderer
 from cspprof.report.tables import Report, Table
+
+BLOCK_START = re.compile(r"^([0-9]*)([#+).-])")
+"""The start of a paragraph that Markdown would take for a heading or a list."""
+SYNTAX = re.compile(r"()([\\|*_`<>\[\]&$~])|\b(https?:|ftp:|www)(?=//|\.)")
+"""Characters with a meaning in Markdown on GitHub, and what it makes a link of."""
+MENTION = re.compile(r"@(?=\w)|#(?=[0-9])")
+"""What notifies a person or refers to an issue. An empty comment behind it prevents that; a backslash does not."""
 
 
 @renderer("markdown", ".md", is_own=lambda head: head.startswith((b"| ", b"**", b"- ")) and b"| ---" in head)
@@ -11,7 +20,7 @@ def as_markdown(report: Report, canvas: Canvas) -> str:
     report = report.paper or report
     parts = [_table(t) for t in report.tables_or_chart_data]
     if report.notes:
-        parts.append("\n".join(f"- {_escape(note)}" for note in report.notes))
+        parts.append("\n".join(f"- {BLOCK_START.sub(_with_backslash, _escape(note))}" for note in report.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -28,6 +37,10 @@ def _row(cells: list[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    for character in "\\|*_`<>[]":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    """`text` on one line, without a meaning in Markdown."""
+    escaped = SYNTAX.sub(lambda m: f"{m[3]}\\" if m[3] else f"\\{m[2]}", " ".join(text.split()))
+    return MENTION.sub(r"\g<0><!-- -->", escaped)
+
+
+def _with_backslash(found: re.Match[str]) -> str:
+    return f"{found[1]}\\{found[2]}"

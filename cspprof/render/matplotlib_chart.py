@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
@@ -94,11 +95,13 @@ def _is_image(head: bytes) -> bool:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """The style sheet of cspprof; the user's own settings have no effect."""
+    """The style sheet of cspprof; the user's own settings have no effect. A character without a glyph is a box, without
+    a warning."""
     from matplotlib import rc_context, rc_params_from_file, rcParams, rcParamsDefault
 
     sheet = resources.files("cspprof.render") / "chart.mplstyle"
-    with resources.as_file(sheet) as path, rc_context():
+    with resources.as_file(sheet) as path, rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ ")
         rcParams.update({k: v for k, v in rcParamsDefault.items() if not k.startswith("backend")})
         rcParams.update(rc_params_from_file(str(path), use_default_template=False))
         yield
@@ -108,6 +111,7 @@ def _figure(chart: Chart, width: float) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    chart = chart.printable()
     caption = textwrap.fill(chart.caption, int(width / CHARACTER_INCHES))
     panel_heights = [PANEL_INCHES * p.height for p in chart.panels]
     frame_heights = [_frame_height(chart.panels, i) for i in range(len(chart.panels))]

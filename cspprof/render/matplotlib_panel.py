@@ -130,6 +130,11 @@ def _draw_spans(axes: Axes, panel: Panel, width: float, names: bool) -> None:
                       va="bottom", fontsize=SMALL, color=GREY)  # fmt: skip
 
 
+def _legend_name(series: Series) -> str:
+    """The name in the legend. Matplotlib leaves out those that start with an underscore."""
+    return f" {series.name}" if series.name.startswith("_") else series.name
+
+
 def _draw_bars(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
     crowded = len(series.marks) > CROWDED
     color, divisor = color_of(series.color), panel.y.divisor
@@ -137,7 +142,7 @@ def _draw_bars(axes: Axes, panel: Panel, series: Series, largest: float) -> None
     lengths = [m.y / divisor for m in series.marks]
     bases = [m.base / divisor for m in series.marks]
     widths = [m.width * (1 if crowded else 0.84) for m in series.marks]
-    style: dict[str, Any] = {"color": color, "label": series.name, "zorder": 2}
+    style: dict[str, Any] = {"color": color, "label": _legend_name(series), "zorder": 2}
     style |= {"edgecolor": color, "linewidth": 0.3} if crowded else {"linewidth": 0}
     if panel.horizontal:
         axes.barh(positions, lengths, height=widths, left=bases, **style)
@@ -167,14 +172,14 @@ def _draw_steps(axes: Axes, panel: Panel, series: Series, largest: float) -> Non
     edges = [m.x - 0.5 for m in marks] + [marks[-1].x + 0.5]
     values = [m.y / panel.y.divisor for m in marks]
     axes.stairs(values, edges, fill=True, color=color, alpha=0.25, linewidth=0, zorder=2)
-    axes.stairs(values, edges, color=color, linewidth=0.8, zorder=2.5, label=series.name, baseline=None)
+    axes.stairs(values, edges, color=color, linewidth=0.8, zorder=2.5, label=_legend_name(series), baseline=None)
 
 
 def _draw_line(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
     xs, ys = _coordinates(panel, series.marks)
     muted = series.color == "muted"
-    axes.plot(xs, ys, color=color_of(series.color), label=series.name, linewidth=0.8 if muted else 1.2, zorder=2,
-              linestyle=":" if muted else "-")  # fmt: skip
+    style: dict[str, Any] = {"linewidth": 0.8, "linestyle": ":"} if muted else {"linewidth": 1.2, "linestyle": "-"}
+    axes.plot(xs, ys, color=color_of(series.color), label=_legend_name(series), zorder=2, **style)
 
 
 def _draw_points(axes: Axes, panel: Panel, series: Series, largest: float) -> None:
@@ -190,7 +195,7 @@ def _draw_points(axes: Axes, panel: Panel, series: Series, largest: float) -> No
         if series.hollow
         else {"facecolors": color, "edgecolors": "white", "linewidths": 0 if crowded else 0.3}
     )
-    axes.scatter(xs, ys, areas, label=series.name, zorder=3, **style)
+    axes.scatter(xs, ys, areas, label=_legend_name(series), zorder=3, **style)
     if series.upper_bounds:
         sizes = [(a**0.5 + 2 * ARROW_POINTS) ** 2 for a in areas]
         style = {"marker": _down_arrow(), "facecolors": "none", "edgecolors": color, "linewidths": 0.5}

@@ -9,6 +9,7 @@ from typing import Any
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, kind_label, layer_rows
 from cspprof.core.dataflow import INPUT, edges
 from cspprof.core.errors import OutputError
+from cspprof.core.printable import printable
 from cspprof.core.record import Record
 from cspprof.core.units import shape
 from cspprof.metrics import METRICS, Amount, Sum
@@ -52,17 +53,17 @@ def graph_ids(records: Sequence[Record]) -> list[str]:
     """The names of the graphs in a file. Each is used once: `resnet50`, `resnet50 (2)`."""
     ids: list[str] = []
     for record in records:
-        name, n = record.model, 1
+        name, n = printable(record.model), 1
         while name in ids:
             n += 1
-            name = f"{record.model} ({n})"
+            name = f"{printable(record.model)} ({n})"
         ids.append(name)
     return ids
 
 
 def namespace(row: LayerRow) -> str:
-    """The modules around an operation, as Model Explorer writes them: `stage1/blocks/0`."""
-    return row.path.rpartition(".")[0].replace(".", "/")
+    """The modules around an operation, as Model Explorer writes them: `stage1/blocks/0`. A slash in a name is `%2F`."""
+    return printable(row.path.rpartition(".")[0]).replace("/", "%2F").replace(".", "/")
 
 
 def _value(row: LayerRow, metric: str) -> Any:
@@ -81,7 +82,7 @@ def _graph(record: Record, focus: str) -> dict[str, Any]:
     for row, value in zip(layers, values, strict=True):
         node: dict[str, Any] = {
             "id": str(row.index),
-            "label": kind_label(row.spec),
+            "label": printable(kind_label(row.spec)),
             "namespace": namespace(row),
             "attrs": _attributes(_facts(row, focus, whole)),
             "incomingEdges": _incoming_edges(incoming, row.index),
@@ -118,8 +119,10 @@ def _facts(row: LayerRow, focus: str, whole: Amount) -> list[tuple[str, str]]:
 def _model_facts(record: Record) -> dict[str, str]:
     """The totals of the model, and the notes on them."""
     facts = {metric_label(m): total(m, METRICS.get(m).total(record)).text for m in MODEL_METRICS}
-    return facts | {f"note {i}": note for i, note in enumerate([*model_notes(record), *cio_notes([record])], 1)}
+    return facts | {
+        f"note {i}": printable(note) for i, note in enumerate([*model_notes(record), *cio_notes([record])], 1)
+    }
 
 
 def _attributes(facts: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"key": key, "value": value} for key, value in facts]
+    return [{"key": key, "value": printable(value)} for key, value in facts]

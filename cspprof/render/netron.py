@@ -12,6 +12,7 @@ from typing import Any
 
 from cspprof.analysis.layer_rows import LayerRow, RowGroup, layer_rows
 from cspprof.core.errors import OutputError
+from cspprof.core.printable import printable
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, Amount
 from cspprof.render.registry import Canvas, renderer
@@ -41,8 +42,9 @@ def as_netron(report: Report, canvas: Canvas) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 
-def _item(kind: str, target: str, name: str, value: Any) -> dict[str, Any]:
-    return {"kind": kind, "target": target, "name": name, "value": value}
+def _item(kind: str, target: str, name: str, value: str) -> dict[str, Any]:
+    """A name or value of a node. `target` is the exact name of the node, by which Netron finds it."""
+    return {"kind": kind, "target": target, "name": name, "value": printable(value)}
 
 
 def _metric(kind: str, target: str, metric: str, amount: Amount | None) -> dict[str, Any] | None:

@@ -36,4 +36,9 @@ def _column(values: Sequence[Any]) -> Array:
 
     if any(isinstance(v, int) and v not in INT64 for v in values):
         return pyarrow.array(values, pyarrow.decimal128(38, 0))
-    return pyarrow.array(values)
+    return pyarrow.array([utf8(v) if isinstance(v, str) else v for v in values])
+
+
+def utf8(text: str) -> str:
+    """The text; escape sequences replace halves of surrogate pairs, which UTF-8 cannot contain."""
+    return text.encode(errors="backslashreplace").decode()

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cspprof.core.printable import printable
+from cspprof.core.printable import without_log_commands
 from cspprof.render.fit_table import can_wrap, fit, heading, least_width
 from cspprof.render.registry import Canvas, renderer
 from cspprof.render.terminal_chart import chart_lines
@@ -56,15 +56,13 @@ def rich_text(report: Report, canvas: Canvas) -> str:
         if i or report.tables:
             console.print()
         lines = chart_lines(chart, console.width)
-        console.print(
-            Text("\n").join(Text.assemble(*((printable(text), style) for text, style in line)) for line in lines)
-        )
+        console.print(Text("\n").join(Text.assemble(*line) for line in lines))
     notes = [*report.notes, *([_missing_note(list(missing), canvas.width, choice)] if missing else []), *report.hints]
     if notes:
         console.print()
     for note in notes:
         console.print(Text.assemble(("note: ", "yellow"), note))
-    return "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+    return without_log_commands("".join(line.rstrip() + "\n" for line in out.getvalue().splitlines()))
 
 
 def _missing_note(columns: Sequence[str], width: int | None, choice: bool) -> str:

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cspprof.core import units
+from cspprof.core.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -133,6 +134,12 @@ class Chart:
         """Exactly the data that the chart shows: one dict per mark and reference line, with undivided values."""
         return [record for panel in self.panels for record in _records(panel)]
 
+    def printable(self) -> Chart:
+        """The chart with names that stay on their lines. Names come from files and modules."""
+        notes = [printable(note) for note in self.notes]
+        title, caption = printable(self.title), printable_lines(self.caption)
+        return replace(self, title=title, caption=caption, notes=notes, panels=_printable(self.panels))
+
     def to_pandas(self) -> pandas.DataFrame:
         """The records as a data frame."""
         import pandas
@@ -141,7 +148,19 @@ class Chart:
 
     def __repr__(self) -> str:
         panels = ", ".join(p.name or p.title for p in self.panels)
-        return f"<Chart {self.kind}: {self.title} ({panels})>"
+        return printable(f"<Chart {self.kind}: {self.title} ({panels})>")
+
+
+def _printable(value: Any) -> Any:
+    """The value with every text in it on one line. Only the text of a reference line can have several lines."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, ReferenceLine):
+        return value._replace(text=printable_lines(value.text))
+    if isinstance(value, tuple):
+        parts = map(_printable, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
 
 
 def _records(panel: Panel) -> Iterator[dict[str, Any]]:

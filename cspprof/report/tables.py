@@ -87,6 +87,8 @@ class Report:
             tables=[_printable_table(table) for table in self.tables],
             notes=[printable(note) for note in self.notes],
             hints=[printable(hint) for hint in self.hints],
+            charts=[chart.printable() for chart in self.charts],
+            measured=[_printable_table(table) for table in self.measured],
             paper=self.paper and self.paper.printable(),
         )
 

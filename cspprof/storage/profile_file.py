@@ -54,7 +54,8 @@ def is_own(head: bytes) -> bool:
 
 
 def to_bytes(record: Record, compressed: bool) -> bytes:
-    data = json.dumps(to_dict(record), separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(to_dict(record), separators=(",", ":"), ensure_ascii=False)
+    data = text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes an escape sequence of JSON
     return gzip.compress(data, COMPRESSION, mtime=0) if compressed else data
 
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from cspprof.core.printable import printable, without_controls
 from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
 from cspprof.report.charts.pareto import is_maximized
@@ -31,18 +32,19 @@ def explorer_page(rows: Rows, front: Front, traced: int) -> str:
     more = [f"{known - len(shown):,} dominated candidates are not on this page."] if len(shown) < known else []
     data: dict[str, Any] = {
         "title": "Pareto-optimal: " + ", ".join(map(str, front.objectives)),
-        "notes": [*notes(front, traced), *more],
+        "notes": [printable(note) for note in (*notes(front, traced), *more)],
         "objectives": [o.name for o in islice(front.objectives, 2)],
         "numbers": [{"name": n, "title": number_label(n), "maximized": is_maximized(n)} for n in names],
         "axes": axes,
         "rows": [_entry(row, axes, names) for row in shown],
     }
-    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    text = without_controls(json.dumps(data, ensure_ascii=False)).replace("<", "\\u003c")
     return TEMPLATE.read_text(encoding="utf-8").replace("{{ data }}", text)
 
 
 def _entry(row: Row, axes: list[str], names: list[str]) -> dict[str, Any]:
+    choices = [printable(axis_text(row.axes.get(axis, "–"))) for axis in axes]
     return {
-        "name": label(row), "input": row.input, "axes": [axis_text(row.axes.get(axis, "–")) for axis in axes],
+        "name": printable(label(row)), "input": row.input, "axes": choices,
         "values": [row.values.get(name) for name in names], "bounds": [n for n in row.at_least if n in names],
     }  # fmt: skip

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from cspprof.core.errors import OutputError
+from cspprof.core.files import replacing
 from cspprof.metrics import METRICS
 from cspprof.papers.accuracy import ACCURACIES
+from cspprof.render.json_csv import csv_value
+from cspprof.render.parquet import utf8
 from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.front import PIECE, Rows, axis_text
 from cspprof.sweeps.report import axis_field
@@ -35,7 +34,7 @@ def export_rows(rows: Rows, axes: Sequence[str], traced: Collection[bytes], path
         while piece := list(islice(remaining, PIECE)):
             yield _columns(piece, axes, traced)
 
-    with _replacing(path) as file:
+    with replacing(path) as file:
         if path.suffix == ".parquet":
             _write_parquet(pieces, file)
         else:
@@ -66,31 +65,13 @@ def number_columns(rows: Sequence[Row], axes: Sequence[str]) -> Columns:
     return columns | {name: [row.values.get(name) for row in rows] for name in names}
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file that replaces `path` when it is complete. Raises OutputError."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(name).unlink()
-            raise
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", "Give another file with -o.") from None
-
-
 def _write_csv(pieces: Callable[[], Iterator[Columns]], file: IO[bytes]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
     writer = csv.writer(text, lineterminator="\n")
     for i, columns in enumerate(pieces()):
         if i == 0:
-            writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+            writer.writerow(map(csv_value, columns))
+        writer.writerows(zip(*(map(csv_value, values) for values in columns.values()), strict=True))
     text.detach()
 
 
@@ -151,5 +132,5 @@ def _array(values: list[Any], kind: Any) -> Any:
     import pyarrow
 
     if kind == pyarrow.string():
-        values = [None if v is None else str(v) for v in values]
+        values = [None if v is None else utf8(str(v)) for v in values]
     return pyarrow.array(values, kind)

@@ -16,7 +16,6 @@ import re
 import secrets
 import socket
 import sqlite3
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -29,6 +28,7 @@ from msgspec import Struct
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import read_limited
 from cspprof.core.json_text import parse_json
+from cspprof.core.temporary import process_folder
 from cspprof.core.validation import Count, Name, Seconds, Text, validated
 from cspprof.storage.cache import folder
 from cspprof.sweeps.candidate import Row, Status
@@ -93,8 +93,8 @@ def default_path(description: str) -> Path:
 
 
 def temporary_path() -> Path:
-    """A journal that the system may remove when this process has ended."""
-    return Path(tempfile.mkdtemp(prefix="cspprof-")) / "rows.sweep"
+    """A journal that exists until this process ends."""
+    return process_folder("sweep") / "rows.sweep"
 
 
 def merge(path: Path, into: Journal) -> None:

@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any, NamedTuple
 
 import torch
@@ -353,7 +354,7 @@ def path_code(model: nn.Module, path: str) -> str:
     for name in path.split("."):
         if name.isdecimal() and isinstance(module, (nn.Sequential, nn.ModuleList)):
             code += f"[{name}]"
-        elif name.isidentifier():
+        elif name.isidentifier() and not iskeyword(name):
             code += f".{name}"
         else:
             code += f".get_submodule({name!r})"

@@ -10,6 +10,7 @@ from textwrap import indent
 
 from torch import nn
 
+from cspprof.core.printable import printable
 from cspprof.csp.conversion.csp_stage import CSPStage
 from cspprof.csp.conversion.edits import StageEdits, code_lines
 from cspprof.csp.conversion.layers import with_shapes
@@ -48,7 +49,7 @@ def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factor
     library = "" if factory is None else f", and {_library(factory[0])} for the plain network"
     imports = [f"import {module}" for module in copies]
     parts = [
-        HEAD.format(name=name, library=library),
+        HEAD.format(name=_in_docstring(name), library=_in_docstring(library)),
         "\n".join(["from __future__ import annotations", "", *imports, *types, *([""] if imports or types else []),
                    "import torch", "from torch import nn", *(["", factory[0]] if factory else [])]),
         inspect.getsource(CSPStage).rstrip(),
@@ -67,6 +68,11 @@ def source_code(name: str, model: nn.Module, edits: Sequence[StageEdits], factor
         parts.append(f"def build() -> nn.Module:\n    return convert({factory[1]})")
     head, imports_, *rest = parts
     return f"{head}\n\n{imports_}\n\n\n" + "\n\n\n".join(rest) + "\n"
+
+
+def _in_docstring(text: str) -> str:
+    """A name that comes from a file or a module. It cannot end the docstring of the generated code."""
+    return printable(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _library(imports: str) -> str:

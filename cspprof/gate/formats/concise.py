@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cspprof.core.printable import printable
+from cspprof.core.printable import printable, without_log_commands
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
@@ -12,7 +12,7 @@ from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
 def as_concise(verdict: Verdict) -> str:
     lines = [_line(m) for m in messages(verdict)]
     lines += [f"note: {note}" for note in verdict.notes]
-    return "\n".join(map(printable, [*lines, summary_line(verdict)])) + "\n"
+    return without_log_commands("\n".join(map(printable, [*lines, summary_line(verdict)])) + "\n")
 
 
 def _line(message: Message) -> str:

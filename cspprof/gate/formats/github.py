@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cspprof.core.printable import printable, printable_lines
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.messages import SUMMARY, Message, messages, summary_line
@@ -32,11 +33,11 @@ def _command(message: Message) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable_lines(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _data(printable(text)).replace(":", "%3A").replace(",", "%2C")
 
 
 def cut_summary(text: str, used: int = 0) -> bytes:

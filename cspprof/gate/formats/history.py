@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from cspprof.core.printable import printable
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.report import json_number
@@ -14,7 +15,9 @@ def _values(verdict: Verdict) -> dict[str, dict[str, int | float]]:
     """The totals of each model. Metrics without a value are left out, and lower bounds: a chart would show them as
     values."""
     return {
-        name: {metric: v for metric, a in m.totals.items() if not a.missed and (v := json_number(a.exact)) is not None}
+        printable(name): {
+            metric: v for metric, a in m.totals.items() if not a.missed and (v := json_number(a.exact)) is not None
+        }
         for name, m in verdict.measurements.items()
     }
 

@@ -1,17 +1,17 @@
-"""JUnit XML, which every CI system reads: each rule on each model is a test case."""
+"""JUnit XML, which every CI system reads: each rule on each model is a test case.
+
+XML cannot represent control characters. `printable` shows them as escape sequences.
+"""
 
 from __future__ import annotations
 
-import re
 from xml.etree import ElementTree
 
+from cspprof.core.printable import printable, printable_lines
 from cspprof.gate.causes import WHY_LAYERS
 from cspprof.gate.checking import Verdict
 from cspprof.gate.formats.registry import verdict_format
 from cspprof.gate.rules import Outcome, RuleResult
-
-_INVALID = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML cannot represent."""
 
 
 @verdict_format("junit", own=r'<testsuites name="cspprof"')
@@ -22,34 +22,31 @@ def as_junit(verdict: Verdict) -> str:
         "errors": str(len(verdict.unknown) + len(verdict.problems)),
     }
     suites = ElementTree.Element("testsuites", {"name": "cspprof", **counts})
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": _text(verdict.config.name), **counts})
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": printable(verdict.config.name), **counts})
     for result in verdict.results:
         what = f"{result.metric} of {result.layer}" if result.layer else result.metric
         _add_outcome(_test_case(suite, result.model, f"{result.rule} ({what})"), result)
     for problem in verdict.problems:
         case = _test_case(suite, "cspprof", problem.where)
-        ElementTree.SubElement(case, "error", message=_text(problem.message), type="problem").text = _text(problem.hint)
+        error = ElementTree.SubElement(case, "error", message=printable(problem.message), type="problem")
+        error.text = printable_lines(problem.hint)
     ElementTree.indent(suites, " ")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'
 
 
 def _test_case(suite: ElementTree.Element, classname: str, name: str) -> ElementTree.Element:
-    return ElementTree.SubElement(suite, "testcase", classname=_text(classname), name=_text(name))
+    return ElementTree.SubElement(suite, "testcase", classname=printable(classname), name=printable(name))
 
 
 def _add_outcome(case: ElementTree.Element, result: RuleResult) -> None:
     if result.outcome is Outcome.HOLDS:
         return
-    message, hint = _text(result.message), _text(result.hint)
+    message, hint = printable(result.message), printable_lines(result.hint)
     if result.outcome is Outcome.UNKNOWN:
         ElementTree.SubElement(case, "error", message=message, type="unknown").text = hint
     elif result.level == "error":
-        causes = [f"{c.layer}: {c.operation}" for c in result.causes[:WHY_LAYERS]]
-        body = "\n".join([hint, *causes]).strip()
-        ElementTree.SubElement(case, "failure", message=message, type=result.kind).text = _text(body)
+        causes = [printable(f"{c.layer}: {c.operation}") for c in result.causes[:WHY_LAYERS]]
+        failure = ElementTree.SubElement(case, "failure", message=message, type=result.kind)
+        failure.text = "\n".join([hint, *causes]).strip()
     else:
         ElementTree.SubElement(case, "system-out").text = f"warning: {message}"
-
-
-def _text(text: str) -> str:
-    return _INVALID.sub("\N{REPLACEMENT CHARACTER}", text)

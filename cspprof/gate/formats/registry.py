@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cspprof.core.printable import without_controls
 from cspprof.core.registry import Registry
 from cspprof.gate.checking import Verdict
 
@@ -20,7 +21,8 @@ class VerdictFormat(NamedTuple):
     """Whether the format contains the notes of a verdict."""
 
     def __call__(self, verdict: Verdict) -> str:
-        return self.render(verdict)
+        """The verdict as text. Names that JSON contains as they are have escape sequences there."""
+        return without_controls(self.render(verdict))
 
 
 FORMATS: Registry[VerdictFormat] = Registry("format")

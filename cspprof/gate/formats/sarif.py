@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cspprof._version import __version__
+from cspprof.core.printable import printable
 from cspprof.gate.checking import Verdict
 from cspprof.gate.config import Rule
 from cspprof.gate.formats.registry import verdict_format
@@ -24,7 +25,7 @@ def as_sarif(verdict: Verdict) -> str:
     invocation: dict[str, Any] = {"executionSuccessful": not problems, "exitCode": verdict.exit_code}
     if problems:
         invocation["toolExecutionNotifications"] = [
-            {"level": "error", "message": {"text": m.text}, "locations": [_location(m)]} for m in problems
+            {"level": "error", "message": _text(m.text), "locations": [_location(m)]} for m in problems
         ]
     run = {
         "tool": {
@@ -41,23 +42,28 @@ def as_sarif(verdict: Verdict) -> str:
     return json.dumps(log, indent=1, ensure_ascii=False) + "\n"
 
 
+def _text(text: str) -> dict[str, str]:
+    """A message. `[words](address)` would be a link in it, unless a backslash is before the bracket."""
+    return {"text": text.replace("\\", "\\\\").replace("[", "\\[") if "](" in text else text}
+
+
 def _rule(rule: Rule) -> dict[str, Any]:
     base = f", compared with {rule.base}" if rule.base else ""
     return {
-        "id": rule.id,
-        "shortDescription": {"text": f"{rule.text}{base}"},
+        "id": printable(rule.id),
+        "shortDescription": _text(printable(f"{rule.text}{base}")),
         "defaultConfiguration": {"level": LEVELS[rule.level]},
-        "properties": {"model": rule.model, "layer": rule.layer or ""},
+        "properties": {"model": printable(rule.model), "layer": printable(rule.layer or "")},
     }
 
 
 def _result(message: Message, result: RuleResult, rule_index: dict[str, int]) -> dict[str, Any]:
-    logical = {"logicalLocations": [{"fullyQualifiedName": result.place, "kind": "module"}]}
+    logical = {"logicalLocations": [{"fullyQualifiedName": printable(result.place), "kind": "module"}]}
     return {
-        "ruleId": result.rule,
+        "ruleId": message.title,
         "ruleIndex": rule_index[result.rule],
         "level": LEVELS[message.level],
-        "message": {"text": message.text},
+        "message": _text(message.text),
         "locations": [_location(message) | logical],
         "partialFingerprints": {"cspprof/v1": message.fingerprint},
     }

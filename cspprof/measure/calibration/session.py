@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from cspprof._version import __version__
 from cspprof.core.errors import CspprofError
 from cspprof.core.inputs import parse_inputs
 from cspprof.core.record import Record
+from cspprof.core.temporary import temporary_folder
 from cspprof.measure.calibration.calibration_file import Calibration
 from cspprof.measure.calibration.fit import (
     Sample,
@@ -100,8 +100,8 @@ class CalibrationSession:
         began, date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
         self.progress(f"{self.engine.name}: tracing", 0, 1)
         networks = short_networks(self.names) + reference_networks(self.references)
-        with TemporaryDirectory(prefix="cspprof-calibrate-") as folder:
-            folders = self._prepare(networks, Path(folder))
+        with temporary_folder("calibrate") as folder:
+            folders = self._prepare(networks, folder)
             seconds, other_cpu_share = self._measure(networks, folders)
         measured = [(network, seconds[i]) for i, network in enumerate(networks) if i in seconds]
         return calibration_of(

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from cspprof.core.temporary import temporary_folder
 from cspprof.measure.engines.network import Prepared
 from cspprof.measure.engines.onnxruntime_engine import OrtNetwork, session_options
 from cspprof.measure.graph_nodes import graph_nodes
@@ -37,17 +37,17 @@ def profile(prepared: Prepared, threads: int, runs: int, engine: str) -> list[di
 def _profile_at(prepared: Prepared, threads: int, runs: int, level: str) -> dict[str, Any]:
     import onnxruntime as ort
 
-    with TemporaryDirectory(prefix="cspprof-profile-") as folder:
+    with temporary_folder("profile") as folder:
         options = session_options(threads, getattr(ort.GraphOptimizationLevel, level))
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder, "profile"))
-        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        options.profile_file_prefix = str(folder / "profile")
+        options.optimized_model_filepath = str(folder / "optimized.onnx")
         network = OrtNetwork(prepared, options)
         for _ in range(WARM_UP):
             network.run()
         seconds = [timed_run(network) for _ in range(runs)]
         events = json.loads(Path(network.session.end_profiling()).read_text(encoding="utf-8"))
-        optimized = graph_nodes(Path(folder, "optimized.onnx"))
+        optimized = graph_nodes(folder / "optimized.onnx")
     tensors = {
         node.name: [*node.outputs, *(node.inputs[:1] if node.operator in LAYOUT_OPERATORS else ())]
         for node in optimized["nodes"]
