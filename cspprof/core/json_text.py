@@ -14,6 +14,8 @@ MAX_BYTES = 64 << 20
 MAX_VALUES = 4_000_000
 """The number of values that a document may have. A saved profile of 100,000 calls has a million."""
 
+HALVES = re.compile("[\ud800-\udfff]")
+
 _HALF_OF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """The escape of a half of a surrogate pair. A half alone is no character, and no output can contain it."""
 
@@ -77,3 +79,9 @@ def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
             raise ValueError("it is incomplete")
         data = unpacker.unused_data
     return bytes(content)
+
+
+def json_bytes(text: str) -> bytes:
+    """JSON as UTF-8. It cannot contain halves of surrogate pairs: of a file name that is not UTF-8, the text `\\udcff` is
+    kept."""
+    return HALVES.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode()

@@ -19,7 +19,7 @@ from msgspec import Struct
 from cspprof.analysis.comparison import Bound, bound_of_change
 from cspprof.core.errors import CspprofError
 from cspprof.core.files import display_path, read_limited, write_atomically
-from cspprof.core.json_text import MAX_BYTES, parse_json
+from cspprof.core.json_text import MAX_BYTES, json_bytes, parse_json
 from cspprof.core.validation import Count, Name, Text, validated
 from cspprof.gate.measurement import LayerMeasurement, Measurement
 from cspprof.metrics import METRICS, Amount, Peak, Ratio, Sum
@@ -88,7 +88,7 @@ def parse(data: bytes, name: str) -> dict[str, Measurement]:
 def dump(models: Measurements) -> bytes:
     """The content of the baseline file. The same measurements give the same bytes."""
     document = {"schema": SCHEMA, "models": {name: _to_json(measurement) for name, measurement in models.items()}}
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+    return json_bytes(json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def write(path: Path, models: Measurements) -> None:

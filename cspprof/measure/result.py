@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from cspprof.core.files import check_replaceable, write_atomically
+from cspprof.core.json_text import json_bytes
 from cspprof.core.record import Record
 from cspprof.core.validation import Count, Name, Positive, Seconds, Share, Text, validated
 from cspprof.measure.engines.network import SKIPPED
@@ -268,7 +269,7 @@ class Measurement:
         """Write the file. Raises OutputError, also if the file exists and is no measurement."""
         check_replaceable(path, measured_file.is_own, "a measurement", "--save FILE")
         text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"))
-        write_atomically(path, text.encode(errors="backslashreplace") + b"\n")
+        write_atomically(path, json_bytes(text + "\n"))
 
     @classmethod
     def load(cls, path: Path) -> Measurement:

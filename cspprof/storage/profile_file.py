@@ -26,7 +26,7 @@ from msgspec import Meta, Struct, field
 from cspprof.core.backward import Backward
 from cspprof.core.errors import ProfileError
 from cspprof.core.files import check_replaceable, read_limited, write_atomically
-from cspprof.core.json_text import MAX_BYTES, gunzip, parse_json
+from cspprof.core.json_text import MAX_BYTES, gunzip, json_bytes, parse_json
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
 from cspprof.core.tensors import MAX_BYTES as MAX_TENSOR
 from cspprof.core.tensors import MAX_DIMENSIONS
@@ -55,7 +55,7 @@ def is_own(head: bytes) -> bool:
 
 def to_bytes(record: Record, compressed: bool) -> bytes:
     text = json.dumps(to_dict(record), separators=(",", ":"), ensure_ascii=False)
-    data = text.encode(errors="backslashreplace")  # a file name that is not UTF-8 becomes an escape sequence of JSON
+    data = json_bytes(text)
     return gzip.compress(data, COMPRESSION, mtime=0) if compressed else data
 
 
