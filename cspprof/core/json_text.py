@@ -82,6 +82,5 @@ def gunzip(data: bytes, limit: int = MAX_BYTES) -> bytes:
 
 
 def json_bytes(text: str) -> bytes:
-    """JSON as UTF-8. It cannot contain halves of surrogate pairs: of a file name that is not UTF-8, the text `\\udcff` is
-    kept."""
+    """JSON as UTF-8. Halves of surrogate pairs, as in a file name that is not UTF-8, become text such as `\\udcff`."""
     return HALVES.sub(lambda match: f"\\\\u{ord(match[0]):04x}", text).encode()
