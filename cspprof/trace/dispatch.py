@@ -98,6 +98,8 @@ class DispatchRecorder(TorchDispatchMode):
         self.finds_functions = gradients is Gradients.ON
         self.gradients = True
         """Whether torch would differentiate the operation that runs."""
+        self.gradients_changed = False
+        """Whether the forward turned gradients off at any time."""
         self.uses_autograd = False
         """Whether the forward works with gradients itself, or with wrappers, which need autograd."""
         self.turned_gradients_off = False
@@ -156,7 +158,9 @@ class DispatchRecorder(TorchDispatchMode):
         if self.finds_functions:
             self.functions.find(tensors, tags, len(self.log))
         enabled = torch.is_grad_enabled()
-        self.gradients = enabled or not self.watches_gradients
+        if self.watches_gradients and enabled is not self.gradients:
+            self.gradients = enabled
+            self.gradients_changed = True
         recorded = enabled and self.records_autograd
         differentiable = recorded and any(t.requires_grad for t in tensors)
         if entry is not None and not entry.runs and not differentiable:
@@ -473,7 +477,7 @@ class DispatchRecorder(TorchDispatchMode):
             storages += written[: entry.recorded]
             operands = [tags[i] for i in entry.reads]
             mask = sum(1 << i for i, t in enumerate(operands) if t.storage in differentiable and not t.detached)
-            if mask and call not in self.functions.calls:
+            if self.gradients_changed and mask and call not in self.functions.calls:
                 cut = [bool(mask >> i & 1) and (not enabled or t.without_gradient) for i, t in enumerate(operands)]
                 if any(cut):
                     mask -= sum(1 << i for i, is_cut in enumerate(cut) if is_cut)

@@ -71,7 +71,7 @@ def trace_once(
             return run(Gradients.ON).restored_record(source, notes, status)
         first = run(Gradients.WATCHED)
         # TorchScript makes other operations of a graph if gradients are enabled.
-        if not any(isinstance(module, torch.jit.ScriptModule) for module in first.tree.modules):
+        if not any(issubclass(cls, torch.jit.ScriptModule) for cls in set(map(type, first.tree.modules))):
             try:
                 record = first.restored_record(source, notes, status)
                 if not first.recorder.uses_autograd and not first.recorder.tensors.unexplained:
