@@ -24,7 +24,7 @@ SECONDS = 5.0
 """The processor time that an input may take."""
 MEMORY = 1 << 30
 """Bytes by which the process may grow."""
-LONGEST_MESSAGE = 4_000
+LONGEST_MESSAGE = 5_000
 """Characters of a message: a longer one repeats the input."""
 NAMES_FILE = ("cfg", "onnx", "pt2", "profile", "measured", "baseline", "config", "audit")
 """Formats whose errors must name the file."""

@@ -117,7 +117,8 @@ def test_numbers_are_finite_and_in_ascii_digits(text: str, finite: bool) -> None
         "", ",", "a" * 300, "a/" * 5_000, f"net,x={DIGITS}", f"net,x={NESTED}", f"net,{'x' * 5_000}=1,{'x' * 5_000}=1",
         "net\0", "net\udce9.cfg", "net,x=(1", "net,=1", "net,1=1", "net" + ",x" * 3_000, "x" * (MAX_SPEC + 1),
         "...", "a/...", ". .", "../..", "a:..", "..:a", ":", "::", "a:b:c", ".cfg", "/.onnx", "x\n.cfg",
-        "C:\\x,x={[]}", "timm:", f"timm:{'*' * 200}", "torchvision:\n", "a" * 250 + ".profile.json", "é" * 200,
+        "C:\\x,x={[]}", "\\" * 256, "a:" * 200, f"{'a' * 200}:{'b' * 200}.onnx",
+        "timm:", f"timm:{'*' * 200}", "torchvision:\n", "a" * 250 + ".profile.json", "é" * 200,
     ],
     ids=lambda text: repr(text)[:30],
 )  # fmt: skip
@@ -163,6 +164,13 @@ def test_the_largest_inputs_are_read() -> None:
 @pytest.mark.parametrize("name", ["cuda:99999999999", "cpu:x", "cuda:", "cuda:²", "x" * 5_000, ""])
 def test_a_device_without_a_small_number_is_refused(name: str) -> None:
     refusal(parse_device, name)
+
+
+def test_a_message_that_repeats_a_long_text_has_no_middle() -> None:
+    error = CspprofError("net.cfg: " + "a" * 10**6 + " is wrong", "b" * 10**6)
+    assert (len(error.message), len(error.hint or "")) == (2_000, 2_000)
+    assert error.message.startswith("net.cfg: aaa")
+    assert error.message.endswith("aaa is wrong")
 
 
 # -- constraints and axes --------------------------------------------------------------------------------------

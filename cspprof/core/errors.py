@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from cspprof.core.printable import log_lines
 
+LONGEST = 2_000
+"""Characters of a message and of a hint. A longer one repeats content of a file, and its middle is left out."""
+
+
+def _without_middle(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[1 - LONGEST // 2 :]}"
+
 
 class CspprofError(Exception):
     """The base class of all exceptions that cspprof raises on purpose."""
@@ -15,9 +22,10 @@ class CspprofError(Exception):
     exit_code = 2
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message = _without_middle(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else _without_middle(hint)
 
     def __str__(self) -> str:
         """The message and the hint as a log can show them: names in them come from files and modules."""

@@ -75,7 +75,7 @@ def parse(text: str) -> Spec:
         raise SourceError(
             f"the SPEC {shortened(text, SHOWN)!r} names no model", "Write for example: resnext50,num_classes=10"
         )
-    if len(target.encode()) > MAX_PATH or any(len(p.encode()) > MAX_NAME for p in re.split(r"[/\\:]", target)):
+    if len(target.encode()) > MAX_PATH or any(len(p.encode()) > MAX_NAME for p in re.split("[/:]", target)):
         raise SourceError(
             f"the SPEC {shortened(text, SHOWN)!r} is longer than a path, or has a name of more than {MAX_NAME} bytes",
             "Write for example: resnext50,num_classes=10",

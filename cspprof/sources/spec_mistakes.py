@@ -28,6 +28,13 @@ KINDS = (
 
 def mistaken_target(target: str) -> SourceError | None:
     """The error for a target that is a file, a folder or an address, not a model; None if it looks like a name."""
+    try:
+        return _mistake(target)
+    except OSError as error:  # a name that is too long, or a folder that cannot be listed
+        return SourceError(f"cannot read {target}: {error.strerror}", "Check the path.")
+
+
+def _mistake(target: str) -> SourceError | None:
     path = Path(target)
     ending = path.suffix.lower()
     if "://" in target:

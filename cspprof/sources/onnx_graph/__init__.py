@@ -16,11 +16,7 @@ from pathlib import Path
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
 from cspprof.core.record import Record
-from cspprof.core.units import shortened
 from cspprof.sources.spec import Request, Spec
-
-LONGEST = 500
-"""Characters of a message and of a hint."""
 
 
 def read_record(spec: Spec, request: Request) -> Record:
@@ -43,10 +39,6 @@ def read_record(spec: Spec, request: Request) -> Record:
     from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 
     path = Path(spec.target)
-    try:
-        model = load_model(path)
-        inputs, notes = input_specs(model, spec.target, request.inputs)
-        return GraphWalker(path, model, inputs).record(display_path(path), tuple(notes))
-    except SourceError as error:  # names in the file can be long
-        hint = None if error.hint is None else shortened(error.hint, LONGEST)
-        raise SourceError(shortened(error.message, LONGEST), hint) from None
+    model = load_model(path)
+    inputs, notes = input_specs(model, spec.target, request.inputs)
+    return GraphWalker(path, model, inputs).record(display_path(path), tuple(notes))
