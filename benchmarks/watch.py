@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -86,25 +87,36 @@ def save(file: Path, text: str) -> float:
     return began
 
 
-def measure(folder: Path, saves: int, rules: bool) -> tuple[list[float], list[int]]:
-    """For each save the milliseconds to its answer, and the resident bytes of the process after it."""
+class Measured(NamedTuple):
+    """What some saves took."""
+
+    times: list[float]
+    """Milliseconds to the answer of each save."""
+    cpu_ms: float
+    """CPU time of the process for each save, with the work after an answer."""
+    first_bytes: int
+    """Resident memory after the first save."""
+    last_bytes: int
+
+
+def measure(folder: Path, saves: int, rules: bool) -> Measured:
     (folder / "blocks.py").write_text(BLOCKS)
     (folder / "net.py").write_text(NET.format(width=256))
     command = [sys.executable, "-m", "cspprof"]
     if rules:
         (folder / "cspprof.toml").write_text(CONFIG)
         subprocess.run([*command, "check", "--update-baseline"], cwd=folder, check=True, capture_output=True)
-    watch = subprocess.Popen(
-        [*command, "watch", "net.py:ResNet50"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    command += ["watch", "net.py:ResNet50"]
+    watch = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert watch.stdout is not None
     assert watch.stderr is not None
-    times, sizes = [], []
+    process, times, sizes = psutil.Process(watch.pid), [], []
     try:
         while b"Ctrl-C ends" not in (line := watch.stderr.readline()):
             if not line:
                 raise SystemExit("cspprof watch has ended")
         os.read(watch.stdout.fileno(), 1 << 20)
+        before = process.cpu_times()
         for number in range(1, saves + 1):
             time.sleep(0.3)  # until the watch waits again
             began = save(folder / "net.py", NET.format(width=256 + 8 * number))
@@ -112,24 +124,28 @@ def measure(folder: Path, saves: int, rules: bool) -> tuple[list[float], list[in
             while f"version {number + 1}".encode() not in answer or not answer.endswith(b"\n"):
                 answer += os.read(watch.stdout.fileno(), 1 << 20)
             times.append((time.perf_counter() - began) * 1000)
-            sizes.append(psutil.Process(watch.pid).memory_info().rss)
+            sizes.append(process.memory_info().rss)
+        after = process.cpu_times()
     finally:
         watch.kill()
         watch.wait()
-    return times, sizes
+    cpu = after.user + after.system - before.user - before.system
+    return Measured(times, cpu / saves * 1000, sizes[0], sizes[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--saves", type=int, default=50)
     saves = parser.parse_args().saves
-    print("| | median | slowest | memory after the first save | after the last |\n| --- | --- | --- | --- | --- |")
+    print("| | median | fastest | slowest | CPU time | memory after the first save | after the last |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for rules in (False, True):
         with tempfile.TemporaryDirectory() as folder:
-            times, sizes = measure(Path(folder), saves, rules)
-        first, last = (f"{size / 2**20:.0f} MiB" for size in (sizes[0], sizes[-1]))
+            found = measure(Path(folder), saves, rules)
         name = "with two rules and a baseline" if rules else "changes only"
-        print(f"| {name} | {statistics.median(times):.0f} ms | {max(times):.0f} ms | {first} | {last} |")
+        values = [statistics.median(found.times), min(found.times), max(found.times), found.cpu_ms]
+        memory = [f"{size / 2**20:.0f} MiB" for size in (found.first_bytes, found.last_bytes)]
+        print(f"| {' | '.join([name, *(f'{value:.0f} ms' for value in values), *memory])} |")
 
 
 if __name__ == "__main__":
