@@ -63,6 +63,16 @@ def test_versions_and_extras(home: Path, run: Run, monkeypatch: pytest.MonkeyPat
     assert "missing: watchfiles" in run("doctor").out
 
 
+def test_the_requirements_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip has written them, in place of those of a checkout."""
+    monkeypatch.setattr(tomllib, "loads", lambda text: {"project": {"name": "another"}})
+    lines = ["torch>=2.13", 'timm>=1.0; extra == "timm"', 'onnx; extra == "measure"', "ruff; extra == 'test'"]
+    lines.append("cspprof[measure]; extra == 'openvino'")
+    monkeypatch.setattr(doctor, "requires", lambda name: [*lines, "openvino>=2025.0 ; extra == 'openvino'"])
+    extras = {"timm": ["timm"], "measure": ["onnx"], "openvino": ["openvino"]}
+    assert doctor._requirements() == (["torch"], extras)
+
+
 def test_cache_calibrations_and_journals(home: Path, run: Run) -> None:
     """What is there and what is damaged. Nothing is written, and the home folder is not named."""
     empty = document(run)

@@ -445,7 +445,7 @@ def test_rules_and_recorded_baseline_of_the_project(run: Run) -> None:
     assert "\x1b[31mFAIL" in render("rich", watch.answers[-1], Canvas(100, color=True)).decode()
     assert any("macs of net is 432; the limit is 400" in note for note in watch.answers[-1].notes)
     assert (watch.change("change"), watch.change("since the baseline")) == ("+12.5 %", "+125.0 %")
-    Path("cspprof.toml").write_text(CONFIG.replace("400", "432"))
+    Path("cspprof.toml").write_text(CONFIG.replace("400", "432").replace("models.net", 'models."net[1]"'))
     watch.saved("cspprof.toml")
     assert rows(watch.answers[-1]) == [("budget", "ok", True)]
     Path("cspprof.toml").write_text("[models\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 from cspprof.core.errors import CspprofError
@@ -67,7 +68,7 @@ class ProjectRules:
         with the settings of the configuration."""
         if not any(rule.level != "off" and rule.applies_to(name) for rule in self.config.rules for name in names):
             return None
-        return check(self.config, names, self.reference, records=records)
+        return check(self.config, [escape(name) for name in names], self.reference, records=records)
 
 
 def _named(model: Model, folder: Path) -> tuple[object, ...] | None:
