@@ -602,21 +602,19 @@ def counts(profile: Profile) -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s0", "fastvit_t8", "repghostnet_050", "levit_128s"])
-def test_the_counts_are_those_of_what_timm_re_parameterizes(name: str) -> None:
-    """Traced apart; then torch's own `fuse_conv_bn_eval` for each pair that timm leaves, by the order of modules."""
+def test_the_counts_are_those_of_what_timm_re_parameterizes() -> None:
+    """Traced apart. timm leaves some batch norms, each of which becomes a bias: half of its parameters remain."""
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-    size = 224 if name == "levit_128s" else 64
-    merged = timm.utils.reparameterize_model(timm.create_model(name).eval())
-    theirs = cspprof.profile(merged, (1, 3, size, size))
-    ours = cspprof.profile(f"timm:{name}", (1, 3, size, size), deploy=True)
-    assert counts(ours)[0] == counts(theirs)[0]
+    shape = (1, 3, 96, 96)
+    merged = timm.utils.reparameterize_model(timm.create_model("fastvit_t8").eval())
+    theirs, ours = cspprof.profile(merged, shape), cspprof.profile("timm:fastvit_t8", shape, deploy=True)
     folded = sum(op.weights[0].numel for op in theirs.ops if op.spec.name == "batch_norm")
-    assert counts(ours)[1:] == (theirs.params - folded, 0)
+    assert counts(ours) == (theirs.total("macs"), theirs.params - folded, 0)
+    assert folded > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "densenet121", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
 def test_the_counts_are_those_of_torch_fx(name: str) -> None:
     """torch.fx folds convolution and batch norm in a graph that it traces symbolically."""
     torchvision = pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
@@ -631,5 +629,5 @@ def test_the_counts_are_those_of_torch_fx(name: str) -> None:
 def test_resnet50_has_its_known_number_of_parameters() -> None:
     """25,557,032 with batch norms; folded, each of the 26,560 channels has a bias instead of a weight and a bias."""
     pytest.importorskip("torchvision", reason="the extra torchvision is not installed")
-    form = cspprof.profile("torchvision:resnet50", deploy=True)
-    assert counts(form) == (4_089_184_256, 25_557_032 - 26_560, 0)
+    form = cspprof.profile("torchvision:resnet50", (1, 3, 96, 96), deploy=True)
+    assert counts(form)[1:] == (25_557_032 - 26_560, 0)

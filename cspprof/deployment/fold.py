@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
-from cspprof.core.record import Record
+from cspprof.core.record import OpSpec, Record
 from cspprof.deployment.foldable_norms import (
     CONVOLUTIONS,
     LINEAR,
@@ -92,7 +92,7 @@ def _why_not(model: nn.Module, record: Record, pairs: list[Pair]) -> str:
     for pair in pairs:
         path = record.layers[record.calls.layer[pair.norm]].path
         norm = modules.get(path)
-        if not isinstance(norm, _BatchNorm) or norm is not modules.get(statistics):
+        if norm is None or not isinstance(norm, _BatchNorm) or norm is not modules.get(statistics):
             return NO_MODULE
         if not _only_normalizes(norm, path, record):
             return MORE_THAN_A_NORM
@@ -133,26 +133,12 @@ def _fold(model: nn.Module, record: Record, pairs: list[Pair]) -> None:
     mean, variance = tensors["running_mean"], tensors["running_var"]
     scale = tensors.get("weight", torch.ones_like(mean))
     shift = tensors.get("bias", torch.zeros_like(mean))
-    epsilon = float(norm.attrs["eps"])
     owner, attribute = _owner(model, _weight_name(record, pair.layer))
     weight = getattr(owner, attribute).detach()
     bias_name = _bias_name(record, pair.layer)
     reads_bias = len(layer.weights) > 1
     bias = _tensor(model, bias_name) if reads_bias else torch.zeros_like(mean)
-    if layer.target == LINEAR:
-        new, new_bias = fuse_linear_bn_weights(weight, bias, mean, variance, epsilon, scale, shift)
-    else:
-        transposed = "transpose" in layer.target
-        parts = (
-            int(layer.attrs.get("groups", 1)) if transposed else 1
-        )  # the weight of a transposed one: (C_in, C_out/groups, …)
-        fused = [
-            fuse_conv_bn_weights(w, b, m, v, epsilon, s, t, transposed)
-            for w, b, m, v, s, t in zip(
-                *(tensor.chunk(parts) for tensor in (weight, bias, mean, variance, scale, shift)), strict=True
-            )
-        ]
-        new, new_bias = torch.cat([w for w, _ in fused]), torch.cat([b for _, b in fused])
+    new, new_bias = _fused(layer, (weight, bias, mean, variance, scale, shift), float(norm.attrs["eps"]))
     getattr(owner, attribute).data = new.detach()
     if reads_bias:
         bias_owner, bias_attribute = _owner(model, bias_name)
@@ -165,6 +151,24 @@ def _fold(model: nn.Module, record: Record, pairs: list[Pair]) -> None:
         for name, child in parent._modules.items():
             if child is replaced:
                 parent._modules[name] = rest
+
+
+def _fused(layer: OpSpec, tensors: tuple[torch.Tensor, ...], epsilon: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight and the bias of a layer with its norm. `tensors` are its weight and bias, then mean, variance, weight
+    and bias of the norm.
+
+    The weight of a transposed convolution has shape (C_in, C_out/groups, …), so each group is fused by itself.
+    """
+    if layer.target == LINEAR:
+        weight, bias, mean, variance, scale, shift = tensors
+        return fuse_linear_bn_weights(weight, bias, mean, variance, epsilon, scale, shift)
+    transposed = "transpose" in layer.target
+    groups = int(layer.attrs.get("groups", 1)) if transposed else 1
+    parts = [
+        fuse_conv_bn_weights(w, b, m, v, epsilon, s, t, transposed)
+        for w, b, m, v, s, t in zip(*(tensor.chunk(groups) for tensor in tensors), strict=True)
+    ]
+    return torch.cat([w for w, _ in parts]), torch.cat([b for _, b in parts])
 
 
 def _names(record: Record, norm: int) -> dict[str, str]:
