@@ -49,7 +49,7 @@ class Session:
         show_error: ShowError,
     ) -> None:  # fmt: skip
         """`request` and `metrics` are the options of the command; without any, the settings of the configuration and
-        one metric of each kind. Raises CspprofError if a SPEC names no file that can change."""
+        one metric of each kind. Raises SourceError if a SPEC cannot be parsed."""
         self.models = [WatchedModel(parse(text)) for text in dict.fromkeys(specs)]
         self._request = request
         self._metrics = metrics
@@ -82,7 +82,7 @@ class Session:
             reads = self.start()
             started(self.files)
             gc.collect()
-            gc.freeze()  # torch's objects stay: the next collections take 10 ms instead of 300
+            gc.freeze()  # torch's objects stay: the next collections take 2 ms instead of 300
             while reads:
                 reads = self.answer(self._changes.wait())
                 gc.collect()  # the modules of the last version are cycles of objects
@@ -94,7 +94,7 @@ class Session:
     def start(self) -> bool:
         """Trace every model and show it; return whether a reader is left. A file whose code fails is watched, too.
 
-        Raises CspprofError if a SPEC names no file that exists, or if the configuration cannot be read.
+        Raises CspprofError if a SPEC names no file that can change, or if the configuration cannot be read.
         """
         self._rules = ProjectRules.read(self._config_path)
         errors: dict[str, Exception] = {}
