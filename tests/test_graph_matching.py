@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,21 @@ def test_states_have_signs_and_not_only_colors() -> None:
         counts = {state: sum(f[3] == state for f in drawing.frames) for state in signs}
         assert {state: drawing.words.count(sign) for state, sign in signs.items()} == counts
         assert counts["removed"] == 2 > counts["added"] == 0
+
+
+@pytest.mark.parametrize("traffic", ["cio_cspnet", "traffic_bytes"])
+def test_texts_on_one_height_do_not_overprint(traffic: str) -> None:
+    """With an estimate of their widths; test_report_browser measures them."""
+    svg = pair_graph_svg(MatchedGraphs(*profiles_of("hardnet68 hardnet85")), (lambda _: "", lambda _: ""), traffic)
+    for drawing in svg.split("<svg")[1:]:
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for x, y, end, text in re.findall(r"<text[^>]*? x=(\S+) y=([\d.]+)( text-anchor=end)?>([^<]+)", drawing):
+            left = float(x) - (7 * len(text) if end else 0)
+            lines.setdefault(y, []).append((left, left + 7 * len(text)))
+        assert len(lines) > 30
+        for extents in lines.values():
+            extents.sort()
+            assert all(a[1] < b[0] for a, b in pairwise(extents))
 
 
 def test_repeated_blocks_share_a_line() -> None:

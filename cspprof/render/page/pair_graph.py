@@ -28,6 +28,8 @@ MOST_STAGES = 12
 SIGNS: dict[State, str] = {"same": "=", "changed": "≠", "removed": MINUS, "added": "+"}
 PAD = 6
 """Between a box and its lines."""
+WIDE_CHARACTER = 7.2
+"""The width of a character of numbers, which are wider than words."""
 
 RowId = Callable[[str], str]
 
@@ -215,6 +217,10 @@ class _Drawing:
         beside = [(boxes[0][i].stage, boxes[1][j].stage) for i, j in graph.aligned_boxes()]
         self.beside_itself = {stage for stage, other in beside if stage == other}
         """The stages that both networks have, side by side."""
+        costs = (self._cost(1, box.stage, metric) for box in boxes[1] for metric in self.metrics)
+        longest = max((len(value) + len(change) + 1 for value, change in costs if change), default=0)
+        self.changes_below = longest * WIDE_CHARACTER > layout.box - 24
+        """Whether a change has no room behind the value and has a line of its own."""
 
     def svg(self) -> str:
         tops, height = self._tops()
@@ -241,7 +247,7 @@ class _Drawing:
     @property
     def _header(self) -> int:
         """The height of the name and the costs of a stage."""
-        return 62 if not self.layout.narrow else 80
+        return 62 + 17 * (self.layout.narrow + len(self.metrics) * self.changes_below)
 
     def _height(self, box: StageBox) -> int:
         return self._header + len(box.lines) * self.layout.line + PAD
@@ -295,31 +301,37 @@ class _Drawing:
             parts.append(f"<text class=dim x={right} y={y:g} text-anchor=end>{depth}</text>")
         for metric in self.metrics:
             y += 17
-            amount, change = self._cost(side, box.stage, metric)
-            parts.append(f"<text x={x + 12} y={y:g}>{NAMES[metric]} {amount_text(metric, amount)}</text>")
+            value, change = self._cost(side, box.stage, metric)
+            parts.append(f"<text x={x + 12} y={y:g}>{value}</text>")
+            y += 17 * self.changes_below
             if change:
                 parts.append(f"<text class=dim x={right} y={y:g} text-anchor=end>{change}</text>")
         for i, line in enumerate(box.lines):
             parts.append(self._line(side, line, top + self._header + i * self.layout.line))
         return "".join(parts)
 
-    def _cost(self, side: int, stage: str | None, metric: str) -> tuple[Amount, str]:
+    def _cost(self, side: int, stage: str | None, metric: str) -> tuple[str, str]:
         """The value of a stage, and in the second network its change from the stage of that name beside it."""
+
+        def text(amount: Amount) -> str:
+            return f"{NAMES[metric]} {amount_text(metric, amount)}"
+
         if stage is None:
-            return METRICS.get(metric).total(self.graph.graphs.records[side]), ""
+            return text(METRICS.get(metric).total(self.graph.graphs.records[side])), ""
         c = self.stages[metric][stage]
         value, missed = (c.base, c.base_missed) if side == 0 else (c.value, c.missed)
         is_compared = side == 1 and stage in self.beside_itself and c.base and not c.bound
-        return Sum(value or 0, 1, missed), units.change(c.difference / c.base) if c.base and is_compared else ""
+        return text(Sum(value or 0, 1, missed)), units.change(c.difference / c.base) if c.base and is_compared else ""
 
     def _line(self, side: int, line: Line, top: float) -> str:
         """A frame with the sign of the state, the names of the blocks and their channels."""
         graphs, layout = self.graph.graphs, self.layout
         x, width, height = self._left(side) + PAD, layout.box - 2 * PAD, layout.line - 4
         members = [graphs.blocks[side][i] for i in line.members]
-        name, facts = _name(members), self._facts(side, members)
-        room = width - 34 - (0 if layout.narrow else (len(facts) + 1) * CHARACTER)
-        name = shortened(name, max(int(room / CHARACTER), 8))
+        widths, alone = _widths(members), self._alone(side, members)
+        behind = alone if layout.narrow else " · ".join(filter(None, (widths, alone)))
+        room = width - 34 - (len(behind) + 1) * WIDE_CHARACTER * bool(behind)
+        name = shortened(_name(members), max(int(room / CHARACTER), 8))
         y = top + 14
         parts = [
             f"<title>{escape(self._title(side, members))}</title>",
@@ -327,26 +339,17 @@ class _Drawing:
             f'<text class="sign {line.state}" x={x + 8} y={y:g}>{SIGNS[line.state]}</text>',
             f"<text x={x + 24} y={y:g}>{escape(name)}</text>",
         ]
-        if facts and layout.narrow:
-            parts.append(f"<text class=dim x={x + 24} y={y + 16:g}>{escape(facts)}</text>")
-        elif facts:
-            parts.append(f"<text class=dim x={x + width - 8} y={y:g} text-anchor=end>{escape(facts)}</text>")
+        if behind:
+            parts.append(f"<text class=dim x={x + width - 8} y={y:g} text-anchor=end>{behind}</text>")
+        if widths and layout.narrow:
+            parts.append(f"<text class=dim x={x + 24} y={y + 16:g}>{widths}</text>")
         row_id = self.row_ids[side](graphs.rows[side][members[0].positions[0]].path)
         return f"<a href=#{row_id}>{''.join(parts)}</a>" if row_id else f"<g>{''.join(parts)}</g>"
 
-    def _facts(self, side: int, members: Sequence[Block]) -> str:
-        """How many blocks, their channels, and how many layers have no counterpart: `3 × 256 · −1`."""
-        known = [block for block in members if block.widths]
-        each = {block.widths for block in known}
-        widths = "".join(each)
-        if len(each) > 1:
-            first, last = known[0].width_in, known[-1].width_out
-            widths = f"{first}→…→{last}" if first == last else f"{first}→{last}"
-        number = f"{len(members)} ×" if len(members) > 1 else ""
+    def _alone(self, side: int, members: Sequence[Block]) -> str:
+        """How many layers have no counterpart, if others have one: `−1`."""
         alone = self._count(side, members, ALONE[side])
-        total = sum(len(block.positions) for block in members)
-        without = f"{SIGNS[ALONE[side]]}{alone}" if 0 < alone < total else ""
-        return " · ".join(filter(None, (f"{number} {widths}".strip(), without)))
+        return f"{SIGNS[ALONE[side]]}{alone}" if 0 < alone < sum(len(block.positions) for block in members) else ""
 
     def _count(self, side: int, members: Sequence[Block], state: State) -> int:
         states = self.graph.graphs.layer_states[side]
@@ -369,6 +372,17 @@ def _name(members: Sequence[Block]) -> str:
         return first
     parent, _, name = last.rpartition(".")
     return f"{first} … {name if parent == first.rpartition('.')[0] else last}"
+
+
+def _widths(members: Sequence[Block]) -> str:
+    """The number of blocks and their channels: `3 × 256`."""
+    known = [block for block in members if block.widths]
+    each = {block.widths for block in known}
+    widths = "".join(each)
+    if len(each) > 1:
+        first, last = known[0].width_in, known[-1].width_out
+        widths = f"{first}→…→{last}" if first == last else f"{first}→{last}"
+    return f"{len(members)} × {widths}".rstrip() if len(members) > 1 else widths
 
 
 def _short_path(block: Block) -> str:
