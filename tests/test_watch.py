@@ -245,6 +245,7 @@ def test_another_file_that_the_code_reads_is_answered_only_if_a_number_changes()
     assert (len(watch.answers), watch.macs) == (2, 9 * ONE_MAC_PER_CHANNEL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("project")
 def test_what_the_code_registers_is_registered_again() -> None:
     """A metric, a rule and a custom operation, which can each be registered once."""
@@ -268,6 +269,7 @@ def test_what_the_code_registers_is_registered_again() -> None:
     assert "watched.double" not in RULES
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("project")
 def test_versions_of_the_code_are_freed() -> None:
     """Of 50 versions, none is alive at the end: neither modules nor classes."""
