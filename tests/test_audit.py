@@ -348,6 +348,11 @@ def test_quantities(heading: str, printed: str, value: int) -> None:
     assert cell.printed.value * cell.units[0].scale == value
 
 
+def test_a_heading_whose_unit_is_not_written_in_one_piece_is_read_or_refused() -> None:
+    with pytest.raises(CspprofError, match="has headings and no rows"):
+        parse_paper_table(b"model,SPEC,input,Param(M-9", "t.csv")
+
+
 def test_blank_cells_at_the_end_of_a_line_are_no_columns() -> None:
     text = b"\xef\xbb\xbfmodel,input,MACs,FLOPs,,\nx,224,3 G,,,\n,,,,,\n"
     (row,) = parse_paper_table(text, "t.csv").rows

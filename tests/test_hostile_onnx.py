@@ -152,6 +152,13 @@ def test_an_operator_with_impossible_numbers_is_refused(operator: str, tmp_path:
     assert refusal(path).message.startswith("net.onnx: node 'y'")
 
 
+def test_a_negative_number_of_operations_is_refused(tmp_path: Path) -> None:
+    q = [value("q", [1, 8, 4])]
+    heads = node("MultiHeadAttention", "q", "q", "q", domain="com.microsoft", num_heads=-2)
+    path = save_graph(tmp_path / "net.onnx", [heads], q, Y, domains=["com.microsoft"])
+    assert "a negative number of operations" in refusal(path).message
+
+
 # -- bombs ---------------------------------------------------------------------------------------------------
 
 

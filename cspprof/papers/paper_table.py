@@ -275,7 +275,8 @@ def _kind_named(word: str, unit: str, heading: str) -> Column | str | None:
 
 def _as_written(word: str, heading: str) -> str:
     """The last word of a heading with its capitals."""
-    return heading[heading.casefold().rindex(word) :][: len(word)]
+    place = heading.casefold().rfind(word)
+    return word if place < 0 else heading[place:][: len(word)]
 
 
 # -- rows -----------------------------------------------------------------------------------------

@@ -241,9 +241,12 @@ def parse_values(text: str, option: str) -> list[Any]:
 def _is_plain(value: Any, containers: type | tuple[type, ...] = tuple) -> bool:
     """Whether a value can be in the journal: a finite number, a text, None, or a container of these."""
     if isinstance(value, containers):
-        items: Iterable[Any] = value.values() if isinstance(value, dict) else value
-        return all(_is_plain(item, containers) for item in items)
+        return all(_is_plain(item, containers) for item in _items(value))
     return value is None or isinstance(value, (int, str)) or (isinstance(value, float) and isfinite(value))
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _range(bounds: Sequence[str], text: str, option: str) -> list[Any]:

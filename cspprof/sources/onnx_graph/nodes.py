@@ -98,6 +98,8 @@ class NodeRecorder:
             outputs, facts = self.shapes.infer(node, attrs, scope)
             if facts is None:
                 facts = self.shapes.cost(node, attrs, scope, outputs)
+            if (facts.macs or 0) < 0 or facts.elementwise < 0:
+                raise ValueError("its attributes give a negative number of operations")
             self.costs[key] = list(outputs.values()), facts
         specs, facts = self.costs[key]
         return dict(zip(names, specs, strict=True)), facts
