@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from functools import cache
 from math import prod
 from pathlib import Path
@@ -138,8 +139,8 @@ def peaks(what: str) -> int | str:
     """A figure of the comparison of predicted and measured peaks of training steps."""
     compared = comparisons()
     far = {name: (d, reason) for name, (d, reason) in compared.items() if abs(d) > TOLERANCE}
-    if what == "networks":
-        return len(compared)
+    if what in ("zoo", "timm"):
+        return sum(name.startswith("timm:") == (what == "timm") for name in compared)
     if what == "close":
         return len(compared) - len(far)
     if what == "median":
@@ -158,7 +159,10 @@ def _count(match: re.Match[str]) -> str:
     arguments = rest.split()
     if kind == "outputs":
         return str(sum(name.endswith("_output") for name in functions(*arguments)))
-    count = {"list": length, "cases": cases, "rows": rows, "zoo": zoo, "peaks": peaks}[kind](*arguments)
+    counters: dict[str, Callable[..., int | str]] = {
+        "list": length, "cases": cases, "rows": rows, "zoo": zoo, "peaks": peaks,
+    }  # fmt: skip
+    count = counters[kind](*arguments)
     return f"{count:,}" if isinstance(count, int) else count
 
 
@@ -167,14 +171,18 @@ def filled(text: str) -> str:
     return re.sub(r"\{([^{}]+)\}", _count, text)
 
 
+def _filled(value: Any) -> Any:
+    return filled(value) if isinstance(value, str) else value
+
+
 # -- the page ---------------------------------------------------------------------------------------
 
 
 def families() -> dict[str, list[Oracle]]:
     """The oracles, by family of numbers."""
-    listed = tomllib.loads(ORACLES.read_text())
+    listed: dict[str, list[dict[str, Any]]] = tomllib.loads(ORACLES.read_text())
     return {
-        family: [Oracle(**{k: filled(v) if isinstance(v, str) else v for k, v in entry.items()}) for entry in entries]
+        family: [Oracle(**{k: _filled(v) for k, v in entry.items()}) for entry in entries]
         for family, entries in listed.items()
     }
 

@@ -407,6 +407,16 @@ def test_unknown_reach_is_a_question_mark_and_a_note():
     assert any("1 × aten.grid_sampler" in note for note in report.notes)
 
 
+def test_a_note_names_the_layer_in_which_branches_of_different_strides_meet():
+    model = Net(lambda x, c, d: d(F.interpolate(c(x), size=(39, 47)) + x[..., :39, :47]), conv(stride=2), conv())
+    report = profile_report(
+        "profile", [cspprof.profile(model, (1, 2, 40, 48))], ["macs"], "macs",
+        Breakdown(layers=True, columns=("layer", "rf_size")),
+    )  # fmt: skip
+    (note,) = [note for note in report.notes if "≥" in note]
+    assert "(2 operations, the first in aten.add)" in note
+
+
 def test_the_chart_shows_both_sides_of_each_split():
     chart = cspprof.plot("receptive-field", "csp_resnext50")
     sides = [r["rf_size"] for r in chart.records if r["series"] == "sides of a cross stage split"]

@@ -69,9 +69,12 @@ def field_notes(records: Sequence[Record]) -> list[str]:
                 f"unknown: {which}"
             )
         elif bounds := sum(f is not None and f.at_least for f in fields):
+            first = next(i for i, f in enumerate(fields) if f is not None and f.at_least)
+            where = record.ops[first].layer or record.ops[first].target
             notes.append(
-                f"{record.label}: receptive fields marked ≥ are lower bounds ({counted(bounds, 'operation')}): "
-                "branches of different strides meet, and their fields are not followed beyond the borders of the map"
+                f"{record.label}: receptive fields marked ≥ are lower bounds ({counted(bounds, 'operation')}, the "
+                f"first in {where}): branches of different strides meet, and their fields are not followed beyond the "
+                "borders of the map"
             )
     return notes
 

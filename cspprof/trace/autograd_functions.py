@@ -93,7 +93,7 @@ def _kind(call: LoggedCall) -> Kind:
 def _calls_inside(log: Sequence[LoggedCall], outputs: set[int], others: set[int]) -> list[int]:
     """The last calls without gradients, one after the other, that computed these storages. `others` are calls inside of
     other functions."""
-    wanted, found = set(outputs), []
+    wanted, found = set(outputs), list[int]()
     for i in range(len(log) - 1, -1, -1):
         entry, _, tags, written, enabled = log[i]
         if enabled or i in others:
