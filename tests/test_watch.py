@@ -565,6 +565,22 @@ def test_a_file_that_changes_during_a_trace_is_traced_once_more(project: Path, c
     assert changes.wait() == {project / "net.py"}
 
 
+def test_files_that_the_code_writes_in_each_trace_do_not_end_the_wait(project: Path, changes: FileChanges) -> None:
+    """A file that it replaces, and a file with a new name: both are traced once more, and then no more."""
+    ended = threading.Event()
+    later((project / "net.py").touch)
+    assert changes.wait() == {project / "net.py"}
+    for number in range(2):
+        (project / "made.json").write_text(f"{number}")
+        (project / f"log{number}.json").touch()
+        changes.follow([project / "net.py"])
+        if number == 0:
+            assert changes.wait() == set()
+    threading.Timer(0.5, lambda: (ended.set(), (project / "net.py").touch())).start()
+    assert changes.wait() == {project / "net.py"}
+    assert ended.is_set()
+
+
 def test_files_of_a_spec(project: Path) -> None:
     for name in ("nets/net.py", "hyper.yaml", "pkg/__init__.py"):
         (project / name).parent.mkdir(exist_ok=True)

@@ -39,9 +39,11 @@ class FileChanges:
         self._folders: set[Path] = set()
         self._states: dict[Path, State] = {}
         """Also of the folders, and of other files in them for which an event came."""
-        self._traced_since = time.time_ns()
+        self._traced_since = self._traced_until = time.time_ns()
         self._again = False
         """Whether a file changed while the models were traced, so that they must be traced once more."""
+        self._was_again = False
+        """Whether the last trace was one for that reason. What changed during it was written by the code itself."""
         self._events: Generator[set[tuple[Change, str]], None, None] | None = None
         self._watched: dict[Path, tuple[int, ...]] = {}
 
@@ -61,8 +63,8 @@ class FileChanges:
             state != self._states[path] if path in self._states else path in self._files and _newer(state, earliest)
             for path, state in now.items()
         )
-        self._again = changed and not self._again
-        self._states = now
+        self._was_again, self._again = self._again, changed and not self._again
+        self._states, self._traced_until = now, time.time_ns()
 
     def wait(self) -> set[Path]:
         """Wait until files changed, and return those that are followed. The set is empty if only other files in their
@@ -78,10 +80,11 @@ class FileChanges:
             if self._again:
                 self._traced_since = time.time_ns()
                 return set()
-            for _, name in self._next_events():
-                path = absolute(Path(name))
+            for path in {absolute(Path(name)) for _, name in self._next_events()} - self._states.keys():
+                state = _state(path)
+                written_by_code = self._was_again and not _newer(state, self._traced_until)
                 if path.suffix in READ_BY_CODE:
-                    self._states.setdefault(path, ())  # no state is equal to it
+                    self._states[path] = state if written_by_code else ()  # no state is equal to ()
 
     def close(self) -> None:
         """Stop the thread that receives the events."""
