@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import cspprof
+from cspprof.analysis.int8 import at_int8
 from cspprof.core.errors import CspprofError
 from cspprof.deployment.foldable_norms import (
     BATCH_STATISTICS,
@@ -24,6 +25,7 @@ from cspprof.deployment.foldable_norms import (
     SHARED,
     find_foldable_norms,
 )
+from cspprof.metrics import value_of
 from cspprof.profiles import Profile
 from cspprof.sources import Request, cache_key
 from cspprof.sources.deployed_form import trace_deployed
@@ -573,6 +575,8 @@ def test_int8_applies_to_what_was_recorded_and_keeps_integers(tmp_path: Path, ru
     options = ("--metric", "traffic_bytes,peak_bytes", "--dtype", "int8", "--format", "json")
     model = json.loads(run("profile", file, *options).out)["models"][0]
     assert model["peak_bytes"] == 8 * 8 + 8 * 16  # the ids keep eight bytes each
+    lookup, linear = 8 * 8 + 8 * 16 + 8 * 16, 8 * 16 + 4 * 16 + 4 + 8 * 4
+    assert value_of(at_int8(cspprof.Profile.load(file)), "traffic_bytes") == lookup + linear
     result = run("profile", file, "--dtype", "uint8")
     assert (result.code, "--dtype int8" in result.err) == (2, True)
     assert run("profile", file, "--training", "--dtype", "int8").code == 2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from cspprof.core import units
 from cspprof.core.inputs import INT8
-from cspprof.core.record import Record
+from cspprof.core.record import OpSpec, Record
 from cspprof.core.tensors import TensorSpec
 from cspprof.metrics import value_of
 
@@ -30,7 +31,11 @@ def at_int8(record: Record) -> Record:
 
     specs = tuple(
         spec._replace(
-            reads=narrowed(spec.reads), weights=narrowed(spec.weights), writes=narrowed(spec.writes), backward=None
+            reads=narrowed(spec.reads),
+            weights=narrowed(spec.weights),
+            writes=narrowed(spec.writes),
+            backward=None,
+            attrs=_narrow_lookup(spec),
         )
         for spec in record.specs
     )
@@ -47,6 +52,16 @@ def _is_floating(tensor: TensorSpec) -> bool:
 
 def _narrow(tensor: TensorSpec) -> TensorSpec:
     return TensorSpec(tensor.shape, INT8) if _is_floating(tensor) else tensor
+
+
+def _narrow_lookup(spec: OpSpec) -> Mapping[str, Any]:
+    """The arguments of an operation, with the bytes that a lookup moves if its table has one byte per element."""
+    tables = [t for t in (*spec.reads, *spec.weights) if _is_floating(t) and t.numel]
+    sizes = {t.nbytes // t.numel for t in tables}
+    if "table_bytes" not in spec.attrs or len(sizes) != 1 or spec.attrs["table_bytes"] > sum(t.nbytes for t in tables):
+        return spec.attrs
+    (size,) = sizes
+    return {k: v // size if k in ("table_bytes", "bytes_read", "bytes_written") else v for k, v in spec.attrs.items()}
 
 
 def _note(record: Record, counted: Record) -> str:
