@@ -81,10 +81,8 @@ def storage_bytes(record: Record) -> Mapping[int, int]:
     """The bytes of each storage: those of the first tensor in it."""
     sizes = {s.id: s.spec.nbytes for s in record.storages}
     for i, index in enumerate(record.calls.spec):
-        spec = record.specs[index]
-        if spec.kind is not Kind.VIEW:
-            for storage, tensor in zip(record.storages_written(i), spec.writes, strict=True):
-                sizes.setdefault(storage, tensor.nbytes)
+        for storage, tensor in zip(record.storages_written(i), record.specs[index].writes, strict=True):
+            sizes.setdefault(storage, tensor.nbytes)
     return sizes
 
 
