@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cspprof.core.cached import cached
-from cspprof.core.record import Kind, Record
+from cspprof.core.record import Record
 from cspprof.metrics.amounts import Ratio, Sum
 from cspprof.metrics.definition import metric
 
