@@ -228,7 +228,7 @@ class _Drawing:
         for side in (0, 1):
             label = self.graph.graphs.records[side].label
             x = self._left(side) + self.layout.box / 2
-            most = int(self.layout.box / BOLD_CHARACTER)
+            most = int(0.9 * self.layout.box / BOLD_CHARACTER)
             parts.append(f"<text class=end x={x:g} y=14 text-anchor=middle>{escape(shortened(label, most))}</text>")
         parts += [self._link(link, tops) for link in self.graph.links]
         parts += [
@@ -331,7 +331,7 @@ class _Drawing:
         widths, alone = _widths(members), self._alone(side, members)
         behind = alone if layout.narrow else " · ".join(filter(None, (widths, alone)))
         room = width - 34 - (len(behind) + 1) * WIDE_CHARACTER * bool(behind)
-        name = shortened(_name(members), max(int(room / CHARACTER), 8))
+        name = shortened(_name(members), max(int(room / WIDE_CHARACTER), 8))
         y = top + 14
         parts = [
             f"<title>{escape(self._title(side, members))}</title>",
