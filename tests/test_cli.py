@@ -421,7 +421,7 @@ heavy = {"sympy", "torch._dynamo", "pandas", "matplotlib", "fvcore", "timm", "to
 more = {m for m in set(sys.modules) - before if m.startswith("torch.")}
 more -= {"torch.utils._device", "torch._subclasses.schema_check_mode"}
 many = len(set(sys.modules) - before)
-sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 250 else 0)
+sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 300 else 0)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
