@@ -39,7 +39,7 @@ COMMANDS = [
     ("conventions", "explain conventions"),
     ("advise", "advise resnet10"),
     ("convert", "convert resnet18 --input 1x3x64x64"),
-    ("convert", "convert resnet18 --input 1x3x64x64 --gamma 0.25,0.5 --fusion csp,last"),
+    ("convert", "convert resnet18 --input 1x3x64x64 --gamma 0.25,0.5"),
 ]
 
 
