@@ -106,12 +106,10 @@ def test_a_run_prints_the_inputs_of_each_format(
 
 
 @pytest.mark.slow
-def test_every_format_reads_its_seeds(fuzz: Any) -> None:
+def test_every_format_reads_its_seeds(fuzz: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    read = import_module("fuzz_worker").outcome
     for name, kind in import_module("fuzz_formats").FORMATS.items():
-        seeds = kind.seeds()
-        reader = fuzz.Reader(name, seeds)
-        outcomes = [reader.outcome(seed) for seed in seeds]
-        reader.close()
-        assert not [o for o in outcomes if o["outcome"] == "finding"], name
-        if name not in ("spec", "sizes"):
-            assert [o["outcome"] for o in outcomes].count("value") == len(seeds), name
+        if name not in ("spec", "sizes"):  # their seeds name missing files, or belong to one of several grammars
+            outcomes = [read(name, seed, tmp_path) for seed in kind.seeds()]
+            assert {outcome["outcome"] for outcome in outcomes} == {"value"}, name
