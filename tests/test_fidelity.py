@@ -53,6 +53,7 @@ def test_a_count_that_does_not_exist_is_an_error(fidelity: Any) -> None:
 def test_every_network_far_from_its_measured_peak_has_a_reason(fidelity: Any) -> None:
     compared = fidelity.comparisons()
     assert {spec for spec, (difference, reason) in compared.items() if abs(difference) > 0.05 and not reason} == set()
+    assert set((CHECKOUT / "cspprof" / "data" / "zoo_names.txt").read_text().split()) <= set(compared)
 
 
 def test_a_committed_count_is_that_of_a_new_trace(fidelity: Any) -> None:
