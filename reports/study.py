@@ -6,6 +6,11 @@ measurements, and from them `study.csv`, the page `study.md` and the figure `stu
 `--from-saved` measures nothing and writes the last three again from `study.json`. `--check` writes nothing and fails if
 they are stale. `--quick` measures a few networks, into the folder `build/quick`. `--zigzag` adds the accesses that the
 hardware model ZigZag counts (`pip install zigzag-dse six`); they do not depend on the machine.
+
+`--opencv4 FOLDER` adds the times of Table 5 by OpenCV 4, which reads Darknet's cfgs. It measures with the OpenCV that
+Python finds first, so install 4.12 beside the other one: `pip install --target opencv4 --no-deps
+opencv-python-headless==4.12.0.88`, then `PYTHONPATH=opencv4 python reports/study.py --opencv4 cfg`, where the folder
+`cfg` has the authors' files.
 """
 
 from __future__ import annotations
@@ -41,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work = HERE / "build" / ("quick" if options.quick else "study") / "batches"
     if options.zigzag:
         add_zigzag(target / "study.json", work.parent / "zigzag.json")
+    elif options.opencv4 is not None:
+        add_opencv4(target / "study.json", options.opencv4)
     elif not options.from_saved and not measure(work, options.quick, options.minutes, target / "study.json"):
         print(f"{options.minutes:g} minutes are over: run it again to measure the rest", file=sys.stderr)
         return 1
@@ -56,7 +63,7 @@ def measure(work: Path, quick: bool, minutes: float, saved: Path) -> bool:
     if documents:
         document = measurement.merged(documents)
         kept = json.loads(saved.read_text()) if saved.exists() else {}
-        document |= {k: v for k, v in kept.items() if k.startswith("zigzag")}  # they do not depend on the machine
+        document |= {k: v for k, v in kept.items() if k.startswith(("zigzag", "opencv4"))}  # measured apart
         write_json(saved, document)
     return finished
 
@@ -67,6 +74,14 @@ def _batches(quick: bool) -> list[measurement.Batch]:
     known = by_name()
     found = measurement.batches([known[name] for name in QUICK], batch_size=100, part=("opencv",))
     return [measurement.short_batch(QUICK_SHORT), *found[1:]]
+
+
+def add_opencv4(saved: Path, cfgs: Path) -> None:
+    """Add the times of Table 5 by the OpenCV 4 that this process imports."""
+    from timing_study import opencv4
+
+    document = json.loads(saved.read_text())
+    write_json(saved, document | {"opencv4_version": opencv4.cv2.__version__, "opencv4": opencv4.rows(cfgs)})
 
 
 def add_zigzag(saved: Path, work: Path) -> None:
@@ -113,6 +128,9 @@ def parser() -> argparse.ArgumentParser:
     what = p.add_mutually_exclusive_group()
     what.add_argument("--from-saved", action="store_true", help="measure nothing; use study.json")
     what.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is stale")
+    what.add_argument(
+        "--opencv4", type=Path, metavar="FOLDER", help="measure only Table 5 with OpenCV 4; the folder of the cfgs"
+    )
     what.add_argument("--zigzag", action="store_true", help="measure nothing; add the accesses by ZigZag")
     p.add_argument("--quick", action="store_true", help="a few networks, one round")
     p.add_argument("--minutes", type=float, default=MINUTES, help="the time after which no batch is begun")

@@ -56,7 +56,7 @@ def page(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
         _score_section(table),
         _failure_section(table),
         _pair_section(table, measured),
-        _table5_section(table),
+        _table5_section(table, measured),
         _dram_section(table, measured),
         _limits(table, measured),
     ]
@@ -349,8 +349,9 @@ def _time_cell(pair: Pair | None) -> str:
 # -- Table 5 ------------------------------------------------------------------------------------------
 
 
-def _table5_section(table: Sequence[Row]) -> str:
-    rows = {(r["name"], r["size"]): r for r in table}
+def _table5_section(table: Sequence[Row], measured: Mapping[str, Any]) -> str:
+    opencv4 = {(name, size): {"opencv4_ms": ms} for name, size, ms in measured.get("opencv4", ())}
+    rows = {(r["name"], r["size"]): {**r, **opencv4.get((r["name"], r["size"]), {"opencv4_ms": None})} for r in table}
     found = [p for p in TABLE5 if (p.name, p.size) in rows]
     text = """## Table 5 of CSPNet again
 
@@ -360,7 +361,7 @@ machine, so only ranks and ratios are compared.
 """
     if not any(p.name == "yolov3_tiny" for p in found):
         return text + "\nNot measured.\n"
-    columns = [e for e in TABLE5_ENGINES if any(rows[p.name, p.size][f"{e}_ms"] for p in found)]
+    columns = [e for e in ("opencv4", *TABLE5_ENGINES) if any(rows[p.name, p.size][f"{e}_ms"] for p in found)]
     base = next(p for p in found if p.name == "yolov3_tiny")
 
     def speeds(engine: str) -> list[float]:
@@ -377,13 +378,20 @@ machine, so only ranks and ratios are compared.
         lines.append(cells)
     heads = ["network", "size", "published fps", "rank", "ratio"]
     for engine in columns:
-        heads += [f"{engine} fps", "rank", "ratio"]
+        heads += [f"{_table5_title(engine)} fps", "rank", "ratio"]
     text += "\n" + _markdown(heads, lines, numeric=range(1, len(heads)))
     for engine in columns:
-        measured = [(p.fps, speed) for p, speed in zip(found, speeds(engine), strict=True) if speed]
-        rank = spearman([fps for fps, _ in measured], [speed for _, speed in measured])
-        if rank is not None and len(measured) > 2:
-            text += f"\n- Rank correlation with the published speeds on {engine}: {_signed_number(rank)}."
+        both = [(p.fps, speed) for p, speed in zip(found, speeds(engine), strict=True) if speed]
+        rank = spearman([fps for fps, _ in both], [speed for _, speed in both])
+        if rank is not None and len(both) > 2:
+            text += (
+                f"\n- Rank correlation with the published speeds on {_table5_title(engine)}: {_signed_number(rank)}."
+            )
+    if opencv4:
+        text += (
+            f"\n- OpenCV 4: version {measured['opencv4_version']}, one process, the fastest of 45 forward passes. As "
+            "for the paper, its importer reads the authors' cfgs, here with random weights; ThunderNet comes from ONNX."
+        )
     notes = dict.fromkeys(p.note for p in found if p.note)
     text += "".join(f"\n- ThunderNet: {note}." for note in notes)
     text += "\n- –: the engine computes a wrong output or none; see the end of the page."
@@ -391,6 +399,10 @@ machine, so only ranks and ratios are compared.
         "\n- CSPDenseNetb-Ref-PRN (102 fps) and CSPPeleeNet-Ref-PRN(3l) (52 fps) have no public definition. "
         "CSPPeleeNet-Ref-EFM has no published time on a CPU.\n"
     )
+
+
+def _table5_title(engine: str) -> str:
+    return "OpenCV 4" if engine == "opencv4" else engine
 
 
 def _rank(values: Sequence[float], i: int) -> int:
