@@ -44,10 +44,12 @@ class Net(nn.Module):
 """
 
 CONFIG = """
-[[models]]
-spec = "resnet10"
-[[models]]
-spec = "net.py:Net"
+[models.first]
+target = "resnet10"
+
+[models.second]
+target = "net.py:Net"
+
 [[rules]]
 metric = "macs"
 max_increase = "0%"
@@ -141,7 +143,7 @@ SCENARIOS = {
     "sweep": Scenario(SWEEP, sweep_is_whole),
     "sweep-worker": Scenario(SWEEP, sweep_is_whole, victim="child"),
     "sweep-ctrl-c": Scenario(SWEEP, sweep_is_whole, sent=signal.SIGINT),
-    "profile": Scenario(("profile", "resnet10", "--no-cache", "-o", "net.profile.json"), profile_is_whole),
+    "profile": Scenario(("profile", "resnet10", "--no-cache", "--save", "net.profile.json"), profile_is_whole),
     "cache": Scenario(("cio", "resnet10"), cache_is_whole),
     "baseline": Scenario(("check", "--update-baseline"), baseline_is_whole),
     "report": Scenario(("report", "resnet10", "csp_resnet10", "--no-cache", "-o", "page.html"), page_is_whole),
@@ -158,7 +160,7 @@ def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
 def prepare(name: str, folder: Path) -> float:
     """Write the files of a scenario, and run its command once without a kill. Returns the seconds that it needs."""
     (folder / "net.py").write_text(NET)
-    (folder / "cspprof.toml").write_text(CONFIG.partition('[[models]]\nspec = "net.py')[0])
+    (folder / "cspprof.toml").write_text(CONFIG.replace('[models.second]\ntarget = "net.py:Net"\n', ""))
     if name == "baseline":
         _finish(start(folder, SCENARIOS[name].arguments))
         (folder / "before.json").write_bytes((folder / "cspprof-baseline.json").read_bytes())
@@ -183,9 +185,9 @@ def _finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that a process has started. Linux only."""
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(word) for word in path.read_text().split()] if path.exists() else []
+    """The processes that a process has started. It needs the program `pgrep`."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(word) for word in found.stdout.split()]
 
 
 def kill(scenario: Scenario, folder: Path, delay: float) -> tuple[bool, bool]:

@@ -92,7 +92,7 @@ def _why_not(model: nn.Module, record: Record, pairs: list[Pair]) -> str:
     for pair in pairs:
         path = record.layers[record.calls.layer[pair.norm]].path
         norm = modules.get(path)
-        if norm is None or not isinstance(norm, _BatchNorm) or norm is not modules.get(statistics):
+        if norm is not modules.get(statistics) or not isinstance(norm, _BatchNorm):
             return NO_MODULE
         if not _only_normalizes(norm, path, record):
             return MORE_THAN_A_NORM
