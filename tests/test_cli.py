@@ -395,7 +395,7 @@ def test_ratio_metric_has_no_share(run: Run) -> None:
 def test_ctrl_c_exits_with_130() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "import time\nfrom cspprof.cli import main, profile\n"
-         "profile.profile_specs = lambda *a: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
+         "profile.profile_specs = lambda *a, **k: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -437,7 +437,7 @@ sys.exit(f"imported: {heavy} {more} {many}" if heavy or more or many > 300 else 
         (("cio", "resnet50", "--input", "3x"), "cannot read the input '3x'\n  Write dimensions joined by x"),
         (("cio", "resnet50", "--input", "1x4x64x64"), r"layer 'stem.conv.conv' \(Conv2d\) failed at aten.conv2d"),
         (("cio", "resnet50", "--dtype", "float12"), "no dtype named 'float12'\n  There are:"),
-        (("cio", "resnet50", "--dtype", "int8"), "int8 is not a floating dtype\n"),
+        (("cio", "resnet50", "--dtype", "int16"), "int16 is not a floating dtype\n"),
         (
             ("cio", "resnet50", "--input", f"1x3x{10**10}x{10**12}"),
             "more dimensions or bytes than a tensor can have",
@@ -509,7 +509,7 @@ def test_failed_write_keeps_the_existing_file(run: Run, monkeypatch: pytest.Monk
 
 
 def test_traceback_is_shown_only_with_debug(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
+    def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr("cspprof.cli.profile.profile_specs", broken)

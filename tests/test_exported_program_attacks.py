@@ -499,7 +499,7 @@ def test_other_compression_is_refused(method: int, tmp_path: Path) -> None:
         ('{"schema_version": {"major": ' + "9" * 100_000 + "}}", "a number has 100,000 digits"),
         ('{"schema_version": 1, "schema_version": 2}', "has the key 'schema_version' twice"),
         ('{"schema_version": {"major": 9, "minor": 0}}', "its schema has version 9"),
-        ("\xff\xfe", "models/model.json cannot be read: Expecting value"),
+        ("\xff\xfe", "models/model.json cannot be read: 'utf-8' codec can't decode byte 0xff"),
         ("NaN", "the program is nan"),
         ("{}", "the program has no 'schema_version'"),
         ("[]", "the program is []"),
