@@ -19,7 +19,7 @@ from pathlib import Path
 from conftest import CHECKOUT
 
 PACKAGE = CHECKOUT / "cspprof"
-NOT_OURS = ("ChildDiedError", "PydanticCustomError", "JSONDecodeError", "SymbolicSize")
+NOT_OURS = ("OSError", "ChildDiedError", "PydanticCustomError", "JSONDecodeError", "SymbolicSize")
 """Callables with a parameter of that place that is no hint of an error."""
 
 

@@ -395,7 +395,8 @@ def test_ratio_metric_has_no_share(run: Run) -> None:
 def test_ctrl_c_exits_with_130() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "import time\nfrom cspprof.cli import main, profile\n"
-         "profile.profile_specs = lambda *a, **k: (print('ready', flush=True), time.sleep(60))\nmain(['cio', 'resnet50'])"],
+         "profile.profile_specs = lambda *a, **k: (print('ready', flush=True), time.sleep(60))\n"
+         "main(['cio', 'resnet50'])"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -368,9 +368,11 @@ def test_structural_hash_matches_its_definition() -> None:
 
 @pytest.mark.parametrize(
     ("layer", "message"),
-    [({"macs": 1}, "KeyError 'is'"), ({"is": "conv2d", "macs": "1"}, "ValueError macs is '1'"),
-     ({"is": "conv2d", "macs": 1.5}, "ValueError macs is 1.5"), ({"is": "conv2d", "macs": None}, "macs is None"),
-     ({"is": "conv2d", "moc": {"over": 1}}, "KeyError 'under'"), ([], "is damaged")],
+    [({"macs": 1}, r"layers\.a\.is: expected `str`, got `null`"),
+     ({"is": "conv2d", "macs": "1"}, r"a\.macs: expected `int`, got `str`"),
+     ({"is": "conv2d", "macs": 1.5}, r"a\.macs: expected `int`, got `float`"),
+     ({"is": "conv2d", "macs": None}, r"a\.macs: expected `int`, got `null`"),
+     ({"is": "conv2d", "moc": {"over": 1}}, r"a\.moc: object missing required field `under`"), ([], "is damaged")],
 )  # fmt: skip
 def test_a_damaged_layer_in_a_baseline_is_refused(chain: Profile, layer: Any, message: str) -> None:
     document = json.loads(baseline.dump({"chain": measure("chain", chain, "cspnet", ["macs", "moc"])}))

@@ -279,7 +279,7 @@ def _files_cannot_be_read_or_written(run: Run, monkeypatch: pytest.MonkeyPatch) 
         yield printed_hint("cio resnet10 -o x.csv", run)
     assert run("cio", "resnet10", "-o", "other.csv").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_bytes", denied)
+        patched.setattr(Path, "open", denied)
         yield printed_hint("check --config toml/cspprof.toml", run)
     assert run("check", "--config", "toml/cspprof.toml").code == 0
 

@@ -16,7 +16,7 @@ import os
 import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -192,7 +192,7 @@ class BatchRun:
             if t.failure:
                 self._fail(self.items[t.model], t.engine, t.failure)
         return {
-            "date": date, "rounds": self.rounds, "machine": this_machine()._asdict(), "other_cpu_share": share,
+            "date": date, "rounds": self.rounds, "machine": asdict(this_machine()), "other_cpu_share": share,
             "versions": {"cspprof": __version__},
             "engines": {run.name: {"versions": run.versions, "settings": run.settings} for run in runs},
             "times": [self._row(t) for t in timings if any(t.rounds)],
