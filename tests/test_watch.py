@@ -104,8 +104,8 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 @pytest.mark.slow
 def test_each_save_is_answered_until_ctrl_c(project: Path) -> None:
-    """Saves of the file and of a helper; errors; the file is removed and written again. The saves rename, because a file
-    that is written in place can be seen empty."""
+    """Saves of the file and of a helper; errors; the file is removed and written again. The saves rename, because a
+    file that is written in place can be seen empty."""
     Path("widths.py").write_text("WIDTH = 8\n")
     Path("net.py").write_text(net("WIDTH", "from widths import WIDTH"))
     with started_module("cspprof", "watch", "net.py:Net", "--metric", "macs") as watch:
