@@ -51,7 +51,7 @@ class Reader:
         self._left = 0
 
     def outcome(self, data: bytes) -> dict[str, Any]:
-        """What reading an input gives."""
+        """The verdict on one input, as the worker returns it."""
         if self._process is None or self._left == 0:
             self.close()
             self._process = ChildProcess("fuzz_worker", OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")

@@ -55,7 +55,7 @@ def _argument(kind: Format, data: bytes, path: Path) -> Any:
 
 
 def _fault(error: CspprofError, place: str) -> str:
-    """What is wrong with an error, as a phrase; empty if it says what, where, and what to do."""
+    """The fault of an error message, as a phrase; empty if the message names the problem, its place and what to do."""
     if place not in error.message:
         return "message without the file"
     if not error.message.strip() or not error.hint:

@@ -56,7 +56,7 @@ max_increase = "0%"
 """
 
 Check = Callable[[Path, bool], str | None]
-"""What is wrong in a folder, given whether the command ended by itself; None if all is right."""
+"""Takes a folder, and whether the command ended by itself. Returns the fault found there, as text, or None."""
 
 
 class Scenario(NamedTuple):

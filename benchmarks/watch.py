@@ -88,7 +88,7 @@ def save(file: Path, text: str) -> float:
 
 
 class Measured(NamedTuple):
-    """What some saves took."""
+    """The times and the memory of a series of saves."""
 
     times: list[float]
     """Milliseconds to the answer of each save."""

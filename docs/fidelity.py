@@ -39,7 +39,7 @@ that they are current.
 
 
 class Oracle(NamedTuple):
-    """What vouches for a number. Texts have their counts filled in."""
+    """An independent source for a number. Its texts have their counts filled in."""
 
     number: str
     oracle: str
@@ -49,7 +49,7 @@ class Oracle(NamedTuple):
     reproduce: list[str]
     """Tests and commands."""
     differs: str = ""
-    """What is known to differ, and why."""
+    """Known differences, with their reasons."""
 
 
 # -- counts -----------------------------------------------------------------------------------------

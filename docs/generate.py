@@ -82,7 +82,7 @@ def api_members() -> str:
 
 def _set_by_init(of: type) -> list[str]:
     """The public attributes that the constructor sets."""
-    source = inspect.getsource(of.__init__) if "__init__" in vars(of) else ""  # type: ignore[misc]
+    source = inspect.getsource(vars(of)["__init__"]) if "__init__" in vars(of) else ""
     return re.findall(r"^ +self\.([a-z]\w*)(?:: .+)? = ", source, re.MULTILINE)
 
 

@@ -205,13 +205,13 @@ def test_a_batch_norm_stays_where_no_weights_can_replace_it(cls: type[Net], reas
     ],
 )
 def test_every_kind_of_layer_takes_its_batch_norm_and_returns_the_same(
-    layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]
+    layer: nn.Conv2d, norm: nn.BatchNorm2d, shape: tuple[int, ...]
 ) -> None:
     """A wrong fold is refused, so each profile below is proven on real tensors."""
     channels = norm.num_features
     form = deployed(nn.Sequential(layer, norm), shape)
     assert [op.kind for op in form.ops if op.kind == "norm"] == []
-    assert form.params == layer.weight.numel() + channels  # type: ignore[union-attr, operator]
+    assert form.params == layer.weight.numel() + channels
     assert "equal those of the training form" in form.notes[1]
 
 

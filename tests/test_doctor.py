@@ -74,7 +74,7 @@ def test_the_requirements_of_an_installed_wheel(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_cache_calibrations_and_journals(home: Path, run: Run) -> None:
-    """What is there and what is damaged. Nothing is written, and the home folder is not named."""
+    """The command lists existing and damaged files. It writes nothing and does not name the home folder."""
     empty = document(run)
     assert (empty["cache"]["profiles"], empty["calibrations"]["entries"], empty["journals"]["entries"]) == (0, [], [])
     assert list(home.iterdir()) == []

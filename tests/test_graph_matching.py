@@ -20,7 +20,7 @@ from torch import nn
 import cspprof
 from cspprof.analysis.blocks import blocks
 from cspprof.analysis.comparison import Comparison
-from cspprof.analysis.graph_matching import MatchedGraphs
+from cspprof.analysis.graph_matching import MatchedGraphs, State
 from cspprof.analysis.layer_matching import computation
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.analysis.stages import stage_depths
@@ -85,9 +85,10 @@ def test_each_layer_is_matched_removed_or_added(names: str) -> None:
         assert sorted(places) == list(range(len(layer_rows(record))))
         in_blocks = [position for block in graphs.blocks[side] for position in block.positions]
         assert in_blocks == list(range(len(layer_rows(record))))
-        states = ("same", "changed", ("removed", "added")[side])
-        assert sum(graphs.count(side, state) for state in states) == len(layer_rows(record))  # type: ignore[arg-type]
-        assert graphs.count(side, states[2]) == len(alone[side])  # type: ignore[arg-type]
+        own: State = "added" if side else "removed"
+        states: list[State] = ["same", "changed", own]
+        assert sum(graphs.count(side, state) for state in states) == len(layer_rows(record))
+        assert graphs.count(side, own) == len(alone[side])
 
 
 @pytest.mark.parametrize("names", quick(PAIRS, 1))
@@ -208,8 +209,8 @@ class Drawing(HTMLParser):
             x, y, width, height = (float(held[name]) for name in ("x", "y", "width", "height"))
             self.frames.append((x, x + width, y + height / 2, state))
         if kind == "link":
-            numbers = [float(n) for n in re.findall(r"-?[\d.]+", held["d"])]
-            self.links.append((*numbers[:2], *numbers[-2:], state))  # type: ignore[arg-type]
+            x, y, *_, end_x, end_y = (float(n) for n in re.findall(r"-?[\d.]+", held["d"]))
+            self.links.append((x, y, end_x, end_y, state))
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)

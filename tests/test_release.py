@@ -1,7 +1,8 @@
-"""What a release consists of: citation, licenses, issue forms, workflows, the matrix of versions, equal builds."""
+"""The parts of a release: citation, licenses, issue forms, workflows, the matrix of versions, equal builds."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -83,7 +84,7 @@ def test_ci_and_nox_run_every_supported_python_and_every_extra() -> None:
     matrix = yaml.safe_load((CHECKOUT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]["checks"]["strategy"]
     assert matrix["matrix"]["python"] == supported
     text = (CHECKOUT / "noxfile.py").read_text(encoding="utf-8")
-    assert re.search(r"PYTHONS = \[(.*)\]", text)[1].replace('"', "").split(", ") == supported  # type: ignore[index]
+    assert f"PYTHONS = {json.dumps(supported)}\n" in text
     extras = set(PROJECT["optional-dependencies"]) - {"all", "bench", "docs", "test"}
     assert {*re.findall(r'^    "([a-z]+)": "', text, re.M), "dask"} == extras
 

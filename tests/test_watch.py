@@ -275,8 +275,8 @@ def test_what_the_code_registers_is_registered_again() -> None:
 def test_versions_of_the_code_are_freed() -> None:
     """Of 50 versions, none is alive at the end: neither modules nor classes."""
     alive: list[weakref.ref[Any]] = []
-    sys.modules["seen_versions"] = ModuleType("seen_versions")
-    sys.modules["seen_versions"].alive = alive  # type: ignore[attr-defined]
+    module = sys.modules["seen_versions"] = ModuleType("seen_versions")
+    vars(module)["alive"] = alive
     code = "import weakref, seen_versions\nseen_versions.alive.append(weakref.ref(Net))\n"
     try:
         Path("net.py").write_text(net(8) + code)

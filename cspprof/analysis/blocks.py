@@ -33,7 +33,7 @@ class Block:
     """The positions of its layers in `layer_rows`."""
     repeated: bool
     class_name: str
-    """That of its module; empty if it is an operation, or if the source names no classes."""
+    """The class of the module; empty for an operation, or if the source names no classes."""
     width_in: int | None
     width_out: int | None
     """Channels that the first convolution, pool or matrix product reads and that the last one writes; None without

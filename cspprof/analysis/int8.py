@@ -65,7 +65,7 @@ def _narrow_lookup(spec: OpSpec) -> Mapping[str, Any]:
 
 
 def _note(record: Record, counted: Record) -> str:
-    """What weights and activations take, before and after, and what is not included."""
+    """A note with the bytes of weights and activations in the traced dtype and at int8, and the parts not included."""
     weights = " instead of ".join(units.nbytes(_weight_bytes(r)) for r in (counted, record))
     peaks = " instead of ".join(units.nbytes(int(value_of(r, "peak_bytes"))) for r in (counted, record))
     return (

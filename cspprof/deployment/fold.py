@@ -111,7 +111,7 @@ def _only_normalizes(norm: nn.Module, path: str, record: Record) -> bool:
 
 
 class Rest(nn.Module):
-    """What remains of a batch norm with an activation: the modules behind the normalization, under their names."""
+    """The rest of a batch norm with an activation after folding: the modules behind the normalization, by name."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()

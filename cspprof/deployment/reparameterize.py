@@ -20,7 +20,7 @@ that replaces its own; the others change the module itself."""
 
 @dataclass(slots=True)
 class Merged:
-    """What was merged in a model."""
+    """A model with merged branches, and the modules that were merged, replaced or left."""
 
     module: nn.Module
     methods: Counter[str] = field(default_factory=Counter)

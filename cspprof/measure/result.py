@@ -285,7 +285,7 @@ class Measurement:
 
 
 class Export(Struct):
-    """What is known of the ONNX graph of a model."""
+    """Facts about the ONNX graph of a model."""
 
     exporter: Name = ""
     opset: dict[Name, Count] = {}

@@ -88,7 +88,7 @@ def storage_bytes(record: Record) -> Mapping[int, int]:
 
 @cached
 def kept_by_calls(record: Record) -> list[tuple[int, int | None, int]]:
-    """What autograd keeps for each call, in execution order: (call, storage, bytes); the storage is None for a tensor
+    """The tensors that autograd keeps, in execution order: (call, storage, bytes). The storage is None for a tensor
     that is neither operand nor output."""
     found: list[tuple[int, int | None, int]] = []
     sizes = storage_bytes(record)

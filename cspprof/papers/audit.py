@@ -27,7 +27,7 @@ COMMON_SIZES: list[Size] = [(n, n) for n in (224, 256, 288, 320, 384, 416, 512, 
 
 
 class Outcome(StrEnum):
-    """What became of a printed number."""
+    """The verdict on one printed number."""
 
     EXACT = "exact to the printed digit"
     TRUNCATED = "truncated in print"
@@ -70,7 +70,7 @@ class Candidate:
 
     @property
     def convention(self) -> Convention:
-        """What the numbers of one column should have in common."""
+        """The properties that all numbers of one column should share."""
         return Convention(self.rule.name, self.unit.binary)
 
 

@@ -28,7 +28,7 @@ class CountingRule:
     name: str
     """The name of a metric or convention, or what is counted."""
     counts: str
-    """What is counted, in one sentence."""
+    """The definition of the count, in one sentence."""
     value: Value
     common: bool = False
     """Whether the rule is considered at other input sizes too. The rules of many tools at many sizes would explain
@@ -36,7 +36,7 @@ class CountingRule:
     of_input: bool = True
     """Whether the number depends on the input size."""
     per_mac: int = 0
-    """What a multiply-accumulate counts, for compute."""
+    """The count of one multiply-accumulate (1 or 2), for rules of compute."""
 
 
 def rules_of(quantity: Quantity) -> list[CountingRule]:

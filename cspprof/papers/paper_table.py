@@ -27,7 +27,7 @@ EXAMPLE = "example"
 
 
 class Quantity(StrEnum):
-    """What the numbers of a column count."""
+    """The quantity that the numbers of a column count."""
 
     PARAMS = "params"
     COMPUTE = "compute"
@@ -54,7 +54,7 @@ class Column:
     units: tuple[PrintedUnit, ...]
     """From the heading; empty if it has no unit. `MB` is 10⁶ or 2²⁰ bytes."""
     per_mac: int = 0
-    """What the heading says that a multiply-accumulate counts: 1 for MACs, 2 for FLOPs; 0 if it does not say."""
+    """The count of one multiply-accumulate by the heading: 1 for MACs, 2 for FLOPs, 0 if the heading names neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def _lines(data: bytes, name: str) -> Iterator[tuple[int, list[str]]]:
 HEADINGS = "model,input,params (M),FLOPs (G)"
 """Headings of an example."""
 NAME, SPEC, INPUT, NOT_AUDITED = "name", "SPEC", "input", "not audited"
-"""What a column contains, if not printed numbers of one quantity."""
+"""Kinds of columns without printed numbers of one quantity."""
 NAMES = {
     NAME: "model name network net method architecture arch backbone",
     SPEC: "spec",
@@ -212,7 +212,7 @@ def units_named(quantity: Quantity, text: str) -> tuple[PrintedUnit, ...]:
 
 
 def _kinds(headings: list[str], name: str, ignore: Sequence[str]) -> list[Column | str]:
-    """What each column contains. Raises CspprofError."""
+    """The contents of each column. Raises CspprofError for an unknown heading or unit."""
     for wanted in ignore:
         if wanted.casefold() not in map(str.casefold, headings):
             raise CspprofError(f"{name} has no column {wanted!r} to leave out", suggestion(wanted, headings))
@@ -240,7 +240,7 @@ def _kinds(headings: list[str], name: str, ignore: Sequence[str]) -> list[Column
 
 
 def _kind(heading: str, name: str) -> Column | str:
-    """What a column with this heading contains. Raises CspprofError if that is unknown."""
+    """The contents of a column with this heading. Raises CspprofError if the heading is unknown."""
     words = re.findall("[a-z0-9]+", heading.casefold())
     before_bracket = len(re.findall("[a-z0-9]+", re.split(r"[(\[]", heading.casefold())[0]))
     for n in (len(words), before_bracket, len(words) - 1):
@@ -256,7 +256,7 @@ def _kind(heading: str, name: str) -> Column | str:
 
 
 def _kind_named(word: str, unit: str, heading: str) -> Column | str | None:
-    """What a column contains whose heading is a word and a unit; None if that is unknown."""
+    """The contents of a column whose heading is a word and a unit; None if the heading is unknown."""
     kind = KINDS.get(word)
     if word == "size" and units_named(Quantity.MEMORY, unit):  # the size of a file
         kind = Quantity.MEMORY

@@ -12,7 +12,8 @@ BLOCK_START = re.compile(r"^([0-9]*)([#+).-])")
 SYNTAX = re.compile(r"()([\\|*_`<>\[\]&$~])|\b(https?:|ftp:|www)(?=//|\.)")
 """Characters with a meaning in Markdown on GitHub, and what it makes a link of."""
 MENTION = re.compile(r"@(?=\w)|#(?=[0-9])")
-"""What notifies a person or refers to an issue. An empty comment behind it prevents that; a backslash does not."""
+"""Characters that notify a person or refer to an issue on GitHub. An empty comment behind them prevents this; a
+backslash does not."""
 
 
 @renderer("markdown", ".md", is_own=lambda head: head.startswith((b"| ", b"**", b"- ")) and b"| ---" in head)

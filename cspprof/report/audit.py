@@ -102,7 +102,7 @@ def _rules_table(audit: Audit) -> Table:
 
 
 def _rules(audit: Audit) -> dict[str, str]:
-    """What each rule counts that explains a number or is the nearest one."""
+    """Definitions of the rules in the table: those that explain a number or come nearest to one."""
     return {c.best.rule.name: c.best.rule.counts for c in audit.cells if c.best}
 
 

@@ -46,8 +46,8 @@ class PrivateSeed(TorchFunctionMode):
 
 
 def build_seeded(build: Callable[[], T], mode: PrivateSeed | None = None) -> T:
-    """What `build` returns under a `mode` whose random numbers come from private generators. Afterwards torch and the
-    generators of the process are as before, also after a KeyboardInterrupt at any moment."""
+    """The result of `build`, called under a `mode` whose random numbers come from private generators. Afterwards torch
+    and the generators of the process are as before, also after a KeyboardInterrupt at any moment."""
     state, random_state = TorchState(), ProcessState(random_generators())
     try:
         try:

@@ -1,4 +1,4 @@
-"""What metrics and analyses rely on in an operation. A trace guarantees it; an operation from a file is checked."""
+"""Checks of an operation from a file: metrics and analyses rely on properties that a trace guarantees."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ProjectRules:
 
 
 def _named(model: Model, folder: Path) -> tuple[object, ...] | None:
-    """What a model of the configuration names; None if its target cannot be parsed."""
+    """The SPEC that a model of the configuration names; None if its target cannot be parsed."""
     try:
         return _identity(parse(model.target), folder)
     except CspprofError:

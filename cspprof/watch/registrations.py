@@ -1,4 +1,4 @@
-"""What users' code registers while it is imported: metrics, rules of operations, networks, FLOP formulas of torch.
+"""Registrations that a user's code makes while it is imported: metrics, rules of operations, networks, FLOP formulas.
 
 A registry refuses a second entry of the same name, so these entries are removed before the code is imported again.
 """

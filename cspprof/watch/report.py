@@ -23,7 +23,7 @@ MOST_LAYERS = 5
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a model is compared with besides its last version: its first version, or the recorded baseline."""
+    """The second reference of a model, beside its last version: its first version, or the recorded baseline."""
 
     name: str
     """`the start` or `the baseline`."""

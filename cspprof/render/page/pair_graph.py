@@ -81,7 +81,7 @@ class LineLink:
 
 
 class PairGraph:
-    """What is drawn: the boxes of both networks, and the links between their lines."""
+    """The contents of the drawing: the boxes of both networks, and the links between their lines."""
 
     def __init__(self, graphs: MatchedGraphs) -> None:
         self.graphs = graphs

@@ -52,7 +52,7 @@ def declared_specs(values: Iterable[ValueInfoProto]) -> dict[str, TensorSpec]:
 
 
 def not_a_tensor(type_: TypeProto) -> str:
-    """What a value is if it is no dense tensor, as a phrase; else an empty string."""
+    """The kind of a value that is no dense tensor, as a phrase; an empty string for a dense tensor."""
     names = {"sequence_type": "a sequence", "optional_type": "optional", "map_type": "a map",
              "sparse_tensor_type": "a sparse tensor"}  # fmt: skip
     return names.get(type_.WhichOneof("value") or "", "")
