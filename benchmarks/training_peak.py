@@ -14,12 +14,12 @@ import ast
 import csv
 import gc
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
+
+from cspprof.trace.pytree import tensors_in
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BATCH = 2
@@ -28,18 +28,9 @@ COLUMNS = ("network", "input", "predicted", "measured", "difference", "reason")
 """The reason is written by hand, for a difference of more than 5 %."""
 
 
-def tensors_of(result: Any) -> Iterator[torch.Tensor]:
-    """The tensors in nested lists, tuples and dicts."""
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, (list, tuple, dict)):
-        for part in result.values() if isinstance(result, dict) else result:
-            yield from tensors_of(part)
-
-
 def training_step(model: nn.Module, x: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     """One step with the sum of all outputs as the loss."""
-    parts = [t for t in tensors_of(model(x)) if t.requires_grad]
+    parts = [t for t in tensors_in(model(x)) if t.requires_grad]
     gradients = [torch.ones_like(t) for t in parts]
     torch.autograd.backward(parts, gradients)
     del parts, gradients

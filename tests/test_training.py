@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import resources
 from math import prod
 from pathlib import Path
@@ -30,6 +30,7 @@ from cspprof.metrics.training import train_macs as train_macs_of
 from cspprof.metrics.training_memory import training_memory
 from cspprof.profiles import Profile
 from cspprof.report.training import training_report
+from cspprof.trace.pytree import tensors_in
 
 ZOO = (CHECKOUT / "cspprof" / "data" / "zoo_names.txt").read_text().split()
 IMAGE = (2, 4, 8, 8)
@@ -59,14 +60,6 @@ class FusedAttention(TorchFunctionMode):
         return kernel(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]
 
 
-def tensors_of(result: Any) -> Iterator[torch.Tensor]:
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, (list, tuple, dict)):
-        for part in result.values() if isinstance(result, dict) else result:
-            yield from tensors_of(part)
-
-
 def conv_backward_flops(
     grad: Any, x: Any, w: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, more: Any,
     groups: int, mask: Any, out_shape: Any = None, **kwargs: Any,
@@ -79,7 +72,7 @@ def counted_macs(model: nn.Module, x: torch.Tensor) -> int:
     """MACs of a real forward and backward pass, by FlopCounterMode."""
     mapping = {torch.ops.aten.convolution_backward: conv_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        parts = [t for t in tensors_of(model(x)) if t.requires_grad]
+        parts = [t for t in tensors_in(model(x)) if t.requires_grad]
         torch.stack([t.sum() for t in parts]).sum().backward()
     return counter.get_total_flops() // 2
 
