@@ -15,7 +15,7 @@ from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, Opti
 from cspprof.core.record import Record
 from cspprof.core.units import shortened
 from cspprof.sources.deployed_form import trace_deployed
-from cspprof.sources.private_seed import build_seeded
+from cspprof.sources.private_seed import PrivateSeed, build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.trace import trace, trace_with_values
@@ -98,31 +98,28 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
     """
     check_arguments(spec, factory)
     target = torch.device(device or "meta")
-    places: list[AbstractContextManager[Any]] = [target]
-    if target.type == "meta":
-        places = [SkipInit(), SkipInit(frozenset({torch.empty})), nullcontext()]
-    for place in places:
+    on_meta = target.type == "meta"
+    modes = [SkipInit(), SkipInit(frozenset({torch.empty})), PrivateSeed()] if on_meta else [PrivateSeed()]
+    build = partial(_build_on, None if on_meta else target, factory, spec.options)
+    for mode in modes:
         try:
-            if isinstance(place, SkipInit):
-                module = build_seeded(partial(factory, **spec.options), place)
-            else:
-                module = build_seeded(partial(_build_in, place, factory, spec.options))
+            module = build_seeded(build, mode)
             break
         except CspprofError:
             raise
         except (Exception, SystemExit) as error:
-            if place is places[-1] or (place is places[0] and "meta" not in str(error).lower()):
+            if mode is modes[-1] or (mode is modes[0] and "meta" not in str(error).lower()):
                 raise build_failed(spec, error, device) from error
     if not isinstance(module, nn.Module):
         raise SourceError(
             f"{spec.target} returns an object of type {type(module).__name__}, not a torch.nn.Module",
             "Name a class, a function that returns a module, or a module.",
         )
-    return module, (REAL_WEIGHTS,) if isinstance(place, nullcontext) else ()
+    return module, () if isinstance(mode, SkipInit) or not on_meta else (REAL_WEIGHTS,)
 
 
-def _build_in(place: AbstractContextManager[Any], factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    with place:
+def _build_on(device: torch.device | None, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    with device or nullcontext():
         return factory(**options)
 
 
