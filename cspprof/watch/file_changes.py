@@ -7,7 +7,8 @@ also compared several times a second, for file systems without events, such as n
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Generator, Iterable
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,12 @@ class FileChanges:
         self._states: dict[Path, State] = {}
         """Also of the folders, and of other files in them for which an event came."""
         self._traced_since = self._traced_until = time.time_ns()
+        self._by_code: dict[Path, State] = {}
+        """Files that changed while the code of the models ran, with their states afterwards."""
+        self._written: set[Path] = set()
+        """Files that changed while the code ran, since the last save. The code writes them in each trace."""
         self._again = False
-        """Whether a file changed while the models were traced, so that they must be traced once more."""
+        """Whether a file changed since the trace began, so that the models must be traced once more."""
         self._was_again = False
         """Whether the last trace was one for that reason. What changed during it was written by the code itself."""
         self._events: Generator[set[tuple[Change, str]], None, None] | None = None
@@ -50,8 +55,8 @@ class FileChanges:
     def follow(self, places: Collection[Path]) -> None:
         """Wait for changes of these files, and of other files in these folders, from now on. Called after each trace.
 
-        A file that changed during the trace was perhaps read before: the next `wait` returns at once. It does so only
-        once, because the code of a model may write files itself.
+        A file that changed since the trace began was perhaps read before: the next `wait` returns at once. For a file
+        that changed while code ran it does so only once, because the code of a model may write files itself.
         """
         folders = {place for place in places if place.is_dir()}
         self._files = {path for file in {*places} - folders for path in (file, _resolved(file))}
@@ -59,12 +64,28 @@ class FileChanges:
         others = {path for path in self._states.keys() - self._files if _state(path) is not None}
         now = _states({*self._files, *self._present_folders(), *others})
         earliest = self._traced_since - CLOCK_NS
-        changed = any(
-            state != self._states[path] if path in self._states else path in self._files and _newer(state, earliest)
+        changed = {
+            path
             for path, state in now.items()
-        )
-        self._was_again, self._again = self._again, changed and not self._again
+            if (
+                state != self._states[path] if path in self._states else path in self._files and _newer(state, earliest)
+            )
+        }
+        by_code = {path for path in changed if path not in self._states or self._by_code.get(path, ()) == now[path]}
+        self._was_again, self._again = self._again, bool(changed - by_code or by_code - self._written)
+        self._written |= by_code
+        self._by_code.clear()
         self._states, self._traced_until = now, time.time_ns()
+
+    @contextmanager
+    def while_code_runs(self) -> Iterator[None]:
+        """The code of a model runs inside this context, and may write files."""
+        before = _states(self._states)
+        try:
+            yield
+        finally:
+            after = _states(before)
+            self._by_code |= {path: state for path, state in after.items() if state != before[path]}
 
     def wait(self) -> set[Path]:
         """Wait until files changed, and return those that are followed. The set is empty if only other files in their
@@ -75,6 +96,7 @@ class FileChanges:
                 changed = {path for path, state in now.items() if state != self._states[path]}
                 self._states = self._after_save(now)
                 self._again = False
+                self._written.clear()
                 self._traced_since = time.time_ns()
                 return changed & self._files
             if self._again:

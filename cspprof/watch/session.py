@@ -145,10 +145,11 @@ class Session:
     def _trace(self, model: WatchedModel) -> Profile:
         """The current version of a model, which is then its last one. Raises whatever its code raises."""
         names = self._names_of(model)
-        if names and self._rules is not None:
-            record = self._rules.profile(names[0])
-        else:
-            record = profile_spec(model.spec.text, self._request)
+        with self._changes.while_code_runs():
+            if names and self._rules is not None:
+                record = self._rules.profile(names[0])
+            else:
+                record = profile_spec(model.spec.text, self._request)
         model.error = ""
         if record != model.record:
             model.number += 1
