@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cspprof
+from cspprof.core.errors import CspprofError
 from cspprof.sweeps.journal import open_journal
 
 NET = """
@@ -51,6 +52,7 @@ target = "resnet10"
 target = "net.py:Net"
 
 [[rules]]
+id = "macs"
 metric = "macs"
 max_increase = "0%"
 """
@@ -102,7 +104,7 @@ def profile_is_whole(folder: Path, ended: bool) -> str | None:
     path = folder / "net.profile.json"
     if not path.exists():
         return "the profile is missing" if ended else None
-    total = cspprof.load(path).total("macs")
+    total = cspprof.Profile.load(path).total("macs")
     path.unlink()
     return None if total == cspprof.profile("resnet10").total("macs") else f"the profile has {total} MACs"
 
@@ -110,7 +112,7 @@ def profile_is_whole(folder: Path, ended: bool) -> str | None:
 def cache_is_whole(folder: Path, ended: bool) -> str | None:
     """Each entry of the cache is complete. What a killed command has left under another name is never read."""
     for path in (folder / "cache" / "records").glob("*.profile.json.gz"):
-        cspprof.load(path)
+        cspprof.Profile.load(path)
         path.unlink()
     return None
 
@@ -216,7 +218,7 @@ def run(name: str, times: int, choose: random.Random) -> dict[str, Any]:
             kills, started = kills + sent, started + 1
             try:
                 wrong = scenario.check(folder, ended)
-            except cspprof.CspprofError as error:
+            except CspprofError as error:
                 wrong = str(error)
             if wrong:
                 faults.append(wrong)

@@ -26,6 +26,9 @@ STEP_MS = 10
 LONGEST_SAVE_MS = 400
 POLL_MS = 200
 """How often the states are compared without an event."""
+MOST_REPEATS = 5
+"""How often in succession models are traced again after a file changed while their code ran: a save,
+or code that writes a file in each trace."""
 SAVE_SECONDS = 0.2
 """A file that is empty or missing may be in the middle of a save for this long."""
 CLOCK_NS = 20_000_000
@@ -43,12 +46,10 @@ class FileChanges:
         self._traced_since = self._traced_until = time.time_ns()
         self._by_code: dict[Path, State] = {}
         """Files that changed while the code of the models ran, with their states afterwards."""
-        self._written: set[Path] = set()
-        """Files that changed while the code ran, since the last save. The code writes them in each trace."""
         self._again = False
         """Whether a file changed since the trace began, so that the models must be traced once more."""
-        self._was_again = False
-        """Whether the last trace was one for that reason. What changed during it was written by the code itself."""
+        self._repeats = 0
+        """How many traces in succession were made for that reason."""
         self._events: Generator[set[tuple[Change, str]], None, None] | None = None
         self._watched: dict[Path, tuple[int, ...]] = {}
 
@@ -56,7 +57,7 @@ class FileChanges:
         """Wait for changes of these files, and of other files in these folders, from now on. Called after each trace.
 
         A file that changed since the trace began was perhaps read before: the next `wait` returns at once. For a file
-        that changed while code ran it does so only once, because the code of a model may write files itself.
+        that changed while code ran it does so `MOST_REPEATS` times, because the code of a model may write files itself.
         """
         folders = {place for place in places if place.is_dir()}
         self._files = {path for file in {*places} - folders for path in (file, _resolved(file))}
@@ -72,8 +73,8 @@ class FileChanges:
             )
         }
         by_code = {path for path in changed if path not in self._states or self._by_code.get(path, ()) == now[path]}
-        self._was_again, self._again = self._again, bool(changed - by_code or by_code - self._written)
-        self._written |= by_code
+        self._repeats = self._repeats + 1 if self._again else 0
+        self._again = bool(changed - by_code) or (bool(by_code) and self._repeats < MOST_REPEATS)
         self._by_code.clear()
         self._states, self._traced_until = now, time.time_ns()
 
@@ -96,7 +97,6 @@ class FileChanges:
                 changed = {path for path, state in now.items() if state != self._states[path]}
                 self._states = self._after_save(now)
                 self._again = False
-                self._written.clear()
                 self._traced_since = time.time_ns()
                 return changed & self._files
             if self._again:
@@ -104,7 +104,7 @@ class FileChanges:
                 return set()
             for path in {absolute(Path(name)) for _, name in self._next_events()} - self._states.keys():
                 state = _state(path)
-                written_by_code = self._was_again and not _newer(state, self._traced_until)
+                written_by_code = self._repeats > 0 and not _newer(state, self._traced_until)
                 if path.suffix in READ_BY_CODE:
                     self._states[path] = state if written_by_code else ()  # no state is equal to ()
 
