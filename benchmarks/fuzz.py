@@ -18,6 +18,7 @@ import base64
 import json
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ TURN_SECONDS = 120.0
 PROCESS_INPUTS = 20_000
 """Inputs of one process: caches of torch and of cspprof grow with the operations that they have seen."""
 MINIMIZING_SECONDS = 20.0
+UNREADABLE = (ValueError, LookupError, RecursionError, BadZipFile, zlib.error)
 
 
 class Reader:
@@ -103,12 +105,7 @@ def mutants(name: str, seeds: list[bytes], seed: int) -> Iterator[bytes]:
         for _ in range(rng.choice((1, 1, 1, 1, 3))):
             try:
                 data = FORMATS[name].mutate(rng, data, seeds)
-            except (
-                ValueError,
-                LookupError,
-                RecursionError,
-                BadZipFile,
-            ):  # what was changed before is no document any more
+            except UNREADABLE:  # what was changed before is no document any more
                 break
         yield data
 

@@ -147,6 +147,11 @@ def test_expression_that_a_profile_does_not_need_is_refused_too(place: str, tmp_
     assert "the function 'exec'" in refusal(archive(tmp_path / "a.pt2", program))
 
 
+@pytest.mark.parametrize("text", [{}, [], 4, True])
+def test_expression_that_is_no_text_is_refused(text: Any, tmp_path: Path) -> None:
+    assert "expr_str is" in refusal(archive(tmp_path / "a.pt2", with_expression(text)))
+
+
 @pytest.mark.parametrize(
     "name", ["m/models/other.txt", "m/models/sub/other.json", "m/models/model.json.bak", "m/models/x"]
 )

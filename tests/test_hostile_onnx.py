@@ -152,6 +152,22 @@ def test_an_operator_with_impossible_numbers_is_refused(operator: str, tmp_path:
     assert refusal(path).message.startswith("net.onnx: node 'y'")
 
 
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_split_into_another_number_of_parts_than_it_has_outputs_is_refused(parts: int, tmp_path: Path) -> None:
+    """The library `onnx` would end the process."""
+    nodes = [node("Split", "x", outputs=["y", "z"], axis=1, num_outputs=parts)]
+    error = refusal(save_graph(tmp_path / "net.onnx", nodes, X, Y, opset=18))
+    assert error.message == f"net.onnx: node 'y' (Split): the attribute num_outputs is {parts}, but it has 2 outputs"
+
+
+def test_the_smallest_integer_is_an_attribute_that_can_be_saved(tmp_path: Path) -> None:
+    nodes = [node("ReduceMean", "x", "axes", outputs=["y"], keepdims=-(2**63))]
+    path = save_graph(tmp_path / "net.onnx", nodes, X, Y, {"axes": numpy.array([1])}, opset=18)
+    profile = cspprof.profile(path)
+    profile.save(tmp_path / "net.profile.json")
+    assert cspprof.Profile.load(tmp_path / "net.profile.json") == profile
+
+
 def test_a_negative_number_of_operations_is_refused(tmp_path: Path) -> None:
     q = [value("q", [1, 8, 4])]
     heads = node("MultiHeadAttention", "q", "q", "q", domain="com.microsoft", num_heads=-2)

@@ -16,15 +16,15 @@ from typing import Annotated, TypeVar
 
 from msgspec import Meta, ValidationError, convert
 
-LARGEST = 2**63 - 1
-"""The largest integer: libraries for tables and arrays have integers of 64 bits."""
+LARGEST, SMALLEST = 2**63 - 1, -(2**63)
+"""The limits of integers: libraries for tables and arrays have integers of 64 bits."""
 LONGEST_NAME = 10_000
 LONGEST_TEXT = 100_000
 """Characters of a name and of a text."""
 
 T = TypeVar("T")
 
-Integer = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Integer = Annotated[int, Meta(ge=SMALLEST, le=LARGEST)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Positive = Annotated[int, Meta(ge=1, le=LARGEST)]
 Seconds = Annotated[float, Meta(ge=0, le=1e12)]

@@ -30,7 +30,7 @@ from cspprof.core.json_text import MAX_BYTES, gunzip, json_bytes, parse_json
 from cspprof.core.record import SCHEMA, Calls, Kind, Layer, OpSpec, Record, Storage, TensorSpec
 from cspprof.core.tensors import MAX_BYTES as MAX_TENSOR
 from cspprof.core.tensors import MAX_DIMENSIONS
-from cspprof.core.validation import LARGEST, Count, Integer, Name, Text, validated
+from cspprof.core.validation import LARGEST, SMALLEST, Count, Integer, Name, Text, validated
 from cspprof.storage.operation_check import check_operation
 
 COMPRESSION = 2
@@ -393,7 +393,7 @@ def _argument(value: Any, place: str, depth: int = 0) -> Any:
         return tuple([_argument(v, place, depth + 1) for v in value])
     if isinstance(value, dict):
         return {k: _argument(v, place, depth + 1) for k, v in value.items()}
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int) and not SMALLEST <= value <= LARGEST:
         raise ValueError(f"{place} is an integer of more than 64 bits")
     return value
 

@@ -347,8 +347,8 @@ def _check_expressions(data: Any) -> None:
         value = stack.pop()
         if isinstance(value, dict):
             text = value.get("expr_str")
-            if text is not None and text not in seen:
-                seen.add(as_kind(text, str, "expr_str"))
+            if text is not None and as_kind(text, str, "expr_str") not in seen:
+                seen.add(text)
                 characters += len(text)
                 if characters > MAX_EXPRESSIONS:
                     raise MalformedError(f"its expressions for sizes have more than {MAX_EXPRESSIONS:,} characters")

@@ -57,7 +57,7 @@ class ShapeInference:
         """The outputs of a node, and its cost unless the rule of a standard operator gives it. Raises SourceError or
         ValueError."""
         name = operator_name(node)
-        check_attributes(attrs)
+        check_attributes(node, attrs)
         if name in CONTRIB_RULES:
             specs, cost = CONTRIB_RULES.get(name)(_rule_node(node, attrs, scope, ()))
             by_rule = {out: specs[i] if i < len(specs) else specs[0] for i, out in enumerate(node.output) if out}

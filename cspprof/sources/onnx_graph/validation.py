@@ -187,8 +187,11 @@ def misplaced(folder: Path, location: str) -> str:
     return ""
 
 
-def check_attributes(attributes: dict[str, Any]) -> None:
+def check_attributes(node: NodeProto, attributes: dict[str, Any]) -> None:
     """Raise ValueError for a number that no engine accepts, such as a stride of 0."""
+    outputs = attributes.get("num_outputs", len(node.output))
+    if node.op_type == "Split" and outputs != len(node.output):  # the library would read past the end of a list
+        raise ValueError(f"the attribute num_outputs is {outputs}, but it has {len(node.output)} outputs")
     for name in RANGES.keys() & attributes.keys():
         value, (smallest, largest) = attributes[name], RANGES[name]
         numbers = value if isinstance(value, tuple) else (value,)
