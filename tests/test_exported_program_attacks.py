@@ -542,6 +542,14 @@ def test_entry_that_appears_twice_is_refused(tmp_path: Path) -> None:
     assert "contains 'm/models/model.json' twice" in refusal(zip_file(tmp_path / "a.pt2", [one, one]))
 
 
+def test_entry_without_a_name_is_refused(tmp_path: Path) -> None:
+    data = json.dumps(document()).encode()
+    entries = [
+        entry(name, data, len(data), zipfile.ZIP_STORED, zlib.crc32(data)) for name in ("m/models/model.json", "")
+    ]
+    assert "contains '', a path out of its folder" in refusal(zip_file(tmp_path / "a.pt2", entries))
+
+
 def test_entries_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     """A million weights could otherwise lie in one megabyte, each with a copy of its own."""
     meta = {"is_param": True, "use_pickle": False, "tensor_meta": tensor(1000)}

@@ -172,7 +172,13 @@ def test_a_negative_number_of_operations_is_refused(tmp_path: Path) -> None:
     q = [value("q", [1, 8, 4])]
     heads = node("MultiHeadAttention", "q", "q", "q", domain="com.microsoft", num_heads=-2)
     path = save_graph(tmp_path / "net.onnx", [heads], q, Y, domains=["com.microsoft"])
-    assert "a negative number of operations" in refusal(path).message
+    assert "an impossible number of operations" in refusal(path).message
+
+
+def test_more_operations_than_an_integer_of_64_bits_are_refused(tmp_path: Path) -> None:
+    x = [value("x", [1, 3, 2**25, 2**25])]
+    path = save_graph(tmp_path / "net.onnx", [node("Conv", "x", "w", pads=[0] * 4)], x, Y, {"w": (1_000, 3, 3, 3)})
+    assert "an impossible number of operations" in refusal(path).message
 
 
 # -- bombs ---------------------------------------------------------------------------------------------------

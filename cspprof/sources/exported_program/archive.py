@@ -83,12 +83,12 @@ class Archive:
 
     def _checked_entries(self) -> dict[str, zipfile.ZipInfo]:
         """The entries by name, without the folder that torch puts them in."""
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        infos = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
         names = [info.filename for info in infos]
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise MalformedError(f"its archive contains {shorten(twice[0])} twice")
-        bad = [name for name in names if name.startswith("/") or "\\" in name or ".." in name.split("/")]
+        bad = [name for name in names if not name or name.startswith("/") or "\\" in name or ".." in name.split("/")]
         if bad:
             raise MalformedError(f"its archive contains {shorten(bad[0])}, a path out of its folder")
         folder = ""

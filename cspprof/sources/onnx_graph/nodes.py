@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from cspprof.core.kinds import Kind
 from cspprof.core.record import OpSpec
 from cspprof.core.tensors import TensorSpec
+from cspprof.core.validation import LARGEST
 from cspprof.ops import Facts
 from cspprof.sources.onnx_graph.constant_folding import ConstantFolder, is_small
 from cspprof.sources.onnx_graph.model_file import constant_array
@@ -98,8 +99,8 @@ class NodeRecorder:
             outputs, facts = self.shapes.infer(node, attrs, scope)
             if facts is None:
                 facts = self.shapes.cost(node, attrs, scope, outputs)
-            if (facts.macs or 0) < 0 or facts.elementwise < 0:
-                raise ValueError("its attributes give a negative number of operations")
+            if not (0 <= (facts.macs or 0) <= LARGEST and 0 <= facts.elementwise <= LARGEST):
+                raise ValueError("its attributes give an impossible number of operations")
             self.costs[key] = list(outputs.values()), facts
         specs, facts = self.costs[key]
         return dict(zip(names, specs, strict=True)), facts
