@@ -9,6 +9,7 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from conftest import trace
 from networks import ConvNet, Function
 from torch import nn
 
+import cspprof
 from cspprof.core.errors import TraceError
 
 DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
@@ -373,6 +375,29 @@ def test_threads_may_trace_different_models() -> None:
             assert [op.macs for op in p.ops] == [9 * n * n * 81] * 5 + [9 * n * n * 49]
 
     in_threads(2, work)
+
+
+def test_two_hundred_profiles_at_the_same_time_are_those_of_their_models() -> None:
+    """While another thread computes on tensors."""
+    stop = threading.Event()
+    x = torch.ones(8, 8)
+
+    def compute() -> None:
+        while not stop.is_set():
+            assert (x @ x).sum() == 512
+
+    def profile(width: int) -> tuple[float, float]:
+        p = cspprof.profile(nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, 2, 1)), (1, 3, 10, 10))
+        return p.total("macs"), p.total("params")
+
+    with ThreadPoolExecutor(21) as pool:
+        other = pool.submit(compute)
+        try:
+            found = list(pool.map(profile, range(1, 201)))
+        finally:
+            stop.set()
+        other.result()
+    assert found == [(64 * (27 * w + 2 * w), 27 * w + w + 2 * w + 2) for w in range(1, 201)]
 
 
 def test_threads_may_trace_the_same_model() -> None:

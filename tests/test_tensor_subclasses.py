@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +13,12 @@ from conftest import trace
 from networks import Function
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
+import cspprof
 from cspprof.core.errors import TraceError
 
 DEVICES = pytest.mark.parametrize("device", ["meta", "cpu"])
@@ -255,6 +260,65 @@ def test_a_mode_of_the_caller_takes_no_part_in_the_trace() -> None:
     with FakeTensorMode() as mode:
         x = mode.from_tensor(torch.empty(2, 16))
     assert trace(mlp(), [x]).total("macs") == MACS
+
+
+class PassFunctions(TorchFunctionMode):
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*args, **kwargs or {})
+
+
+class PassOperations(TorchDispatchMode):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*args, **kwargs or {})
+
+
+def products(p: cspprof.Profile) -> list[tuple[Any, ...]]:
+    """Each operation with MACs. (Under `torch.func.jvp` a linear layer is a view and a product.)"""
+    return [(op.macs, op.layer, op.writes) for op in p.ops if op.macs]
+
+
+CALLERS = {
+    "function mode": PassFunctions,
+    "dispatch mode": PassOperations,
+    "torch's counter": partial(FlopCounterMode, display=False),
+    "device": partial(torch.device, "cpu"),
+    "meta": partial(torch.device, "meta"),
+    "inference": torch.inference_mode,
+    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_what_is_active_around_a_profile_changes_no_number(caller: str) -> None:
+    model = mlp()
+    expected = products(trace(model, (2, 16)))
+    with CALLERS[caller]():
+        p, zoo = trace(model, (2, 16)), cspprof.profile("resnet10")
+    assert products(p) == expected
+    assert zoo.total("macs") == cspprof.profile("resnet10").total("macs")
+
+
+TRANSFORMS = {
+    "vmap": torch.vmap,
+    "grad": lambda f: torch.func.grad(lambda x: f(x).sum()),
+    "functionalize": torch.func.functionalize,
+    "jvp": lambda f: lambda x: torch.func.jvp(f, (x,), (x,))[0],
+    "vmap of grad": lambda f: torch.vmap(torch.func.grad(f)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_function_that_torch_transforms_may_profile(name: str) -> None:
+    model = mlp()
+    expected = products(trace(model, (2, 16)))
+    found = []
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        found.append((products(trace(model, (2, 16))), cspprof.profile("resnet10").total("macs")))
+        return x * 2
+
+    assert TRANSFORMS[name](function)(torch.ones(3)).tolist() == [2, 2, 2]
+    assert found == [(expected, cspprof.profile("resnet10").total("macs"))]
 
 
 def test_fake_weights_and_inputs_have_no_values_on_a_real_device() -> None:

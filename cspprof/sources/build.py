@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError, TraceError
 from cspprof.core.record import Record
@@ -119,7 +120,7 @@ def build_module(spec: Spec, factory: Callable[..., Any], device: str | None) ->
 
 
 def _build_on(device: torch.device | None, factory: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    with device or nullcontext():
+    with temporarily_clear_interpreter_stack(), device or nullcontext():
         return factory(**options)
 
 

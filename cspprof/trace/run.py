@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn.parameter import UninitializedParameter
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -66,7 +67,7 @@ def trace_once(
     def run(mode: Gradients, sees_functions: bool = False) -> _Run:
         return _Run(model, inputs, name, train, device, dtype, mode, sees_functions)
 
-    with _LOCK:
+    with _LOCK, temporarily_clear_interpreter_stack():  # of torch.func, if the caller is a function that it transforms
         if gradients:
             return run(Gradients.ON).restored_record(source, notes, status)
         first = run(Gradients.WATCHED)
