@@ -373,6 +373,14 @@ def test_a_journal_with_a_view_or_damaged_pages_is_refused(tmp_path: Path) -> No
     journal.close()
 
 
+def test_a_journal_whose_tables_have_names_that_are_no_text_is_refused(tmp_path: Path) -> None:
+    content = other_text("journal", tmp_path)
+    assert b"CREATE TABLE facts" in content
+    file = tmp_path / "x.sweep"
+    file.write_bytes(content.replace(b"CREATE TABLE facts", b"CREATE\xdd\xddTABLE facts"))
+    assert "cannot open the journal" in journal_error(lambda: SqliteJournal(file))
+
+
 # -- processes ----------------------------------------------------------------------------------------
 
 

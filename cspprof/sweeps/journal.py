@@ -39,6 +39,8 @@ NETWORK_FILE_SYSTEMS = frozenset({
     "fuse.glusterfs", "fuse.ceph", "afs", "panfs", "virtiofs",
 })  # fmt: skip
 """Types of file systems on which SQLite's WAL mode is not safe."""
+DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What `sqlite3` raises for a damaged file: the second if its message contains bytes of the file."""
 BATCH = 500
 """Keys in one query."""
 
@@ -209,7 +211,7 @@ class SqliteJournal:
                 )
             if version == 0:
                 self._create()
-        except sqlite3.DatabaseError as error:
+        except DATABASE_ERRORS as error:
             raise JournalError(f"cannot open the journal {path}: {error}", OTHER_FILE) from None
         except OSError as error:
             raise JournalError(f"cannot create {path}: {error.strerror}", OTHER_FILE) from None
@@ -240,7 +242,7 @@ class SqliteJournal:
         """The rows of a query, read one after another. Raises JournalError."""
         try:
             yield from self._database.execute(query, parameters)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        except DATABASE_ERRORS as error:
             raise _damaged(self.path, error) from None
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -251,10 +253,10 @@ class SqliteJournal:
                 self._database.execute("COMMIT")
             except BaseException:
                 self._columns.clear()
-                with contextlib.suppress(sqlite3.Error):
+                with contextlib.suppress(*DATABASE_ERRORS):
                     self._database.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             raise JournalError(
                 f"cannot write the journal {self.path}: {error}",
                 "Make room on the disk, then run the same command again: it goes on with the rows that are written.",
@@ -302,7 +304,7 @@ class SqliteJournal:
     def set_space(self, description: str) -> None:
         try:
             self._database.execute("INSERT OR REPLACE INTO facts VALUES ('space', ?)", (description,))
-        except sqlite3.Error as error:
+        except DATABASE_ERRORS as error:
             raise JournalError(f"cannot write the journal {self.path}: {error}", OTHER_FILE) from None
 
     def close(self) -> None:
