@@ -220,6 +220,31 @@ def test_roll_pad_and_contiguous_output(x: torch.Tensor, dims: list[int], pads: 
     check("contiguous", torch.Tensor.contiguous, x)
 
 
+@st.composite
+def projections(draw: Any, shape: tuple[int, ...]) -> torch.Tensor:
+    """Queries, keys or values (N, H, L, E) on the CPU, cut from a projection with any order of batch, heads and length:
+    alone, one of three that lie side by side, or all but the last token."""
+    order = draw(st.permutations(range(3)))
+    base = [*(shape[d] for d in order), shape[3]]
+    place = draw(st.sampled_from([None, None, 0, 1, 2, 3]))
+    if place is not None:
+        base.insert(place, 3)
+    tensor = torch.zeros(base) if place is None else torch.zeros(base).select(place, 1)
+    return tensor.permute(*(order.index(d) for d in range(3)), 3)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data(), st.lists(st.integers(1, 4), min_size=5, max_size=5), st.sampled_from([None, "shared", "of a batch"]))
+def test_attention_output(data: Any, dims: list[int], masked: str | None) -> None:
+    """The output lies as that of the CPU's kernel: torch's meta kernel has another layout."""
+    n, heads, queries, keys, size = dims
+    q, k, v = (data.draw(projections((n, heads, length, size))) for length in (queries, keys, keys))
+    masks = {None: None, "shared": torch.zeros(queries, keys), "of a batch": torch.zeros(n, 1, queries, keys)}
+    args = (q, k, v, masks[masked])
+    output = OUTPUT_RULES["aten.scaled_dot_product_attention"](*(t if t is None else meta_of(t) for t in args))
+    assert output == meta_of(torch.nn.functional.scaled_dot_product_attention(*args))
+
+
 @pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(maps(dtype=torch.float32), maps(dtype=torch.float32), st.lists(st.booleans(), min_size=4, max_size=4))

@@ -76,10 +76,23 @@ def small_vit() -> nn.Module:
     return models.VisionTransformer(img_size=64, embed_dim=48, depth=2, num_heads=3)
 
 
-@pytest.mark.parametrize("make", [small_swin, small_vit])
-def test_attention_has_the_same_memory_traffic_on_meta_and_cpu(make: Callable[[], nn.Module]) -> None:
+def decoder_layer() -> nn.Module:
+    class Decoder(nn.TransformerDecoderLayer):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x, x[:, :5])
+
+    return Decoder(16, 4, 32, batch_first=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [(small_swin, (1, 3, 64, 64)), (small_vit, (1, 3, 64, 64)), (decoder_layer, (3, 7, 16))],
+)
+def test_attention_has_the_same_memory_traffic_on_meta_and_cpu(
+    make: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
     model = make()
-    meta, cpu = (trace(model, (1, 3, 64, 64), device=device) for device in ("meta", "cpu"))
+    meta, cpu = (trace(model, shape, device=device) for device in ("meta", "cpu"))
     for metric in ("macs", "peak_bytes"):
         assert meta.total(metric) == cpu.total(metric)
 

@@ -15,8 +15,8 @@ from typing import Any
 from cspprof.core import formulas as f
 from cspprof.core.backward import Backward
 from cspprof.core.kinds import Kind
-from cspprof.core.tensors import TensorMeta, TensorSpec, tensor_meta
-from cspprof.ops.layouts import reshape_copies
+from cspprof.core.tensors import TensorMeta, TensorSpec
+from cspprof.ops.layouts import has_no_gaps, output_like, packed_like, reshape_copies
 from cspprof.ops.op_rules import (
     Facts,
     Operand,
@@ -55,18 +55,18 @@ def attention_output(
     query: TensorMeta, key: TensorMeta, value: TensorMeta, mask: TensorMeta | None = None, dropout: float = 0.0,
     *args: Any, **kwargs: Any,
 ) -> TensorMeta | None:  # fmt: skip
-    """Queries cut from one projection lie in memory as (N, L, 3, H, E). The output then lies as (N, L, H, E), so that
-    joining the heads is a view. The CPU kernel returns this; torch's meta kernel does not."""
-    if dropout or kwargs.get("enable_gqa") or len(query.shape) != 4 or query.contiguous or query.is_complex:
+    """The output of the CPU's fused kernel lies in memory as the query, without gaps: where the heads of a token lie
+    together, joining them is a view. Torch's meta kernel returns a contiguous tensor."""
+    if dropout or kwargs.get("enable_gqa") or len(query.shape) != 4 or query.is_complex or not query.dense:
         return None
-    if not query.shape == key.shape == value.shape or not query.dtype == key.dtype == value.dtype:
+    keys = (*query.shape[:2], key.shape[-2], query.shape[-1])
+    if not key.shape == value.shape == keys or not query.dtype == key.dtype == value.dtype:
         return None
-    (n, heads, length, size), (of_image, of_head, of_token, of_element) = query.shape, query.strides
-    if not of_image >= of_token > of_head >= size > of_element == 1:
+    if 0 in (*query.shape, *keys) or any(t.strides[-1] != 1 for t in (query, key, value)):
         return None
     if mask is not None and len(mask.shape) not in (2, 4):
         return None
-    return tensor_meta((n, heads, length, size), (length * heads * size, size, heads * size, 1), query.dtype)
+    return output_like(query) if has_no_gaps(query.shape, query.strides) else packed_like(query)
 
 
 @backward_rule("aten.scaled_dot_product_attention")

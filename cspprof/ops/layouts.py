@@ -29,6 +29,12 @@ def output_like(input: TensorMeta) -> TensorMeta:
     return tensor_meta(input.shape, input.strides, input.dtype)
 
 
+def packed_like(input: TensorMeta) -> TensorMeta:
+    """An activation with the shape and dtype of `input` and its order of dimensions, without gaps."""
+    strides = elementwise_strides(input.shape, [(input.shape, input.strides)])
+    return tensor_meta(input.shape, strides, input.dtype)
+
+
 def same_dtype(first: TensorMeta, *others: TensorMeta) -> bool:
     return all(t.dtype == first.dtype for t in others)
 

@@ -17,6 +17,7 @@ from cspprof.ops.layouts import (
     elementwise_strides,
     has_definite_order,
     output_like,
+    packed_like,
     same_dtype,
 )
 from cspprof.ops.op_rules import (
@@ -61,8 +62,7 @@ def unary_output(input: TensorMeta, *args: Any, **kwargs: Any) -> TensorMeta | N
         return None
     if input.shape[0] == 1 and input.strides[0] < max(input.strides):  # the place of the batch dimension is ambiguous
         return None
-    strides = elementwise_strides(input.shape, [(input.shape, input.strides)])
-    return tensor_meta(input.shape, strides, input.dtype)
+    return packed_like(input)
 
 
 # -- softmax ----------------------------------------------------------------------------------------
