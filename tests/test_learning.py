@@ -15,10 +15,12 @@ from conftest import CHECKOUT
 REPORTS = CHECKOUT / "reports"
 NOTEBOOK = CHECKOUT / "notebooks" / "your_network.py"
 POINTS = 1.5
+EPOCHS = 8
+"""Half of those of the committed table."""
 PROGRAM = """
 import learning
 name, model, profile = {networks}[{network}]
-print(100 * learning.accuracy(model, learning.SEEDS[0]))
+print(100 * learning.accuracy(model, learning.SEEDS[0], epochs={epochs}))
 """
 
 
@@ -29,7 +31,7 @@ def rows() -> list[dict[str, str]]:
 
 def accuracy(network: int) -> float:
     """The accuracy in percent of the plain network (0) or its conversion (1), trained in a process of its own."""
-    program = PROGRAM.format(networks="list(learning.networks(learning.FUSIONS[:1]))", network=network)
+    program = PROGRAM.format(networks="list(learning.networks(learning.FUSIONS[:1]))", network=network, epochs=EPOCHS)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPORTS, env=environment, capture_output=True, text=True, check=False
