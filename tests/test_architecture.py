@@ -21,12 +21,13 @@ PACKAGE = CHECKOUT / "cspprof"
 ROOMS: dict[str, set[str]] = {
     "core": set(),
     "ops": {"core"},
-    "trace": {"core", "ops"},
+    "isolation": set(),
+    "trace": {"core", "ops", "isolation"},
     "zoo": {"core", "ops", "trace"},
     "storage": {"core"},
     "errors": {"core"},
     "deployment": {"core"},
-    "sources": {"core", "ops", "trace", "zoo", "storage", "deployment"},
+    "sources": {"core", "ops", "isolation", "trace", "zoo", "storage", "deployment"},
     "metrics": {"core"},
     "analysis": {"core", "metrics"},
     "csp": {"core", "metrics", "analysis", "deployment"},
@@ -187,6 +188,7 @@ def test_no_cycle_of_modules() -> None:
 def test_heavy_libraries_are_imported_at_module_level_only_where_a_room_needs_them(library: str) -> None:
     allowed = {
         "torch": (
+            "cspprof.isolation",
             "cspprof.trace",
             "cspprof.zoo",
             "cspprof.sources",

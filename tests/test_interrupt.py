@@ -19,10 +19,10 @@ from odd_modules import MODULES
 from test_untouched import assert_untouched, global_state
 from torch import nn
 
+from cspprof.isolation.torch_state import autocast_depth
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import Spec
 from cspprof.trace import trace
-from cspprof.trace.torch_state import autocast_depth
 
 pytestmark = pytest.mark.slow
 

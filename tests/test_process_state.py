@@ -18,7 +18,7 @@ from networks import Function
 from test_untouched import global_state
 from torch import nn
 
-from cspprof.trace.process_state import SETTINGS
+from cspprof.isolation.process_state import SETTINGS
 
 ATTEMPTS = 20
 """A thread of another test, such as that of a cluster, may run during a trace. The trace then restores no setting."""

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cspprof.trace.process_state import ProcessState, random_generators
-from cspprof.trace.torch_state import TorchState, raise_interruption
+from cspprof.isolation.process_state import ProcessState, random_generators
+from cspprof.isolation.torch_state import TorchState, raise_interruption
 
 T = TypeVar("T")
 _T = torch.Tensor

@@ -115,7 +115,7 @@ class UserModules:
         importlib.invalidate_caches()
         linecache.clearcache()
         if "torch" in sys.modules:
-            from cspprof.trace.model_copy import forget_classes
+            from cspprof.isolation.model_copy import forget_classes
 
             forget_classes()
         return places

@@ -5,8 +5,8 @@ How an operation becomes a call in the record:
 `fallbacks.trace` calls `run.trace_once`, and again with gradients or on a real device if the forward needs them.
 
 1. `run.trace_once` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and
-   prepares the model (`prepared_model`: eval mode, eager, stand-ins for weights; `isolation`: everything is restored
-   afterwards).
+   prepares a copy of the model (`prepared_model`: eval mode, eager, stand-ins for weights). The room `isolation` keeps
+   the original, torch and the process as they are.
 2. During the forward, `module_hooks` tell the recorder which module runs.
 3. `dispatch.DispatchRecorder` receives every operation. Its `tensor_registry` tags each tensor with its storage and its
    shape, strides and dtype (`tensor_meta`). It looks the operation up in `op_cache`.

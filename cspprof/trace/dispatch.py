@@ -17,6 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.errors import TraceError
 from cspprof.core.record import Calls, Kind, OpSpec, TensorSpec
+from cspprof.isolation.torch_state import autocast_depth
+from cspprof.isolation.user_memory import MemoryGuard
 from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
 from cspprof.trace.aliasing import Alias, Output, output_of
 from cspprof.trace.autograd_functions import AutogradFunctions
@@ -37,8 +39,6 @@ from cspprof.trace.tensor_subclasses import (
     is_wrapper_class,
     propagates_shardings,
 )
-from cspprof.trace.torch_state import autocast_depth
-from cspprof.trace.user_memory import MemoryGuard
 
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from cspprof.isolation.user_memory import MemoryGuard
 from cspprof.ops import VALUE_ARGUMENTS
 from cspprof.trace.gradients import autograd_included
 from cspprof.trace.op_entries import STATISTICS, written_tensors
@@ -16,7 +17,6 @@ from cspprof.trace.pytree import replace_tensors
 from cspprof.trace.random_state import PrivateGenerators
 from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
-from cspprof.trace.user_memory import MemoryGuard
 
 RETURNS_VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})
 """Operations that return a tensor's values as Python numbers."""

@@ -18,13 +18,7 @@ from enum import Enum
 import torch
 from torch.autograd import forward_ad
 
-# The guards of dispatch keys are private. The public `torch.inference_mode()` excludes the same keys, but it makes
-# tensors on which autograd cannot work. Torch itself uses these guards in Python; tried with 2.13 and 2.14.
-Key = torch._C.DispatchKey
-AUTOGRAD = (Key.AutogradFunctionality, Key.ADInplaceOrView)
-LAZY = (Key.Conjugate, Key.Negative, Key.ZeroTensor)
-"""Tensors that are conjugated, negated or filled when they are read; formulas of autograd make them. Torch excludes
-these keys too while a dispatch mode handles an operation."""
+from cspprof.isolation.torch_state import AUTOGRAD, KEYS
 
 
 class Gradients(Enum):
@@ -52,7 +46,7 @@ def composite_operations() -> Iterator[None]:
 def autograd_included() -> Iterator[None]:
     """Within `composite_operations`: operations are recorded for autograd if gradients are enabled."""
     with ExitStack() as stack:
-        for key in (*AUTOGRAD, *LAZY):
+        for key in KEYS:
             stack.enter_context(torch._C._SetExcludeDispatchKeyGuard(key, False))
         yield
 

@@ -16,6 +16,9 @@ from cspprof._version import __version__
 from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
+from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
+from cspprof.isolation.torch_state import TorchState, raise_interruption
+from cspprof.isolation.user_memory import MemoryGuard
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.failure import explain_failure
@@ -27,12 +30,9 @@ from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import UNKNOWN_GRADIENTS, trace_notes
 from cspprof.trace.outputs import Outputs
 from cspprof.trace.prepared_model import prepared_model, refuse_optimized
-from cspprof.trace.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.trace.pytree import tensors_in
 from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
-from cspprof.trace.torch_state import TorchState, raise_interruption
 from cspprof.trace.unseen_results import UnseenResults
-from cspprof.trace.user_memory import MemoryGuard
 
 _LOCK = threading.RLock()
 """Traces run one at a time: two may share modules, and the cache of operations and the compiler's stance belong to the
@@ -125,7 +125,7 @@ class _Run:
         self.state = TorchState()
         with _disable_current_modes():
             self.process = ProcessState([*SETTINGS.values(), *random_generators()])
-        self.guard = MemoryGuard()
+        self.guard = MemoryGuard(tensors_in)
         self.tree = ModuleTree(model)
         self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered, gradients)
 

@@ -12,8 +12,13 @@ import torch
 from torch import overrides
 from torch.utils import _device, _python_dispatch
 
-from cspprof.trace.gradients import AUTOGRAD, LAZY
-
+# Dispatch keys and their guards are private. The public `torch.inference_mode()` excludes the same keys, but it makes
+# tensors on which autograd cannot work. Torch itself uses these guards in Python; tried with 2.13 and 2.14.
+Key = torch._C.DispatchKey
+AUTOGRAD = (Key.AutogradFunctionality, Key.ADInplaceOrView)
+LAZY = (Key.Conjugate, Key.Negative, Key.ZeroTensor)
+"""Tensors that are conjugated, negated or filled when they are read; formulas of autograd make them. Torch excludes
+these keys too while a dispatch mode handles an operation."""
 KEYS = (*AUTOGRAD, *LAZY)
 DEVICES = ("cpu", "cuda")
 
