@@ -131,6 +131,7 @@ def test_positional_arguments_can_be_given_by_name(program: Path) -> None:
     [
         ("{},width=3", [], "takes no options"),
         ("{}", ["--train"], "--train cannot change it"),
+        ("{}", ["--deploy"], "--deploy cannot change it"),
         ("{}", ["--dtype", "float16"], "--dtype cannot change it"),
     ],
 )

@@ -579,6 +579,24 @@ def test_a_baseline_with_another_input_is_not_compared(run: Run, project: Path, 
     assert finding["hint"] == "Record it again: cspprof check --update-baseline"
 
 
+def test_the_deployed_form_is_measured_and_compared_with_its_own_recording(run: Run, project: Path) -> None:
+    """Six batch norms are folded, three of 64 and three of 128 channels: of 2·C parameters, C biases stay."""
+    deployed = '[tool.cspprof.models.deployed]\ntarget = "net.py:ResNeXt"\ndeploy = true\n'
+    rules = rule(metric="params", max_increase="0%", model="deployed", id="own")
+    rules += rule(metric="params", min_drop=576, base="resnext", model="deployed", id="folded")
+    (project / "pyproject.toml").write_text(HEAD + deployed + rules)
+    assert run("check", "--update-baseline").code == 0
+    assert run("check").code == 0
+    recorded = (project / "cspprof-baseline.json").read_text()
+    _schema(SCHEMAS, "baseline-1.schema.json")(recorded)
+    plain, folded = (json.loads(recorded)["models"][name] for name in ("resnext", "deployed"))
+    assert plain["totals"]["params"] - folded["totals"]["params"] == 3 * 64 + 3 * 128 == 576
+    assert ("deployed" in plain, folded["deployed"]) == (False, True)
+    (project / "pyproject.toml").write_text((HEAD + deployed + rules).replace("deploy = true\n", ""))
+    findings = json.loads(run("check", "--format", "json").out)["findings"]
+    assert "the baseline has deployed with deploy true, but it is false now" in {f["message"] for f in findings}
+
+
 def test_baseline_show_and_diff(run: Run, project: Path, recorded: Path) -> None:
     shown = run("baseline", "show")
     assert re.search(rf"cio_cspnet +{PLAIN_CIO:,}\n", shown.out)

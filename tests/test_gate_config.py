@@ -131,6 +131,7 @@ RULE = '[[rules]]\nid = "a"\nmax = 1\n\n'
         ('[models.b]\ntarget = "x"\ninput = 3\n', 3, "models.b.input", "It is 3 now"),
         ('[models.b]\ntarget = "x"\nconvention = "cspent"\n', 3, "no convention named 'cspent'", "cspnet"),
         ('[models.b]\ntarget = "x"\ndtype = "int8"\n', 3, "int8 is not a floating dtype", ""),
+        ('[models.b]\ntarget = "x"\ntrain = true\ndeploy = true\n', 1, "train and deploy exclude each other", "one of"),
     ],
 )
 def test_an_invalid_entry_is_reported_with_its_line_and_the_others_are_kept(

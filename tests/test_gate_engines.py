@@ -176,11 +176,18 @@ def test_an_engine_that_is_not_installed_names_its_extra(rule: str, monkeypatch:
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize(("key", "what"), [('dtype = "float16"', "in float16"), ("train = true", "in training mode")])
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ('dtype = "float16"', "in float16"),
+        ("train = true", "in training mode"),
+        ("deploy = true", "in its deployed form"),
+    ],
+)
 def test_a_model_that_no_engine_runs_as_it_is_described_is_not_run(key: str, what: str) -> None:
     message, hint = only_unknown(checked(MODELS.replace("\n\n", f"\n{key}\n\n") + READY))
-    assert message == f"engines run models in eval mode and float32, but net is traced {what}"
-    assert "without train and dtype" in hint
+    assert message == f"engines run models as they are built, in eval mode and float32, but net is traced {what}"
+    assert "without train, deploy and dtype" in hint
 
 
 # -- an engine in which a model must run -----------------------------------------------------------

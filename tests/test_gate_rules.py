@@ -175,13 +175,20 @@ def test_totals_without_unknown_operations_can_fail_but_not_hold() -> None:
     assert only(evaluate(rule(max_increase="0%"), net(), incomplete, "x")).outcome is UNKNOWN
 
 
-@pytest.mark.parametrize("field", ["inputs", "convention"])
-def test_a_recording_with_another_input_or_convention_is_not_compared(field: str) -> None:
-    other = replace(net(), **{field: ("1x3x9x9:float32",) if field == "inputs" else "hardnet"})
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("inputs", ("1x3x9x9:float32",), "input 1x3x9x9:float32"),
+        ("convention", "hardnet", "convention hardnet"),
+        ("deployed", True, "deploy true"),
+    ],
+)
+def test_a_recording_with_other_settings_is_not_compared(field: str, value: Any, named: str) -> None:
+    other = replace(net(), **{field: value})
     result = only(evaluate(rule(max_increase="0%"), net(), other, "the baseline"))
     assert result.outcome is UNKNOWN
-    assert result.message.startswith("the baseline has net with " + field.rstrip("s"))
-    # a base that is another model may have a convention of its own, on the same input
+    assert result.message.startswith(f"the baseline has net with {named}, but")
+    # a base that is another model may have a convention and a form of its own, on the same input
     against = only(evaluate(rule(max_increase="0%", base="other"), net(), other, "other"))
     assert against.outcome is (UNKNOWN if field == "inputs" else HOLDS)
 

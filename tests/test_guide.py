@@ -72,8 +72,9 @@ def test_gate_output_is_as_printed(
     monkeypatch.chdir(tmp_path)
     net = next(code for code in blocks(DOCS / "guide" / "ci.md", "python") if code.startswith("# net.py"))
     (tmp_path / "net.py").write_text(net.removeprefix("# net.py\n"))
-    if configured := [code for code in blocks(page, "toml") if "[models." in code]:
-        (tmp_path / "cspprof.toml").write_text(configured[0])
+    if page.name == "README.md":
+        configured = next(code for code in blocks(page, "toml") if "[models." in code)
+        (tmp_path / "cspprof.toml").write_text(configured)
     else:
         assert run("init").code == 0
     assert run("check", "--update-baseline").code == 0

@@ -16,9 +16,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from conftest import CHECKOUT, ONE_CONV, Result
 from onnx_models import node, save_graph, value
 from preloaded import started_module
+from torch import nn
 
 import cspprof
 from cspprof.metrics import METRICS
@@ -311,19 +313,22 @@ def test_graphs_and_saved_profiles_are_watched_by_content(tmp_path: Path) -> Non
         cspprof.profile("net.py:Net").save("net.profile.json")
         shapes = [value("x", [1, 3, 8, 8])], [value("y", [1, width, 8, 8])]
         save_graph(Path("net.onnx"), [node("Conv", "x", "w")], *shapes, {"w": (width, 3, 1, 1)})
+        program = torch.export.export(nn.Conv2d(3, width, 1), (torch.zeros(1, 3, 8, 8),))
+        torch.export.save(program, "new.pt2")
+        Path("new.pt2").replace("net.pt2")
 
-    specs = ["net.cfg", "net.onnx", "net.profile.json"]
+    specs = ["net.cfg", "net.onnx", "net.profile.json", "net.pt2"]
     write(8)
     watch = Watch(*specs)
     write(16)
-    for count, spec in enumerate(specs, 4):
+    for count, spec in enumerate(specs, len(specs) + 1):
         watch.saved(spec)
         assert (watch.macs, len(watch.answers)) == (16 * ONE_MAC_PER_CHANNEL, count)
         assert watch.change("change") == watch.change("since the start") == "+100.0 %"
     watch.saved(other=True)
     Path("net.cfg").write_text("[net]\nwidth=\n")
     watch.saved("net.cfg")
-    assert (len(watch.answers), len(watch.errors)) == (6, 1)
+    assert (len(watch.answers), len(watch.errors)) == (2 * len(specs), 1)
 
 
 @pytest.mark.usefixtures("project")
@@ -469,6 +474,26 @@ def test_a_model_that_the_configuration_does_not_name_has_no_rules() -> None:
     watch = Watch("net.py:Net")
     assert watch.macs == 8 * ONE_MAC_PER_CHANNEL
     assert len(watch.answers[-1].tables) == 1
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(
+    ("right", "wrong", "problem"),
+    [
+        ("max = 400", 'max = "400 Q"', "cannot read the quantity '400 Q'"),
+        ('metric = "macs"', 'metric = "mcs"', "no metric named 'mcs'"),
+        ('id = "budget"', 'id = "budget"\nmodel = "nte"', "no model matches 'nte'"),
+        ('input = "1x3x4x4"', 'input = "3x"', "cannot read the input '3x'"),
+    ],
+)
+def test_a_rule_or_model_that_cannot_be_read_is_named_in_each_answer(right: str, wrong: str, problem: str) -> None:
+    Path("cspprof.toml").write_text(CONFIG)
+    watch = Watch("net.py:Net")
+    Path("cspprof.toml").write_text(CONFIG.replace(right, wrong))
+    watch.saved("cspprof.toml")
+    for answer in (watch.answers[-1], Watch("net.py:Net").answers[-1]):
+        table = next(t for t in answer.tables if t.title == "Could not be measured")
+        assert any(problem in row[1].text for row in table.rows)
 
 
 @pytest.mark.usefixtures("project")

@@ -109,6 +109,7 @@ def _to_json(measurement: Measurement) -> dict[str, Any]:
         "versions": dict(measurement.versions),
         **({"uncounted": dict(measurement.uncounted)} if measurement.uncounted else {}),
         **({"peak_path": measurement.peak_path} if measurement.peak_path else {}),
+        **({"deployed": True} if measurement.deployed else {}),
         **({"by": measurement.recorded_by} if measurement.recorded_by else {}),
     }
 
@@ -141,6 +142,7 @@ class ModelEntry(Struct):
     versions: dict[Name, Name]
     uncounted: dict[Name, Count] = {}
     peak_path: Name = ""
+    deployed: bool = False
     by: Name = ""
 
 
@@ -158,6 +160,7 @@ def _from_json(name: str, value: object) -> Measurement:
         entry.versions,
         entry.by,
         entry.peak_path,
+        entry.deployed,
     )
 
 

@@ -65,7 +65,7 @@ def check(
     measured is a problem of the verdict.
     """
     selected = config.select_models(names)
-    pairs, problems = _rules_and_models(config, selected)
+    pairs, problems = rules_and_models(config, selected)
     problems = [*config.problems, *problems]
     if not pairs and not problems:
         message = f"{config.name} has no rules"
@@ -94,7 +94,7 @@ def check(
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
 
 
-def _rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tuple[Rule, str]], list[Problem]]:
+def rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tuple[Rule, str]], list[Problem]]:
     """Each rule with each selected model that it applies to; problems for rules that apply to no model of the file."""
     pairs, problems = [], []
     for rule in config.rules:

@@ -128,6 +128,13 @@ class Model(ConfigTable):
         None, description="meta (computes no values) or cpu."
     )
     train: bool = Field(False, description="Trace in training mode.")
+    deploy: bool = Field(False, description="Count the deployed form, as `cspprof profile --deploy`.")
+
+    @model_validator(mode="after")
+    def _check_form(self) -> Model:
+        if self.train and self.deploy:
+            raise _pydantic_error("train and deploy exclude each other", "Remove one of them.")
+        return self
 
     @property
     def inputs(self) -> list[str]:

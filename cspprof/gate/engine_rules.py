@@ -71,10 +71,10 @@ def _result(rule: Rule, model: str, outcome: Outcome, **rest: Any) -> RuleResult
 
 def _engine_error(rule: Rule, name: str, model: Model) -> tuple[str, str | None] | None:
     """Message and hint if the engine is not installed, or cannot run the model as the configuration describes it."""
-    if model.train or model.dtype not in (None, "float32"):
-        what = "in training mode" if model.train else f"in {model.dtype}"
-        message = f"engines run models in eval mode and float32, but {name} is traced {what}"
-        return message, "Add a model with the same target and without train and dtype for this rule."
+    if model.train or model.deploy or model.dtype not in (None, "float32"):
+        what = "in training mode" if model.train else "in its deployed form" if model.deploy else f"in {model.dtype}"
+        message = f"engines run models as they are built, in eval mode and float32, but {name} is traced {what}"
+        return message, "Add a model with the same target and without train, deploy and dtype for this rule."
     try:
         engines_named(rule.engine_name)
         require_psutil()

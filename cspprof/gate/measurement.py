@@ -61,6 +61,8 @@ class Measurement:
     """`pytest` if a test recorded it, and no configuration names it."""
     peak_path: str = ""
     """The layer during which most memory is alive; empty if it is unknown, as in baselines of older versions."""
+    deployed: bool = False
+    """Whether it is the deployed form of the model that was measured."""
 
     def total(self, metric: str) -> Fraction | None:
         amount = self.totals.get(metric)
@@ -181,6 +183,7 @@ def profile_entry(model: Model, folder: Path, *, cache: bool = True) -> Profile:
         device=model.device,
         dtype=model.dtype,
         train=model.train,
+        deploy=model.deploy,
     )
     with contextlib.chdir(os.fspath(folder)):
         return profile_spec(model.target, request, cache=cache)
@@ -231,6 +234,7 @@ def measure(name: str, record: Record, convention: str, metrics: Iterable[str] =
         record.uncounted,
         dict(record.tool),
         peak_path=peak_path(record),
+        deployed=record.deployed,
     )
 
 

@@ -282,8 +282,9 @@ def incomplete_error(measurement: Measurement, metric: str = "macs", path: str =
 
 
 def settings_mismatch(measurement: Measurement, recorded: Measurement, base_name: str) -> tuple[str, str] | None:
-    """Message and hint if the model was recorded with another input or convention."""
+    """Message and hint if the model was recorded with another input or convention, or in another form."""
     for what, now, then in (
+        ("deploy", *("true" if m.deployed else "false" for m in (measurement, recorded))),
         ("input", ", ".join(measurement.inputs), ", ".join(recorded.inputs)),
         ("convention", measurement.convention, recorded.convention),
     ):

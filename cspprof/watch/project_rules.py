@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
-from cspprof.gate.checking import Verdict, check
+from cspprof.gate.checking import Verdict, check, rules_and_models
 from cspprof.gate.config import Config, Model, find, load
 from cspprof.gate.measurement import Measurement, input_texts, profile_entry
 from cspprof.gate.reference import Reference, read_baseline
@@ -64,10 +64,12 @@ class ProjectRules:
         return found if found is not None and found.inputs == input_texts(record) else None
 
     def check(self, names: Sequence[str], records: Mapping[str, Record]) -> Verdict | None:
-        """The verdict on these models; None if no rule applies to them. `records` has those that were traced already
-        with the settings of the configuration."""
-        if not any(rule.level != "off" and rule.applies_to(name) for rule in self.config.rules for name in names):
-            return None
+        """The verdict on these models; None if no rule applies to them and the configuration has no problem. `records`
+        has those that were traced already with the settings of the configuration."""
+        pairs, problems = rules_and_models(self.config, names)
+        if not pairs:
+            problems = [*self.config.problems, *problems]
+            return Verdict(self.config, (), tuple(problems), (), {}) if problems else None
         return check(self.config, [escape(name) for name in names], self.reference, records=records)
 
 

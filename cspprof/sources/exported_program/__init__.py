@@ -34,7 +34,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
         if refused:
             raise SourceError(
                 f"{spec.target} is an exported program: {option} cannot change it",
-                "Export the model again, as you need it.",
+                f"Use {option} on the PyTorch model (net.py:Net {option}), or export the model again in that form.",
             )
     try:
         module, notes = _read(path, request.device or "meta")

@@ -31,7 +31,8 @@ def read_record(spec: Spec, request: Request) -> Record:
     ):
         if refused:
             raise SourceError(
-                f"{spec.target} is an ONNX graph: {option} cannot change it", "Export the model again, as you need it."
+                f"{spec.target} is an ONNX graph: {option} cannot change it",
+                f"Use {option} on the PyTorch model (net.py:Net {option}), or export the model again in that form.",
             )
     if find_spec("onnx") is None:
         raise SourceError("ONNX graphs need the library onnx", "Install it: pip install 'cspprof[onnx]'")
