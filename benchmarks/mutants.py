@@ -7,7 +7,9 @@ metrics, the rules of the gate and the closed forms. Each has some thousand poss
 its tests, so `--sample` takes so many of each part, at random; 0 takes all. The changes are made in a copy of the
 checkout. What no test notices is printed as a diff. The exit code is 1 if the tests notice less than 90 %.
 
-Type annotations, which Python does not evaluate here, are not changed.
+Left out is what no test can notice: changes in type annotations, which Python does not evaluate here, `==` in place of
+`is` and the reverse (the operands are members of enumerations and short texts), and arguments that only refuse mistakes
+of ours (`strict=True`, `frozen=True`, `slots=True`).
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ from typing import Any, NamedTuple
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 GOAL = 0.9
+SAME = ("Eq_Is", "Is_Eq", "NotEq_IsNot", "IsNot_NotEq")
+"""The ends of the names of operators that replace an equality by an identity, or the reverse."""
+GUARDS = ("strict", "frozen", "slots")
+"""Arguments that only refuse mistakes."""
 SECONDS = 300
 """After which a run of tests counts as failed: the change made a loop endless."""
 
@@ -59,7 +65,7 @@ PARTS = {
     ),
     "gate": Part(
         ("cspprof/gate/rules.py", "cspprof/gate/checking.py"),
-        ("test_gate_rules.py", "test_gate.py", "test_gate_config.py", "test_gate_formats.py"),
+        ("test_gate_rules.py", "test_gate.py", "test_gate_config.py", "test_gate_formats.py", "test_cio_share.py"),
     ),
     "closed-forms": Part(("cspprof/csp/closed_form/*.py",), ("test_closed_form.py", "test_reproduction.py")),
 }  # fmt: skip
@@ -84,7 +90,7 @@ class Outcome(NamedTuple):
 
 
 def mutants(part: Part) -> Iterator[Mutant]:
-    """All changes of the files of a part, but for those in type annotations."""
+    """All changes of the files of a part that a test can notice."""
     from cosmic_ray.commands.init import init
     from cosmic_ray.work_db import use_db
 
@@ -92,21 +98,24 @@ def mutants(part: Part) -> Iterator[Mutant]:
     with tempfile.TemporaryDirectory() as folder, use_db(str(Path(folder) / "session")) as session:
         init([CHECKOUT / file for file in files], session, {})
         found = [mutation for item in session.work_items for mutation in item.mutations]
-    annotations = {str(CHECKOUT / file): annotation_ranges(CHECKOUT / file) for file in files}
+    left_out = {str(CHECKOUT / file): unnoticed_ranges(CHECKOUT / file) for file in files}
     for m in found:
-        if not any(start <= m.start_pos < end for start, end in annotations[str(m.module_path)]):
+        in_code = not any(start <= m.start_pos < end for start, end in left_out[str(m.module_path)])
+        if in_code and not m.operator_name.endswith(SAME):
             file = Path(m.module_path).relative_to(CHECKOUT).as_posix()
             yield Mutant(file, m.operator_name, m.operator_args, m.occurrence, m.start_pos, m.end_pos)
 
 
-def annotation_ranges(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where the type annotations of a file begin and end: lines from 1, columns from 0."""
+def unnoticed_ranges(path: Path) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where the type annotations and the guards of a file begin and end: lines from 1, columns from 0."""
     nodes: list[ast.expr | None] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.AnnAssign | ast.arg):
             nodes.append(node.annotation)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             nodes.append(node.returns)
+        elif isinstance(node, ast.keyword) and node.arg in GUARDS:
+            nodes.append(node.value)
     return [((n.lineno, n.col_offset), (n.end_lineno or 0, n.end_col_offset or 0)) for n in nodes if n is not None]
 
 

@@ -677,3 +677,6 @@ def test_check_in_python(project: Path) -> None:
     )  # fmt: skip
     assert [c.layer for c in failed.causes[:2]] == ["stage1.down", "stem"]
     assert cspprof.check(project, ["resnext"]).exit_code == 1
+    (project / "pyproject.toml").write_text(HEAD + rule(max="500 M"))
+    verdict = cspprof.check()
+    assert (verdict.ok, verdict.exit_code, verdict.failures) == (True, 0, [])

@@ -21,8 +21,10 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind
 from cspprof.gate import baseline
 from cspprof.gate.causes import Cause
+from cspprof.gate.checking import structure_notes
 from cspprof.gate.config import Rule
 from cspprof.gate.measurement import LayerMeasurement, Measurement, layer_matches, measure
+from cspprof.gate.reference import Reference
 from cspprof.gate.report import value_and_limit
 from cspprof.gate.rules import Outcome, RuleResult, contradictions, evaluate
 from cspprof.metrics import Amount, Peak, Ratio, Sum
@@ -98,6 +100,18 @@ def test_limits(keys: dict[str, Any], before: int | None, outcome: Outcome, limi
     assert (result.outcome, result.limit) == (outcome, limit)
     assert result.difference is not None
     assert (result.difference > 0) == (outcome is FAILS)
+
+
+def test_the_worst_failure_exceeds_its_limit_most_in_relation_to_it() -> None:
+    def severity(**keys: Any) -> Fraction:
+        return only(evaluate(rule(**keys), net())).severity
+
+    assert severity(max=800) == Fraction(1, 4)
+    assert severity(max=999) == Fraction(1, 999)
+    assert severity(max=2000) == Fraction(-1, 2)
+    assert severity(max=0) == 10**9 + 1000
+    assert severity(max_increase="0%") == 0  # without a baseline there is no limit
+    assert RuleResult("r", "max", "error", "net", "macs", UNKNOWN, limit=Fraction(5)).severity == 0
 
 
 def test_tolerance_must_have_the_unit_of_the_metric_and_not_be_negative() -> None:
@@ -236,6 +250,21 @@ def test_layer_globs(glob: str, name: str, matched: bool) -> None:
     assert layer_matches(glob, name) is matched
 
 
+def test_a_note_names_five_of_the_operations_that_changed() -> None:
+    def layers(operation: str, number: int) -> dict[str, LayerMeasurement]:
+        return {f"layer{i}": LayerMeasurement(operation, {}) for i in range(number)}
+
+    def note(number: int) -> str:
+        before, after = (replace(net(), structure=o, layers=layers(o, number)) for o in ("relu", "silu"))
+        (found,) = structure_notes({"net": after}, Reference("the baseline", {"net": before}), ["new", "net"])
+        return found.removeprefix("the structure of net differs from the baseline, with the same totals")
+
+    assert note(0) == " (in operations that no metric counts)"
+    assert note(2) == ": layer0, layer1"
+    assert note(5) == ": layer0, layer1, layer2, layer3, layer4"
+    assert note(6) == ": layer0, layer1, layer2, layer3, layer4 …"
+
+
 def test_cio_and_compute_depend_on_the_convention() -> None:
     assert resolve_metric("cio", "cspnet") == "cio_cspnet"
     assert resolve_metric("cio", "hardnet") == "cio_hardnet"
@@ -259,9 +288,12 @@ def test_rules_that_contradict_each_other() -> None:
     fine = [
         rule(id="x", max="24 M", level="warn"), rule(id="y", max="30 M"), rule(id="z", model="a", max="20 M"),
         rule(id="u", max=1, level="off"), rule(id="v", model="a", base="b", max_increase="5%"),
-        rule(id="w", model="b", base="a", max_increase="0%"),
+        rule(id="w", model="b", base="a", max_increase="0%"), rule(id="t", model="a", base="c", min_drop="5%"),
+        rule(id="s", model="c", base="a", min_drop="5%"), rule(id="q", model="b", base="b", min_drop="5%"),
     ]  # fmt: skip
     assert contradictions(fine, models) == []
+    assert contradictions([rule(id="x", max=1, level="off"), rule(id="y", max=2, level="off")], models) == []
+    assert len(contradictions([rule(id="x", max=1, level="warn"), rule(id="y", max=2, level="warn")], models)) == 1
 
 
 @pytest.mark.parametrize(

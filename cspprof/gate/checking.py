@@ -88,7 +88,7 @@ def check(
         else:
             results += _evaluate(config, rule, model, measurements, reference)
     notes = [
-        *_structure_notes(measurements, reference, selected), *cio_notes(results),
+        *structure_notes(measurements, reference, selected), *cio_notes(results),
         *filter(None, map(latency_note, results)),
     ]  # fmt: skip
     return Verdict(config, tuple(results), (*problems, *unmeasured), tuple(notes), measurements)
@@ -148,7 +148,7 @@ def with_causes(
     return replace(result, causes=causes)
 
 
-def _structure_notes(
+def structure_notes(
     measurements: Mapping[str, Measurement], reference: Reference, selected: Sequence[str]
 ) -> list[str]:
     """A note for each model whose structure changed and whose totals are the same."""

@@ -77,9 +77,9 @@ class RuleResult:
     @property
     def severity(self) -> Fraction:
         """The difference relative to the limit; the worst failure has the largest."""
-        if self.difference is None or self.limit is None:
+        if self.value is None or self.limit is None:
             return Fraction(0)
-        return self.difference / self.limit if self.limit else Fraction(10**9) + self.difference
+        return self.value / self.limit - 1 if self.limit else 10**9 + self.value
 
     @property
     def unit(self) -> str:
