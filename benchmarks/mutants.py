@@ -50,7 +50,7 @@ class Part(NamedTuple):
 PARTS = {
     "formulas": Part(
         ("cspprof/core/formulas.py", "cspprof/core/units.py"),
-        ("test_ops.py", "test_closed_form.py", "test_outputs.py", "test_inputs.py", "test_tables.py"),
+        ("test_formulas.py", "test_units.py", "test_ops.py", "test_closed_form.py"),
     ),
     "ops": Part(
         ("cspprof/ops/*.py",),

@@ -26,14 +26,9 @@ def test_a_number_or_a_list_of_one_counts_for_each_dimension() -> None:
 
 @given(SIZES, SIZES, SIZES, SIZES, SIZES)
 def test_convolutions(batch: int, c_out: int, c_in: int, kernel: int, size: int) -> None:
-    one_element = c_in * kernel * kernel
-    assert (
-        f.conv_macs((c_out, c_in, kernel, kernel), (batch, c_out, size, size)) == batch * c_out * size**2 * one_element
-    )
-    of_input = c_out * kernel * kernel
-    assert f.conv_transpose_macs((c_in, c_out, kernel, kernel), (batch, c_in, size, size)) == (
-        batch * c_in * size**2 * of_input
-    )
+    macs = batch * size * size * c_out * c_in * kernel * kernel
+    assert f.conv_macs((c_out, c_in, kernel, kernel), (batch, c_out, size, size)) == macs
+    assert f.conv_transpose_macs((c_in, c_out, kernel, kernel), (batch, c_in, size, size)) == macs
 
 
 @given(SIZES, SIZES, SIZES, SIZES)
