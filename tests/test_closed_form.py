@@ -381,6 +381,15 @@ def test_exact_values_of_a_curve_point() -> None:
     assert r["plain"] == 256 * 24 + (24**2 + 24) * 32 // 2
 
 
+def test_points_of_a_curve() -> None:
+    """γ in steps of 1/16; the depth from 1 to its own, at least 16, in 16 steps."""
+    assert [r["gamma_exact"] for r in saving_curve("gamma", c=64, m=4, d=32)] == [
+        str(Fraction(n, 16)) for n in range(1, 16)
+    ]
+    assert [r["m"] for r in saving_curve("m", c=64, d=32, m=4)] == list(range(1, 17))
+    assert [r["m"] for r in saving_curve("m", c=64, d=32, m=32)] == [1, *range(2, 33, 2)]
+
+
 def test_saving_at_any_real_gamma() -> None:
     assert saving_at(1, c=64, m=6, d=32) == 64 * 6 / (64 * 6 + 42 * 16)
     assert saving_at(0, c=64, m=6, d=32) == 0
@@ -418,6 +427,9 @@ def test_curves_of_other_forms() -> None:
         ("residual_bottleneck --c 10 --m 2", "b = 5/2 = 2.5 is not a whole number of at least 1"),
         ("harmonic --c 8 --m 2 --d 4 --r 0.5",
          "r = 0.5 makes layers that read more narrower\n  Give at least 1: --r 1.7"),
+        ("harmonic --c 8 --m 1001 --d 4 --r 1.7", "m = 1001 is more than 1,000\n  layers"),
+        ("dense --c 8 --m 1000000001 --d 4", "m = 1000000001 is more than 1,000,000,000\n  layers"),
+        ("harmonic --c 1000000001 --m 4 --d 4 --r 1.7", "c = 1000000001 is more than 1,000,000,000\n"),
         ("entry --over m --a 3 --c 4", "entry has no partial twin, so there is no saving"),
         ("dense --over depth --c 3 --m 2 --d 1", "cannot vary depth\n  Vary one of: gamma, ratio, m"),
         ("residual --over ratio --c 3 --m 2", "residual has no growth rate, so no c/(m·d)\n  Vary one of: gamma, m"),
