@@ -171,7 +171,7 @@ def test_a_model_that_the_revision_lacks_or_has_with_another_input_is_not_timed(
 def test_an_engine_that_is_not_installed_names_its_extra(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_registry, "find_spec", lambda name: None if name == "openvino" else object())
     assert only_unknown(checked(MODELS + rule)) == (
-        "the engine openvino needs openvino", "Install what is missing: pip install 'cspprof[openvino]'",
+        "the engine openvino needs openvino", "Install what is missing: pip install \"cspprof[openvino]\"",
     )  # fmt: skip
 
 

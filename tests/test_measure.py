@@ -299,7 +299,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
     with pytest.raises(CspprofError, match="the engine openvino needs openvino") as caught:
         engines_named("torch,openvino")
     assert caught.value.hint == (
-        "Install what is missing: pip install 'cspprof[openvino]'\nOr measure without it: --engine torch"
+        'Install what is missing: pip install "cspprof[openvino]"\nOr measure without it: --engine torch'
     )
     assert engines_named(None) == ["torch", "onnxruntime", "opencv"]
     monkeypatch.setattr(engine_registry, "find_spec", lambda name: object() if name == "torch" else None)
@@ -308,7 +308,7 @@ def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch: pytest.Mon
         CspprofError, match="the engine onnxruntime needs onnxruntime and onnx and onnxscript"
     ) as caught:
         engines_named("onnxruntime")
-    assert caught.value.hint == "Install what is missing: pip install 'cspprof[measure]'"
+    assert caught.value.hint == 'Install what is missing: pip install "cspprof[measure]"'
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_parquet_without_pyarrow_names_the_extra(run: Run, monkeypatch: pytest.M
     result = run("cio", "resnet50", "-o", "x.parquet")
     assert (result.code, result.out) == (2, "")
     assert "needs the library pyarrow" in result.err
-    assert "pip install 'cspprof[parquet]'" in result.err
+    assert 'pip install "cspprof[parquet]"' in result.err
 
 
 def test_parquet_is_not_written_to_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import typer
 from cspprof.cli import options as o
 from cspprof.cli.measure import clear_progress, show_progress
 from cspprof.cli.output import ReportWriter, check_save, print_written, writing
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.files import check_writable
 from cspprof.measure.calibration.calibration_file import SUFFIX, Calibration, is_own, stored_path
 from cspprof.measure.calibration.report import calibration_report
@@ -68,7 +68,7 @@ def calibrate_command(
 def _default_engine() -> str:
     if not ENGINES.get("onnxruntime").missing():
         return "onnxruntime"
-    print("note: onnxruntime is not installed: pip install 'cspprof[measure]'", file=sys.stderr)
+    print(f"note: onnxruntime is not installed: {pip_install('measure')}", file=sys.stderr)
     return "torch"
 
 

@@ -11,7 +11,7 @@ import typer
 
 from cspprof.cli import options as o
 from cspprof.cli.output import ReportWriter, check_save, print_written, writing
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.printable import printable
 from cspprof.measure.engines import ENGINES, engines_named, not_installed
 from cspprof.measure.layer_report import with_layers
@@ -74,7 +74,7 @@ def measure_command(
     if engine is None:
         for name in not_installed():
             extra = ENGINES.get(name).extra
-            print(f"note: {name} is not installed: pip install 'cspprof[{extra}]'", file=sys.stderr)
+            print(f"note: {name} is not installed: {pip_install(extra)}", file=sys.stderr)
     session = Session(specs, engines, input or (), threads, rounds, show_progress(), layers or explain)
     try:
         result = session.run(check)

@@ -15,7 +15,7 @@ from cspprof.cli import options as o
 from cspprof.cli.gate import ConfigPath
 from cspprof.cli.output import ReportWriter, write_bytes
 from cspprof.cli.specs import each_spec, parse_request
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.files import display_path
 from cspprof.core.printable import log_lines
 from cspprof.metrics.names import split_metrics
@@ -33,7 +33,7 @@ def watch_command(
     with exit code 0.
     """
     if find_spec("watchfiles") is None:
-        raise CspprofError("watching needs the library watchfiles", 'Install it: pip install "cspprof[watch]"')
+        raise CspprofError("watching needs the library watchfiles", f"Install it: {pip_install('watch')}")
     request, metrics, answers = parse_request(input, dtype, device, train), split_metrics(metric), count()
     writer = ReportWriter(None, None)
 

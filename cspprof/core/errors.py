@@ -32,6 +32,11 @@ class CspprofError(Exception):
         return log_lines(self.message if self.hint is None else f"{self.message}\n{self.hint}")
 
 
+def pip_install(extra: str) -> str:
+    """The command that installs an extra, in the quotes that every shell knows."""
+    return f'pip install "cspprof[{extra}]"'
+
+
 EXIT_HINT = "Remove the call of sys.exit from the code of the model."
 
 

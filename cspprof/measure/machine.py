@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.validation import Count, Name
 
 if sys.platform != "win32":
@@ -40,7 +40,7 @@ class Machine:
 def require_psutil() -> None:
     """Raise CspprofError if the library that describes the machine is not installed."""
     if find_spec("psutil") is None:
-        raise CspprofError("measuring needs the library psutil", "Install it: pip install 'cspprof[measure]'")
+        raise CspprofError("measuring needs the library psutil", f"Install it: {pip_install('measure')}")
 
 
 def this_machine() -> Machine:

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from cspprof.core.errors import OutputError
+from cspprof.core.errors import OutputError, pip_install
 from cspprof.core.files import is_device
 from cspprof.core.printable import without_controls
 from cspprof.core.registry import Registry
@@ -40,7 +40,7 @@ class Format(NamedTuple):
         """Raise OutputError if the library that the format needs is not installed."""
         if self.extra is not None and find_spec(self.extra[0]) is None:
             library, extra = self.extra
-            raise OutputError(f"{name} needs the library {library}", f"Install it: pip install 'cspprof[{extra}]'")
+            raise OutputError(f"{name} needs the library {library}", f"Install it: {pip_install(extra)}")
 
 
 RENDERERS: Registry[Format] = Registry("format")

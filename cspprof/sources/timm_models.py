@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cspprof.core.errors import SourceError
+from cspprof.core.errors import SourceError, pip_install
 from cspprof.sources.build import build_module, refuse_weights
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.sources.spec_mistakes import unknown_architecture
@@ -20,7 +20,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     try:
         import timm
     except ModuleNotFoundError:
-        raise SourceError("timm is not installed", 'Install it: pip install "cspprof[timm]"') from None
+        raise SourceError("timm is not installed", f"Install it: {pip_install('timm')}") from None
     name = spec.target.removeprefix("timm:")
     if not timm.is_model(name):
         raise unknown_architecture("timm", name, timm.list_models())

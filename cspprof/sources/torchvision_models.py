@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import SourceError
+from cspprof.core.errors import SourceError, pip_install
 from cspprof.core.inputs import Inputs
 from cspprof.sources.build import build_module, refuse_weights
 from cspprof.sources.spec import LoadedModel, Request, Spec
@@ -37,7 +37,7 @@ def open_model(spec: Spec, request: Request) -> Iterator[LoadedModel]:
     try:
         from torchvision import models
     except ModuleNotFoundError:
-        raise SourceError("torchvision is not installed", 'Install it: pip install "cspprof[torchvision]"') from None
+        raise SourceError("torchvision is not installed", f"Install it: {pip_install('torchvision')}") from None
     name = spec.target.removeprefix("torchvision:")
     if name not in models.list_models():
         raise unknown_architecture("torchvision", name, models.list_models())

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.sweeps.child import stop_children
 from cspprof.sweeps.versions import versions_of
 
@@ -57,7 +57,7 @@ def dask_workers(address: str, models: list[str], candidates: int) -> Iterator[W
     try:
         from distributed import Client
     except ModuleNotFoundError:
-        raise SchedulerError("dask.distributed is not installed", "Install it: pip install 'cspprof[dask]'") from None
+        raise SchedulerError("dask.distributed is not installed", f"Install it: {pip_install('dask')}") from None
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:

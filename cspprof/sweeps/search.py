@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.registry import suggestion
 from cspprof.core.units import counted
 from cspprof.sweeps.candidate import Row, Status
@@ -102,7 +102,7 @@ def _study(goal: Goal, search: Search) -> Study:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise CspprofError("optuna is not installed", "Install it: pip install 'cspprof[optuna]'") from None
+        raise CspprofError("optuna is not installed", f"Install it: {pip_install('optuna')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = getattr(optuna.samplers, SAMPLERS[search.sampler])(seed=search.seed)
     directions: list[Any] = ["maximize" if o.maximized else "minimize" for o in goal.objectives]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.relative_error import WrongOutputError, relative_error
 from cspprof.csp.conversion.proof import with_values
@@ -84,7 +84,7 @@ def _compare(data: bytes, model: nn.Module, args: Sequence[Any], kwargs: Mapping
     Raises CspprofError if they differ.
     """
     if find_spec("onnxruntime") is None:
-        return 'ONNX Runtime is not installed: pip install "cspprof[measure]"'
+        return f"ONNX Runtime is not installed: {pip_install('measure')}"
     import onnxruntime
 
     tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]

@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from cspprof.core.errors import CspprofError
+from cspprof.core.errors import CspprofError, pip_install
 from cspprof.core.registry import Registry
 
 
@@ -104,6 +104,6 @@ def not_installed() -> list[str]:
 
 def _install_hint(names: Sequence[str], missing: dict[str, list[str]]) -> str:
     extras = ",".join(dict.fromkeys(ENGINES.get(name).extra or "measure" for name in missing))
-    hint = f"Install what is missing: pip install 'cspprof[{extras}]'"
+    hint = f"Install what is missing: {pip_install(extras)}"
     others = [name for name in names if name not in missing]
     return hint + (f"\nOr measure without it: --engine {','.join(others)}" if others else "")

@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from cspprof.core.errors import SourceError
+from cspprof.core.errors import SourceError, pip_install
 from cspprof.core.files import display_path
 from cspprof.core.record import Record
 from cspprof.sources.spec import Request, Spec
@@ -35,7 +35,7 @@ def read_record(spec: Spec, request: Request) -> Record:
                 f"Use {option} on the PyTorch model (net.py:Net {option}), or export the model again in that form.",
             )
     if find_spec("onnx") is None:
-        raise SourceError("ONNX graphs need the library onnx", "Install it: pip install 'cspprof[onnx]'")
+        raise SourceError("ONNX graphs need the library onnx", f"Install it: {pip_install('onnx')}")
     from cspprof.sources.onnx_graph.graph import GraphWalker
     from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cspprof.core.errors import pip_install
 from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.front import axis_text, label
 from cspprof.sweeps.trackers import Tracker, TrackerError, choices_of, numbers_of
@@ -40,7 +41,7 @@ def open_tracker(uri: str) -> Tracker:
         return MlflowRuns(MlflowClient(tracking_uri=uri))
     except ModuleNotFoundError as error:
         raise TrackerError(
-            f"MLflow is not installed: there is no module {error.name}", "Install it: pip install 'cspprof[mlflow]'"
+            f"MLflow is not installed: there is no module {error.name}", f"Install it: {pip_install('mlflow')}"
         ) from None
     except Exception as error:  # sqlalchemy and the stores of plugins raise exceptions of many types
         lines = str(error).strip().splitlines()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from cspprof.core.errors import pip_install
 from cspprof.sweeps.candidate import Row
 from cspprof.sweeps.front import axis_text, label
 from cspprof.sweeps.trackers import Tracker, TrackerError, choices_of, numbers_of
@@ -21,7 +22,7 @@ PARTIAL = ".cspprof-"
 def open_tracker(folder: str) -> Tracker:
     """The folder. Raises TrackerError if TensorBoard is not installed, or the folder cannot be written."""
     if find_spec("tensorboard") is None:
-        raise TrackerError("TensorBoard is not installed", "Install it: pip install 'cspprof[tensorboard]'")
+        raise TrackerError("TensorBoard is not installed", f"Install it: {pip_install('tensorboard')}")
     try:
         return TensorBoardRuns(Path(folder))
     except OSError as error:
