@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -35,6 +36,11 @@ MOST_BYTES = 300_000
 PAIR = ("resnext50", "csp_resnext50")
 TABLES = {"table1": "Table 1", "table3": "Table 3"}
 CHARTS_WITH_PRINTED_FIGURES = ("fig7", "fig8")
+PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{kind: (kind, {}) for kind in CHARTS},
+    "training-memory": ("memory", {"training": True}),
+}
+"""The kind and the options of each chart, by the name of its files."""
 INTRODUCTION = """# Reports
 
 The cost figures of the CSPNet paper, recomputed. `python reports/make.py` writes this folder; a test checks that it is
@@ -43,9 +49,10 @@ current. The `.csv` beside each image has exactly the data of the image.
 
 
 @cache
-def chart(kind: str) -> Chart:
+def chart(name: str) -> Chart:
     """The chart of its default models, the networks of the paper."""
-    return cspprof.plot(kind)
+    kind, options = PICTURES[name]
+    return cspprof.plot(kind, **options)
 
 
 @cache
@@ -66,12 +73,12 @@ def table(name: str) -> str:
 def readme() -> str:
     """Every image and table, with its caption and notes."""
     parts = [INTRODUCTION]
-    for kind in CHARTS:
-        c = chart(kind)
-        lines = "".join(f"- {line}\n" for line in (c.caption, *c.notes, f"Data: [{kind}.csv]({kind}.csv)"))
-        parts.append(f"## {kind}: {c.title}\n\n![{CHARTS.get(kind).summary}]({kind}.png)\n\n{lines}")
-        if kind in CHARTS_WITH_PRINTED_FIGURES:
-            parts.append(table(kind))
+    for name, (kind, _) in PICTURES.items():
+        c = chart(name)
+        lines = "".join(f"- {line}\n" for line in (c.caption, *c.notes, f"Data: [{name}.csv]({name}.csv)"))
+        parts.append(f"## {name}: {c.title}\n\n![{CHARTS.get(kind).summary}]({name}.png)\n\n{lines}")
+        if name in CHARTS_WITH_PRINTED_FIGURES:
+            parts.append(table(name))
     parts += [f"## {title}\n\n{table(name)}" for name, title in TABLES.items()]
     parts.append(f"## Does a converted network still learn?\n\n{(HERE / 'learning.md').read_text(encoding='utf-8')}")
     parts.append(
@@ -86,8 +93,8 @@ def readme() -> str:
 
 def data_files() -> Iterator[tuple[str, bytes]]:
     """Name and content of every text file."""
-    for kind in CHARTS:
-        yield f"{kind}.csv", csv_text(chart(kind).records).encode()
+    for name in PICTURES:
+        yield f"{name}.csv", csv_text(chart(name).records).encode()
     for name in TABLES:
         yield f"{name}.md", table(name).encode()
     yield "reproduction.md", render("markdown", reproduction_report(reproduction()))
@@ -97,8 +104,8 @@ def data_files() -> Iterator[tuple[str, bytes]]:
 
 def images() -> Iterator[tuple[str, bytes]]:
     """Name and content of every image, and of the HTML report."""
-    for kind in CHARTS:
-        yield f"{kind}.png", small_png(image_bytes(chart(kind), "png"))
+    for name in PICTURES:
+        yield f"{name}.png", small_png(image_bytes(chart(name), "png"))
     yield "report.html", html_page([cspprof.profile(name) for name in PAIR]).encode()
 
 

@@ -224,6 +224,23 @@ def test_the_longest_bar_is_the_largest_layer() -> None:
     assert bars[6].endswith("2.3 %, so far 30.0 %")
 
 
+def test_areas_one_behind_the_other_are_all_visible() -> None:
+    """Three series of heights 8, 4 and 2, then 6, 6 and 6, on an axis up to 8, which has eight lines."""
+    x, y = Axis("x", "operations", low=0.5, high=2.5), Axis("y", "bytes", high=8)
+    heights = {"all": (8, 6), "saved": (4, 6), "weights": (2, 6)}
+    series = [Series(name, "steps", (Mark(1, a), Mark(2, b)), i) for i, (name, (a, b)) in enumerate(heights.items())]
+    lines = plain_lines(Chart("memory", "Memory", (Panel("", x, y, tuple(series)),), ""), 80)
+    first, _, _, second, *_ = zip(*(line.partition("│")[2].ljust(6) for line in lines if "│" in line), strict=True)
+    assert "".join(first) == "████▒▒▓▓"
+    assert "".join(second) == "  ▓▓▓▓▓▓"
+
+
+def test_points_of_two_series_have_two_markers() -> None:
+    lines = plain_lines(cspprof.plot("receptive-field", "csp_peleenet"), 80)
+    markers = [line[0] for line in lines if line[2:] in ("branches that meet", "sides of a cross stage split")]
+    assert len(set(markers)) == 2
+
+
 def test_bottleneck_command_draws_bars(run: Run) -> None:
     got = run("bottleneck", "csp_darknet53", "--top", "3")
     assert "302" not in got.out.split("Largest 3")[1]

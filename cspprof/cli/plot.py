@@ -64,11 +64,12 @@ def plot_command(
     training: Annotated[
         bool, typer.Option("--training", help="For memory: forward and backward pass of a training step.")
     ] = False,
+    optimizer: o.Optimizer = None,
 ) -> None:  # fmt: skip
     """Draw a chart: an image (-o x.png, .svg or .pdf) with its data beside it in x.csv, or bars in the terminal."""
     entry = CHARTS.get(kind)
     values = {"metric": metric, "top": top, "x": x, "y": y, "hardware": hardware, "c": c, "m": m, "d": d,
-              "training": training}  # fmt: skip
+              "training": training, "optimizer": optimizer}  # fmt: skip
     options = {name: value for name, value in values.items() if value}
     chosen = entry.specs(specs or ())
     entry.check(len(chosen), options)

@@ -20,7 +20,7 @@ from cspprof.core.record import Record
 from cspprof.measure.calibration.report import Listing
 from cspprof.metrics import CONVENTIONS, METRICS
 from cspprof.metrics.names import CIO_CONVENTIONS, check_convention, resolve_metric, split_metrics
-from cspprof.metrics.training_memory import optimizer_named
+from cspprof.metrics.training_memory import DEFAULT_OPTIMIZER, optimizer_named
 from cspprof.report.layer_tables import Breakdown, split_columns
 from cspprof.report.profile import (
     CIO_METRICS,
@@ -99,9 +99,6 @@ def profile_command(
             "profile", profiles, metrics, content.focus, breakdown, content.tool, content.metrics, hints, bool(metric)
         )
     )
-
-
-DEFAULT_OPTIMIZER = "sgd"
 
 
 def _check_training(options: Mapping[str, object]) -> None:

@@ -34,6 +34,7 @@ class Optimizer(NamedTuple):
 
 OPTIMIZERS = {"sgd": Optimizer(0, 0), "momentum": Optimizer(1, 0), "adamw": Optimizer(2, 2)}
 """As torch.optim updates one parameter after the other: SGD, SGD with momentum, AdamW."""
+DEFAULT_OPTIMIZER = "sgd"
 
 
 def optimizer_named(name: str) -> Optimizer:
@@ -95,7 +96,7 @@ def trained_parameters(record: Record) -> dict[int, int]:
 
 
 @cached
-def training_memory(record: Record, optimizer: str = "sgd") -> TrainingMemory:
+def training_memory(record: Record, optimizer: str = DEFAULT_OPTIMIZER) -> TrainingMemory:
     """The memory of one training step, with gradients that are freed before each step (`zero_grad`).
 
     In the forward pass, a storage lives until its last reader has run, or, if autograd keeps it, until the backward

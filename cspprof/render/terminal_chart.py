@@ -25,6 +25,8 @@ BAR_HEIGHT = 8
 """The height of a panel of vertical bars, in lines."""
 PLOT_HEIGHT = 16
 MARKERS, HOLLOW_MARKERS = "●■◆▲▼+", "○□◇△▽×"
+OTHER_MARKERS = {"muted": "○", "strong": "◉"}
+"""The markers of points in a color with a meaning."""
 LETTERS = ascii_letters + digits
 MOST_WIDTH = 100
 LEAST_WIDTH = 40
@@ -101,7 +103,8 @@ def _bar(start: float, end: float, width: int) -> str:
 # -- vertical bars ------------------------------------------------------------------------------------
 
 Stack = list[tuple[float, str, str]]
-"""The parts of a stacked bar from bottom to top: upper end as a fraction of the axis, fill, style."""
+"""The parts of a stacked bar from bottom to top, or bars one behind the other from the lowest to the highest: upper
+end as a fraction of the axis, fill, style."""
 
 
 def _vertical_bars(panel: Panel, width: int) -> Iterator[Line]:
@@ -140,7 +143,7 @@ def _stacks(panel: Panel, width: int) -> list[Stack]:
         highest = max(bars, key=lambda bar: max(m.base + m.y for m, _, _ in bar), default=[])
         stacks.append([
             ((m.base + m.y) / panel.y.high, FILLS[i % len(FILLS)], _style(s.color))
-            for m, i, s in sorted(highest, key=lambda b: b[0].base)
+            for m, i, s in sorted(highest, key=lambda b: (b[0].base + b[0].y, b[0].base, -b[1]))
         ])  # fmt: skip
     return stacks
 
@@ -187,7 +190,13 @@ def _scatter_plot(panel: Panel, width: int) -> Iterator[Line]:
                 grid[y][x] = ("·", style)
             continue
         markers = HOLLOW_MARKERS if s.hollow else MARKERS
-        marker = "▼" if s.upper_bounds else markers[s.color % len(markers)] if isinstance(s.color, int) else "○"
+        marker = (
+            "▼"
+            if s.upper_bounds
+            else markers[s.color % len(markers)]
+            if isinstance(s.color, int)
+            else OTHER_MARKERS.get(s.color, "○")
+        )
         meaning = f", {s.name}" if s.name and sum(other.style == "points" for other in panel.series) > 1 else ""
         for m in s.marks:
             letter = LETTERS[len(legend) % len(LETTERS)] if m.text else marker

@@ -24,7 +24,7 @@ NOTHING = Cell(None, "–")
 
 def field_columns(names: Sequence[str]) -> list[Column]:
     """The columns with these names."""
-    return [Column(FIELD_COLUMNS[n], n != "rf_branches", name=n, shortens=n == "rf_branches") for n in names]
+    return [Column(FIELD_COLUMNS[n], n != "rf_branches", name=n) for n in names]
 
 
 def field_cells(record: Record, index: int, names: Sequence[str]) -> dict[str, Cell]:

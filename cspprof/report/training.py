@@ -11,7 +11,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind, Record
 from cspprof.metrics import METRICS, Amount, lower_bounds
 from cspprof.metrics.training import backward_calls, gradients_known, kept_tensors, unknown_saves
-from cspprof.metrics.training_memory import TrainingMemory, optimizer_named, training_memory
+from cspprof.metrics.training_memory import DEFAULT_OPTIMIZER, TrainingMemory, optimizer_named, training_memory
 from cspprof.report.metric_labels import at_least_field, model_fields
 from cspprof.report.notes import model_notes
 from cspprof.report.tables import Cell, Column, Report, Table, integer, quantity, share, text, total
@@ -42,7 +42,7 @@ def check_trainable(record: Record) -> None:
 
 
 def training_report(
-    profiles: Sequence[Record], optimizer: str = "sgd", top: int | None = None, layers: bool = False
+    profiles: Sequence[Record], optimizer: str = DEFAULT_OPTIMIZER, top: int | None = None, layers: bool = False
 ) -> Report:
     """The training step of each model, the modules to checkpoint and, with `layers`, every operation."""
     optimizer_named(optimizer)

@@ -9,6 +9,7 @@ from cspprof.core.errors import CspprofError
 from cspprof.core.record import Record
 from cspprof.core.units import nbytes
 from cspprof.metrics.memory import live_bytes
+from cspprof.metrics.training_memory import DEFAULT_OPTIMIZER
 from cspprof.report.chart_model import Chart, Mark, Panel, ReferenceLine, Series
 from cspprof.report.charts.execution_order import (
     input_text,
@@ -25,10 +26,12 @@ from cspprof.report.charts.training_memory import training_chart
 
 
 @chart("memory", default=("resnext50", "csp_resnext50"), models=(1, 6))
-def memory(profiles: Sequence[Record], *, training: bool = False) -> Chart:
+def memory(profiles: Sequence[Record], *, training: bool = False, optimizer: str | None = None) -> Chart:
     """Activation memory that is live while each operation runs, and its peak; with --training all memory of a step."""
     if training:
-        return training_chart(profiles)
+        return training_chart(profiles, optimizer or DEFAULT_OPTIMIZER)
+    if optimizer is not None:
+        raise CspprofError("--optimizer needs --training", f"Write: --training --optimizer {optimizer}")
     models = [
         [(r, live[r.index]) for r in layer_rows(p)] for p, live in zip(profiles, map(live_bytes, profiles), strict=True)
     ]

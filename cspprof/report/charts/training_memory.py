@@ -12,12 +12,13 @@ from cspprof.report.charts.execution_order import input_text, order_axis, thin, 
 from cspprof.report.training import check_trainable, paths_of_calls, place_of_peak
 
 
-def training_chart(profiles: Sequence[Record]) -> Chart:
+def training_chart(profiles: Sequence[Record], optimizer: str) -> Chart:
     """Memory while each operation runs forward and backward: what is there in any case, the gradients of parameters,
-    and what autograd keeps, one upon the other. Plain SGD."""
+    and what autograd keeps, one upon the other."""
+    state = "" if optimizer == "sgd" else ", optimizer"
     for record in profiles:
         check_trainable(record)
-    memories = [training_memory(p) for p in profiles]
+    memories = [training_memory(p, optimizer) for p in profiles]
     shown = [
         [m for m in memory.moments if m.phase == "optimizer" or not _is_view(p, m)]
         for p, memory in zip(profiles, memories, strict=True)
@@ -31,8 +32,8 @@ def training_chart(profiles: Sequence[Record]) -> Chart:
         thinning += thinning_note(p, len(moments), n)
         heights = (
             ("all memory", [m.total for _, m in thinned]),
-            ("weights, gradients, saved", [m.total - m.other for _, m in thinned]),
-            ("weights, gradients", [m.fixed + m.gradients for _, m in thinned]),
+            (f"weights{state}, gradients, saved", [m.total - m.other for _, m in thinned]),
+            (f"weights{state}, gradients", [m.fixed + m.gradients for _, m in thinned]),
         )
         places = [(at + 1, _label(m, paths)) for at, m in thinned]
         series = tuple(
@@ -48,9 +49,10 @@ def training_chart(profiles: Sequence[Record]) -> Chart:
         panels.append(Panel(p.label, x, y, series, (line,), spans))
     peaks = ", ".join(f"{p.label} at {place_of_peak(p, m)}" for p, m in zip(profiles, memories, strict=True))
     caption = (
-        f"Input {input_text(profiles)}. One training step with plain SGD. The lowest line is weights, buffers, input "
-        "and gradients of parameters; the one above it adds what autograd keeps for the backward pass; the highest "
-        f"adds other activations and their gradients. Peaks: {peaks}.{thinning}"
+        f"Input {input_text(profiles)}. One training step, optimizer {optimizer}. The lowest line is weights, buffers, "
+        f"input{', state of the optimizer' if state else ''} and gradients of parameters; the one above it adds what "
+        "autograd keeps for the backward pass; the highest adds other activations and their gradients. "
+        f"Peaks: {peaks}.{thinning}"
     )
     return Chart("memory", "Memory of a training step", tuple(panels), caption)
 
