@@ -1,6 +1,6 @@
 """How long a profile takes beside a bare forward and beside other counters, as ratios measured in one run.
 
-    python benchmarks/run.py [--quick] [--rounds N] [--peers NAME…] [--json FILE] [MODEL…]
+    python benchmarks/run.py [--quick] [--counters] [--rounds N] [--peers NAME…] [--json FILE] [MODEL…]
 
 Each measurement has a process of its own (`workload.py`). In each round all tools take turns; the tables show medians
 over the rounds. Times are CPU time, which other processes on the machine disturb least, or wall time where several
@@ -174,9 +174,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def one_round(models: tuple[str, ...], peers: tuple[str, ...], quick: bool) -> dict[str, Any]:
+def one_round(models: tuple[str, ...], peers: tuple[str, ...], counters_only: bool) -> dict[str, Any]:
     result: dict[str, Any] = {"counters": {model: measure_counters(model, peers) for model in models}}
-    if not quick:
+    if not counters_only:
         result["building"] = measure_each("build", models)
         result["commands"] = measure_commands()
         result["memory"] = measure_each("memory", LARGE)
@@ -188,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", metavar="MODEL", default=[])
     parser.add_argument("--quick", action="store_true", help="one model, two peers, one round: about a minute")
+    parser.add_argument("--counters", action="store_true", help="only the counters, for docs/comparison.py")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", nargs="*", metavar="NAME", choices=PEERS, default=PEERS, help="default: all")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -198,7 +199,7 @@ def main() -> None:
     print(json.dumps(document))
     rounds = document["rounds"] = []
     for number in range(1 if options.quick else options.rounds):
-        rounds.append(one_round(models, peers, options.quick))
+        rounds.append(one_round(models, peers, options.quick or options.counters))
         print(f"round {number + 1} is done", file=sys.stderr)
         if options.json:
             options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,182 @@
+"""Write `comparison.md`: what other counters print for ten networks, and why. With `--check`, exit with 1 unless the
+page is current.
+
+`comparison/counters.json` is what the other tools printed: `python benchmarks/run.py --counters --rounds 1 --json
+FILE`. The reasons come from cspprof's rule for each tool, which gives the result of that tool from one profile.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import cspprof
+from cspprof.core.record import Record
+from cspprof.core.units import change
+from cspprof.metrics.conventions import Convention, conventions
+from cspprof.sources import record_of_spec
+from cspprof.sources.spec import Request
+
+PAGE = Path(__file__).parent / "comparison.md"
+COUNTERS = Path(__file__).parent / "comparison" / "counters.json"
+INPUT = (1, 3, 224, 224)
+RULES = {
+    "FlopCounterMode": "flop_counter", "fvcore": "fvcore", "torchinfo": "torchinfo", "ptflops": "ptflops",
+    "thop": "thop", "calflops": "calflops", "torchprofile": "torchprofile",
+}  # fmt: skip
+"""The tools, each with the name of cspprof's rule for it."""
+
+HEAD = """\
+# Beside other tools
+
+All of these tools count the multiply-accumulates of a PyTorch model, and for most CNNs all are right within two
+percent. They differ in what they count besides, in what they miss, and in what they can tell about a network
+afterwards. This page shows the results of each tool for ten networks at 224×224, and takes each difference apart.
+
+`python docs/comparison.py` writes this page from one run of the tools: {versions}.
+
+## Multiply-accumulates
+
+The first column is the exact number: the products of all layers, equal to half of what FlopCounterMode counts on
+meta. The others are what a tool prints, halved where its unit is two for each multiply-accumulate, as the difference
+to that number.
+
+"""
+REASONS = """
+## What makes the difference
+
+For {explained} of {results} results, cspprof's rule for the tool gives the printed number to the last digit, so the
+reasons are known exactly. `cspprof explain conventions --model SPEC` prints them for a network of yours, and `cspprof
+verify SPEC` runs fvcore and FlopCounterMode beside cspprof, layer by layer.
+
+"""
+TIME = """
+## Time of a first count
+
+CPU time of the first call in a process, in which torch and the tool are imported and the model is built, as a
+multiple of that of cspprof, which computes all its metrics in this time. Tools on meta compute no values; fvcore,
+ptflops, thop, calflops and torchprofile run the forward pass on the CPU.
+
+"""
+CHOICE = """
+## Which to use
+
+- **FlopCounterMode** comes with torch, so there is nothing to install. It counts whatever runs inside its context, so
+  also a backward pass, an optimizer, or a part of a program that is not a model. It has no other metric.
+- **fvcore** has handles for operations: a project with operators of its own may have written them already. It also
+  counts activations.
+- **torchinfo** prints the table of modules, output shapes and parameters that many users know from Keras, and
+  installs nothing else. Its number of multiply-adds misses what is no module, and much of transformers.
+- **ptflops, thop, calflops** are one function with one line of output; calflops takes the text models of transformers
+  with their tokenizers.
+- **cspprof** is for designing a network: integers for every layer, each with its memory traffic (CIO), peak memory,
+  receptive field and gradients; two versions side by side with the stage and layer that changed; other input sizes;
+  measured time; a gate in CI. It also reads Darknet cfgs, ONNX graphs and exported programs. It is larger than all of
+  them: it requires fvcore, matplotlib, pandas, rich, sympy
+  and typer besides torch.
+"""
+
+
+def measured() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(COUNTERS.read_text())
+    return document
+
+
+def printed(results: dict[str, Any], tool: str) -> int | None:
+    """The MACs of a tool; None if it failed."""
+    return round(results[tool]["macs"]) if tool in results else None
+
+
+def rule_value(rule: Convention, record: Record) -> int | None:
+    """The MACs of a tool by cspprof's rule."""
+    value = rule.total(record).value
+    return None if value is None else round(value / rule.per_mac)
+
+
+def difference_table(records: dict[str, Record], counters: dict[str, Any]) -> list[str]:
+    lines = [f"| network | MACs | {' | '.join(RULES)} |", f"| --- |{' ---: |' * (len(RULES) + 1)}"]
+    for model, record in records.items():
+        exact = cspprof.Profile(record).total("macs")
+        found = [printed(counters[model], tool) for tool in RULES]
+        cells = ["fails" if value is None else "=" if value == exact else change(value / exact - 1) for value in found]
+        lines.append(f"| {model} | {exact:,.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def reasons(records: dict[str, Record], counters: dict[str, Any]) -> tuple[list[str], int, int]:
+    """A line for each tool: what it counts besides, and what it misses. Also the number of results that the rule gives
+    to the last digit, and of all results."""
+    lines, explained, results = [], 0, 0
+    for tool, name in RULES.items():
+        besides: dict[str, int] = defaultdict(int)
+        misses: dict[str, int] = defaultdict(int)
+        unexplained = []
+        for model, record in records.items():
+            value = printed(counters[model], tool)
+            if value is None:
+                continue
+            results += 1
+            if value != rule_value(conventions()[name], record):
+                unexplained.append(model)
+                continue
+            explained += 1
+            for part, count in conventions()[name].deviations(record):
+                if part.startswith("unseen "):
+                    misses[part.removeprefix("unseen ")] += 1
+                elif count:
+                    besides[part] += 1
+        texts = [f"counts besides: {', '.join(_of_networks(besides))}"] if besides else []
+        texts += [f"misses: {', '.join(_of_networks(misses))}"] if misses else []
+        texts += [f"cspprof's rule gives another number for {', '.join(unexplained)}"] if unexplained else []
+        lines.append(f"- **{tool}** {'; '.join(texts) or 'counts exactly the products'}.")
+    return lines, explained, results
+
+
+def _of_networks(parts: dict[str, int]) -> list[str]:
+    return [f"{part} (in {n})" for part, n in sorted(parts.items(), key=lambda item: -item[1])]
+
+
+def time_table(counters: dict[str, Any]) -> list[str]:
+    lines = [f"| network | cspprof | {' | '.join(RULES)} |", f"| --- |{' ---: |' * (len(RULES) + 1)}"]
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for model, results in counters.items():
+        ours = results["cspprof"]["first"]
+        cells = []
+        for tool in RULES:
+            if tool in results:
+                ratios[tool].append(results[tool]["first"] / ours)
+                cells.append(f"{ratios[tool][-1]:.1f}×")
+            else:
+                cells.append("–")
+        lines.append(f"| {model} | {1000 * ours:.0f} ms | {' | '.join(cells)} |")
+    means = [f"{exp(sum(map(log, ratios[t])) / len(ratios[t])):.1f}×" if ratios[t] else "–" for t in RULES]
+    return [*lines, f"| geometric mean | | {' | '.join(means)} |"]
+
+
+def page() -> str:
+    document = measured()
+    counters = document["rounds"][0]["counters"]
+    records = {model: record_of_spec(model, Request(INPUT)) for model in counters}
+    lines, explained, results = reasons(records, counters)
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if name != "cspprof")
+    return "\n".join([
+        HEAD.format(versions=versions) + "\n".join(difference_table(records, counters)),
+        REASONS.format(explained=explained, results=results) + "\n".join(lines),
+        TIME + "\n".join(time_table(counters)),
+        CHOICE,
+    ])  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    if "--check" in arguments:
+        return int(not PAGE.exists() or PAGE.read_text() != page())
+    PAGE.write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
