@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 # Some tests write a module twice within a second and with the same length: Python would reuse the old bytecode.
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = True
+
+# No test reads or writes the cache, the journals and the calibrations of the user.
+_OF_THIS_RUN = tempfile.TemporaryDirectory(prefix="cspprof-tests-")
+for _kind in ("CACHE", "CALIBRATION"):
+    os.environ[f"CSPPROF_{_kind}_DIR"] = str(Path(_OF_THIS_RUN.name) / _kind.lower())
 
 # With all libraries loaded, a full garbage collection takes a third of a second.
 gc.set_threshold(GC_THRESHOLD, 50, 100)
