@@ -26,6 +26,7 @@ import cspprof
 from cspprof.analysis.checkpointing import checkpoint_candidates
 from cspprof.core.errors import CspprofError
 from cspprof.metrics import METRICS
+from cspprof.metrics.training import overwritten_saves
 from cspprof.metrics.training import train_macs as train_macs_of
 from cspprof.metrics.training_memory import training_memory
 from cspprof.profiles import Profile
@@ -107,6 +108,7 @@ def assert_equal_to_autograd(model: nn.Module, shape: tuple[int, ...], memory: b
     record = cspprof.profile(model, shape, train=True)
     macs, saved = (METRICS.get(name).total(record) for name in ("train_macs", "saved_bytes"))
     assert (macs.value, macs.missed) == (counted_macs(model, x), 0)
+    assert overwritten_saves(record) == []
     if memory:
         assert (saved.value, saved.missed) == (kept_bytes(model, x), 0)
 
@@ -381,6 +383,44 @@ def test_a_model_that_cannot_be_differentiated_is_refused() -> None:
     classes = Functional(lambda a, b, x: a(x).argmax(1))
     with pytest.raises(CspprofError, match="no output depends on a parameter that requires a gradient"):
         training_report([cspprof.profile(classes, IMAGE)])
+
+
+IN_PLACE: dict[str, Callable[[Any, Any, torch.Tensor], torch.Tensor]] = {
+    "an addition to a convolution": lambda a, b, x: a(x).add_(1),
+    "ReLU of a sum": lambda a, b, x: b(a(x).add_(1).relu_()),
+    "an addition to what ReLU returned": lambda a, b, x: b(a(x).relu().add_(1)),
+    "an addition to what ReLU in place returned": lambda a, b, x: b(a(x).relu_().add_(1)),
+    "an addition to the input of a convolution": lambda a, b, x: (lambda y: (b(y), y.add_(1))[0])(a(x)),
+    "an addition to the input of a frozen layer": lambda a, b, x: (lambda y: (b(y).detach(), y.add_(1))[1])(a(x)),
+    "dropout of what is kept": lambda a, b, x: F.dropout(a(x).sigmoid(), 0.5, True, inplace=True),
+    "dropout that drops nothing": lambda a, b, x: F.dropout(a(x).sigmoid(), 0.0, True, inplace=True),
+    "half of what is kept": lambda a, b, x: (lambda y: (b(y), y[:, :2].zero_())[0])(a(x)),
+    "a product of a sum": lambda a, b, x: a(x).add_(1).mul_(2),
+    "a product with itself": lambda a, b, x: (lambda y: y.mul_(y.clone()).mul_(y.clone()))(a(x)),
+    "a view of a new map": lambda a, b, x: (lambda y: b(y).flatten(1).add_(y.flatten(1)))(a(x)),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_note_says_what_torch_cannot_differentiate_because_it_is_overwritten(name: str) -> None:
+    model = Functional(IN_PLACE[name])
+    record = cspprof.profile(model, IMAGE, train=True)
+    noted = any("torch refuses the backward pass" in note for note in training_report([record]).notes)
+    assert noted == refuses_the_backward_pass(model)
+
+
+def refuses_the_backward_pass(model: nn.Module) -> bool:
+    try:
+        model(torch.ones(IMAGE)).sum().backward()
+    except RuntimeError as error:
+        return "modified by an inplace operation" in str(error)
+    return False
+
+
+def test_the_note_names_both_layers() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Sigmoid(), nn.ReLU(inplace=True))
+    (note,) = training_report([cspprof.profile(model, IMAGE, train=True)]).notes
+    assert "relu_ at 2 overwrites in place what autograd keeps for 1. Use the operation that is not in place." in note
 
 
 # -- the command ------------------------------------------------------------------------------------

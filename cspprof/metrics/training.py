@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cspprof.core.cached import cached
-from cspprof.core.record import Record
+from cspprof.core.record import Kind, Record
 from cspprof.metrics.amounts import Ratio, Sum
 from cspprof.metrics.definition import metric
 
@@ -120,6 +120,26 @@ def kept_tensors(record: Record) -> list[KeptTensor]:
         if storage is not None:
             seen.add(storage)
     return found
+
+
+@cached
+def overwritten_saves(record: Record) -> list[tuple[int, int]]:
+    """Pairs of calls: the first keeps a tensor for the backward pass, the second later writes into its storage. Torch
+    refuses the backward pass of such a network."""
+    outside = {s.id for s in record.storages if s.role in ("parameter", "buffer")}
+    existing = {s.id for s in record.storages}
+    writes: dict[int, list[int]] = {}
+    for call, index in enumerate(record.calls.spec):
+        spec, written = record.specs[index], record.storages_written(call)
+        if spec.kind is not Kind.VIEW and spec.attrs.get("p") != 0:  # dropout with p = 0 returns its input
+            for reused in existing.intersection(written):
+                writes.setdefault(reused, []).append(call)
+        existing.update(written)
+    pairs: list[tuple[int, int]] = []
+    for keeps, storage, _ in kept_by_calls(record):
+        if storage is not None and storage not in outside:
+            pairs += [(keeps, write) for write in writes.get(storage, ()) if write > keeps][:1]
+    return list(dict.fromkeys(pairs))
 
 
 @cached

@@ -9,8 +9,15 @@ from cspprof.analysis.checkpointing import Candidate, checkpoint_candidates
 from cspprof.analysis.layer_rows import layer_rows
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind, Record
+from cspprof.core.units import counted
 from cspprof.metrics import METRICS, Amount, lower_bounds
-from cspprof.metrics.training import backward_calls, gradients_known, kept_tensors, unknown_saves
+from cspprof.metrics.training import (
+    backward_calls,
+    gradients_known,
+    kept_tensors,
+    overwritten_saves,
+    unknown_saves,
+)
 from cspprof.metrics.training_memory import DEFAULT_OPTIMIZER, TrainingMemory, optimizer_named, training_memory
 from cspprof.report.metric_labels import at_least_field, model_fields
 from cspprof.report.notes import model_notes
@@ -150,6 +157,15 @@ def _training_notes(record: Record) -> list[str]:
     if unknown := unknown_saves(record):
         listed = ", ".join(f"{name} ({n})" for name, n in unknown.items())
         notes.append(f"{record.label}: it is unknown what autograd keeps for {listed}. Memory marked ≥ excludes it.")
+    if overwritten := overwritten_saves(record):
+        paths = paths_of_calls(record)
+        keeps, writes = overwritten[0]
+        operation = record.specs[record.calls.spec[writes]].name
+        more = f", and {counted(len(overwritten) - 1, 'further case')}" if overwritten[1:] else ""
+        notes.append(
+            f"{record.label}: torch refuses the backward pass: {operation} at {paths[writes]} overwrites in place what "
+            f"autograd keeps for {paths[keeps]}{more}. Use the operation that is not in place."
+        )
     return notes
 
 
