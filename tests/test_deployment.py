@@ -606,15 +606,15 @@ def counts(profile: Profile) -> tuple[int, int, int]:
 
 
 @pytest.mark.slow
-def test_the_counts_are_those_of_what_timm_re_parameterizes() -> None:
+@pytest.mark.parametrize("name", ["fastvit_t8", "repghostnet_050", "repvgg_a0"])
+def test_the_counts_are_those_of_what_timm_re_parameterizes(name: str) -> None:
     """Traced apart. timm leaves some batch norms, each of which becomes a bias: half of its parameters remain."""
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
     shape = (1, 3, 96, 96)
-    merged = timm.utils.reparameterize_model(timm.create_model("fastvit_t8").eval())
-    theirs, ours = cspprof.profile(merged, shape), cspprof.profile("timm:fastvit_t8", shape, deploy=True)
+    merged = timm.utils.reparameterize_model(timm.create_model(name).eval())
+    theirs, ours = cspprof.profile(merged, shape), cspprof.profile(f"timm:{name}", shape, deploy=True)
     folded = sum(op.weights[0].numel for op in theirs.ops if op.spec.name == "batch_norm")
     assert counts(ours) == (theirs.total("macs"), theirs.params - folded, 0)
-    assert folded > 0
 
 
 @pytest.mark.slow
