@@ -391,6 +391,21 @@ def test_ratio_metric_has_no_share(run: Run) -> None:
     assert {(row["share"], row["cumulative_share"]) for row in listed} == {(None, None)}
 
 
+def test_an_error_that_replaces_ctrl_c_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def raises_another_error(*args: Any, **kwargs: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise AttributeError("partially initialized module")
+
+    monkeypatch.setattr("cspprof.cli.profile.profile_specs", raises_another_error)
+    with pytest.raises(SystemExit) as ended:
+        main(["cio", "resnet10"])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "interrupted\n")
+
+
 @pytest.mark.slow
 def test_ctrl_c_exits_with_130() -> None:
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ import jsonschema
 import pytest
 from conftest import ONE_CONV, Result, git
 
+from cspprof.gate import engine_rules
 from cspprof.gate.checking import Verdict, check
 from cspprof.gate.config import Rule, load
 from cspprof.gate.engine_rules import judge, latency_note, latency_result, readiness_result
@@ -210,6 +211,16 @@ def test_a_failure_names_every_operation_that_the_engine_cannot_run(chain: Profi
     assert (result.outcome, result.hint) == (FAILS, "Use another.")
     assert result.message == "net does not run in opencv 5.0: " + nodes.replace("\n", "; ")
     assert (result.metric, result.engine, result.value, result.limit) == ("engine_ready", "opencv", None, None)
+
+
+@pytest.mark.usefixtures("project")
+def test_ctrl_c_while_an_engine_runs_ends_the_check(chain: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that was interrupted returns what it has: here nothing, and no verdict follows from it."""
+    session = checked_session(chain)
+    session.timings, session.interrupted = [], True
+    monkeypatch.setattr(engine_rules.Session, "run", lambda self, check_only: session)
+    with pytest.raises(KeyboardInterrupt):
+        checked(MODELS + READY.replace("onnxruntime", "opencv"))
 
 
 def test_what_the_machine_lacks_is_no_fault_of_the_model(chain: Profile) -> None:

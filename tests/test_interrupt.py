@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from odd_modules import MODULES
 from test_untouched import assert_untouched, global_state
 from torch import nn
 
-from cspprof.isolation.torch_state import autocast_depth
+from cspprof.isolation.torch_state import TorchState, autocast_depth
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import Spec
 from cspprof.trace import trace
@@ -152,6 +153,18 @@ def test_an_interruption_that_torch_replaces_by_an_error_is_an_interruption() ->
         build_module(SPEC, raises_another_error, "cpu")
     with pytest.raises(KeyboardInterrupt):
         trace(Function(lambda x: raises_another_error()(x)), (2, 4))
+
+
+def test_an_import_of_dynamo_that_was_interrupted_does_not_replace_the_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python removes the package whose import was interrupted; its modules stay, and torch cannot import it again."""
+    monkeypatch.delitem(sys.modules, "torch._dynamo.eval_frame", raising=False)
+    state = TorchState()
+    monkeypatch.setitem(sys.modules, "torch._dynamo.eval_frame", SimpleNamespace(_stance=object()))
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    monkeypatch.setattr(torch.compiler, "set_stance", lambda stance: raises_another_error())
+    state.restore()
 
 
 def test_a_build_draws_the_same_weights_each_time_and_none_from_the_generators_of_the_process() -> None:

@@ -179,12 +179,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             print(log_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-        shown = as_cspprof_error(error)
-        print_error(shown)
-        code = shown.exit_code
+        if _replaces_interruption(error):
+            code = 130
+        else:
+            shown = as_cspprof_error(error)
+            print_error(shown)
+            code = shown.exit_code
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
+
+
+def _replaces_interruption(error: BaseException) -> bool:
+    """Whether a library raised the error while it handled a KeyboardInterrupt."""
+    replaced = error.__context__
+    return replaced is not None and (isinstance(replaced, KeyboardInterrupt) or _replaces_interruption(replaced))
 
 
 def _called_commands(argv: list[str]) -> Container[str]:

@@ -182,6 +182,8 @@ def _readiness_results(
     engines = list(dict.fromkeys(rule.engine_name for rule in rules))
     with contextlib.chdir(os.fspath(config.folder)):
         session = Session([model.target], engines, model.inputs, progress=progress).run(check_only=True)
+    if session.interrupted:  # the session has what was checked until then, and a verdict needs all of it
+        raise KeyboardInterrupt
     return {(rule.id, name): readiness_result(rule, name, session) for rule in rules}
 
 

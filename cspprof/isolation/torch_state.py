@@ -61,8 +61,10 @@ class TorchState:
             torch.set_autocast_dtype(device, dtype)
         torch.set_autocast_cache_enabled(self._autocast_cache)
         torch.backends.mha.set_fastpath_enabled(self._fast_path)
-        if self._stance is None and _stance() is not None:  # the trace imported torch._dynamo
-            torch.compiler.set_stance("default")
+        if self._stance is None:
+            # The trace imported torch._dynamo. If the import was interrupted, only some of its modules are there.
+            if _stance() is not None and "torch._dynamo" in sys.modules:
+                torch.compiler.set_stance("default")
         elif _stance() is not self._stance:
             sys.modules["torch._dynamo.eval_frame"]._set_stance(self._stance)
 
