@@ -14,9 +14,9 @@ from math import exp, log
 from pathlib import Path
 from typing import Any
 
-import cspprof
 from cspprof.core.record import Record
 from cspprof.core.units import change
+from cspprof.metrics import value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.sources import record_of_spec
 from cspprof.sources.spec import Request
@@ -76,8 +76,7 @@ CHOICE = """
 - **cspprof** is for designing a network: integers for every layer, each with its memory traffic (CIO), peak memory,
   receptive field and gradients; two versions side by side with the stage and layer that changed; other input sizes;
   measured time; a gate in CI. It also reads Darknet cfgs, ONNX graphs and exported programs. It is larger than all of
-  them: it requires fvcore, matplotlib, pandas, rich, sympy
-  and typer besides torch.
+  them: besides torch it requires fvcore, matplotlib, pandas, rich, sympy and typer.
 """
 
 
@@ -100,10 +99,10 @@ def rule_value(rule: Convention, record: Record) -> int | None:
 def difference_table(records: dict[str, Record], counters: dict[str, Any]) -> list[str]:
     lines = [f"| network | MACs | {' | '.join(RULES)} |", f"| --- |{' ---: |' * (len(RULES) + 1)}"]
     for model, record in records.items():
-        exact = cspprof.Profile(record).total("macs")
+        exact = value_of(record, "macs")
         found = [printed(counters[model], tool) for tool in RULES]
         cells = ["fails" if value is None else "=" if value == exact else change(value / exact - 1) for value in found]
-        lines.append(f"| {model} | {exact:,.0f} | {' | '.join(cells)} |")
+        lines.append(f"| {model} | {exact:,} | {' | '.join(cells)} |")
     return lines
 
 
@@ -124,14 +123,13 @@ def reasons(records: dict[str, Record], counters: dict[str, Any]) -> tuple[list[
                 unexplained.append(model)
                 continue
             explained += 1
-            for part, count in conventions()[name].deviations(record):
-                if part.startswith("unseen "):
-                    misses[part.removeprefix("unseen ")] += 1
-                elif count:
-                    besides[part] += 1
+            for part, count in dict(conventions()[name].deviations(record)).items():
+                if count:
+                    (besides if count > 0 else misses)[part.removeprefix("unseen ")] += 1
         texts = [f"counts besides: {', '.join(_of_networks(besides))}"] if besides else []
         texts += [f"misses: {', '.join(_of_networks(misses))}"] if misses else []
-        texts += [f"cspprof's rule gives another number for {', '.join(unexplained)}"] if unexplained else []
+        if unexplained:
+            texts.append(f"no rule for {', '.join(unexplained)}: `cspprof explain {name}` says why")
         lines.append(f"- **{tool}** {'; '.join(texts) or 'counts exactly the products'}.")
     return lines, explained, results
 

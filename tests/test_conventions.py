@@ -236,6 +236,10 @@ OPERATIONS: dict[str, tuple[Callable[..., torch.Tensor], list[tuple[int, ...]]]]
     ),
     "multiplication": (lambda a, b: a * b * 3, [(2, 4, 5, 5), (5,)]),
     "leaky ReLU": (F.leaky_relu, [(2, 4, 5, 5)]),
+    "leaky ReLU in place": (lambda a: F.leaky_relu(a + 1, inplace=True), [(2, 4, 5, 5)]),
+    "multiplication in place": (lambda a, b: (a + 1).mul_(b), [(2, 4, 5, 5), (5,)]),
+    "product in place": (lambda a, b, c: (a + 1).addmm_(b, c), [(2, 4), (2, 3), (3, 4)]),
+    "products in place": (lambda a, b, c: (a + 1).baddbmm_(b, c), [(5, 2, 4), (5, 2, 3), (5, 3, 4)]),
 }  # fmt: skip
 
 

@@ -26,8 +26,11 @@ PRODUCTS = frozenset({"mm", "bmm", "matmul"})
 
 
 def aten_name(op: OpSpec) -> str:
-    """The name of an ATen operation without the in-place underscore: `relu` of `aten.relu_`; empty for others."""
-    return op.name.rstrip("_") if op.target.startswith("aten.") else ""
+    """The name of an ATen operation without the in-place underscore: `relu` of `aten.relu_`; empty for others. A
+    product in place keeps it: `addmm_`, which no tool counts."""
+    if not op.target.startswith("aten."):
+        return ""
+    return op.name if op.kind is Kind.MATMUL else op.name.rstrip("_")
 
 
 def composite(op: OpSpec) -> str:
@@ -198,10 +201,10 @@ def _canonical(equation: str) -> str:
 )
 def torchprofile(op: OpSpec) -> int | None:
     """MACs of convolutions, linear layers, products and attention. Also 1 for each output element of a normalization
-    with weights, a multiplication, average pooling, a mean or a leaky ReLU, and 4 for each output element of bilinear
-    resizing. A transposed convolution counts c_in·k_h·k_w for each output element. GRU and plain recurrent layers count
-    as zero."""
-    name = aten_name(op)
+    with weights, a multiplication, average pooling, a mean or a leaky ReLU that is not in place, and 4 for each output
+    element of bilinear resizing. A transposed convolution counts c_in·k_h·k_w for each output element. GRU and plain
+    recurrent layers count as zero, as do operations in place other than a multiplication."""
+    name = op.name if op.target.startswith("aten.") else ""
     if part_of := composite(op):
         return _einsum_size(op) if part_of == "einsum" else 0
     if op.kind is Kind.CONV_TRANSPOSE:
@@ -214,7 +217,7 @@ def torchprofile(op: OpSpec) -> int | None:
         return 0 if isinstance(op.attrs.get("padding"), str) else op.macs
     if name in ("batch_norm", "instance_norm", "layer_norm", "group_norm"):
         return op.writes[0].numel if has_weight(op) else 0
-    if name in ("mul", "mean", "leaky_relu") or (op.kind is Kind.AVG_POOL and name):
+    if name in ("mul", "mul_", "mean", "leaky_relu") or (op.kind is Kind.AVG_POOL and name):
         return op.writes[0].numel
     if name in ("upsample_bilinear2d", "grid_sampler"):
         mode = op.attrs.get("interpolation_mode", 0) if name == "grid_sampler" else 0
