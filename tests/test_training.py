@@ -300,6 +300,25 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 }
 
 
+def test_the_moments_of_a_small_step_by_hand() -> None:
+    """Two linear layers of 2·3 and 3·1 weights and a ReLU, which keeps its output r. The output y stays to the end."""
+    net = nn.Sequential(nn.Linear(2, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    memory = training_memory(cspprof.profile(net, (1, 2)), "adamw")
+    assert (memory.weights, memory.inputs, memory.gradients, memory.optimizer) == (4 * 9, 4 * 2, 4 * 9, 2 * 4 * 9)
+    r, y = 4 * 3, 4 * 1
+    assert [(m.phase, m.call, m.gradients, m.saved, m.other) for m in memory.moments] == [
+        ("forward", 0, 0, 0, r),  # what the ReLU reads
+        ("forward", 1, 0, r, r),
+        ("forward", 2, 0, r, y),
+        ("backward", 2, 4 * 3, r, y + y + r),  # y, its gradient, the gradient of r
+        ("backward", 1, 4 * 3, r, y + r + r),  # the gradients of both sides of the ReLU
+        ("backward", 0, 4 * 9, 0, y + r),
+        ("optimizer", 3, 4 * 9, 0, y + 2 * 4 * 6),  # two copies of the largest parameter
+    ]
+    assert {m.fixed for m in memory.moments} == {4 * 9 + 4 * 2 + 2 * 4 * 9}
+    assert memory.peak.phase == "optimizer"
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("weights", [16, 3000], ids=["activations dominate", "weights dominate"])
 def test_the_peak_is_that_of_the_allocator(optimizer: str, weights: int) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from cspprof.core.cached import cached
@@ -173,15 +173,7 @@ def _activations(record: Record) -> tuple[list[int], list[int]]:
                 add(other, kept_until[storage] + 1, end, sizes[storage])
         else:
             add(other, start, end, sizes[storage])
-    return _running_sums(saved), _running_sums(other)
-
-
-def _running_sums(changes: Iterable[int]) -> list[int]:
-    total, found = 0, []
-    for change in changes:
-        total += change
-        found.append(total)
-    return found
+    return list(accumulate(saved)), list(accumulate(other))
 
 
 def _gradients(record: Record) -> list[int]:
