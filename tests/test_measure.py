@@ -199,7 +199,7 @@ def test_every_format_shows_a_measurement(chain: Profile, format_name: str) -> N
     text = render(format_name, measurement_report(measurement(chain, SECOND, SECOND, again=SECOND))).decode()
     assert "net1" in text
     if format_name == "html":
-        assert "<h2 id=h-measured>Time of a forward pass</h2>" in text
+        assert "<h2 id=h-section>Time of a forward pass</h2>" in text
         assert "1,000 [1,000, 1,000]" in text
 
 

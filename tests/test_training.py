@@ -445,6 +445,15 @@ def test_the_note_names_both_layers() -> None:
 # -- the command ------------------------------------------------------------------------------------
 
 
+def test_the_page_has_the_bill_with_the_chosen_optimizer(run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "step.html"
+    assert run("profile", "resnet10", "--training", "--optimizer", "adamw", "-o", str(page)).code == 0
+    text = page.read_text()
+    assert "<h2 id=h-section>A training step</h2>" in text
+    assert "state of the optimizer (adamw)" in text
+    assert "Modules of resnet10 to checkpoint" in text
+
+
 def test_the_command_prints_the_bill(run: Run) -> None:
     printed = run("profile", "resnet10", "--training", "--optimizer", "adamw", "--top", "3").out
     assert "MACs of the training step" in printed

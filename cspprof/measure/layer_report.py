@@ -22,10 +22,11 @@ from cspprof.measure.layers import (
     not_executed,
 )
 from cspprof.measure.memory import activation_peaks, allocator_peak
+from cspprof.measure.report import TIME_SECTION
 from cspprof.measure.result import Measurement
 from cspprof.metrics import value_of
 from cspprof.metrics.traffic import cio_cspnet
-from cspprof.report.tables import Cell, Column, Report, Table, share, text
+from cspprof.report.tables import Cell, Column, PageSection, Report, Table, share, text
 
 SHOWN = 20
 """Rows of a table of layers; the others are one row together."""
@@ -49,8 +50,8 @@ def with_layers(report: Report, measurement: Measurement, explain: bool) -> Repo
         tables += [_explanation_table(measurement, e) for e in explanations]
         records = [row for e in explanations for row in explanation_records(measurement, e)]
     notes = [*report.notes, *_notes(measurement, explain)]
-    measured = [*report.measured, *tables[len(report.tables) :]]
-    return replace(report, tables=tables, measured=measured, records=records or report.records, notes=notes)
+    section = PageSection(TIME_SECTION, tables)
+    return replace(report, tables=tables, section=section, records=records or report.records, notes=notes)
 
 
 # -- shares of the time -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from cspprof.core import units
 from cspprof.measure.machine import BUSY_SHARE
 from cspprof.measure.result import EngineRun, Measurement, Timing
 from cspprof.report.notes import cio_notes
-from cspprof.report.tables import Cell, Column, Report, Table, text
+from cspprof.report.tables import Cell, Column, PageSection, Report, Table, text
 
 NO_DIFFERENCE = "no difference that this machine can show"
 NO_TIME = "no time: see the note"
@@ -30,6 +30,8 @@ COLUMNS = (
     Column("MACs ratio", numeric=True, priority=1),
     Column("CIO ratio", numeric=True, priority=1),
 )
+TIME_SECTION = "Time of a forward pass"
+"""The section of the HTML page with measured or predicted times."""
 
 
 def measurement_report(measurement: Measurement) -> Report:
@@ -40,7 +42,7 @@ def measurement_report(measurement: Measurement) -> Report:
         measurement.rows(),
         measurement.document,
         notes=notes(measurement),
-        measured=[table],
+        section=PageSection(TIME_SECTION, [table]),
         profiles=[m.record for m in measurement.models],
         hints=hints(measurement),
     )

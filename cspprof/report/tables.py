@@ -57,6 +57,16 @@ class Table(NamedTuple):
     """The label for references in LaTeX: `tab:complexity`."""
 
 
+class PageSection(NamedTuple):
+    """A section of the HTML page: what the page does not compute from the models, such as measured times."""
+
+    title: str
+    tables: Sequence[Table]
+
+    def printable(self) -> PageSection:
+        return self._replace(tables=[_printable_table(table) for table in self.tables])
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The output of one command: tables for people, records for CSV, a document for JSON."""
@@ -74,8 +84,8 @@ class Report:
     """Charts below the tables, for formats that can draw."""
     hints: Sequence[str] = field(default_factory=tuple)
     """Commands that a reader at a terminal can type next."""
-    measured: Sequence[Table] = field(default_factory=tuple)
-    """Tables of measured or predicted times, which the HTML page shows beside what it computes from the models."""
+    section: PageSection | None = None
+    """Tables that the HTML page shows beside what it computes from the models."""
     paper: Report | None = None
     """The report that LaTeX and Markdown show in place of this one."""
 
@@ -88,7 +98,7 @@ class Report:
             notes=[printable(note) for note in self.notes],
             hints=[printable(hint) for hint in self.hints],
             charts=[chart.printable() for chart in self.charts],
-            measured=[_printable_table(table) for table in self.measured],
+            section=self.section and self.section.printable(),
             paper=self.paper and self.paper.printable(),
         )
 

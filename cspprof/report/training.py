@@ -21,7 +21,7 @@ from cspprof.metrics.training import (
 from cspprof.metrics.training_memory import DEFAULT_OPTIMIZER, TrainingMemory, optimizer_named, training_memory
 from cspprof.report.metric_labels import at_least_field, model_fields
 from cspprof.report.notes import model_notes
-from cspprof.report.tables import Cell, Column, Report, Table, integer, quantity, share, text, total
+from cspprof.report.tables import Cell, Column, PageSection, Report, Table, integer, quantity, share, text, total
 
 MOST_CANDIDATES = 10
 TRAINING_METRICS = ("train_macs", "saved_bytes", "train_peak_bytes")
@@ -64,7 +64,8 @@ def training_report(
     notes = [note for p in profiles for note in [*model_notes(p), *_training_notes(p)]]
     document = {"schema": "cspprof.training/1", "models": [_model(p, optimizer) for p in profiles]}
     records = [row for p in profiles for row in _records(p)] if layers else [_totals(p, optimizer) for p in profiles]
-    return Report(tables, records, document, tuple(dict.fromkeys(notes)), profiles)
+    section = PageSection("A training step", tables)
+    return Report(tables, records, document, tuple(dict.fromkeys(notes)), profiles, section=section)
 
 
 # -- tables -----------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ from cspprof.measure.calibration.calibration_file import Calibration, calibratio
 from cspprof.measure.calibration.kernels import KERNELS, RUN, Shape
 from cspprof.measure.calibration.prediction import KernelTime, LatencyPrediction
 from cspprof.measure.machine import BUSY_SHARE
+from cspprof.measure.report import TIME_SECTION
 from cspprof.metrics import value_of
 from cspprof.report.metric_labels import model_fields
 from cspprof.report.notes import model_notes
-from cspprof.report.tables import Cell, Column, Report, Table, at_least, integer, text
+from cspprof.report.tables import Cell, Column, PageSection, Report, Table, at_least, integer, text
 
 PARTS = ("compute", "memory", "overhead")
 TOP = 10
@@ -60,7 +61,9 @@ def prediction_report(predictions: Sequence[LatencyPrediction], listing: Listing
     }  # fmt: skip
     found = [note for p in predictions for note in (*model_notes(p.record), *_missed_notes(p))]
     profiles = [p.record for p in predictions]
-    return Report(tables, records, document, [*notes, *found], profiles, "macs", measured=tables)
+    return Report(
+        tables, records, document, [*notes, *found], profiles, "macs", section=PageSection(TIME_SECTION, tables)
+    )
 
 
 def calibration_notes(calibration: Calibration, fusions: str) -> list[str]:

@@ -20,4 +20,4 @@ def as_html(report: Report, canvas: Canvas) -> str:
     from cspprof.render.page.document import html_page  # imports jinja2
 
     charts = [c for c in report.charts if c.kind not in CHARTS]
-    return html_page(report.profiles, charts, report.measured, report.notes if report.measured else ())
+    return html_page(report.profiles, charts, report.section, report.notes if report.section else ())

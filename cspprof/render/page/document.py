@@ -38,7 +38,7 @@ from cspprof.report.metric_labels import conv_share_text, metric_label
 from cspprof.report.model_table import largest_layer_table, stages_table
 from cspprof.report.notes import cio_notes, model_notes
 from cspprof.report.profile import MOST_SIDE_BY_SIDE, cio_metrics, every_metric, with_conv_share
-from cspprof.report.tables import Cell, Column, Table, text, total
+from cspprof.report.tables import Cell, Column, PageSection, Table, text, total
 
 
 def card_metrics(profiles: Sequence[Record]) -> list[str]:
@@ -63,10 +63,13 @@ class Figure:
 
 
 def html_page(
-    profiles: Sequence[Record], charts: Sequence[Chart] = (), measured: Sequence[Table] = (), notes: Sequence[str] = ()
+    profiles: Sequence[Record],
+    charts: Sequence[Chart] = (),
+    section: PageSection | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
-    """The HTML report; `charts` stand before the charts of the models, tables of times before their metrics, and
-    `notes` before the notes on them.
+    """The HTML report; `charts` stand before the charts of the models, `section` before their metrics, and `notes`
+    before the notes on them.
 
     The same profiles give the same text: it contains no time, path or machine name.
     """
@@ -76,7 +79,7 @@ def html_page(
     environment.filters["breakable"] = _breakable
     template = environment.from_string((here / "page.html").read_text("utf-8"))
     assets = {name: Markup((here / f"page.{name}").read_text("utf-8")) for name in ("css", "js")}
-    return template.render(**assets, **_content(profiles, charts, measured, notes)) + "\n"
+    return template.render(**assets, **_content(profiles, charts, section, notes)) + "\n"
 
 
 def _breakable(name: str) -> Markup:
@@ -85,13 +88,13 @@ def _breakable(name: str) -> Markup:
 
 
 def _content(
-    profiles: Sequence[Record], charts: Sequence[Chart], measured: Sequence[Table], measured_notes: Sequence[str]
+    profiles: Sequence[Record], charts: Sequence[Chart], section: PageSection | None, own_notes: Sequence[str]
 ) -> dict[str, Any]:
     """The variables of the template."""
     tables = layer_tables(profiles)
     comparison = Comparison(tuple(profiles)) if len(profiles) > 1 else None
     notes = (
-        list(measured_notes)
+        list(own_notes)
         + [note for p in profiles for note in model_notes(p)]
         + cio_notes(profiles)
         + (comparison.notes if comparison else [])
@@ -110,7 +113,7 @@ def _content(
         "metric_rows": [_metric_row(name, profiles) for name in every_metric(profiles)],
         "key_metrics": cio_metrics(profiles),
         "headline": NAMES[headline(profiles)],
-        "measured": measured,
+        "section": section,
         "changes": list(_changes(comparison)) if comparison else [],
         "pair": _pair(profiles, tables) if len(profiles) == 2 else None,
         "many": len(profiles) > MOST_SIDE_BY_SIDE,
