@@ -14,6 +14,7 @@ from torch import nn
 import cspprof
 from cspprof.analysis.receptive_field import LayerField, receptive_fields
 from cspprof.core.errors import UnknownNameError
+from cspprof.render import Canvas, render
 from cspprof.report.layer_tables import Breakdown, layer_table, split_columns
 from cspprof.report.profile import profile_report
 from cspprof.zoo import catalog
@@ -390,6 +391,17 @@ def test_the_columns_of_a_layer_table():
     assert (last_conv["rf_stride"], last_conv["rf_offset"], last_conv["rf_center"]) == ("16", "-90", "7.5")
     assert records[-1]["rf_size"] == "224×224 global"
     assert records[-1]["rf_stride"] == "–"
+
+
+def test_a_terminal_shows_the_whole_field_of_each_branch_and_the_page_has_the_table():
+    how = Breakdown(layers=True, columns=("layer", "rf_size", "rf_branches"))
+    report = profile_report("profile", [cspprof.profile("csp_resnet50")], ["macs"], "macs", how)
+    printed = " ".join(render("rich", report, Canvas(90)).decode().split())
+    assert "stage1.bypass.act 9×9, stride 4, offset -3" in printed
+    assert "…" not in printed
+    page = render("html", report).decode()
+    assert "<h2 id=h-section>Receptive fields</h2>" in page
+    assert ">33×33<" in page
 
 
 def test_groups_of_layers_have_no_receptive_field():

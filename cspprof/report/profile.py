@@ -30,6 +30,7 @@ from cspprof.report.receptive_field import field_notes
 from cspprof.report.tables import (
     Cell,
     Column,
+    PageSection,
     Report,
     Table,
     text,
@@ -68,7 +69,8 @@ def profile_report(
         metrics, focus = apply_convention(convention, metrics, focus)
         c = convention_named(convention)
         notes.append(f"{c.title} are those of {c.tool}, {c.unit}: cspprof explain {c.name}")
-    if set(how.field_columns) & set(how.columns):
+    with_fields = bool(set(how.field_columns) & set(how.columns))
+    if with_fields:
         notes += field_notes(profiles)
     tables = summary_tables(profiles, metrics)
     records = [_total_record(p, with_conv_share(in_records, profiles)) for p in profiles]
@@ -79,7 +81,7 @@ def profile_report(
         if adds_up(focus):
             tables += _stages(comparison, focus) if many else change_tables(comparison, focus)
         notes = notes + comparison.notes + (peak_notes(profiles) if "peak_bytes" in metrics else [])
-    paper = None
+    paper = section = None
     if chosen and len(profiles) > 1 and not how.requested:
         table = complexity_table(profiles, with_conv_share(metrics, profiles))
         shown = notes if len(profiles) == 2 else of_models  # more models have no changes in the table
@@ -92,8 +94,11 @@ def profile_report(
             table, rows = layer_table(p, how, metrics, focus, in_records)
             tables.append(table)
             records += rows
+        if with_fields:
+            section = PageSection("Receptive fields", tables[-len(profiles) :])
     document = partial(json_document, f"cspprof.{command}/1", profiles, convention, metrics)
-    return Report(tables, records, document, tuple(dict.fromkeys(notes)), profiles, focus, hints=hints, paper=paper)
+    notes = list(dict.fromkeys(notes))
+    return Report(tables, records, document, notes, profiles, focus, hints=hints, section=section, paper=paper)
 
 
 def apply_convention(convention: str, metrics: Sequence[str], focus: str) -> tuple[list[str], str]:
