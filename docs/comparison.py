@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cspprof.core.record import Record
-from cspprof.core.units import change
+from cspprof.core.units import change, short_count
 from cspprof.metrics import value_of
 from cspprof.metrics.conventions import Convention, conventions
 from cspprof.sources import record_of_spec
@@ -33,7 +33,7 @@ RULES = {
 HEAD = """\
 # Beside other tools
 
-All of these tools count the multiply-accumulates of a PyTorch model, and for most CNNs all are right within two
+All of these tools count the multiply-accumulates of a PyTorch model, and for most CNNs they are right within a few
 percent. They differ in what they count besides, in what they miss, and in what they can tell about a network
 afterwards. This page shows the results of each tool for ten networks at 224×224, and takes each difference apart.
 
@@ -41,17 +41,17 @@ afterwards. This page shows the results of each tool for ten networks at 224×22
 
 ## Multiply-accumulates
 
-The first column is the exact number: the products of all layers, equal to half of what FlopCounterMode counts on
-meta. The others are what a tool prints, halved where its unit is two for each multiply-accumulate, as the difference
-to that number.
+The first column is the exact number: the products of all layers, equal to half of what torch's FlopCounterMode
+(column *torch*) counts on meta. The others are what a tool prints, halved where its unit is two for each
+multiply-accumulate, as the difference to that number.
 
 """
 REASONS = """
 ## What makes the difference
 
 For {explained} of {results} results, cspprof's rule for the tool gives the printed number to the last digit, so the
-reasons are known exactly. `cspprof explain conventions --model SPEC` prints them for a network of yours, and `cspprof
-verify SPEC` runs fvcore and FlopCounterMode beside cspprof, layer by layer.
+reasons are known exactly. `cspprof explain conventions --model SPEC` prints them for a network of yours, and
+`cspprof verify SPEC` runs fvcore and FlopCounterMode beside cspprof, layer by layer.
 
 """
 TIME = """
@@ -96,14 +96,25 @@ def rule_value(rule: Convention, record: Record) -> int | None:
     return None if value is None else round(value / rule.per_mac)
 
 
+def head(column: str) -> list[str]:
+    """The head of a table with a column for each tool."""
+    tools = ["torch" if tool == "FlopCounterMode" else tool for tool in RULES]
+    return [f"| network | {column} | {' | '.join(tools)} |", f"| --- |{' ---: |' * (len(tools) + 1)}"]
+
+
 def difference_table(records: dict[str, Record], counters: dict[str, Any]) -> list[str]:
-    lines = [f"| network | MACs | {' | '.join(RULES)} |", f"| --- |{' ---: |' * (len(RULES) + 1)}"]
+    lines = head("MACs")
     for model, record in records.items():
         exact = value_of(record, "macs")
         found = [printed(counters[model], tool) for tool in RULES]
         cells = ["fails" if value is None else "=" if value == exact else change(value / exact - 1) for value in found]
-        lines.append(f"| {model} | {exact:,} | {' | '.join(cells)} |")
+        lines.append(f"| {_short(model)} | {short_count(exact)} | {' | '.join(c.replace(' %', '%') for c in cells)} |")
     return lines
+
+
+def _short(model: str) -> str:
+    """The name of a network without its source and the sizes that timm adds."""
+    return model.removeprefix("timm:").partition("_patch")[0]
 
 
 def reasons(records: dict[str, Record], counters: dict[str, Any]) -> tuple[list[str], int, int]:
@@ -120,7 +131,7 @@ def reasons(records: dict[str, Record], counters: dict[str, Any]) -> tuple[list[
                 continue
             results += 1
             if value != rule_value(conventions()[name], record):
-                unexplained.append(model)
+                unexplained.append(_short(model))
                 continue
             explained += 1
             for part, count in dict(conventions()[name].deviations(record)).items():
@@ -139,7 +150,7 @@ def _of_networks(parts: dict[str, int]) -> list[str]:
 
 
 def time_table(counters: dict[str, Any]) -> list[str]:
-    lines = [f"| network | cspprof | {' | '.join(RULES)} |", f"| --- |{' ---: |' * (len(RULES) + 1)}"]
+    lines = head("cspprof")
     ratios: dict[str, list[float]] = defaultdict(list)
     for model, results in counters.items():
         ours = results["cspprof"]["first"]
@@ -150,7 +161,7 @@ def time_table(counters: dict[str, Any]) -> list[str]:
                 cells.append(f"{ratios[tool][-1]:.1f}×")
             else:
                 cells.append("–")
-        lines.append(f"| {model} | {1000 * ours:.0f} ms | {' | '.join(cells)} |")
+        lines.append(f"| {_short(model)} | {1000 * ours:.0f} ms | {' | '.join(cells)} |")
     means = [f"{exp(sum(map(log, ratios[t])) / len(ratios[t])):.1f}×" if ratios[t] else "–" for t in RULES]
     return [*lines, f"| geometric mean | | {' | '.join(means)} |"]
 
