@@ -150,7 +150,7 @@ def test_other_files_are_refused(program: Path, tmp_path: Path, run: Callable[..
     for file, message in (
         (checkpoint, "it contains no graph (a checkpoint or TorchScript of torch.save?)"),
         (cut, "it is not an archive (a pickle, or incomplete?)"),
-        (missing, "No such file"),
+        (missing, "there is no file"),
         (tmp_path / "folder.pt2", "is not a file"),
     ):
         if "folder" in file.name:

@@ -81,3 +81,17 @@ def test_the_configuration_of_two_models_with_one_name(
         "train_net": "train.py:Net", "serve_net": "serve.py:Net",
     }  # fmt: skip
     assert run("check", "--update-baseline").code == 0
+
+
+def test_a_project_without_models_is_told_how_to_name_one(
+    run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("init").out.endswith("Next: name one in it, then record its numbers: cspprof check --update-baseline\n")
+    recorded, checked = run("check", "--update-baseline"), run("check")
+    assert (recorded.code, checked.code) == (2, 2)
+    assert recorded.err == (
+        'error: cspprof.toml has no models\n  Write one:\n  [models.net]\n  target = "net.py:Net"\n'
+    )
+    assert 'cspprof.toml has no models  Write one: [models.net] target = "net.py:Net"' in checked.out
+    assert "no model matches" not in checked.out

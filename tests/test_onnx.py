@@ -520,7 +520,7 @@ def test_invalid_graph_error(name: str, graph: Callable[..., Path], run: Callabl
     assert_refused(run("cio", str(path)), message)
 
 
-INVALID_FILES = [(40, "is not an ONNX file, or it is incomplete"), (0, "contains no graph"), (None, "No such file")]
+INVALID_FILES = [(40, "is not an ONNX file, or it is incomplete"), (0, "contains no graph"), (None, "there is no file")]
 
 
 @pytest.mark.parametrize(("length", "message"), INVALID_FILES)

@@ -198,6 +198,7 @@ def init_command() -> None:
     from cspprof.gate.init import write_config
 
     path, models = write_config(Path.cwd())
-    targets = ", ".join(model.target for model in models) or "none found, see the comments in it"
+    targets = ", ".join(model.target for model in models) or "none found"
     print(printable(f"{path.name} written; models: {targets}"))
-    print("Next: check their inputs in it, then record their numbers: cspprof check --update-baseline")
+    todo = "check their inputs in it, then record their" if models else "name one in it, then record its"
+    print(f"Next: {todo} numbers: cspprof check --update-baseline")

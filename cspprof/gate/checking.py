@@ -97,7 +97,9 @@ def check(
 def rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tuple[Rule, str]], list[Problem]]:
     """Each rule with each selected model that it applies to; problems for rules that apply to no model of the file."""
     pairs, problems = [], []
-    for rule in config.rules:
+    if not config.models and not config.problems:
+        problems.append(Problem(config.name, *_without_models(config)))
+    for rule in config.rules if config.models else ():
         if rule.level == "off":
             continue
         models = [model for model in config.models if rule.applies_to(model)]
@@ -116,6 +118,11 @@ def rules_and_models(config: Config, selected: Sequence[str]) -> tuple[list[tupl
         hint = f"{other}: remove one of them, or give it another level."
         problems.append(config.rule_problem(contradiction.second, contradiction.message, hint))
     return pairs, problems
+
+
+def _without_models(config: Config) -> tuple[str, str]:
+    """The message and the hint for a configuration that names no model."""
+    return f"{config.name} has no models", f'Write one:\n[{config.table}models.net]\ntarget = "net.py:Net"'
 
 
 def _evaluate(
@@ -188,9 +195,7 @@ def update(config: Config, names: Sequence[str] = ()) -> tuple[list[baseline.Tot
     """
     selected = config.select_models(names)
     if not selected and not config.problems:
-        raise CspprofError(
-            f"{config.name} has no models to record", f'Write one:\n[{config.table}models.net]\ntarget = "net.py:Net"'
-        )
+        raise CspprofError(*_without_models(config))
     measurements, unmeasured = measure_models(config, selected)
     incomplete = [(m.name, error) for m in measurements.values() if (error := incomplete_error(m))]
     problems = [*config.problems, *unmeasured, *(Problem(name, *error) for name, error in incomplete)]

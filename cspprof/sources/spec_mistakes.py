@@ -101,6 +101,17 @@ def missing_file(path: Path) -> SourceError:
     )
 
 
+def check_is_file(path: Path) -> None:
+    """Raise SourceError if `path` is no file: reading a pipe or a device may never end."""
+    try:
+        if not path.exists():
+            raise missing_file(path)
+        if not path.is_file():
+            raise SourceError(f"{path} is not a file", "Check the path.")
+    except OSError as error:  # a name that is too long
+        raise SourceError(f"cannot read {path}: {error.strerror}", "Check the path.") from None
+
+
 def factories_of(path: Path) -> list[str]:
     """The public classes and functions of a Python file: modules of torch first, if any class looks like one."""
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 from cspprof.core.errors import SourceError
 from cspprof.core.literals import is_number
 from cspprof.core.units import shortened
+from cspprof.sources.spec_mistakes import check_is_file
 
 INT_MAX = 2**31 - 1
 """The largest C int, the type in which Darknet stores every integer."""
@@ -149,8 +150,7 @@ def _section(file: str, line: str, number: int) -> Section:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The number and the text, without white space, of every line that is not empty and not a comment."""
     try:
-        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise SourceError(f"{path} is not a file", "Check the path.")
+        check_is_file(path)
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
     except OSError as error:

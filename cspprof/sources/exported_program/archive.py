@@ -17,6 +17,7 @@ from typing import Any
 
 from cspprof.core.errors import SourceError
 from cspprof.sources.exported_program.json_values import MalformedError, parse_json, shorten
+from cspprof.sources.spec_mistakes import check_is_file
 
 HINT = "Write one with torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
 
@@ -55,8 +56,7 @@ class Archive:
         """Open the file and check the names of all entries. Raises SourceError and MalformedError."""
         self.path = path
         try:
-            if not path.is_file() and path.exists():
-                raise SourceError(f"{path} is not a file", "Check the path.")
+            check_is_file(path)
             self._zip = zipfile.ZipFile(path)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}", "Check the path.") from None

@@ -17,6 +17,7 @@ from cspprof.core.errors import SourceError, pip_install
 from cspprof.core.files import display_path
 from cspprof.core.record import Record
 from cspprof.sources.spec import Request, Spec
+from cspprof.sources.spec_mistakes import check_is_file
 
 
 def read_record(spec: Spec, request: Request) -> Record:
@@ -34,12 +35,13 @@ def read_record(spec: Spec, request: Request) -> Record:
                 f"{spec.target} is an ONNX graph: {option} cannot change it",
                 f"Use {option} on the PyTorch model (net.py:Net {option}), or export the model again in that form.",
             )
+    path = Path(spec.target)
+    check_is_file(path)
     if find_spec("onnx") is None:
         raise SourceError("ONNX graphs need the library onnx", f"Install it: {pip_install('onnx')}")
     from cspprof.sources.onnx_graph.graph import GraphWalker
     from cspprof.sources.onnx_graph.model_file import input_specs, load_model
 
-    path = Path(spec.target)
     model = load_model(path)
     inputs, notes = input_specs(model, spec.target, request.inputs)
     return GraphWalker(path, model, inputs).record(display_path(path), tuple(notes))

@@ -20,13 +20,9 @@ from cspprof.sources.onnx_graph.validation import check_model
 def load_model(path: Path) -> ModelProto:
     """The model, checked by `validation`. Raises SourceError."""
     try:
-        if path.exists() and not path.is_file():  # reading a pipe or a device may never end
-            raise SourceError(f"{path} is not a file", "Check the path.")
         model = onnx.load(path, load_external_data=False)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}", "Check the path.") from None
-    except SourceError:
-        raise
     except Exception as error:  # each implementation of protobuf has its own class
         reason = str(error).splitlines()[0] if str(error) else "empty"
         raise SourceError(
