@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from fractions import Fraction
+from importlib import resources
+from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 import torch.nn.functional as F
@@ -380,6 +384,21 @@ def test_an_onnx_file_has_the_fields_of_its_module(tmp_path):
 
 # -- tables and charts ------------------------------------------------------------------------------------
 
+SHORTCUT = """
+from torch import nn
+
+class Net(nn.Module):
+    example_input_shape = (1, 3, 16, 16)
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return x + self.conv(x)
+"""
+
 
 def test_the_columns_of_a_layer_table():
     how = Breakdown(layers=True)
@@ -402,6 +421,21 @@ def test_a_terminal_shows_the_whole_field_of_each_branch_and_the_page_has_the_ta
     page = render("html", report).decode()
     assert "<h2 id=h-section>Receptive fields</h2>" in page
     assert ">33×33<" in page
+
+
+def test_json_has_the_field_of_each_layer_and_branch(run, tmp_path, monkeypatch):
+    """By hand: 3×3 with stride 2 and padding 1, then 3×3 with padding 1 beside a shortcut."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.py").write_text(SHORTCUT)
+    document = json.loads(run("profile", "net.py:Net", "--layers", "--columns", "rf", "-f", "json").out)
+    jsonschema.validate(
+        document, json.loads((resources.files("cspprof") / "schemas" / "cio-1.schema.json").read_text())
+    )
+    stem, conv, add = (layer["receptive_field"] for layer in document["models"][0]["layers"])
+    assert (stem["size"], stem["stride"], stem["offset"], stem["center"]) == ([3, 3], [2, 2], [-1, -1], [0, 0])
+    assert (conv["size"], conv["offset"], conv["global"]) == ([7, 7], [-3, -3], [False, False])
+    assert {b["source"]: b["size"] for b in add["branches"]} == {"stem": [3, 3], "conv": [7, 7]}
+    assert "receptive_field" not in run("profile", "net.py:Net", "--layers", "-f", "json").out
 
 
 def test_groups_of_layers_have_no_receptive_field():

@@ -8,23 +8,26 @@ from typing import Any
 
 from cspprof.analysis.comparison import Bound, Comparison, Delta
 from cspprof.analysis.headline import headline
-from cspprof.analysis.layer_rows import layer_records
+from cspprof.analysis.layer_rows import layer_records, layer_rows
 from cspprof.analysis.module_summary import peak_path
 from cspprof.analysis.stages import stage_depths
 from cspprof.core.record import Record
 from cspprof.metrics import METRICS, lower_bounds, value_of
 from cspprof.metrics.conventions import convention_named
 from cspprof.report.notes import model_notes
+from cspprof.report.receptive_field import field_record
 
 BOUNDS: dict[Bound, str | None] = {"": None, "≥": "at_least", "≤": "at_most", "?": "unknown"}
 
 
 def json_document(
-    schema: str, profiles: Sequence[Record], convention: str | None = None, chosen: Sequence[str] = ()
-) -> dict[str, Any]:
+    schema: str, profiles: Sequence[Record], convention: str | None = None, chosen: Sequence[str] = (),
+    receptive_fields: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """All models with their totals, notes and layers, and the change of each metric from the first model.
 
-    With `convention`, each model also has its total in the convention of that tool. The metrics are all registered
+    With `convention`, each model also has its total in the convention of that tool; with `receptive_fields`, each layer
+    has its field. The metrics are all registered
     ones, and the chosen totals of other tools.
     """
     comparison = Comparison(tuple(profiles))
@@ -40,6 +43,10 @@ def json_document(
                 "per_mac": c.per_mac,
                 "total": value_of(p, c.name),
             }
+    if receptive_fields:
+        for p, model in zip(profiles, models, strict=True):
+            for row, layer in zip(layer_rows(p), model["layers"], strict=True):
+                layer["receptive_field"] = field_record(p, row.index)
     for i, model in enumerate(models[1:]):
         model["notes"] += comparison.notes_on(i)
     return {"schema": schema, "models": models, "deltas": [_delta(d) for d in comparison.deltas(metrics)]}

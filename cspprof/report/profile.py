@@ -96,7 +96,7 @@ def profile_report(
             records += rows
         if with_fields:
             section = PageSection("Receptive fields", tables[-len(profiles) :])
-    document = partial(json_document, f"cspprof.{command}/1", profiles, convention, metrics)
+    document = partial(json_document, f"cspprof.{command}/1", profiles, convention, metrics, with_fields)
     notes = list(dict.fromkeys(notes))
     return Report(tables, records, document, notes, profiles, focus, hints=hints, section=section, paper=paper)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from cspprof.analysis.receptive_field import Branch, input_axes, receptive_fields
 from cspprof.core.record import Record
@@ -40,6 +41,28 @@ def field_cells(record: Record, index: int, names: Sequence[str]) -> dict[str, C
         "rf_branches": lambda: text("; ".join(map(_branch_text, field.branches))),
     }
     return {name: makers[name]() for name in names}
+
+
+def field_record(record: Record, index: int) -> dict[str, Any] | None:
+    """The receptive field of the call `index` for JSON: lists of one number for each axis, None where it is unknown."""
+    field = receptive_fields(record)[index]
+    if field is None:
+        return None
+    numbers = _numbers_record(field)
+    if field.reach_unknown:
+        numbers |= dict.fromkeys(("size", "local"), [None] * len(field.axes))
+    return {**numbers, "branches": [{"source": b.source, **_numbers_record(b)} for b in field.branches]}
+
+
+def _numbers_record(field: Branch) -> dict[str, Any]:
+    names = ("size", "local", "stride", "offset", "center")
+    numbers = {name: [n if n is None else _json_number(Fraction(n)) for n in getattr(field, name)] for name in names}
+    return {**numbers, "global": list(field.everywhere), "at_least": field.at_least}
+
+
+def _json_number(value: Fraction) -> int | float:
+    """An int if the number is an integer, else a float."""
+    return value.numerator if value.denominator == 1 else float(value)
 
 
 def size_text(field: Branch) -> str:
