@@ -237,6 +237,13 @@ def table(text: str) -> str:
     return "t.csv"
 
 
+def test_a_number_that_is_far_off_has_a_factor_and_no_percentage(run: Run, folder: Path) -> None:
+    """The 32 parameters take 64 bytes in float16, the rule that comes nearest to both printed numbers."""
+    head = "model,input,model size\n"
+    assert "nearest: +220.0 %" in run("audit", table(head + "net.py:Net,16,20 B")).out
+    assert "nearest: 32 times" in run("audit", table(head + "net.py:Net,16,2 B")).out
+
+
 def test_exit_codes(run: Run, folder: Path) -> None:
     head = "model,input,params (k),MACs (k)\n"
     assert run("audit", table(head + "net.py:Net,16,0.032,6.144")).code == 0
