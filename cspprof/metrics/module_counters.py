@@ -220,7 +220,7 @@ ZERO_COST = frozenset({Kind.VIEW, Kind.CONCAT, Kind.EMBEDDING, Kind.DATA})
 def torchlens(module: HookedModule) -> int | None:
     """2·MACs and biases of convolutions, linear layers and products, plus a cost for each output element: 1 for ReLU,
     additions and multiplications, 5 for normalization and softmax, 4 to 14 for other activations. Pooling costs the
-    side of its window (not the area) for each output, global pooling 1 for each input."""
+    side of its window (not the area) for each output, global pooling 1 for each input, resizing 4 for each output."""
     if torch_class(module.class_name).endswith("Dropout"):
         return None  # torchlens counts it in eval mode too, where the record has no operation
     counts = [_torchlens(op) for op in module.ops]
@@ -237,8 +237,12 @@ def _torchlens(op: OpSpec) -> int | None:
         return 2 * (op.macs or 0) + 6 * op.elementwise
     if name in COST_PER_OUTPUT:
         return COST_PER_OUTPUT[name] * op.writes[0].numel
+    if name.startswith("adaptive_max"):
+        return 2 * first_tensor(op).numel
     if name.startswith("adaptive_") or name in ("mean", "sum"):
         return first_tensor(op).numel
+    if op.kind is Kind.RESIZE and name.startswith("upsample"):
+        return 4 * op.writes[0].numel
     if name.startswith(("max_pool", "avg_pool")):
         sides = set(op.attrs["kernel"])
         return op.writes[0].numel * sides.pop() if len(sides) == 1 else None
