@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import re
 import subprocess
 import sys
@@ -11,9 +12,6 @@ import pytest
 from conftest import CHECKOUT
 
 import cspprof
-import cspprof.api
-import cspprof.core.formulas
-import cspprof.core.registry
 from cspprof.metrics import METRICS
 from cspprof.ops import RULES
 
@@ -57,11 +55,22 @@ def test_python_in_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
         RULES.remove("mylib.fused_conv")
 
 
+def with_examples() -> list[str]:
+    """The modules with an example in a docstring."""
+    files = [path for path in (CHECKOUT / "cspprof").rglob("*.py") if re.search(r"^ *>>> ", path.read_text(), re.M)]
+    return sorted(".".join(path.relative_to(CHECKOUT).with_suffix("").parts) for path in files)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module", [cspprof.api, cspprof.core.formulas, cspprof.core.registry], ids=lambda m: m.__name__
-)
-def test_docstring_examples(module: object) -> None:
-    result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)  # type: ignore[arg-type]
+@pytest.mark.parametrize("name", with_examples())
+def test_docstring_examples(name: str) -> None:
+    module = importlib.import_module(name.removesuffix(".__init__"))
+    metrics, rules = set(METRICS.names()), set(RULES.names())
+    try:
+        result = doctest.testmod(module, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
+    finally:
+        for registry, known in ((METRICS, metrics), (RULES, rules)):
+            for added in set(registry.names()) - known:
+                registry.remove(added)
     assert result.attempted > 0
     assert result.failed == 0

@@ -99,6 +99,27 @@ def test_python_in_the_guide() -> None:
         RULES.remove("mylib.shift_conv")
 
 
+PROGRAMS = [page for page in GUIDE if page.stem != "extend" and "```python\nimport cspprof\n" in page.read_text()]
+"""The pages with Python code that runs alone; the other Python blocks are files."""
+LIBRARIES = {"torchvision": "import torchvision", "pyarrow": ".parquet"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.stem)
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in blocks(page, "python"):
+        for library, part in LIBRARIES.items():
+            if part in code:
+                pytest.importorskip(library, reason=f"{page.name} needs {library}")
+        if code.startswith("import cspprof\n"):
+            exec(compile(code, page.name, "exec"), {})
+
+
+def test_many_pages_have_python_that_runs_alone() -> None:
+    assert {page.stem for page in PROGRAMS} >= {"advise", "audit", "convert", "deploy", "sweep", "training"}
+
+
 def test_site_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
