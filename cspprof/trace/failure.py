@@ -30,6 +30,7 @@ DTYPE_WORDS = re.compile(r"dtype|scalar type|should be the same|same type|data t
 DEVICE_WORDS = re.compile(r"CUDA|cuda|HIP|NVIDIA|same device|on device")
 MEMORY_WORDS = re.compile(r"out of memory|allocate memory", re.I)
 GRADIENT_WORDS = re.compile(r"require grad|requires grad|grad_fn|differentia|backward", re.I)
+BATCH_WORDS = "Expected more than 1 value per channel when training"
 STRUCTURE_WORDS = re.compile(
     r"to unpack|too many indices|not subscriptable|indices must be|only integer tensors|data type 'str'|"
     r"'Tensor' object has no attribute"
@@ -150,6 +151,9 @@ class _Failure:
             return self._dtype_hint(self.failed)
         if self._raised_by_user():
             return self._own_error_hint()
+        if BATCH_WORDS in text and self.inputs and self.inputs[0].shape[:1] == (1,):
+            batch = _input_text((2, *self.inputs[0].shape[1:]))
+            return f"In training mode, batch norm needs more than one value in each channel: {batch}."
         if self.failed is None and STRUCTURE_WORDS.search(text):
             return self._structure_hint()
         if self.failed is not None or (SHAPE_WORDS.search(text) and not isinstance(error, AttributeError)):
