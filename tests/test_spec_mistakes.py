@@ -178,3 +178,20 @@ def test_a_name_without_the_ending_of_its_file_names_the_file(run: Run, spec: st
     assert (got.code, f"{named.partition(':')[0]}" in got.err.splitlines()[0]) == (2, True)
     assert re.search(rf"(Write|Name .* in it): {named}(,|$)", got.err, re.MULTILINE)
     assert run("cio", named).code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cio none.py", "cio none.cfg", "cio none.onnx", "cio none.pt2", "cio none.profile.json", "audit none.csv",
+        "sweep --space none.toml", "plot memory none.measured.json",
+    ],
+)  # fmt: skip
+def test_a_file_that_is_not_there_has_one_message(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    got = run(*command.split())
+    assert got.code == 2
+    assert got.err.splitlines()[0] == f"error: there is no file {command.split()[-1]}"
+    assert len(got.err.splitlines()) > 1

@@ -105,8 +105,10 @@ def read_paper_table(path: str | Path, size: str | None = None, ignore: Sequence
     try:
         return parse_paper_table(path.read_bytes(), path.name, size, ignore)
     except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
         raise CspprofError(
-            f"cannot read {path}: {error.strerror or error}", f"Name a CSV file, or see: cspprof audit {EXAMPLE}"
+            f"there is no file {path}" if missing else f"cannot read {path}: {error.strerror or error}",
+            f"Name a CSV file, or see: cspprof audit {EXAMPLE}",
         ) from None
 
 

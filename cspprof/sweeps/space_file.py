@@ -36,6 +36,8 @@ def read_space_file(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():  # reading a pipe or a device may never end
             raise CspprofError(f"{path} is not a file", "Name a TOML file: --space FILE")
         read = SpaceFile.model_validate(read_toml(path)[1])
+    except FileNotFoundError:
+        raise CspprofError(f"there is no file {path}", "Name a TOML file: --space FILE") from None
     except OSError as error:
         raise CspprofError(f"cannot read {path}: {error.strerror}", "Name a TOML file: --space FILE") from None
     except ValidationError as error:
