@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import cspprof
+from cspprof.analysis.headline import NEARLY_ALL
 from cspprof.analysis.structural_hash import structural_hash
 from cspprof.core import units
 from cspprof.core.errors import CspprofError
 from cspprof.core.record import Kind
 from cspprof.gate import baseline
 from cspprof.gate.causes import Cause
-from cspprof.gate.checking import structure_notes
+from cspprof.gate.checking import cio_notes, structure_notes
 from cspprof.gate.config import Rule
 from cspprof.gate.measurement import LayerMeasurement, Measurement, layer_matches, measure
 from cspprof.gate.reference import Reference
@@ -112,6 +113,29 @@ def test_the_worst_failure_exceeds_its_limit_most_in_relation_to_it() -> None:
     assert severity(max=0) == 10**9 + 1000
     assert severity(max_increase="0%") == 0  # without a baseline there is no limit
     assert RuleResult("r", "max", "error", "net", "macs", UNKNOWN, limit=Fraction(5)).severity == 0
+
+
+def test_results_of_engines_have_the_unit_of_a_time_or_none() -> None:
+    def unit(metric: str, engine: str = "") -> str:
+        return RuleResult("r", "max", "error", "net", metric, HOLDS, engine=engine).unit
+
+    assert (unit("latency_ms", "torch"), unit("engine_ready", "torch")) == ("ms", "")
+    assert (unit("macs"), unit("cio_cspnet"), unit("peak_bytes")) == ("MACs", "elements", "bytes")
+
+
+@pytest.mark.parametrize(("conv_share", "noted", "shown"), [
+    (0.0, True, True), (0.49, True, True), (0.5, False, True), (0.51, False, True), (0.98, False, True),
+    (NEARLY_ALL, False, False), (1.0, False, False), (None, False, False),
+])  # fmt: skip
+def test_a_rule_on_cio_of_a_network_with_few_convolutions_has_a_note(
+    conv_share: float | None, noted: bool, shown: bool
+) -> None:
+    shares = {} if conv_share is None else {"conv_share": Ratio(round(100 * conv_share), 100)}
+    measured = replace(net(), totals={**net().totals, **shares})
+    result = only(evaluate(rule(metric="cio_cspnet", max=1000), measured))
+    assert bool(cio_notes([result])) is noted
+    assert result.conv_share == (conv_share if shown else None)
+    assert cio_notes([replace(result, metric="macs")]) == []
 
 
 def test_tolerance_must_have_the_unit_of_the_metric_and_not_be_negative() -> None:
