@@ -460,3 +460,9 @@ def test_generated_code_has_the_names_only_in_its_docstring() -> None:
         module = parsed(name)
         assert [type(node) for node in module.body] == expected
         assert (ast.get_docstring(module, clean=False) or "").startswith(f"{printable(name)} with cross stage")
+
+
+def test_a_message_that_becomes_longer_when_it_is_made_printable_is_cut() -> None:
+    text = str(CspprofError("\t" * 2_000, "\x1b" * 2_000))
+    assert len(text) < 2 * 2_001
+    assert text.count("…") == 2

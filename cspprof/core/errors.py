@@ -29,7 +29,8 @@ class CspprofError(Exception):
 
     def __str__(self) -> str:
         """The message and the hint as a log can show them: names in them come from files and modules."""
-        return log_lines(self.message if self.hint is None else f"{self.message}\n{self.hint}")
+        parts = [self.message] if self.hint is None else [self.message, self.hint]
+        return "\n".join(_without_middle(log_lines(part)) for part in parts)  # what is not printable becomes longer
 
 
 def pip_install(extra: str) -> str:
