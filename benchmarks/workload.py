@@ -7,6 +7,7 @@ bare forward, the median of nine more calls.
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import sys
@@ -191,6 +192,8 @@ def count(what: str, name: str, repeated: int = 9) -> dict[str, Any]:
     function = tool()
     with torch.device(device):  # tools that compute need the values of index tables and masks
         model = factory(name)().eval()
+    gc.collect()
+    gc.freeze()  # else a collection of all that torch imported takes a sixth of a second, by chance in one tool's time
     first, found = seconds(partial(function, model))
     counted = {"first": first, "macs": found / per_mac}
     if what in ("cspprof", "bare"):
