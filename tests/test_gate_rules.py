@@ -145,6 +145,14 @@ def test_tolerance_must_have_the_unit_of_the_metric_and_not_be_negative() -> Non
         rule(max=1, tolerance="-5%")
 
 
+@pytest.mark.parametrize("step", ["-2%", -5, "-1 k"])
+def test_a_ratchet_must_not_be_negative(step: Any) -> None:
+    """Any improvement would fail."""
+    with pytest.raises(ValueError, match=r"ratchet = '-.*' is negative"):
+        rule(max_increase="0%", ratchet=step)
+    assert rule(max_increase="0%", ratchet=True).ratchet_step is not None
+
+
 def test_models_on_different_inputs_are_not_compared() -> None:
     base = replace(net("plain"), inputs=("1x3x16x16:float32",))
     result = only(evaluate(rule(min_drop="5%", base="plain"), net(), base, "plain"))

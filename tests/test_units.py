@@ -148,8 +148,8 @@ def test_different_numbers_have_different_texts(a: Any, b: Any, unit: str, texts
 
 
 def test_rounding_is_exact() -> None:
-    assert [units.fixed(Fraction(x), 2) for x in ("12345.6789", "0.005", "0.015", "-0.001", "-1.5")] == [
-        "12,345.68", "0.00", "0.02", "0.00", "−1.50",
+    assert [units.fixed(Fraction(x), 2) for x in ("12345.6789", "0.005", "0.015", "-0.001", "-0.5", "-1.5")] == [
+        "12,345.68", "0.00", "0.02", "0.00", "−0.50", "−1.50",
     ]  # fmt: skip
     assert units.fixed(Fraction(5, 2), 0) == "2"
     assert units.percent(Fraction(1, 8), 1) == "12.5 %"

@@ -257,6 +257,8 @@ class Rule(ConfigTable):
             return f"min_drop = {limit.text!r} is more than 100%", "Write at most 100%."
         if self.base is not None and kind in ("max", "max_share"):
             return f"{kind} does not compare with a base", "Remove base, or use max_increase or min_drop."
+        if self.ratchet_step is not None and self.ratchet_step.value < 0:
+            return f"ratchet = {self.ratchet_step.text!r} is negative", "Write ratchet = true, or a percentage: 2%"
         if self.ratchet_step is not None and not self.needs_baseline:
             return "ratchet compares with the baseline", "Use it with max_increase or min_drop, without base."
         return None
