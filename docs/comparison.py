@@ -30,6 +30,7 @@ RULES = {
     "thop": "thop", "calflops": "calflops", "torchprofile": "torchprofile",
 }  # fmt: skip
 """The tools, each with the name of cspprof's rule for it."""
+TOOLS_RUN = ("python", "torch", "timm", *RULES)
 
 HEAD = """\
 # Beside other tools
@@ -58,22 +59,23 @@ reasons are known exactly. `cspprof explain conventions --model SPEC` prints the
 TIME = """
 ## Time of a first count
 
-CPU time of the first call in a process, in which torch and the tool are imported and the model is built, as a
-multiple of that of cspprof, which computes all its metrics in this time. Tools on meta compute no values; fvcore,
-ptflops, thop, calflops and torchprofile run the forward pass on the CPU.
+Time of the first call in a process (CPU time, or wall time where that is less) on an idle machine, when torch and
+the tool are imported and the model is built, as a multiple of that of cspprof, which computes all its metrics in this
+time. Tools on meta compute no values; fvcore, ptflops, thop, calflops and torchprofile run the forward pass on the
+CPU, and their times vary most.
 
 """
 CHOICE = """
 ## Which to use
 
 - **FlopCounterMode** comes with torch, so there is nothing to install. It counts whatever runs inside its context, so
-  also a backward pass, an optimizer, or a part of a program that is not a model. It has no other metric.
-- **fvcore** has handles for operations: a project with operators of its own may have written them already. It also
-  counts activations.
+  also a backward pass, an optimizer, or a part of a program that is not a model, and has a table by module.
+- **fvcore** has handles for operations: a project with operators of its own may have written them already. It has
+  tables by module and by operation, and also counts activations.
 - **torchinfo** prints the table of modules, output shapes and parameters that many users know from Keras, and
   installs nothing else. Its number of multiply-adds misses what is no module, and much of transformers.
-- **ptflops, thop, calflops** are one function with one line of output; calflops takes the text models of transformers
-  with their tokenizers.
+- **ptflops, thop, calflops, torchprofile** are one function each. ptflops and calflops print the model with the cost of
+  each module; calflops takes the text models of transformers with their tokenizers, and estimates a backward pass.
 - **cspprof** is for designing a network: integers for every layer, each with its memory traffic (CIO), peak memory,
   receptive field and gradients; two versions side by side with the stage and layer that changed; other input sizes;
   measured time; a gate in CI. It also reads Darknet cfgs, ONNX graphs and exported programs. It is larger than all of
@@ -177,7 +179,7 @@ def page() -> str:
     counters = document["rounds"][0]["counters"]
     records = {model: record_of_spec(model, Request(INPUT)) for model in counters}
     lines, explained, results = reasons(records, counters)
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if name != "cspprof")
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if name in TOOLS_RUN)
     return "\n".join([
         HEAD.format(versions=versions) + "\n".join(difference_table(records, counters)),
         REASONS.format(explained=explained, results=results) + "\n".join(lines),
