@@ -22,7 +22,6 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
-from math import exp, log
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +100,6 @@ def medians(results: list[Any]) -> Any:
     return statistics.median(results)
 
 
-def geometric_mean(ratios: Iterable[float]) -> float:
-    logs = [log(ratio) for ratio in ratios]
-    return exp(sum(logs) / len(logs))
-
-
 def row(*cells: str) -> str:
     return "".join(cell.ljust(52) if i == 0 else cell.rjust(17) for i, cell in enumerate(cells))
 
@@ -128,7 +122,7 @@ def print_counters(results: dict[str, dict[str, Measured]], peers: tuple[str, ..
             else:
                 cells.append("–")
         print(row(model, *cells))
-    means = {name: geometric_mean(values) for name, values in ratios.items()}
+    means = {name: statistics.geometric_mean(values) for name, values in ratios.items()}
     cells = ["", f"{means['first']:.3f}", "", f"{means['again']:.3f}"]
     print(row("geometric mean", *cells, *(f"{means[peer]:.1f}×" if peer in means else "–" for peer in peers)))
 
@@ -137,7 +131,7 @@ def print_building(results: dict[str, Measured]) -> None:
     print("\nBuilding a model without weights: seconds, and ÷ torch.device('meta')")
     for model, result in results.items():
         print(row(model, f"{result['cspprof']:.4f}", f"{result['cspprof'] / result['torch']:.2f}"))
-    mean = geometric_mean(result["cspprof"] / result["torch"] for result in results.values())
+    mean = statistics.geometric_mean(result["cspprof"] / result["torch"] for result in results.values())
     print(row("geometric mean", "", f"{mean:.2f}"))
 
 
@@ -201,9 +195,9 @@ def main() -> None:
     for number in range(1 if options.quick else options.rounds):
         rounds.append(one_round(models, peers, options.quick or options.counters))
         print(f"round {number + 1} is done", file=sys.stderr)
+        result = document["medians"] = medians(rounds)
         if options.json:
             options.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    result = medians(rounds)
     print_counters(result["counters"], peers)
     for name, show in (("building", print_building), ("commands", print_commands), ("memory", print_memory),
                        ("growth", print_growth)):  # fmt: skip

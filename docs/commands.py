@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from page_files import write_or_check
 
 from cspprof.cli import application
 
@@ -63,11 +64,7 @@ def _markdown(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    text = reference()
-    if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text() != text)
-    PAGE.write_text(text)
-    return 0
+    return write_or_check({PAGE: reference()}, arguments)
 
 
 if __name__ == "__main__":

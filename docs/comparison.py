@@ -1,18 +1,20 @@
 """Write `comparison.md`: what other counters print for ten networks, and why. With `--check`, exit with 1 unless the
 page is current.
 
-`comparison/counters.json` is what the other tools printed: `python benchmarks/run.py --counters --rounds 1 --json
-FILE`. The reasons come from cspprof's rule for each tool, which gives the result of that tool from one profile.
+`comparison/counters.json` is what the tools printed; CONTRIBUTING.md has the command. The reasons come from cspprof's
+rule for each tool, which gives the result of that tool from one profile.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections import defaultdict
-from math import exp, log
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from statistics import geometric_mean
+from typing import Any, NamedTuple
+
+from page_files import write_or_check
 
 from cspprof.core.record import Record
 from cspprof.core.units import change, short_count
@@ -84,13 +86,20 @@ CHOICE = """
 
 
 def measured() -> dict[str, Any]:
+    """What `benchmarks/run.py` wrote: its versions, the rounds, and the medians over the rounds."""
     document: dict[str, Any] = json.loads(COUNTERS.read_text())
     return document
 
 
-def printed(results: dict[str, Any], tool: str) -> int | None:
+def results() -> dict[str, Any]:
+    """By network and tool: MACs, and the seconds of the first call."""
+    found: dict[str, Any] = measured()["medians"]["counters"]
+    return found
+
+
+def printed(by_tool: dict[str, Any], tool: str) -> int | None:
     """The MACs of a tool; None if it failed."""
-    return round(results[tool]["macs"]) if tool in results else None
+    return round(by_tool[tool]["macs"]) if tool in by_tool else None
 
 
 def rule_value(rule: Convention, record: Record) -> int | None:
@@ -105,12 +114,12 @@ def head(column: str) -> list[str]:
     return [f"| network | {column} | {' | '.join(tools)} |", f"| --- |{' ---: |' * (len(tools) + 1)}"]
 
 
-def difference_table(records: dict[str, Record], counters: dict[str, Any]) -> list[str]:
+def difference_table(records: dict[str, Record], found: dict[str, Any]) -> list[str]:
     lines = head("MACs")
     for model, record in records.items():
         exact = value_of(record, "macs")
-        found = [printed(counters[model], tool) for tool in RULES]
-        cells = ["fails" if value is None else _difference(value, exact) for value in found]
+        values = [printed(found[model], tool) for tool in RULES]
+        cells = ["fails" if value is None else _difference(value, exact) for value in values]
         lines.append(f"| {_short(model)} | {short_count(exact).replace(' ', NO_BREAK)} | {' | '.join(cells)} |")
     return lines
 
@@ -125,74 +134,79 @@ def _short(model: str) -> str:
     return model.removeprefix("timm:").partition("_patch")[0]
 
 
-def reasons(records: dict[str, Record], counters: dict[str, Any]) -> tuple[list[str], int, int]:
-    """A line for each tool: what it counts besides, and what it misses. Also the number of results that the rule gives
-    to the last digit, and of all results."""
-    lines, explained, results = [], 0, 0
-    for tool, name in RULES.items():
-        besides: dict[str, int] = defaultdict(int)
-        misses: dict[str, int] = defaultdict(int)
-        unexplained = []
-        for model, record in records.items():
-            value = printed(counters[model], tool)
-            if value is None:
-                continue
-            results += 1
-            if value != rule_value(conventions()[name], record):
-                unexplained.append(_short(model))
-                continue
-            explained += 1
-            for part, count in dict(conventions()[name].deviations(record)).items():
-                if count:
-                    (besides if count > 0 else misses)[part.removeprefix("unseen ")] += 1
-        texts = [f"counts besides: {', '.join(_of_networks(besides))}"] if besides else []
-        texts += [f"misses: {', '.join(_of_networks(misses))}"] if misses else []
-        if unexplained:
-            texts.append(f"no rule for {', '.join(unexplained)}: `cspprof explain {name}` says why")
-        lines.append(f"- **{tool}** {'; '.join(texts) or 'counts exactly the products'}.")
-    return lines, explained, results
+class Reasons(NamedTuple):
+    """Why the results of one tool differ from the exact numbers."""
+
+    besides: Counter[str]
+    """What it also counts, each with the number of networks."""
+    misses: Counter[str]
+    unexplained: list[str]
+    """The networks for which cspprof's rule does not give the printed number."""
+    explained: int
+    """The number of the other networks."""
 
 
-def _of_networks(parts: dict[str, int]) -> list[str]:
-    return [f"{part} (in {n})" for part, n in sorted(parts.items(), key=lambda item: -item[1])]
+def reasons(tool: str, records: dict[str, Record], found: dict[str, Any]) -> Reasons:
+    rule = conventions()[RULES[tool]]
+    besides, misses, unexplained, explained = Counter[str](), Counter[str](), [], 0
+    for model, record in records.items():
+        value = printed(found[model], tool)
+        if value is None:
+            continue
+        if value != rule_value(rule, record):
+            unexplained.append(_short(model))
+            continue
+        explained += 1
+        for part, count in dict(rule.deviations(record)).items():
+            if count:
+                (besides if count > 0 else misses)[part.removeprefix("unseen ")] += 1
+    return Reasons(besides, misses, unexplained, explained)
 
 
-def time_table(counters: dict[str, Any]) -> list[str]:
+def reason_line(tool: str, why: Reasons) -> str:
+    texts = [f"counts besides: {_of_networks(why.besides)}"] if why.besides else []
+    texts += [f"misses: {_of_networks(why.misses)}"] if why.misses else []
+    if why.unexplained:
+        texts.append(f"no rule for {', '.join(why.unexplained)} (`cspprof explain {RULES[tool]}` has its limits)")
+    return f"- **{tool}** {'; '.join(texts) or 'counts exactly the products'}."
+
+
+def _of_networks(parts: Counter[str]) -> str:
+    return ", ".join(f"{part} (in {n})" for part, n in parts.most_common())
+
+
+def time_table(found: dict[str, Any]) -> list[str]:
     lines = head("cspprof")
-    ratios: dict[str, list[float]] = defaultdict(list)
-    for model, results in counters.items():
-        ours = results["cspprof"]["first"]
+    ratios: dict[str, list[float]] = {tool: [] for tool in RULES}
+    for model, by_tool in found.items():
+        ours = by_tool["cspprof"]["first"]
         cells = []
         for tool in RULES:
-            if tool in results:
-                ratios[tool].append(results[tool]["first"] / ours)
-                cells.append(f"{ratios[tool][-1]:.1f}×")
-            else:
-                cells.append("–")
+            if tool in by_tool:
+                ratios[tool].append(by_tool[tool]["first"] / ours)
+            cells.append(f"{ratios[tool][-1]:.1f}×" if tool in by_tool else "–")
         lines.append(f"| {_short(model)} | {1000 * ours:.0f} ms | {' | '.join(cells)} |")
-    means = [f"{exp(sum(map(log, ratios[t])) / len(ratios[t])):.1f}×" if ratios[t] else "–" for t in RULES]
+    means = [f"{geometric_mean(values):.1f}×" if values else "–" for values in ratios.values()]
     return [*lines, f"| geometric mean | | {' | '.join(means)} |"]
 
 
 def page() -> str:
-    document = measured()
-    counters = document["rounds"][0]["counters"]
-    records = {model: record_of_spec(model, Request(INPUT)) for model in counters}
-    lines, explained, results = reasons(records, counters)
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items() if name in TOOLS_RUN)
+    found = results()
+    records = {model: record_of_spec(model, Request(INPUT)) for model in found}
+    why = {tool: reasons(tool, records, found) for tool in RULES}
+    explained = sum(w.explained for w in why.values())
+    counted = explained + sum(len(w.unexplained) for w in why.values())
+    versions = ", ".join(f"{name} {version}" for name, version in measured()["versions"].items() if name in TOOLS_RUN)
     return "\n".join([
-        HEAD.format(versions=versions) + "\n".join(difference_table(records, counters)),
-        REASONS.format(explained=explained, results=results) + "\n".join(lines),
-        TIME + "\n".join(time_table(counters)),
+        HEAD.format(versions=versions) + "\n".join(difference_table(records, found)),
+        REASONS.format(explained=explained, results=counted) + "\n".join(reason_line(t, w) for t, w in why.items()),
+        TIME + "\n".join(time_table(found)),
         CHOICE,
     ])  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
-    if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text() != page())
-    PAGE.write_text(page())
-    return 0
+    return write_or_check({PAGE: page()}, arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from page_files import write_or_check
+
 DOCS = Path(__file__).parent
 CHECKOUT = DOCS.parent
 PAGE = DOCS / "fidelity.md"
@@ -224,10 +226,7 @@ def take_over(file: Path) -> None:
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["--timm"]:
         take_over(Path(arguments[1]))
-    if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text() != page())
-    PAGE.write_text(page())
-    return 0
+    return write_or_check({PAGE: page()}, arguments)
 
 
 if __name__ == "__main__":

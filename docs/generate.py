@@ -11,6 +11,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from page_files import write_or_check
+
 import cspprof
 from cspprof.gate.config import config_schema
 from cspprof.metrics import METRICS, Metric
@@ -145,12 +147,7 @@ def zoo_names() -> str:
 
 def main(arguments: list[str]) -> int:
     pages = {file: page(file, parts) for file, parts in PARTS.items()}
-    pages |= {CONFIG: config(), ZOO_NAMES: zoo_names()}
-    if "--check" in arguments:
-        return int(any(not file.exists() or file.read_text() != text for file, text in pages.items()))
-    for file, text in pages.items():
-        file.write_text(text)
-    return 0
+    return write_or_check({**pages, CONFIG: config(), ZOO_NAMES: zoo_names()}, arguments)
 
 
 if __name__ == "__main__":

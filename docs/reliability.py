@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from page_files import write_or_check
+
 DOCS = Path(__file__).parent
 PAGE = DOCS / "reliability.md"
 RESULTS = DOCS / "reliability"
@@ -151,10 +153,7 @@ def page() -> str:
 
 
 def main(arguments: list[str]) -> int:
-    if "--check" in arguments:
-        return int(not PAGE.exists() or PAGE.read_text() != page())
-    PAGE.write_text(page())
-    return 0
+    return write_or_check({PAGE: page()}, arguments)
 
 
 if __name__ == "__main__":

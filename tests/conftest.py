@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,20 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("cspprof.sweeps.runner.run_candidates", run_candidates)
     monkeypatch.setenv("CSPPROF_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a script such as `docs/fidelity`. The module is not kept after the test."""
+    imported: list[str] = []
+
+    def load(path: str) -> Any:
+        folder, _, name = path.rpartition("/")
+        monkeypatch.syspath_prepend(CHECKOUT / folder)
+        imported.append(name)
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+
+    yield load
+    for name in imported:
+        sys.modules.pop(name, None)

@@ -21,7 +21,7 @@ PACKAGE = CHECKOUT / "cspprof"
 ROOMS: dict[str, set[str]] = {
     "core": set(),
     "ops": {"core"},
-    "isolation": set(),
+    "isolation": {"core"},
     "trace": {"core", "ops", "isolation"},
     "zoo": {"core", "ops", "trace"},
     "storage": {"core"},

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    monkeypatch.delitem(sys.modules, "run", raising=False)
-    yield import_module("run")
-    del sys.modules["run"]
+def benchmark(script: Callable[[str], Any]) -> Any:
+    return script("benchmarks/run")
 
 
 def counters(fvcore: float | None) -> dict[str, Any]:

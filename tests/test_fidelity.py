@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,10 +12,8 @@ import cspprof
 
 
 @pytest.fixture
-def fidelity(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(CHECKOUT / "docs")
-    yield import_module("fidelity")
-    del sys.modules["fidelity"]
+def fidelity(script: Callable[[str], Any]) -> Any:
+    return script("docs/fidelity")
 
 
 def test_the_page_is_current(fidelity: Any) -> None:

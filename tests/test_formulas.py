@@ -113,4 +113,4 @@ def test_bypassed_channels() -> None:
     assert [f.bypass_channels(64, gamma, 8) for gamma in (0.001, 0.3, 0.999)] == [8, 16, 56]
     for gamma in (0, 1, -0.5, 1.5, float("nan"), "0.5"):
         with pytest.raises(CspprofError, match="is not a fraction"):
-            f.bypass_channels(64, gamma)  # type: ignore[arg-type]
+            f.bypass_channels(64, gamma)

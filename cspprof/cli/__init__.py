@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from cspprof._version import __version__
-from cspprof.core.errors import EXIT_HINT, CspprofError
+from cspprof.core.errors import EXIT_HINT, CspprofError, exception_chain
 from cspprof.core.printable import log_lines
 from cspprof.core.registry import suggestion
 
@@ -179,8 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:
         if debug:
             print(log_lines("".join(traceback.format_exception(error))), end="", file=sys.stderr)
-        if _replaces_interruption(error):
-            code = 130
+        replaced = exception_chain(error)[1:]
+        if any(isinstance(e, KeyboardInterrupt) for e in replaced) and not isinstance(error, CspprofError):
+            code = 130  # a library raised an error of its own while it handled the interruption
         else:
             shown = as_cspprof_error(error)
             print_error(shown)
@@ -188,12 +189,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if code == 130:
         print("interrupted", file=sys.stderr)
     sys.exit(code)
-
-
-def _replaces_interruption(error: BaseException) -> bool:
-    """Whether a library raised the error while it handled a KeyboardInterrupt."""
-    replaced = error.__context__
-    return replaced is not None and (isinstance(replaced, KeyboardInterrupt) or _replaces_interruption(replaced))
 
 
 def _called_commands(argv: list[str]) -> Container[str]:
@@ -216,9 +211,10 @@ def print_error(error: CspprofError) -> None:
     """Print the message and the hint to standard error."""
     color = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     label = "\x1b[31merror:\x1b[0m" if color else "error:"
-    print(f"{label} {log_lines(error.message)}", file=sys.stderr)
-    for line in (error.hint or "").splitlines():
-        print(f"  {log_lines(line)}", file=sys.stderr)
+    message, *hint = error.texts
+    print(f"{label} {message}", file=sys.stderr)
+    for line in "".join(hint).splitlines():
+        print(f"  {line}", file=sys.stderr)
 
 
 def as_cspprof_error(error: Exception) -> CspprofError:

@@ -27,10 +27,23 @@ class CspprofError(Exception):
         self.message = message
         self.hint = None if hint is None else _without_middle(hint)
 
-    def __str__(self) -> str:
-        """The message and the hint as a log can show them: names in them come from files and modules."""
+    @property
+    def texts(self) -> list[str]:
+        """The message and, if there is one, the hint as a log can show them: names in them come from files and modules.
+        Characters that are not printable become longer, so the texts are cut again."""
         parts = [self.message] if self.hint is None else [self.message, self.hint]
-        return "\n".join(_without_middle(log_lines(part)) for part in parts)  # what is not printable becomes longer
+        return [_without_middle(log_lines(part)) for part in parts]
+
+    def __str__(self) -> str:
+        return "\n".join(self.texts)
+
+
+def exception_chain(error: BaseException) -> list[BaseException]:
+    """The error and those that it replaced while they were handled, the latest first."""
+    chain = [error]
+    while chain[-1].__context__ is not None:
+        chain.append(chain[-1].__context__)
+    return chain
 
 
 def pip_install(extra: str) -> str:

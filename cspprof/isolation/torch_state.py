@@ -12,6 +12,8 @@ import torch
 from torch import overrides
 from torch.utils import _device, _python_dispatch
 
+from cspprof.core.errors import exception_chain
+
 # Dispatch keys and their guards are private. The public `torch.inference_mode()` excludes the same keys, but it makes
 # tensors on which autograd cannot work. Torch itself uses these guards in Python; tried with 2.13 and 2.14.
 Key = torch._C.DispatchKey
@@ -74,9 +76,7 @@ def raise_interruption(error: BaseException) -> None:
 
     The context managers that an interrupted function entered are left now, instead of when its frames are freed.
     """
-    chain = [error]
-    while chain[-1].__context__ is not None:
-        chain.append(chain[-1].__context__)
+    chain = exception_chain(error)
     if any(isinstance(found, KeyboardInterrupt) for found in chain):
         for found in chain:
             traceback.clear_frames(found.__traceback__)

@@ -176,6 +176,15 @@ def _stage_names(panel: Panel, columns: int) -> str:
 # -- points and lines ---------------------------------------------------------------------------------
 
 
+def _marker(series: Series) -> str:
+    if series.upper_bounds:
+        return "▼"
+    if isinstance(series.color, int):
+        markers = HOLLOW_MARKERS if series.hollow else MARKERS
+        return markers[series.color % len(markers)]
+    return OTHER_MARKERS.get(series.color, "○")
+
+
 def _scatter_plot(panel: Panel, width: int) -> Iterator[Line]:
     """A grid of characters. Annotated points are letters, and a list below the grid says what they mean."""
     labels = _tick(panel.y, panel.y.high), _tick(panel.y, panel.y.low)
@@ -189,14 +198,7 @@ def _scatter_plot(panel: Panel, width: int) -> Iterator[Line]:
             for x, y in _line_cells(panel, s.marks, columns):
                 grid[y][x] = ("·", style)
             continue
-        markers = HOLLOW_MARKERS if s.hollow else MARKERS
-        marker = (
-            "▼"
-            if s.upper_bounds
-            else markers[s.color % len(markers)]
-            if isinstance(s.color, int)
-            else OTHER_MARKERS.get(s.color, "○")
-        )
+        marker = _marker(s)
         meaning = f", {s.name}" if s.name and sum(other.style == "points" for other in panel.series) > 1 else ""
         for m in s.marks:
             letter = LETTERS[len(legend) % len(LETTERS)] if m.text else marker

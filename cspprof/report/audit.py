@@ -91,7 +91,7 @@ def _input_text(candidate: Candidate) -> str:
 
 
 def _change(candidate: Candidate) -> str:
-    """The computed number against the printed one: +2.7 %; from ten times on `12 times`."""
+    """The computed number against the printed one: `+2.7 %`, or `12 times` if it is at least ten times as large."""
     if candidate.difference >= 9:
         return f"{float(candidate.difference) + 1:,.0f} times"
     return units.change(float(candidate.difference))

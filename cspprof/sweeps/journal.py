@@ -40,7 +40,8 @@ NETWORK_FILE_SYSTEMS = frozenset({
 })  # fmt: skip
 """Types of file systems on which SQLite's WAL mode is not safe."""
 DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""What `sqlite3` raises for a damaged file: the second if its message contains bytes of the file."""
+"""The errors that `sqlite3` raises for a damaged file. SQLite's message may quote bytes of the file; Python cannot
+decode it if they are no UTF-8."""
 BATCH = 500
 """Keys in one query."""
 

@@ -27,8 +27,8 @@ LONGEST_SAVE_MS = 400
 POLL_MS = 200
 """How often the states are compared without an event."""
 MOST_REPEATS = 5
-"""How often in succession models are traced again after a file changed while their code ran: a save,
-or code that writes a file in each trace."""
+"""Models are traced again if a file changed while their code ran, because it may have been saved. After so many traces
+in succession, the code itself is taken to write the file in each trace."""
 SAVE_SECONDS = 0.2
 """A file that is empty or missing may be in the middle of a save for this long."""
 CLOCK_NS = 20_000_000
