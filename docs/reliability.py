@@ -61,8 +61,9 @@ at random, with a fixed seed.
 VERSIONS = """\
 ## Versions
 
-`.ci/run` runs all tests on Python 3.11 with the newest libraries. The sessions of `noxfile.py` run on others; here on
-Linux. The failure on 3.12 and 3.13 was one test that expected another class of error, and is mended.
+`.ci/run` runs all tests on Python 3.11 with the newest libraries. These ran on Linux too,
+each in an environment as the sessions of `noxfile.py` make it. The failure on 3.12 and 3.13 was one test that expected
+another class of error, and is mended.
 
     nox --session tests lowest wheel extras
 """

@@ -87,7 +87,7 @@ TOOLS: dict[str, Callable[[nn.Module, torch.Tensor], float]] = {
 
 
 def counts(tool: str) -> dict[str, float]:
-    """What a tool counts for each module. calflops raises an error for a module without parameters."""
+    """The count of a tool for each module. Modules without parameters are left out for calflops, which raises an error."""
     found: dict[str, float] = {}
     for name, (make, shape) in MODULES.items():
         module = make().eval()
