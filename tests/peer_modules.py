@@ -87,7 +87,7 @@ TOOLS: dict[str, Callable[[nn.Module, torch.Tensor], float]] = {
 
 
 def counts(tool: str) -> dict[str, float]:
-    """The count of a tool for each module. Modules without parameters are left out for calflops, which raises an error."""
+    """The count of a tool for each module. calflops cannot count modules without parameters: they are left out."""
     found: dict[str, float] = {}
     for name, (make, shape) in MODULES.items():
         module = make().eval()
