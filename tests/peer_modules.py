@@ -1,4 +1,4 @@
-"""Small modules, and the calls with which other tools count them. `python tests/peer_modules.py` writes
+"""Small modules and functions, and the calls with which other tools count them. `python tests/peer_modules.py` writes
 `data/peer_counts.json`: what the tools of the extra `bench` print for each module."""
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from networks import Function
 from torch import nn
 
 COUNTS = Path(__file__).parent / "data" / "peer_counts.json"
@@ -19,6 +21,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv without bias": (lambda: nn.Conv2d(8, 12, 3, 2, bias=False), MAP),
     "grouped conv": (lambda: nn.Conv2d(8, 16, (3, 1), groups=4, bias=False), MAP),
     "depthwise conv": (lambda: nn.Conv2d(8, 8, 3, groups=8), MAP),
+    "adaptive pooling in one dimension": (lambda: nn.AdaptiveAvgPool1d(4), (1, 8, 20)),
     "1d conv": (lambda: nn.Conv1d(8, 12, 3), (1, 8, 20)),
     "transposed conv": (lambda: nn.ConvTranspose2d(8, 12, 2, 2), MAP),
     "linear": (lambda: nn.Linear(8, 5), (1, 8)),
@@ -41,6 +44,24 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "bicubic": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), MAP),
     "two layers": (lambda: nn.Sequential(nn.Conv2d(8, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)), MAP),
 }  # fmt: skip
+
+OPERATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "add": lambda x: x + 1, "sub": lambda x: x - 1, "rsub": lambda x: 1 - x, "mul": lambda x: x * 2,
+    "div": lambda x: x / 2, "neg": lambda x: -x, "abs": torch.abs, "clamp": lambda x: x.clamp(0, 1),
+    "maximum": lambda x: torch.maximum(x, x), "minimum": lambda x: torch.minimum(x, x), "relu": F.relu,
+    "relu6": F.relu6, "hardtanh": F.hardtanh, "leaky_relu": F.leaky_relu,
+    "threshold": lambda x: F.threshold(x, 0.1, 0.0), "pow": lambda x: x**2, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt,
+    "exp": torch.exp, "log": torch.log, "sin": torch.sin, "cos": torch.cos, "erf": torch.erf, "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid, "hardsigmoid": F.hardsigmoid, "hardswish": F.hardswish, "silu": F.silu, "mish": F.mish,
+    "gelu": F.gelu, "elu": F.elu, "celu": F.celu, "selu": F.selu, "softplus": F.softplus,
+    "softmax": lambda x: F.softmax(x, 1), "log_softmax": lambda x: F.log_softmax(x, 1),
+    "layer_norm": lambda x: F.layer_norm(x, (6,)), "group_norm": lambda x: F.group_norm(x, 2),
+    "instance_norm": F.instance_norm, "rms_norm": lambda x: F.rms_norm(x, (6,)), "sum": lambda x: x.sum(),
+    "mean": lambda x: x.mean((2, 3)), "avg_pool2d": lambda x: F.avg_pool2d(x, 2),
+    "max_pool2d": lambda x: F.max_pool2d(x, 2), "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "matmul": lambda x: x @ x.transpose(2, 3),
+}  # fmt: skip
+"""Functions, which only torchlens counts one by one."""
 
 
 def _torchinfo(model: nn.Module, x: torch.Tensor) -> float:
@@ -86,14 +107,20 @@ TOOLS: dict[str, Callable[[nn.Module, torch.Tensor], float]] = {
 }  # fmt: skip
 
 
-def counts(tool: str) -> dict[str, float]:
-    """The count of a tool for each module. calflops cannot count modules without parameters: they are left out."""
-    found: dict[str, float] = {}
-    for name, (make, shape) in MODULES.items():
-        module = make().eval()
-        if tool != "calflops" or any(True for _ in module.parameters()):
-            found[name] = TOOLS[tool](module, torch.rand(shape))
+def cases(tool: str) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    """The modules that a tool counts, each with the shape of its input. calflops cannot count modules without
+    parameters."""
+    found = {name: (make().eval(), shape) for name, (make, shape) in MODULES.items()}
+    if tool == "calflops":
+        found = {name: case for name, case in found.items() if any(True for _ in case[0].parameters())}
+    if tool == "torchlens":
+        found |= {name: (Function(function), MAP) for name, function in OPERATIONS.items()}
     return found
+
+
+def counts(tool: str) -> dict[str, float]:
+    """What a tool prints for each of its modules."""
+    return {name: TOOLS[tool](module, torch.rand(shape)) for name, (module, shape) in cases(tool).items()}
 
 
 if __name__ == "__main__":
