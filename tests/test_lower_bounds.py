@@ -302,3 +302,12 @@ def half() -> Iterator[None]:
 def test_a_metric_of_a_user_is_marked_if_it_returns_none() -> None:
     assert METRICS.get("test_half").total(ODD) == Sum(3 * 128, missed=1)
     assert "≥ 384" in render("rich", profile_report("profile", [ODD], ["test_half"], "macs", Breakdown())).decode()
+
+
+def test_a_formula_of_the_user_gives_its_own_flops_and_half_of_them_as_macs() -> None:
+    odd = OpSpec("mylib.timed", Kind.CUSTOM, (X,), (), (X,), {"flops": 201}, macs=101)
+    plain = chain(CONV)
+    with_formula = chain(CONV, odd)
+    assert with_formula.total("flops") - plain.total("flops") == 201
+    assert with_formula.total("macs") - plain.total("macs") == 101
+    assert plain.total("flops") == 2 * plain.total("macs")
