@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -322,6 +323,28 @@ def test_a_trace_creates_no_reference_cycle_for_each_operation() -> None:
     finally:
         gc.unfreeze()
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_garbage_collection_pauses_during_a_trace(enabled: bool, error: type[BaseException] | None) -> None:
+    during = []
+
+    class Net(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            during.append(gc.isenabled())
+            if error is not None:
+                raise error
+            return super().forward(x)
+
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with nullcontext() if error is None else pytest.raises((TraceError, KeyboardInterrupt)):
+            trace(Net(4, 4), (1, 4))
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()
+    assert set(during) == {False}
 
 
 @DEVICES

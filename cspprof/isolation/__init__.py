@@ -7,5 +7,5 @@
 | modes, gradients, autocast, the default device | they are read before the forward and restored (`torch_state`) |
 | other settings of torch and Python, random generators | the same, unless another thread ran (`process_state`) |
 
-Nothing in this room knows about operations or records.
+Python's garbage collector pauses meanwhile (`collection`). Nothing in this room knows about operations or records.
 """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.sources.private_seed import PrivateSeed
+from cspprof.sources.private_seed import DRAWS, PrivateSeed
 
 Function = Callable[..., Any]
 
@@ -48,10 +48,13 @@ class SkipInit(PrivateSeed):
     def __init__(self, factories: frozenset[Function] = FACTORIES) -> None:
         super().__init__()
         self.factories = factories
+        self._handled = frozenset(factories | FILLS | INITS | DRAWS)
 
     def __torch_function__(
         self, func: Function, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func not in self._handled:  # most calls: torch passes each read of an attribute, too
+            return func(*args, **kwargs or {})
         kwargs = kwargs or {}
         if func in self.factories:
             if kwargs.get("device") is None:

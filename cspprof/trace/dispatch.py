@@ -468,15 +468,16 @@ class DispatchRecorder(TorchDispatchMode):
                 specs.append(spec)
             called.append(number)
             layers.append(layer)
-            for i in entry.reads:
-                made_by = tags[i].view
-                if made_by is not None:
-                    views[len(storages)] = first_writes[made_by[0]] + made_by[1]
-                storages.append(tags[i].storage)
+            operands = [tags[i] for i in entry.reads]
+            mask = 0
+            for position, tag in enumerate(operands):
+                if tag.view is not None:
+                    views[len(storages)] = first_writes[tag.view[0]] + tag.view[1]
+                storages.append(tag.storage)
+                if tag.storage in differentiable and not tag.detached:
+                    mask |= 1 << position
             first_writes.append(len(storages))
             storages += written[: entry.recorded]
-            operands = [tags[i] for i in entry.reads]
-            mask = sum(1 << i for i, t in enumerate(operands) if t.storage in differentiable and not t.detached)
             if self.gradients_changed and mask and call not in self.functions.calls:
                 cut = [bool(mask >> i & 1) and (not enabled or t.without_gradient) for i, t in enumerate(operands)]
                 if any(cut):

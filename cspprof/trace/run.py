@@ -16,6 +16,7 @@ from cspprof._version import __version__
 from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
+from cspprof.isolation.collection import collection_paused
 from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 from cspprof.isolation.user_memory import MemoryGuard
@@ -67,7 +68,8 @@ def trace_once(
     def run(mode: Gradients, sees_functions: bool = False) -> _Run:
         return _Run(model, inputs, name, train, device, dtype, mode, sees_functions)
 
-    with _LOCK, temporarily_clear_interpreter_stack():  # of torch.func, if the caller is a function that it transforms
+    # The stack of torch.func is cleared for a caller that is a function that it transforms.
+    with _LOCK, collection_paused(), temporarily_clear_interpreter_stack():
         if gradients:
             return run(Gradients.ON).restored_record(source, notes, status)
         first = run(Gradients.WATCHED)
