@@ -111,8 +111,8 @@ def torch_counter() -> Any:
     from torch.utils.flop_counter import FlopCounterMode
 
     from cspprof.core.record import TensorSpec
+    from cspprof.operands.pytree import replace_tensors, tensors_in
     from cspprof.ops import RULES
-    from cspprof.trace.pytree import replace_tensors, tensors_in
 
     class Counting(FlopCounterMode):
         def __init__(self) -> None:

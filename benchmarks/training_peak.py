@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cspprof.trace.pytree import tensors_in
+from cspprof.operands.pytree import tensors_in
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 BATCH = 2

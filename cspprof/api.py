@@ -380,8 +380,8 @@ def verify(spec: str, request: Request | None = None) -> Verification:
     real weights, on the CPU. Raises TraceError if neither counter has a result.
     """
     from cspprof.sources.build import trace_loaded
-    from cspprof.trace import other_counters
     from cspprof.trace.fallbacks import ON_DEVICE
+    from cspprof.verification import other_counters
 
     request = request or Request()
     versions = other_counters.versions()

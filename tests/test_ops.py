@@ -18,9 +18,9 @@ from torch.utils import _pytree as pytree
 import cspprof
 from cspprof import ops
 from cspprof.core.errors import CspprofError
+from cspprof.operands.tensor_meta import meta_of
 from cspprof.ops import OUTPUT_RULES, Facts, op_rule
 from cspprof.trace import dispatch, op_cache
-from cspprof.trace.tensor_meta import meta_of
 from cspprof.zoo import catalog
 
 # -- costs ------------------------------------------------------------------------------------------

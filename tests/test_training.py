@@ -29,9 +29,9 @@ from cspprof.metrics import METRICS
 from cspprof.metrics.training import overwritten_saves
 from cspprof.metrics.training import train_macs as train_macs_of
 from cspprof.metrics.training_memory import training_memory
+from cspprof.operands.pytree import tensors_in
 from cspprof.profiles import Profile
 from cspprof.report.training import training_report
-from cspprof.trace.pytree import tensors_in
 
 ZOO = (CHECKOUT / "cspprof" / "data" / "zoo_names.txt").read_text().split()
 IMAGE = (2, 4, 8, 8)

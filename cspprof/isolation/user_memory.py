@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from cspprof.operands.tensor_subclasses import inner_tensors
 
 SMALL = 1 << 20
 """Bytes of memory that is copied before a forward, not when torch writes into it."""
@@ -61,9 +63,7 @@ class MemoryGuard:
     and gets its values back in `restore`.
     """
 
-    def __init__(self, plain_tensors: Callable[[torch.Tensor], Iterable[torch.Tensor]]) -> None:
-        """`plain_tensors` lists the tensors inside of one that wraps others, else the tensor itself."""
-        self._plain_tensors = plain_tensors
+    def __init__(self) -> None:
         self._unsorted: list[torch.Tensor] = []
         """Aliases that are not in `_aliases` yet."""
         self._aliases: dict[int, list[torch.Tensor]] = defaultdict(list)
@@ -120,7 +120,7 @@ class MemoryGuard:
 
     def _by_memory(self) -> dict[int, list[torch.Tensor]]:
         while self._unsorted:
-            for plain in self._plain_tensors(self._unsorted.pop()):
+            for plain in inner_tensors(self._unsorted.pop()):
                 storage = _storage(plain)
                 if storage is not None:
                     self._aliases[storage._cdata].append(plain)

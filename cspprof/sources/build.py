@@ -15,12 +15,12 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from cspprof.core.errors import BuildError, CspprofError, NeedsValuesError, OptionError, SourceError, TraceError
 from cspprof.core.record import Record
 from cspprof.core.units import shortened
+from cspprof.diagnosis.user_code import file_and_line, user_frame
 from cspprof.sources.deployed_form import trace_deployed
 from cspprof.sources.private_seed import PrivateSeed, build_seeded
 from cspprof.sources.skip_init import SkipInit
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.trace import trace, trace_with_values
-from cspprof.trace.failure import file_and_line, user_frame
 
 REAL_WEIGHTS = "built with real weights: the factory needs values while it builds"
 

@@ -12,15 +12,15 @@ from torch import nn
 
 from cspprof.core.errors import TraceError
 from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.plain_arguments import with_plain_values
 from cspprof.core.record import Record
 from cspprof.deployment.deploy import deploy
 from cspprof.deployment.proof import Forward
+from cspprof.operands.pytree import tensors_in
 from cspprof.trace import trace
 from cspprof.trace.fallbacks import device_of_weights
 from cspprof.trace.input_tensors import InputTensors
-from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import unwrap_compiled
-from cspprof.trace.pytree import tensors_in
 
 
 def trace_deployed(

@@ -17,6 +17,7 @@ from torch import nn
 
 from cspprof.core.errors import SourceError
 from cspprof.core.files import display_path
+from cspprof.diagnosis.user_code import file_and_line, user_frame
 from cspprof.sources.build import build_module
 from cspprof.sources.spec import LoadedModel, Request, Spec
 from cspprof.sources.spec_mistakes import (
@@ -27,7 +28,6 @@ from cspprof.sources.spec_mistakes import (
     module_file,
     module_in_package,
 )
-from cspprof.trace.failure import file_and_line, user_frame
 
 DEFAULT_INPUT = (1, 3, 224, 224)
 

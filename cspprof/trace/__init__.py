@@ -4,19 +4,18 @@ How an operation becomes a call in the record:
 
 `fallbacks.trace` calls `run.trace_once`, and again with gradients or on a real device if the forward needs them.
 
+The rooms below know nothing of a trace: `operands` describes tensors, arguments and schemas, `isolation` keeps the
+model, torch and the process as they are, `diagnosis` explains a failure, and `ops` has the rules.
+
 1. `run.trace_once` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and
-   prepares a copy of the model (`prepared_model`: eval mode, eager, stand-ins for weights). The room `isolation` keeps
-   the original, torch and the process as they are.
+   prepares a copy of the model (`prepared_model`: eval mode, eager, stand-ins for weights).
 2. During the forward, `module_hooks` tell the recorder which module runs.
 3. `dispatch.DispatchRecorder` receives every operation. Its `tensor_registry` tags each tensor with its storage and its
-   shape, strides and dtype (`tensor_meta`). It looks the operation up in `op_cache`.
-4. A new operation is bound to its schema (`operators`, `bound_args`). Its outputs come from an output rule of `ops`, or
-   from torch (`execute`); `aliasing` says which of them are views. `op_entries` asks the cost rule of `ops` and makes
-   the `OpSpec`.
+   shape, strides and dtype. It looks the operation up in `op_cache`.
+4. A new operation is bound to its schema. Its outputs come from an output rule of `ops`, or from torch (`execute`).
+   `op_entries` asks the cost rule of `ops` and makes the `OpSpec`.
 5. The call is logged: spec, layer, storages. At the end the log becomes the columns of the `Record`, with the table of
    layers and `notes`.
-
-`other_counters` runs torch's FlopCounterMode and fvcore on the same modules, for verification.
 """
 
 from cspprof.trace.fallbacks import trace, trace_with_values

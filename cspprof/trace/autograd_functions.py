@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.backward import Backward, Saved
 from cspprof.core.record import Kind
+from cspprof.operands.pytree import tensors_in
+from cspprof.operands.tensor_meta import TensorTag
 from cspprof.trace.gradients import composite_operations
 from cspprof.trace.op_entries import SPECS, LoggedCall
-from cspprof.trace.pytree import tensors_in
-from cspprof.trace.tensor_meta import TensorTag
 from cspprof.trace.tensor_registry import TensorRegistry
 
 

@@ -10,35 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cspprof.core.errors import TraceError
-from cspprof.core.record import Calls, Kind, OpSpec, TensorSpec
+from cspprof.core.record import Calls, Kind, OpSpec
+from cspprof.diagnosis.forward import FailedOp
+from cspprof.isolation.random_numbers import PrivateGenerators
 from cspprof.isolation.torch_state import autocast_depth
 from cspprof.isolation.user_memory import MemoryGuard
-from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
-from cspprof.trace.aliasing import Alias, Output, output_of
-from cspprof.trace.autograd_functions import AutogradFunctions
-from cspprof.trace.bound_args import bind_args
-from cspprof.trace.execute import execute, values_known
-from cspprof.trace.gradients import Gradients, autograd_included, forward_ad_active
-from cspprof.trace.op_cache import CACHES, LIMIT
-from cspprof.trace.op_entries import SPECS, LoggedCall, OpEntry, is_decomposed, make_entry, rule_of, written_tensors
-from cspprof.trace.operators import HigherOrderOperator, Operator, operator
-from cspprof.trace.pytree import NUMBERS, tensors_in
-from cspprof.trace.quantized_weights import unpack
-from cspprof.trace.random_state import PrivateGenerators
-from cspprof.trace.tensor_meta import TensorTag, empty_tensor, meta_of
-from cspprof.trace.tensor_registry import TensorRegistry
-from cspprof.trace.tensor_subclasses import (
+from cspprof.operands.aliasing import Alias, Output, output_of
+from cspprof.operands.bound_args import bind_args
+from cspprof.operands.operators import HigherOrderOperator, Operator, operator
+from cspprof.operands.pytree import NUMBERS, tensors_in
+from cspprof.operands.quantized_weights import unpack
+from cspprof.operands.tensor_meta import TensorTag, empty_tensor, meta_of
+from cspprof.operands.tensor_subclasses import (
     computes_shapes_only,
     is_sharded_class,
     is_wrapper_class,
     propagates_shardings,
 )
+from cspprof.ops import OUTPUT_RULES, RULES, VALUE_ARGUMENTS
+from cspprof.trace.autograd_functions import AutogradFunctions
+from cspprof.trace.execute import execute, values_known
+from cspprof.trace.gradients import Gradients, autograd_included, forward_ad_active
+from cspprof.trace.op_cache import CACHES, LIMIT
+from cspprof.trace.op_entries import SPECS, LoggedCall, OpEntry, is_decomposed, make_entry, rule_of, written_tensors
+from cspprof.trace.tensor_registry import TensorRegistry
 
 RETURNS_FALSE = frozenset({"aten._nested_tensor_from_mask_left_aligned"})
 """Queries that return False for any values: `nn.TransformerEncoder` then keeps the padded batch."""
@@ -51,14 +52,6 @@ WITHOUT_MODE = frozenset({"cond", "scan"})
 
 OTHER_THREAD = "other_thread"
 """The name of an operation that stands for the work of another thread."""
-
-
-class FailedOp(NamedTuple):
-    """The operation in which a forward raised."""
-
-    error: BaseException
-    target: str
-    inputs: list[TensorSpec]
 
 
 class DispatchRecorder(TorchDispatchMode):

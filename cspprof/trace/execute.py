@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from cspprof.isolation.random_numbers import PrivateGenerators
 from cspprof.isolation.user_memory import MemoryGuard
+from cspprof.operands.operators import Operator
+from cspprof.operands.pytree import replace_tensors
+from cspprof.operands.tensor_meta import TensorTag, empty_tensor
 from cspprof.ops import VALUE_ARGUMENTS
 from cspprof.trace.gradients import autograd_included
 from cspprof.trace.op_entries import STATISTICS, written_tensors
-from cspprof.trace.operators import Operator
-from cspprof.trace.pytree import replace_tensors
-from cspprof.trace.random_state import PrivateGenerators
-from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 from cspprof.trace.tensor_registry import TensorRegistry
 
 RETURNS_VALUES = frozenset({"aten._local_scalar_dense", "aten.item", "aten.equal", "aten.is_nonzero"})

@@ -13,10 +13,10 @@ from torch import nn
 
 from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
+from cspprof.core.plain_arguments import with_plain_values
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
 from cspprof.trace.gradients import may_concern_gradients
-from cspprof.trace.plain_arguments import with_plain_values
 from cspprof.trace.prepared_model import unwrap_compiled
 from cspprof.trace.run import trace_once
 

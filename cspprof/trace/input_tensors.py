@@ -9,8 +9,8 @@ import torch
 from cspprof.core.errors import NeedsValuesError
 from cspprof.core.record import TensorSpec
 from cspprof.isolation.user_memory import detached
-from cspprof.trace.tensor_meta import nested_error, torch_dtype
-from cspprof.trace.tensor_subclasses import empty_on_meta, refuse_fake
+from cspprof.operands.tensor_meta import nested_error, torch_dtype
+from cspprof.operands.tensor_subclasses import empty_on_meta, refuse_fake
 
 
 class InputTensors:

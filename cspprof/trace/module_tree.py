@@ -13,9 +13,9 @@ import torch
 from torch import ScriptObject, nn
 
 from cspprof.core.record import Layer
-from cspprof.trace.pytree import tensors_in
-from cspprof.trace.quantized_weights import unpack
-from cspprof.trace.tensor_subclasses import local_numel
+from cspprof.operands.pytree import tensors_in
+from cspprof.operands.quantized_weights import unpack
+from cspprof.operands.tensor_subclasses import local_numel
 
 STAGE = "cspprof_stage"
 """Attribute of a module or its class: the stage that the module and its submodules belong to."""
@@ -155,14 +155,14 @@ class ModuleTree:
                 found[f"{cls.__module__}.{cls.__qualname__}"] = file[len(here) :].replace(os.sep, "/")
         return found
 
-    def failing_layer(self, traceback: TracebackType | None) -> int:
-        """The innermost module of the model among the frames of an exception."""
+    def failing_module(self, traceback: TracebackType | None) -> tuple[str, nn.Module]:
+        """The innermost module of the model among the frames of an exception, after its path."""
         layer = 0
         while traceback is not None:
             owner = traceback.tb_frame.f_locals.get("self")
             layer = self.index.get(id(owner), layer)
             traceback = traceback.tb_next
-        return layer
+        return self.paths[layer], self.modules[layer]
 
     def add_unregistered(self, parameter: torch.Tensor) -> None:
         """Find the module that uses a parameter of its own now, by the functions that are running."""

@@ -10,12 +10,12 @@ import torch
 
 from cspprof.core.record import CONVOLUTIONS, POOLS, Backward, Kind, OpSpec, TensorSpec
 from cspprof.core.tensors import TensorMeta
+from cspprof.operands.aliasing import Alias, Output
+from cspprof.operands.bound_args import BoundArgs
+from cspprof.operands.operators import Operator
+from cspprof.operands.pytree import tensors_in
+from cspprof.operands.tensor_meta import TensorTag, empty_tensor
 from cspprof.ops import BACKWARD_RULES, NO_GRADIENT, PASSES_ON, RULES, Facts, Operand, Rule
-from cspprof.trace.aliasing import Alias, Output
-from cspprof.trace.bound_args import BoundArgs
-from cspprof.trace.operators import Operator
-from cspprof.trace.pytree import tensors_in
-from cspprof.trace.tensor_meta import TensorTag, empty_tensor
 
 NOT_RECORDED = frozenset({"aten.detach", "aten.detach_", "aten.alias", "aten.sym_size", "aten.sym_stride",
                           "aten.sym_numel", "aten.sym_storage_offset", "prim.device", "aten.is_same_size"})  # fmt: skip

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from cspprof.core.errors import TraceError
-from cspprof.trace.pytree import tensors_in
+from cspprof.operands.pytree import tensors_in
 
 MOST_ITEMS = 10_000
 """A generator with more items is refused: it may never end."""

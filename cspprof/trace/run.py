@@ -16,13 +16,15 @@ from cspprof._version import __version__
 from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
+from cspprof.diagnosis.forward import explain_failure
 from cspprof.isolation.collection import collection_paused
 from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 from cspprof.isolation.user_memory import MemoryGuard
+from cspprof.operands.pytree import tensors_in
+from cspprof.operands.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
-from cspprof.trace.failure import explain_failure
 from cspprof.trace.gradients import Gradients, composite_operations, may_concern_gradients
 from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.jagged_attention import JaggedAttention
@@ -31,8 +33,6 @@ from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import UNKNOWN_GRADIENTS, trace_notes
 from cspprof.trace.outputs import Outputs
 from cspprof.trace.prepared_model import prepared_model, refuse_optimized
-from cspprof.trace.pytree import tensors_in
-from cspprof.trace.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace.unseen_results import UnseenResults
 
 _LOCK = threading.RLock()
@@ -127,7 +127,7 @@ class _Run:
         self.state = TorchState()
         with _disable_current_modes():
             self.process = ProcessState([*SETTINGS.values(), *random_generators()])
-        self.guard = MemoryGuard(tensors_in)
+        self.guard = MemoryGuard()
         self.tree = ModuleTree(model)
         self.recorder = DispatchRecorder(device == "meta", self.guard, self.tree.add_unregistered, gradients)
 
@@ -210,7 +210,10 @@ class _Run:
                 raise
             except BaseException as error:  # SystemExit too: the exit code of a command is not a model's to choose
                 _refuse_other_threads(tree, name)
-                raise explain_failure(error, recorder.failure, tree, name, self.device, make_input.made) from error
+                path, module = tree.failing_module(error.__traceback__)
+                raise explain_failure(
+                    error, recorder.failure, path, module, model, name, self.device, make_input.made
+                ) from error
         _refuse_other_threads(tree, name)
         result.refuse_unused(bool(recorder.log))
         if self.gradients is Gradients.ON:

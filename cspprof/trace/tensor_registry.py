@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cspprof.core.record import Storage
-from cspprof.trace.tensor_meta import TensorTag, meta_of
+from cspprof.operands.tensor_meta import TensorTag, meta_of
 
 
 class TensorRegistry:

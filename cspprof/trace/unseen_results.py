@@ -10,7 +10,7 @@ import torch
 from torch._C._functorch import is_functorch_wrapped_tensor  # no public function says so (torch 2.13 and 2.14)
 from torch.overrides import TorchFunctionMode
 
-from cspprof.trace.pytree import tensors_in
+from cspprof.operands.pytree import tensors_in
 
 
 class UnseenResults(TorchFunctionMode):

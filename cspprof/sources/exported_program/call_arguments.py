@@ -11,10 +11,10 @@ import torch
 from cspprof.core.errors import SourceError, TraceError
 from cspprof.core.inputs import ModelArguments
 from cspprof.core.tensors import TensorSpec
+from cspprof.operands.tensor_meta import dtype_name
 from cspprof.sources.exported_program.expressions import SymbolicSize, symbols_in
 from cspprof.sources.exported_program.graph import MAX_DEPTH, Program, Size, TensorValue
 from cspprof.sources.exported_program.json_values import MalformedError, as_kind, field, parse_json, shorten
-from cspprof.trace.tensor_meta import dtype_name
 
 SEQUENCES = frozenset({"builtins.tuple", "builtins.list", "collections.deque", "collections.namedtuple"})
 MAPPINGS = frozenset({"builtins.dict", "collections.OrderedDict", "collections.defaultdict"})

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 
 from cspprof.core.errors import NeedsValuesError, TraceError
-from cspprof.trace.tensor_meta import MKLDNN
+from cspprof.operands.tensor_meta import MKLDNN
 
 META = torch.device("meta")
 _active_mode = torch._C._get_dispatch_mode  # no public function returns one mode (torch 2.13 and 2.14)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
+from cspprof.operands.operators import Operator
+from cspprof.operands.pytree import NUMBERS, is_tensorless, replace_tensors, tensors_in
+from cspprof.operands.quantized_weights import unpack
+from cspprof.operands.tensor_meta import TensorTag
 from cspprof.ops import PackedWeights
-from cspprof.trace.operators import Operator
-from cspprof.trace.pytree import NUMBERS, is_tensorless, replace_tensors, tensors_in
-from cspprof.trace.quantized_weights import unpack
-from cspprof.trace.tensor_meta import TensorTag
 
 WEIGHT_NAMES = frozenset({"weight", "bias", "running_mean", "running_var"})
 """Schema names of arguments that are weights, whatever tensor is passed."""

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from cspprof.core.tensors import TensorMeta
-from cspprof.trace.operators import Operator
-from cspprof.trace.tensor_meta import TensorTag, meta_of
+from cspprof.operands.operators import Operator
+from cspprof.operands.tensor_meta import TensorTag, meta_of
 
 
 class Alias(Enum):

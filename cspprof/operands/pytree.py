@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from cspprof.trace.quantized_weights import unpack
-from cspprof.trace.tensor_subclasses import inner_tensors
+from cspprof.operands.quantized_weights import unpack
+from cspprof.operands.tensor_subclasses import inner_tensors
 
 NUMBERS = frozenset({int, float, bool, complex})
 TENSORLESS = NUMBERS | {str, type(None), torch.dtype, torch.device, torch.layout}

@@ -8,22 +8,19 @@ import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from cspprof.core.errors import NeedsValuesError, TraceError
-from cspprof.core.files import display_path
-from cspprof.trace.dispatch import FailedOp
-from cspprof.trace.module_tree import ModuleTree
+from cspprof.core.tensors import TensorSpec
+from cspprof.diagnosis.user_code import definition, file_and_line, user_frame
 
 NEED_VALUES = (
     "meta", "fake impl", "data-dependent", "unknown device type", "incompatible tensor type", "flop_counter"
 )  # fmt: skip
 """Words in errors of torch about tensors without values. Attention of jagged tensors on meta looks for a
 `flop_counter` (torch 2.14)."""
-LIBRARIES = (Path(torch.__file__).parent, Path(__file__).parent.parent)
-"""Folders of torch and of cspprof: a frame in them is not the user's code."""
 SHAPE_WORDS = re.compile(r"shape|size|channels|dim|broadcast|expand|kernel|must match|expected input", re.I)
 """Words in errors of torch about shapes, which a wrong input can cause."""
 DTYPE_WORDS = re.compile(r"dtype|scalar type|should be the same|same type|data type|type .* (but|found)", re.I)
@@ -45,17 +42,23 @@ PLAIN_INPUT = (
 )
 
 
+class FailedOp(NamedTuple):
+    """The operation in which a forward raised."""
+
+    error: BaseException
+    target: str
+    inputs: list[TensorSpec]
+
+
 def explain_failure(
-    error: BaseException, failed: FailedOp | None, tree: ModuleTree, name: str, device: str,
-    inputs: Sequence[torch.Tensor],
+    error: BaseException, failed: FailedOp | None, path: str, module: torch.nn.Module, model: torch.nn.Module,
+    name: str, device: str, inputs: Sequence[torch.Tensor],
 ) -> TraceError:  # fmt: skip
-    """The error to raise when the forward raised `error`. `failed` is the last operation that failed."""
-    layer = tree.failing_layer(error.__traceback__)
-    path = tree.paths[layer]
-    module = tree.modules[layer]
+    """The error to raise when the forward raised `error` in the layer `module` at `path`. `failed` is the last
+    operation that failed."""
     where = f"layer {path!r} ({type(module).__name__})" if path else f"forward of {name}"
     frame = user_frame(error)
-    line = file_and_line(frame.filename, frame.lineno) if frame else _definition(module)
+    line = file_and_line(frame.filename, frame.lineno) if frame else definition(module)
     at_line = f" ({line})" if line else ""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
     what = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
@@ -70,41 +73,8 @@ def explain_failure(
             "Meta tensors have no values. Trace with real ones: --device cpu (in Python: device='cpu').",
         )
     shapes = ", ".join("×".join(map(str, t.shape)) for t in inputs)
-    failure = _Failure(error, failed, module, tree.model, tuple(inputs), frame, line)
+    failure = _Failure(error, failed, module, model, tuple(inputs), frame, line)
     return TraceError(f"{name}: {where} failed{at}, model input {shapes or 'none'}: {what}{at_line}", failure.hint())
-
-
-# -- the line of the user's code ------------------------------------------------------------------
-
-
-def user_frame(error: BaseException) -> traceback.FrameSummary | None:
-    """The innermost frame of the traceback outside of torch and cspprof."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    return frames[-1] if frames else None
-
-
-def _is_users(file: str) -> bool:
-    return file[:1] != "<" and not any(Path(file).is_relative_to(folder) for folder in LIBRARIES)
-
-
-def file_and_line(file: str, line: int | None) -> str:
-    """`net.py, line 12`."""
-    return f"{display_path(Path(file))}, line {line}"
-
-
-def _definition(module: torch.nn.Module) -> str:
-    """Where the user's code defines the forward of the module or, without one, its class; empty if neither is known."""
-    code = getattr(inspect.unwrap(getattr(module.forward, "__func__", module.forward)), "__code__", None)
-    if code is not None and _is_users(code.co_filename):
-        return file_and_line(code.co_filename, code.co_firstlineno)
-    try:
-        file, line = inspect.getsourcefile(type(module)), inspect.getsourcelines(type(module))[1]
-    except (OSError, TypeError):
-        return ""
-    return file_and_line(file, line) if file is not None and _is_users(file) else ""
-
-
-# -- what to change -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

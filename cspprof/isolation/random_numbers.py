@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cspprof.trace.operators import Operator, operator
+from cspprof.operands.operators import Operator, operator
 
 DROPOUTS = frozenset({"aten.dropout", "aten.dropout_"})
 
