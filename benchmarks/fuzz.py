@@ -40,7 +40,7 @@ TURN_SECONDS = 120.0
 PROCESS_INPUTS = 20_000
 """Inputs of one process: caches of torch and of cspprof grow with the operations that they have seen."""
 MINIMIZING_SECONDS = 20.0
-UNREADABLE = (ValueError, LookupError, RecursionError, BadZipFile, zlib.error)
+UNREADABLE = (ValueError, LookupError, RecursionError, NotImplementedError, BadZipFile, zlib.error)
 
 
 class Reader:

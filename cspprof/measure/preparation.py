@@ -28,8 +28,8 @@ from cspprof.measure.torch_model import (
     output_tensors,
     write_changes,
 )
+from cspprof.modules.input_tensors import InputTensors
 from cspprof.sources import Request, open_model, parse, source_of
-from cspprof.trace.input_tensors import InputTensors
 
 
 def prepare(

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from cspprof.core.inputs import arguments, parse_inputs
+from cspprof.modules.input_tensors import InputTensors
 from cspprof.operands.pytree import tensors_in
 from cspprof.sources import LoadedModel
-from cspprof.trace.input_tensors import InputTensors
 
 CHANGES = "changed_weights.pt"
 """The file of the changed weights in the folder of a prepared model."""

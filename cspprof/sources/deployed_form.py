@@ -16,11 +16,11 @@ from cspprof.core.plain_arguments import with_plain_values
 from cspprof.core.record import Record
 from cspprof.deployment.deploy import deploy
 from cspprof.deployment.proof import Forward
+from cspprof.modules.input_tensors import InputTensors
+from cspprof.modules.prepared_model import unwrap_compiled
 from cspprof.operands.pytree import tensors_in
 from cspprof.trace import trace
 from cspprof.trace.fallbacks import device_of_weights
-from cspprof.trace.input_tensors import InputTensors
-from cspprof.trace.prepared_model import unwrap_compiled
 
 
 def trace_deployed(

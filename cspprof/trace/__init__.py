@@ -4,12 +4,12 @@ How an operation becomes a call in the record:
 
 `fallbacks.trace` calls `run.trace_once`, and again with gradients or on a real device if the forward needs them.
 
-The rooms below know nothing of a trace: `operands` describes tensors, arguments and schemas, `isolation` keeps the
-model, torch and the process as they are, `diagnosis` explains a failure, and `ops` has the rules.
+The rooms below know nothing of a trace. `modules` lists the modules of a model, prepares the copy that runs and makes
+its inputs; `operands` describes tensors, arguments and schemas; `isolation` keeps the model, torch and the process as
+they are; `diagnosis` explains a failure; `ops` has the rules.
 
-1. `run.trace_once` makes the inputs (`input_tensors`), lists the modules and their tensors (`module_tree`), and
-   prepares a copy of the model (`prepared_model`: eval mode, eager, stand-ins for weights).
-2. During the forward, `module_hooks` tell the recorder which module runs.
+1. `run.trace_once` prepares the model and its inputs, and sets the hooks and the recorder.
+2. During the forward, the hooks tell the recorder which module runs.
 3. `dispatch.DispatchRecorder` receives every operation. Its `tensor_registry` tags each tensor with its storage and its
    shape, strides and dtype. It looks the operation up in `op_cache`.
 4. A new operation is bound to its schema. Its outputs come from an output rule of `ops`, or from torch (`execute`).

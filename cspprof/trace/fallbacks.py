@@ -16,8 +16,8 @@ from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.plain_arguments import with_plain_values
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
+from cspprof.modules.prepared_model import unwrap_compiled
 from cspprof.trace.gradients import may_concern_gradients
-from cspprof.trace.prepared_model import unwrap_compiled
 from cspprof.trace.run import trace_once
 
 WITH_GRADIENTS = "traced with gradients enabled: the forward fails without them"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from cspprof.modules.module_tree import ModuleTree
 from cspprof.trace.dispatch import DispatchRecorder
-from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.outputs import Outputs
 
 AUTOCAST = (

@@ -21,18 +21,18 @@ from cspprof.isolation.collection import collection_paused
 from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 from cspprof.isolation.user_memory import MemoryGuard
+from cspprof.modules.input_tensors import InputTensors
+from cspprof.modules.module_hooks import add_module_hooks
+from cspprof.modules.module_tree import ModuleTree
+from cspprof.modules.prepared_model import prepared_model, refuse_optimized
 from cspprof.operands.pytree import tensors_in
 from cspprof.operands.tensor_subclasses import inner_tensors, refuse_distributed
 from cspprof.trace import op_cache
 from cspprof.trace.dispatch import DispatchRecorder
 from cspprof.trace.gradients import Gradients, composite_operations, may_concern_gradients
-from cspprof.trace.input_tensors import InputTensors
 from cspprof.trace.jagged_attention import JaggedAttention
-from cspprof.trace.module_hooks import add_module_hooks
-from cspprof.trace.module_tree import ModuleTree
 from cspprof.trace.notes import UNKNOWN_GRADIENTS, trace_notes
 from cspprof.trace.outputs import Outputs
-from cspprof.trace.prepared_model import prepared_model, refuse_optimized
 from cspprof.trace.unseen_results import UnseenResults
 
 _LOCK = threading.RLock()

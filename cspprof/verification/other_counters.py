@@ -17,10 +17,10 @@ from torch import nn
 from cspprof.core.errors import CspprofError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.plain_arguments import with_plain_values
-from cspprof.trace.input_tensors import InputTensors
-from cspprof.trace.module_hooks import add_module_hooks
-from cspprof.trace.module_tree import ModuleTree, without_wrappers
-from cspprof.trace.prepared_model import prepared_model, unwrap_compiled
+from cspprof.modules.input_tensors import InputTensors
+from cspprof.modules.module_hooks import add_module_hooks
+from cspprof.modules.module_tree import ModuleTree, without_wrappers
+from cspprof.modules.prepared_model import prepared_model, unwrap_compiled
 
 Counts = dict[str, int]
 """What a tool counted in each module without its submodules, by the module's path."""

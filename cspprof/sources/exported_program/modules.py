@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from cspprof.core.errors import TraceError
+from cspprof.modules.module_tree import CLASS
 from cspprof.sources.exported_program.arguments import Device, Ref
 from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
 from cspprof.sources.exported_program.graph import Graph, ModuleCall, Node, Program, names_in, references
@@ -35,7 +36,6 @@ from cspprof.sources.exported_program.operators import (
     find_operator,
 )
 from cspprof.sources.exported_program.weights import HeldTensor
-from cspprof.trace.module_tree import CLASS
 
 ROOT = ModuleCall("", 0)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from cspprof.trace.module_tree import ModuleTree
+from cspprof.modules.module_tree import ModuleTree
 
 SetLayer = Callable[[int], int]
 """Makes a layer the running one, and returns the one that ran before."""

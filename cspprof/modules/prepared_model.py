@@ -16,9 +16,9 @@ from cspprof.core.errors import TraceError
 from cspprof.isolation.model_copy import ModelCopy
 from cspprof.isolation.torch_state import TorchState
 from cspprof.isolation.user_memory import alias, like
+from cspprof.modules.module_tree import ModuleTree
 from cspprof.operands.tensor_meta import torch_dtype
 from cspprof.operands.tensor_subclasses import empty_on_meta, refuse_fake
-from cspprof.trace.module_tree import ModuleTree
 
 KNOWN_TRAIN = frozenset({"torch", "torchvision", "timm"})
 """Packages in which a `train()` that a class defines changes no cost beyond the flag."""
