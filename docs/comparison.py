@@ -1,8 +1,9 @@
 """Write `comparison.md`: what other counters print for ten networks, and why. With `--check`, exit with 1 unless the
 page is current.
 
-`comparison/counters.json` is what the tools printed; CONTRIBUTING.md has the command. The reasons come from cspprof's
-rule for each tool, which gives the result of that tool from one profile.
+`comparison/counters.json` is what the tools printed for the networks, `comparison/probes.json` what they printed for
+small models; CONTRIBUTING.md has the commands. The reasons come from cspprof's rule for each tool, which gives the
+result of that tool from one profile.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cspprof.sources.spec import Request
 
 PAGE = Path(__file__).parent / "comparison.md"
 COUNTERS = Path(__file__).parent / "comparison" / "counters.json"
+PROBES = Path(__file__).parent / "comparison" / "probes.json"
 INPUT = (1, 3, 224, 224)
 NO_BREAK = "\N{NO-BREAK SPACE}"
 RULES = {
@@ -58,6 +60,40 @@ reasons are known exactly. `cspprof explain conventions --model SPEC` prints the
 `cspprof verify SPEC` runs fvcore and FlopCounterMode beside cspprof, layer by layer.
 
 """
+SEES = """
+## What a counter sees
+
+Each line is a small model with one thing that a counter can miss, and the result of the tool with its default options,
+beside the number by hand: *=* is that number, *–* means that the tool counts nothing. `python benchmarks/probes.py`
+counts these models with the installed tools.
+
+"""
+DOES = """
+## What else the tools do
+
+"""
+FEATURES = {
+    "its number is": (
+        "FLOPs, 2 for each MAC", "MACs, called flops", "MACs, called mult-adds", "MACs", "MACs", "FLOPs and MACs",
+        "MACs", "MACs, FLOPs, and those of the others",
+    ),
+    "a table by module": ("yes", "yes", "yes", "yes", "by an option", "yes", "no", "yes"),
+    "a rule for an operation of yours": ("yes", "yes", "no", "for modules", "for modules", "no", "yes", "yes"),
+    "activations": (
+        "no", "elements of convolutions and products", "bytes of outputs", "no", "no", "no", "no",
+        "elements, bytes, peak, traffic (CIO)",
+    ),
+    "a backward pass": (
+        "counts what runs", "no", "no", "no", "no", "estimates twice the forward", "no",
+        "by rules, with the memory of a training step",
+    ),
+    "other sizes, two networks side by side, limits in CI": (*["no"] * 7, "yes"),
+    "networks from files": (*["no"] * 7, "Darknet cfg, ONNX, exported programs"),
+    "measured time": (*["no"] * 7, "torch, ONNX Runtime, OpenCV, OpenVINO"),
+    "changes a network": (*["no"] * 7, "to cross stage partial stages"),
+    "packages that it requires besides torch": ("–", "8", "0", "0", "0", "2", "0", "10"),
+}  # fmt: skip
+"""What the documentation of each tool says, in the order of `RULES`, and cspprof."""
 TIME = """
 ## Time of a first count
 
@@ -81,7 +117,7 @@ CHOICE = """
 - **cspprof** is for designing a network: integers for every layer, each with its memory traffic (CIO), peak memory,
   receptive field and gradients; two versions side by side with the stage and layer that changed; other input sizes;
   measured time; a gate in CI. It also reads Darknet cfgs, ONNX graphs and exported programs. It is larger than all of
-  them: besides torch it requires fvcore, matplotlib, pandas, rich, sympy and typer.
+  them, and requires more packages.
 """
 
 
@@ -108,10 +144,17 @@ def rule_value(rule: Convention, record: Record) -> int | None:
     return None if value is None else round(value / rule.per_mac)
 
 
+TITLES = ["torch" if tool == "FlopCounterMode" else tool for tool in RULES]
+
+
 def head(column: str) -> list[str]:
-    """The head of a table with a column for each tool."""
-    tools = ["torch" if tool == "FlopCounterMode" else tool for tool in RULES]
-    return [f"| network | {column} | {' | '.join(tools)} |", f"| --- |{' ---: |' * (len(tools) + 1)}"]
+    """The head of a table of networks, with a column for each tool."""
+    return [f"| network | {column} | {' | '.join(TITLES)} |", f"| --- |{' ---: |' * (len(TITLES) + 1)}"]
+
+
+def _tools_head(align: str) -> list[str]:
+    """The head of a table with a column for each tool and cspprof."""
+    return [f"| | {' | '.join(TITLES)} | cspprof |", f"| --- |{f' {align} |' * (len(TITLES) + 1)}"]
 
 
 def difference_table(records: dict[str, Record], found: dict[str, Any]) -> list[str]:
@@ -190,6 +233,37 @@ def time_table(found: dict[str, Any]) -> list[str]:
     return [*lines, f"| geometric mean | | {' | '.join(means)} |"]
 
 
+def features_table() -> list[str]:
+    """What each tool, and cspprof, does besides counting."""
+    return [*_tools_head("---"), *(f"| {title} | {' | '.join(cells)} |" for title, cells in FEATURES.items())]
+
+
+def sees_table(document: dict[str, Any]) -> list[str]:
+    """What each tool, and cspprof, counts in each probe."""
+    tools, results = [*RULES, "cspprof"], document["tools"]
+    lines = _tools_head("---:")
+    for name, case in document["cases"].items():
+        cells = [_seen(results[tool][name], case["macs"]) for tool in tools]
+        lines.append(f"| {case['title']} | {' | '.join(cells)} |")
+    for key, title in ANSWERS.items():
+        cells = ["yes" if results[tool][key] else "no" for tool in tools]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+ANSWERS = {
+    "says": "says that it knows no cost of `torch.fft.fft2`",
+    "meta": "counts a model on meta, without weights",
+    "unchanged": "leaves a model in training mode as it was",
+}
+
+
+def _seen(result: dict[str, Any], exact: int) -> str:
+    if "error" in result:
+        return "fails"
+    return "–" if not result["macs"] else _difference(result["macs"], exact)
+
+
 def page() -> str:
     found = results()
     records = {model: record_of_spec(model, Request(INPUT)) for model in found}
@@ -200,6 +274,8 @@ def page() -> str:
     return "\n".join([
         HEAD.format(versions=versions) + "\n".join(difference_table(records, found)),
         REASONS.format(explained=explained, results=counted) + "\n".join(reason_line(t, w) for t, w in why.items()),
+        SEES + "\n".join(sees_table(json.loads(PROBES.read_text()))) + "\n",
+        DOES + "\n".join(features_table()) + "\n",
         TIME + "\n".join(time_table(found)),
         CHOICE,
     ])  # fmt: skip

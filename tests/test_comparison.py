@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import pytest
+
+import cspprof
 
 
 @pytest.fixture
@@ -23,3 +27,17 @@ def test_the_results_of_cspprof_are_those_of_the_benchmark(comparison: Any, scri
     run, counters = script("benchmarks/run"), comparison.results()
     assert {model: results["cspprof"]["macs"] for model, results in counters.items()} == run.MACS
     assert set(comparison.RULES) < set(run.PEERS)
+
+
+def test_cspprof_counts_each_probe_as_by_hand(comparison: Any, script: Callable[[str], Any]) -> None:
+    probes, document = script("benchmarks/probes"), json.loads(comparison.PROBES.read_text())
+    assert document["cases"] == {n: {"title": c.title, "macs": c.macs} for n, c in probes.CASES.items()}
+    for name, case in probes.CASES.items():
+        model = probes.Probe(case.forward, case.layer())
+        assert cspprof.profile(model, probes.SHAPE).total("macs") == case.macs, name
+        assert document["tools"]["cspprof"][name] == {"macs": case.macs}
+
+
+def test_the_number_of_required_packages_is_that_of_the_release(comparison: Any) -> None:
+    needs = [n for n in metadata.requires("cspprof") or () if "extra ==" not in n and not n.startswith("torch>")]
+    assert comparison.FEATURES["packages that it requires besides torch"][-1] == str(len(needs))
