@@ -101,6 +101,11 @@ def test_plain_program_of_these_tests_is_read(tmp_path: Path) -> None:
     assert [op.target for op in cspprof.profile(str(archive(tmp_path / "a.pt2", document()))).ops] == ["aten.relu"]
 
 
+def test_an_empty_range_of_a_size_is_refused(tmp_path: Path) -> None:
+    program = {**document(), "range_constraints": {"s0": {"min_val": 65, "max_val": 64}}}
+    assert "a.pt2: the range of the size 's0' is empty: from 65 to 64" in refusal(archive(tmp_path / "a.pt2", program))
+
+
 # -- code in the file -----------------------------------------------------------------------------------
 
 

@@ -57,4 +57,4 @@ def _read(path: Path, device: str) -> tuple[ExportedModel, tuple[str, ...]]:
         name = "model" if "model" in names or not names else names[0]
         program = read_program(archive.json(f"models/{name}.json" if names else LEGACY_PROGRAM))
         tensors, notes = read_weights(archive, name, program, device)
-        return ExportedModel(program, tensors), notes
+        return ExportedModel(program, tensors, path.name), notes

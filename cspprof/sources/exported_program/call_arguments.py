@@ -78,12 +78,19 @@ def nest(tree: Tree, leaves: Iterator[Any]) -> Any:
     return children if tree.type == "builtins.list" else tuple(children)
 
 
+def misfit(file: str, reason: str, hint: str) -> TraceError:
+    """The error to raise for an input that the program in `file` does not take."""
+    return TraceError(f"{file}: the input does not fit the exported program: {reason}", hint)
+
+
 class CallArguments:
     """The arguments of the forward of one program."""
 
-    def __init__(self, program: Program) -> None:
-        """Raises MalformedError if the nesting does not fit the arguments, or has a class that is not built in."""
+    def __init__(self, program: Program, file: str) -> None:
+        """`file` is its name in messages. Raises MalformedError if the nesting does not fit the arguments, or has a
+        class that is not built in."""
         self.program = program
+        self.file = file
         self.tree = parse_tree(program.in_spec, "in_spec")
         root = [child.type for child in self.tree.children]
         if self.tree.type != "builtins.tuple" or root != ["builtins.tuple", "builtins.dict"]:
@@ -229,7 +236,7 @@ class CallArguments:
             dependent.append((name, expected, size))
 
     def _misfit(self, reason: str) -> TraceError:
-        return TraceError(f"the input does not fit the exported program: {reason}", f"It takes {self.describe()}.")
+        return misfit(self.file, reason, f"It takes {self.describe()}.")
 
     def describe(self) -> str:
         """The arguments in one line: `x: 1×3×s0×s0, scale: 1; s0 from 4 to 64`."""

@@ -363,6 +363,8 @@ def _ranges(data: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
     for name, limits in data.items():
         low, high = (as_kind(limits, dict, "range_constraints").get(key) for key in ("min_val", "max_val"))
         found[name] = (low if type(low) is int else None, high if type(high) is int else None)
+        if type(low) is int and type(high) is int and low > high:
+            raise MalformedError(f"the range of the size {shorten(name)} is empty: from {low} to {high}")
     return found
 
 

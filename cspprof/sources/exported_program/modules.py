@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cspprof.core.errors import TraceError
 from cspprof.modules.module_tree import CLASS
 from cspprof.sources.exported_program.arguments import Device, Ref
-from cspprof.sources.exported_program.call_arguments import CallArguments, nest, parse_tree
+from cspprof.sources.exported_program.call_arguments import CallArguments, misfit, nest, parse_tree
 from cspprof.sources.exported_program.graph import Graph, ModuleCall, Node, Program, names_in, references
 from cspprof.sources.exported_program.json_values import MalformedError, shorten
 from cspprof.sources.exported_program.memory_limits import (
@@ -93,6 +92,8 @@ class Run:
     limit: ValueBudget | LiveLimit
     """Limits what operations compute with values."""
     repeats: RepeatLimit
+    file: str
+    """Its name in messages."""
     is_inner: bool = False
 
     def execute(self, steps: list[Step]) -> None:
@@ -127,9 +128,7 @@ class Run:
             return apply_to_numbers(target, args)
         if args and not isinstance(args[0], torch.Tensor) and not args[0]:
             message = args[1] if len(args) > 1 else "a condition of the program"
-            raise TraceError(
-                f"the input does not fit the exported program: {shorten(message)}", "Give another --input."
-            )
+            raise misfit(self.file, shorten(message), "Give another --input.")
         return None
 
     def run_graphs(self, step: HigherOrder) -> None:
@@ -158,7 +157,7 @@ class Run:
 
         def call(*operands: Any) -> Any:
             values = dict(zip(body.inputs, operands, strict=True))
-            inner = Run(self.modules, values, self.device, self.limit, self.repeats, is_inner=True)
+            inner = Run(self.modules, values, self.device, self.limit, self.repeats, self.file, is_inner=True)
             inner.execute(body.steps)
             results = [inner.resolve(r) for r in body.results]
             return results[0] if body.single and len(results) == 1 else tuple(results)
@@ -196,10 +195,11 @@ class Submodule(nn.Module):
 class ExportedModel(nn.Module):
     """The exported model. Its forward takes the arguments of the export and returns its results."""
 
-    def __init__(self, program: Program, tensors: list[HeldTensor]) -> None:
+    def __init__(self, program: Program, tensors: list[HeldTensor], file: str) -> None:
+        """`file` is its name in messages."""
         super().__init__()
         self.program = program
-        self.arguments = CallArguments(program)
+        self.arguments = CallArguments(program, file)
         self.out_tree = parse_tree(program.out_spec, "out_spec")
         self.constants: dict[str, torch.Tensor] = {}
         _add_modules(self, program, tensors)
@@ -236,6 +236,7 @@ class ExportedModel(nn.Module):
             device,
             ValueBudget() if on_meta else LiveLimit(values[name] for name in self.program.weights),
             RepeatLimit(),
+            self.arguments.file,
         )
         run.execute(self.steps)
         return nest(self.out_tree, iter([run.resolve(result) for result in self.program.results]))
