@@ -137,6 +137,18 @@ def test_transitions_by_hand() -> None:
     assert block.total("macs") == 40 * 96 * 96 + 12 * 112 * 112
 
 
+def test_the_first_bottleneck_of_a_stage_by_hand() -> None:
+    """From 256 to 512 channels and from 56×56 to 28×28, as in ResNet-50: 128 channels inside, one group."""
+    block = sized_block(CLOSED_FORMS.get("entry_bottleneck"), {"a": 256, "c": 512, "h": 56})
+    assert block.total("macs") == 56 * 56 * 256 * 128 + 28 * 28 * (9 * 128 * 128 + 128 * 512)
+    assert block.total("conv_weights") == 256 * 128 + 9 * 128 * 128 + 128 * 512
+
+
+def test_an_odd_width_has_no_half_as_bottleneck() -> None:
+    with pytest.raises(CspprofError, match="b = 65/2"):
+        sized_block(CLOSED_FORMS.get("resnext_bottleneck"), {"c": 65, "m": 1, "h": 8, "g": 1})
+
+
 @given(
     c=st.integers(1, 300), m=st.integers(1, 40), d=st.integers(1, 64), h=st.integers(1, 60), w=st.integers(1, 60),
     n=st.integers(1, 299),

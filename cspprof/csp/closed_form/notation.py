@@ -79,7 +79,7 @@ def _rank(factor: Expr) -> tuple[bool, int]:
 
 def _sum(terms: list[Expr]) -> Expr:
     flat = [x for term in terms for x in Add.make_args(term)]
-    return flat[0] if len(flat) == 1 else Add(*flat, evaluate=False)
+    return Add(*flat, evaluate=False)
 
 
 def text(expr: Expr) -> str:
