@@ -74,26 +74,22 @@ DOES = """
 """
 FEATURES = {
     "its number is": (
-        "FLOPs, 2 for each MAC", "MACs, called flops", "MACs, called mult-adds", "MACs", "MACs", "FLOPs and MACs",
-        "MACs", "MACs, FLOPs, and those of the others",
+        "MACs, FLOPs, and those of the others", "FLOPs, 2 for each MAC", "MACs, called flops", "MACs, called mult-adds",
+        "MACs", "MACs", "FLOPs and MACs", "MACs",
     ),
-    "a table by module": ("yes", "yes", "yes", "yes", "by an option", "yes", "no", "yes"),
-    "a rule for an operation of yours": ("yes", "yes", "no", "for modules", "for modules", "no", "yes", "yes"),
+    "a table by module": ("yes", "yes", "yes", "yes", "yes", "by an option", "yes", "no"),
+    "a rule for an operation of yours": ("yes", "yes", "yes", "no", "for modules", "for modules", "no", "yes"),
     "activations": (
-        "no", "elements of convolutions and products", "bytes of outputs", "no", "no", "no", "no",
-        "elements, bytes, peak, traffic (CIO)",
+        "elements, bytes, peak, traffic (CIO)", "no", "elements of convolutions and products", "bytes of outputs", "no",
+        "no", "no", "no",
     ),
     "a backward pass": (
-        "counts what runs", "no", "no", "no", "no", "estimates twice the forward", "no",
-        "by rules, with the memory of a training step",
+        "by rules, with the memory of a training step", "counts what runs", "no", "no", "no", "no",
+        "estimates twice the forward", "no",
     ),
-    "other sizes, two networks side by side, limits in CI": (*["no"] * 7, "yes"),
-    "networks from files": (*["no"] * 7, "Darknet cfg, ONNX, exported programs"),
-    "measured time": (*["no"] * 7, "torch, ONNX Runtime, OpenCV, OpenVINO"),
-    "changes a network": (*["no"] * 7, "to cross stage partial stages"),
-    "packages that it requires besides torch": ("–", "8", "0", "0", "0", "2", "0", "10"),
+    "packages that it requires besides torch": ("10", "–", "8", "0", "0", "0", "2", "0"),
 }  # fmt: skip
-"""What the documentation of each tool says, in the order of `RULES`, and cspprof."""
+"""What the documentation of each tool says, cspprof first, then in the order of `RULES`."""
 TIME = """
 ## Time of a first count
 
@@ -153,8 +149,8 @@ def head(column: str) -> list[str]:
 
 
 def _tools_head(align: str) -> list[str]:
-    """The head of a table with a column for each tool and cspprof."""
-    return [f"| | {' | '.join(TITLES)} | cspprof |", f"| --- |{f' {align} |' * (len(TITLES) + 1)}"]
+    """The head of a table with a column for cspprof and for each tool."""
+    return [f"| | cspprof | {' | '.join(TITLES)} |", f"| --- |{f' {align} |' * (len(TITLES) + 1)}"]
 
 
 def difference_table(records: dict[str, Record], found: dict[str, Any]) -> list[str]:
@@ -234,13 +230,13 @@ def time_table(found: dict[str, Any]) -> list[str]:
 
 
 def features_table() -> list[str]:
-    """What each tool, and cspprof, does besides counting."""
+    """What cspprof and each tool do besides counting."""
     return [*_tools_head("---"), *(f"| {title} | {' | '.join(cells)} |" for title, cells in FEATURES.items())]
 
 
 def sees_table(document: dict[str, Any]) -> list[str]:
-    """What each tool, and cspprof, counts in each probe."""
-    tools, results = [*RULES, "cspprof"], document["tools"]
+    """What cspprof and each tool count in each probe."""
+    tools, results = ["cspprof", *RULES], document["tools"]
     lines = _tools_head("---:")
     for name, case in document["cases"].items():
         cells = [_seen(results[tool][name], case["macs"]) for tool in tools]
