@@ -270,8 +270,8 @@ def page() -> str:
     return "\n".join([
         HEAD.format(versions=versions) + "\n".join(difference_table(records, found)),
         REASONS.format(explained=explained, results=counted) + "\n".join(reason_line(t, w) for t, w in why.items()),
-        SEES + "\n".join(sees_table(json.loads(PROBES.read_text()))) + "\n",
-        DOES + "\n".join(features_table()) + "\n",
+        SEES + "\n".join(sees_table(json.loads(PROBES.read_text()))),
+        DOES + "\n".join(features_table()),
         TIME + "\n".join(time_table(found)),
         CHOICE,
     ])  # fmt: skip

@@ -21,8 +21,8 @@ from cspprof.measure.engines.network import EngineError, Prepared
 from cspprof.measure.layers import LayerProfile, layer_profile
 from cspprof.measure.machine import CpuClock, available_memory, cpus_for, default_threads, this_machine
 from cspprof.measure.profilers import NO_PROFILER, PROFILERS
-from cspprof.measure.result import EngineRun, MeasuredModel, Measurement, Timing
-from cspprof.measure.worker import MEMORY_HINT, OUT_OF_MEMORY
+from cspprof.measure.result import MAX_SAMPLES, EngineRun, MeasuredModel, Measurement, Timing
+from cspprof.measure.worker import MEMORY_HINT, MOST_SAMPLES, OUT_OF_MEMORY
 from cspprof.measure.worker_process import WorkerProcess
 from cspprof.metrics import value_of
 from cspprof.profiles import profile_spec
@@ -46,6 +46,12 @@ class Session:
         """Raises CspprofError for an impossible option, and from the trace of a model."""
         if rounds < 1:
             raise CspprofError(f"--rounds {rounds} measures nothing", "Write --rounds N with N ≥ 1; the default is 5.")
+        samples = MOST_SAMPLES * (len(specs) + 1) * max(1, len(engines))  # the first model is measured twice
+        if rounds * samples > MAX_SAMPLES:
+            raise CspprofError(
+                f"--rounds {rounds}: a result holds {MAX_SAMPLES:,} samples, and a round can take {samples}",
+                f"Write --rounds {MAX_SAMPLES // samples} or less.",
+            )
         self.threads = default_threads() if threads is None else threads
         self.cpus = cpus_for(self.threads)
         self.inputs = list(inputs)

@@ -17,7 +17,7 @@ from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.diagnosis.forward import explain_failure
-from cspprof.isolation.collection import collection_paused
+from cspprof.isolation.collection import CollectionPause
 from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 from cspprof.isolation.user_memory import MemoryGuard
@@ -68,8 +68,7 @@ def trace_once(
     def run(mode: Gradients, sees_functions: bool = False) -> _Run:
         return _Run(model, inputs, name, train, device, dtype, mode, sees_functions)
 
-    # The stack of torch.func is cleared for a caller that is a function that it transforms.
-    with _LOCK, collection_paused(), temporarily_clear_interpreter_stack():
+    with _LOCK, temporarily_clear_interpreter_stack():  # of torch.func, if the caller is a function that it transforms
         if gradients:
             return run(Gradients.ON).restored_record(source, notes, status)
         first = run(Gradients.WATCHED)
@@ -124,7 +123,7 @@ class _Run:
         self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
         self.sees_functions = sees_functions
         self.restored = False
-        self.state = TorchState()
+        self.state, self.pause = TorchState(), CollectionPause()
         with _disable_current_modes():
             self.process = ProcessState([*SETTINGS.values(), *random_generators()])
         self.guard = MemoryGuard()
@@ -140,12 +139,14 @@ class _Run:
                 self.recorder.generators.restore()
                 self.process.restore()
             self.recorder.release()
+            self.pause.end()
             self.restored = True
 
     def restored_record(self, source: str, notes: tuple[str, ...], status: str) -> Record:
         """Run the model and return the record. Afterwards everything is as it was, also after a KeyboardInterrupt."""
         try:
             try:
+                self.pause.begin()
                 return self.record(source, notes, status)
             except BaseException as error:
                 raise_interruption(error)
