@@ -28,9 +28,9 @@ from cspprof.trace import trace
 pytestmark = pytest.mark.slow
 
 TORCH = str(Path(torch.__file__).parent)
-FEWER_LINES = 2
-"""A run may have fewer lines than the one before it, because torch has cached something: so many interruptions of the
-last lines may not happen."""
+FEWER_LINES = 4
+"""A run may have fewer lines than the one before it, because torch has cached something, or because the search for
+tensors of other threads visits fewer objects: so many interruptions of the last lines may not happen."""
 
 INTERRUPTIONS = 24
 """How many lines of a run are interrupted, evenly spaced."""
