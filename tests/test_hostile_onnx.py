@@ -160,6 +160,14 @@ def test_a_split_into_another_number_of_parts_than_it_has_outputs_is_refused(par
     assert error.message == f"net.onnx: node 'y' (Split): the attribute num_outputs is {parts}, but it has 2 outputs"
 
 
+@pytest.mark.parametrize("equation", ["%s%n", "ij,jk->ik->i", "i.j,jk", "ij,jk->i......k", "ij;jk", "é,é", "i1,1j"])
+def test_an_equation_of_other_characters_than_letters_is_refused(equation: str, tmp_path: Path) -> None:
+    """The library `onnx` would read some of them for ever."""
+    nodes = [node("Einsum", "x", "x", outputs=["y"], equation=equation)]
+    error = refusal(save_graph(tmp_path / "net.onnx", nodes, X, Y, opset=18))
+    assert error.message == f"net.onnx: node 'y' (Einsum): the attribute equation is {equation!r}"
+
+
 def test_the_smallest_integer_is_an_attribute_that_can_be_saved(tmp_path: Path) -> None:
     nodes = [node("ReduceMean", "x", "axes", outputs=["y"], keepdims=-(2**63))]
     path = save_graph(tmp_path / "net.onnx", nodes, X, Y, {"axes": numpy.array([1])}, opset=18)

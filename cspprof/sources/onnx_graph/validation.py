@@ -192,6 +192,9 @@ def check_attributes(node: NodeProto, attributes: dict[str, Any]) -> None:
     outputs = attributes.get("num_outputs", len(node.output))
     if node.op_type == "Split" and outputs != len(node.output):  # the library would read past the end of a list
         raise ValueError(f"the attribute num_outputs is {outputs}, but it has {len(node.output)} outputs")
+    equation = attributes.get("equation", "")
+    if node.op_type == "Einsum" and not _is_equation(str(equation)):  # the library would search it for ever
+        raise ValueError(f"the attribute equation is {shortened(repr(equation), SHOWN)}")
     for name in RANGES.keys() & attributes.keys():
         value, (smallest, largest) = attributes[name], RANGES[name]
         numbers = value if isinstance(value, tuple) else (value,)
@@ -199,3 +202,10 @@ def check_attributes(node: NodeProto, attributes: dict[str, Any]) -> None:
             isinstance(n, int) and smallest <= n <= largest for n in numbers
         ):
             raise ValueError(f"the attribute {name} is {shortened(shape_text(numbers), SHOWN)}")
+
+
+def _is_equation(text: str) -> bool:
+    """Whether the text is terms of letters, each with at most one `...`, as in `bij,bjk->bik`."""
+    operands, _, result = text.replace(" ", "").partition("->")
+    subscripts = "".join(term.replace("...", "", 1) for term in (*operands.split(","), result))
+    return not subscripts or (subscripts.isascii() and subscripts.isalpha())
