@@ -18,13 +18,11 @@ import base64
 import json
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
-from zipfile import BadZipFile
 
 from fuzz_formats import FORMATS
 from fuzz_worker import MEMORY, SECONDS
@@ -40,7 +38,6 @@ TURN_SECONDS = 120.0
 PROCESS_INPUTS = 20_000
 """Inputs of one process: caches of torch and of cspprof grow with the operations that they have seen."""
 MINIMIZING_SECONDS = 20.0
-UNREADABLE = (ValueError, LookupError, RecursionError, NotImplementedError, BadZipFile, zlib.error)
 
 
 class Reader:
@@ -105,7 +102,7 @@ def mutants(name: str, seeds: list[bytes], seed: int) -> Iterator[bytes]:
         for _ in range(rng.choice((1, 1, 1, 1, 3))):
             try:
                 data = FORMATS[name].mutate(rng, data, seeds)
-            except UNREADABLE:  # what was changed before is no document any more
+            except Exception:  # what was changed before is no document any more: zipfile alone has ten errors for that
                 break
         yield data
 

@@ -124,21 +124,18 @@ def mutate_text_bytes(rng: Random, data: bytes, seeds: Sequence[bytes]) -> bytes
 # -- JSON --------------------------------------------------------------------------------------------------
 
 
-def _places(document: Any, depth: int = 0) -> Iterator[tuple[Any, Any]]:
-    """Each container of a document with each key or index in it."""
-    if depth > 50 or not isinstance(document, (dict, list)):
-        return
-    for key in list(document) if isinstance(document, dict) else range(len(document)):
-        yield document, key
-        yield from _places(document[key], depth + 1)
+def _place(rng: Random, document: Any) -> tuple[Any, Any]:
+    """A container in a document and a key or index in it: at each container, one time in five, the way down ends."""
+    holder, key = [document], 0
+    while isinstance(inner := holder[key], (dict, list)) and inner and (inner is document or rng.random() < 0.8):
+        holder, key = inner, rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+    return holder, key
 
 
-def mutate_document(rng: Random, document: Any) -> Any:
-    """Some values of a document replaced, removed, repeated, nested or exchanged."""
-    root = [copy.deepcopy(document)]
+def mutate_document(rng: Random, document: Any) -> None:
+    """Replace, remove, repeat, nest or exchange some values in a document, which is changed."""
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        places = list(_places(root))
-        holder, key = rng.choice(places)
+        holder, key = _place(rng, document)
         action = rng.randrange(8)
         value = holder[key]
         if action <= 2:
@@ -150,7 +147,7 @@ def mutate_document(rng: Random, document: Any) -> Any:
         elif action == 4:
             holder[rng.choice(("", "\x1b", "a" * 1000, "1", f"{key}2"))] = value
         elif action == 5:
-            other, there = rng.choice(places)
+            other, there = _place(rng, document)
             holder[key] = copy.deepcopy(other[there])
         elif action == 6:
             for _ in range(rng.choice((1, 3, 200))):
@@ -158,7 +155,6 @@ def mutate_document(rng: Random, document: Any) -> Any:
             holder[key] = value
         else:
             holder[key] = rng.choice(([], {}, [None], [[]], {"": 0}))
-    return root[0]
 
 
 def _other_value(rng: Random, value: Any) -> Any:
@@ -179,7 +175,8 @@ def mutate_json(rng: Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
         return mutate_bytes(rng, data, seeds)
     if way < 0.2:
         return mutate_text_bytes(rng, data, seeds)
-    document = mutate_document(rng, json.loads(data))
+    document = json.loads(data)
+    mutate_document(rng, document)
     return encoded(json.dumps(document, ensure_ascii=rng.random() < 0.5))[: 4 * MAX_BYTES]
 
 

@@ -50,6 +50,7 @@ def outcome(name: str, data: bytes, folder: Path) -> dict[str, Any]:
 def _argument(kind: Format, data: bytes, path: Path) -> Any:
     if not kind.ending:
         return argument_text(data)
+    path.unlink(missing_ok=True)  # to write a new file takes microseconds, to replace a content milliseconds on ext4
     path.write_bytes(data)
     return path
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import islice
@@ -80,12 +82,37 @@ def test_the_same_seed_gives_the_same_inputs(fuzz: Any) -> None:
         assert set(islice(fuzz.mutants(name, seeds, 8), 60)) != set(first)
 
 
-def test_documents_and_messages_are_changed_in_place(fuzz: Any) -> None:
+def test_an_archive_that_is_damaged_is_tried_as_it_is(fuzz: Any) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.json", "[1, 2]")
+    whole = buffer.getvalue()
+    sizes = whole.rindex(b"PK\x01\x02") + 20  # of the entry in the directory of the archive, compressed and not
+    damaged = whole[:sizes] + b"\xff\xff\0\0" * 2 + whole[sizes + 8 :]
+    with zipfile.ZipFile(io.BytesIO(damaged)) as archive, pytest.raises(EOFError):
+        archive.read("a.json")
+    tried = list(islice(fuzz.mutants("pt2", [damaged], 7), 60))
+    assert tried.count(damaged) > 20
+
+
+def test_documents_are_changed_at_every_depth(fuzz: Any) -> None:
     mutations = import_module("fuzz_mutations")
-    document = {"a": [1, "x", {"b": 2.5}], "c": None}
-    changed = [mutations.mutate_document(Random(i), document) for i in range(200)]
-    assert document == {"a": [1, "x", {"b": 2.5}], "c": None}
-    assert sum(d != document for d in changed) > 150
+    changed = [{"a": [1, "x", {"b": 2.5}], "c": None} for _ in range(200)]
+    for i, document in enumerate(changed):
+        mutations.mutate_document(Random(i), document)
+    original = {"a": [1, "x", {"b": 2.5}], "c": None}
+    assert sum(d != original for d in changed) > 150
+    for change in (
+        lambda d: "a" not in d,
+        lambda d: d.get("c") is not None,
+        lambda d: isinstance(d.get("a"), list) and d["a"][1:] == original["a"][1:] and d["a"] != original["a"],
+        lambda d: isinstance(d.get("a"), list) and d["a"][:2] == [1, "x"] and d["a"][2:] != original["a"][2:],
+    ):
+        assert any(change(d) for d in changed)
+
+
+def test_messages_are_changed(fuzz: Any) -> None:
+    mutations = import_module("fuzz_mutations")
     model = onnx.helper.make_model(graph_of([node("Relu", "x")], [value("x", [1])], [value("y")]))
     messages = {mutations.mutate_message(Random(i), model, [model]) for i in range(100)}
     assert len(messages) > 50
