@@ -54,13 +54,13 @@ PARTS = {
     ),
     "ops": Part(
         ("cspprof/ops/*.py",),
-        ("test_ops.py", "test_operators.py", "test_outputs.py", "test_training.py", "test_indexing.py"),
+        ("test_ops.py", "test_operators.py", "test_op_cache.py", "test_training.py", "test_indexing.py"),
     ),
     "metrics": Part(
         ("cspprof/metrics/*.py",),
         (
             "test_metrics.py", "test_metric_options.py", "test_conventions.py", "test_training.py",
-            "test_lower_bounds.py", "test_peer_counts.py",
+            "test_lower_bounds.py", "test_peer_counts.py", "test_comparison.py", "test_indexing.py",
         ),
     ),
     "gate": Part(

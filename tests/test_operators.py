@@ -157,6 +157,8 @@ FACTORIZATIONS = [
     Row("inv", lambda a: torch.linalg.inv_ex(a)[0], [t(3, 3)], M, (2 * 2 + 1) + 3 * 2 * (0 + 1 + 2), oracle=False),
     Row("solve_triangular", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True), [t(3, 3), t(3, 7)],
         M, 7 * (0 + 1 + 2), oracle=False),
+    Row("solve_triangular of a batch", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True),
+        [t(2, 3, 3), t(2, 3, 7)], M, 2 * 7 * (0 + 1 + 2), oracle=False),
     Row("solve_triangular from the right", lambda a, b: torch.linalg.solve_triangular(a, b, upper=True, left=False),
         [t(3, 3), t(7, 3)], M, 7 * (0 + 1 + 2), oracle=False),
     Row("triangular_solve", torch.triangular_solve, [t(3, 7), t(3, 3)], M, 7 * (0 + 1 + 2), oracle=False),
@@ -258,7 +260,8 @@ ATTENTION = [
     Row("encoder layer", nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [t(3, 5, 8)],
         A, projections + scores + feed_forward, oracle=False),
     Row("encoder layer, fused kernel", encoder_layer, [t(3, 5, 8), t(24, 8), t(8, 8), t(16, 8), t(8, 16)],
-        A, projections + scores + feed_forward, on=CPU, oracle=False),
+        # the softmax of 2 heads, an activation of 16 channels, and two norms of 2 operations each
+        A, projections + scores + feed_forward, 3 * 2 * 5 * 5 + 3 * 5 * 16 + 2 * 2 * 3 * 5 * 8, on=CPU, oracle=False),
     Row("encoder with a padding mask, counted as the padded batch", PaddedEncoder(), [t(3, 5, 8)],
         A, 2 * (projections + scores + feed_forward), oracle=False),
 ]  # fmt: skip
@@ -283,6 +286,8 @@ RECURRENT = [
         R, 4 * 3 * (2 * 20 * (6 + 5) + 2 * 20 * (10 + 5)), oracle=False),
     Row("lstm with projections", nn.LSTM(6, 5, proj_size=3, batch_first=True), [t(3, 4, 6)],
         R, 4 * 3 * (20 * (6 + 3) + 3 * 5), oracle=False),
+    Row("lstm with two layers and projections", nn.LSTM(6, 5, 2, proj_size=3), [t(4, 3, 6)],
+        R, 4 * 3 * (20 * (6 + 3) + 3 * 5 + 20 * (3 + 3) + 3 * 5), oracle=False),
     Row("lstm unbatched", nn.LSTM(6, 5), [t(4, 6)], R, 4 * 20 * (6 + 5), oracle=False),
     Row("lstm packed", PackedSequence(nn.LSTM), [t(4, 3, 6)], R, 7 * 20 * (6 + 5), oracle=False),
     Row("gru packed, bidirectional", PackedSequence(nn.GRU, bidirectional=True), [t(4, 3, 6)],
@@ -302,6 +307,8 @@ def unpooled(x: torch.Tensor) -> torch.Tensor:
 WITHOUT_MACS = [
     Row("embedding", nn.Embedding(10, 4), [t(3, 5, dtype="int64")], Kind.EMBEDDING, 0, 0,
         traffic=8 * 15 + 4 * 10 * 4 + 4 * 15 * 4),
+    Row("embedding in a large table", nn.Embedding(100, 4), [t(3, dtype="int64")], Kind.EMBEDDING, 0, 0,
+        traffic=8 * 3 + 4 * 3 * 4 + 4 * 3 * 4),
     Row("embedding_bag", nn.EmbeddingBag(10, 4), [t(3, 5, dtype="int64")], Kind.EMBEDDING, 0, 3 * 5 * 4),
     *(Row(type(norm).__name__, norm, [t(2, 4, 6, 6)], Kind.NORM, 0, 2 * 2 * 4 * 6 * 6)
       for norm in (nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.LayerNorm((6, 6)), nn.RMSNorm(6))),
@@ -341,6 +348,7 @@ WITHOUT_MACS = [
     Row("rfft2", torch.fft.rfft2, [t(2, 8, 16)], Kind.FFT, 0, 2 * 5 * 8 * 16 * (3 + 4) // 2,
         traffic=4 * 2 * 8 * 16 + 8 * 2 * 8 * 9),
     Row("irfft2", torch.fft.irfft2, [t(2, 8, 9, dtype=c64)], Kind.FFT, 0, 2 * 5 * 8 * 16 * (3 + 4) // 2),
+    Row("fft of five real values", torch.fft.fft, [t(5)], Kind.FFT, 0, 38),  # half of 5 · 5 · 3, rounded up
     Row("fft of a length that is no power of two", torch.fft.fft, [t(6, dtype=c64)], Kind.FFT, 0, 5 * 6 * 3),
 ]  # fmt: skip
 

@@ -220,6 +220,105 @@ def test_roll_pad_and_contiguous_output(x: torch.Tensor, dims: list[int], pads: 
     check("contiguous", torch.Tensor.contiguous, x)
 
 
+def wide(*shape: int) -> torch.Tensor:
+    """A map in channels-last order."""
+    return empty(*shape).to(memory_format=torch.channels_last)
+
+
+aten = torch.ops.aten
+X = empty(2, 4, 8, 6)
+COVERED: list[tuple[str, Callable[..., torch.Tensor], tuple[Any, ...]]] = [
+    ("conv2d", aten.conv2d, (X, empty(8, 4, 3, 3))),
+    ("conv2d", aten.conv2d, (X, empty(8, 2, 3, 1), empty(8), [2, 1], [1, 0], [1, 2], 2)),
+    ("conv2d", aten.conv2d, (empty(2, 7, 8, 6)[:, 2:6], empty(8, 4, 1, 1), empty(8))),
+    ("linear", F.linear, (empty(5, 4), empty(3, 4))),
+    ("linear", F.linear, (empty(4, 5).t(), empty(3, 4))),
+    ("linear", F.linear, (X, empty(3, 6), empty(3))),
+    ("matmul", torch.matmul, (empty(5, 4), empty(4, 3))),
+    ("matmul", torch.matmul, (empty(2, 5, 4), empty(2, 4, 3))),
+    ("matmul", torch.matmul, (X, empty(2, 4, 6, 3))),
+    ("matmul", torch.matmul, (X, empty(2, 4, 3, 6).mT)),
+    *((name, getattr(torch, name), (X, other)) for name in ("add", "sub", "mul", "div")
+      for other in (empty(2, 4, 8, 6), empty(4, 1, 1), empty(6), 2, 0.5)),
+    *((name, function, (x,)) for x in (X, wide(2, 4, 8, 6)) for name, function in (
+        ("relu", F.relu), ("silu", F.silu), ("gelu", F.gelu), ("hardswish", F.hardswish), ("sigmoid", torch.sigmoid),
+        ("tanh", torch.tanh), ("leaky_relu", F.leaky_relu), ("elu", F.elu), ("mish", F.mish), ("relu6", F.relu6),
+        ("hardsigmoid", F.hardsigmoid), ("softplus", F.softplus), ("hardtanh", F.hardtanh),
+    )),
+    ("softmax", aten.softmax.int, (X, -1)),
+    ("log_softmax", aten.log_softmax.int, (X, 1)),
+    ("cat", torch.cat, ([X, empty(2, 3, 8, 6)], 1)),
+    ("cat", torch.cat, ([X, empty(1, 4, 8, 6), X],)),
+    ("cat", torch.cat, ([X, empty(2, 4, 8, 1)], -1)),
+    ("max_pool2d", aten.max_pool2d, (X, [3, 3], [2, 2], [1, 1], [1, 1], False)),
+    ("max_pool2d", aten.max_pool2d, (X, [2, 3], [2, 1], [1, 0], [1, 2], True)),
+    ("avg_pool2d", aten.avg_pool2d, (X, [3, 3], [2, 2], [1, 1], False)),
+    ("avg_pool2d", aten.avg_pool2d, (X, [2, 2])),
+    ("adaptive_avg_pool2d", aten.adaptive_avg_pool2d, (X, [1, 1])),
+    ("adaptive_avg_pool2d", aten.adaptive_avg_pool2d, (X, [3, 5])),
+    ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X, [16, 9], None)),
+    ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X, None, [2.0, 1.5])),
+    ("upsample_bilinear2d", aten.upsample_bilinear2d.vec, (X, [4, 3], False, None)),
+    ("upsample_bicubic2d", aten.upsample_bicubic2d.vec, (X, None, True, [2.0, 2.0])),
+    ("mean", aten.mean.dim, (X, [2, 3], True)),
+    ("mean", aten.mean.dim, (X, [-1])),
+    ("sum", aten.sum.dim_IntList, (X, [1], False)),
+    ("amax", aten.amax, (X, [1, 3], True)),
+    ("amin", aten.amin, (X, [0])),
+    ("batch_norm", aten.batch_norm, (X, *[empty(4)] * 4, False, 0.1, 1e-5, False)),
+    ("batch_norm", aten.batch_norm, (X, empty(4), empty(4), None, None, True, 0.1, 1e-5, False)),
+    ("group_norm", aten.group_norm, (X, 2, empty(4), empty(4), 1e-5, False)),
+    ("layer_norm", aten.layer_norm, (X, [6], empty(6), empty(6))),
+    ("layer_norm", aten.layer_norm, (X, [8, 6], empty(8, 6))),
+    ("pad", aten.pad, (X, [1, 2])),
+    ("pad", aten.pad, (X, [1, 0, 0, 3])),
+    ("roll", torch.roll, (X, [1, -2], [2, 3])),
+    ("contiguous", torch.Tensor.contiguous, (empty(4, 6, 8).movedim(0, 1),)),
+    ("scaled_dot_product_attention", F.scaled_dot_product_attention, (X, X, X)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "function", "args"), COVERED)
+def test_common_operations_need_no_kernel_of_torch(name: str, function: Callable[..., Any], args: Any) -> None:
+    output = OUTPUT_RULES[f"aten.{name}"](*pytree.tree_map_only(torch.Tensor, meta_of, args))
+    assert output == meta_of(function(*args))
+
+
+def test_every_output_rule_covers_an_operation() -> None:
+    assert {f"aten.{name}" for name, *_ in COVERED} == set(OUTPUT_RULES)
+
+
+WRONG: list[tuple[str, Callable[..., torch.Tensor], tuple[Any, ...]]] = [
+    ("conv2d", aten.conv2d, (X, empty(8, 3, 3, 3))),
+    ("conv2d", aten.conv2d, (X, empty(8, 4, 9, 3))),
+    ("conv2d", aten.conv2d, (X, empty(8, 4, 3))),
+    ("matmul", torch.matmul, (X, empty(3, 4, 6, 3))),
+    ("matmul", torch.matmul, (X, empty(2, 3, 6, 3))),
+    ("matmul", torch.matmul, (X, empty(2, 4, 5, 3))),
+    ("cat", torch.cat, ([X, empty(2, 4, 8)], 1)),
+    ("cat", torch.cat, ([X, empty(3, 4, 8, 6)], 1)),
+    ("cat", torch.cat, ([X, empty(2, 4, 8, 7)], 1)),
+    ("max_pool2d", aten.max_pool2d, (X, [3, 3], [2, 2], [1, 2], [1, 1], False)),
+    ("max_pool2d", aten.max_pool2d, (X, [3, 3], [0, 2], [1, 1], [1, 1], False)),
+    ("max_pool2d", aten.max_pool2d, (X, [9, 3], [1, 1], [0, 0], [1, 1], False)),
+    ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X[0], [16, 9], None)),
+    ("upsample_bilinear2d", aten.upsample_bilinear2d.vec, (X[0], [16, 9], False, None)),
+    ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X[None], [16, 9], None)),
+    ("batch_norm", aten.batch_norm, (X, *[empty(5)] * 4, True, 0.1, 1e-5, False)),
+    ("group_norm", aten.group_norm, (X, 3, empty(4), empty(4), 1e-5, False)),
+    ("layer_norm", aten.layer_norm, (X, [8], empty(8))),
+    ("roll", torch.roll, (X, [1, 2], [2])),
+]
+
+
+@pytest.mark.parametrize(("name", "function", "args"), WRONG)
+def test_torch_refuses_what_does_not_fit(name: str, function: Callable[..., Any], args: Any) -> None:
+    """An output rule leaves it to torch, whose error a user sees."""
+    with pytest.raises((RuntimeError, IndexError)):
+        function(*args)
+    check(name, function, *args)
+
+
 @st.composite
 def projections(draw: Any, shape: tuple[int, ...]) -> torch.Tensor:
     """Queries, keys or values (N, H, L, E) on the CPU, cut from a projection with any order of batch, heads and length:

@@ -319,6 +319,29 @@ def test_the_moments_of_a_small_step_by_hand() -> None:
     assert memory.peak.phase == "optimizer"
 
 
+def test_the_gradient_of_a_sum_is_shared_until_something_is_added_to_it() -> None:
+    """z = (h + a) + h, each of 128 bytes. The gradient of z is also that of y = h + a and of h. The first sum adds to
+    the gradient of h, which needs memory of its own as long as the gradient of y exists."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.h, self.a = nn.Linear(2, 32, bias=False), nn.Linear(2, 32, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.h(x)
+            return h + self.a(x) + h
+
+    memory = training_memory(cspprof.profile(Net(), (1, 2)), "sgd")
+    n = 4 * 32
+    assert [(m.phase, m.call, m.other) for m in memory.moments if m.phase == "backward"] == [
+        ("backward", 3, n + n),  # z, and one gradient of z, y and h
+        ("backward", 2, n + n + n),
+        ("backward", 1, n + n),
+        ("backward", 0, n + n),
+    ]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("weights", [16, 3000], ids=["activations dominate", "weights dominate"])
 def test_the_peak_is_that_of_the_allocator(optimizer: str, weights: int) -> None:

@@ -264,6 +264,7 @@ def calflops(op: OpSpec) -> int | None:
     """MACs of convolutions, linear layers and torch.matmul. Attention, bmm, einsum and recurrent layers count as
     zero."""
     name = aten_name(op)
-    if op.kind is Kind.CONV_TRANSPOSE:  # calflops divides by the groups twice
-        return (op.macs or 0) // int(op.attrs.get("groups", 1))
+    if op.kind is Kind.CONV_TRANSPOSE:  # calflops divides the output channels by the groups twice
+        channels = (*op.weights, *op.reads[1:])[0].shape[1]  # of each group
+        return (op.macs or 0) // channels * (channels // int(op.attrs.get("groups", 1)))
     return op.macs if (op.kind is Kind.CONV and name) or name in ("linear", "matmul", "addmm") else 0
