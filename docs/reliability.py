@@ -53,10 +53,12 @@ MUTANTS = """\
 ## Mutants
 
 A mutant is the code with one operator, number or condition changed. The tests must notice it. The mutants are chosen
-at random, with a fixed seed.
+at random, with a fixed seed. The goal is 90 % of each row; the metrics miss it. The rules
+of operations have no row: their run was stopped before its end, with 26 mutants unnoticed. Tests were added since, and
+not yet tried with new mutants.
 
     pip install cosmic-ray
-    python benchmarks/mutants.py --json FILE
+    python benchmarks/mutants.py PART --seed 2 --json FILE
 """
 VERSIONS = """\
 ## Versions
