@@ -60,7 +60,7 @@ PARTS = {
         ("cspprof/metrics/*.py",),
         (
             "test_metrics.py", "test_metric_options.py", "test_conventions.py", "test_training.py",
-            "test_lower_bounds.py", "test_peer_counts.py", "test_comparison.py", "test_indexing.py",
+            "test_lower_bounds.py", "test_peer_counts.py", "test_comparison.py", "test_indexing.py", "test_darknet.py",
         ),
     ),
     "gate": Part(

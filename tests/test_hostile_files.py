@@ -291,6 +291,15 @@ def test_a_configuration_beyond_the_limits_is_refused(tmp_path: Path, text: str,
         config.load(file)
 
 
+def test_a_long_glob_of_a_rule_is_refused(tmp_path: Path) -> None:
+    """Python would search for the end of each bracket to the end of the glob."""
+    file = tmp_path / "cspprof.toml"
+    rule = f'[[rules]]\nid = "a"\nmax = "1 G"\nmetric = "macs"\nmodel = "{"[" * 50_000}"\n'
+    file.write_text(f'[models.net]\ntarget = "chain"\n{rule}')
+    (problem,) = config.load(file).problems
+    assert "model: String should have at most 200 characters" in problem.message
+
+
 def test_one_long_array_takes_no_quadratic_time() -> None:
     text = "x = [\n" + "  1,\n" * 20_000 + "]\ny = 1\n"
     began = time.process_time()

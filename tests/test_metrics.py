@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import cspprof
 from cspprof.core.errors import CspprofError, UnknownNameError
 from cspprof.core.record import Calls, Kind, Layer, OpSpec, Storage, TensorSpec
 from cspprof.metrics import METRICS, Peak, Ratio, Sum, metric
+from cspprof.metrics.memory import activation_bytes
 from cspprof.profiles import Profile
 
 
@@ -242,3 +245,21 @@ def test_conv_weights_are_never_more_than_the_parameters(kind: str, conv_weights
     p = trace(Kernel(kind), (8, 3, 8, 8))
     assert p.params == 12 + 324 + 108
     assert p.total("conv_weights") == conv_weights
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "both"),
+    [
+        (Sum(3, missed=1), Sum(4, missed=3), Sum(7, missed=4)),
+        (Peak(3, missed=1), Peak(4, missed=3), Peak(4, missed=4)),
+        (Ratio(1, 2, missed=1), Ratio(3, 6, missed=3), Ratio(4, 8, missed=4)),
+    ],
+)
+def test_amounts_add_what_they_miss(a: Any, b: Any, both: Any) -> None:
+    assert a + b == b + a == both
+
+
+def test_allocated_activations_by_hand() -> None:
+    """A convolution from 3 to 4 channels, a ReLU of its own, a view, and a linear layer; the image was there before."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5))
+    assert activation_bytes(cspprof.profile(net, (1, 3, 8, 8))) == 4 * (4 * 36 + 4 * 36 + 5)

@@ -643,6 +643,16 @@ def test_quantized_layers_are_counted_with_weights_of_one_byte(quantized: nn.Mod
     assert (conv.attrs["kernel"], conv.attrs["groups"]) == ((3, 3), 1)
 
 
+def test_quantized_embeddings_read_the_bytes_of_their_rows() -> None:
+    """Three rows of four bytes of a table of ten."""
+    table = torch.ao.nn.quantized.Embedding(10, 4)
+    (lookup,) = checked_trace(lambda i: table(i.flatten()), [t(1, 3, dtype="int64")], "cpu").ops[-1:]
+    assert (lookup.kind, lookup.attrs["bytes_read"]) == (Kind.EMBEDDING, 3 * 4)
+    bag = torch.ao.nn.quantized.EmbeddingBag(10, 4)
+    (lookup,) = checked_trace(lambda i: bag(i), [t(2, 3, dtype="int64")], "cpu").ops[-1:]
+    assert (lookup.attrs["bytes_read"], lookup.elementwise) == (2 * 3 * 4, 2 * 3 * 4)
+
+
 def test_the_weights_of_a_quantized_layer_that_is_called_twice_count_once(quantized: nn.Module) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:

@@ -18,8 +18,9 @@ from torch.utils import _pytree as pytree
 import cspprof
 from cspprof import ops
 from cspprof.core.errors import CspprofError
+from cspprof.core.tensors import TensorSpec
 from cspprof.operands.tensor_meta import meta_of
-from cspprof.ops import OUTPUT_RULES, Facts, op_rule
+from cspprof.ops import OUTPUT_RULES, RULES, Facts, op_rule
 from cspprof.trace import dispatch, op_cache
 from cspprof.zoo import catalog
 
@@ -71,6 +72,14 @@ def test_a_rule_limits_the_recorded_outputs() -> None:
 def test_a_second_rule_for_an_operation_is_refused() -> None:
     with pytest.raises(CspprofError, match=r"operation rule 'aten\.conv2d' is registered already"):
         op_rule("aten.conv2d")(lambda *args, **kwargs: Facts("conv"))
+
+
+def test_the_gradients_of_a_recurrent_layer_of_the_cpu_by_hand() -> None:
+    """5 steps of a batch of 2: two matrices of 20 rows, each with a gradient for itself and one for what it reads."""
+    rule = RULES.get("aten.mkldnn_rnn_layer_backward")
+    x, matrices, bias = TensorSpec((5, 2, 6)), [TensorSpec((20, 6)), TensorSpec((20, 5))], TensorSpec((20,))
+    facts = rule(x, *matrices, bias, bias, out=x)
+    assert (facts.macs, facts.elementwise) == (2 * 5 * 2 * 20 * (6 + 5), 5 * 2 * (20 + 20))
 
 
 # -- outputs ----------------------------------------------------------------------------------------
@@ -273,6 +282,7 @@ COVERED: list[tuple[str, Callable[..., torch.Tensor], tuple[Any, ...]]] = [
     ("pad", aten.pad, (X, [1, 2])),
     ("pad", aten.pad, (X, [1, 0, 0, 3])),
     ("roll", torch.roll, (X, [1, -2], [2, 3])),
+    ("roll", torch.roll, (X, [3], [-4])),
     ("contiguous", torch.Tensor.contiguous, (empty(4, 6, 8).movedim(0, 1),)),
     ("scaled_dot_product_attention", F.scaled_dot_product_attention, (X, X, X)),
 ]  # fmt: skip
@@ -304,6 +314,7 @@ WRONG: list[tuple[str, Callable[..., torch.Tensor], tuple[Any, ...]]] = [
     ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X[0], [16, 9], None)),
     ("upsample_bilinear2d", aten.upsample_bilinear2d.vec, (X[0], [16, 9], False, None)),
     ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X[None], [16, 9], None)),
+    ("upsample_nearest2d", aten.upsample_nearest2d.vec, (X, [16, 9, 3], None)),
     ("batch_norm", aten.batch_norm, (X, *[empty(5)] * 4, True, 0.1, 1e-5, False)),
     ("group_norm", aten.group_norm, (X, 3, empty(4), empty(4), 1e-5, False)),
     ("layer_norm", aten.layer_norm, (X, [8], empty(8))),

@@ -26,7 +26,7 @@ import cspprof
 from cspprof.analysis.checkpointing import checkpoint_candidates
 from cspprof.core.errors import CspprofError
 from cspprof.metrics import METRICS
-from cspprof.metrics.training import overwritten_saves
+from cspprof.metrics.training import overwritten_saves, unknown_saves
 from cspprof.metrics.training import train_macs as train_macs_of
 from cspprof.metrics.training_memory import training_memory
 from cspprof.operands.pytree import tensors_in
@@ -235,11 +235,27 @@ def test_a_decoder_that_attends_to_an_encoder() -> None:
     assert cspprof.profile(model, shape, train=True).total("saved_bytes") == kept
 
 
-def test_recurrent_layers_have_the_macs_of_autograd_and_unknown_memory() -> None:
-    lstm = Functional(lambda a, b, x: a(b(x.flatten(2)))[0], nn.LSTM(64, 16, 2, bidirectional=True), nn.Linear(64, 64))
-    assert_equal_to_autograd(lstm, IMAGE, memory=False)
-    saved = METRICS.get("saved_bytes").total(cspprof.profile(lstm, IMAGE, train=True))
+RECURRENT = {
+    "lstm, bidirectional": lambda: nn.LSTM(64, 16, 2, bidirectional=True),
+    "lstm, three layers with projections": lambda: nn.LSTM(64, 16, 3, proj_size=8),
+    "gru, three layers": lambda: nn.GRU(64, 16, 3),
+    "rnn, three layers": lambda: nn.RNN(64, 16, 3),
+    "rnn, bidirectional": lambda: nn.RNN(64, 16, 3, bidirectional=True),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_have_the_macs_of_autograd_and_unknown_memory(name: str) -> None:
+    net = Functional(lambda a, b, x: a(b(x.flatten(2)))[0], RECURRENT[name](), nn.Linear(64, 64))
+    assert_equal_to_autograd(net, IMAGE, memory=False)
+    saved = METRICS.get("saved_bytes").total(cspprof.profile(net, IMAGE, train=True))
     assert saved.missed == 1
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_operations_that_keep_unknown_tensors_are_counted_by_name(calls: int) -> None:
+    net = nn.Sequential(*(Functional(lambda a, b, x: a(x)[0], nn.GRU(4, 4), nn.Identity()) for _ in range(calls)))
+    assert unknown_saves(cspprof.profile(net, (5, 2, 4), train=True)) == {"aten.gru": calls}
 
 
 @pytest.mark.parametrize("name", quick(ZOO, ["peleenet", "csp_resnet50"]))
@@ -317,6 +333,37 @@ def test_the_moments_of_a_small_step_by_hand() -> None:
     ]
     assert {m.fixed for m in memory.moments} == {4 * 9 + 4 * 2 + 2 * 4 * 9}
     assert memory.peak.phase == "optimizer"
+
+
+def test_a_tensor_that_is_kept_is_counted_once_at_each_moment() -> None:
+    """h is made by call 0, read by the sum of call 1, which keeps nothing, and kept by the product of call 2. The
+    output of the ReLU of call 3 is kept for its own backward pass, and is also the result, which stays to the end."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(2, 32, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.linear(x)
+            return ((h + 1) * h).relu()
+
+    memory = training_memory(cspprof.profile(Net(), (1, 2)), "sgd")
+    n = 4 * 32
+    forward = [(m.saved, m.other) for m in memory.moments if m.phase == "forward"]
+    assert forward == [
+        (0, n),  # h
+        (0, n + n),  # h and h + 1
+        (n + n, n),  # the product keeps both; its output
+        (n + n + n, n),  # the ReLU keeps its output; what it reads
+    ]
+    backward = [(m.call, m.saved, m.other) for m in memory.moments if m.phase == "backward"]
+    assert backward == [
+        (3, n + n + n, n + n),  # the gradients of both sides of the ReLU
+        (2, n + n, n + n + n + n),  # the result, the gradient of the product, and those of h + 1 and h
+        (1, 0, n + n + n),  # the result, the gradients of h + 1 and h
+        (0, 0, n + n),
+    ]
 
 
 def test_the_gradient_of_a_sum_is_shared_until_something_is_added_to_it() -> None:

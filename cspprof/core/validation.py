@@ -21,6 +21,8 @@ LARGEST, SMALLEST = 2**63 - 1, -(2**63)
 LONGEST_NAME = 10_000
 LONGEST_TEXT = 100_000
 """Characters of a name and of a text."""
+MAX_GLOB = 200
+"""Characters of a glob: Python searches the rest of it for the end of each `[`."""
 
 T = TypeVar("T")
 

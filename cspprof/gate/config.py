@@ -31,6 +31,7 @@ from cspprof.core.inputs import parse_device, parse_float_dtype, parse_inputs
 from cspprof.core.registry import suggestion
 from cspprof.core.toml_text import MAX_BYTES, read_toml
 from cspprof.core.units import Quantity, parse_quantity, shortened
+from cspprof.core.validation import MAX_GLOB
 from cspprof.gate.toml_lines import Key, key_lines, nearest_line
 from cspprof.measure.engines import ENGINES
 from cspprof.metrics import METRICS
@@ -147,7 +148,7 @@ class Rule(ConfigTable):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in KINDS]})
 
     id: str = Field(min_length=1, description="The name of the rule in reports.")
-    model: str = Field("*", description="The models it applies to: a name or a glob.")
+    model: str = Field("*", max_length=MAX_GLOB, description="The models it applies to: a name or a glob.")
     layer: str | None = Field(
         None,
         description="The layers it applies to, one by one; `*` matches within a name, `**` across dots. "

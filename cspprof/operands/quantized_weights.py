@@ -19,7 +19,7 @@ def unpack(packed: Any) -> tuple[list[torch.Tensor], dict[str, Any]]:
     if not any(namespace in packed._type().qualified_name() for namespace in (".quantized.", ".rnn.")):
         return [], {}
     methods = packed._method_names()
-    if "unpack" not in methods:
+    if "unpack" not in methods or "Embedding" in packed._type().qualified_name():
         tensors = list(_tensors_of_state(packed.__getstate__()))
         return sorted(tensors, key=lambda t: -t.dim()), {}
     weight, bias = packed.unpack()

@@ -72,5 +72,9 @@ def recurrent_gradients(input: Operand, hx: Any, params: Any, *args: Any, out: O
 
 
 def _projects(matrices: list[Operand]) -> bool:
-    """Whether each direction has a third matrix, which projects the output."""
-    return len(matrices) % 3 == 0 and matrices[2].shape[0] == matrices[1].shape[1]
+    """Whether each direction of an LSTM has a third matrix, which projects the output to the size that the second one
+    reads. The second one has a row for each of four gates."""
+    if len(matrices) % 3:
+        return False
+    _, states, third = (m.shape for m in matrices[:3])
+    return third[0] == states[1] and 4 * third[1] == states[0]

@@ -21,6 +21,7 @@ from cspprof.core.inputs import SHOWN
 from cspprof.core.literals import parse_literal
 from cspprof.core.registry import suggestion
 from cspprof.core.units import shortened
+from cspprof.core.validation import MAX_GLOB
 from cspprof.sources import source_of
 from cspprof.sources.spec import parse, parse_option, split_at_commas
 from cspprof.zoo import catalog
@@ -35,8 +36,6 @@ MOST_COMBINATIONS = 2**63 - 1
 """Candidates of a space from which a sample is taken."""
 MAX_NUMBER = 1e18
 """The bounds of a range, and the lengths of an input."""
-MAX_GLOB = 200
-"""Characters of a SPEC with `*`, `?` or `[`."""
 CONVERSION_OPTIONS = ("stages", "gamma", "fusion", "split", "recipe", "round")
 SHARDS = "The first of four is --shard 1/4"
 RUN_AXES = ("size", "batch", "dtype")
