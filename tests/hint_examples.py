@@ -44,7 +44,7 @@ from cspprof.deployment.random_weights import check_depends_on_input
 from cspprof.gate.baseline import dump
 from cspprof.gate.baseline import parse as parse_baseline
 from cspprof.gate.checking import check, update
-from cspprof.gate.config import Rule, load
+from cspprof.gate.config import Rule, check_glob, load
 from cspprof.gate.engine_rules import latency_result
 from cspprof.gate.init import write_config
 from cspprof.gate.measurement import measure

@@ -87,6 +87,13 @@ def _check_metric(name: str) -> str:
         raise
 
 
+def check_glob(glob: str) -> str:
+    """Return `glob` if it is not too long. Raises CspprofError."""
+    if len(glob) > MAX_GLOB:
+        raise CspprofError(f"a glob has at most {MAX_GLOB} characters, and this one {len(glob):,}", 'Write model = "*"')
+    return glob
+
+
 def _check_engine(name: str) -> str:
     """Return `name` if it is an engine. Raises UnknownNameError."""
     ENGINES.get(name)
@@ -148,7 +155,9 @@ class Rule(ConfigTable):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [name]} for name in KINDS]})
 
     id: str = Field(min_length=1, description="The name of the rule in reports.")
-    model: str = Field("*", max_length=MAX_GLOB, description="The models it applies to: a name or a glob.")
+    model: Annotated[str, AfterValidator(_validator(check_glob))] = Field(
+        "*", description="The models it applies to: a name or a glob."
+    )
     layer: str | None = Field(
         None,
         description="The layers it applies to, one by one; `*` matches within a name, `**` across dots. "
