@@ -322,6 +322,9 @@ WITHOUT_MACS = [
     Row("avg_pool1d unbatched", nn.AvgPool1d(3), [t(4, 9)], Kind.AVG_POOL, 0, 3 * 4 * 3),
     Row("avg_pool2d", nn.AvgPool2d((2, 3)), [t(1, 4, 6, 6)], Kind.AVG_POOL, 0, 2 * 3 * 4 * 3 * 2),
     Row("avg_pool3d", nn.AvgPool3d(2), [t(1, 4, 4, 4, 4)], Kind.AVG_POOL, 0, 8 * 4 * 8),
+    Row("mean over the map", lambda x: x.mean((2, 3)), [t(2, 4, 6, 5)], Kind.AVG_POOL, 0, 2 * 4 * 6 * 5),
+    Row("mean over channels and rows", lambda x: x.mean((1, 2)), [t(2, 4, 6, 5)], Kind.REDUCTION, 0, 2 * 4 * 6 * 5),
+    Row("mean over the last dimensions of a sequence", lambda x: x.mean((1, 2)), [t(2, 4, 6)], Kind.REDUCTION, 0, 48),
     Row("adaptive_avg_pool2d to 1", nn.AdaptiveAvgPool2d(1), [t(1, 4, 7, 7)], Kind.AVG_POOL, 0, 7 * 7 * 4),
     # 7 to 3: the windows 0…2, 2…4, 4…6 of three elements; 7 to 7: windows of one element
     Row("adaptive_avg_pool2d", nn.AdaptiveAvgPool2d((3, 7)), [t(1, 4, 7, 7)], Kind.AVG_POOL, 0, 4 * 9 * 7),

@@ -254,6 +254,8 @@ COVERED: list[tuple[str, Callable[..., torch.Tensor], tuple[Any, ...]]] = [
         ("tanh", torch.tanh), ("leaky_relu", F.leaky_relu), ("elu", F.elu), ("mish", F.mish), ("relu6", F.relu6),
         ("hardsigmoid", F.hardsigmoid), ("softplus", F.softplus), ("hardtanh", F.hardtanh),
     )),
+    *((name, getattr(torch, name), (wide(2, 4, 8, 6), other)) for name in ("add", "mul")
+      for other in (wide(2, 4, 8, 6), 2)),
     ("softmax", aten.softmax.int, (X, -1)),
     ("log_softmax", aten.log_softmax.int, (X, 1)),
     ("cat", torch.cat, ([X, empty(2, 3, 8, 6)], 1)),
