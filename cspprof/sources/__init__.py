@@ -25,6 +25,7 @@ from typing import NamedTuple
 from cspprof.core.errors import EXIT_HINT, SourceError
 from cspprof.core.inputs import arguments
 from cspprof.core.record import SCHEMA, Record
+from cspprof.isolation.collection import without_collection
 from cspprof.sources.cache_keys import (
     TIMM_VARIABLES,
     Fingerprint,
@@ -69,17 +70,20 @@ class Source(NamedTuple):
         module = import_module(f"{__name__}.{self.module}")
         if hasattr(module, "read_record"):
             return module.read_record(spec, request)  # type: ignore[no-any-return]
-        from cspprof.sources.build import trace_loaded  # imports torch
-
         try:
-            with self.open_model(spec, request) as loaded:
-                return trace_loaded(loaded, request, partial(self.open_model, spec))
+            return without_collection(partial(self._traced, spec, request))
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:
             raise SourceError(
                 f"the code of {spec.text} exited the program: {type(error).__name__}: {error}", EXIT_HINT
             ) from error
+
+    def _traced(self, spec: Spec, request: Request) -> Record:
+        from cspprof.sources.build import trace_loaded  # imports torch
+
+        with self.open_model(spec, request) as loaded:
+            return trace_loaded(loaded, request, partial(self.open_model, spec))
 
     def open_model(self, spec: Spec, request: Request) -> AbstractContextManager[LoadedModel]:
         """The model, ready to run. Raises SourceError if the source holds only a record or a graph."""

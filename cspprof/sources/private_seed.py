@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from cspprof.isolation.collection import CollectionPause
 from cspprof.isolation.process_state import ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 
@@ -49,10 +48,9 @@ class PrivateSeed(TorchFunctionMode):
 def build_seeded(build: Callable[[], T], mode: PrivateSeed | None = None) -> T:
     """The result of `build`, called under a `mode` whose random numbers come from private generators. Afterwards torch
     and the generators of the process are as before, also after a KeyboardInterrupt at any moment."""
-    state, random_state, pause = TorchState(), ProcessState(random_generators()), CollectionPause()
+    state, random_state = TorchState(), ProcessState(random_generators())
     try:
         try:
-            pause.begin()
             with mode or PrivateSeed():
                 return build()
         except BaseException as error:
@@ -61,8 +59,6 @@ def build_seeded(build: Callable[[], T], mode: PrivateSeed | None = None) -> T:
         finally:
             state.restore()
             random_state.restore()
-            pause.end()
     finally:  # again: a KeyboardInterrupt may have come while the state was restored
         state.restore()
         random_state.restore()
-        pause.end()

@@ -6,6 +6,7 @@ Each way is tried once. What an attempt changed is undone before the next one, b
 from __future__ import annotations
 
 import sys
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,7 @@ from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.plain_arguments import with_plain_values
 from cspprof.core.record import Record
 from cspprof.core.tensors import TensorSpec
+from cspprof.isolation.collection import without_collection
 from cspprof.modules.prepared_model import unwrap_compiled
 from cspprof.trace.gradients import may_concern_gradients
 from cspprof.trace.run import trace_once
@@ -46,7 +48,13 @@ def trace(
 
     Raises TraceError, with the layer, its input shapes and what to try, if the forward fails.
     """
-    model = unwrap_compiled(model)
+    return without_collection(partial(_trace_on, unwrap_compiled(model), inputs, device, notes, options))
+
+
+def _trace_on(
+    model: nn.Module, inputs: Inputs, device: str | None, notes: tuple[str, ...], options: dict[str, Any]
+) -> Record:
+    """The record of a trace on the device, or, without one, on meta or with the values of the weights."""
     if device is not None:
         return _trace_readings(model, inputs, device, notes, options)
     try:

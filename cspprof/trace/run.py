@@ -17,7 +17,6 @@ from cspprof.core.errors import NeedsValuesError, TraceError
 from cspprof.core.inputs import Inputs, arguments
 from cspprof.core.record import Record
 from cspprof.diagnosis.forward import explain_failure
-from cspprof.isolation.collection import CollectionPause
 from cspprof.isolation.process_state import SETTINGS, ProcessState, random_generators
 from cspprof.isolation.torch_state import TorchState, raise_interruption
 from cspprof.isolation.user_memory import MemoryGuard
@@ -123,7 +122,7 @@ class _Run:
         self.train, self.device, self.dtype, self.gradients = train, device, dtype, gradients
         self.sees_functions = sees_functions
         self.restored = False
-        self.state, self.pause = TorchState(), CollectionPause()
+        self.state = TorchState()
         with _disable_current_modes():
             self.process = ProcessState([*SETTINGS.values(), *random_generators()])
         self.guard = MemoryGuard()
@@ -139,14 +138,12 @@ class _Run:
                 self.recorder.generators.restore()
                 self.process.restore()
             self.recorder.release()
-            self.pause.end()
             self.restored = True
 
     def restored_record(self, source: str, notes: tuple[str, ...], status: str) -> Record:
         """Run the model and return the record. Afterwards everything is as it was, also after a KeyboardInterrupt."""
         try:
             try:
-                self.pause.begin()
                 return self.record(source, notes, status)
             except BaseException as error:
                 raise_interruption(error)
