@@ -60,7 +60,7 @@ from cspprof.measure.machine import Machine, cpu_name
 from cspprof.measure.parity import check_parity
 from cspprof.measure.preparation import _correct_outputs, _Forward
 from cspprof.measure.result import Measurement, Timing
-from cspprof.measure.session import refuse_without_memory
+from cspprof.measure.session import Session, refuse_without_memory
 from cspprof.metrics import metric
 from cspprof.metrics.definition import METRICS
 from cspprof.papers.paper_table import parse_paper_table

@@ -612,11 +612,23 @@ def test_ctrl_c_keeps_what_was_measured(nets: Path) -> None:
     assert saved.rows()[0]["median_ms"] > 0
 
 
-@pytest.mark.parametrize(("models", "most"), [(["chain"], 1000), (["chain", "chain"], 666)])
+@pytest.mark.parametrize(("models", "most"), [(["chain"], 10_000), (["chain", "chain"], 6666)])
 def test_more_rounds_than_a_file_can_hold_are_refused(models: list[str], most: int) -> None:
     with pytest.raises(CspprofError) as refused:
         Session(models, ["onnxruntime"], rounds=most + 1)
     assert refused.value.hint == f"Write --rounds {most} or less."
+
+
+def test_many_rounds_have_fewer_samples_each() -> None:
+    """A result holds 100,000: a round of one model, which is loaded twice, has 50 up to 1,000 rounds."""
+    rounds = (5, 1_000, 2_000, 10_000)
+    assert [Session(["resnet10"], ["onnxruntime"], rounds=n).most_samples for n in rounds] == [50, 50, 25, 5]
+
+
+def test_more_models_than_a_result_can_hold_are_refused() -> None:
+    with pytest.raises(CspprofError, match="a round takes at least 100010") as refused:
+        Session(["chain"] * 20_001, ["onnxruntime"], rounds=1)
+    assert refused.value.hint == "Measure fewer models at a time."
 
 
 @pytest.mark.slow

@@ -82,6 +82,13 @@ def test_the_gradients_of_a_recurrent_layer_of_the_cpu_by_hand() -> None:
     assert (facts.macs, facts.elementwise) == (2 * 5 * 2 * 20 * (6 + 5), 5 * 2 * (20 + 20))
 
 
+def test_the_gradient_of_distances_by_hand() -> None:
+    """2 batches of 5 × 7 distances between vectors of 3."""
+    left, right, distances = TensorSpec((2, 5, 3)), TensorSpec((2, 7, 3)), TensorSpec((2, 5, 7))
+    facts = RULES.get("aten._cdist_backward")(distances, left, right, 2.0, distances, out=left)
+    assert (facts.macs, facts.elementwise) == (2 * 5 * 7 * 3, 2 * 5 * 7 * 3)
+
+
 # -- outputs ----------------------------------------------------------------------------------------
 
 sizes = st.integers(1, 9)

@@ -197,6 +197,16 @@ OPERATIONS: dict[str, Functional] = {
     "linear of a permuted map": Functional(lambda a, b, x: b(a(x).permute(0, 2, 3, 1)), None, nn.Linear(8, 3)),
     "batched product": Functional(lambda a, b, x: (lambda y: y @ y.transpose(1, 2))(a(x).flatten(2))),
     "einsum": Functional(lambda a, b, x: torch.einsum("nchw,oc->nohw", a(x), b.weight), None, nn.Linear(8, 3)),
+    "maximum over a dimension": between(lambda y: y - y.max(1, keepdim=True)[0]),
+    "maximum of two": between(lambda y: torch.maximum(y, y.relu() * 2)),
+    "powers and roots": between(lambda y: (y.abs() + 1).sqrt() + y.exp().log1p()),
+    "logarithm of a softmax": between(lambda y: F.log_softmax(y, 1)),
+    "prod and norm": between(lambda y: y * y.prod(1, keepdim=True) + torch.linalg.vector_norm(y, dim=1, keepdim=True)),
+    "padding": between(lambda y: F.pad(y, (1, 2, 0, 1))),
+    "nearest and bicubic": between(
+        lambda y: F.interpolate(F.interpolate(y, scale_factor=2), size=5, mode="bicubic")
+    ),
+    "mish, hardswish, elu, softplus": between(lambda y: F.softplus(F.elu(F.hardswish(F.mish(y))))),
     "a mask": between(lambda y: torch.where(y > 0, y, 0.0).masked_fill(y > 1, 0.0)),
     "written into a map": Functional(
         lambda a, b, x: (lambda o: (o.__setitem__((slice(None), slice(0, 8)), a(x)), b(o[:, 2:]))[1])(

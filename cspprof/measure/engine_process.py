@@ -10,7 +10,7 @@ from cspprof.measure.engines import ENGINES
 from cspprof.measure.engines.network import EngineError
 from cspprof.measure.profilers import RUNS
 from cspprof.measure.result import EngineRun, Timing
-from cspprof.measure.worker import OUT_OF_MEMORY
+from cspprof.measure.worker import MOST_SAMPLES, OUT_OF_MEMORY
 from cspprof.measure.worker_process import Checkout, WorkerProcess
 
 
@@ -77,11 +77,11 @@ class EngineProcess:
             del self.loaded[_key(timing)]
             self._restart_if_ended()
 
-    def measure(self, timing: Timing, seconds: float) -> float:
-        """Add a round of samples to a timing, and return the CPU seconds that this took. A failure is kept in the
-        timing; its earlier rounds stay."""
+    def measure(self, timing: Timing, seconds: float, most: int = MOST_SAMPLES) -> float:
+        """Add a round of at most `most` samples to a timing, and return the CPU seconds that this took. A failure is
+        kept in the timing; its earlier rounds stay."""
         try:
-            measured = self._process.request("time", key=_key(timing), seconds=seconds)
+            measured = self._process.request("time", key=_key(timing), seconds=seconds, most=most)
         except EngineError as error:
             timing.failure, timing.hint = error.message, error.hint
             del self.loaded[_key(timing)]

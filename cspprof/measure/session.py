@@ -22,7 +22,7 @@ from cspprof.measure.layers import LayerProfile, layer_profile
 from cspprof.measure.machine import CpuClock, available_memory, cpus_for, default_threads, this_machine
 from cspprof.measure.profilers import NO_PROFILER, PROFILERS
 from cspprof.measure.result import MAX_SAMPLES, EngineRun, MeasuredModel, Measurement, Timing
-from cspprof.measure.worker import MEMORY_HINT, MOST_SAMPLES, OUT_OF_MEMORY
+from cspprof.measure.worker import LEAST_SAMPLES, MEMORY_HINT, MOST_SAMPLES, OUT_OF_MEMORY
 from cspprof.measure.worker_process import WorkerProcess
 from cspprof.metrics import value_of
 from cspprof.profiles import profile_spec
@@ -46,11 +46,15 @@ class Session:
         """Raises CspprofError for an impossible option, and from the trace of a model."""
         if rounds < 1:
             raise CspprofError(f"--rounds {rounds} measures nothing", "Write --rounds N with N ≥ 1; the default is 5.")
-        samples = MOST_SAMPLES * (len(specs) + 1) * max(1, len(engines))  # the first model is measured twice
-        if rounds * samples > MAX_SAMPLES:
+        timings = (len(specs) + 1) * max(1, len(engines))  # the first model is measured twice
+        self.most_samples = min(MOST_SAMPLES, MAX_SAMPLES // (rounds * timings))
+        """Samples of a model in one round, so that the result can be read again."""
+        if self.most_samples < LEAST_SAMPLES:
+            most = MAX_SAMPLES // (LEAST_SAMPLES * timings)
             raise CspprofError(
-                f"--rounds {rounds}: a result holds {MAX_SAMPLES:,} samples, and a round can take {samples}",
-                f"Write --rounds {MAX_SAMPLES // samples} or less.",
+                f"--rounds {rounds}: a result holds {MAX_SAMPLES:,} samples, and a round takes at least "
+                f"{LEAST_SAMPLES * timings}",
+                f"Write --rounds {most} or less." if most else "Measure fewer models at a time.",
             )
         self.threads = default_threads() if threads is None else threads
         self.cpus = cpus_for(self.threads)
@@ -176,7 +180,7 @@ class Session:
                     keys = list(process.loaded)
                     for key in order.sample(keys, len(keys)):
                         if key in process.loaded:  # not after it ended the process
-                            own_seconds += process.measure(process.loaded[key][0], ROUND_SECONDS)
+                            own_seconds += process.measure(process.loaded[key][0], ROUND_SECONDS, self.most_samples)
                 self.result.finished_rounds = i + 1
                 elapsed = (time.perf_counter() - began) * self.result.machine.cores
                 self.result.other_cpu_share = min(clock.seconds(own_seconds) / elapsed, 1.0)

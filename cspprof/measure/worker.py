@@ -112,8 +112,9 @@ class Worker:
         profiler = import_module(f"cspprof.measure.profilers.{PROFILERS[self.name]}")
         return {"profiles": profiler.profile(Prepared(Path(folder)), self.threads, runs, self.name)}
 
-    def time(self, key: str, seconds: float) -> dict[str, Any]:
-        """Warm up, then measure for `seconds`. Returns the samples and the CPU time that this took."""
+    def time(self, key: str, seconds: float, most: int) -> dict[str, Any]:
+        """Warm up, then measure for `seconds`, or until there are `most` samples. Returns the samples and the CPU time
+        that this took."""
         network, cpu = self.networks[key], time.process_time()
         gc.collect()
         gc.disable()
@@ -121,7 +122,7 @@ class Worker:
             warm_up, runs = self._warm_up(network)
             samples: list[float] = []
             began = time.perf_counter()
-            while len(samples) < MOST_SAMPLES:
+            while len(samples) < most:
                 elapsed = time.perf_counter() - began
                 if samples and (elapsed > MOST_SECONDS or (len(samples) >= LEAST_SAMPLES and elapsed >= seconds)):
                     break
