@@ -70,6 +70,13 @@ def test_the_largest_map_has_exact_macs(tmp_path: Path) -> None:
     assert p.ops[-1].writes[0].numel == 4 * 2**56 <= MAX_ELEMENTS
 
 
+def test_a_window_with_more_elements_than_a_profile_can_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.cfg"
+    path.write_text("[net]\nwidth=6\nheight=6\nchannels=8\n[maxpool]\nsize=214748364\n")
+    with pytest.raises(CspprofError, match=r"net\.cfg.*counts more than 9,223,372,036,854,775,807"):
+        cspprof.profile(str(path))
+
+
 def test_lists_and_sections_beyond_the_limits_are_refused(tmp_path: Path) -> None:
     many = ",".join(["-1"] * (MAX_LIST + 1))
     assert "lists 1,001 numbers" in refusal(tmp_path, f"{NET}{CONV}[shortcut]\nweights_type=per_channel\nfrom={many}")

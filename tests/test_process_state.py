@@ -3,6 +3,7 @@ from private generators."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 import threading
@@ -95,6 +96,21 @@ def test_a_setting_that_a_forward_changes_is_restored(name: str, device: str) ->
             return
         SETTINGS[name][1](before[name])
     pytest.fail(f"{ATTEMPTS} traces did not restore it")
+
+
+def test_a_thread_that_ends_while_its_time_is_read_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(thread: int) -> int:
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        monkeypatch.setattr("cspprof.isolation.process_state.time.pthread_getcpuclockid", ended)
+        assert trace(nn.Linear(2, 3), (1, 2)).total("macs") == 6
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_setting_that_another_thread_changes_stays() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from threading import get_ident
 from typing import Any
@@ -147,7 +148,11 @@ def _time_of_other_threads() -> dict[int, int] | None:
     others = [thread for thread in sys._current_frames() if thread != get_ident()]
     if others and not hasattr(time, "pthread_getcpuclockid"):
         return None
-    return {thread: time.clock_gettime_ns(time.pthread_getcpuclockid(thread)) for thread in others}
+    times = {}
+    for thread in others:
+        with suppress(ProcessLookupError):  # it ended meanwhile
+            times[thread] = time.clock_gettime_ns(time.pthread_getcpuclockid(thread))
+    return times
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from cspprof.core.record import CONVOLUTIONS, POOLS, Backward, Kind, OpSpec, TensorSpec
 from cspprof.core.tensors import TensorMeta
+from cspprof.core.validation import LARGEST
 from cspprof.operands.aliasing import Alias, Output
 from cspprof.operands.bound_args import BoundArgs
 from cspprof.operands.operators import Operator
@@ -71,6 +72,8 @@ def make_entry(
         facts = Facts(Kind.UNKNOWN, None)  # no rule holds for sparse tensors
     else:
         facts = Facts(Kind.VIEW) if view else facts_of(op, args, kwargs, bound, outputs, values)
+    if max(facts.macs or 0, facts.elementwise) > LARGEST:
+        raise OverflowError(f"the operation counts more than {LARGEST:,}, which no profile can hold")
     spec, reads = _make_spec(op, facts, bound, outputs, tags, () if view else within)
     constant = any(tag.constant for tag in tags)
     runs = not on_meta or view or constant or not tags or not single or outputs[0].alias is Alias.VIEW
