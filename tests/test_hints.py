@@ -90,6 +90,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "broken.profile.json": "{",
         "broken.cfg": "[convolutional]\nfilters=8\n",
         "net.cfg": "[net]\nwidth=8\nheight=8\nchannels=3\n\n[convolutional]\nfilters=8\nsize=3\n",
+        "big.cfg": "[net]\nwidth=6\nheight=6\nchannels=8\n\n[maxpool]\nsize=214748364\n",
         "lm.py": EMBEDDING.format(shape=""),
         "lm2.py": EMBEDDING.format(shape="    example_input_shape = (1, 4)\n"),
         "toml/cspprof.toml": '[models.net]\ntarget = "net.py:Net"\n\n' + RULE,

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -345,6 +346,16 @@ def test_garbage_collection_pauses_during_a_trace(enabled: bool, error: type[Bas
     finally:
         gc.enable()
     assert set(during) == {False}
+
+
+def test_garbage_collection_pauses_during_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "collected.py").write_text(
+        "import gc\nfrom torch import nn\n\n\ndef make():\n    assert not gc.isenabled()\n    return nn.Linear(4, 4)\n"
+    )
+    assert gc.isenabled()
+    assert cspprof.profile("collected.py:make", (1, 4)).total("macs") == 16
+    assert gc.isenabled()
 
 
 @DEVICES

@@ -29,6 +29,7 @@ LIMITS = {
     ("a tensor", "bytes"): tensors.MAX_BYTES,
     ("a quantity such as `24 M`", "characters"): units.MAX_QUANTITY,
     ("`--where`", "characters"): constraints.MAX_CONSTRAINTS,
+    ("a glob of models in a rule or a space", "characters"): validation.MAX_GLOB,
     ("an axis of `--grid`", "values"): space.MOST_VALUES,
     ("a design space", "candidates, without `--sample`"): space.MOST_CANDIDATES,
     ("a saved profile or another JSON file", "bytes, also after unpacking"): json_text.MAX_BYTES,

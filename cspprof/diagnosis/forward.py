@@ -106,6 +106,8 @@ class _Failure:
             )
         if isinstance(error, NotImplementedError) and "forward" in text:
             return f"Define forward(self, x) in the class {type(self.module).__name__}."
+        if isinstance(error, OverflowError):
+            return "Give a smaller input, or correct the size of a window or of a layer."
         if isinstance(error, SystemExit):
             return "Remove the call of sys.exit from the forward."
         if MEMORY_WORDS.search(text):
