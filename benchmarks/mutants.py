@@ -54,7 +54,7 @@ PARTS = {
     ),
     "ops": Part(
         ("cspprof/ops/*.py",),
-        ("test_ops.py", "test_operators.py", "test_op_cache.py", "test_training.py", "test_indexing.py"),
+        ("test_ops.py", "test_operators.py", "test_training.py", "test_indexing.py"),
     ),
     "metrics": Part(
         ("cspprof/metrics/*.py",),

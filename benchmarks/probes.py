@@ -1,10 +1,10 @@
-"""What each counter of MACs sees: small models with known costs, each counted by each tool.
+"""Count small models of known cost with each counter of MACs, to find which operations each tool counts.
 
     python benchmarks/probes.py [--json FILE]
 
-A probe has one thing that a counter can miss, and its multiply-accumulates by hand. Each tool has a process of its own.
-It is also looked at whether the tool says that it does not know an operation, counts a model on meta, which has no
-weights, and leaves the model as it was.
+Each model, a probe, has one operation that a counter can miss. Its multiply-accumulates are computed by hand. Each tool
+runs in a process of its own. Three more questions have yes or no as the answer: does the tool name an operation whose
+cost it does not know, does it count a model on meta, and does it leave a model as it was?
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Probe(nn.Module):
 
 
 class Case(NamedTuple):
-    """What a probe tries, its model, and its multiply-accumulates by hand."""
+    """A probe: its title in the table, its forward and layer, and its multiply-accumulates, computed by hand."""
 
     title: str
     forward: Forward
@@ -68,14 +68,12 @@ def unused() -> nn.Module:
     return nn.Conv2d(3, 3, 1)
 
 
-CONV = N * N * 3 * 8 * 9
-"""A 3×3 convolution from 3 to 8 channels."""
 CASES = {
     "function": Case(
         "a convolution as a function: `F.conv2d`",
         lambda m, x: F.conv2d(x, m.layer.weight, padding=1),
         lambda: nn.Conv2d(3, 8, 3, bias=False),
-        CONV,
+        N * N * 3 * 8 * 9,
     ),
     "product": Case("a product of matrices: `x @ y`", lambda m, x: x @ x.mT, unused, 3 * N**3),
     "einsum": Case("the same by `torch.einsum`", lambda m, x: torch.einsum("bcij,bckj->bcik", x, x), unused, 3 * N**3),
@@ -139,7 +137,7 @@ def says_what_it_misses(count: Count) -> bool:
 
 
 def state(model: nn.Module) -> list[Any]:
-    """What a counter can leave behind in the modules: modes, attributes, buffers and hooks."""
+    """The modes, attributes, buffers and hooks of the modules, which a counter may change."""
     return [
         (module.training, sorted(vars(module)), sorted(module._buffers), len(module._forward_hooks))
         for module in model.modules()
@@ -156,7 +154,7 @@ def leaves_the_model(count: Count) -> bool:
 
 
 def probe(tool: str) -> dict[str, Any]:
-    """All that is found out about one tool."""
+    """The results of one tool: its count of each probe, and the answers to the three questions."""
     make, per_mac, device = COUNTERS[tool]
     count = make()
     with torch.device(device):
@@ -169,7 +167,7 @@ def probe(tool: str) -> dict[str, Any]:
 
 
 def _verbose(tool: str) -> Count | None:
-    """The counter as its documentation shows it, where `workload.py` silences its warnings."""
+    """The counter with its warnings, which `workload.py` silences. None if it silences none."""
     if tool == "fvcore":
         from fvcore.nn import FlopCountAnalysis
 

@@ -89,7 +89,7 @@ FEATURES = {
     ),
     "packages that it requires besides torch": ("10", "–", "8", "0", "0", "0", "2", "0"),
 }  # fmt: skip
-"""What the documentation of each tool says, cspprof first, then in the order of `RULES`."""
+"""Features of each tool according to its documentation: cspprof first, then the tools in the order of `RULES`."""
 TIME = """
 ## Time of a first count
 
@@ -118,7 +118,7 @@ CHOICE = """
 
 
 def measured() -> dict[str, Any]:
-    """What `benchmarks/run.py` wrote: its versions, the rounds, and the medians over the rounds."""
+    """The document that `benchmarks/run.py` wrote: versions, rounds, and the medians over the rounds."""
     document: dict[str, Any] = json.loads(COUNTERS.read_text())
     return document
 
@@ -177,8 +177,9 @@ class Reasons(NamedTuple):
     """Why the results of one tool differ from the exact numbers."""
 
     besides: Counter[str]
-    """What it also counts, each with the number of networks."""
+    """Kinds of operations that the tool counts in addition to products, each with the number of networks."""
     misses: Counter[str]
+    """Kinds of products that the tool does not count, each with the number of networks."""
     unexplained: list[str]
     """The networks for which cspprof's rule does not give the printed number."""
     explained: int
@@ -230,12 +231,12 @@ def time_table(found: dict[str, Any]) -> list[str]:
 
 
 def features_table() -> list[str]:
-    """What cspprof and each tool do besides counting."""
+    """The table of features."""
     return [*_tools_head("---"), *(f"| {title} | {' | '.join(cells)} |" for title, cells in FEATURES.items())]
 
 
 def sees_table(document: dict[str, Any]) -> list[str]:
-    """What cspprof and each tool count in each probe."""
+    """The table of probes: the result of each tool as its difference to the number by hand."""
     tools, results = ["cspprof", *RULES], document["tools"]
     lines = _tools_head("---:")
     for name, case in document["cases"].items():

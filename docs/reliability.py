@@ -53,8 +53,8 @@ MUTANTS = """\
 ## Mutants
 
 A mutant is the code with one operator, number or condition changed. The tests must notice it. The mutants are chosen
-at random, with a fixed seed. The goal is 90 % of each row. After each run,
-tests are added for what no test noticed; the next run has other mutants.
+at random, with a seed that `docs/reliability/mutants-*.json` state. The goal is 90 % of each row. Tests are added for
+what no test noticed, and the next run has other mutants.
 
     pip install cosmic-ray
     python benchmarks/mutants.py PART --seed N --json FILE
@@ -62,8 +62,8 @@ tests are added for what no test noticed; the next run has other mutants.
 VERSIONS = """\
 ## Versions
 
-`.ci/run` runs all tests on Python 3.11 with the newest libraries. These ran on Linux too,
-each in an environment as the sessions of `noxfile.py` make it. The failure on 3.12 and 3.13 was one test that expected
+`.ci/run` runs all tests on Python 3.11 with the newest libraries. The runs below were on Linux too, each
+in an environment as the sessions of `noxfile.py` make it. The failure on 3.12 and 3.13 was one test that expected
 another class of error, and is mended.
 
     nox --session tests lowest wheel extras

@@ -119,7 +119,7 @@ def cases(tool: str) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
 
 
 def counts(tool: str) -> dict[str, float]:
-    """What a tool prints for each of its modules."""
+    """The number that a tool prints for each of its modules."""
     return {name: TOOLS[tool](module, torch.rand(shape)) for name, (module, shape) in cases(tool).items()}
 
 

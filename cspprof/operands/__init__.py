@@ -1,4 +1,4 @@
-"""What torch's operations receive and return, as plain facts: tensors, nested arguments, schemas.
+"""Descriptions of what torch's operations receive and return: tensors, nested arguments, schemas of operators.
 
 | file | what it tells |
 | --- | --- |
